@@ -1,0 +1,50 @@
+"""What an image is, from its own config where that speaks and from its tag where it does not."""
+
+from typing import Literal
+
+from provisioner.domain.model import Value
+from provisioner.domain.problem import Problem
+from provisioner.domain.reference import Digest
+from provisioner.domain.sync import SyncState
+from provisioner.domain.version import CudaVersion
+
+Flavour = Literal["runtime", "devel"]
+
+
+class ImageConfig(Value):
+    """The parts of an OCI image config that say what is inside. `env` is the image's environment."""
+
+    env: dict[str, str] = {}
+    labels: dict[str, str] = {}
+    history: tuple[str, ...] = ()  # created_by of each step
+
+
+class TaggedImage(Value):
+    """A tag of a mirror: `provision select --tags` reads exactly this (a bare string is a complete one).
+
+    `env`, `labels` and `history` come from the image's own config; None where nobody has read it.
+    """
+
+    reference: str
+    sync: SyncState = SyncState.COMPLETE
+    digest: Digest | None = None
+    platforms: tuple[str, ...] | None = None
+    env: dict[str, str] | None = None
+    labels: dict[str, str] | None = None
+    history: tuple[str, ...] | None = None
+    problems: tuple[Problem, ...] = ()  # what the sync check found
+
+
+class ImageFacts(Value):
+    """What we hold an image to be. `sources` says for each fact where it came from: env, history, tag."""
+
+    reference: str
+    torch: str | None = None  # "2.8.0"; an NGC build keeps its "2.9.0a0+50eac811a6"
+    cuda: CudaVersion | None = None
+    cudnn: str | None = None
+    flavour: Flavour | None = None
+    platforms: tuple[str, ...] = ("linux/amd64",)
+    requires: tuple[str, ...] = ()  # NVIDIA_REQUIRE_* expressions, all of which must hold
+    sync: SyncState = SyncState.COMPLETE
+    sources: dict[str, str] = {}
+    problems: tuple[Problem, ...] = ()

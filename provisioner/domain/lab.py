@@ -1,0 +1,137 @@
+"""The wish: what `lab.yml` may say. Written by a person, so every unknown word is a mistake."""
+
+import re
+from ipaddress import IPv4Address
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, StringConstraints, model_validator
+
+from provisioner.domain.image import Flavour
+from provisioner.domain.model import Wish
+
+_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
+Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
+Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
+Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
+Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
+MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redirector"]
+
+
+def _specifier(text: str) -> str:
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  (only where a wish is read)
+
+    try:
+        SpecifierSet(text if re.match(r"[<>=!~]", text) else f"=={text}")
+    except InvalidSpecifier:
+        raise ValueError(f"not a version or a range such as 2.8.0 or >=2.6,<3: {text!r}") from None
+    return text
+
+
+TorchSpec = Annotated[str, AfterValidator(_specifier)]
+
+
+class Mirror(Wish):
+    """Where base images come from. Paths are relative to the lab's directory."""
+
+    address: Address
+    repositories: tuple[Repository, ...] = Field(default=("pytorch/pytorch",), min_length=1)
+    kind: MirrorKind = "static"
+    ca: str | None = None
+    plain_http: bool = False
+
+
+class Registry(Wish):
+    """The lab's own registry: the nodes pull from here alone. Paths are relative to the lab's directory."""
+
+    address: Address
+    repository: Repository = "provisioner/lab"
+    ca: str | None = None
+    plain_http: bool = False
+
+
+class ImageWish(Wish):
+    """Which environment. `complete` says that the mirror's images hold Jupyter and sshd already."""
+
+    torch: TorchSpec = ">=2"
+    flavour: Flavour = "runtime"
+    complete: bool = False
+    apt_mirror: str | None = None  # replaces the host part of the image's own package sources while it is built
+
+
+class Service(Wish):
+    """`bind`: the node's loopback, or the address by which the node is known in the lab. Never every address."""
+
+    bind: Literal["loopback", "lan"]
+
+
+class Services(Wish):
+    jupyter: Service = Service(bind="loopback")
+    ssh: Service = Service(bind="lan")
+
+
+class Limits(Wish):
+    """Ceilings of each service of a seat. None: the engine's own, which is none."""
+
+    memory: Size | None = None
+    cpus: Annotated[float, Field(gt=0)] | None = None
+    pids: Annotated[int, Field(ge=256)] = 4096
+    shm: Size = "8g"
+
+
+class Ports(Wish):
+    """Ports to publish from; each seat takes two. Below the kernel's own range (32768), so nothing else grabs them."""
+
+    first: Annotated[int, Field(ge=1024, le=32767)] = 22000
+    last: Annotated[int, Field(ge=1024, le=32767)] = 22999
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.last <= self.first:
+            raise ValueError("last must be greater than first: a seat needs two ports")
+        return self
+
+
+class SeatWish(Wish):
+    """The seat of a lab without a roster: one on each node, all of its GPUs."""
+
+    user: UserName = "student"
+    uid: Annotated[int, Field(ge=1000, le=60000)] = 1000
+    gid: Annotated[int, Field(ge=1000, le=60000)] = 1000
+    authorized_keys: tuple[str, ...] = Field(default=(), description="Public key files, relative to the lab")
+    homes: AbsolutePath = "/srv/provisioner/homes"
+    ports: Ports = Ports()
+    limits: Limits = Limits()
+
+
+class RolloutWish(Wish):
+    """How a rollout goes on: the first node alone, then the rest. `forks` None: chosen from the size of the lab."""
+
+    forks: Annotated[int, Field(ge=1, le=200)] | None = None
+    min_healthy_seconds: Annotated[int, Field(ge=0, le=600)] = 5
+    healthy_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 180
+    pull_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 7200
+
+
+class Lab(Wish):
+    """One lab. `schema` is for editors; the order of fields is the order in which `init` writes them."""
+
+    schema_: str | None = Field(default=None, alias="$schema")
+    name: Slug
+    mirror: Mirror
+    registry: Registry
+    image: ImageWish = ImageWish()
+    services: Services = Services()
+    seat: SeatWish = SeatWish()
+    rollout: RolloutWish = RolloutWish()
+
+
+def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:
+    """The address that "lan" means on a node: how Ansible reaches it where that is an address, else its first own."""
+    for text in (host or "", *candidates):
+        try:
+            return str(IPv4Address(text))
+        except ValueError:
+            continue
+    return None

@@ -1,0 +1,52 @@
+"""What a lab is held to: images by digest, and nothing that depends on the day or the machine it was written on."""
+
+from typing import Literal
+
+from provisioner.domain.model import Value
+from provisioner.domain.reference import Digest
+from provisioner.domain.version import ComputeCapability, CudaVersion
+
+LOCK_SCHEMA: Literal["provisioner/lock/1"] = "provisioner/lock/1"
+
+
+class LockedImage(Value):
+    """One base image and the lab image made of it.
+
+    `base` names the mirror's image by digest; `lab` is what the nodes pull. `inputs` is the hash of all that the lab
+    image was built from, by which it is found again. `rootfs` are the layers' own digests (diff IDs), in order, as an
+    engine reports them once the image is there. `bytes` is what a pull transfers.
+    """
+
+    reference: str  # with its tag, for people
+    base: str  # registry/repository@digest
+    lab: str  # registry/repository@digest
+    platform: str
+    torch: str | None = None
+    cuda: CudaVersion | None = None
+    inputs: str = ""
+    bytes: int = 0
+    rootfs: tuple[Digest, ...] = ()
+
+
+class LockedNode(Value):
+    """What a node was given, and what it was then: enough to see that the choice would be made again."""
+
+    image: str  # reference of one of the images
+    gpus: tuple[str, ...]  # UUIDs
+    capabilities: tuple[ComputeCapability, ...]
+
+
+class Lockfile(Value):
+    """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data."""
+
+    schema_: Literal["provisioner/lock/1"] = LOCK_SCHEMA
+    lab: str
+    mirror: str
+    data_version: str
+    torch: str | None = None
+    images: tuple[LockedImage, ...] = ()
+    nodes: dict[str, LockedNode] = {}
+
+    def image_of(self, node: str) -> LockedImage | None:
+        held = self.nodes.get(node)
+        return None if held is None else next((i for i in self.images if i.reference == held.image), None)

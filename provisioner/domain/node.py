@@ -1,0 +1,131 @@
+"""What a node is: its GPUs, its driver, its engine, and the reason for whatever is absent."""
+
+from typing import Literal
+
+from provisioner.domain.model import Value
+from provisioner.domain.problem import Problem
+from provisioner.domain.reference import Digest
+from provisioner.domain.version import ComputeCapability, CudaVersion, DriverVersion
+
+KernelModule = Literal["open", "proprietary"]
+ToolkitMode = Literal["legacy", "cdi"]
+
+
+class GpuProcess(Value):
+    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say."""
+
+    pid: int
+    kind: Literal["compute", "graphics"]
+    used_memory: int | None = None
+    user: str | None = None
+    command: str | None = None
+
+
+class Gpu(Value):
+    """One card, or what is left of one: a lost card has problems and no `compute_capability`."""
+
+    index: int
+    uuid: str | None = None
+    name: str = ""
+    brand: str = ""  # lower case, as NVIDIA_REQUIRE_CUDA writes it: geforce, tesla, titan, …
+    compute_capability: ComputeCapability | None = None
+    memory_total: int | None = None  # bytes
+    memory_used: int | None = None  # bytes
+    pci_bus_id: str | None = None
+    mig_enabled: bool | None = None  # None: the card has no MIG
+    processes: tuple[GpuProcess, ...] | None = None  # None: NVML would not say, so unknown, so busy
+    problems: tuple[Problem, ...] = ()
+
+    @property
+    def usable(self) -> bool:
+        return self.uuid is not None and self.compute_capability is not None and not self.problems
+
+
+class EngineFacts(Value):
+    """The container engine of a node."""
+
+    version: str
+    compose_version: str | None = None
+    storage_driver: str = ""
+    cgroup_driver: str = ""
+    runtimes: tuple[str, ...] = ()
+    root_dir: str = ""
+    free_bytes: int | None = None  # at the image store
+
+
+class RunningSeat(Value):
+    """A seat as the node itself records and runs it; the truth that a plan is held against."""
+
+    name: str
+    generation: int
+    image: str  # reference by digest
+    bundle: str  # hash of the rendered files that it was started from
+    files: dict[str, str] = {}  # rendered files in force: path within the seat -> text
+    ports: dict[str, int] = {}  # service -> published port
+    gpus: tuple[str, ...] = ()  # UUIDs reserved
+    host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
+    services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
+    state: str = "committed"  # of its last transaction
+
+
+class NodeFacts(Value):
+    """Everything the probe brought from one node.
+
+    `absent_because` gives, for each fact that is missing, the reason ("driver": "driver not loaded", …); a missing
+    fact without a reason is a bug.
+    """
+
+    name: str
+    hostname: str = ""
+    platform: str = "linux/amd64"
+    addresses: tuple[str, ...] = ()
+    driver: DriverVersion | None = None
+    cuda_driver: CudaVersion | None = None
+    kernel_module: KernelModule | None = None
+    toolkit_mode: ToolkitMode | None = None
+    cdi_devices: tuple[str, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
+    pci_gpus: int | None = None  # NVIDIA display devices on the PCI bus
+    engine: EngineFacts | None = None
+    clock_offset: float | None = None  # seconds, node minus control machine
+    seats: tuple[RunningSeat, ...] = ()
+    images: tuple[Digest, ...] = ()  # digests the engine already has
+    absent_because: dict[str, str] = {}
+    problems: tuple[Problem, ...] = ()
+
+
+class GpuProfile(Value):
+    """A GPU as the selection sees it."""
+
+    name: str = ""
+    compute_capability: ComputeCapability
+    brand: str = ""
+    integrated: bool = False
+
+
+class NodeProfile(Value):
+    """A node as the selection sees it: `provision select --nodes` reads exactly this."""
+
+    name: str
+    platform: str = "linux/amd64"
+    driver: DriverVersion | None = None
+    kernel_module: KernelModule | None = None
+    toolkit_mode: ToolkitMode | None = None
+    gpus: tuple[GpuProfile, ...] = ()
+
+
+def profile(facts: NodeFacts) -> NodeProfile:
+    """What the selection may know of a node: its usable GPUs, in NVML's order."""
+    gpus = tuple(
+        GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand)
+        for gpu in facts.gpus
+        if gpu.usable and gpu.compute_capability is not None
+    )
+    return NodeProfile(
+        name=facts.name,
+        platform=facts.platform,
+        driver=facts.driver,
+        kernel_module=facts.kernel_module,
+        toolkit_mode=facts.toolkit_mode,
+        gpus=gpus,
+    )

@@ -59,7 +59,6 @@ class RunningSeat(Value):
     name: str
     generation: int
     image: str  # reference by digest
-    bundle: str  # hash of the rendered files that it was started from
     files: dict[str, str] = {}  # rendered files in force: path within the seat -> text
     ports: dict[str, int] = {}  # service -> published port
     gpus: tuple[str, ...] = ()  # UUIDs reserved

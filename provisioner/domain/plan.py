@@ -1,0 +1,116 @@
+"""What would happen, seat by seat: the difference between what is rendered and what runs. Applying decides nothing."""
+
+import difflib
+from collections.abc import Mapping
+from typing import Literal
+
+from provisioner.domain.model import Value
+from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.problem import Problem
+from provisioner.domain.seat import SERVICES, SeatBundle
+
+PLAN_SCHEMA: Literal["provisioner/plan/1"] = "provisioner/plan/1"
+Action = Literal["create", "update", "restart", "keep", "skip"]
+
+
+class Step(Value):
+    """One node. `diff` is a unified diff of the rendered files; `bytes_to_pull` is compressed, 0 where the image is.
+
+    `skip` leaves a node out and says why in `problems`; `keep` has nothing to do and says so in `why`.
+    """
+
+    node: str
+    seat: str | None
+    action: Action
+    why: str
+    image: str | None = None  # with its tag, for people
+    generation: int = 0  # the node's own number now; the plan is stale once the node has moved past it
+    diff: str = ""
+    bytes_to_pull: int = 0
+    busy: tuple[str, ...] = ()  # processes on the seat's GPUs
+    problems: tuple[Problem, ...] = ()
+
+
+class Plan(Value):
+    schema_: Literal["provisioner/plan/1"] = PLAN_SCHEMA
+    lab: str
+    image: str | None
+    steps: tuple[Step, ...]
+
+    @property
+    def pending(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.action in {"create", "update", "restart"})
+
+    @property
+    def skipped(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.action == "skip")
+
+
+def step_for(bundle: SeatBundle, facts: NodeFacts) -> Step:
+    """What it takes to bring one node from what runs to what is rendered."""
+    seat, running = bundle.seat, _running(bundle, facts)
+    action, why = _decide(bundle, running)
+    digest = bundle.image.lab.rpartition("@")[2]
+    return Step(
+        node=seat.node,
+        seat=seat.name,
+        action=action,
+        why=why,
+        image=bundle.image.reference,
+        generation=running.generation if running else 0,
+        diff=files_diff(running.files if running else {}, bundle.files),
+        bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
+        busy=_busy(facts, seat.gpus) if running else (),
+    )
+
+
+def skipped(node: str, problems: tuple[Problem, ...]) -> Step:
+    return Step(node=node, seat=None, action="skip", why=problems[0].what, problems=problems)
+
+
+def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
+    """One unified diff over all files, in the order of their names; empty where nothing differs."""
+    return "".join(_file_diff(name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
+
+
+def _file_diff(name: str, old: str | None, new: str | None) -> str:
+    lines = difflib.unified_diff(
+        (old or "").splitlines(keepends=True),
+        (new or "").splitlines(keepends=True),
+        "/dev/null" if old is None else name,
+        "/dev/null" if new is None else name,
+    )
+    return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _running(bundle: SeatBundle, facts: NodeFacts) -> RunningSeat | None:
+    return next((seat for seat in facts.seats if seat.name == bundle.seat.name and seat.generation), None)
+
+
+def _decide(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:
+    if running is None:
+        return "create", "no seat of this lab on the node yet"
+    if running.image != bundle.image.lab:
+        return "update", "the image changes"
+    if running.files != bundle.files:
+        return "update", "the rendered files change"
+    down = [f"{name} is {state}" for name in SERVICES if (state := running.services.get(name, "missing")) != "healthy"]
+    if down:
+        return "restart", ", ".join(down)
+    return "keep", "runs the locked image, unchanged and healthy"
+
+
+def _busy(facts: NodeFacts, gpus: tuple[str, ...]) -> tuple[str, ...]:
+    """Whom a switch would disturb. Unknown is busy."""
+    found = []
+    for gpu in facts.gpus:
+        if gpu.uuid not in gpus:
+            continue
+        if gpu.processes is None:
+            found.append(f"GPU {gpu.index}: its processes are not known")
+        found += [
+            f"GPU {gpu.index}: pid {p.pid} {p.command or ''} of {p.user or 'an unknown user'}".replace("  ", " ")
+            for p in gpu.processes or ()
+            if p.kind == "compute"
+        ]
+    return tuple(found)

@@ -1,0 +1,69 @@
+"""How a run ended: each node in exactly one state, and the run done only where every node is."""
+
+from datetime import datetime
+from typing import Literal
+
+from provisioner.domain.model import Value
+from provisioner.domain.problem import Problem
+
+REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
+
+# unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
+# failed: nothing old was stopped · needs_attention: going back failed too · deferred: someone works on it
+# not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
+NodeState = Literal[
+    "unchanged",
+    "committed",
+    "rolled_back",
+    "failed",
+    "needs_attention",
+    "deferred",
+    "skipped",
+    "unreachable",
+    "unknown",
+    "not_started",
+]
+DONE: frozenset[NodeState] = frozenset({"unchanged", "committed"})
+
+
+class GpuCheck(Value):
+    """What the check inside the container saw. `method`: torch ran a kernel, or only the driver was asked."""
+
+    method: Literal["torch", "driver"]
+    uuids: tuple[str, ...]
+    detail: str = ""
+
+
+class Access(Value):
+    """How a seat is reached. No token here: `provision status --urls` fetches it when a person asks."""
+
+    jupyter: str
+    ssh: str
+    host_key: str = ""
+
+
+class NodeRecord(Value):
+    """What a node itself reports of a transaction."""
+
+    node: str
+    state: NodeState
+    generation: int = 0
+    checks: dict[str, str] = {}  # verification -> what was seen
+    gpu: GpuCheck | None = None
+    access: Access | None = None
+    problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
+
+
+class RolloutReport(Value):
+    schema_: Literal["provisioner/report/1"] = REPORT_SCHEMA
+    lab: str
+    run: str
+    started_at: datetime
+    ended_at: datetime
+    image: str | None = None
+    nodes: tuple[NodeRecord, ...] = ()
+
+    @property
+    def done(self) -> bool:
+        return all(record.state in DONE for record in self.nodes)

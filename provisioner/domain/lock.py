@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from provisioner.domain.model import Value
+from pydantic import Field
+
+from provisioner.domain.model import Document, Value
 from provisioner.domain.reference import Digest
 from provisioner.domain.version import ComputeCapability, CudaVersion
 
@@ -36,10 +38,10 @@ class LockedNode(Value):
     capabilities: tuple[ComputeCapability, ...]
 
 
-class Lockfile(Value):
+class Lockfile(Document):
     """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data."""
 
-    schema_: Literal["provisioner/lock/1"] = LOCK_SCHEMA
+    schema_: Literal["provisioner/lock/1"] = Field(default=LOCK_SCHEMA, alias="schema")
     lab: str
     mirror: str
     data_version: str

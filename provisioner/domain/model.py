@@ -13,3 +13,9 @@ class Wish(BaseModel):
     """Immutable, and written by a person: an unknown field is a mistake to be told, not to be dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Document(Value):
+    """A value that leaves the program as a JSON document of its own and says so in its field `schema`."""
+
+    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)

@@ -4,7 +4,9 @@ import difflib
 from collections.abc import Mapping
 from typing import Literal
 
-from provisioner.domain.model import Value
+from pydantic import Field
+
+from provisioner.domain.model import Document, Value
 from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.problem import Problem
 from provisioner.domain.seat import SERVICES, SeatBundle
@@ -31,8 +33,8 @@ class Step(Value):
     problems: tuple[Problem, ...] = ()
 
 
-class Plan(Value):
-    schema_: Literal["provisioner/plan/1"] = PLAN_SCHEMA
+class Plan(Document):
+    schema_: Literal["provisioner/plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     lab: str
     image: str | None
     steps: tuple[Step, ...]

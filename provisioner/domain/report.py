@@ -3,7 +3,9 @@
 from datetime import datetime
 from typing import Literal
 
-from provisioner.domain.model import Value
+from pydantic import Field
+
+from provisioner.domain.model import Document, Value
 from provisioner.domain.problem import Problem
 
 REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
@@ -55,8 +57,8 @@ class NodeRecord(Value):
     seconds: float = 0.0
 
 
-class RolloutReport(Value):
-    schema_: Literal["provisioner/report/1"] = REPORT_SCHEMA
+class RolloutReport(Document):
+    schema_: Literal["provisioner/report/1"] = Field(default=REPORT_SCHEMA, alias="schema")
     lab: str
     run: str
     started_at: datetime

@@ -1,0 +1,63 @@
+"""What a node is told: one value per node, sent as JSON, complete, so that the node asks nothing and decides nothing."""
+
+from provisioner.domain.lab import Lab
+from provisioner.domain.model import Value
+from provisioner.domain.seat import Seat, SeatBundle
+
+STATE_ROOT = "/var/lib/provisioner"
+
+
+class OrderedImage(Value):
+    """`reference` is by digest and in the lab's own registry; `rootfs` are the diff IDs it must unpack to."""
+
+    reference: str
+    tag: str
+    platform: str
+    rootfs: tuple[str, ...] = ()
+    bytes: int = 0
+
+
+class OrderedRegistry(Value):
+    """`ca` is PEM text for the engine's certs.d; None leaves that folder alone."""
+
+    address: str
+    ca: str | None = None
+
+
+class Deadlines(Value):
+    """Seconds."""
+
+    pull: int
+    healthy: int
+    min_healthy: int
+
+
+class Order(Value):
+    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret."""
+
+    run: str
+    state_root: str = STATE_ROOT
+    seat: Seat
+    image: OrderedImage
+    registry: OrderedRegistry
+    files: dict[str, str]
+    deadlines: Deadlines
+
+
+def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:
+    image = bundle.image
+    return Order(
+        run=run,
+        state_root=state_root,
+        seat=bundle.seat,
+        image=OrderedImage(
+            reference=image.lab, tag=image.reference, platform=image.platform, rootfs=image.rootfs, bytes=image.bytes
+        ),
+        registry=OrderedRegistry(address=image.lab.split("/", 1)[0], ca=ca),
+        files=bundle.files,
+        deadlines=Deadlines(
+            pull=lab.rollout.pull_deadline_seconds,
+            healthy=lab.rollout.healthy_deadline_seconds,
+            min_healthy=lab.rollout.min_healthy_seconds,
+        ),
+    )

@@ -1,0 +1,54 @@
+"""What a journey needs from the world. The adapters fit these shapes; the CLI introduces them; tests bring small fakes."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
+
+from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.event import OnEvent
+from provisioner.domain.lock import LockedImage
+from provisioner.domain.node import NodeFacts
+from provisioner.domain.order import Order
+from provisioner.domain.problem import Problem
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.report import NodeRecord
+
+
+class Host(Protocol):
+    """A node as the inventory names it. `address` is how Ansible reaches it (ansible_host), None for its own name."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def address(self) -> str | None: ...
+
+
+class Fleet(Protocol):
+    """The nodes, through Ansible. A node that cannot be reached is a Problem in its place, never an exception.
+
+    Every method raises CannotGoOn where Ansible itself did not run the play.
+    """
+
+    def hosts(self) -> Sequence[Host]: ...
+    def probe(self, nodes: Sequence[str]) -> Mapping[str, NodeFacts | Problem]: ...
+    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
+    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
+
+
+class Mirror(Protocol):
+    def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
+    def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
+
+
+class Builder(Protocol):
+    """Makes the lab image of a base, or finds the one made before, and leaves it in the lab's own registry."""
+
+    def lab_image(self, base: Listing) -> LockedImage: ...
+
+
+class Journal(Protocol):
+    """Where a run is written down. Every event reaches the disk before the next act."""
+
+    @property
+    def run(self) -> str: ...
+    @property
+    def on_event(self) -> OnEvent: ...

@@ -1,4 +1,4 @@
-"""What a node is told: one value per node, sent as JSON, complete, so that the node asks nothing and decides nothing."""
+"""What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value

@@ -1,4 +1,4 @@
-"""What a journey needs from the world. The adapters fit these shapes; the CLI introduces them; tests bring small fakes."""
+"""What a journey needs from the world. The adapters fit these shapes; the CLI introduces them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol

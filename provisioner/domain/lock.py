@@ -4,9 +4,12 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.image import TaggedImage
 from provisioner.domain.model import Document, Value
 from provisioner.domain.reference import Digest
 from provisioner.domain.version import ComputeCapability, CudaVersion
+
+_TELLING = ("PYTORCH_", "CUDA_VERSION", "NV_CUDNN", "CUDNN_", "NVIDIA_", "TORCH_CUDA_ARCH_LIST")
 
 LOCK_SCHEMA: Literal["provisioner/lock/1"] = "provisioner/lock/1"
 
@@ -16,7 +19,8 @@ class LockedImage(Value):
 
     `base` names the mirror's image by digest; `lab` is what the nodes pull. `inputs` is the hash of all that the lab
     image was built from, by which it is found again. `rootfs` are the layers' own digests (diff IDs), in order, as an
-    engine reports them once the image is there. `bytes` is what a pull transfers.
+    engine reports them once the image is there. `bytes` is what a pull transfers. `env` are the variables of the base
+    that a verdict reads, so that the choice can be made again from the lock alone.
     """
 
     reference: str  # with its tag, for people
@@ -25,6 +29,7 @@ class LockedImage(Value):
     platform: str
     torch: str | None = None
     cuda: CudaVersion | None = None
+    env: dict[str, str] = {}
     inputs: str = ""
     bytes: int = 0
     rootfs: tuple[Digest, ...] = ()
@@ -49,6 +54,18 @@ class Lockfile(Document):
     images: tuple[LockedImage, ...] = ()
     nodes: dict[str, LockedNode] = {}
 
+    def tagged(self) -> tuple[TaggedImage, ...]:
+        """The locked images as the selection reads them: complete, since the lab's own registry holds them."""
+        return tuple(TaggedImage(reference=i.reference, env=i.env, platforms=(i.platform,)) for i in self.images)
+
+    def image(self, reference: str) -> LockedImage | None:
+        return next((image for image in self.images if image.reference == reference), None)
+
     def image_of(self, node: str) -> LockedImage | None:
         held = self.nodes.get(node)
-        return None if held is None else next((i for i in self.images if i.reference == held.image), None)
+        return None if held is None else self.image(held.image)
+
+
+def telling(env: dict[str, str]) -> dict[str, str]:
+    """The variables of an image that a verdict reads, in the order of their names."""
+    return {name: env[name] for name in sorted(env) if name.startswith(_TELLING)}

@@ -12,13 +12,14 @@ from provisioner.domain.problem import Problem
 from provisioner.domain.seat import SERVICES, SeatBundle
 
 PLAN_SCHEMA: Literal["provisioner/plan/1"] = "provisioner/plan/1"
-Action = Literal["create", "update", "restart", "keep", "skip"]
+Action = Literal["create", "update", "restart", "keep", "defer", "skip"]
 
 
 class Step(Value):
     """One node. `diff` is a unified diff of the rendered files; `bytes_to_pull` is compressed, 0 where the image is.
 
-    `skip` leaves a node out and says why in `problems`; `keep` has nothing to do and says so in `why`.
+    `skip` leaves a node out and says why in `problems`; `keep` has nothing to do and says so in `why`; `defer` waits
+    for whoever is named in `busy`.
     """
 
     node: str
@@ -44,6 +45,10 @@ class Plan(Document):
         return tuple(step for step in self.steps if step.action in {"create", "update", "restart"})
 
     @property
+    def deferred(self) -> tuple[Step, ...]:
+        return tuple(step for step in self.steps if step.action == "defer")
+
+    @property
     def skipped(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.action == "skip")
 
@@ -52,17 +57,19 @@ def step_for(bundle: SeatBundle, facts: NodeFacts) -> Step:
     """What it takes to bring one node from what runs to what is rendered."""
     seat, running = bundle.seat, _running(bundle, facts)
     action, why = _decide(bundle, running)
+    busy = _busy(facts, seat.gpus) if action in {"update", "restart"} else ()
     digest = bundle.image.lab.rpartition("@")[2]
     return Step(
         node=seat.node,
         seat=seat.name,
-        action=action,
-        why=why,
+        action="defer" if busy else action,
+        why=f"{why}; its GPUs are in use" if busy else why,
         image=bundle.image.reference,
         generation=running.generation if running else 0,
         diff=files_diff(running.files if running else {}, bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
-        busy=_busy(facts, seat.gpus) if running else (),
+        busy=busy,
+        problems=(_busy_problem(seat.node, busy),) if busy else (),
     )
 
 
@@ -100,6 +107,15 @@ def _decide(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, st
     if down:
         return "restart", ", ".join(down)
     return "keep", "runs the locked image, unchanged and healthy"
+
+
+def _busy_problem(node: str, busy: tuple[str, ...]) -> Problem:
+    return Problem(
+        code="busy",
+        what=f"{node}: {'; '.join(busy)}",
+        why="a switch would stop the seat's containers and end this work; what is not known counts as work",
+        fix="run again when it has ended, or ask its owner to stop it",
+    )
 
 
 def _busy(facts: NodeFacts, gpus: tuple[str, ...]) -> tuple[str, ...]:

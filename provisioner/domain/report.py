@@ -12,9 +12,11 @@ REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
 # unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
 # failed: nothing old was stopped · needs_attention: going back failed too · deferred: someone works on it
+# staged: everything new is on the node and proven, nothing old stopped; no run ends so
 # not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
 NodeState = Literal[
     "unchanged",
+    "staged",
     "committed",
     "rolled_back",
     "failed",

@@ -44,11 +44,15 @@ class LockedNode(Value):
 
 
 class Lockfile(Document):
-    """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data."""
+    """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data.
+
+    `registry_ca` is the public certificate (PEM) that the lab's own registry is trusted by.
+    """
 
     schema_: Literal["provisioner/lock/1"] = Field(default=LOCK_SCHEMA, alias="schema")
     lab: str
     mirror: str
+    registry_ca: str | None = None
     data_version: str
     torch: str | None = None
     images: tuple[LockedImage, ...] = ()

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from provisioner.domain.model import Document, Value
 from provisioner.domain.problem import Problem
+from provisioner.domain.seat import Seat
 
 REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
@@ -39,11 +40,27 @@ class GpuCheck(Value):
 
 
 class Access(Value):
-    """How a seat is reached. No token here: `provision status --urls` fetches it when a person asks."""
+    """How a seat is reached. No token here: `provision status --urls` fetches it when a person asks.
+
+    `tunnel` is the command that brings Jupyter to one's own machine where it is published on the node's loopback.
+    """
 
     jupyter: str
     ssh: str
+    tunnel: str = ""
     host_key: str = ""
+
+
+def access_of(seat: Seat, host_key: str, *, local: bool = False) -> Access:
+    """`local`: the reader sits at the node itself, so its loopback is theirs."""
+    ssh = f"ssh -p {seat.ports['ssh']} {seat.user}@{seat.binds['ssh']}"
+    hidden = not local and seat.binds["jupyter"] == "127.0.0.1"
+    return Access(
+        jupyter="http://127.0.0.1:8888/lab" if hidden else f"http://{seat.binds['jupyter']}:{seat.ports['jupyter']}/lab",
+        ssh=ssh,
+        tunnel=f"{ssh} -N -L 8888:jupyter:8888" if hidden else "",
+        host_key=host_key,
+    )
 
 
 class NodeRecord(Value):

@@ -1,0 +1,34 @@
+"""What runs where, held against the lock."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from provisioner.domain.model import Document, Value
+from provisioner.domain.problem import Problem
+from provisioner.domain.report import Access
+
+STATUS_SCHEMA: Literal["provisioner/status/1"] = "provisioner/status/1"
+
+
+class SeatStatus(Value):
+    """`drift` is empty where the node runs what the lock says, healthy. `services`: as the engine has them."""
+
+    node: str
+    seat: str | None
+    image: str | None = None
+    generation: int = 0
+    services: dict[str, str] = {}
+    drift: str = ""
+    access: Access | None = None
+    problems: tuple[Problem, ...] = ()
+
+
+class LabStatus(Document):
+    schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
+    lab: str
+    seats: tuple[SeatStatus, ...] = ()
+
+    @property
+    def drifted(self) -> bool:
+        return any(seat.drift for seat in self.seats)

@@ -1,0 +1,83 @@
+"""Values with good defaults: a test names only what it is about."""
+
+import hashlib
+from typing import Any
+
+from provisioner.domain.lab import Lab
+from provisioner.domain.lock import LockedImage, LockedNode, Lockfile
+from provisioner.domain.node import EngineFacts, Gpu, NodeFacts
+from provisioner.domain.version import ComputeCapability, DriverVersion
+
+TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
+
+
+def a_digest(text: str) -> str:
+    return f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
+
+
+def a_uuid(text: str) -> str:
+    digest = hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
+    return f"GPU-{digest[:8]}-{digest[8:12]}-{digest[12:16]}-{digest[16:20]}-{digest[20:]}"
+
+
+def a_gpu(node: str = "n1", index: int = 0, capability: str = "8.9", **over: Any) -> Gpu:
+    given = {
+        "index": index,
+        "uuid": a_uuid(f"{node}/{index}"),
+        "name": "NVIDIA GeForce RTX 4090",
+        "brand": "geforce",
+        "compute_capability": ComputeCapability(capability),
+        "memory_total": 24 << 30,
+        "memory_used": 0,
+        "processes": (),
+    }
+    return Gpu(**(given | over))
+
+
+def a_node(name: str = "n1", **over: Any) -> NodeFacts:
+    given = {
+        "name": name,
+        "hostname": name,
+        "addresses": ("198.18.0.11",),
+        "driver": DriverVersion("570.172.08"),
+        "kernel_module": "open",
+        "toolkit_mode": "legacy",
+        "gpus": (a_gpu(name),),
+        "pci_gpus": 1,
+        "engine": EngineFacts(version="26.1.5", compose_version="2.26.1", free_bytes=500 << 30),
+        "clock_offset": 0.0,
+    }
+    return NodeFacts(**(given | over))
+
+
+def a_lab(**over: Any) -> Lab:
+    given = {
+        "name": "demo",
+        "mirror": {"address": "mirror.lab:5200"},
+        "registry": {"address": "registry.lab:5201"},
+    }
+    return Lab.model_validate(given | over)
+
+
+def a_locked_image(reference: str = TAG, **over: Any) -> LockedImage:
+    given = {
+        "reference": reference,
+        "base": f"mirror.lab:5200/pytorch/pytorch@{a_digest(reference)}",
+        "lab": f"registry.lab:5201/provisioner/lab@{a_digest(reference + ' lab')}",
+        "platform": "linux/amd64",
+        "torch": "2.10.0",
+        "cuda": "12.8",
+        "bytes": 4_260_000_000,
+    }
+    return LockedImage.model_validate(given | over)
+
+
+def a_lock(*images: LockedImage, nodes: dict[str, LockedNode] | None = None) -> Lockfile:
+    return Lockfile(
+        lab="demo",
+        mirror="mirror.lab:5200",
+        data_version="2026-11-23",
+        torch="2.10.0",
+        images=images or (a_locked_image(),),
+        nodes=nodes or {},
+    )

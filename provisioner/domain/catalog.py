@@ -4,6 +4,7 @@ from datetime import datetime
 
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.model import Value
+from provisioner.domain.problem import Problem
 from provisioner.domain.sync import SyncReport
 
 
@@ -20,6 +21,7 @@ class Catalog(Value):
     mirror: str
     checked_at: datetime
     listings: tuple[Listing, ...] = ()
+    problems: tuple[Problem, ...] = ()  # of whole repositories that could not be listed
 
     def listing(self, reference: str) -> Listing | None:
         return next((entry for entry in self.listings if entry.image.reference == reference), None)

@@ -1,11 +1,13 @@
 """What a mirror offers: its tags, each with digest, facts of its config and sync state."""
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Self
 
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.model import Value
 from provisioner.domain.problem import Problem
-from provisioner.domain.sync import SyncReport
+from provisioner.domain.sync import SyncReport, SyncState
 
 
 class Listing(Value):
@@ -13,6 +15,10 @@ class Listing(Value):
 
     image: TaggedImage
     report: SyncReport
+
+    @property
+    def is_cold(self) -> bool:
+        return self.report.state is SyncState.COLD
 
 
 class Catalog(Value):
@@ -23,5 +29,7 @@ class Catalog(Value):
     listings: tuple[Listing, ...] = ()
     problems: tuple[Problem, ...] = ()  # of whole repositories that could not be listed
 
-    def listing(self, reference: str) -> Listing | None:
-        return next((entry for entry in self.listings if entry.image.reference == reference), None)
+    def replaced(self, looked_at: Mapping[str, Listing]) -> Self:
+        """The same catalog with some listings, by reference, as they were found on a closer look."""
+        listings = tuple(looked_at.get(entry.image.reference, entry) for entry in self.listings)
+        return self.model_copy(update={"listings": listings})

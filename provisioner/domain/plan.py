@@ -73,6 +73,11 @@ def step_for(bundle: SeatBundle, facts: NodeFacts) -> Step:
     )
 
 
+def remarked(step: Step, problems: tuple[Problem, ...]) -> Step:
+    """The same step, with faults of the node that do not keep it from its seat."""
+    return step.model_copy(update={"problems": step.problems + problems})
+
+
 def skipped(node: str, problems: tuple[Problem, ...]) -> Step:
     return Step(node=node, seat=None, action="skip", why=problems[0].what, problems=problems)
 

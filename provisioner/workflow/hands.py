@@ -4,13 +4,14 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from provisioner.domain.catalog import Catalog, Listing
-from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.report import NodeRecord
+
+Probed = Mapping[str, NodeFacts | Problem]
 
 
 class Host(Protocol):
@@ -29,7 +30,7 @@ class Fleet(Protocol):
     """
 
     def hosts(self) -> Sequence[Host]: ...
-    def probe(self, nodes: Sequence[str]) -> Mapping[str, NodeFacts | Problem]: ...
+    def probe(self, nodes: Sequence[str]) -> Probed: ...
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
     def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
 
@@ -43,12 +44,3 @@ class Builder(Protocol):
     """Makes the lab image of a base, or finds the one made before, and leaves it in the lab's own registry."""
 
     def lab_image(self, base: Listing) -> LockedImage: ...
-
-
-class Journal(Protocol):
-    """Where a run is written down. Every event reaches the disk before the next act."""
-
-    @property
-    def run(self) -> str: ...
-    @property
-    def on_event(self) -> OnEvent: ...

@@ -1,0 +1,136 @@
+"""From what the mirror has complete and what the nodes are, to the images that a lab is held to."""
+
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.image import TaggedImage
+from provisioner.domain.lab import Lab
+from provisioner.domain.lock import LockedNode, Lockfile
+from provisioner.domain.node import NodeFacts, profile
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.selection import Selection, select
+from provisioner.domain.sync import SyncState
+from provisioner.domain.tags import may_fit
+from provisioner.workflow.hands import Builder, Mirror, Probed
+
+
+class Locked(NamedTuple):
+    """The lock, and how it came about."""
+
+    lock: Lockfile
+    selection: Selection
+    catalog: Catalog
+
+
+def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet here)
+    lab: Lab, probed: Probed, mirror: Mirror, data: CompatibilityData, on_event: OnEvent, *, torch: str | None = None
+) -> tuple[Selection, Catalog]:
+    """Look at the mirror and choose. Raises CannotGoOn where no node answered or no complete tag serves any."""
+    profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
+    if not profiles:
+        raise CannotGoOn([value for value in probed.values() if isinstance(value, Problem)])
+    spec, flavour = torch or lab.image.torch, lab.image.flavour
+    on_event(Event(phase="catalog", kind="started", text=f"asking {lab.mirror.address} what it has"))
+    offered = mirror.catalog(
+        lab.mirror.repositories, profiles[0].platform, wanted=lambda tag: may_fit(tag, spec, flavour)
+    )
+
+    def pick(images: Sequence[TaggedImage]) -> Selection:
+        return select(profiles, images, data, torch=spec, flavour=flavour)
+
+    catalog = warmed(offered, mirror, profiles[0].platform, pick)
+    selection = pick([listing.image for listing in catalog.listings])
+    if selection.decision == "none":
+        raise CannotGoOn(_nothing(lab, spec, catalog, selection))
+    return selection, catalog
+
+
+def warmed(
+    catalog: Catalog, mirror: Mirror, platform: str, pick: Callable[[Sequence[TaggedImage]], Selection]
+) -> Catalog:
+    """A cache says nothing of a tag's layers before they are asked for, and to ask is to make it fetch them.
+
+    So only those tags are asked for that would be chosen if they were there, until one that is chosen is there.
+    """
+    asked: dict[str, Listing] = {}
+    while True:
+        catalog = catalog.replaced(asked)
+        chosen = pick([hoped_for(listing, asked) for listing in catalog.listings]).tags
+        unsure = [e for e in catalog.listings if e.image.reference in chosen - asked.keys() and e.is_cold]
+        if not unsure:
+            return catalog
+        for entry in unsure:
+            asked[entry.image.reference] = mirror.inspect(ImageReference.parse(entry.image.reference), platform)
+
+
+def hoped_for(listing: Listing, asked: Collection[str]) -> TaggedImage:
+    if listing.is_cold and listing.image.reference not in asked:
+        return listing.image.model_copy(update={"sync": SyncState.COMPLETE})
+    return listing.image
+
+
+def make_lock(  # noqa: PLR0913
+    lab: Lab,
+    probed: Probed,
+    chosen: tuple[Selection, Catalog],
+    builder: Builder,
+    data: CompatibilityData,
+    *,
+    registry_ca: str | None,
+) -> Locked:
+    """Pin base and lab image of every chosen tag, in catalog order, so that the lock replays the choice."""
+    selection, catalog = chosen
+    images = [builder.lab_image(entry) for entry in catalog.listings if entry.image.reference in selection.tags]
+    lock = Lockfile(
+        lab=lab.name,
+        mirror=lab.mirror.address,
+        registry_ca=registry_ca,
+        data_version=data.version,
+        torch=selection.torch,
+        images=tuple(images),
+        nodes={name: _held(facts, selection) for name, facts in sorted(_served(probed, selection))},
+    )
+    return Locked(lock, selection, catalog)
+
+
+def _served(probed: Probed, selection: Selection) -> Sequence[tuple[str, NodeFacts]]:
+    return [
+        (name, facts)
+        for name, facts in probed.items()
+        if isinstance(facts, NodeFacts) and selection.nodes[name].tag is not None
+    ]
+
+
+def _held(facts: NodeFacts, selection: Selection) -> LockedNode:
+    choice = selection.nodes[facts.name]
+    usable = [gpu for gpu in facts.gpus if gpu.usable]
+    held = [usable[index] for index in choice.gpus]
+    return LockedNode(
+        image=str(choice.tag),
+        gpus=tuple(gpu.uuid for gpu in held if gpu.uuid),
+        capabilities=tuple(gpu.compute_capability for gpu in held if gpu.compute_capability),
+    )
+
+
+def _nothing(lab: Lab, spec: str, catalog: Catalog, selection: Selection) -> list[Problem]:
+    """Why no tag serves anybody: the mirror's own faults once, then each node's reasons."""
+    if not catalog.listings:
+        return [
+            Problem(
+                code="no_tag",
+                what=f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
+                why="an image is chosen among the tags that the mirror lists",
+                fix="see `provision mirror tags`; widen image.torch in lab.yml or name another mirror",
+            )
+        ]
+    found = {
+        (problem.code, problem.what): problem
+        for choice in selection.nodes.values()
+        for verdict in choice.verdicts.values()
+        for problem in verdict.problems
+    }
+    return list(found.values())

@@ -1,0 +1,41 @@
+"""A student's own seat on their own machine: the same journey, with a lab of one made from the published lock."""
+
+from provisioner.domain.lab import Lab, Mirror, Registry, SeatWish, Service, Services
+from provisioner.domain.lock import Lockfile
+from provisioner.domain.model import Value
+from provisioner.domain.problem import CannotGoOn, Problem
+
+
+class Person(Value):
+    """Who asks, on this machine."""
+
+    user: str
+    uid: int
+    gid: int
+
+
+def lab_of_one(lock: Lockfile, person: Person) -> Lab:
+    """The wish of a seat for this person: every port on loopback, image and registry as locked.
+
+    Raises CannotGoOn where the lock holds no image.
+    """
+    if not lock.images:
+        raise CannotGoOn(_empty(lock.lab))
+    address, _, repository = lock.images[0].lab.partition("@")[0].partition("/")
+    loopback = Service(bind="loopback")
+    return Lab(
+        name=lock.lab,
+        mirror=Mirror(address=lock.mirror),
+        registry=Registry(address=address, repository=repository),
+        services=Services(jupyter=loopback, ssh=loopback),
+        seat=SeatWish(user=person.user, uid=person.uid, gid=person.gid),
+    )
+
+
+def _empty(lab: str) -> Problem:
+    return Problem(
+        code="empty_lock",
+        what=f"the lock of {lab} holds no image",
+        why="a seat runs an image that the lab has locked",
+        fix="ask the lab's admin to run `provision lock` and to publish lab.lock again",
+    )

@@ -1,0 +1,36 @@
+"""What runs where: the plan that would be made now, read as a finding."""
+
+from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.plan import Step
+from provisioner.domain.report import access_of
+from provisioner.domain.status import LabStatus, SeatStatus
+from provisioner.workflow.hands import Probed
+from provisioner.workflow.plan import Prepared
+
+
+def status(prepared: Prepared, probed: Probed, *, local: bool = False) -> LabStatus:
+    """One entry per node of the plan, in its order."""
+    seats = tuple(_seat(step, prepared, probed, local=local) for step in prepared.plan.steps)
+    return LabStatus(lab=prepared.plan.lab, seats=seats)
+
+
+def _seat(step: Step, prepared: Prepared, probed: Probed, *, local: bool) -> SeatStatus:
+    running = _running(step, probed)
+    bundle = prepared.bundles.get(step.node)
+    return SeatStatus(
+        node=step.node,
+        seat=step.seat,
+        image=running.image if running else None,
+        generation=step.generation,
+        services=running.services if running else {},
+        drift="" if step.action == "keep" else step.why,
+        access=access_of(bundle.seat, running.host_key, local=local) if bundle and running else None,
+        problems=step.problems,
+    )
+
+
+def _running(step: Step, probed: Probed) -> RunningSeat | None:
+    facts = probed[step.node]
+    if not isinstance(facts, NodeFacts):
+        return None
+    return next((seat for seat in facts.seats if seat.name == step.seat), None)

@@ -1,6 +1,5 @@
 """The distribution project's own registry, as Debian packages it, on loopback with its files in reach."""
 
-import shutil
 import socket
 import subprocess
 import time
@@ -13,6 +12,8 @@ from typing import Any
 
 import pytest
 import yaml
+
+from tests.lab.host import registry_program
 
 _SECONDS = 20
 
@@ -37,9 +38,7 @@ class RealRegistry:
 @contextmanager
 def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]) -> Iterator[RealRegistry]:
     """`cached`: with the descriptor cache of the stock configuration. `more`: further top-level parts of it."""
-    binary = shutil.which("docker-registry")
-    if binary is None:
-        pytest.fail("the test bed lacks the program docker-registry (Debian package docker-registry)")
+    binary = registry_program()
     port = _free_port()
     storage: dict[str, Any] = {"filesystem": {"rootdirectory": str(place)}, "delete": {"enabled": True}}
     if cached:

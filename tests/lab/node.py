@@ -1,0 +1,115 @@
+"""A node of a lab: a container with sshd, a Docker Engine of its own, and GPUs that a profile describes."""
+
+import socket
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.lab import images
+from tests.lab.engine import Engine
+from tests.lab.host import BedError, run
+from tests.lab.networks import LABEL
+
+USER = "lab"
+WAIT_SECONDS = 90
+# What a nested engine needs in place of --privileged, which would ask for CAP_SYS_RESOURCE: not every machine has it.
+RIGHTS = (
+    *("--init", "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--device-cgroup-rule", "a *:* rwm"),
+    *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
+    *("--security-opt", "systempaths=unconfined"),
+)
+
+
+@dataclass(frozen=True)
+class Node:
+    engine: Engine
+    prefix: str
+    name: str
+    address: str
+    folder: Path
+    has_engine: bool = True
+
+    @property
+    def container(self) -> str:
+        return f"{self.prefix}-{self.name}"
+
+    @property
+    def network(self) -> str:
+        return f"{self.prefix}-lab"
+
+    def create(self) -> None:
+        label = ("--label", f"{LABEL}={self.prefix}")
+        where = ("--hostname", self.name, "--network", self.network, "--ip", self.address)
+        what = ("-e", f"NODE_NAME={self.container}", "-e", f"NODE_ENGINE={int(self.has_engine)}")
+        mounts = ["-v", f"{self.folder}:/etc/lab:ro"]
+        if self.has_engine:
+            # A volume: overlay2 does not go on top of overlay2, the inner engine would copy every layer instead.
+            self.engine.docker("volume", "create", *label, self.container)
+            mounts += ["-v", f"{self.container}:/var/lib/docker"]
+        self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, images.NODE)
+
+    def host_key(self) -> str:
+        """Type and key, as in known_hosts."""
+        return " ".join((self.folder / "ssh_host_ed25519_key.pub").read_text().split()[:2])
+
+    def exec(self, *command: str, stdin: str | None = None) -> str:
+        """Runs a command as root on the node; returns what it wrote, raises BedError where it failed."""
+        return self.engine.docker("exec", "-i", self.container, *command, stdin=stdin)
+
+    def ssh(self, key: Path, known_hosts: Path, command: str) -> str:
+        """Runs a command line as the admin would: over SSH, as user `lab`."""
+        options = ("-o", f"UserKnownHostsFile={known_hosts}", "-o", "BatchMode=yes", "-i", key)
+        return run("ssh", "-F", "none", *options, f"{USER}@{self.address}", command).stdout
+
+    def set_profile(self, text: str) -> None:
+        """Changes the node's GPUs under whatever runs on it."""
+        (self.folder / "gpu.conf").write_text(text)
+        self.exec("/usr/lib/lab/gpu/bin/gpu_state.py", "/etc/lab/gpu.conf", self.container)
+
+    def pause(self) -> None:
+        """The node hangs: it keeps its address and answers nothing."""
+        self.engine.docker("pause", self.container)
+
+    def unpause(self) -> None:
+        self.engine.docker("unpause", self.container)
+
+    def disconnect(self) -> None:
+        """Pulls the network cable."""
+        self.engine.docker("network", "disconnect", self.network, self.container)
+
+    def connect(self) -> None:
+        self.engine.docker("network", "connect", "--ip", self.address, self.network, self.container)
+
+    def stop(self) -> None:
+        """Shuts the node down in order."""
+        self.engine.docker("stop", "-t", "30", self.container)
+
+    def kill(self) -> None:
+        """A power cut."""
+        self.engine.docker("kill", self.container)
+
+    def start(self) -> None:
+        self.engine.docker("start", self.container)
+        self.wait()
+
+    def wait(self) -> None:
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not self.answers():
+            if time.monotonic() > deadline:
+                log = self.engine.try_docker("logs", self.container)
+                raise BedError(f"{self.container} did not come up: {log.stdout}{log.stderr}")
+            time.sleep(0.1)
+
+    def answers(self) -> bool:
+        return _ssh_greets(self.address) and (not self.has_engine or self._engine_answers())
+
+    def _engine_answers(self) -> bool:
+        return not self.engine.try_docker("exec", self.container, "docker", "version").returncode
+
+
+def _ssh_greets(address: str) -> bool:
+    try:
+        with socket.create_connection((address, 22), timeout=1) as connection:
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False

@@ -1,0 +1,41 @@
+"""Everything that a lab needs before it can come up; each step does nothing where its work is done."""
+
+import time
+from collections.abc import Callable
+
+from tests.lab import gpus, images, networks, pki, tags, trees
+from tests.lab.engine import Engine, the_engine
+from tests.lab.host import install_missing_programs, locked, require_root
+
+Say = Callable[[str], None]
+
+ALL_TREES = (trees.BASE, trees.NODE, trees.REGISTRY, trees.PYTHON)
+
+
+def setup(say: Say = lambda _: None) -> Engine:
+    """Makes the machine ready for labs and says how long each step took; returns the running outer engine."""
+    require_root()
+    engine = the_engine()
+    with locked("setup"):
+        for name, work in _steps(engine):
+            started = time.monotonic()
+            work()
+            say(f"{name:<28} {time.monotonic() - started:6.1f} s")
+    return engine
+
+
+def _steps(engine: Engine) -> list[tuple[str, Callable[[], object]]]:
+    return [
+        ("programs", install_missing_programs),
+        ("a registry for loopback", registry_program),
+        ("certificate authority", lambda: pki.make_ca(engine.root)),
+        ("stand-ins for NVIDIA's parts", lambda: gpus.build_parts(engine.root)),
+        ("compose plugin", engine.install_compose),
+        ("engine", engine.start),
+        ("route", networks.keep_packets_in),
+        ("bridges", networks.let_bridges_pass),
+        *((f"tree {tree.name}", lambda tree=tree: trees.build(engine.root, tree)) for tree in ALL_TREES),
+        ("images of nodes, registries", lambda: images.build_lab_images(engine)),
+        ("images of PyTorch", lambda: tags.build_demo_images(engine)),
+        ("prune", lambda: images.prune(engine)),
+    ]

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from tests.lab import gpus, images, networks, pki, tags, trees
 from tests.lab.engine import Engine, the_engine
-from tests.lab.host import install_missing_programs, locked, require_root
+from tests.lab.host import install_missing_programs, locked, registry_program, require_root
 
 Say = Callable[[str], None]
 

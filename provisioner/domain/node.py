@@ -94,12 +94,13 @@ class NodeFacts(Value):
 
 
 class GpuProfile(Value):
-    """A GPU as the selection sees it."""
+    """A GPU as the selection sees it. `reported`: NVML named it under this driver, so the driver knows the product."""
 
     name: str = ""
     compute_capability: ComputeCapability
     brand: str = ""
     integrated: bool = False
+    reported: bool = False
 
 
 class NodeProfile(Value):
@@ -116,7 +117,7 @@ class NodeProfile(Value):
 def profile(facts: NodeFacts) -> NodeProfile:
     """What the selection may know of a node: its usable GPUs, in NVML's order."""
     gpus = tuple(
-        GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand)
+        GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand, reported=bool(gpu.name))
         for gpu in facts.gpus
         if gpu.usable and gpu.compute_capability is not None
     )

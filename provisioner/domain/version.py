@@ -5,7 +5,6 @@ stays, and only comparing looks at numbers.
 """
 
 import re
-from functools import total_ordering
 from typing import Any, Self
 
 from pydantic import GetCoreSchemaHandler
@@ -14,7 +13,6 @@ from pydantic_core import CoreSchema, core_schema
 _DOTTED = re.compile(r"\d+(\.\d+)*")
 
 
-@total_ordering
 class DottedVersion:
     """`a.b.c`, ordered by its integers; a prefix comes before its extensions (580 < 580.65.06)."""
 
@@ -46,6 +44,15 @@ class DottedVersion:
 
     def __lt__(self, other: Self) -> bool:
         return self.key < other.key
+
+    def __le__(self, other: Self) -> bool:
+        return self.key <= other.key
+
+    def __gt__(self, other: Self) -> bool:
+        return self.key > other.key
+
+    def __ge__(self, other: Self) -> bool:
+        return self.key >= other.key
 
     def __hash__(self) -> int:
         return hash(self.key)

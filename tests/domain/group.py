@@ -1,0 +1,42 @@
+"""Nodes and tags for tests of the selection, from the short forms that the case files use."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from provisioner.adapters.compatdata import load
+from provisioner.domain.image import ImageFacts, TaggedImage
+from provisioner.domain.node import GpuProfile, NodeProfile
+from provisioner.domain.sync import SyncState
+from provisioner.domain.tags import read_facts
+
+DATA = load()
+
+
+def cases(name: str) -> Any:
+    path = Path(__file__).parent / "cases" / f"{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _card(row: dict[str, Any]) -> GpuProfile:
+    return GpuProfile.model_validate({"compute_capability": row["capability"], **row})
+
+
+CARDS = {name: _card(row) for name, row in cases("verdicts")["cards"].items()}
+
+
+def a_profile(*cards: str, name: str = "n", driver: str | None = "580.95.05", **over: Any) -> NodeProfile:
+    given = {"name": name, "driver": driver, "toolkit_mode": "legacy", "gpus": [CARDS[card] for card in cards]}
+    return NodeProfile.model_validate(given | over)
+
+
+def a_tag(text: str, **over: Any) -> TaggedImage:
+    """`2.8.0-cuda12.8-cudnn9-runtime` or a whole reference; `=partial` behind it is its state on the mirror."""
+    tag, _, state = text.partition("=")
+    reference = tag if ":" in tag else f"pytorch/pytorch:{tag}"
+    return TaggedImage.model_validate({"reference": reference, "sync": state or SyncState.COMPLETE} | over)
+
+
+def facts(text: str, **over: Any) -> ImageFacts:
+    return read_facts(a_tag(text, **over), DATA)

@@ -46,6 +46,7 @@ class LockedNode(Value):
 class Lockfile(Document):
     """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data.
 
+    `unserved` are the nodes that no image was found for; they stay so until the lock is made again.
     `registry_ca` is the public certificate (PEM) that the lab's own registry is trusted by.
     """
 
@@ -57,6 +58,7 @@ class Lockfile(Document):
     torch: str | None = None
     images: tuple[LockedImage, ...] = ()
     nodes: dict[str, LockedNode] = {}
+    unserved: tuple[str, ...] = ()
 
     def tagged(self) -> tuple[TaggedImage, ...]:
         """The locked images as the selection reads them: complete, since the lab's own registry holds them."""

@@ -93,6 +93,7 @@ def make_lock(  # noqa: PLR0913
         torch=selection.torch,
         images=tuple(images),
         nodes={name: _held(facts, selection) for name, facts in sorted(_served(probed, selection))},
+        unserved=tuple(sorted(name for name, choice in selection.nodes.items() if choice.tag is None)),
     )
     return Locked(lock, selection, catalog)
 

@@ -14,8 +14,10 @@ class Person(Value):
     gid: int
 
 
-def lab_of_one(lock: Lockfile, person: Person) -> Lab:
+def lab_of_one(lock: Lockfile, person: Person | None) -> Lab:
     """The wish of a seat for this person: every port on loopback, image and registry as locked.
+
+    Nobody in particular, so root, gets the seat that a rollout would make: nothing runs as root in it.
 
     Raises CannotGoOn where the lock holds no image.
     """
@@ -28,7 +30,7 @@ def lab_of_one(lock: Lockfile, person: Person) -> Lab:
         mirror=Mirror(address=lock.mirror),
         registry=Registry(address=address, repository=repository),
         services=Services(jupyter=loopback, ssh=loopback),
-        seat=SeatWish(user=person.user, uid=person.uid, gid=person.gid),
+        seat=SeatWish(**person.model_dump()) if person else SeatWish(),
     )
 
 

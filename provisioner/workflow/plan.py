@@ -75,7 +75,7 @@ def _bundle(
         return hindrance
     choice = replay.nodes[host.name]
     image = materials.lock.image(choice.tag) if choice.tag else None
-    if image is None:
+    if image is None or host.name in materials.lock.unserved:
         return _unserved(host.name, choice)
     gpus = tuple(_uuids(facts)[index] for index in choice.gpus)
     seat = seat_of(materials.lab, facts, gpus, materials.keys, host=host.address, home=materials.home)

@@ -143,3 +143,10 @@ def test_a_lost_card_is_named_and_the_others_are_served() -> None:
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", 0), lost))})
     assert prepared.bundles["n1"].seat.gpus == (a_gpu("n1", 0).uuid,)
     assert prepared.plan.steps[0].problems == (UNREACHABLE,)
+
+
+def test_a_node_that_the_choice_left_out_stays_out_until_the_lock_is_made_again() -> None:
+    """Among the locked images alone its odd card would look like one that no image in the world runs on."""
+    prepared = plan(a_lock().model_copy(update={"unserved": ("n1",)}), {"n1": a_node("n1"), "n2": a_node("n2")})
+    assert [step.action for step in prepared.plan.steps] == ["skip", "create"]
+    assert [problem.code for problem in prepared.plan.steps[0].problems] == ["no_image"]

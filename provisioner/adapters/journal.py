@@ -1,0 +1,77 @@
+"""The record of a run: every event on the disk before the next act, and beside it what was planned and how it ended."""
+
+import os
+import secrets
+import threading
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from provisioner.adapters.files import state_home, write_text
+from provisioner.domain.event import Event, OnEvent, Recorded
+from provisioner.domain.model import Document
+from provisioner.domain.problem import CannotGoOn, Problem
+
+
+class RunJournal:
+    """One run, in a folder of its own that is named as the run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.run = folder.name
+        self._seq = 0
+        self._lock = threading.Lock()
+        self._events = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+
+    def telling(self, show: OnEvent) -> OnEvent:
+        """Writes an event down, then shows it: what was shown and what is recorded are one list."""
+
+        def on_event(event: Event) -> None:
+            self.record(event)
+            show(event)
+
+        return on_event
+
+    def record(self, event: Event) -> None:
+        """Raises CannotGoOn where it cannot be written: no record, no act."""
+        with self._lock:
+            self._seq += 1
+            line = Recorded(seq=self._seq, at=datetime.now(UTC), event=event).model_dump_json() + "\n"
+            self._append(line.encode())
+
+    def keep(self, name: Literal["plan", "report"], document: Document) -> Path:
+        path = self.folder / f"{name}.json"
+        write_text(path, document.model_dump_json(indent=2) + "\n", 0o600)
+        return path
+
+    def _append(self, line: bytes) -> None:
+        try:
+            while line:
+                line = line[os.write(self._events, line) :]
+            os.fsync(self._events)
+        except OSError as error:
+            raise CannotGoOn(_unwritable(self.folder, error.strerror or str(error))) from error
+
+
+def open_run(lab: str) -> RunJournal:
+    """A new run of `lab` below `$XDG_STATE_HOME/provisioner/<lab>/runs/`, readable by its owner alone."""
+    folder = runs(lab) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    try:
+        runs(lab).mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700)
+        return RunJournal(folder)
+    except OSError as error:
+        raise CannotGoOn(_unwritable(folder, error.strerror or str(error))) from error
+
+
+def runs(lab: str) -> Path:
+    return state_home() / lab / "runs"
+
+
+def _unwritable(folder: Path, reason: str) -> Problem:
+    return Problem(
+        code="journal_unwritable",
+        what=f"{folder}: {reason}",
+        why="a run that leaves no record could neither be finished nor explained",
+        fix="make room there, or set XDG_STATE_HOME to a directory that can be written",
+    )

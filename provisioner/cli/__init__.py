@@ -1,0 +1,7 @@
+"""Verbs, flags, confirmation, exit codes: the only place that prints, asks or exits."""
+
+from provisioner.cli.verbs import provision
+
+
+def main() -> None:
+    provision.main(prog_name="provision")

@@ -1,0 +1,51 @@
+from datetime import UTC, datetime
+
+import click
+
+from provisioner.adapters import compatdata
+from provisioner.adapters.journal import open_run
+from provisioner.adapters.labfile import LabDirectory, read_lab
+from provisioner.adapters.lockfile import lock_text, read_lock, write_lock
+from provisioner.cli.exits import DONE, FAILED
+from provisioner.cli.introduce import fleet, new_lock
+from provisioner.cli.options import Reach, example, lab_argument, reaching, torch_option, voiced
+from provisioner.cli.voice import Voice
+from provisioner.cli.watch import watching
+from provisioner.console.facts import too_old
+from provisioner.console.lock import lock_diff, lock_view
+from provisioner.console.problems import problems
+from provisioner.domain.lock import LOCK_SCHEMA
+from provisioner.workflow.lock import Locked
+from provisioner.workflow.probe import probe
+
+
+@click.command(epilog=example("provision lock ai-lab --torch 2.8.0"))
+@lab_argument
+@torch_option
+@reaching
+@voiced
+def lock(lab: str, torch: str | None, reach: Reach, voice: Voice) -> int:
+    """Choose an image that runs on every node, build the lab image of it where needed, and pin both in lab.lock.
+
+    Exit 1 where a node got no image. Nothing is changed on any node.
+    """
+    directory = read_lab(lab)
+    with watching(voice) as show:
+        on_event = open_run(directory.lab.name).telling(show)
+        probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
+        locked = new_lock(directory, probed, on_event, torch=torch)
+    keep(directory, locked, voice)
+    voice.document(LOCK_SCHEMA, locked.lock)
+    return DONE if set(probed) == set(locked.lock.nodes) else FAILED
+
+
+def keep(directory: LabDirectory, locked: Locked, voice: Voice) -> None:
+    """Write the lock, and show what was chosen and what changes."""
+    before = read_lock(directory.lock)
+    voice.say(lock_view(locked.lock, locked.selection, locked.catalog, voice.out.width))
+    voice.say(lock_diff("" if before is None else lock_text(before), lock_text(locked.lock)))
+    if before != locked.lock:
+        write_lock(directory.lock, locked.lock)
+    if old := too_old(compatdata.load(), datetime.now(UTC).date()):
+        voice.note(problems([("", old)], "yellow"))
+    voice.note(f"{directory.lock} is for version control: it says what the lab is held to.")

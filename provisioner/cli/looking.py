@@ -1,0 +1,40 @@
+"""What plan, rollout and status have in common: read the lab, ask the nodes, hold them against the lock."""
+
+from typing import NamedTuple
+
+from provisioner.adapters.labfile import LabDirectory
+from provisioner.adapters.lockfile import read_lock
+from provisioner.cli.introduce import materials
+from provisioner.domain.event import OnEvent
+from provisioner.domain.lock import Lockfile
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.workflow.hands import Fleet, Probed
+from provisioner.workflow.plan import Prepared, prepare
+from provisioner.workflow.probe import probe
+
+
+class Looked(NamedTuple):
+    probed: Probed
+    prepared: Prepared
+
+
+def held_lock(directory: LabDirectory) -> Lockfile:
+    """Raises CannotGoOn where the lab has none yet."""
+    lock = read_lock(directory.lock)
+    if lock is None:
+        raise CannotGoOn(_no_lock(directory), "usage")
+    return lock
+
+
+def look(directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent) -> Looked:
+    probed = probe(fleet, on_event)
+    return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed))
+
+
+def _no_lock(directory: LabDirectory) -> Problem:
+    return Problem(
+        code="no_lock",
+        what=f"{directory.lock}: the lab has no lock yet",
+        why="a plan is the difference between what runs and what the lock holds the lab to",
+        fix=f"provision lock {directory.path}",
+    )

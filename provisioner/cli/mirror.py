@@ -1,0 +1,95 @@
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from provisioner.adapters.labfile import read_lab
+from provisioner.adapters.registry import Registry
+from provisioner.cli import introduce
+from provisioner.cli.exits import DONE, FAILED
+from provisioner.cli.options import ca_option, example, lab_argument, torch_option, voiced
+from provisioner.cli.voice import Voice
+from provisioner.cli.watch import watching
+from provisioner.console.catalog import catalog_table, sync_table
+from provisioner.domain.lab import MirrorKind
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.tags import may_fit
+
+platform_option = click.option("--platform", default="linux/amd64", show_default=True, help="Of the nodes.")
+
+
+@click.group(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
+def mirror() -> None:
+    """What the mirror has, and how far: never guessed from a list of tags, always from a look at every layer."""
+
+
+@mirror.command(epilog=example("provision mirror tags ai-lab --torch '>=2.8'"))
+@lab_argument
+@torch_option
+@platform_option
+@voiced
+def tags(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
+    """List the tags of the lab's mirror that may serve it, each with size and state."""
+    directory = read_lab(lab)
+    wish, spec = directory.lab.image, torch or directory.lab.image.torch
+    with watching(voice) as on_event, introduce.mirror(directory, on_event) as registry:
+        catalog = registry.catalog(
+            directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour)
+        )
+    voice.document("provisioner/catalog/1", catalog)
+    voice.say(catalog_table(catalog))
+    return DONE
+
+
+@mirror.command(
+    epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime")
+)
+@click.argument("references", metavar="HOST[:PORT]/REPO:TAG...", nargs=-1, required=True)
+@click.option("--kind", type=click.Choice(get_args(MirrorKind)), default="static", show_default=True)
+@ca_option
+@click.option("--plain-http", is_flag=True, help="No TLS.")
+@platform_option
+@click.option("--deep", is_flag=True, help="Read and hash every byte of every layer.")
+@click.option("--allow-cold", is_flag=True, help="A cache that would fetch the image first is good enough.")
+@voiced
+def check(  # noqa: PLR0913  (each is a flag)
+    *,
+    references: tuple[str, ...],
+    kind: MirrorKind,
+    ca: Path | None,
+    plain_http: bool,
+    platform: str,
+    deep: bool,
+    allow_cold: bool,
+    voice: Voice,
+) -> int:
+    """Look at every layer of each image; exit 0 only if all are complete. Needs no lab."""
+    wanted = [_parsed(text) for text in references]
+    reports: dict[str, SyncReport] = {}
+    with watching(voice) as on_event:
+        for host in dict.fromkeys(str(reference.registry) for reference in wanted):
+            here = [reference for reference in wanted if reference.registry == host]
+            with Registry(host, ca=ca, plain_http=plain_http, kind=kind, on_event=on_event) as registry:
+                found = registry.check(here, platform, deep=deep)
+            reports |= {str(reference): report for reference, report in zip(here, found, strict=True)}
+    ordered = [reports[str(reference)] for reference in wanted]
+    voice.document("provisioner/sync/1", {"images": [report.model_dump(mode="json") for report in ordered]})
+    voice.say(sync_table(ordered))
+    return DONE if _good(ordered, allow_cold=allow_cold) else FAILED
+
+
+def _parsed(text: str) -> ImageReference:
+    try:
+        reference = ImageReference.parse(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if reference.registry is None:
+        raise click.BadParameter(f"{text} names no registry: write HOST/{text}")
+    return reference
+
+
+def _good(reports: Iterable[SyncReport], *, allow_cold: bool) -> bool:
+    enough: Sequence[SyncState] = [SyncState.COMPLETE, *([SyncState.COLD] if allow_cold else [])]
+    return all(report.state in enough for report in reports)

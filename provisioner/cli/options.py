@@ -1,0 +1,89 @@
+"""Arguments and flags that several verbs share, each explained once."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import click
+from click.shell_completion import CompletionItem
+from pydantic import TypeAdapter, ValidationError
+
+from provisioner.adapters.labfile import LABS, WISH
+from provisioner.cli.voice import Voice
+from provisioner.domain.lab import TorchSpec
+
+Verb = Callable[..., Any]
+
+
+class Reach(NamedTuple):
+    """Which nodes, and how Ansible gets to them: the flags of an Ansible user."""
+
+    limit: str | None = None
+    forks: int | None = None
+    vault_password_file: Path | None = None
+    extra_vars: tuple[str, ...] = ()
+
+
+def example(text: str) -> str:
+    """The part of a verb's help that shows it in use."""
+    return f"\b\nExample:\n  {text}"
+
+
+def voiced(verb: Verb) -> Verb:
+    """Gives the verb its `voice`."""
+
+    @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; people read stderr.")
+    @click.option("--no-color", is_flag=True, help="No colours; so does the variable NO_COLOR.")
+    @click.option("-v", "--verbose", count=True, help="Say more; from the second on it is Ansible's.")
+    @wraps(verb)
+    def with_voice(*args: Any, as_json: bool, no_color: bool, verbose: int, **kwargs: Any) -> Any:
+        return verb(*args, voice=Voice(as_json=as_json, no_color=no_color, verbose=verbose), **kwargs)
+
+    return with_voice
+
+
+def reaching(verb: Verb) -> Verb:
+    """Gives the verb its `reach`."""
+
+    @click.option("--limit", metavar="PATTERN", callback=_not_empty, help="Only these nodes, as Ansible's --limit.")
+    @click.option("--forks", type=click.IntRange(1, 500), help="How many nodes at once.")
+    @click.option("--vault-password-file", type=click.Path(exists=True, path_type=Path), help="As of ansible-playbook.")
+    @click.option(
+        "-e", "--extra-vars", multiple=True, metavar="VARS", help="As of ansible-playbook: key=value, JSON or @file."
+    )
+    @wraps(verb)
+    def with_reach(*args: Any, **kwargs: Any) -> Any:
+        reach = Reach(**{name: kwargs.pop(name) for name in Reach._fields})
+        return verb(*args, reach=reach, **kwargs)
+
+    return with_reach
+
+
+def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    """To Ansible an empty limit means every node, which nobody means who has typed one."""
+    if value is not None and not value.strip(" ,:"):
+        raise click.BadParameter("is empty, and would mean every node", ctx, param)
+    return value
+
+
+def _torch(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    try:
+        return TypeAdapter(TorchSpec | None).validate_python(value)
+    except ValidationError as error:
+        raise click.BadParameter(str(error.errors()[0]["ctx"]["error"]), ctx, param) from None
+
+
+def _labs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    names = sorted(wish.parent.name for wish in LABS.glob(f"*/{WISH}"))
+    return [CompletionItem(name) for name in names if name.startswith(incomplete)]
+
+
+lab_argument = click.argument("lab", metavar="LAB", shell_complete=_labs)
+yes_option = click.option("--yes", is_flag=True, help="Agree beforehand: ask nothing.")
+torch_option = click.option(
+    "--torch", metavar="SPEC", callback=_torch, help='A version or range, such as 2.8.0 or ">=2.6,<3".'
+)
+ca_option = click.option(
+    "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Certificate of the authority (PEM)."
+)

@@ -1,0 +1,34 @@
+from typing import get_args
+
+import click
+
+from provisioner.adapters import compatdata
+from provisioner.adapters.given import read_nodes, read_tags
+from provisioner.cli.exits import DONE, FAILED
+from provisioner.cli.options import example, torch_option, voiced
+from provisioner.cli.voice import Voice
+from provisioner.console.selection import selection_view
+from provisioner.domain.image import Flavour
+from provisioner.domain.selection import SELECTION_SCHEMA
+from provisioner.domain.selection import select as choose
+
+
+@click.command(epilog=example("provision select --nodes nodes.json --tags tags.json --json"))
+@click.option("--nodes", required=True, metavar="FILE", help="JSON: what the nodes are; - is stdin.")
+@click.option("--tags", required=True, metavar="FILE", help="JSON: which tags there are, and how far; - is stdin.")
+@torch_option
+@click.option("--flavour", type=click.Choice(get_args(Flavour)), default="runtime", show_default=True)
+@voiced
+def select(nodes: str, tags: str, torch: str | None, flavour: Flavour, voice: Voice) -> int:
+    """Choose an image for nodes from files alone, without a lab, a network or a GPU.
+
+    What `provision probe LAB --json` prints is such a file of nodes.
+
+    Exit 1 where some node is served by no tag.
+    """
+    if nodes == tags == "-":
+        raise click.UsageError("--nodes and --tags cannot both be stdin")
+    selection = choose(read_nodes(nodes), read_tags(tags), compatdata.load(), torch=torch, flavour=flavour)
+    voice.document(SELECTION_SCHEMA, selection.to_json())
+    voice.say(selection_view(selection, voice.out.width))
+    return DONE if all(choice.tag for choice in selection.nodes.values()) else FAILED

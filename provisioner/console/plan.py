@@ -1,0 +1,109 @@
+"""A plan on a screen: each node with its sign, why, the real difference and its cost; then one line that sums it up."""
+
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from provisioner.console.problems import problems
+from provisioner.console.tables import folded
+from provisioner.console.text import block, count, line
+from provisioner.domain.fault import human_size
+from provisioner.domain.plan import Action, Plan, Step
+
+MAX_DIFF_LINES = 400
+
+
+class Sign(NamedTuple):
+    mark: str
+    style: str
+
+
+SIGNS: Mapping[Action, Sign] = {
+    "create": Sign("+", "green"),
+    "update": Sign("~", "yellow"),
+    "restart": Sign("-/+", "yellow"),
+    "keep": Sign("=", "dim"),
+    "defer": Sign("!", "magenta"),
+    "skip": Sign("-", "red"),
+}
+
+
+def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
+    """`diff_lines`: how many lines of differences are shown before the rest is only counted."""
+    parts: list[RenderableType] = [
+        Text(f"Lab {line(plan.lab)}: {line(plan.image or 'no image')}"),
+        _legend(plan),
+        Text(),
+    ]
+    parts += [
+        _line(names, step) for names, step in folded((s.node, _bare(s)) for s in plan.steps if s not in plan.pending)
+    ]
+    left = diff_lines
+    for step in plan.pending:
+        parts += [_line(line(step.node), step), *_diff(step, left)]
+        left -= step.diff.count("\n")
+    found = [(step.node, problem) for step in plan.steps for problem in step.problems]
+    return Group(*parts, problems(found), Text(f"\n{summary(plan)}"))
+
+
+def summary(plan: Plan) -> str:
+    """One line: what would happen, or that nothing would."""
+    if not plan.steps:
+        return "Nothing to do: the inventory and its limit name no node."
+    if not plan.pending:
+        return _no_changes(plan)
+    done = {action: sum(step.action == action for step in plan.steps) for action in SIGNS}
+    deferred = f", {done['defer']} deferred" if done["defer"] else ""
+    pull = sum(step.bytes_to_pull for step in plan.pending)
+    return (
+        f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart, "
+        f"{done['skip']} skipped{deferred}.{f' {human_size(pull)} to pull in all.' if pull else ''}"
+    )
+
+
+def _no_changes(plan: Plan) -> str:
+    left_out = [(len(plan.deferred), "deferred"), (len(plan.skipped), "skipped")]
+    others = " ".join(f"{count(number, 'node')} {word}." for number, word in left_out if number)
+    kept = len(plan.steps) - len(plan.deferred) - len(plan.skipped)
+    if not kept:
+        return f"No changes: there is no node to change. {others}"
+    same = "Every other seat runs what the lock says." if others else "Every seat runs what the lock says."
+    return f"No changes. {same} {others}".rstrip()
+
+
+def _legend(plan: Plan) -> Text:
+    """Only the signs that are used."""
+    used = {step.action for step in plan.steps}
+    legend = Text("   ").join(
+        Text(f"{sign.mark} {action}", sign.style) for action, sign in SIGNS.items() if action in used
+    )
+    return Text.assemble("\n  ", legend) if used else Text()
+
+
+def _bare(step: Step) -> Step:
+    """What nodes that nothing happens to can have in common."""
+    return Step(node="", seat=None, action=step.action, why=step.why.removeprefix(f"{step.node}: "), busy=step.busy)
+
+
+def _line(names: str, step: Step) -> Text:
+    sign = SIGNS[step.action]
+    head = Text.assemble("  ", (f"{sign.mark:<3} {names}", sign.style), f"  {line(step.why)}")
+    if step.bytes_to_pull:
+        head.append(f"; {human_size(step.bytes_to_pull)} to pull")
+    return head.append("".join(f"\n        busy: {line(who)}" for who in step.busy), "magenta")
+
+
+def _diff(step: Step, left: int) -> Iterable[Text]:
+    lines = step.diff.splitlines()
+    if len(lines) > max(left, 0):
+        yield Text(f"        {count(len(lines), 'line')} of differences not shown (-v shows all)", "dim")
+    else:
+        yield from (Text(f"        {block(text)}", _diff_style(text)) for text in lines)
+
+
+def _diff_style(text: str) -> str:
+    if text.startswith(("---", "+++", "@@")):
+        return "dim"
+    return {"+": "green", "-": "red"}.get(text[:1], "")

@@ -1,0 +1,128 @@
+"""How acting ends: code, report and record; on a fleet that does nothing, and by Ansible on nodes that are down."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.files import state_home
+from provisioner.adapters.journal import open_run
+from provisioner.adapters.lockfile import write_lock
+from provisioner.cli.doing import Act, carry_out, take_down
+from provisioner.cli.voice import Voice
+from provisioner.domain.order import Order
+from provisioner.domain.plan import Action, Plan, Step
+from provisioner.domain.report import NodeRecord, NodeState
+from provisioner.workflow.hands import Host, Probed
+from provisioner.workflow.plan import Prepared
+from tests.builders import a_lock
+from tests.cli.running import document, run
+
+
+class StillFleet:
+    """Nothing is ever done; seats that are taken down end in the states that it was made with."""
+
+    def __init__(self, *states: NodeState) -> None:
+        self._states = states
+
+    def hosts(self) -> Sequence[Host]:
+        return ()
+
+    def probe(self, nodes: Sequence[str]) -> Probed:
+        raise AssertionError(nodes)
+
+    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
+        raise AssertionError(orders)
+
+    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
+        raise AssertionError(orders)
+
+    def remove(self, seats: Mapping[str, str], run: str, act: Act) -> Mapping[str, NodeRecord]:
+        assert run
+        assert act == "remove"
+        return {n: NodeRecord(node=n, state=state) for n, state in zip(seats, self._states, strict=True)}
+
+
+@pytest.mark.parametrize(
+    ("actions", "code"),
+    [((), 0), (("defer",), 4), (("skip",), 1), (("defer", "skip"), 1)],
+)
+def test_codes_of_a_rollout(actions: tuple[Action, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    steps = tuple(Step(node=f"n{number}", seat=None, action=action, why="") for number, action in enumerate(actions))
+    prepared, journal = Prepared(Plan(lab="demo", image=None, steps=steps), {}), open_run("demo")
+    assert carry_out(Voice(as_json=True), journal, prepared, {}, lambda _: StillFleet()) == code
+    told = json.loads(capsys.readouterr().out)
+    assert told == json.loads((journal.folder / "report.json").read_text())
+    assert (told["schema"], told["run"], len(told["nodes"])) == ("provisioner/report/1", journal.run, len(actions))
+
+
+@pytest.mark.parametrize(
+    ("states", "code"),
+    [(("committed", "unchanged"), 0), (("committed", "unreachable"), 1)],
+)
+def test_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    seats = {f"n{number}": "demo-student" for number in range(len(states))}
+    assert take_down(Voice(), "demo", lambda _: StillFleet(*states), seats, "remove") == code
+    assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
+
+
+@pytest.fixture
+def dark_lab(tmp_path: Path) -> str:
+    """Two nodes behind a port on which nobody listens."""
+    hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_user": "nobody"} for name in ("n1", "n2")}
+    (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
+    (tmp_path / "lab.yml").write_text(
+        'name: demo\nmirror: {address: "127.0.0.1:1", plain_http: true}\nregistry: {address: "127.0.0.1:1"}\n'
+    )
+    return str(tmp_path)
+
+
+def test_probe_of_nodes_that_are_down(dark_lab: str) -> None:
+    ran = run("probe", dark_lab, "--json")
+    assert ran.exit_code == 1
+    read = document(ran)
+    assert (read["schema"], read["nodes"]) == ("provisioner/probe/1", [])
+    assert [(problem["node"], problem["code"]) for problem in read["problems"]] == [
+        ("n1", "unreachable"),
+        ("n2", "unreachable"),
+    ]
+    assert "n1: probe failed: " in ran.stderr
+
+
+def test_a_rollout_to_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: str) -> None:
+    write_lock(Path(dark_lab, "lab.lock"), a_lock())
+    ran = run("rollout", dark_lab, "--limit", "n1")
+    assert ran.exit_code == 1
+    assert "No changes: there is no node to change. 1 node skipped." in ran.stdout
+    assert "n1  unreachable  could not be reached; not touched" in ran.stdout
+    (folder,) = (state_home() / "demo" / "runs").iterdir()
+    assert {path.name for path in folder.iterdir()} == {"events.jsonl", "plan.json", "report.json"}
+    assert str(folder) in ran.stderr
+
+
+def test_a_removal_asks_first(dark_lab: str) -> None:
+    ran = run("remove", dark_lab)
+    assert ran.exit_code == 2
+    assert "Take demo-student down on 2 nodes (n[1-2])?" in ran.stderr
+    assert "--yes" in ran.stderr
+
+
+def test_a_saved_plan_must_be_one(dark_lab: str) -> None:
+    saved = Path(dark_lab, "plan.json")
+    saved.write_text('{"schema": "provisioner/lock/1"}')
+    ran = run("rollout", dark_lab, "--plan", str(saved))
+    assert ran.exit_code == 2
+    assert "its schema is provisioner/lock/1, not provisioner/plan/1" in ran.stderr
+
+
+def test_a_plan_of_a_lab_without_a_lock_cannot_be_saved(dark_lab: str) -> None:
+    ran = run("plan", dark_lab, "-o", "plan.json")
+    assert ran.exit_code == 2
+    assert f"fix: provision lock {dark_lab}" in ran.stderr
+
+
+def test_me_without_a_lock() -> None:
+    ran = run("me")
+    assert ran.exit_code == 2
+    assert "provision me --lock FILE-or-URL" in ran.stderr

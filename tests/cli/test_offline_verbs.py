@@ -1,0 +1,200 @@
+"""Verbs that need no node: init, schema, facts, select, mirror."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.adapters.labfile import read_lab
+from tests.adapters.made_image import an_image
+from tests.adapters.scripted_registry import ScriptedRegistry, served
+from tests.builders import a_gpu, a_node
+from tests.cli.running import document, run
+
+
+def test_init_begins_a_lab_that_can_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    ran = run("init", "physics")
+    assert ran.exit_code == 0
+    assert ran.stdout == "written: inventories/physics/hosts.yml\nwritten: inventories/physics/lab.yml\n"
+    assert "Next: " in ran.stderr
+    assert read_lab("physics").lab.name == "physics"
+    again = run("init", "physics", "--json")
+    assert document(again)["files"] == {"hosts.yml": "kept", "lab.yml": "kept"}
+
+
+def test_a_mistake_in_lab_yml_is_told_with_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("init", "physics")
+    wish = tmp_path / "inventories" / "physics" / "lab.yml"
+    wish.write_text(wish.read_text().replace("  torch:", "  torhc:"))
+    line = next(number for number, text in enumerate(wish.read_text().splitlines(), 1) if "torhc" in text)
+    ran = run("plan", "physics")
+    assert ran.exit_code == 2
+    said = f'│ inventories/physics/lab.yml:{line}:3: unknown key "torhc" in "image"; did you mean "torch"?\n'
+    assert said in ran.stderr
+
+
+@pytest.mark.parametrize("which", ["lab", "lock", "plan", "report", "status"])
+def test_schemas(which: str) -> None:
+    schema = json.loads(run("schema", which).stdout)
+    assert schema["$schema"].endswith("2020-12/schema")
+    assert schema["type"] == "object"
+
+
+def test_the_schema_of_a_lab_knows_what_a_person_may_write() -> None:
+    schema = json.loads(run("schema").stdout)
+    assert (schema["additionalProperties"], schema["required"]) == (False, ["name", "mirror", "registry"])
+    assert {"$schema", "image", "rollout"} < set(schema["properties"])
+    assert schema["$defs"]["Mirror"]["properties"]["kind"]["enum"][0] == "static"
+
+
+def test_facts() -> None:
+    read = document(run("facts", "--json"))
+    assert read["schema"] == "provisioner/facts/1"
+    assert read["releases"]
+    assert "machine code for" in run("facts").stdout
+
+
+TAGS = {
+    "tags": [
+        "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime",
+        {"reference": "pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime", "sync": "partial"},
+    ]
+}
+NODE = {
+    "name": "n1",
+    "platform": "linux/amd64",
+    "driver": "570.172.08",
+    "kernel_module": "open",
+    "toolkit_mode": "legacy",
+    "gpus": [{"name": "NVIDIA GeForce RTX 5090", "compute_capability": "12.0", "brand": "geforce"}],
+}
+
+
+@pytest.fixture
+def selected(tmp_path: Path) -> Any:
+    def select(nodes: Any, tags: Any = TAGS, *more: str) -> Any:
+        (tmp_path / "tags.json").write_text(tags if isinstance(tags, str) else json.dumps(tags))
+        given = nodes if isinstance(nodes, str) else json.dumps(nodes)
+        return run("select", "--nodes", "-", "--tags", str(tmp_path / "tags.json"), *more, stdin=given)
+
+    return select
+
+
+def test_select_as_the_contract_has_it(selected: Any) -> None:
+    ran = selected({"nodes": [NODE]}, TAGS, "--json")
+    assert ran.exit_code == 0
+    read = document(ran)
+    tag = TAGS["tags"][0]
+    assert (read["schema"], read["decision"], read["torch"], read["tag"]) == (
+        "provisioner/selection/1",
+        "single_tag",
+        "2.8.0",
+        tag,
+    )
+    node = read["nodes"]["n1"]
+    assert (node["tag"], node["gpus"], node["verdicts"][tag]) == (tag, [0], {"ok": True, "problems": []})
+    refused = node["verdicts"]["pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime"]
+    assert (refused["ok"], [problem["code"] for problem in refused["problems"]]) == (
+        False,
+        ["driver_too_old", "not_synced"],
+    )
+    assert list(read) == ["schema", "decision", "torch", "tag", "nodes", "advice"]
+
+
+def test_select_for_people(selected: Any) -> None:
+    ran = selected({"nodes": [NODE]})
+    assert ran.exit_code == 0
+    assert ran.stdout.startswith(f"One image for every node, torch 2.8.0: {TAGS['tags'][0]}\n")
+
+
+def test_a_node_that_gets_nothing_is_exit_1(selected: Any) -> None:
+    ran = selected({"nodes": [NODE, NODE | {"name": "n2", "gpus": []}]})
+    assert ran.exit_code == 1
+    assert "╷ gpu_not_visible  n2" in ran.stdout
+    assert selected({"nodes": [NODE]}, {"tags": []}).exit_code == 1
+
+
+def test_what_probe_printed_can_be_given(selected: Any) -> None:
+    lost = a_gpu("n1", 1, uuid=None, compute_capability=None)
+    facts = a_node("n1", gpus=(a_gpu("n1"), lost)).model_dump(mode="json")
+    ran = selected({"schema": "provisioner/probe/1", "nodes": [facts]}, TAGS, "--json")
+    assert document(ran)["nodes"]["n1"]["gpus"] == [0]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "tags", "said"),
+    [
+        ('{"nodes": [', TAGS, "stdin:1:12: not JSON: Expecting value"),
+        ("[]", TAGS, "stdin:1:1: a mapping (key: value) is wanted, a list is given"),
+        ("{}", TAGS, 'stdin:1:1: the key "nodes" is missing'),
+        ({"nodes": [NODE, NODE]}, TAGS, 'a second node "n1"'),
+        ('{"nodes": [\n  {"name": "n1", "driver": "new"}]}', TAGS, "stdin:2:28: nodes[0].driver: not a version: 'new'"),
+        ('{"nodes": [], "nodes": []}', TAGS, 'stdin:1:15: the key "nodes" is here twice, first in line 1'),
+        ({"nodes": [NODE]}, '{"tags": [{"ref": 1}]}', 'tags.json:1:11: the key "reference" is missing in "tags[0]"'),
+        ({"nodes": [NODE]}, '{"tags": [7]}', "tags.json:1:11: tags[0]: a mapping (key: value) is wanted"),
+        ({"nodes": [NODE]}, "", "tags.json:1:1: not JSON"),
+    ],
+)
+def test_what_is_wrong_in_a_given_file(selected: Any, nodes: Any, tags: Any, said: str) -> None:
+    ran = selected(nodes, tags)
+    assert ran.exit_code == 2
+    assert said in ran.stderr
+
+
+def test_check_says_complete_and_exits_0() -> None:
+    registry = ScriptedRegistry()
+    registry.put("pytorch/pytorch", "2.8.0", an_image())
+    with served(registry):
+        reference = f"{registry.host}/pytorch/pytorch:2.8.0"
+        ran = run(
+            "mirror", "check", reference, f"{registry.host}/pytorch/pytorch:none", reference, "--plain-http", "--json"
+        )
+        alone = run("mirror", "check", reference, "--plain-http")
+    assert ran.exit_code == 1
+    images = document(ran)["images"]
+    assert [(image["reference"], image["state"]) for image in images] == [
+        (reference, "complete"),
+        (reference.replace("2.8.0", "none"), "absent"),
+        (reference, "complete"),
+    ]
+    assert set(images[0]) == {
+        "reference",
+        "platform",
+        "state",
+        "digest",
+        "bytes",
+        "bytes_missing",
+        "missing",
+        "problems",
+    }
+    assert alone.exit_code == 0
+    assert "1 of 1 image complete." in alone.stdout
+
+
+def test_a_check_of_nothing_that_answers() -> None:
+    ran = run("mirror", "check", "127.0.0.1:1/a/b:c", "--plain-http", "--json")
+    assert ran.exit_code == 1
+    (image,) = document(ran)["images"]
+    assert image["state"] in {"unknown", "no_such_service"}
+    assert image["problems"]
+
+
+def test_tags_of_a_lab(tmp_path: Path) -> None:
+    registry = ScriptedRegistry()
+    for tag in ("2.8.0-cuda12.8-cudnn9-runtime", "2.1.0-cuda12.1-cudnn8-runtime", "2.8.0-cuda12.8-cudnn9-devel"):
+        registry.put("pytorch/pytorch", tag, an_image())
+    with served(registry):
+        (tmp_path / "hosts.yml").write_text("all: {hosts: {n1: {}}}\n")
+        (tmp_path / "lab.yml").write_text(
+            f'name: demo\nmirror: {{address: "{registry.host}", plain_http: true}}\nregistry: {{address: "r:5000"}}\n'
+        )
+        everything = document(run("mirror", "tags", str(tmp_path), "--json"))
+        newer = run("mirror", "tags", str(tmp_path), "--torch", ">=2.8")
+    assert everything["schema"] == "provisioner/catalog/1"
+    assert len(everything["listings"]) == 3
+    assert newer.exit_code == 0
+    assert "2.1.0" not in newer.stdout
+    assert "2 of 2 images complete." in newer.stdout

@@ -1,0 +1,72 @@
+from provisioner.console.problems import problems
+from provisioner.domain.problem import Problem
+from tests.console.screen import drawing, drawn
+
+DOWN = Problem(code="unreachable", what="n1: no route to host", why="nothing is known of it", fix="ansible n1 -m ping")
+
+
+def down(name: str, what: str = "no route to host") -> tuple[str, Problem]:
+    return name, Problem(
+        code="unreachable", what=f"{name}: {what}", why="nothing is known of it", fix=f"ansible {name} -m ping"
+    )
+
+
+def test_one_problem_of_one_node() -> None:
+    assert drawn(problems([("n1", DOWN)])) == drawing("""
+        ╷ unreachable  n1
+        │ no route to host
+        │ why: nothing is known of it
+        │ fix: ansible n1 -m ping
+        ╵
+    """)
+
+
+def test_the_same_of_many_nodes_is_told_once() -> None:
+    found = [down(f"pc{number:03}") for number in range(1, 101)]
+    assert drawn(problems(found)) == drawing("""
+        ╷ unreachable  pc[001-100]
+        │ no route to host
+        │ why: nothing is known of it
+        │ fix: ansible NODE -m ping
+        ╵
+    """)
+
+
+def test_what_differs_is_told_apart_and_not_without_end() -> None:
+    found = [down("n1"), down("n2"), *(down(f"m{number}", f"port {number}0 of m{number}") for number in range(1, 12))]
+    assert drawn(problems(found)) == drawing("""
+        ╷ unreachable  n[1-2] m[1-11]
+        │ n[1-2]: no route to host
+        │ m1: port 10 of NODE
+        │ m2: port 20 of NODE
+        │ m3: port 30 of NODE
+        │ m4: port 40 of NODE
+        │ m5: port 50 of NODE
+        │ m6: port 60 of NODE
+        │ m7: port 70 of NODE
+        │ and 4 more
+        │ why: nothing is known of it
+        │ fix: ansible NODE -m ping
+        ╵
+    """)
+
+
+def test_of_nobody_in_particular() -> None:
+    first, second = (Problem(code=code, what=f"{code} seen", why="", fix="") for code in ("a", "b"))
+    assert drawn(problems([("", first), ("", second)])) == "╷ a\n│ a seen\n╵\n╷ b\n│ b seen\n╵"
+
+
+def test_long_lines_keep_the_rule() -> None:
+    long = Problem(code="c", what="word " * 20, why="w", fix="f")
+    lines = drawn(problems([("", long)]), width=40).splitlines()
+    assert len(lines) == 7
+    assert all(text.startswith(("╷ ", "│ ", "╵")) and len(text) <= 40 for text in lines)
+
+
+def test_a_node_cannot_write_on_our_screen() -> None:
+    hostile = Problem(code="x\x1b[2J", what="[bold red]not markup[/] \x1b]0;title\x07", why="a\rb", fix=":boom:")
+    text = drawn(problems([("n\x1b1", hostile)]), color=True)
+    for left in ("\\x1b[2J", "[bold red]not markup[/] \\x1b]0;title\\x07", "a\\rb", ":boom:", "n\\x1b1"):
+        assert left in text
+    assert "\x1b]" not in text
+    assert "\x07" not in text

@@ -1,0 +1,116 @@
+from datetime import UTC, datetime, timedelta
+from typing import get_args
+
+from provisioner.console.report import _MEANS, REMOVAL, report_view
+from provisioner.console.status import status_view, summary, urls_view, with_token
+from provisioner.domain.problem import Problem
+from provisioner.domain.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.status import LabStatus, SeatStatus
+from tests.console.screen import drawing, drawn
+
+BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
+LAN = Access(
+    jupyter="http://198.18.0.11:22001/lab", ssh="ssh -p 22000 student@198.18.0.11", host_key="ssh-ed25519 AAAA"
+)
+HIDDEN = Access(
+    jupyter="http://127.0.0.1:8888/lab",
+    ssh="ssh -p 22000 student@198.18.0.12",
+    tunnel="ssh -p 22000 student@198.18.0.12 -N -L 8888:jupyter:8888",
+)
+SICK = Problem(
+    code="jupyter_silent", what="n3: no answer in 180 s", why="so the old one was brought back", fix="docker logs"
+)
+
+
+def a_report(*nodes: NodeRecord) -> RolloutReport:
+    return RolloutReport(lab="demo", run="r", started_at=BEGAN, ended_at=BEGAN + timedelta(seconds=83), nodes=nodes)
+
+
+def test_a_run_that_was_not_done() -> None:
+    report = a_report(
+        NodeRecord(node="n1", state="committed", generation=3, access=LAN, seconds=42.4),
+        NodeRecord(node="n2", state="unchanged", generation=2, access=HIDDEN),
+        NodeRecord(node="n3", state="rolled_back", generation=2, problems=(SICK,)),
+        *(NodeRecord(node=f"pc{number:02}", state="not_started") for number in range(1, 31)),
+    )
+    assert drawn(report_view(report), 120) == drawing("""
+        n1  committed  generation 3  42 s
+          jupyter   http://198.18.0.11:22001/lab
+          ssh       ssh -p 22000 student@198.18.0.11
+          host key  ssh-ed25519 AAAA
+        n2  unchanged  generation 2
+          jupyter   http://127.0.0.1:8888/lab
+          tunnel    ssh -p 22000 student@198.18.0.12 -N -L 8888:jupyter:8888
+          ssh       ssh -p 22000 student@198.18.0.12
+        n3  rolled_back  runs what it ran before
+        pc[01-30]  not_started  the run stopped before it; not touched
+        ╷ jupyter_silent  n3
+        │ no answer in 180 s
+        │ why: so the old one was brought back
+        │ fix: docker logs
+        ╵
+
+        Not done: 33 nodes: 1 committed, 1 unchanged, 1 rolled_back, 30 not_started; 1:23 min.
+    """)
+
+
+def test_a_run_that_was_done() -> None:
+    assert "Done: 1 node: 1 committed; 1:23 min." in drawn(
+        report_view(a_report(NodeRecord(node="n1", state="committed")))
+    )
+
+
+def test_seats_taken_down() -> None:
+    records = [NodeRecord(node="n1", state="committed"), NodeRecord(node="n2", state="unchanged")]
+    text = drawn(report_view(a_report(*records), REMOVAL))
+    assert "n1  committed  taken down; home, token and host key stay" in text
+    assert "n2  unchanged  had no seat to take down" in text
+
+
+def test_every_state_has_its_meaning() -> None:
+    assert set(_MEANS) == set(get_args(NodeState))
+
+
+def test_a_narrow_screen_breaks_no_address() -> None:
+    text = drawn(report_view(a_report(NodeRecord(node="n2", state="committed", access=HIDDEN))), 80)
+    assert "ssh -p 22000 student@198.18.0.12 -N -L 8888:jupyter:8888" in text
+
+
+SEATS = (
+    SeatStatus(
+        node="n1", seat="demo-li", image="r/lab@sha256:1", generation=3, services={"jupyter": "healthy"}, access=LAN
+    ),
+    SeatStatus(node="n2", seat="demo-li", image="r/lab@sha256:0", generation=2, drift="the image changes"),
+    SeatStatus(node="n3", seat=None, drift="n3: no route to host"),
+    SeatStatus(node="n4", seat=None, drift="n4: no route to host"),
+)
+
+
+def test_what_runs_where() -> None:
+    assert drawn(status_view(LabStatus(lab="demo", seats=SEATS))) == drawing("""
+        n1  as locked  generation 3
+          image     r/lab@sha256:1
+          services  jupyter healthy
+          jupyter   http://198.18.0.11:22001/lab
+          ssh       ssh -p 22000 student@198.18.0.11
+          host key  ssh-ed25519 AAAA
+        n2  drift  generation 2  the image changes
+          image     r/lab@sha256:0
+          services
+        n[3-4]  no seat  no route to host
+
+        Of 4 nodes 1 not as locked and 2 without a seat to judge. `provision plan` shows the difference.
+    """)
+
+
+def test_no_drift() -> None:
+    assert summary(LabStatus(lab="demo", seats=SEATS[:1])) == "No drift: 1 node as locked."
+
+
+def test_urls_only_where_there_is_a_token() -> None:
+    missing = Problem(code="no_token", what="n2 has no token", why="w", fix="f")
+    assert SEATS[0].access is not None
+    ways = {"n1": with_token(SEATS[0].access, "a b&c")}
+    text = drawn(urls_view(ways, {"n1": "a b&c", "n2": missing}))
+    assert "n1  http://198.18.0.11:22001/lab?token=a+b%26c" in text
+    assert "╷ no_token  n2" in text

@@ -1,0 +1,124 @@
+"""Drawings of the tables: nodes, catalog, selection, lock."""
+
+from datetime import UTC, date, datetime
+
+import pytest
+
+from provisioner.adapters.compatdata import load
+from provisioner.console.catalog import catalog_table, sync_table
+from provisioner.console.facts import facts_view, too_old
+from provisioner.console.lock import lock_diff, lock_view
+from provisioner.console.nodes import probe_table
+from provisioner.console.selection import passed_over, selection_view
+from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.fault import layer_missing
+from provisioner.domain.image import TaggedImage
+from provisioner.domain.node import Gpu, NodeFacts, NodeProfile
+from provisioner.domain.problem import Problem
+from provisioner.domain.selection import Selection, select
+from provisioner.domain.sync import SyncReport, SyncState
+from tests.builders import a_digest, a_gpu, a_lock, a_node
+from tests.console.screen import drawn, golden
+
+TAG = "mirror.lab:5200/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
+
+
+def test_nodes_that_are_alike_share_a_line() -> None:
+    lost = Problem(code="gpu_lost", what="n1: GPU 1 fell off the bus", why="w", fix="f")
+    down = Problem(code="unreachable", what="no route to host", why="w", fix="f")
+    probed: dict[str, NodeFacts | Problem] = {f"pc{number:03}": a_node(f"pc{number:03}") for number in range(1, 201)}
+    probed["n1"] = a_node("n1", gpus=(a_gpu("n1"), a_gpu("n1", 1), Gpu(index=2, name="x\x1b[2J", problems=(lost,))))
+    probed["n2"] = NodeFacts(name="n2", absent_because={"driver": "not loaded", "engine": "no docker.sock"})
+    probed["n3"] = down
+    assert drawn(probe_table(probed), 160) == golden("nodes")
+
+
+COMPLETE = SyncReport(
+    reference=TAG, platform="linux/amd64", state=SyncState.COMPLETE, digest=a_digest("a"), bytes=4_260_000_000
+)
+PARTIAL = SyncReport(
+    reference=TAG.replace("2.8.0", "2.9.1"),
+    platform="linux/amd64",
+    state=SyncState.PARTIAL,
+    digest=a_digest("b"),
+    bytes=4_300_000_000,
+    bytes_missing=210_000_000,
+    missing=(a_digest("c"),),
+    problems=(layer_missing(a_digest("c"), 210_000_000).problem,),
+)
+
+
+def a_catalog(*reports: SyncReport) -> Catalog:
+    listings = tuple(Listing(image=TaggedImage(reference=r.reference, sync=r.state), report=r) for r in reports)
+    return Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 23, tzinfo=UTC), listings=listings)
+
+
+def test_what_a_mirror_has() -> None:
+    assert drawn(catalog_table(a_catalog(COMPLETE, PARTIAL)), 140) == golden("catalog")
+
+
+def test_a_check_tells_every_problem() -> None:
+    text = drawn(sync_table([PARTIAL]), 140)
+    assert "╷ layer_missing  mirror.lab:5200/pytorch/pytorch:2.9.1" in text
+    assert "A layer of 210 MB is missing on the mirror" in text
+    assert "0 of 1 image complete." in text
+
+
+def profile(name: str, card: str, capability: str, driver: str, module: str) -> NodeProfile:
+    gpus = [{"name": card, "compute_capability": capability}]
+    return NodeProfile.model_validate({"name": name, "driver": driver, "kernel_module": module, "gpus": gpus})
+
+
+def a_selection() -> Selection:
+    nodes = [
+        *(profile(f"a{number}", "NVIDIA GeForce RTX 5090", "12.0", "570.172.08", "open") for number in (1, 2)),
+        profile("b1", "NVIDIA GeForce GTX 1080 Ti", "6.1", "535.104.05", "proprietary"),
+        profile("c1", "NVIDIA GeForce RTX 4090", "8.9", "470.82.01", "proprietary"),
+    ]
+    tags = ["2.8.0-cuda12.8", "2.8.0-cuda12.6", "2.9.1-cuda13.0"]
+    images = [TaggedImage(reference=f"m:5/pytorch/pytorch:{tag}-cudnn9-runtime") for tag in tags]
+    return select(nodes, images, load())
+
+
+def test_each_refused_cell_says_why() -> None:
+    assert drawn(selection_view(a_selection(), 100), 110) == golden("selection")
+
+
+def test_a_narrow_screen_shows_fewer_tags_the_chosen_first() -> None:
+    text = drawn(selection_view(a_selection(), 50), 50)
+    assert "2.8.0-cuda12.8" in text
+    assert "2.9.1-cuda13.0 cudnn9" not in text
+    assert "2 more tags not shown; --json has all." in text
+
+
+def test_a_better_tag_that_lacks_a_layer_is_named_with_the_layer() -> None:
+    catalog = a_catalog(COMPLETE, PARTIAL, PARTIAL.model_copy(update={"reference": TAG.replace("2.8.0", "2.7.0")}))
+    node = profile("n1", "NVIDIA GeForce RTX 5090", "12.0", "570.172.08", "open")
+    selection = select([node], [listing.image for listing in catalog.listings], load())
+    assert selection.tag == TAG
+    text = drawn(passed_over(selection, catalog), 120)
+    assert text.startswith(f"╷ layer_missing  {PARTIAL.reference}\n")
+    assert a_digest("c") in text
+    assert "2.7.0" not in text
+
+
+def test_a_lock_and_how_it_changes() -> None:
+    text = drawn(lock_view(a_lock(), a_selection(), a_catalog(), 100), 120)
+    assert "  lab   registry.lab:5201/provisioner/lab@sha256:" in text
+    assert drawn(lock_diff("a\nb\n", "a\nb\n")) == "No changes: the lock holds this already."
+    assert drawn(lock_diff("a\nb\n", "a\nc\n")) == "--- lab.lock\n+++ lab.lock\n@@ -1,2 +1,2 @@\n a\n-b\n+c"
+
+
+@pytest.mark.parametrize(("day", "old"), [(0, False), (120, False), (121, True), (-3, False)])
+def test_the_compatibility_data_grows_old(day: int, old: bool) -> None:
+    data = load()
+    today = date.fromordinal(date.fromisoformat(data.version).toordinal() + day)
+    found = too_old(data, today)
+    assert (found is not None) is old
+    assert f"Compatibility data of {data.version}, {max(day, 0)} days old." in drawn(facts_view(data, today))
+
+
+def test_every_block_of_the_data_names_its_source() -> None:
+    text = drawn(facts_view(load(), date(2026, 12, 1)), 2000)
+    for block in ("releases (", "driver floors (", "architectures (", "products ("):
+        assert block in text

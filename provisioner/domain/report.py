@@ -56,7 +56,9 @@ def access_of(seat: Seat, host_key: str, *, local: bool = False) -> Access:
     ssh = f"ssh -p {seat.ports['ssh']} {seat.user}@{seat.binds['ssh']}"
     hidden = not local and seat.binds["jupyter"] == "127.0.0.1"
     return Access(
-        jupyter="http://127.0.0.1:8888/lab" if hidden else f"http://{seat.binds['jupyter']}:{seat.ports['jupyter']}/lab",
+        jupyter="http://127.0.0.1:8888/lab"
+        if hidden
+        else f"http://{seat.binds['jupyter']}:{seat.ports['jupyter']}/lab",
         ssh=ssh,
         tunnel=f"{ssh} -N -L 8888:jupyter:8888" if hidden else "",
         host_key=host_key,

@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ def held(name: str, ssh: int) -> RunningSeat:
     return RunningSeat(name=name, generation=3, image="r@x", ports={"ssh": ssh, "jupyter": ssh + 1})
 
 
-def seat(**over: object) -> Seat:
+def seat(**over: Any) -> Seat:
     found = seat_of(a_lab(), a_node(**over), UUIDS, (), host=None)
     assert isinstance(found, Seat)
     return found

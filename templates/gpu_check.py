@@ -1,0 +1,102 @@
+# ruff: noqa: INP001  (a file of a seat)
+"""Do the GPUs of this container compute? Prints one line of JSON: method, ok, uuids, detail. Always ends with 0.
+
+Method `torch`: PyTorch multiplies matrices on every GPU that the driver names, and the results are held against the
+CPU's. Method `driver`, where the image has no PyTorch: NVML names the GPUs and CUDA initialises.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import json
+import os
+from typing import Any
+
+UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
+SIZE = 64
+
+
+class Fault(Exception):  # noqa: N818  (it ends this check)
+    pass
+
+
+def call(library: Any, name: str, *arguments: object) -> None:
+    code = getattr(library, name)(*arguments)
+    if code != 0:
+        raise Fault(f"{name} answered {code}")
+
+
+def uuid_of(nvml: Any, index: int) -> str:
+    device, text = ctypes.c_void_p(), ctypes.create_string_buffer(UUID_BYTES)
+    call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
+    call(nvml, "nvmlDeviceGetUUID", device, text, ctypes.c_uint(UUID_BYTES))
+    return text.value.decode("ascii")
+
+
+def driver_uuids() -> list[str]:
+    nvml, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_uint()
+    call(nvml, "nvmlInit_v2")
+    call(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
+    return [uuid_of(nvml, index) for index in range(count.value)]
+
+
+def check_driver() -> str:
+    try:
+        cuda = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "NVML answers; this container has no libcuda to try"
+    call(cuda, "cuInit", ctypes.c_uint(0))
+    return "CUDA initialises"
+
+
+def check_device(torch: Any, index: int) -> None:
+    torch.manual_seed(index)
+    left, right = torch.rand(SIZE, SIZE), torch.rand(SIZE, SIZE)
+    device = f"cuda:{index}"
+    result = (left.to(device) @ right.to(device)).cpu()
+    # TF32 keeps 10 bits of the mantissa, and a sum of 64 products of numbers in [0, 1) is near 16.
+    if not torch.allclose(result, left @ right, rtol=1e-2, atol=1e-1):
+        raise Fault(f"{device} multiplies wrongly")
+
+
+def check_torch(uuids: list[str]) -> str:
+    import torch  # noqa: PLC0415  (an image without PyTorch is checked otherwise)
+
+    if not torch.cuda.is_available():
+        raise Fault(f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no GPU")
+    if torch.cuda.device_count() != len(uuids):
+        raise Fault(f"torch sees {torch.cuda.device_count()} GPUs, the driver {len(uuids)}")
+    for index in range(len(uuids)):
+        check_device(torch, index)
+    return f"torch {torch.__version__} computes on {len(uuids)} GPUs"
+
+
+def check(method: str, uuids: list[str]) -> str:
+    uuids += driver_uuids()
+    if not uuids:
+        raise Fault("the driver names no GPU")
+    return check_torch(uuids) if method == "torch" else check_driver()
+
+
+def report() -> dict[str, object]:
+    method = "torch" if importlib.util.find_spec("torch") else "driver"
+    uuids: list[str] = []
+    try:
+        detail, ok = check(method, uuids), True
+    except BaseException as error:  # noqa: BLE001  (a broken torch may even try to leave)
+        detail, ok = f"{type(error).__name__}: {error}", False
+    return {"method": method, "ok": ok, "uuids": uuids, "detail": detail}
+
+
+def main() -> None:
+    # What libraries print while they load must not come before the one line.
+    told = os.dup(1)
+    os.dup2(2, 1)
+    result = report()
+    with os.fdopen(told, "w", encoding="utf-8") as out:
+        out.write(json.dumps(result) + "\n")
+
+
+if __name__ == "__main__":
+    main()

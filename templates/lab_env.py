@@ -1,0 +1,83 @@
+# ruff: noqa: INP001  (run while the lab image is built)
+"""Makes, beside the base's Python and without changing it, what students work with: lab_env.py ROOT BUILD.
+
+ROOT/jupyter is JupyterLab's own environment: it sees no other package, so nothing that a student installs stops it.
+ROOT/env is where `python`, `pip` and kernels come from. It holds no package. It sees, in this order, what the student
+has installed, the base's packages (torch) and, last, those of ROOT/jupyter, for ipykernel's sake. As it is an
+environment, pip works in it where the base's Python is externally managed (PEP 668), and installs into the student's
+own folder; as it holds no package, pip never finds that one of its own would hide what a student wants.
+
+BUILD holds requirements.txt and wheels/.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import site
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+# Lines of a .pth file come before a student's own packages; the first one puts those before the others again.
+PATHS = """\
+import os, site; p = site.getusersitepackages(); site.check_enableusersite() and os.path.isdir(p) and site.addsitedir(p)
+{}
+"""
+PROGRAM = """\
+#!{python}
+import runpy
+runpy.run_module("{module}", run_name="__main__", alter_sys=True)
+"""
+PROGRAMS = {"pip": "pip", "pip3": "pip", "ipython": "IPython"}
+
+
+def packages_of(env: Path) -> Path:
+    return env / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages"
+
+
+def make_jupyter(env: Path, build: Path) -> None:
+    venv.EnvBuilder(symlinks=True, with_pip=False).create(env)
+    wheels = build / "wheels"
+    pip = next(wheels.glob("pip-*.whl")) / "pip"  # pip runs from its own wheel
+    offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--no-warn-script-location"]
+    what = ["--find-links", str(wheels), "-r", str(build / "requirements.txt")]
+    # Without the base's settings of pip: some bases (NVIDIA's) hold every version by a constraint.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
+    environment["PIP_CONFIG_FILE"] = os.devnull
+    subprocess.run([str(env / "bin/python"), str(pip), "install", *offline, *what], check=True, env=environment)
+
+
+def make_env(env: Path, jupyter: Path) -> None:
+    venv.EnvBuilder(system_site_packages=True, symlinks=True, with_pip=False).create(env)
+    base = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
+    paths = dict.fromkeys([*base, str(packages_of(jupyter))])
+    (packages_of(env) / "provisioner.pth").write_text(PATHS.format("\n".join(paths)), encoding="utf-8")
+    for name, module in PROGRAMS.items():
+        program = env / "bin" / name
+        program.write_text(PROGRAM.format(python=env / "bin/python", module=module), encoding="utf-8")
+        program.chmod(0o755)
+    (env / "bin/jupyter").symlink_to(jupyter / "bin/jupyter")
+
+
+def make_kernel(env: Path, jupyter: Path) -> None:
+    path = jupyter / "share/jupyter/kernels/python3/kernel.json"
+    kernel = json.loads(path.read_text(encoding="utf-8"))
+    kernel["argv"][0] = str(env / "bin/python")
+    kernel["display_name"] = "Python 3"
+    path.write_text(json.dumps(kernel, indent=1), encoding="utf-8")
+    # The base's packages come before Jupyter's: better that the build stops than every student's first notebook.
+    subprocess.run([str(env / "bin/python"), "-c", "import ipykernel.kernelapp"], check=True)
+
+
+def main(root: Path, build: Path) -> None:
+    env, jupyter = root / "env", root / "jupyter"
+    make_jupyter(jupyter, build)
+    make_env(env, jupyter)
+    make_kernel(env, jupyter)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

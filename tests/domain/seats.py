@@ -1,0 +1,18 @@
+"""A seat with good defaults; what a test changes slips past validation, as a hostile value might."""
+
+from typing import Any
+
+from provisioner.adapters.resources import templates
+from provisioner.adapters.templates import read_templates
+from provisioner.domain.seat import Seat, seat_of
+from tests.builders import a_lab, a_node, a_uuid
+
+GPU = a_uuid("n1/0")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC2Vb3m3hGZ7gQkM1x7h1m9S9w3zqk3yq8e0mYbX6z1B"
+TEMPLATES = read_templates(templates())
+
+
+def a_seat(**changes: Any) -> Seat:
+    seat = seat_of(a_lab(), a_node(), (GPU,), (f"{KEY} li.lei@example.edu",), host=None)
+    assert isinstance(seat, Seat)
+    return seat.model_copy(update=changes)

@@ -1,0 +1,31 @@
+"""Wheels made of nothing but text."""
+
+import base64
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+
+def a_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
+    """`files` maps a path inside the wheel to its text; without them it holds one module of its own name."""
+    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    content = dict(files or {f"{name}.py": f"version = '{version}'\n"})
+    content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
+    content[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(path, "w") as wheel:
+        for inner, text in content.items():
+            wheel.writestr(inner, text)
+        wheel.writestr(f"{info}/RECORD", "".join(_recorded(inner, text) for inner, text in content.items()))
+    return path
+
+
+def locked(wheel: Path) -> str:
+    """The line of a requirements file that holds exactly this wheel."""
+    name, version = wheel.name.split("-")[:2]
+    return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
+
+
+def _recorded(path: str, text: str) -> str:
+    digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
+    return f"{path},sha256={digest},{len(text.encode())}\n"

@@ -1,0 +1,117 @@
+"""The check that runs inside a seat: one line of JSON, whatever is broken. GPUs and torch are stand-ins."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.adapters.resources import templates
+from tests.lab.engine import Engine
+from tests.lab.gpus import HostGpu
+
+UUIDS = ["GPU-5a3fbe51-0a55-4b7a-9c62-54d5a8a1f3c0", "GPU-0f3c1a8a-5d45-629c-a74b-550a51be3f5a"]
+PROFILE = "driver = 570.172.08\ncuda = 12080\n" + "".join(
+    f"[gpu]\nname = A\ncc = 8.9\nuuid = {uuid}\n" for uuid in UUIDS
+)
+TORCH = """
+import random, sys
+from types import SimpleNamespace as Space
+__version__, version = "2.8.0", Space(cuda="12.8")
+cuda = Space(is_available=lambda: True, device_count=lambda: 2)
+class Matrix:
+    def __init__(self, value, device="cpu"): self.value, self.device = value, device
+    def to(self, device): return Matrix(self.value, device)
+    def cpu(self): return Matrix(self.value)
+    def __matmul__(self, other): return Matrix(self.value * other.value, self.device)
+def manual_seed(seed): random.seed(seed)
+def rand(rows, columns): return Matrix(random.random() + 1)
+def allclose(one, other, rtol, atol): return abs(one.value - other.value) < atol
+"""
+
+
+def check(folder: Path, torch: str | None, **environment: str) -> dict[str, Any]:
+    """With `torch` as the text of a stand-in; None: an image without one."""
+    if torch is not None:
+        (folder / "torch.py").write_text(torch)
+    own = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    with (templates() / "gpu_check.py").open() as program:
+        command = [sys.executable, "-"]
+        done = subprocess.run(command, stdin=program, env=own, capture_output=True, text=True, check=True)
+    (line,) = done.stdout.splitlines()
+    found: dict[str, Any] = json.loads(line)
+    assert set(found) == {"method", "ok", "uuids", "detail"}
+    return found
+
+
+@pytest.fixture
+def gpus(testbed: Engine, tmp_path: Path) -> dict[str, str]:
+    """The environment in which a program sees the two GPUs of PROFILE."""
+    (tmp_path / "gpus.conf").write_text(PROFILE)
+    return {**HostGpu(testbed.root).env(), "FAKE_NVML_CONF": str(tmp_path / "gpus.conf")}
+
+
+@pytest.mark.lab
+def test_every_gpu_computes(tmp_path: Path, gpus: dict[str, str]) -> None:
+    found = check(tmp_path, TORCH, **gpus)
+    assert found == {"method": "torch", "ok": True, "uuids": UUIDS, "detail": "torch 2.8.0 computes on 2 GPUs"}
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("change", "detail"),
+    [
+        ("cuda.is_available = lambda: False", "Fault: torch 2.8.0 (CUDA 12.8) sees no GPU"),
+        ("cuda.device_count = lambda: 1", "Fault: torch sees 1 GPUs, the driver 2"),
+        (
+            "Matrix.cpu = lambda self: Matrix(self.value * (2 if self.device == 'cuda:1' else 1))",
+            "cuda:1 multiplies wrongly",
+        ),
+        ("Matrix.to = lambda self, device: 1 / 0", "ZeroDivisionError"),
+        ("raise SystemExit(3)", "SystemExit"),
+        ("def", "SyntaxError"),
+    ],
+)
+def test_what_does_not_compute_is_told(tmp_path: Path, gpus: dict[str, str], change: str, detail: str) -> None:
+    found = check(tmp_path, f"{TORCH}\n{change}\n", **gpus)
+    assert (found["method"], found["ok"], found["uuids"]) == ("torch", False, UUIDS)
+    assert detail in found["detail"]
+
+
+@pytest.mark.lab
+def test_what_torch_prints_while_it_loads_does_not_come_before_the_line(tmp_path: Path, gpus: dict[str, str]) -> None:
+    assert check(tmp_path, f"import os\nprint('hello')\nos.write(1, b'from C')\n{TORCH}", **gpus)["ok"]
+
+
+@pytest.mark.lab
+def test_without_torch_the_driver_is_asked(tmp_path: Path, gpus: dict[str, str]) -> None:
+    found = check(tmp_path, None, **gpus)
+    assert (found["method"], found["ok"], found["uuids"]) == ("driver", True, UUIDS)
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("function", "error"), [("nvmlInit", 18), ("nvmlDeviceGetCount", 999)])
+def test_a_driver_that_answers_with_an_error_is_named(
+    tmp_path: Path, gpus: dict[str, str], function: str, error: int
+) -> None:
+    (tmp_path / "gpus.conf").write_text(f"fail.{function} = {error}\n{PROFILE}")
+    found = check(tmp_path, TORCH, **gpus)
+    assert (found["ok"], found["uuids"]) == (False, [])
+    assert found["detail"] == f"Fault: {function}_v2 answered {error}"
+
+
+@pytest.mark.lab
+def test_no_gpu_is_not_all_gpus_computing(tmp_path: Path, gpus: dict[str, str]) -> None:
+    (tmp_path / "gpus.conf").write_text("driver = 570.172.08\ncuda = 12080\n")
+    found = check(tmp_path, TORCH, **gpus)
+    assert (found["ok"], found["detail"]) == (False, "Fault: the driver names no GPU")
+
+
+def test_a_machine_without_a_driver_is_no_crash(tmp_path: Path) -> None:
+    (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
+    found = check(tmp_path, TORCH, LD_LIBRARY_PATH=str(tmp_path))
+    assert (found["method"], found["ok"], found["uuids"]) == ("torch", False, [])
+    assert found["detail"].startswith("OSError")

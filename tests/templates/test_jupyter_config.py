@@ -1,0 +1,46 @@
+"""Jupyter goes on with its defaults after an error in its configuration; without a good token it must not start."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.resources import templates
+
+RUN = """
+import json, sys
+from types import SimpleNamespace as Space
+
+config = Space(ServerApp=Space(), IdentityProvider=Space())
+exec(open(sys.argv[1]).read(), {"get_config": lambda: config})
+print(json.dumps({**vars(config.ServerApp), **vars(config.IdentityProvider)}))
+"""
+
+
+def run(token: Path) -> subprocess.CompletedProcess[str]:
+    own = {"JUPYTER_TOKEN_FILE": str(token), "PYTHONUSERBASE": "/home/x/.local", "HOME": "/home/x"}
+    command = [sys.executable, "-c", RUN, str(templates() / "jupyter_server_config.py")]
+    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("text", ["5f" * 32, "5f" * 32 + "\n"])
+def test_a_good_token_is_the_one_that_lets_in(tmp_path: Path, text: str) -> None:
+    (tmp_path / "token").write_text(text)
+    done = run(tmp_path / "token")
+    assert f'"token": "{"5f" * 32}"' in done.stdout
+    assert '"allow_root": false' in done.stdout
+    assert "allow_origin" not in done.stdout
+
+
+@pytest.mark.parametrize("text", [None, "", "\n", "5f5f", " " * 64, "é" * 40])
+def test_without_one_it_ends_and_does_not_say_what_it_read(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "token").write_text(text)
+    done = run(tmp_path / "token")
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert "Traceback" not in done.stderr
+    assert "token" in done.stderr
+    assert not (text and text.strip()) or text not in done.stderr

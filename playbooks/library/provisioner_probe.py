@@ -1,0 +1,48 @@
+"""Everything that can be known of a node, and why the rest cannot. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner_cdi import toolkit_facts
+from ansible.module_utils.provisioner_entry import ORDER
+from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
+from ansible.module_utils.provisioner_nvidia import nvidia_facts
+from ansible.module_utils.provisioner_seats import attention, seat_facts
+
+
+def node_facts(state_root: str) -> dict[str, Any]:
+    machine = machine_facts()
+    nvidia, absent, problems = nvidia_facts()
+    engine, info, absent_of_engine = engine_facts()
+    toolkit = toolkit_facts(info, nvidia["gpus"])
+    seats = seat_facts(state_root)
+    absent.update(absent_of_engine)
+    if toolkit["toolkit_mode"] is None:
+        absent["toolkit_mode"] = "NVIDIA's container toolkit is not there: neither its hook nor a CDI specification"
+    if not machine["addresses"]:
+        absent["addresses"] = "no interface that leads out has an IPv4 address"
+    return {
+        **machine,
+        **nvidia,
+        **toolkit,
+        "engine": engine,
+        "seats": seats,
+        "images": image_digests() if engine else [],
+        "absent_because": absent,
+        "problems": problems + [problem for problem in map(attention, seats) if problem],
+    }
+
+
+def main() -> None:
+    clock = time.time()
+    module = AnsibleModule(ORDER, supports_check_mode=True)
+    order = json.loads(module.params["order"])
+    module.exit_json(changed=False, clock=clock, facts=node_facts(order["state_root"]))
+
+
+if __name__ == "__main__":
+    main()

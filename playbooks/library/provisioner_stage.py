@@ -1,0 +1,21 @@
+"""Starts bringing a seat's new generation to the node, or finds this run's job at it already."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ansible.module_utils.provisioner_entry import answer
+from ansible.module_utils.provisioner_job import start
+from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner_staging import stage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def begin(order: dict[str, Any]) -> Path:
+    return start(seat_of(order), order["run"], "stage", lambda job, lock: stage(order, job, lock))
+
+
+if __name__ == "__main__":
+    answer(begin)

@@ -1,0 +1,21 @@
+"""How far a job is: answers when it has ended, when its news is another, or when patience (seconds) is at an end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner_jobfile import follow
+
+NEWS = ("finished", "phase", "text", "done", "total", "unit", "record")
+
+
+def main() -> None:
+    arguments = {"job": {"type": "path", "required": True}, "patience": {"type": "float", "default": 5}}
+    module = AnsibleModule(arguments, supports_check_mode=True)
+    job = follow(Path(module.params["job"]), module.params["patience"])
+    module.exit_json(changed=False, **{name: job.get(name) for name in NEWS})
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,56 @@
+"""What a seat went through: one line of JSON for each step, on disk before the step is taken."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner_host import boot_id, now, read, sync_folder
+
+# Between these and the next line a seat is neither on old nor on new.
+OPEN_STATES = ("switching", "verifying", "rolling_back")
+
+
+class Journal:
+    def __init__(self, folder: Path, run: str) -> None:
+        self._path = folder / "journal.jsonl"
+        self._run = run
+
+    def append(self, state: str, **detail: Any) -> None:
+        """Raises OSError where the line does not reach the disk; then nothing must be done."""
+        line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
+        new = not self._path.exists()
+        descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # The newline first: after a line that a power cut left half written, this one is whole again.
+            os.write(descriptor, b"" if new else b"\n")
+            os.write(descriptor, json.dumps({**line, "detail": detail}).encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_folder(self._path.parent)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Every whole line, oldest first."""
+        return [line for line in map(_parsed, read(self._path).splitlines()) if line]
+
+    def last(self) -> dict[str, Any] | None:
+        lines = self.lines()
+        return lines[-1] if lines else None
+
+    def interrupted(self) -> dict[str, Any] | None:
+        """The step `switching` of a transaction that has no end."""
+        lines = self.lines()
+        if not lines or lines[-1]["state"] not in OPEN_STATES:
+            return None
+        return next((line for line in reversed(lines) if line["state"] == "switching"), None)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return None

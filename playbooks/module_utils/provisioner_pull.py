@@ -1,0 +1,87 @@
+"""Getting an image onto the node by its digest, with the bytes counted, and proving that it is the one."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, Callable
+
+from ansible.module_utils import provisioner_engine as engine
+from ansible.module_utils.provisioner_host import Fault
+
+STALL = 300  # seconds without any news from the engine: a registry that stalls says nothing at all
+TRIES = 2
+PAUSE = 5
+
+Tell = Callable[..., None]
+
+
+class Layers:
+    """How much of an image has arrived, from what the engine tells of each layer."""
+
+    def __init__(self) -> None:
+        self._sizes: dict[str, tuple[int, int]] = {}
+        self.unpacking = False
+
+    def heed(self, news: dict[str, Any]) -> None:
+        layer, detail = news.get("id", ""), news.get("progressDetail") or {}
+        if news.get("status") == "Downloading" and "current" in detail:
+            self._sizes[layer] = (detail["current"], detail.get("total", 0))
+        elif news.get("status") in ("Download complete", "Pull complete") and layer in self._sizes:
+            size = max(self._sizes[layer])
+            self._sizes[layer] = (size, size)
+        self.unpacking = news.get("status") == "Extracting"
+
+    @property
+    def done(self) -> int:
+        return sum(done for done, _ in self._sizes.values())
+
+    @property
+    def total(self) -> int:
+        return sum(total for _, total in self._sizes.values())
+
+
+def pull(order: dict[str, Any], tell: Tell) -> None:
+    """Raises Fault `pull_failed`, or `rootfs_mismatch` where the layers are not those that were locked."""
+    image = order["image"]
+    deadline = time.monotonic() + order["deadlines"]["pull"]
+    for attempt in range(1, TRIES + 1):
+        if engine.image(image["reference"]) is not None:
+            break
+        try:
+            _pull_once(image, deadline, tell)
+        except Fault as fault:
+            if attempt == TRIES or time.monotonic() + PAUSE > deadline:
+                raise
+            tell(f"once more, because {fault}")
+            time.sleep(PAUSE)
+    _check_layers(image)
+
+
+def _pull_once(image: dict[str, Any], deadline: float, tell: Tell) -> None:
+    layers = Layers()
+    tell("pulling", 0, image["bytes"] or None)
+    for news in engine.pull(image["reference"], image["platform"], STALL):
+        layers.heed(news)
+        # What is on the node already is never downloaded, so the sum may end below the image's size.
+        tell("unpacking" if layers.unpacking else "pulling", layers.done, image["bytes"] or layers.total)
+        if time.monotonic() > deadline:
+            raise _too_slow(image["reference"], layers)
+
+
+def _check_layers(image: dict[str, Any]) -> None:
+    found = engine.image(image["reference"])
+    if found is None:
+        raise engine.not_pulled(image["reference"], "the engine does not know it after the pull")
+    layers = found["RootFS"].get("Layers", [])
+    if image["rootfs"] and layers != image["rootfs"]:
+        raise Fault(
+            "rootfs_mismatch",
+            f"{image['reference']} unpacks to other layers than were locked",
+            f"the engine has {len(layers)} layers ending in {layers[-1:]}, the lock {len(image['rootfs'])} ending in"
+            f" {image['rootfs'][-1:]}: the registry, or the node's image store, does not hold what was locked",
+            f"remove it on the node (docker rmi {image['reference']}) and try again; if it stays, make the lock again",
+        )
+
+
+def _too_slow(reference: str, layers: Layers) -> Fault:
+    return engine.not_pulled(reference, f"time was up after {layers.done / 1e9:.2f} of {layers.total / 1e9:.2f} GB")

@@ -1,0 +1,39 @@
+"""Taking a seat down. Home, token and host key stay in any case."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.provisioner_compose import Compose
+from ansible.module_utils.provisioner_jobfile import Job
+from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner_switching import tidy
+
+
+def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """The containers go; generations and ports stay, so that the seat comes back as it was."""
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    if not compose.containers():
+        return {"state": "unchanged", "generation": seat.current()}
+    job.tell("removing the containers")
+    journal.append("stopping")
+    compose.down()
+    journal.append("stopped")
+    return {"state": "committed", "generation": seat.current()}
+
+
+def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """The containers go, and every generation with its image."""
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    if not (compose.containers() or seat.numbers()):
+        return {"state": "unchanged"}
+    job.tell("removing the containers")
+    journal.append("removing")
+    compose.down()
+    seat.retire()
+    tidy(seat, set())
+    journal.append("removed")
+    return {"state": "committed"}

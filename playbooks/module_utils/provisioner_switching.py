@@ -1,0 +1,159 @@
+"""From the old generation to the new one, or back: a seat ends on one of them, whenever and wherever it is stopped.
+
+The journal says what is about to happen; moving `current` is the one moment after which the new generation is in force.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Any, Callable
+
+from ansible.module_utils import provisioner_engine as engine
+from ansible.module_utils.provisioner_compose import Compose
+from ansible.module_utils.provisioner_host import Fault, write_whole
+from ansible.module_utils.provisioner_identity import host_key
+from ansible.module_utils.provisioner_job import bug
+from ansible.module_utils.provisioner_jobfile import Job
+from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_precheck import check_ports
+from ansible.module_utils.provisioner_seat import Seat, seat_of
+from ansible.module_utils.provisioner_verify import verify
+
+KEEP = "provisioner/keep"  # repository of the tags that keep images from being pruned
+TRIES = 2  # at going back
+ENGINE_SECONDS = 60
+
+Tell = Callable[..., None]
+
+
+def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """The record. Raises Fault where nothing was touched."""
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    recover(compose, journal, job.tell)
+    return transact(compose, journal, _ready(seat, order), order, job.tell)
+
+
+def _ready(seat: Seat, order: dict[str, Any]) -> int:
+    """The generation to switch to. Things may have changed since staging, and nothing old has stopped yet."""
+    number = seat.staged(order)
+    if not number or engine.image(order["image"]["reference"]) is None:
+        raise Fault(
+            "not_staged",
+            f"the node does not hold what it is to switch to ({order['image']['tag']})",
+            "nothing old is stopped before all that is new has arrived; something removed it since then",
+            "run the rollout again",
+        )
+    check_ports(order["seat"])
+    return number
+
+
+def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
+    seat, old = compose.seat, compose.seat.current()
+    journal.append("switching", to=number, back=old)
+    try:
+        tell("starting the new containers", phase="switch")
+        compose.up(number)
+        journal.append("verifying", to=number)
+        tell("waiting until it is healthy", phase="verify")
+        seen = verify(compose, number, order, tell)
+    except Exception as error:  # noqa: BLE001  (whatever it was, the seat must go back)
+        problem = _told(error)
+        with contextlib.suppress(Fault, OSError):  # going back matters more
+            write_whole(seat.generation(number) / "failure.log", compose.logs())
+        return go_back(compose, journal, problem, tell)
+    seat.commit(number)
+    journal.append("committed", generation=number)
+    tidy(seat, {number, old})
+    return {"state": "committed", "generation": number, **seen, "access": access(seat, order["seat"])}
+
+
+def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: Tell) -> dict[str, Any]:
+    """Undoes the open transaction. `problem` is why."""
+    step = journal.interrupted() or {}
+    old = step["detail"]["back"]
+    journal.append("rolling_back", to=old, because=problem["code"])
+    tell("going back to what ran before", phase="switch")
+    failure = problem
+    for _ in range(TRIES):
+        try:
+            _restore(compose, old, tell)
+        except Exception as error:  # noqa: BLE001  (told, below, as what needs attention)
+            failure = _told(error)
+        else:
+            journal.append("rolled_back", generation=old, because=problem["code"])
+            return {"state": "rolled_back", "generation": old, "problems": [problem]}
+    journal.append("needs_attention", because=failure["code"])
+    return {"state": "needs_attention", "generation": old, "problems": [problem, failure]}
+
+
+def _restore(compose: Compose, old: int, tell: Tell) -> None:
+    engine.wait_for_engine(ENGINE_SECONDS)
+    if not old:
+        compose.down()
+        return
+    compose.up(old)
+    compose.wait_healthy(time.monotonic() + compose.seat.order(old)["deadlines"]["healthy"], tell)
+
+
+def _told(error: Exception) -> dict[str, str]:
+    return error.problem if isinstance(error, Fault) else bug()
+
+
+def recover(compose: Compose, journal: Journal, tell: Tell) -> None:
+    """Ends what a killed process left open. Raises Fault where going back fails, too."""
+    step = journal.interrupted()
+    if step is None:
+        return
+    engine.wait_for_engine(0)  # without one this is not the moment
+    if compose.seat.current() == step["detail"]["to"]:
+        journal.append("committed", generation=step["detail"]["to"], recovered=True)
+        return
+    record = go_back(compose, journal, _interrupted(step), tell)
+    if record["state"] == "needs_attention":
+        raise _stuck(compose.seat, record["problems"][-1])
+
+
+def tidy(seat: Seat, keep: set[int]) -> None:
+    """Removes all other generations and, where no seat keeps them, their images. What fails waits for the next time."""
+    for number in seat.numbers():
+        if number not in keep:
+            with contextlib.suppress(Fault, OSError):
+                _drop_image(seat, number)
+                seat.forget(number)
+
+
+def _drop_image(seat: Seat, number: int) -> None:
+    reference = seat.order(number)["image"]["reference"]
+    engine.untag(f"{KEEP}:{seat.tag(number)}")
+    names = (engine.image(reference) or {}).get("RepoTags") or []
+    if not any(name.startswith(f"{KEEP}:") for name in names):
+        engine.untag(reference)
+
+
+def access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
+    binds, ports = wanted["binds"], wanted["ports"]
+    return {
+        "jupyter": f"http://{binds['jupyter']}:{ports['jupyter']}/lab",
+        "ssh": f"ssh -p {ports['ssh']} {wanted['user']}@{binds['ssh']}",
+        "host_key": host_key(seat),
+    }
+
+
+def _interrupted(step: dict[str, Any]) -> dict[str, str]:
+    return {
+        "code": "interrupted",
+        "what": f"run {step['run']} was cut off in the middle of its switch, at {step['at']}",
+        "why": "its process was killed or the node lost power; the seat goes back to what ran before",
+        "fix": "nothing: the run that found it goes on from there",
+    }
+
+
+def _stuck(seat: Seat, problem: dict[str, str]) -> Fault:
+    return Fault(
+        "needs_attention",
+        f"{seat.name} could not be brought back: {problem['what']}",
+        problem["why"],
+        f"look at it on the node: docker compose -p {seat.name} ps -a; then {problem['fix']}",
+    )

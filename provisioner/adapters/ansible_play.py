@@ -1,0 +1,165 @@
+"""One play, from its orders to the last word of every node. Events are the only witness.
+
+Exit codes and the recap are not: a playbook that does not load looks like a host that is unreachable, and one that
+matches no host like a success.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from provisioner.adapters import resources
+from provisioner.adapters.ansible_settings import Settings, environment, module_utils
+from provisioner.domain.problem import CannotGoOn, Problem
+
+Word = Literal["start", "ok", "failed", "unreachable", "retry"]
+_WORDS: dict[str, Word] = {
+    "runner_on_start": "start",
+    "runner_on_ok": "ok",
+    "runner_on_failed": "failed",
+    "runner_on_unreachable": "unreachable",
+    "runner_retry": "retry",
+}
+_TAIL = 30  # lines of what Ansible printed, for the case that it did not run the play
+_ANSI = re.compile(r"\x1b\[[0-9;]*m")
+
+
+@dataclass(frozen=True)
+class Heard:
+    """One event of one node. `start` and `end` are the control machine's clock (ISO 8601), where there are any."""
+
+    node: str
+    word: Word
+    result: Mapping[str, Any]
+    start: str | None = None
+    end: str | None = None
+
+
+@contextmanager
+def scratch(orders: Mapping[str, str]) -> Iterator[Path]:
+    """A folder that only we can enter, with an order (JSON) for each node. Its connections end with it."""
+    # Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
+    folder = Path(tempfile.mkdtemp(prefix=f"prov-{os.getpid()}-", dir="/tmp"))
+    try:
+        for name in ("orders", "cp", "module_utils"):
+            (folder / name).mkdir()
+        for node, text in orders.items():
+            (folder / "orders" / f"{node}.json").write_text(text)
+        (folder / "limit").write_text("".join(f"{node}\n" for node in orders))
+        yield folder
+    finally:
+        _close_connections(folder / "cp")
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[Heard], None]) -> None:
+    """Runs `playbook` on the nodes that have an order in `folder`.
+
+    Raises CannotGoOn where Ansible did not run it, and ValueError where no node has an order.
+    """
+    import ansible_runner  # noqa: PLC0415  (a second of imports that `--help` does not need)
+
+    nodes = (folder / "limit").read_text().split()
+    if not nodes:
+        raise ValueError("a play over no nodes: to Ansible an empty limit means all of them")
+    _stage_pynvml(folder)
+    listener = _Listener(heard)
+    ansible_runner.run(
+        private_data_dir=str(folder),
+        project_dir=str(resources.playbooks()),
+        playbook=f"{playbook}.yml",
+        inventory=str(_inventory(settings, folder)),
+        limit=f"@{folder}/limit",
+        cmdline=shlex.join(settings.arguments()) or None,
+        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(len(nodes))},
+        envvars=_environment(settings, folder, len(nodes)),
+        verbosity=settings.verbosity or None,
+        event_handler=listener.hear,
+        # Without one of our own, the runner takes over the signals, never gives them back, and ^C is dead.
+        cancel_callback=lambda: False,
+        suppress_env_files=True,
+        quiet=True,
+    )
+    if not listener.reached_the_end:
+        raise CannotGoOn(_did_not_run(playbook, listener.printed()))
+
+
+class _Listener:
+    def __init__(self, heard: Callable[[Heard], None]) -> None:
+        self.reached_the_end = False
+        self._heard = heard
+        self._lines: deque[str] = deque(maxlen=_TAIL)
+
+    def hear(self, event: Mapping[str, Any]) -> bool:
+        """False: the runner need not write the event to a file."""
+        self._lines.extend(_ANSI.sub("", event.get("stdout") or "").splitlines())
+        self.reached_the_end |= event["event"] == "playbook_on_stats"
+        data = event.get("event_data", {})
+        if word := _WORDS.get(event["event"]):
+            self._heard(Heard(data["host"], word, data.get("res") or {}, data.get("start"), data.get("end")))
+        return False
+
+    def printed(self) -> str:
+        return "\n".join(line for line in self._lines if line.strip())
+
+
+def _environment(settings: Settings, folder: Path, count: int) -> dict[str, str]:
+    given = environment(settings, count)
+    return {
+        **given,
+        "ANSIBLE_MODULE_UTILS": module_utils(folder / "module_utils", given),
+        "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
+    }
+
+
+def _patience(count: int) -> int:
+    """Seconds for which a node is asked to wait with its answer: each answer costs us a third of a second of CPU."""
+    return min(2 + count // 3, 12)
+
+
+def _inventory(settings: Settings, folder: Path) -> Path:
+    if settings.inventory:
+        return settings.inventory.absolute()
+    variables = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+    path = folder / "hosts.json"
+    path.write_text(json.dumps({"all": {"hosts": {this_machine(): variables}}}))
+    return path
+
+
+def this_machine() -> str:
+    name = socket.gethostname().split(".")[0]
+    return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) else "localhost"
+
+
+def _stage_pynvml(folder: Path) -> None:
+    """Nothing is installed on a node: the one file travels with the modules, in the version that is locked here."""
+    import pynvml  # noqa: PLC0415  (10 000 lines)
+
+    shutil.copy(pynvml.__file__, folder / "module_utils" / "pynvml.py")
+
+
+def _close_connections(sockets: Path) -> None:
+    for path in sockets.iterdir():
+        argv = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "none"]
+        subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10)
+
+
+def _did_not_run(playbook: str, printed: str) -> Problem:
+    return Problem(
+        code="ansible_failed",
+        what=f"Ansible did not run {playbook}.yml: {printed or 'it printed nothing'}",
+        why="so nothing is known of any node",
+        fix="correct what Ansible names; `-vvv` shows more",
+    )

@@ -1,0 +1,198 @@
+"""The real Ansible, on this machine alone: what it says of nodes, and that it leaves nothing behind."""
+
+import json
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from provisioner.adapters.ansible import AnsibleFleet, local_fleet
+from provisioner.adapters.ansible_play import Heard, play, scratch, this_machine
+from provisioner.adapters.ansible_settings import Settings
+from provisioner.domain.event import Event
+from provisioner.domain.node import NodeFacts
+from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.seat import Seat
+
+LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
+DEAD = {"ansible_host": "127.0.0.1", "ansible_port": 1}
+BROKEN = LOCAL | {"ansible_python_interpreter": "/no/such/python"}
+
+
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's own engine, if it has one, is none of these tests' business."""
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Callable[..., Settings]:
+    def make(**hosts: dict[str, Any]) -> Settings:
+        path = tmp_path / "hosts.yml"
+        path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+        return Settings(path)
+
+    return make
+
+
+def an_order(root: Path, **over: Any) -> Order:
+    seat = {
+        "name": "demo-student",
+        "lab": "demo",
+        "node": "n1",
+        "user": "student",
+        "uid": 1000,
+        "gid": 1000,
+        "home": str(root / "home"),
+        "gpus": (),
+        "gpu_driver": "nvidia",
+        "ports": {"ssh": 22000, "jupyter": 22001},
+        "binds": {"ssh": "127.0.0.1", "jupyter": "127.0.0.1"},
+    }
+    return Order(
+        run="r1",
+        state_root=str(root),
+        seat=Seat.model_validate(seat | over),
+        image=OrderedImage(reference="r.lab/lab@sha256:" + "a" * 64, tag="t:1", platform="linux/amd64"),
+        registry=OrderedRegistry(address="r.lab"),
+        files={"compose.yaml": "services: {}"},
+        deadlines=Deadlines(pull=60, healthy=10, min_healthy=0),
+    )
+
+
+def command_lines() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # it has just ended
+            found.append(path.read_text(errors="replace"))
+    return found
+
+
+def leftovers() -> set[Path]:
+    return set(Path("/tmp").glob(f"prov-{os.getpid()}-*"))
+
+
+def test_each_node_has_facts_or_the_reason_why_not(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+    before, events = leftovers(), list[Event]()
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    settings = inventory(here=LOCAL, dead=DEAD, broken=BROKEN)
+    answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(["here", "dead", "broken"])
+    assert list(answers) == ["here", "dead", "broken"]
+    here, dead, broken = answers.values()
+    assert isinstance(here, NodeFacts)
+    assert (here.name, here.engine, here.clock_offset) == ("here", None, 0.0)
+    assert "/no/such/docker.sock" in here.absent_because["engine"] or "not installed" in here.absent_because["engine"]
+    assert isinstance(dead, Problem)
+    assert dead.code == "unreachable"
+    assert "Connection refused" in dead.what
+    assert isinstance(broken, Problem)
+    assert broken.code == "module_failed"
+    assert "/no/such/python" in broken.what
+    assert {(event.node, event.kind) for event in events} == {
+        ("here", "done"),
+        ("dead", "failed"),
+        ("broken", "failed"),
+    }
+    assert leftovers() <= before
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_work_goes_through_a_job_and_each_node_ends_by_its_own_record(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    events = list[Event]()
+    fleet = AnsibleFleet(inventory(here=LOCAL, bad=LOCAL, dead=DEAD), events.append)
+    bad = an_order(tmp_path, name="../bad")
+    records = fleet.stage({"here": an_order(tmp_path), "bad": bad, "dead": an_order(tmp_path)})
+    assert {node: (r.state, r.problems[0].code) for node, r in records.items()} == {
+        "here": ("failed", "no_engine"),
+        "bad": ("failed", "bad_order"),
+        "dead": ("unreachable", "unreachable"),
+    }
+    assert [(e.phase, e.kind) for e in events if e.node == "here"] == [("stage", "started"), ("stage", "failed")]
+    job = json.loads((tmp_path / "seats/demo-student/jobs/r1.stage.json").read_text())
+    assert job["finished"]
+
+
+def test_no_text_in_an_order_is_ever_a_template(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+    canary = tmp_path / "canary"
+    evil = f"{{{{ lookup('pipe', 'touch {canary}') }}}}"
+    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None)
+    order = an_order(tmp_path).model_copy(update={"run": "r2", "files": {"compose.yaml": evil, "x": f"!unsafe {evil}"}})
+    assert fleet.stage({"here": order})["here"].problems[0].code == "no_engine"
+    assert not canary.exists()
+    order = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
+    assert "not a seat's name" in fleet.stage({"here": order})["here"].problems[0].what
+    assert not canary.exists()
+
+
+def test_over_no_nodes_nothing_runs(tmp_path: Path) -> None:
+    fleet = AnsibleFleet(Settings(tmp_path / "no such inventory"), lambda _: None)
+    assert (fleet.probe([]), fleet.stage({}), fleet.switch({}), fleet.access({})) == ({}, {}, {}, {})
+    assert fleet.remove({}, "r1", "remove") == {}
+    with scratch({}) as folder, pytest.raises(ValueError, match="all of them"):
+        play(Settings(None), folder, "probe", lambda _: None)
+
+
+def test_a_play_that_did_not_run_is_no_answer_of_any_node(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+    settings = inventory(here=LOCAL)
+    (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = no_such_strategy\n")
+    with pytest.raises(CannotGoOn) as caught:
+        AnsibleFleet(settings, lambda _: None).probe(["here"])
+    (problem,) = caught.value.problems
+    assert problem.code == "ansible_failed"
+    assert "no_such_strategy" in problem.what
+
+
+# The runner leaves the files of its own log to the garbage collector where it is interrupted.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_an_interrupt_comes_out_at_once_and_leaves_nothing(inventory: Callable[..., Settings]) -> None:
+    before, during = leftovers(), set[Path]()
+
+    def interrupted(_: Event) -> None:
+        during.update(leftovers() - before)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        AnsibleFleet(inventory(here=LOCAL, there=LOCAL), interrupted).probe(["here", "there"])
+    assert during
+    assert leftovers() <= before
+    deadline = time.monotonic() + 10
+    while any(str(folder) in line for folder in during for line in command_lines()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_this_machine_alone_needs_no_inventory(tmp_path: Path) -> None:
+    fleet = local_fleet(lambda _: None, state_root=str(tmp_path))
+    (host,) = fleet.hosts()
+    assert (host.name, host.address) == (this_machine(), None)
+    identity = tmp_path / "seats/demo-student/identity"
+    identity.mkdir(parents=True)
+    (identity / "token").write_text("t0ken-of-the-seat")
+    assert fleet.access({host.name: "demo-student"}) == {host.name: "t0ken-of-the-seat"}
+    absent = fleet.access({host.name: "demo-other"})[host.name]
+    assert isinstance(absent, Problem)
+    assert absent.code == "no_token"
+
+
+def test_a_token_is_in_nothing_that_ansible_says_or_keeps(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, heard = tmp_path / "token", list[Heard]()
+    path.write_text("t0ken-of-the-seat")
+    node = this_machine()
+    with scratch({node: json.dumps({"token": str(path)})}) as folder:
+        play(Settings(None, verbosity=4), folder, "access", heard.append)
+        kept = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert [str(name) for name, text in kept.items() if b"t0ken" in text] == [f"orders/{node}.token"]
+    assert any(name.name == "stdout" and b"Fetch" in text for name, text in kept.items())
+    assert "t0ken" not in repr(heard)
+    assert "t0ken" not in "".join(capfd.readouterr())

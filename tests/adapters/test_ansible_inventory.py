@@ -1,0 +1,133 @@
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.ansible_inventory import InventoryHost, hosts
+from provisioner.adapters.ansible_settings import Settings, environment
+from provisioner.domain.problem import CannotGoOn
+
+HOSTS = """
+nodes:
+  hosts:
+    n10: {ansible_host: 198.51.100.10}
+    n2:
+  children:
+    gpu:
+      hosts:
+        n3: {ansible_host: "{{ 7 * 7 }}"}
+        n2:
+"""
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Path:
+    path = tmp_path / "lab/hosts.yml"
+    path.parent.mkdir()
+    path.write_text(HOSTS)
+    return path
+
+
+def names(inventory: Path, limit: str | None = None) -> list[str]:
+    return [host.name for host in hosts(Settings(inventory), limit)]
+
+
+def test_hosts_come_in_the_inventorys_order_each_once_with_their_address(inventory: Path) -> None:
+    assert hosts(Settings(inventory), None) == (
+        InventoryHost("n10", "198.51.100.10"),
+        InventoryHost("n2", None),
+        InventoryHost("n3", None),
+    )
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("gpu", ["n2", "n3"]), ("all,!n2", ["n10", "n3"]), ("~n1.", ["n10"]), ("n2", ["n2"])]
+)
+def test_limit_is_read_as_ansible_reads_it(inventory: Path, limit: str, expected: list[str]) -> None:
+    assert names(inventory, limit) == expected
+
+
+def failure(inventory: Path, limit: str | None = None) -> tuple[str, str, str]:
+    with pytest.raises(CannotGoOn) as caught:
+        hosts(Settings(inventory), limit)
+    (problem,) = caught.value.problems
+    return caught.value.ending, problem.code, f"{problem.what} {problem.fix}"
+
+
+@pytest.mark.parametrize("limit", ["typo", "n2,typo", "gpu,!n2,!n3", "", "  "])
+def test_a_limit_that_leaves_nothing_or_holds_a_typo_is_a_mistake(inventory: Path, limit: str) -> None:
+    ending, code, text = failure(inventory, limit)
+    assert (ending, code) == ("usage", "no_hosts_matched")
+    assert repr(limit) in text
+    assert "n10" in text or not limit.strip()
+
+
+def test_an_inventory_without_hosts_is_a_mistake(inventory: Path) -> None:
+    inventory.write_text("nodes: {hosts: {}}\n")
+    assert failure(inventory)[:2] == ("usage", "no_hosts_matched")
+
+
+@pytest.mark.parametrize(("text", "limit"), [("a: [b\n", None), ("a: [b\n", "n2"), (None, None)])
+def test_an_inventory_that_cannot_be_read_is_told_in_ansibles_words(
+    inventory: Path, text: str | None, limit: str | None
+) -> None:
+    inventory.write_text(text) if text else inventory.unlink()
+    ending, code, said = failure(inventory, limit)
+    assert (ending, code) == ("usage", "inventory_unreadable")
+    assert str(inventory) in said
+    assert "parse" in said
+
+
+@pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "a b", "ümlaut", ".hidden", "a/../b"])
+def test_a_host_name_that_is_more_than_a_name_is_refused(inventory: Path, name: str) -> None:
+    inventory.write_text(f"nodes: {{hosts: {{'{name}': {{}}}}}}\n")
+    assert failure(inventory)[:2] == ("usage", "bad_host_name")
+
+
+def test_a_vault_is_opened_with_the_file_that_is_named(inventory: Path, tmp_path: Path) -> None:
+    password = tmp_path / "password"
+    password.write_text("secret\n")
+    folder = inventory.parent / "group_vars/nodes"
+    folder.mkdir(parents=True)
+    (folder / "vault.yml").write_text("ansible_host: 198.51.100.99\n")
+    argv = ["ansible-vault", "encrypt", "--vault-password-file", str(password), str(folder / "vault.yml")]
+    path = environment(Settings(None), 1)["PATH"]
+    subprocess.run(argv, check=True, capture_output=True, env=os.environ | {"PATH": path})
+    assert hosts(Settings(inventory, vault_password_file=password), "n2") == (InventoryHost("n2", "198.51.100.99"),)
+
+
+def test_a_persons_own_settings_win(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+    plain = environment(Settings(inventory), 100)
+    assert (plain["ANSIBLE_FORKS"], plain["ANSIBLE_TIMEOUT"], plain["ANSIBLE_PIPELINING"]) == ("25", "10", "True")
+    assert "ServerAliveInterval" in plain["ANSIBLE_SSH_ARGS"]
+    assert "ANSIBLE_CONFIG" not in plain
+    config = inventory.parent / "ansible.cfg"
+    config.write_text("[defaults]\nforks = 3\n[ssh_connection]\nssh_args = -o X=%(y)s\npipelining = False ; sudo\n")
+    monkeypatch.setenv("ANSIBLE_TIMEOUT", "99")
+    own = environment(Settings(inventory), 100)
+    assert own["ANSIBLE_CONFIG"] == str(config)
+    assert not {"ANSIBLE_FORKS", "ANSIBLE_SSH_ARGS", "ANSIBLE_PIPELINING", "ANSIBLE_TIMEOUT"} & set(own)
+    assert environment(Settings(inventory, forks=7), 100)["ANSIBLE_FORKS"] == "7"
+
+
+def test_few_nodes_need_few_forks(inventory: Path) -> None:
+    assert environment(Settings(inventory), 3)["ANSIBLE_FORKS"] == "3"
+
+
+def test_the_configuration_is_looked_for_as_ansible_does_and_in_the_lab(
+    inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for folder in (here, inventory.parent):
+        (folder / "ansible.cfg").touch()
+    found = [environment(Settings(inventory), 1)["ANSIBLE_CONFIG"]]
+    here.chmod(0o777)  # anybody could have put it there
+    found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
+    monkeypatch.setenv("ANSIBLE_CONFIG", "own.cfg")
+    found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
+    assert found == [str(here / "ansible.cfg"), str(inventory.parent / "ansible.cfg"), str(here / "own.cfg")]

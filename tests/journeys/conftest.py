@@ -1,0 +1,80 @@
+"""The command as people have it: installed from the wheel, outside the checkout, on a lab of real parts."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from tests.lab.bed import Lab
+from tests.lab.demo import PROFILES, Command, write_lab
+from tests.lab.engine import Engine
+from tests.lab.tags import push_demo_tags
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="session")
+def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`provision`, from a wheel of this checkout in an environment of its own; versions as locked for development."""
+    place = tmp_path_factory.mktemp("installed")
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place, ROOT)
+    (wheel,) = place.glob("*.whl")
+    frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable").stdout
+    (place / "constraints.txt").write_text(frozen)
+    run(sys.executable, "-m", "venv", place / "env")
+    run(place / "env/bin/pip", "install", "-q", "-c", place / "constraints.txt", wheel)
+    return place / "env/bin/provision"
+
+
+def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    # pip's news of itself and of its caches is not what a test is about.
+    quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    return subprocess.run(words, capture_output=True, text=True, check=True, env=quiet, cwd="/")
+
+
+class Told(NamedTuple):
+    """What a run of the command said: its code, its document, and what people read."""
+
+    code: int
+    document: dict[str, Any]
+    people: str
+
+
+class Story(NamedTuple):
+    """A lab, its directory, and the command to run on it."""
+
+    lab: Lab
+    folder: Path
+    command: Command
+
+    def tell(self, verb: str, *words: str) -> Told:
+        """With --json: the document is what stdout holds."""
+        done = self.command.run(verb, str(self.folder), *words, "--json")
+        assert "Traceback" not in done.stderr
+        return Told(done.returncode, json.loads(done.stdout), done.stderr)
+
+    def roll_out(self) -> Told:
+        """As a person would: all that is said, and the document that the run left on the disk."""
+        done = self.command.run("rollout", str(self.folder), "--yes")
+        assert "Traceback" not in done.stderr
+        newest = max(self.lab.folder.glob("xdg_state_home/provisioner/*/runs/*/report.json"))
+        return Told(done.returncode, json.loads(newest.read_text()), done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="module")
+def story(testbed: Engine, program: Path, request: pytest.FixtureRequest) -> Iterator[Story]:
+    """Three nodes of three generations, a mirror with the demo tags, and a lab directory; nothing rolled out yet."""
+    lab = Lab(f"j{request.module.__name__.rpartition('_')[2][:8]}", engine=testbed)
+    lab.down()
+    try:
+        lab.up(PROFILES)
+        push_demo_tags(lab.mirror)
+        write_lab(lab, lab.folder / "lab")
+        yield Story(lab, lab.folder / "lab", Command(testbed, lab, program))
+    finally:
+        lab.down()

@@ -1,0 +1,105 @@
+"""A student's own seat on the machine itself: one command, and the same seat after `down` and `up`."""
+
+import json
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.lab.bed import Lab, make_key
+from tests.lab.demo import Command, http_status, ssh_command, write_lab
+from tests.lab.engine import Engine
+from tests.lab.gpus import HostGpu, profile_text
+from tests.lab.tags import push_demo_tags
+
+pytestmark = pytest.mark.lab
+
+
+class Student:
+    """Somebody with a home, a key and Docker, on a machine with a GPU; knows the lab by its published lock."""
+
+    def __init__(self, command: Command, home: Path, gpu: Mapping[str, str], lock: Path) -> None:
+        self.home, self.key, self._command, self._lock = home, home / ".ssh/id_ed25519", command, lock
+        self._env = {"HOME": str(home), **gpu}
+
+    def me(self, *words: str) -> subprocess.CompletedProcess[str]:
+        done = self._command.run("me", *words, env=self._env)
+        assert "Traceback" not in done.stderr + done.stdout
+        return done
+
+    def up(self) -> dict[str, Any]:
+        """The one record of a run that has to end well."""
+        done = self.me("up", "--lock", str(self._lock), "--json")
+        assert done.returncode == 0, done.stderr
+        (record,) = json.loads(done.stdout)["nodes"]
+        return dict(record)
+
+    def seat(self) -> dict[str, Any]:
+        """The seat with its `url`, as `status` shows it."""
+        document = json.loads(self.me("status", "--urls", "--json").stdout)
+        (seat,) = document["seats"]
+        return {**seat, "url": document["urls"][seat["node"]]}
+
+
+@pytest.fixture(scope="module")
+def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Student]:
+    gpu = HostGpu(testbed.root)
+    lab = Lab("jme", engine=testbed)
+    lab.down()
+    home = tmp_path_factory.mktemp("home")
+    (home / ".ssh").mkdir()
+    make_key(home / ".ssh/id_ed25519")
+    try:
+        lab.up(["rtx4090-570"])
+        push_demo_tags(lab.mirror)
+        write_lab(lab, lab.folder / "lab")
+        command = Command(testbed, lab, program)
+        assert command.run("lock", str(lab.folder / "lab")).returncode == 0
+        gpu.set_profile(profile_text("rtx4090-570"))
+        someone = Student(command, home, gpu.env(), lab.folder / "lab/lab.lock")
+        yield someone
+        someone.me("down")
+    finally:
+        gpu.set_profile(profile_text("none"))
+        lab.down()
+
+
+def test_one_command_gives_a_jupyter_and_an_ssh_login_on_loopback(student: Student, tmp_path: Path) -> None:
+    assert student.up()["state"] == "committed"
+    seat = student.seat()
+    assert seat["url"].startswith("http://127.0.0.1:")
+    assert http_status(seat["url"]) == 200
+    assert http_status(seat["url"].partition("/lab")[0] + "/api/contents") == 403
+    ssh = ssh_command(seat["access"]["ssh"], seat["access"]["host_key"], student.key, tmp_path)
+    assert "@127.0.0.1" in ssh[-1]
+    login = subprocess.run([*ssh, "nvidia-smi -L"], capture_output=True, text=True, check=True)
+    assert "RTX 4090" in login.stdout
+
+
+def test_twice_gives_the_same_answer(student: Student) -> None:
+    before = student.seat()
+    assert student.up()["state"] == "unchanged"
+    assert student.seat() == before
+
+
+def test_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_path: Path) -> None:
+    before = student.seat()
+    ssh = ssh_command(before["access"]["ssh"], before["access"]["host_key"], student.key, tmp_path)
+    subprocess.run([*ssh, "echo thesis > thesis.txt"], check=True)
+    assert student.me("down").returncode == 0
+    assert subprocess.run([*ssh, "true"], capture_output=True, check=False).returncode == 255
+    assert student.up()["state"] == "committed"
+    after = student.seat()
+    assert (after["url"], after["access"]) == (before["url"], before["access"])
+    assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
+
+
+def test_without_a_lock_it_says_where_to_get_one(student: Student, tmp_path: Path) -> None:
+    stranger = Student(student._command, tmp_path, {"XDG_DATA_HOME": str(tmp_path)}, tmp_path / "none")
+    shutil.copytree(student.home / ".ssh", tmp_path / ".ssh")
+    done = stranger.me("up")
+    assert done.returncode == 2
+    assert "no_lock" in done.stderr

@@ -1,0 +1,128 @@
+"""As much of a Docker Engine as the node's code asks for: a real server on a real socket, with state in lists."""
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import ThreadingMixIn, UnixStreamServer
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+class FakeEngine:
+    """`pulls` are the answers to pulls, in turn: what is told line by line, or a status. A whole one brings `image`."""
+
+    def __init__(self) -> None:
+        self.info: dict[str, Any] = {"ServerVersion": "26.1.5", "DockerRootDir": "/", "Runtimes": {}}
+        self.images: dict[str, dict[str, Any]] = {}
+        self.containers: list[dict[str, Any]] = []
+        self.inspected: dict[str, dict[str, Any]] = {}
+        self.pulls: list[list[dict[str, Any]] | int] = []
+        self.brings: tuple[str, dict[str, Any]] | None = None
+        self.requests: list[str] = []
+        self.headers: list[dict[str, str]] = []
+
+    def answer(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if path in {"/info", "/version"}:
+            return 200, self.info
+        kind, _, name = path.strip("/").partition("/")
+        if kind == "containers":
+            return self._about_container(method, name, query)
+        return self._about_image(method, name, query)
+
+    def _about_container(self, method: str, name: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if name == "json":
+            return 200, self._containers(query)
+        return (204, None) if method == "DELETE" else (200, self.inspected[name.removesuffix("/json")])
+
+    def _about_image(self, method: str, name: str, query: dict[str, list[str]]) -> tuple[int, Any]:
+        if name == "json":
+            return 200, list(self.images.values())
+        if method == "DELETE":
+            return (200, []) if self._forget(name) else (404, {"message": "no such image"})
+        if name.endswith("/tag"):
+            self._tag(name.removesuffix("/tag"), f"{query['repo'][0]}:{query['tag'][0]}")
+            return 201, None
+        found = self._image(name.removesuffix("/json"))
+        return (200, found) if found else (404, {"message": "no such image"})
+
+    def _containers(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
+        wanted = [label for text in query.get("filters", []) for label in json.loads(text)["label"]]
+        return [c for c in self.containers if all(_has(c, *label.split("=", 1)) for label in wanted)]
+
+    def _image(self, name: str) -> dict[str, Any] | None:
+        return self.images.get(name) or next((i for i in self.images.values() if name in i.get("RepoTags", ())), None)
+
+    def _tag(self, name: str, tag: str) -> None:
+        self.images[name].setdefault("RepoTags", []).append(tag)
+
+    def _forget(self, name: str) -> bool:
+        for image in self.images.values():
+            if name in image.get("RepoTags", ()):
+                image["RepoTags"].remove(name)
+                return True
+        return self.images.pop(name, None) is not None
+
+
+def _has(container: dict[str, Any], name: str, value: str | None = None) -> bool:
+    labels = container["Labels"]
+    return name in labels and value in {None, labels[name]}
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    engine: FakeEngine
+
+    def _do(self) -> None:
+        url = urlsplit(self.path)
+        self.engine.requests.append(f"{self.command} {self.path}")
+        self.engine.headers.append(dict(self.headers))
+        if url.path == "/images/create":
+            self._pull()
+            return
+        status, document = self.engine.answer(self.command, unquote(url.path), parse_qs(url.query))
+        body = b"" if document is None else json.dumps(document).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    do_GET = do_POST = do_DELETE = _do  # noqa: N815  (names that http.server looks for)
+
+    def _pull(self) -> None:
+        told = self.engine.pulls.pop(0)
+        self.send_response(told if isinstance(told, int) else 200)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        if isinstance(told, int):
+            self.wfile.write(json.dumps({"message": "manifest unknown"}).encode())
+            return
+        for line in told:
+            self.wfile.write(json.dumps(line).encode() + b"\r\n")
+        if self.engine.brings and not any("error" in line for line in told):
+            self.engine.images[self.engine.brings[0]] = self.engine.brings[1]
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""
+
+    def address_string(self) -> str:
+        return "unix"
+
+
+class _Server(ThreadingMixIn, UnixStreamServer):
+    daemon_threads = True
+
+
+@contextmanager
+def serving(engine: FakeEngine, socket: Path) -> Iterator[FakeEngine]:
+    handler = type("Handler", (_Handler,), {"engine": engine})
+    with _Server(str(socket), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield engine
+        finally:
+            server.shutdown()
+            thread.join()

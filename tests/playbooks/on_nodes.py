@@ -1,0 +1,132 @@
+"""Seats on real nodes: an image small enough to be moved often, and orders for it as a rollout would make them."""
+
+import json
+import secrets
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from provisioner.adapters import resources
+from provisioner.adapters.ansible import AnsibleFleet
+from provisioner.adapters.ansible_settings import Settings
+from provisioner.domain.event import Event
+from provisioner.domain.lab import Lab as LabWish
+from provisioner.domain.lock import LockedImage
+from provisioner.domain.node import NodeFacts
+from provisioner.domain.order import Order, order_for
+from provisioner.domain.render import render
+from provisioner.domain.report import NodeRecord
+from provisioner.domain.seat import Seat, seat_of
+from tests.lab.bed import Lab
+from tests.lab.node import Node
+
+IMAGE = Path(__file__).parent / "image"
+REPOSITORY = "provisioner/lab"
+SEAT = "demo-student"
+FOLDER = f"/var/lib/provisioner/seats/{SEAT}"
+
+
+def push_image(lab: Lab, tag: str, broken: str = "") -> LockedImage:
+    """Builds the seat image and puts it into the lab's registry. `broken` is a service that it does not have."""
+    name, arguments = f"{lab.prefix}/seat:{tag}", ("--build-arg", f"GENERATION={tag}", "--build-arg", f"BREAK={broken}")
+    lab.engine.docker("build", "-q", *arguments, "-t", name, IMAGE)
+    layers = json.loads(lab.engine.docker("image", "inspect", name))[0]["RootFS"]["Layers"]
+    digest = lab.registry.push(name, f"{REPOSITORY}:{tag}")
+    lab.engine.docker("rmi", name)
+    manifest = json.loads(lab.registry.blob(digest).read_text())
+    return LockedImage(
+        reference=f"mirror.lab/pytorch:{tag}",
+        base=f"mirror.lab/pytorch@{digest}",
+        lab=f"{lab.registry.address}/{REPOSITORY}@{digest}",
+        platform="linux/amd64",
+        rootfs=tuple(layers),
+        bytes=sum(layer["size"] for layer in manifest["layers"]),
+    )
+
+
+@dataclass
+class Rollout:
+    """The nodes of a lab, and what was told of them."""
+
+    lab: Lab
+    events: list[Event] = field(default_factory=list)
+    node: str = "node1"
+
+    @property
+    def fleet(self) -> AnsibleFleet:
+        return AnsibleFleet(Settings(self.lab.inventory), self.events.append)
+
+    def facts(self) -> NodeFacts:
+        facts = self.fleet.probe([self.node])[self.node]
+        assert isinstance(facts, NodeFacts), facts
+        return facts
+
+    @cached_property
+    def _bare(self) -> NodeFacts:
+        """For orders: the GPUs stay, and the ports of a lab's only seat are always the first."""
+        return self.facts().model_copy(update={"seats": ()})
+
+    def order(self, image: LockedImage, run: str, **over: int) -> Order:
+        """`over` are settings of the rollout."""
+        settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
+        wish = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
+        lab = LabWish.model_validate(wish | {"rollout": settings})
+        gpus = tuple(gpu.uuid for gpu in self._bare.gpus if gpu.uuid)
+        keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
+        seat = seat_of(lab, self._bare, gpus, keys, host=self.lab.node(self.node).address)
+        assert isinstance(seat, Seat), seat
+        templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
+        return order_for(render(seat, image, templates), lab, run, ca=None)
+
+    def stage(self, order: Order) -> NodeRecord:
+        return self.fleet.stage({self.node: order})[self.node]
+
+    def switch(self, order: Order) -> NodeRecord:
+        return self.fleet.switch({self.node: order})[self.node]
+
+    def roll_out(self, image: LockedImage) -> NodeRecord:
+        order = self.order(image, a_run())
+        record = self.stage(order)
+        return self.switch(order) if record.state == "staged" else record
+
+    def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
+        return self.fleet.remove({self.node: SEAT}, a_run(), act)[self.node]
+
+
+def a_run() -> str:
+    return f"r{secrets.token_hex(4)}"
+
+
+def journal(node: Node) -> list[str]:
+    """States of the seat's journal, oldest first."""
+    lines = node.exec("cat", f"{FOLDER}/journal.jsonl").splitlines()
+    return [json.loads(line)["state"] for line in lines if line]
+
+
+KILLER = """
+import json, os, time
+while True:
+    try:
+        job = json.load(open(JOB))
+        if json.loads(open(JOURNAL).read().splitlines()[-1])["state"] == STATE and not job["finished"]:
+            os.kill(job["pid"], 9)
+            break
+    except (OSError, ValueError):
+        pass
+    time.sleep(0.01)
+"""
+
+
+@contextmanager
+def killed_in(node: Node, run: str, state: str) -> Iterator[None]:
+    """The switch of this run is killed, without a word, as soon as its journal says `state`."""
+    names = {"JOB": f"{FOLDER}/jobs/{run}.switch.json", "JOURNAL": f"{FOLDER}/journal.jsonl", "STATE": state}
+    script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + KILLER
+    with ThreadPoolExecutor(1) as pool:
+        killer = pool.submit(node.exec, "timeout", "60", "python3", "-c", script)
+        yield
+        killer.result()

@@ -1,0 +1,91 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import module_util
+
+cdi = module_util("cdi")
+
+# As nvidia-ctk 1.17 writes it, shortened.
+YAML = """---
+cdiVersion: 0.5.0
+kind: nvidia.com/gpu
+devices:
+    - name: "0"
+      containerEdits:
+        deviceNodes:
+            - path: /dev/nvidia0
+    - containerEdits:
+        deviceNodes:
+            - path: /dev/nvidia0
+      name: GPU-1
+    - name: all
+containerEdits:
+    env:
+        - NVIDIA_VISIBLE_DEVICES=void
+    hooks:
+        - hookName: createContainer
+          path: /usr/bin/nvidia-cdi-hook
+"""
+JSON = json.dumps({"kind": "nvidia.com/gpu", "devices": [{"name": "0"}, {"name": "GPU-1"}]})
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        (YAML, ["nvidia.com/gpu=0", "nvidia.com/gpu=GPU-1", "nvidia.com/gpu=all"]),
+        (JSON, ["nvidia.com/gpu=0", "nvidia.com/gpu=GPU-1"]),
+        (JSON.replace("nvidia.com/gpu", "vendor.example/net"), []),
+        ("kind: nvidia.com/gpu\n", []),
+        ("[1, 2]", []),
+        ("", []),
+    ],
+)
+def test_a_specification_names_its_devices(text: str, names: list[str]) -> None:
+    assert cdi.devices_of(text) == names
+
+
+REAL = {"nvidia": {"path": "/bin/sh"}}
+GONE = {"nvidia": {"path": "/no/such/runtime"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "runtimes", "uuids", "mode"),
+    [
+        (YAML, {}, ["GPU-1"], "cdi"),
+        (YAML, REAL, ["GPU-1"], "cdi"),
+        (YAML, REAL, ["GPU-2"], "legacy"),
+        (YAML, REAL, ["GPU-1", "GPU-2"], "legacy"),
+        ("", REAL, ["GPU-1"], "legacy"),
+        ("", GONE, ["GPU-1"], None),
+        ("", {}, ["GPU-1"], None),
+        (YAML, {}, [], None),
+    ],
+)
+def test_the_mode_is_the_one_by_which_the_gpus_would_come_in(
+    spec: str, runtimes: dict[str, Any], uuids: list[str], mode: str | None, folder: Path
+) -> None:
+    (folder / "nvidia.yaml").write_text(spec)
+    (folder / "README").write_text(YAML)
+    info = {"CDISpecDirs": [str(folder), str(folder / "none")], "Runtimes": runtimes}
+    assert cdi.toolkit_facts(info, [{"uuid": uuid} for uuid in uuids])["toolkit_mode"] == mode
+
+
+def test_where_cdi_is_switched_off_its_specifications_count_for_nothing(folder: Path) -> None:
+    (folder / "nvidia.yaml").write_text(YAML)
+    facts = cdi.toolkit_facts({"CDISpecDirs": None, "Runtimes": REAL}, [{"uuid": "GPU-1"}])
+    assert facts == {"toolkit_mode": "legacy", "cdi_devices": []}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Also the only one on the PATH."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def test_the_hook_on_the_path_is_enough(folder: Path) -> None:
+    (folder / cdi.HOOK).touch(0o755)
+    assert cdi.toolkit_facts({}, [{"uuid": "GPU-1"}])["toolkit_mode"] == "legacy"

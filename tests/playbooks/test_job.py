@@ -1,0 +1,184 @@
+import json
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import an_order
+
+jobs, files, seats, host = (module_util(name) for name in ("job", "jobfile", "seat", "host"))
+
+
+@pytest.fixture
+def seat(tmp_path: Path) -> Iterator[Any]:
+    made = seats.seat_of(an_order(tmp_path))
+    yield made
+    for path in made.jobs.glob("*.json"):
+        job = files.read_job(path)
+        if files.is_alive(job):
+            os.kill(job["pid"], signal.SIGKILL)
+
+
+def until(condition: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + 10
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return value
+
+
+def finished(path: Path) -> dict[str, Any]:
+    job: dict[str, Any] = files.follow(path, 10)
+    assert job["finished"]
+    return job
+
+
+def wait_for(path: Path) -> Callable[..., dict[str, Any]]:
+    """Work that goes on until a file is there."""
+
+    def work(job: Any, _lock: int) -> dict[str, Any]:
+        job.tell("waiting", 1, 2)
+        until(path.exists)
+        return {"state": "staged", "pid": os.getpid(), "sid": os.getsid(0)}
+
+    return work
+
+
+def test_a_job_is_a_process_of_its_own_that_nothing_of_ours_holds(seat: Any, tmp_path: Path) -> None:
+    path = jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go"))
+    told = until(lambda: (files.read_job(path) or {})["text"] and files.read_job(path))
+    assert (told["run"], told["phase"], told["done"], told["total"], told["unit"]) == ("r1", "stage", 1, 2, "B")
+    open_files = {str(link.readlink()) for link in Path(f"/proc/{told['pid']}/fd").iterdir() if link.is_symlink()}
+    assert open_files == {"/dev/null", str(seat.folder / "lock")}
+    (tmp_path / "go").touch()
+    record = finished(path)["record"]
+    assert record["state"] == "staged"
+    assert record["sid"] not in {os.getsid(0), record["pid"]}  # no terminal can ever be its own
+    assert record["seconds"] >= 0
+
+
+def test_the_same_run_finds_its_job_and_another_is_told_who_is_at_it(seat: Any, tmp_path: Path) -> None:
+    path = jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go"))
+    before = until(lambda: files.read_job(path))["pid"]
+    assert jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go")) == path
+    assert files.read_job(path)["pid"] == before
+    for run, kind in (("r2", "stage"), ("r1", "switch")):
+        with pytest.raises(Fault, match="run r1 is at it") as caught:
+            jobs.start(seat, run, kind, wait_for(tmp_path / "go"))
+        assert caught.value.problem["code"] == "seat_locked"  # type: ignore[attr-defined]
+    (tmp_path / "go").touch()
+    finished(path)
+    until(lambda: not files.is_alive(files.read_job(path)))
+    assert finished(_start_when_free(seat))["record"]["state"] == "unchanged"
+
+
+def _start_when_free(seat: Any) -> Path:
+    def attempt() -> Path | None:
+        try:
+            return jobs.start(seat, "r3", "stage", lambda *_: {"state": "unchanged"})  # type: ignore[no-any-return]
+        except Fault:
+            return None
+
+    path: Path = until(attempt)
+    return path
+
+
+def test_a_job_that_was_killed_is_told_as_unknown_and_leaves_no_lock(seat: Any, tmp_path: Path) -> None:
+    path = jobs.start(seat, "r1", "switch", wait_for(tmp_path / "never"))
+    os.kill(until(lambda: files.read_job(path))["pid"], signal.SIGKILL)
+    job = finished(path)
+    assert job["record"]["state"] == "unknown"
+    assert [problem["code"] for problem in job["record"]["problems"]] == ["job_died"]
+    _start_when_free(seat)
+
+
+def test_the_lock_lives_as_long_as_what_the_job_has_started(
+    seat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def work(_job: Any, lock: int) -> dict[str, Any]:
+        script = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
+        host.run(["sh", "-c", script], 60, keep=(lock,))
+        return {"state": "staged"}
+
+    path = jobs.start(seat, "r1", "switch", work)
+    until((tmp_path / "begun").exists)
+    os.kill(files.read_job(path)["pid"], signal.SIGKILL)
+    until(lambda: not files.is_alive(files.read_job(path)))
+    monkeypatch.setattr(jobs, "LAST_ACT_SECONDS", 0)
+    with pytest.raises(Fault, match="its last act still runs"):
+        jobs.start(seat, "r2", "switch", work)
+    (tmp_path / "go").touch()
+    monkeypatch.setattr(jobs, "LAST_ACT_SECONDS", 10)
+    assert finished(jobs.start(seat, "r2", "switch", work))["record"]["state"] == "staged"
+
+
+def _breaks() -> dict[str, Any]:
+    raise KeyError("missing")
+
+
+@pytest.mark.parametrize(("kind", "state"), [("stage", "failed"), ("switch", "needs_attention")])
+def test_a_fault_of_the_program_is_told_with_its_place(seat: Any, kind: str, state: str) -> None:
+    record = finished(jobs.start(seat, "r1", kind, lambda *_: _breaks()))["record"]
+    assert record["state"] == state
+    assert record["problems"][0]["code"] == "node_bug"
+    assert "KeyError: 'missing'" in record["problems"][0]["what"]
+
+
+def test_a_fault_becomes_the_records_problem(seat: Any) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        raise host.Fault("disk_full", "what", "why", "fix")
+
+    record = finished(jobs.start(seat, "r1", "stage", work))["record"]
+    assert record["problems"] == [{"code": "disk_full", "what": "what", "why": "why", "fix": "fix"}]
+
+
+def test_where_not_even_its_file_can_be_written_the_start_says_so(seat: Any) -> None:
+    seat.make_folders()
+    (seat.jobs / ".r1.stage.json.new").mkdir()
+    with pytest.raises(Fault, match="could not begin"):
+        jobs.start(seat, "r1", "stage", lambda *_: {})
+
+
+def test_a_number_that_another_process_has_now_is_not_the_job() -> None:
+    job = {"pid": os.getpid(), "started": "1", "boot_id": host.boot_id(), "finished": False}
+    assert not files.is_alive(job)
+
+
+def test_a_job_of_before_the_reboot_is_dead(tmp_path: Path) -> None:
+    files.Job(tmp_path / "j.json", "r1", "stage")
+    job = json.loads((tmp_path / "j.json").read_text())
+    assert files.is_alive(job)
+    assert not files.is_alive(job | {"boot_id": "another"})
+
+
+def test_following_answers_when_the_news_is_another(tmp_path: Path) -> None:
+    job = files.Job(tmp_path / "j.json", "r1", "stage")
+    job.tell("pulling", 0, 100)
+    begun = time.monotonic()
+    assert files.follow(tmp_path / "j.json", 0.5)["text"] == "pulling"
+    assert time.monotonic() - begun >= 0.5
+    child = os.fork()
+    if not child:
+        time.sleep(0.3)
+        job.tell("unpacking", 100, 100)
+        os._exit(0)
+    assert files.follow(tmp_path / "j.json", 30)["text"] == "unpacking"
+    os.waitpid(child, 0)
+
+
+def test_a_job_that_never_was_is_unknown(tmp_path: Path) -> None:
+    assert files.follow(tmp_path / "none.json", 0)["record"]["state"] == "unknown"
+
+
+def test_news_that_differ_in_numbers_alone_are_not_all_written(tmp_path: Path) -> None:
+    job = files.Job(tmp_path / "j.json", "r1", "stage")
+    for done in range(100):
+        job.tell("pulling", done, 100)
+    assert files.read_job(tmp_path / "j.json")["done"] < 99
+    job.tell("pulling", 100, 100)
+    assert files.read_job(tmp_path / "j.json")["done"] == 100

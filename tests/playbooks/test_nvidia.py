@@ -1,0 +1,214 @@
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pynvml
+import pytest
+
+from provisioner.domain.node import NodeFacts
+from tests.playbooks.node_code import module_util
+
+nvidia, nvml = module_util("nvidia"), module_util("nvml")
+
+OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs)\nGCC version: 12.2.0\n"
+CLOSED = (
+    "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.183.01  Sun May 12 19:39:15 UTC 2024\nGCC version: 11.4.0\n"
+)
+ARM = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  570.172.08  Release Build\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "driver", "flavour"),
+    [
+        (OPEN, "580.95.05", "open"),
+        (CLOSED, "535.183.01", "proprietary"),
+        (ARM, "570.172.08", "open"),
+        ("", None, None),
+        ("nonsense\n", None, "proprietary"),
+    ],
+)
+def test_the_kernel_says_which_driver_is_loaded(text: str, driver: str | None, flavour: str | None) -> None:
+    assert (nvidia.loaded_driver(text), nvidia.flavour(text)) == (driver, flavour)
+
+
+def a_device(folder: Path, name: str, vendor: str, kind: str, *, virtual: bool = False) -> None:
+    device = folder / name
+    device.mkdir(parents=True)
+    (device / "vendor").write_text(f"{vendor}\n")
+    (device / "class").write_text(f"{kind}\n")
+    if virtual:
+        (device / "physfn").symlink_to(folder)
+
+
+def test_pci_counts_cards_and_neither_their_sound_nor_their_virtual_functions(tmp_path: Path) -> None:
+    a_device(tmp_path, "0000:01:00.0", "0x10de", "0x030000")
+    a_device(tmp_path, "0000:02:00.0", "0x10de", "0x030200")
+    a_device(tmp_path, "0000:02:00.4", "0x10de", "0x030200", virtual=True)
+    a_device(tmp_path, "0000:01:00.1", "0x10de", "0x040300")
+    a_device(tmp_path, "0000:00:02.0", "0x8086", "0x030000")
+    a_device(tmp_path, "0000:03:00.0", "0x10de", "0x068000")
+    assert nvidia.pci_gpus(tmp_path) == 2
+
+
+def test_without_sysfs_the_number_of_cards_is_unknown(tmp_path: Path) -> None:
+    assert nvidia.pci_gpus(tmp_path / "none") is None
+
+
+class FakeNvml:
+    """NVML with the cards that it is given. `fails` maps a call to the error that it raises; others are real."""
+
+    def __init__(self, cards: list[dict[str, Any]], **fails: int) -> None:
+        self._cards = cards
+        self._fails = fails
+
+    def __getattr__(self, name: str) -> Any:
+        if not name.startswith("nvml"):
+            return getattr(pynvml, name)
+        return lambda *arguments: self._answer(name, *arguments)
+
+    def _answer(self, name: str, *arguments: Any) -> Any:
+        card = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
+        if code := {**self._fails, **card.get("fails", {})}.get(name):
+            raise pynvml.NVMLError(code)
+        answers: dict[str, Callable[..., Any]] = {
+            "nvmlInit": lambda: None,
+            "nvmlSystemGetDriverVersion": lambda: "570.172.08",
+            "nvmlSystemGetCudaDriverVersion": lambda: 12080,
+            "nvmlDeviceGetCount": lambda: len(self._cards),
+            "nvmlDeviceGetHandleByIndex": self._handle,
+        }
+        return answers[name](*arguments) if name in answers else card.get(name, _CARD[name])
+
+    def _handle(self, index: int) -> dict[str, Any]:
+        if code := self._cards[index].get("lost"):
+            raise pynvml.NVMLError(code)
+        return self._cards[index]
+
+
+class Plain:
+    def __init__(self, **fields: Any) -> None:
+        self.__dict__.update(fields)
+
+
+_CARD: dict[str, Any] = {
+    "nvmlDeviceGetUUID": "GPU-1",
+    "nvmlDeviceGetName": b"NVIDIA GeForce RTX 4090",
+    "nvmlDeviceGetBrand": 5,
+    "nvmlDeviceGetCudaComputeCapability": (8, 9),
+    "nvmlDeviceGetMemoryInfo": Plain(total=24 << 30, used=1 << 30),
+    "nvmlDeviceGetPciInfo": Plain(busId="00000000:0A:00.0"),
+    "nvmlDeviceGetMigMode": [1, 1],
+    "nvmlDeviceGetComputeRunningProcesses": [],
+    "nvmlDeviceGetComputeRunningProcesses_v2": [],
+    "nvmlDeviceGetGraphicsRunningProcesses": [],
+}
+
+
+@pytest.fixture
+def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFacts]:
+    """Facts of a node with these cards, and as many on its PCI bus unless told otherwise."""
+
+    def ask(cards: list[dict[str, Any]], version: str = OPEN, pci: int | None = None, **fails: int) -> NodeFacts:
+        (tmp_path / "driver/nvidia").mkdir(parents=True)
+        (tmp_path / "driver/nvidia/version").write_text(version)
+        (tmp_path / "bus/pci/devices").mkdir(parents=True)
+        for index in range(len(cards) if pci is None else pci):
+            a_device(tmp_path / "bus/pci/devices", f"0000:0{index}:00.0", "0x10de", "0x030000")
+        monkeypatch.setenv("PROVISIONER_PROC_ROOT", str(tmp_path))
+        monkeypatch.setenv("PROVISIONER_SYS_ROOT", str(tmp_path))
+        monkeypatch.setattr(nvml, "nvml", FakeNvml(cards, **fails))
+        facts, absent, problems = nvidia.nvidia_facts()
+        return NodeFacts.model_validate({"name": "n1", **facts, "absent_because": absent, "problems": problems})
+
+    return ask
+
+
+def test_a_healthy_card_is_told_field_by_field(ask: Callable[..., NodeFacts]) -> None:
+    process = Plain(pid=1, usedGpuMemory=5 << 20)
+    facts = ask([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
+    (gpu,) = facts.gpus
+    assert gpu.usable
+    assert (gpu.uuid, gpu.name, gpu.brand) == ("GPU-1", "NVIDIA GeForce RTX 4090", "geforce")
+    assert (str(gpu.compute_capability), gpu.memory_total, gpu.mig_enabled) == ("8.9", 24 << 30, True)
+    assert gpu.pci_bus_id == "00000000:0a:00.0"
+    assert gpu.processes
+    assert (gpu.processes[0].kind, gpu.processes[0].user, gpu.processes[0].used_memory) == ("compute", "root", 5 << 20)
+    assert (str(facts.driver), str(facts.cuda_driver)) == ("570.172.08", "12.8")
+    assert not facts.problems
+    assert not facts.absent_because
+
+
+@pytest.mark.parametrize("broken", [{"lost": 15}, {"fails": {"nvmlDeviceGetCudaComputeCapability": 15}}])
+def test_one_lost_card_is_a_problem_of_that_card_alone(ask: Callable[..., NodeFacts], broken: dict[str, Any]) -> None:
+    facts = ask([{}, broken])
+    assert [gpu.usable for gpu in facts.gpus] == [True, False]
+    assert facts.gpus[1].compute_capability is None
+    assert [problem.code for problem in facts.gpus[1].problems] == ["gpu_lost"]
+    assert not facts.problems
+
+
+def test_what_a_card_does_not_have_is_no_fault(ask: Callable[..., NodeFacts]) -> None:
+    (gpu,) = ask([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
+    assert gpu.usable
+    assert (gpu.mig_enabled, gpu.memory_total) == (None, None)
+
+
+def test_an_old_driver_has_the_older_call_for_processes(ask: Callable[..., NodeFacts]) -> None:
+    (gpu,) = ask([{"fails": {"nvmlDeviceGetComputeRunningProcesses": 13}}]).gpus
+    assert gpu.processes == ()
+
+
+def test_processes_that_cannot_be_asked_for_are_unknown(ask: Callable[..., NodeFacts]) -> None:
+    calls = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2")
+    (gpu,) = ask([{"fails": dict.fromkeys(calls, 4)}]).gpus
+    assert gpu.processes is None
+    assert [problem.code for problem in gpu.problems] == ["gpu_error"]
+
+
+def test_a_card_that_the_driver_does_not_drive_is_missed(ask: Callable[..., NodeFacts]) -> None:
+    facts = ask([{}], pci=2)
+    assert [problem.code for problem in facts.problems] == ["gpu_missing"]
+    assert "2 NVIDIA graphics cards, the driver shows 1" in facts.problems[0].what
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "reason"),
+    [
+        (9, "driver_not_loaded", "kernel module is not loaded"),
+        (18, "driver_mismatch", "differ in version"),
+        (4, "nvml_no_permission", "no permission"),
+        (12, "no_driver", "NVML library not found: no NVIDIA driver is installed"),
+        (999, "nvml_fails", "NVML: "),
+    ],
+)
+def test_every_way_not_to_answer_has_its_reason(
+    ask: Callable[..., NodeFacts], number: int, code: str, reason: str
+) -> None:
+    facts = ask([{}], nvmlInit=number)
+    assert [problem.code for problem in facts.problems] == [code]
+    assert reason in facts.absent_because["gpus"]
+    assert reason in facts.absent_because["cuda_driver"]
+    assert not facts.gpus
+
+
+def test_the_loaded_driver_is_known_where_nvml_is_of_another_version(ask: Callable[..., NodeFacts]) -> None:
+    facts = ask([{}], version=CLOSED, nvmlInit=18)
+    assert (str(facts.driver), facts.kernel_module) == ("535.183.01", "proprietary")
+    assert "driver" not in facts.absent_because
+
+
+def test_a_machine_without_cards_and_driver_has_no_problem(ask: Callable[..., NodeFacts]) -> None:
+    facts = ask([], version="", nvmlInit=12)
+    assert not facts.problems
+    assert set(facts.absent_because) == {"driver", "cuda_driver", "gpus", "kernel_module"}
+
+
+def test_nvml_that_hangs_does_not_take_the_probe_with_it(
+    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nvml, "SECONDS", 0.2)
+    monkeypatch.setattr(nvml, "_ask", lambda: time.sleep(60))
+    facts = ask([{}])
+    assert facts.absent_because["gpus"] == "NVML did not answer within 0.2 s"
+    assert [problem.code for problem in facts.problems] == ["nvml_fails"]

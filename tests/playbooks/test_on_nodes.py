@@ -1,0 +1,288 @@
+"""The node's part on real nodes: engines, compose, sshd and containers are real; GPUs are described by profiles."""
+
+import secrets
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import pytest
+
+from provisioner.adapters.ansible import AnsibleFleet
+from provisioner.adapters.ansible_settings import Settings
+from provisioner.domain.lock import LockedImage
+from provisioner.domain.node import NodeFacts
+from tests.lab.bed import Lab
+from tests.lab.engine import Engine
+from tests.lab.fixtures import MakeLab
+from tests.lab.gpus import profile_text
+from tests.lab.host import run
+from tests.lab.node import Node
+from tests.playbooks.on_nodes import FOLDER, SEAT, Rollout, journal, killed_in, push_image
+
+pytestmark = pytest.mark.lab
+
+
+class Expected(NamedTuple):
+    """What a probe must say of a profile: driver, flavour, capability of each card (None: lost), codes of problems."""
+
+    driver: str | None
+    module: str | None
+    cards: list[str | None]
+    problems: list[str] = []
+    reason: str = ""
+
+
+PROFILES = {
+    "rtx5090x2-580": Expected("580.95.05", "open", ["12.0", "12.0"]),
+    "rtx4090-570": Expected("570.172.08", "open", ["8.9"]),
+    "v100-535": Expected("535.183.01", "proprietary", ["7.0"]),
+    "gtx1080ti-535": Expected("535.183.01", "proprietary", ["6.1"]),
+    "h100x2-570": Expected("570.172.08", "open", ["9.0", "9.0"]),
+    "mixed-v100-4090-570": Expected("570.172.08", "proprietary", ["7.0", "8.9"]),
+    "lost": Expected("570.172.08", "open", ["8.9", None]),
+    "mismatch": Expected("570.133.07", "open", [], ["driver_mismatch"], "differ in version"),
+    "unloaded": Expected(None, None, [], ["driver_not_loaded"], "kernel module is not loaded"),
+    "none": Expected(None, None, [], ["no_driver"], "no NVIDIA driver is installed"),
+    "cpu": Expected(None, None, [], [], "no NVIDIA driver is installed"),
+}
+MISSING = "pci_extra = 1\n" + profile_text("rtx4090-570")
+
+
+def test_every_profile_and_fault_is_told_for_what_it_is(make_lab: MakeLab) -> None:
+    lab = make_lab([*PROFILES, MISSING])
+    lab.nodes[1].exec("pkill", "-x", "dockerd")
+    fleet = AnsibleFleet(Settings(lab.inventory), lambda _: None)
+    probed = fleet.probe([host.name for host in fleet.hosts()])
+    expected = [*PROFILES.values(), Expected("570.172.08", "open", ["8.9"], ["gpu_missing"])]
+    for node, wanted in zip(lab.nodes, expected, strict=True):
+        facts = probed[node.name]
+        assert isinstance(facts, NodeFacts)
+        assert seen(facts) == wanted[:4], node.name
+        assert wanted.reason in facts.absent_because.get("gpus", ""), node.name
+        assert facts.addresses[0] == node.address
+        assert facts.clock_offset == 0.0
+    engines = [facts.engine for facts in probed.values() if isinstance(facts, NodeFacts)]
+    assert engines[1] is None
+    assert engines[0] is not None
+    assert (engines[0].version[:4], (engines[0].compose_version or "")[:2]) == ("26.1", "2.")
+    assert engines[0].free_bytes
+
+
+def seen(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:
+    capabilities = [str(gpu.compute_capability) if gpu.usable else None for gpu in facts.gpus]
+    driver = str(facts.driver) if facts.driver else None
+    return driver, facts.kernel_module, capabilities, [problem.code for problem in facts.problems]
+
+
+@pytest.fixture(scope="module")
+def bed(testbed: Engine) -> Iterator[Lab]:
+    lab = Lab(f"t{secrets.token_hex(3)}", engine=testbed)
+    try:
+        yield lab.up(["rtx5090x2-580"])
+    finally:
+        lab.down()
+
+
+class Images(NamedTuple):
+    first: LockedImage
+    second: LockedImage
+    third: LockedImage
+    without_ssh: LockedImage
+    open_to_all: LockedImage
+
+
+@pytest.fixture(scope="module")
+def images(bed: Lab) -> Images:
+    broken = {"1": "", "2": "", "3": "", "4": "ssh", "5": "jupyter"}
+    return Images(*(push_image(bed, tag, what) for tag, what in broken.items()))
+
+
+@pytest.fixture(scope="module")
+def rollout(bed: Lab) -> Rollout:
+    return Rollout(bed)
+
+
+@pytest.fixture
+def bare(rollout: Rollout) -> Node:
+    """The node without a seat, and without any layer of an image."""
+    node = rollout.lab.node(rollout.node)
+    rollout.take_down("remove")
+    node.exec("rm", "-rf", FOLDER)
+    node.exec("docker", "image", "prune", "-af")
+    return node
+
+
+@pytest.fixture
+def serving(rollout: Rollout, images: Images) -> Node:
+    """The node with a seat that is committed and healthy, at the first image."""
+    node = rollout.lab.node(rollout.node)
+    seats = rollout.facts().seats
+    if not (seats and seats[0].image == images.first.lab and set(seats[0].services.values()) == {"healthy"}):
+        assert rollout.roll_out(images.first).state == "committed"
+    return node
+
+
+def token_of(node: Node) -> str:
+    return node.exec("cat", f"{FOLDER}/identity/token")
+
+
+def test_a_first_seat_that_does_not_verify_leaves_nothing_running(rollout: Rollout, bare: Node, images: Images) -> None:
+    record = rollout.roll_out(images.without_ssh)
+    assert (record.state, record.generation) == ("rolled_back", 0)
+    assert not bare.exec("docker", "ps", "-aq")
+    assert rollout.facts().seats == ()
+
+
+def test_a_seat_from_nothing_to_a_login(rollout: Rollout, bare: Node, images: Images) -> None:
+    order = rollout.order(images.first, "r1")
+    staged = rollout.stage(order)
+    assert (staged.state, staged.generation, staged.problems) == ("staged", 1, ())
+    assert any(event.unit == "B" and event.total == images.first.bytes for event in rollout.events)
+    assert not bare.exec("docker", "ps", "-aq")
+    record = rollout.switch(order)
+    assert (record.state, record.generation, record.problems) == ("committed", 1, ())
+    assert set(record.checks) == {"jupyter", "ssh", "gpu", "healthy"}
+    assert record.gpu is not None
+    assert set(record.gpu.uuids) == set(order.seat.gpus)
+    assert record.access is not None
+    assert who_am_i(rollout.lab, bare.address, order.seat.ports["ssh"], record.access.host_key) == "student\n"
+    (running,) = rollout.facts().seats
+    assert (running.files, running.image, running.ports) == (order.files, images.first.lab, order.seat.ports)
+    assert running.services == {"jupyter": "healthy", "ssh": "healthy"}
+    told = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
+    assert token_of(bare) not in told
+
+
+def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:
+    known = lab.folder / "seat_known_hosts"
+    known.write_text(f"[{address}]:{port} {host_key}\n")
+    options = ("-o", f"UserKnownHostsFile={known}", "-o", "BatchMode=yes", "-i", lab.key)
+    return run("ssh", "-F", "none", *options, "-p", str(port), f"student@{address}", "whoami").stdout
+
+
+def test_the_token_is_in_one_file_of_the_node_and_comes_by_no_other_way(rollout: Rollout, serving: Node) -> None:
+    token = token_of(serving)
+    assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
+    found = serving.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
+    assert found == f"{FOLDER}/identity/token"
+    assert token not in serving.exec("sh", "-c", "docker inspect $(docker ps -q)")
+
+
+@pytest.mark.parametrize(("broken", "code"), [("without_ssh", "not_healthy"), ("open_to_all", "jupyter_fails")])
+def test_what_does_not_verify_goes_back_by_itself(
+    rollout: Rollout, serving: Node, images: Images, broken: str, code: str
+) -> None:
+    token, (before,) = token_of(serving), rollout.facts().seats
+    record = rollout.roll_out(getattr(images, broken))
+    assert (record.state, record.generation) == ("rolled_back", before.generation)
+    assert [problem.code for problem in record.problems] == [code]
+    assert token not in record.model_dump_json()
+    (after,) = rollout.facts().seats
+    assert after == before.model_copy(update={"state": "rolled_back"})
+    assert token_of(serving) == token
+    assert journal(serving)[-4:] == ["switching", "verifying", "rolling_back", "rolled_back"]
+    assert serving.exec("sh", "-c", f"cat {FOLDER}/gens/*/failure.log")
+
+
+def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, images: Images) -> None:
+    before = serving.exec("docker", "ps", "-q", "--no-trunc")
+    order = rollout.order(images.second, "r-cannot")
+    huge = order.model_copy(update={"image": order.image.model_copy(update={"bytes": 10**15})})
+    other = order.model_copy(update={"image": order.image.model_copy(update={"rootfs": ("sha256:" + "0" * 64,)})})
+    serving.exec("chown", "4242", "/srv/provisioner/homes/student")
+    home = rollout.stage(order)
+    serving.exec("chown", "1000", "/srv/provisioner/homes/student")
+    rollout.lab.registry.stop()
+    away = rollout.stage(order)
+    rollout.lab.registry.start()
+    failed = [home, away, rollout.stage(huge), rollout.stage(other)]
+    assert [(record.state, record.problems[0].code) for record in failed] == [
+        ("failed", "home_owner"),
+        ("failed", "pull_failed"),
+        ("failed", "disk_full"),
+        ("failed", "rootfs_mismatch"),
+    ]
+    assert rollout.switch(order).problems[0].code == "not_staged"
+    assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
+
+
+COMMITTED = ["switching", "verifying", "committed"]
+
+
+def test_a_killed_switch_is_undone_and_the_same_run_ends_as_if_undisturbed(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    generation = rollout.facts().seats[0].generation
+    order = rollout.order(images.second, "r-killed")
+    assert rollout.stage(order).state == "staged"
+    with killed_in(serving, "r-killed", "switching"):
+        record = rollout.switch(order)
+    assert (record.state, [problem.code for problem in record.problems]) == ("unknown", ["job_died"])
+    (seat,) = rollout.facts().seats
+    assert (seat.generation, seat.state) == (generation, "switching")
+    assert rollout.switch(order).state == "committed"
+    states = journal(serving)
+    assert states[-6:] == ["switching", "rolling_back", "rolled_back", *COMMITTED]
+    assert rollout.switch(order).state == "committed"
+    assert journal(serving) == states
+
+
+def test_a_power_cut_ends_on_the_old_generation_at_the_next_contact(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    generation = rollout.facts().seats[0].generation
+    order = rollout.order(images.second, "r-cut", min_healthy_seconds=5)
+    assert rollout.stage(order).state == "staged"
+    with killed_in(serving, "r-cut", "verifying"):
+        rollout.switch(order)
+    serving.kill()
+    serving.start()
+    (seat,) = rollout.facts().seats
+    assert (seat.generation, seat.state) == (generation, "verifying")
+    assert rollout.stage(rollout.order(images.second, "r-after")).state == "staged"
+    assert journal(serving)[-3:] == ["rolling_back", "rolled_back", "staged"]
+    (seat,) = rollout.facts().seats
+    assert (seat.generation, set(seat.services.values())) == (generation, {"healthy"})
+
+
+def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, serving: Node, images: Images) -> None:
+    order = rollout.order(images.second, "r-both", min_healthy_seconds=10)
+    with ThreadPoolExecutor(2) as pool:
+        records = list(pool.map(lambda _: Rollout(rollout.lab).stage(order), range(2)))
+    assert [record.state for record in records] == ["staged", "staged"]
+    assert records[0].generation == records[1].generation
+    with ThreadPoolExecutor(1) as pool:
+        switching = pool.submit(rollout.switch, order)
+        while journal(serving)[-1] == "staged":
+            time.sleep(0.1)
+        refused = Rollout(rollout.lab).switch(order.model_copy(update={"run": "r-other"}))
+        assert switching.result().state == "committed"
+    assert (refused.state, [problem.code for problem in refused.problems]) == ("failed", ["seat_locked"])
+
+
+def test_the_way_back_survives_a_prune_and_older_ones_are_cleared(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    records = [rollout.roll_out(image) for image in (images.second, images.third)]
+    assert [record.state for record in records] == ["committed", "committed"]
+    serving.exec("docker", "image", "prune", "-f")
+    kept = serving.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
+    assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.second, images.third)}
+    assert serving.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
+
+
+def test_a_stopped_seat_comes_back_as_it_was_and_a_removed_one_keeps_its_home(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    (seat,) = rollout.facts().seats
+    serving.exec("sh", "-c", "echo work > /srv/provisioner/homes/student/thesis")
+    assert (rollout.take_down("stop").state, serving.exec("docker", "ps", "-aq")) == ("committed", "")
+    assert rollout.roll_out(images.first).state == "committed"
+    (back,) = rollout.facts().seats
+    assert (back.ports, back.host_key) == (seat.ports, seat.host_key)
+    assert rollout.take_down("remove").state == "committed"
+    assert rollout.facts().seats == ()
+    assert serving.exec("cat", "/srv/provisioner/homes/student/thesis") == "work"
+    assert not serving.exec("docker", "image", "ls", "-q")
+    assert isinstance(rollout.fleet.access({"node1": SEAT})["node1"], str)

@@ -1,0 +1,156 @@
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import an_order
+
+precheck, engines = module_util("precheck"), module_util("engine")
+
+
+def code(caught: pytest.ExceptionInfo[Exception]) -> str:
+    problem: dict[str, str] = caught.value.problem  # type: ignore[attr-defined]
+    return problem["code"]
+
+
+def a_seat(tmp_path: Path, port: int) -> dict[str, Any]:
+    seat: dict[str, Any] = an_order(tmp_path)["seat"]
+    return seat | {"ports": {"ssh": port}, "binds": {"ssh": "127.0.0.1"}}
+
+
+@pytest.fixture
+def listener() -> Any:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        yield server
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_port_that_someone_listens_on_is_named(tmp_path: Path, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    with pytest.raises(Fault, match=f"port {port} on 127.0.0.1 is taken") as caught:
+        precheck.check_ports(a_seat(tmp_path, port))
+    assert code(caught) == "port_taken"
+
+
+def published(project: str | None, address: str, port: int) -> dict[str, Any]:
+    labels = {"com.docker.compose.project": project} if project else {}
+    return {"Names": ["/jenkins"], "Labels": labels, "Ports": [{"IP": address, "PublicPort": port}, {}]}
+
+
+def test_ones_own_containers_may_hold_the_port(tmp_path: Path, engine: FakeEngine, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    engine.containers = [published("demo-student", "127.0.0.1", port)]
+    precheck.check_ports(a_seat(tmp_path, port))
+
+
+@pytest.mark.parametrize(("project", "holder"), [("other", "other"), (None, "jenkins")])
+def test_a_foreign_container_is_named_even_where_nothing_listens(
+    tmp_path: Path, engine: FakeEngine, listener: socket.socket, project: str | None, holder: str
+) -> None:
+    port = listener.getsockname()[1]
+    listener.close()  # without the engine's userland proxy a published port is only a firewall rule
+    engine.containers = [published(project, "0.0.0.0", port)]
+    with pytest.raises(Fault, match=f"the container {holder}"):
+        precheck.check_ports(a_seat(tmp_path, port))
+
+
+def test_the_same_port_on_another_address_is_free(tmp_path: Path, engine: FakeEngine, listener: socket.socket) -> None:
+    port = listener.getsockname()[1]
+    listener.close()
+    engine.containers = [published("other", "127.0.0.2", port)]
+    precheck.check_ports(a_seat(tmp_path, port))
+
+
+@pytest.mark.usefixtures("engine")
+def test_an_address_that_the_node_does_not_have_is_named(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=r"no address 192\.0\.2\.77") as caught:
+        precheck.check_ports(a_seat(tmp_path, 22000) | {"binds": {"ssh": "192.0.2.77"}})
+    assert code(caught) == "no_such_address"
+
+
+def test_room_is_refused_with_its_numbers(tmp_path: Path) -> None:
+    info = {"DockerRootDir": str(tmp_path)}
+    precheck.check_room(info, 0)
+    with pytest.raises(Fault, match=r"GB free; the image needs 3501\.1 GB") as caught:
+        precheck.check_room(info, 10**12)
+    assert code(caught) == "disk_full"
+
+
+def test_a_home_is_made_once_and_its_owner_kept(tmp_path: Path) -> None:
+    home = tmp_path / "homes/student"
+    precheck.ensure_home(home, os.getuid(), os.getgid())
+    assert home.stat().st_mode & 0o777 == 0o700
+    home.chmod(0o755)
+    precheck.ensure_home(home, os.getuid(), os.getgid() + 1)
+    assert (home.stat().st_mode & 0o777, home.stat().st_gid) == (0o755, os.getgid())
+
+
+def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> None:
+    with pytest.raises(Fault, match=f"belongs to uid {os.getuid()}, the seat to uid 4242") as caught:
+        precheck.ensure_home(tmp_path, 4242, 4242)
+    problem: dict[str, str] = caught.value.problem  # type: ignore[attr-defined]
+    assert problem["code"] == "home_owner"
+    assert f"chown 4242:4242 {tmp_path}" in problem["fix"]
+
+
+def test_a_home_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(Fault) as caught:
+        precheck.ensure_home(tmp_path / "file/home", os.getuid(), os.getgid())
+    assert code(caught) in {"home_not_made", "home_unreadable"}
+
+
+def test_a_home_whose_server_is_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precheck, "STAT_SECONDS", 0.2)
+    monkeypatch.setattr(Path, "exists", lambda _: time.sleep(60))
+    with pytest.raises(Fault) as caught:
+        precheck.ensure_home(tmp_path, 1, 1)
+    assert code(caught) == "home_hangs"
+
+
+@pytest.mark.parametrize(
+    ("host", "match"),
+    [
+        ("unix:///no/such/docker.sock", r"no engine answers at /no/such|is not installed"),
+        ("ssh://elsewhere", "DOCKER_HOST is ssh://elsewhere"),
+    ],
+)
+def test_without_an_engine_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, host: str, match: str) -> None:
+    monkeypatch.setenv("DOCKER_HOST", host)
+    with pytest.raises(Fault, match=match):
+        precheck.check_engine()
+
+
+def test_an_engine_that_is_not_started_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(str(tmp_path / "dead.sock"))
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
+    with pytest.raises(Fault, match="no engine answers"):
+        engines.get("/info")
+
+
+def test_the_docker_command_is_steered_by_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///x.sock")
+    monkeypatch.setenv("COMPOSE_FILE", "/tmp/evil.yaml")
+    monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
+    environment = engines.client_environment()
+    assert environment["DOCKER_HOST"] == "unix:///x.sock"
+    assert not {"COMPOSE_FILE", "DOCKER_CONTEXT"} & set(environment)
+
+
+@pytest.mark.parametrize(("version", "fails"), [("1.29.2", True), (None, True), ("2.26.1-4", False)])
+def test_compose_is_two_or_newer(
+    engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, version: str | None, fails: bool
+) -> None:
+    monkeypatch.setattr(precheck, "compose_version", lambda: version)
+    if not fails:
+        assert precheck.check_engine() == engine.info
+        return
+    with pytest.raises(Fault) as caught:
+        precheck.check_engine()
+    assert code(caught) == "no_compose"

@@ -1,0 +1,131 @@
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import REFERENCE, an_order
+
+pulls = module_util("pull")
+
+
+def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
+    return {"id": layer, "status": "Downloading", "progressDetail": {"current": current, "total": total}}
+
+
+STREAM = [
+    {"id": "a", "status": "Already exists"},
+    downloading("b", 10, 100),
+    downloading("c", 5, 50),
+    downloading("b", 60, 100),
+    {"id": "b", "status": "Download complete"},
+    {"id": "c", "status": "Download complete"},
+    {"id": "b", "status": "Extracting", "progressDetail": {"current": 1, "total": 100}},
+    {"id": "b", "status": "Pull complete"},
+    {"status": "Digest: sha256:…"},
+]
+IMAGE = {"RootFS": {"Layers": ["sha256:1", "sha256:2"]}}
+
+
+class Told(list[tuple[Any, ...]]):
+    def __call__(self, *news: Any) -> None:
+        self.append(news)
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pulls, "PAUSE", 0)
+
+
+def an_image(**over: Any) -> dict[str, Any]:
+    return {"reference": REFERENCE, "tag": "t:1", "platform": "linux/amd64", "rootfs": [], "bytes": 0} | over
+
+
+def test_bytes_are_summed_over_the_layers() -> None:
+    layers = pulls.Layers()
+    seen = []
+    for news in STREAM:
+        layers.heed(news)
+        seen.append((layers.done, layers.total, layers.unpacking))
+    assert seen[1:4] == [(10, 100, False), (15, 150, False), (65, 150, False)]
+    assert seen[6] == (150, 150, True)
+    assert seen[-1] == (150, 150, False)
+
+
+def test_a_pull_asks_by_digest_and_platform_and_tells_its_bytes(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
+    told = Told()
+    pulls.pull(an_order(tmp_path, image=an_image(bytes=150)), told)
+    (create,) = [request for request in engine.requests if "create" in request]
+    assert "fromImage=registry.lab%3A5201%2Fprovisioner%2Flab&tag=sha256%3Aaaaa" in create
+    assert create.endswith("platform=linux%2Famd64")
+    assert ("pulling", 65, 150) in told
+    assert ("unpacking", 150, 150) in told
+
+
+def test_what_is_there_is_not_pulled_again(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.images[REFERENCE] = IMAGE
+    pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:2"])), Told())
+    assert not any("create" in request for request in engine.requests)
+
+
+@pytest.mark.parametrize("broken", [[{"error": "unexpected EOF"}], 500])
+def test_a_pull_that_breaks_off_is_tried_once_more(tmp_path: Path, engine: FakeEngine, broken: Any) -> None:
+    engine.pulls, engine.brings = [broken, STREAM], (REFERENCE, IMAGE)
+    told = Told()
+    pulls.pull(an_order(tmp_path), told)
+    assert any(str(news[0]).startswith("once more, because") for news in told)
+
+
+def test_a_pull_that_breaks_off_twice_says_why_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.pulls = [[{"error": "unexpected EOF"}], 404]
+    with pytest.raises(Fault, match="manifest unknown") as caught:
+        pulls.pull(an_order(tmp_path), Told())
+    assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
+    assert engine.pulls == []
+
+
+def test_an_engine_that_falls_silent_is_given_up(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Silence(list[Any]):
+        def __iter__(self) -> Any:
+            import time  # noqa: PLC0415
+
+            time.sleep(1)
+            return iter(())
+
+    monkeypatch.setattr(pulls, "STALL", 0.1)
+    monkeypatch.setattr(pulls, "TRIES", 1)
+    engine.pulls = [Silence()]
+    with pytest.raises(Fault, match="stream broke"):
+        pulls.pull(an_order(tmp_path), Told())
+
+
+def test_other_layers_than_were_locked_are_refused(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
+    with pytest.raises(Fault, match="other layers than were locked") as caught:
+        pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:9"])), Told())
+    assert caught.value.problem["code"] == "rootfs_mismatch"  # type: ignore[attr-defined]
+
+
+def test_a_deadline_ends_a_pull_with_its_numbers(tmp_path: Path, engine: FakeEngine) -> None:
+    engine.pulls = [STREAM]
+    deadlines = {"pull": -1, "healthy": 1, "min_healthy": 0}
+    with pytest.raises(Fault, match=r"time was up after 0\.00 of 0\.00 GB"):
+        pulls.pull(an_order(tmp_path, deadlines=deadlines), Told())
+
+
+def test_a_login_that_the_node_has_goes_into_the_header(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    login = base64.b64encode(b"student:pass:word").decode()
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.lab:5201": {"auth": login}}}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
+    engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
+    pulls.pull(an_order(tmp_path), Told())
+    (header,) = [h["X-Registry-Auth"] for h in engine.headers if "X-Registry-Auth" in h]
+    assert json.loads(base64.urlsafe_b64decode(header)) == {"username": "student", "password": "pass:word"}

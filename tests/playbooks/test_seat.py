@@ -1,0 +1,164 @@
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import an_order, with_seat
+
+seats, journals, identities, accounts = (module_util(n) for n in ("seat", "journal", "identity", "accounts"))
+
+
+@pytest.mark.parametrize("name", ["../x", "", "a/b", "-p", "Ä", "a\n", ".", "x" * 3 + "/"])
+def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Fault, match="not a seat's name"):
+        seats.seat_of(with_seat(an_order(tmp_path), name=name))
+
+
+@pytest.mark.parametrize("name", ["../x", "order.json", "passwd", ".hidden", "a/b", ""])
+def test_a_file_that_could_lie_elsewhere_or_over_ours_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(Fault, match="not a name for a seat's file"):
+        seats.seat_of(an_order(tmp_path, files={name: ""}))
+
+
+def test_a_generation_is_whole_or_not_there(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    assert seat.folder.stat().st_mode & 0o777 == 0o700
+    assert seat.next_number() == 1
+    (seat.generation(1)).mkdir()  # a power cut before the last file
+    assert seat.numbers() == []
+    assert seat.next_number() == 2
+    seat.write(2, order, {"passwd": "p"})
+    assert seat.numbers() == [2]
+    assert seat.files(2) == order["files"]
+    assert (seat.generation(2) / "passwd").read_text() == "p"
+    assert seat.order(2) == order
+
+
+def test_what_was_staged_is_found_again_by_what_it_is_not_by_its_run(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    assert seat.staged(an_order(tmp_path, "r2")) == 1
+    assert seat.staged(an_order(tmp_path, files={"compose.yaml": "other"})) == 0
+    seat.commit(1)
+    assert seat.staged(order) == 0
+
+
+def test_commit_moves_current_and_previous_follows(tmp_path: Path) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    assert (seat.current(), seat.previous()) == (0, 0)
+    for number in (1, 2, 3):
+        seat.write(number, an_order(tmp_path), {})
+    seat.commit(1)
+    seat.commit(3)
+    assert (seat.current(), seat.previous()) == (3, 2)
+    assert (seat.folder / "current").readlink() == Path("gens/3")
+    seat.retire()
+    seat.retire()
+    assert seat.current() == 0
+
+
+def test_files_are_read_as_they_lie_there_now(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    (seat.generation(1) / "compose.yaml").write_text("edited")
+    assert seat.files(1)["compose.yaml"] == "edited"
+
+
+def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) -> None:
+    journal = journals.Journal(tmp_path, "r1")
+    journal.append("staged", generation=1)
+    journal.append("switching", to=1, back=0)
+    path = tmp_path / "journal.jsonl"
+    path.write_text(path.read_text()[:-20])
+    assert [line["state"] for line in journal.lines()] == ["staged"]
+    journal.append("switching", to=1, back=0)
+    assert [line["state"] for line in journal.lines()] == ["staged", "switching"]
+    last = journal.last()
+    assert (last["run"], last["detail"]) == ("r1", {"to": 1, "back": 0})
+    assert last["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@pytest.mark.parametrize(
+    ("states", "interrupted"),
+    [
+        ([], False),
+        (["staged"], False),
+        (["switching"], True),
+        (["switching", "verifying"], True),
+        (["switching", "verifying", "rolling_back"], True),
+        (["switching", "verifying", "committed"], False),
+        (["switching", "rolling_back", "rolled_back"], False),
+        (["switching", "rolling_back", "needs_attention"], False),
+    ],
+)
+def test_a_transaction_is_open_between_switching_and_its_end(
+    tmp_path: Path, states: list[str], interrupted: bool
+) -> None:
+    journal = journals.Journal(tmp_path, "r1")
+    for number, state in enumerate(states):
+        journal.append(state, to=number)
+    found = journal.interrupted()
+    assert (found is not None) == interrupted
+    assert found is None or found["state"] == "switching"
+
+
+def test_identity_is_made_once_and_kept(tmp_path: Path) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    identities.make_identity(seat, 1234, 2345)
+    before = {path.name: path.read_bytes() for path in seat.identity.iterdir()}
+    identities.make_identity(seat, 1234, 2345)
+    assert {path.name: path.read_bytes() for path in seat.identity.iterdir()} == before
+    assert len(before["token"]) == 64
+    int(before["token"], 16)
+    assert identities.host_key(seat).startswith("ssh-ed25519 AAAA")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+def test_the_user_reads_token_and_key_but_can_replace_neither(tmp_path: Path) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    identities.make_identity(seat, 1234, 2345)
+    token, key = ((seat.identity / name).stat() for name in ("token", identities.HOST_KEY))
+    assert (token.st_uid, token.st_gid, token.st_mode & 0o777) == (1234, 2345, 0o400)
+    assert (key.st_uid, key.st_gid, key.st_mode & 0o777) == (0, 2345, 0o440)
+
+
+PASSWD = "root:x:0:0:root:/root:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubuntu:/bin/bash\nstudent:x:9:9::/:/bin/sh"
+STUDENT = "student:x:1000:1000:student:/home/student:/bin/bash"
+
+
+def test_the_users_line_is_the_only_one_with_its_name_or_number() -> None:
+    lines = accounts.with_user(PASSWD, "student", 1000, 1000, "/home/student").splitlines()
+    assert lines == [STUDENT, "root:x:0:0:root:/root:/bin/bash"]
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        ("root:x:0:\n", "student:x:1000:\nroot:x:0:\n"),
+        ("root:x:0:\nusers:x:1000:\n", "root:x:0:\nusers:x:1000:\n"),
+        ("student:x:5:\n", "student:x:1000:\n"),
+        ("", "student:x:1000:\n"),
+    ],
+)
+def test_the_users_group_has_a_name(group: str, expected: str) -> None:
+    assert accounts.with_group(group, "student", 1000) == expected
+
+
+def test_an_order_is_stored_as_it_came(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    assert json.loads((seat.generation(1) / "order.json").read_text()) == order
+    assert (seat.generation(1) / "order.json").stat().st_mode & 0o777 == 0o600

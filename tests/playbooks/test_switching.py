@@ -1,0 +1,283 @@
+"""Every state of a switch, met by an error and by a kill: the seat ends on old or new, and the journal says which."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import REFERENCE, an_order
+
+switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
+
+STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
+
+
+class Killed(BaseException):
+    """What SIGKILL and a power cut are to the code: nothing after this line happens."""
+
+
+class FakeCompose:
+    """Containers as one number: the generation that runs, 0 for none. `broken` are generations that do not start."""
+
+    def __init__(self, seat: Any, running: int = 0) -> None:
+        self.seat = seat
+        self.running = running
+        self.broken: set[int] = set()
+        self.calls: list[str] = []
+
+    def up(self, number: int) -> None:
+        self.calls.append(f"up {number}")
+        self.running = number
+        if number in self.broken:
+            raise a_fault("start_failed")
+
+    def down(self) -> None:
+        self.calls.append("down")
+        if -1 in self.broken:
+            raise a_fault("stop_failed")
+        self.running = 0
+
+    def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
+        self.calls.append("healthy?")
+        if self.running in self.broken:
+            raise a_fault("not_healthy")
+
+    def logs(self) -> str:
+        return "what the containers said"
+
+
+def a_fault(code: str) -> Exception:
+    return Fault(code, code, "why", "fix")
+
+
+def killing(journal: Any, state: str, when: str) -> Any:
+    """The same journal, at which the process dies before or after it writes this state."""
+    append = journal.append
+
+    def dying(written: str, **detail: Any) -> None:
+        if written == state and when == "before":
+            raise Killed
+        append(written, **detail)
+        if written == state:
+            raise Killed
+
+    journal.append = dying
+    return journal
+
+
+class World:
+    """A seat with generation `old` in force (0: none) and generation 2 staged."""
+
+    def __init__(self, root: Path, old: int) -> None:
+        self.order = an_order(root)
+        self.seat = seats.seat_of(self.order)
+        self.seat.make_folders()
+        if old:
+            self.seat.write(1, an_order(root, files={"compose.yaml": "old"}), {})
+            self.seat.commit(1)
+        self.seat.write(2, self.order, {})
+        self.compose = FakeCompose(self.seat, old)
+        self.told: list[str] = []
+
+    def journal(self, run: str = "r1") -> Any:
+        return journals.Journal(self.seat.folder, run)
+
+    def tell(self, text: str, **_: Any) -> None:
+        self.told.append(text)
+
+    def transact(self, journal: Any = None) -> dict[str, Any]:
+        record: dict[str, Any] = switching.transact(self.compose, journal or self.journal(), 2, self.order, self.tell)
+        return record
+
+    def recover(self, run: str = "r2") -> None:
+        switching.recover(self.compose, self.journal(run), self.tell)
+
+    @property
+    def states(self) -> list[str]:
+        return [line["state"] for line in self.journal().lines()]
+
+
+@pytest.fixture(params=[0, 1], ids=["first", "upgrade"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, engine: FakeEngine) -> World:
+    engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
+    return World(tmp_path, request.param)
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
+    """What verification of the new generation ends with."""
+
+    def ends(error: Exception | None) -> None:
+        def verified(*_: Any) -> dict[str, Any]:
+            if error:
+                raise error
+            return {"checks": {"ssh": "ok"}, "gpu": {"method": "driver", "uuids": ["GPU-1"], "detail": ""}}
+
+        monkeypatch.setattr(switching, "verify", verified)
+
+    ends(None)
+    return ends
+
+
+@pytest.mark.usefixtures("verify")
+def test_an_undisturbed_switch_commits(world: World) -> None:
+    old = world.seat.current()
+    record = world.transact()
+    assert (record["state"], record["generation"], record["checks"]) == ("committed", 2, {"ssh": "ok"})
+    assert record["access"]["ssh"] == "ssh -p 22000 student@127.0.0.1"
+    assert (world.seat.current(), world.compose.running) == (2, 2)
+    assert world.states == ["switching", "verifying", "committed"]
+    assert world.journal().lines()[0]["detail"] == {"to": 2, "back": old}
+
+
+@pytest.mark.parametrize("error", [a_fault("not_healthy"), OSError("disk"), KeyError("bug")])
+def test_whatever_fails_in_verification_the_seat_goes_back(
+    world: World, verify: Callable[[Exception], None], error: Exception
+) -> None:
+    verify(error)
+    old = world.seat.current()
+    record = world.transact()
+    assert (record["state"], record["generation"]) == ("rolled_back", old)
+    assert (world.seat.current(), world.compose.running) == (old, old)
+    assert world.states == ["switching", "verifying", "rolling_back", "rolled_back"]
+    assert record["problems"][0]["code"] == getattr(error, "problem", {"code": "node_bug"})["code"]
+    assert (world.seat.generation(2) / "failure.log").read_text() == "what the containers said"
+    assert world.compose.calls[-1] == ("healthy?" if old else "down")
+
+
+@pytest.mark.usefixtures("verify")
+def test_a_start_that_fails_goes_back_too(world: World) -> None:
+    world.compose.broken = {2}
+    assert world.transact()["state"] == "rolled_back"
+    assert world.states == ["switching", "rolling_back", "rolled_back"]
+
+
+@pytest.mark.usefixtures("verify")
+def test_where_going_back_fails_twice_a_person_is_needed(world: World) -> None:
+    old = world.seat.current()
+    world.compose.broken = {2, 1, -1}
+    record = world.transact()
+    assert record["state"] == "needs_attention"
+    assert [problem["code"] for problem in record["problems"]] == [
+        "start_failed",
+        "start_failed" if old else "stop_failed",
+    ]
+    ways_back = [call for call in world.compose.calls[1:] if call in {"up 1", "down"}]
+    assert len(ways_back) == switching.TRIES
+    assert world.states[-1] == "needs_attention"
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["verifies", "fails"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("state", STATES)
+def test_killed_in_any_state_the_next_contact_ends_on_old_or_new(
+    world: World, verify: Callable[[Exception | None], None], state: str, when: str, good: bool
+) -> None:
+    verify(None if good else a_fault("not_healthy"))
+    old = world.seat.current()
+    try:
+        world.transact(killing(world.journal(), state, when))
+    except Killed:
+        world.recover()
+    assert world.seat.current() in {old, 2}
+    assert world.compose.running == world.seat.current()
+    assert (world.seat.current() == 2) == (world.states[-1:] == ["committed"])
+    assert world.journal().interrupted() is None
+    calls = list(world.compose.calls)
+    world.recover()
+    assert world.compose.calls == calls
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_killed_again_while_it_recovers_it_still_ends(
+    world: World, verify: Callable[[Exception | None], None], state: str
+) -> None:
+    verify(a_fault("not_healthy"))
+    old = world.seat.current()
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    try:
+        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.tell)
+    except Killed:
+        world.recover("r3")
+    assert (world.seat.current(), world.compose.running) == (old, old)
+    assert world.states[-1] == "rolled_back"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("state", ["switching", "verifying", "committed"])
+@pytest.mark.usefixtures("verify")
+def test_a_run_that_goes_on_after_a_kill_ends_as_if_undisturbed(world: World, state: str, when: str) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), state, when))
+    world.recover("r1")
+    if world.seat.staged(world.order):
+        assert world.transact()["state"] == "committed"
+    assert (world.seat.current(), world.compose.running, world.states[-1]) == (2, 2, "committed")
+
+
+@pytest.mark.usefixtures("verify")
+def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    world.compose.broken = {1, -1}
+    with pytest.raises(Fault, match="could not be brought back") as caught:
+        world.recover()
+    assert caught.value.problem["code"] == "needs_attention"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("verify")
+def test_without_an_engine_a_recovery_waits_for_the_next_contact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    with pytest.raises(Fault):
+        world.recover()
+    assert world.journal().interrupted() is not None
+
+
+@pytest.mark.usefixtures("verify")
+def test_no_journal_no_action(world: World) -> None:
+    world.seat.folder.joinpath("journal.jsonl").mkdir()
+    with pytest.raises(OSError, match="directory"):
+        world.transact()
+    assert world.compose.calls == []
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    with pytest.raises(Fault, match="does not hold what it is to switch to"):
+        switching._ready(seat, order)
+    seat.write(1, order, {})
+    with pytest.raises(Fault, match="does not hold"):  # pruned since then
+        switching._ready(seat, order)
+
+
+def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:
+    references = {number: f"r.lab/lab@sha256:{number:064x}" for number in (1, 2, 3)}
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    for number, reference in references.items():
+        engine.images[reference] = {"RepoTags": [f"provisioner/keep:{seat.tag(number)}"]}
+        seat.write(number, an_order(tmp_path, image={"reference": reference}), {})
+    engine.images[references[1]]["RepoTags"].append("student/own:tag")
+    switching.tidy(seat, {2, 3})
+    assert seat.numbers() == [2, 3]
+    assert set(engine.images) == {references[2], references[3]}
+    assert engine.images[references[2]]["RepoTags"] == ["provisioner/keep:demo-student-g2"]
+
+
+def test_an_image_that_another_seat_keeps_stays(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    engine.images[REFERENCE] = {"RepoTags": ["provisioner/keep:demo-student-g1", "provisioner/keep:demo-other-g4"]}
+    seat.write(1, an_order(tmp_path), {})
+    switching.tidy(seat, set())
+    assert seat.numbers() == []
+    assert engine.images[REFERENCE]["RepoTags"] == ["provisioner/keep:demo-other-g4"]

@@ -1,0 +1,173 @@
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import an_order
+
+verify, seats, compose_code, host = (module_util(name) for name in ("verify", "seat", "compose", "host"))
+
+
+class Jupyter(HTTPServer):
+    """Answers with the status that it is told for each of known and unknown visitors."""
+
+    known, unknown = 200, 403
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: Jupyter
+
+    def do_GET(self) -> None:
+        known = self.headers.get("Authorization") == "token t0ken"
+        self.send_response(self.server.known if known and self.path == "/api/status" else self.server.unknown)
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Not into the tests' output."""
+
+
+@pytest.fixture
+def jupyter() -> Iterator[Jupyter]:
+    with Jupyter(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def seat(tmp_path: Path) -> Any:
+    made = seats.seat_of(an_order(tmp_path))
+    made.make_folders()
+    (made.identity / "token").write_text("t0ken")
+    return made
+
+
+def at(server: HTTPServer) -> dict[str, Any]:
+    return {"ports": {"jupyter": server.server_port}, "binds": {"jupyter": "127.0.0.1"}}
+
+
+def test_jupyter_lets_in_who_has_the_token_and_nobody_else(seat: Any, jupyter: Jupyter) -> None:
+    assert verify.check_jupyter(seat, at(jupyter)) == "answers 200 with the token, 403 without"
+
+
+@pytest.mark.parametrize(("known", "unknown"), [(403, 403), (200, 200), (500, 403), (200, 302)])
+def test_a_jupyter_that_answers_otherwise_is_refused(seat: Any, jupyter: Jupyter, known: int, unknown: int) -> None:
+    jupyter.known, jupyter.unknown = known, unknown
+    with pytest.raises(Fault, match=f"answers {known} with the token and {unknown} without"):
+        verify.check_jupyter(seat, at(jupyter))
+
+
+def test_a_jupyter_that_is_not_there_is_refused_with_the_reason(seat: Any, jupyter: Jupyter) -> None:
+    where = at(jupyter)
+    jupyter.server_close()
+    with pytest.raises(Fault, match="refused"):
+        verify.check_jupyter(seat, where)
+
+
+def test_a_check_may_fail_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "PAUSE", 0)
+    left = [1, 2, 3]
+
+    def check() -> str:
+        if left.pop() > 1:
+            raise verify.NoAnswer("c", "w", "y", "f")
+        return "well"
+
+    assert verify._settled(check) == "well"
+
+
+def test_a_wrong_answer_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "PAUSE", 0)
+    asked = []
+
+    def check() -> str:
+        asked.append(1)
+        raise Fault("c", "w", "y", "f")
+
+    with pytest.raises(Fault, match="w"):
+        verify._settled(check)
+    assert len(asked) == 1
+
+
+GOOD = {"method": "torch", "uuids": ["GPU-2", "GPU-1"], "ok": True, "detail": "torch computes on 2 GPUs"}
+
+
+class Container:
+    """Stands for compose; its container exists."""
+
+    def container(self, _service: str) -> dict[str, str]:
+        return {"Id": "c1"}
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What the check prints in the container; the first is taken."""
+    texts: list[str] = []
+    monkeypatch.setattr(verify, "client_environment", dict)
+    monkeypatch.setattr(verify, "run", lambda *_, **__: host.Ran(0, texts[0], ""))
+    return texts
+
+
+def gpus(tmp_path: Path, wanted: list[str]) -> dict[str, Any]:
+    order = an_order(tmp_path)
+    order["seat"]["gpus"] = wanted
+    found: dict[str, Any] = verify.check_gpus(Container(), "ssh", order)
+    return found
+
+
+@pytest.mark.parametrize("before", ["", "a banner\nof the image\n"])
+def test_exactly_the_reserved_gpus_compute(tmp_path: Path, printed: list[str], before: str) -> None:
+    printed.append(before + json.dumps(GOOD) + "\n")
+    assert gpus(tmp_path, ["GPU-1", "GPU-2"]) == GOOD
+
+
+def test_a_seat_without_gpus_sees_none(tmp_path: Path, printed: list[str]) -> None:
+    printed.append(json.dumps(GOOD | {"uuids": [], "ok": False, "detail": "no library"}))
+    assert gpus(tmp_path, [])["uuids"] == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted", "match"),
+    [
+        (json.dumps(GOOD), ["GPU-1"], "sees GPU-2, GPU-1; reserved: GPU-1"),
+        (json.dumps(GOOD), ["GPU-1", "GPU-2", "GPU-3"], "reserved: GPU-1, GPU-2, GPU-3"),
+        (json.dumps(GOOD), [], "reserved: none"),
+        (json.dumps(GOOD | {"uuids": []}), ["GPU-1"], "sees no GPU"),
+        (json.dumps(GOOD | {"uuids": ["GPU-1"], "ok": False, "detail": "too old"}), ["GPU-1"], "too old"),
+        (json.dumps(GOOD | {"uuids": ["GPU-1"], "ok": "yes"}), ["GPU-1"], "computes"),
+        ("Segmentation fault", ["GPU-1"], "nothing that can be read"),
+        ("", ["GPU-1"], "nothing that can be read"),
+        ("null", ["GPU-1"], "nothing that can be read"),
+        ('{"uuids": 3}', ["GPU-1"], "nothing that can be read"),
+    ],
+)
+def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str, wanted: list[str], match: str) -> None:
+    printed.append(text)
+    with pytest.raises(Fault, match=match):
+        gpus(tmp_path, wanted)
+
+
+def test_the_door_for_the_login_is_the_same_file_and_closed_again(seat: Any, tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat.write(1, order, {})
+    door = seat.generation(1) / "verify_keys"
+    inode = door.stat().st_ino
+    wanted = order["seat"] | {"ports": {"ssh": 1}}
+    with pytest.raises(Fault, match=r"no login by key at 127\.0\.0\.1:1"):
+        verify.check_ssh(seat, 1, wanted)
+    assert (door.read_text(), door.stat().st_ino) == ("", inode)
+    assert not list(seat.folder.glob("verify-*"))
+
+
+def test_a_longer_key_before_leaves_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "verify_keys"
+    path.write_text("a long line that was there before\n")
+    verify._rewrite(path, "short\n")
+    assert path.read_text() == "short\n"

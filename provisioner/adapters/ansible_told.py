@@ -107,7 +107,7 @@ def _unreachable(heard: Heard) -> Problem:
     return Problem(
         code="unreachable",
         what=said.splitlines()[0] if said else "Ansible cannot reach it",
-        why="nothing is known of the node, and nothing was changed on it",
+        why="so nothing is known of it",
         fix=f"try `ssh` to it as Ansible does: ansible {heard.node} -m ping -i INVENTORY -vvv",
     )
 

@@ -4,7 +4,7 @@ import os
 import pwd
 from pathlib import Path
 
-from provisioner.adapters.keyfiles import public_keys
+from provisioner.adapters.lab.keyfiles import public_keys
 
 
 def account() -> pwd.struct_passwd | None:

@@ -1,6 +1,6 @@
 import click
 
-from provisioner.adapters.example import begin_lab
+from provisioner.adapters.lab.example import begin_lab
 from provisioner.cli.exits import DONE
 from provisioner.cli.options import example, voiced
 from provisioner.cli.voice import Voice

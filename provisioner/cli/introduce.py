@@ -5,10 +5,10 @@ from pathlib import Path
 from provisioner.adapters import compatdata, resources
 from provisioner.adapters.ansible import AnsibleFleet
 from provisioner.adapters.ansible_settings import Settings
-from provisioner.adapters.docker_engine import DockerEngine
-from provisioner.adapters.engine import EngineBuilder
-from provisioner.adapters.labfile import LabDirectory
-from provisioner.adapters.registry import Registry
+from provisioner.adapters.engine.builder import EngineBuilder
+from provisioner.adapters.engine.docker_engine import DockerEngine
+from provisioner.adapters.lab.directory import LabDirectory
+from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import Reach
 from provisioner.domain.catalog import Catalog

@@ -4,8 +4,8 @@ import click
 
 from provisioner.adapters import compatdata
 from provisioner.adapters.journal import open_run
-from provisioner.adapters.labfile import LabDirectory, read_lab
-from provisioner.adapters.lockfile import lock_text, read_lock, write_lock
+from provisioner.adapters.lab.directory import LabDirectory, read_lab
+from provisioner.adapters.lab.lockfile import lock_text, read_lock, write_lock
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.introduce import fleet, new_lock
 from provisioner.cli.options import Reach, example, lab_argument, reaching, torch_option, voiced

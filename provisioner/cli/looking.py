@@ -2,8 +2,8 @@
 
 from typing import NamedTuple
 
-from provisioner.adapters.labfile import LabDirectory
-from provisioner.adapters.lockfile import read_lock
+from provisioner.adapters.lab.directory import LabDirectory
+from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.introduce import materials
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile

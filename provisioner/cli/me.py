@@ -8,7 +8,7 @@ from provisioner.adapters import compatdata
 from provisioner.adapters.ansible import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible_play import this_machine
 from provisioner.adapters.journal import open_run
-from provisioner.adapters.lockfile import fetch_lock, read_lock, write_lock
+from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
 from provisioner.adapters.person import account, own_keys, seat_home, seat_root
 from provisioner.cli.doing import carry_out, show_plan, take_down
 from provisioner.cli.exits import DONE, FAILED

@@ -4,8 +4,8 @@ from typing import get_args
 
 import click
 
-from provisioner.adapters.labfile import read_lab
-from provisioner.adapters.registry import Registry
+from provisioner.adapters.lab.directory import read_lab
+from provisioner.adapters.registry.client import Registry
 from provisioner.cli import introduce
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.options import ca_option, example, lab_argument, torch_option, voiced

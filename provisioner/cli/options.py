@@ -9,7 +9,7 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic import TypeAdapter, ValidationError
 
-from provisioner.adapters.labfile import LABS, WISH
+from provisioner.adapters.lab.directory import LABS, WISH
 from provisioner.cli.voice import Voice
 from provisioner.domain.lab import TorchSpec
 

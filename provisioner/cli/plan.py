@@ -4,8 +4,8 @@ from pathlib import Path
 import click
 
 from provisioner.adapters.files import write_text
-from provisioner.adapters.labfile import LabDirectory, read_lab
-from provisioner.adapters.lockfile import read_lock
+from provisioner.adapters.lab.directory import LabDirectory, read_lab
+from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.exits import DONE, FAILED, PENDING
 from provisioner.cli.introduce import choice, fleet
 from provisioner.cli.looking import held_lock, look

@@ -1,7 +1,7 @@
 import click
 
-from provisioner.adapters.given import PROBE_SCHEMA
-from provisioner.adapters.labfile import read_lab
+from provisioner.adapters.lab.directory import read_lab
+from provisioner.adapters.lab.given import PROBE_SCHEMA
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.introduce import fleet
 from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced

@@ -1,7 +1,7 @@
 import click
 
 from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.labfile import read_lab
+from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.doing import take_down
 from provisioner.cli.exits import FAILED
 from provisioner.cli.introduce import fleet

@@ -4,11 +4,11 @@ from pathlib import Path
 import click
 
 from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.documents import read_document
 from provisioner.adapters.files import read_text
 from provisioner.adapters.journal import RunJournal, open_run
-from provisioner.adapters.labfile import LabDirectory, read_lab
-from provisioner.adapters.lockfile import read_lock
+from provisioner.adapters.lab.directory import LabDirectory, read_lab
+from provisioner.adapters.lab.documents import read_document
+from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.exits import FAILED
 from provisioner.cli.introduce import fleet, materials, new_lock

@@ -3,7 +3,7 @@ from typing import get_args
 import click
 
 from provisioner.adapters import compatdata
-from provisioner.adapters.given import read_nodes, read_tags
+from provisioner.adapters.lab.given import read_nodes, read_tags
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.options import example, torch_option, voiced
 from provisioner.cli.voice import Voice

@@ -1,7 +1,7 @@
 import click
 
 from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.labfile import read_lab
+from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.exits import DONE, FAILED, PENDING
 from provisioner.cli.introduce import fleet
 from provisioner.cli.looking import held_lock, look

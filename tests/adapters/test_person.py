@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.person import own_keys, seat_root
-from tests.adapters.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
+from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 
 def test_the_public_keys_of_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

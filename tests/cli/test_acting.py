@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.adapters.files import state_home
 from provisioner.adapters.journal import open_run
-from provisioner.adapters.lockfile import write_lock
+from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.cli.doing import Act, carry_out, take_down
 from provisioner.cli.voice import Voice
 from provisioner.domain.order import Order

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.labfile import read_lab
-from tests.adapters.made_image import an_image
-from tests.adapters.scripted_registry import ScriptedRegistry, served
+from provisioner.adapters.lab.directory import read_lab
+from tests.adapters.registry.made_image import an_image
+from tests.adapters.registry.scripted_registry import ScriptedRegistry, served
 from tests.builders import a_gpu, a_node
 from tests.cli.running import document, run
 

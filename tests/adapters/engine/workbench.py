@@ -1,0 +1,148 @@
+"""A lab with one node, a builder at its mirror and registry, and a seat put on that node by hand."""
+
+import io
+import subprocess
+import tarfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from provisioner.adapters.engine.builder import EngineBuilder
+from provisioner.adapters.engine.docker_engine import DockerEngine
+from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.resources import templates
+from provisioner.adapters.templates import read_templates
+from provisioner.domain.event import Event
+from provisioner.domain.image import ImageFacts, TaggedImage
+from provisioner.domain.lab import ImageWish
+from provisioner.domain.lab import Registry as RegistryWish
+from provisioner.domain.lock import LockedImage
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.render import render
+from provisioner.domain.seat import Seat
+from tests.domain.seats import a_seat
+from tests.lab.bed import Lab, make_key
+from tests.lab.host import run
+
+TOKEN = "5f" * 32
+STATE = "/var/lib/provisioner/seats/demo-student"
+GENERATION = f"{STATE}/gens/1"
+STUDENT = 1000
+PASSWD = f"root:x:0:0:root:/root:/bin/bash\nstudent:x:{STUDENT}:{STUDENT}::/home/student:/bin/bash\n"
+GROUP = f"root:x:0:\nstudent:x:{STUDENT}:\n"
+ODD = 'two  words, "quotes" \\ #not $HOME'
+
+
+def facts(image: TaggedImage) -> ImageFacts:
+    return ImageFacts(reference=image.reference, torch=(image.env or {}).get("PYTORCH_VERSION"))
+
+
+@dataclass(frozen=True)
+class File:
+    text: str
+    mode: int = 0o644
+    uid: int = 0
+    gid: int = 0
+
+
+@dataclass
+class Bench:
+    lab: Lab
+    wish: ImageWish = field(default_factory=ImageWish)
+    events: list[Event] = field(default_factory=list)
+
+    def lab_image(self, name: str, wish: ImageWish | None = None) -> LockedImage:
+        """The lab image of a REPOSITORY:TAG of the mirror; `events` are then those of this call."""
+        self.events.clear()
+        mirror, registry = self.lab.mirror.address, self.lab.registry.address
+        with Registry(mirror, ca=self.lab.ca) as outside, Registry(registry, ca=self.lab.ca) as inside:
+            builder = EngineBuilder(
+                RegistryWish(address=registry),
+                wish or ImageWish(),
+                lookup=inside,
+                engine=partial(DockerEngine.connect, {}, self.events.append),
+                templates=read_templates(templates()),
+                facts=facts,
+                on_event=self.events.append,
+            )
+            base = outside.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
+            return builder.lab_image(base)
+
+    def acts(self) -> list[str]:
+        """What began or was left out: pulling, downloading, building, pushing, found."""
+        return [event.text.split(" ", 1)[0] for event in self.events if event.kind == "started"]
+
+    def as_student(self, image: str, script: str) -> str:
+        """In a fresh container on the outer engine."""
+        user = ("--user", f"{STUDENT}:{STUDENT}")
+        return self.lab.engine.docker("run", "--rm", *user, "--entrypoint", "sh", image, "-c", script)
+
+    @property
+    def node(self) -> str:
+        return self.lab.nodes[0].container
+
+    def on_node(self, *words: str, stdin: str | None = None) -> str:
+        return self.lab.nodes[0].exec(*words, stdin=stdin)
+
+    def seat(self, image: LockedImage) -> Seat:
+        """Started on the node, as the node's own modules would start it; waits until both services are healthy."""
+        address = self.lab.nodes[0].address
+        uuid = self.on_node("nvidia-smi", "-L").partition("UUID: ")[2].partition(")")[0]
+        key = self.lab.key.with_suffix(".pub").read_text().strip()
+        seat = a_seat(gpus=(uuid,), authorized_keys=(key,), binds={"ssh": address, "jupyter": address})
+        self._put(seat, image)
+        self.on_node("docker", "pull", "-q", image.lab)
+        where = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")
+        self.on_node("docker", "compose", *where, "up", "-d", "--wait", "--wait-timeout", "90")
+        return seat
+
+    def _put(self, seat: Seat, image: LockedImage) -> None:
+        texts = read_templates(templates())
+        own = texts["compose.yaml.j2"].replace("SHELL: /bin/bash", f"SHELL: /bin/bash\n      ODD: {{{{ {ODD!r} }}}}")
+        bundle = render(seat, image, {**texts, "compose.yaml.j2": own})
+        make_key(self.lab.folder / "host_key")
+        files = {f"gens/1/{name}": File(text) for name, text in bundle.files.items()}
+        files |= {"gens/1/passwd": File(PASSWD), "gens/1/group": File(GROUP)}
+        files["identity/token"] = File(TOKEN, 0o400, STUDENT, STUDENT)
+        private = (self.lab.folder / "host_key").read_text()
+        files["identity/ssh_host_ed25519_key"] = File(private, 0o440, 0, STUDENT)
+        self.on_node("mkdir", "-p", STATE, seat.home)
+        self.on_node("chown", f"{STUDENT}:{STUDENT}", seat.home)
+        command = ["docker", "cp", "-", f"{self.node}:{STATE}"]
+        subprocess.run(command, input=_tar(files), env=self.lab.engine.env(), check=True, capture_output=True)
+
+    def ssh(self, command: str, *options: str) -> str:
+        """As the student's own client would: the seat's host key is known, and no other key is tried."""
+        address = self.lab.nodes[0].address
+        known = self.lab.folder / "seat_known_hosts"
+        public = " ".join((self.lab.folder / "host_key.pub").read_text().split()[:2])
+        known.write_text(f"[{address}]:22000 {public}\n")
+        manners = ("-F", "none", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}", "-i", str(self.lab.key))
+        return run("ssh", *manners, *options, "-p", "22000", f"student@{address}", command).stdout
+
+    def put_in_home(self, path: Path) -> None:
+        address, known = self.lab.nodes[0].address, self.lab.folder / "seat_known_hosts"
+        manners = (
+            "-F",
+            "none",
+            "-q",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            f"UserKnownHostsFile={known}",
+            "-i",
+            str(self.lab.key),
+        )
+        run("scp", *manners, "-P", "22000", str(path), f"student@{address}:")
+
+
+def _tar(files: Mapping[str, File]) -> bytes:
+    held = io.BytesIO()
+    with tarfile.open(fileobj=held, mode="w") as tar:
+        for name, file in files.items():
+            content = file.text.encode()
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.uid, entry.gid = len(content), file.mode, file.uid, file.gid
+            tar.addfile(entry, io.BytesIO(content))
+    return held.getvalue()

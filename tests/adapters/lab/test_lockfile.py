@@ -1,0 +1,134 @@
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+import pytest
+
+from provisioner.adapters.files import MAX_BYTES
+from provisioner.adapters.lab.documents import read_document
+from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, write_lock
+from provisioner.domain.lock import LockedNode, Lockfile
+from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.version import ComputeCapability
+from tests.builders import TAG, a_lock, a_uuid
+
+
+def a_node_held(name: str) -> LockedNode:
+    return LockedNode(image=TAG, gpus=(a_uuid(name),), capabilities=(ComputeCapability("12.0"),))
+
+
+LOCK = a_lock(nodes={name: a_node_held(name) for name in ("n2", "n10", "n1")})
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "lab.lock"
+    assert read_lock(path) is None
+    write_lock(path, LOCK)
+    assert read_lock(path) == LOCK
+    assert path.read_text() == lock_text(LOCK)
+
+
+def test_the_same_lock_is_the_same_bytes() -> None:
+    again = Lockfile.model_validate({**LOCK.model_dump(), "nodes": dict(reversed(LOCK.nodes.items()))})
+    assert lock_text(again) == lock_text(LOCK)
+    assert lock_text(LOCK).endswith("}\n")
+    assert list(json.loads(lock_text(LOCK)))[:2] == ["schema", "lab"]
+    assert list(json.loads(lock_text(LOCK))["nodes"]) == ["n1", "n10", "n2"]
+
+
+def test_an_older_release_reads_what_a_newer_one_added() -> None:
+    added = json.loads(lock_text(LOCK)) | {"added_later": 1}
+    assert read_document("f", json.dumps(added), Lockfile) == LOCK
+
+
+@pytest.mark.parametrize(
+    ("text", "code", "what"),
+    [
+        ('{"schema": "provisioner/lock/2"}', "later_schema", "f: written as provisioner/lock/2"),
+        ('{"schema": "provisioner/plan/1"}', "wrong_schema", "its schema is provisioner/plan/1"),
+        ("{}", "wrong_schema", "its schema is not given"),
+        ("[]", "wrong_schema", "its schema is not given"),
+        ("<html>", "not_json", "f:1:1: not JSON"),
+        (lock_text(LOCK).replace(": 4260000000", ': "big"'), "bad_value", 'images[0].bytes: "big" is no whole number'),
+        ('{"schema": "provisioner/lock/1",\n "lab": "demo"}', "missing_key", 'f:1:1: the key "mirror" is missing'),
+    ],
+)
+def test_what_is_no_lock(text: str, code: str, what: str) -> None:
+    with pytest.raises(CannotGoOn) as refusal:
+        read_document("f", text, Lockfile)
+    assert refusal.value.ending == "usage"
+    assert {problem.code for problem in refusal.value.problems} >= {code}
+    assert any(what in problem.what for problem in refusal.value.problems)
+
+
+class Published(BaseHTTPRequestHandler):
+    """What an admin's web server may answer."""
+
+    def do_GET(self) -> None:
+        path = self.path.partition("?")[0]
+        if path == "/moved":
+            self._answer(302, b"", location="/lab.lock")
+        elif path == "/lab.lock":
+            self._answer(200, lock_text(LOCK).encode())
+        elif path == "/huge":
+            self._answer(200, b" " * (MAX_BYTES + 1))
+        elif path == "/cut":
+            self._answer(200, b"{", length="1000")
+        else:
+            self._answer(404, b"<html>not here")
+
+    def _answer(self, status: int, body: bytes, *, location: str = "", length: str = "") -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", length or str(len(body)))
+        if location:
+            self.send_header("Location", location)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """A test's own server is quiet."""
+
+
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Published)
+    thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
+    yield f"127.0.0.1:{server.server_port}"
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
+def test_a_published_lock(web: str, path: str) -> None:
+    assert fetch_lock(f"http://{web}{path}") == LOCK
+
+
+def test_a_lock_by_path_and_by_file_url(tmp_path: Path) -> None:
+    path = tmp_path / "the lab.lock"
+    write_lock(path, LOCK)
+    assert fetch_lock(str(path)) == LOCK
+    assert fetch_lock(path.as_uri()) == LOCK
+
+
+@pytest.mark.parametrize(
+    ("url", "code"),
+    [
+        ("http://ann:hunter2@{web}/none?token=hunter2", "no_lock_there"),
+        ("http://ann:hunter2@{web}/huge", "no_lock_there"),
+        ("http://ann:hunter2@{web}/cut", "unreachable"),
+        ("https://ann:hunter2@{web}/lab.lock", "tls_untrusted"),
+        ("http://ann:hunter2@127.0.0.1:1/lab.lock", "unreachable"),
+        ("ftp://ann:hunter2@{web}/lab.lock", "unknown_scheme"),
+        ("/nowhere/lab.lock", "no_such_file"),
+    ],
+)
+def test_no_lock_to_be_had(web: str, url: str, code: str) -> None:
+    with pytest.raises(CannotGoOn) as refusal:
+        fetch_lock(url.format(web=web))
+    (problem,) = refusal.value.problems
+    assert problem.code == code
+    assert "hunter2" not in str(refusal.value) + repr(problem), "a password in a URL must not reach the screen"

@@ -1,0 +1,188 @@
+"""A registry in memory that does what a script tells it to: for faults that no real one can be brought to show."""
+
+import json
+import re
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
+from typing import Literal
+
+from tests.adapters.registry.made_image import Made, digest_of
+
+API = {"Docker-Distribution-Api-Version": "registry/2.0"}
+
+
+@dataclass(frozen=True)
+class Asked:
+    method: str
+    path: str
+    headers: Mapping[str, str]
+    body: bytes = b""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """`announced`: the Content-Length to claim, where it is not the truth. Drips are seconds between bytes sent.
+
+    `ends`: after the status line alone; or with the connection open and nothing more to come.
+    """
+
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    announced: int | None = None
+    drip: float = 0
+    drip_head: float = 0
+    ends: Literal["well", "in its head", "in silence"] = "well"
+
+
+Script = Callable[[Asked], Answer | None]
+
+
+class ScriptedRegistry:
+    """`scripts` are asked in turn before the healthy behaviour.
+
+    `asked` is everything that came, `delivered` what of it was answered to the last byte. `over`: the test has ended.
+    """
+
+    def __init__(self, *scripts: Script) -> None:
+        self.scripts = list(scripts)
+        self.asked: list[Asked] = []
+        self.delivered: list[Asked] = []
+        self.over = threading.Event()
+        self.host = ""
+        self.scheme = "http"
+        self._manifests: dict[tuple[str, str], tuple[str, bytes]] = {}
+        self._blobs: dict[str, bytes] = {}
+        self._tags: dict[str, list[str]] = {}
+
+    def put(self, repository: str, tag: str, image: Made) -> None:
+        self._tags.setdefault(repository, []).append(tag)
+        for name, body in {**image.others, tag: image.body, digest_of(image.body): image.body}.items():
+            kind = str(json.loads(body)["mediaType"])
+            self._manifests[repository, name] = (kind, body)
+        self._blobs |= image.blobs
+
+    def lose(self, digest: str) -> None:
+        del self._blobs[digest]
+
+    def answer(self, asked: Asked) -> Answer:
+        self.asked.append(asked)
+        scripted = (answer for script in self.scripts if (answer := script(asked)) is not None)
+        return next(scripted, None) or self._healthy(asked)
+
+    def _healthy(self, asked: Asked) -> Answer:
+        if asked.path == "/v2/":
+            return Answer(200, API, b"{}")
+        match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)", asked.path)
+        if match is None:
+            return Answer(404)
+        repository, kind, name = match.groups()
+        if kind == "tags":
+            tags = self._tags.get(repository)
+            return Answer(404) if tags is None else Answer(200, API, json.dumps({"tags": tags}).encode())
+        return self._manifest(repository, name) if kind == "manifests" else self._blob(name, asked)
+
+    def _manifest(self, repository: str, name: str) -> Answer:
+        found = self._manifests.get((repository, name))
+        if found is None:
+            return Answer(404, API, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
+        return Answer(200, API | {"Content-Type": found[0], "Docker-Content-Digest": digest_of(found[1])}, found[1])
+
+    def _blob(self, digest: str, asked: Asked) -> Answer:
+        blob = self._blobs.get(digest)
+        return Answer(404, API, b'{"errors":[{"code":"BLOB_UNKNOWN"}]}') if blob is None else ranged(blob, asked)
+
+
+def ranged(blob: bytes, asked: Asked) -> Answer:
+    """As a plain file server answers."""
+    match = re.fullmatch(r"bytes=(\d+)-(\d+)", asked.headers.get("Range", ""))
+    if match is None:
+        return Answer(200, {"Content-Type": "application/octet-stream"}, blob)
+    first, last = int(match[1]), min(int(match[2]), len(blob) - 1)
+    if first >= len(blob):
+        return Answer(416, {"Content-Range": f"bytes */{len(blob)}"})
+    return Answer(206, {"Content-Range": f"bytes {first}-{last}/{len(blob)}"}, blob[first : last + 1])
+
+
+def _send(to: BufferedIOBase, data: bytes, drip: float) -> None:
+    if not drip:
+        to.write(data)
+        return
+    for byte in data:
+        time.sleep(drip)
+        to.write(bytes([byte]))
+
+
+class _Handler(BaseHTTPRequestHandler):
+    registry: ScriptedRegistry
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # two small writes would wait 40 ms for one another
+    drip: float = 0
+    _headers_buffer: list[bytes]
+
+    def _serve(self) -> None:
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        asked = Asked(self.command, self.path, dict(self.headers), body)
+        answer = self.registry.answer(asked)
+        self.close_connection = answer.announced is not None or answer.ends != "well"
+        try:
+            self._tell(answer)
+        except OSError:  # the client has read enough
+            self.close_connection = True
+        else:
+            self.registry.delivered.append(asked)
+
+    def _tell(self, answer: Answer) -> None:
+        length = len(answer.body) if answer.announced is None else answer.announced
+        self.drip = answer.drip_head
+        self.send_response(answer.status)
+        if answer.ends == "in its head":
+            self.flush_headers()
+            return
+        for name, value in {**answer.headers, "Content-Length": str(length)}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            _send(self.wfile, answer.body, answer.drip)
+        if answer.ends == "in silence":
+            self.registry.over.wait(20)
+
+    def flush_headers(self) -> None:
+        head, self._headers_buffer = b"".join(self._headers_buffer), []
+        _send(self.wfile, head, self.drip)
+
+    do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (the base class's names)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
+        """Quiet: `asked` has it all."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are what these tests are about."""
+
+
+@contextmanager
+def served(registry: ScriptedRegistry, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedRegistry]:
+    """On a loopback port of its own; `registry.host` says which."""
+    server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+        registry.scheme = "https"
+    registry.host = f"127.0.0.1:{server.server_address[1]}"
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+    try:
+        yield registry
+    finally:
+        registry.over.set()
+        server.shutdown()
+        server.server_close()

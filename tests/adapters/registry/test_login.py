@@ -1,0 +1,261 @@
+"""Logging in: tokens that run out, wrong passwords, and secrets that must stay where they belong."""
+
+import json
+import threading
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+
+from provisioner.adapters.registry.auth import Challenge, read_challenge
+from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.registry.wire import Patience
+from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.sync import SyncReport
+from tests.adapters.registry.made_image import an_image
+from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, ranged, served
+
+REPOSITORIES = ("pytorch/pytorch", "lab/torch")
+REFERENCES = [ImageReference(repository=name, tag="1") for name in REPOSITORIES]
+AMD64 = "linux/amd64"
+HASTY = Patience(connect=2, read=5, whole=10, attempts=2, first_wait=0.01)
+IMAGE = an_image()
+SECRET = "correct-horse-battery"
+BASIC = f"Basic {b64encode(f'alice:{SECRET}'.encode()).decode()}"
+
+Serve = Callable[..., ScriptedRegistry]
+
+
+@pytest.fixture
+def serve() -> Iterator[Serve]:
+    with ExitStack() as stack:
+
+        def start(*scripts: Script) -> ScriptedRegistry:
+            registry = ScriptedRegistry(*scripts)
+            for repository in REPOSITORIES:
+                registry.put(repository, "1", IMAGE)
+            return stack.enter_context(served(registry))
+
+        yield start
+
+
+class TokenService:
+    """Gives a token for each scope, good for `uses` requests; wants `login` where one is given."""
+
+    def __init__(self, *, uses: int = 1000, login: str | None = None, seconds: float | None = 300) -> None:
+        self.uses, self.login, self.seconds = uses, login, seconds
+        self.realm = ""
+        self.given: list[dict[str, str]] = []
+        self._left: dict[str, int] = {}
+        self._scopes: dict[str, str] = {}
+        self._lock = threading.Lock()
+
+    def tokens(self, asked: Asked) -> Answer | None:
+        """The script of the host that gives tokens."""
+        url = urlsplit(asked.path)
+        if url.path != "/token":
+            return None
+        query = {name: values[0] for name, values in parse_qs(url.query or asked.body.decode()).items()}
+        with self._lock:
+            self.given.append(query)
+            token = f"token-{len(self.given)}"
+            self._left[token], self._scopes[token] = self.uses, query.get("scope", "")
+        if self.login is not None and asked.headers.get("Authorization") != self.login:
+            return Answer(401)
+        body = {"access_token" if len(self.given) % 2 else "token": token}
+        return Answer(200, {}, json.dumps(body | ({"expires_in": self.seconds} if self.seconds else {})).encode())
+
+    def guard(self, asked: Asked) -> Answer | None:
+        """The script of the registry."""
+        repository = "/".join(asked.path.split("/")[2:4])
+        token = asked.headers.get("Authorization", "").removeprefix("Bearer ")
+        scope = f"repository:{repository}:pull"
+        with self._lock:
+            if self._left.get(token, 0) > 0 and self._scopes[token] == scope:
+                self._left[token] -= 1
+                return None
+        return Answer(401, API | {"WWW-Authenticate": f'Bearer realm="{self.realm}",service="lab",scope="{scope}"'})
+
+
+def with_tokens(serve: Serve, service: TokenService) -> ScriptedRegistry:
+    registry = serve(service.tokens, lambda asked: service.guard(asked) if asked.path != "/token" else None)
+    service.realm = f"http://{registry.host}/token"
+    return registry
+
+
+def wants_basic(asked: Asked) -> Answer | None:
+    if asked.headers.get("Authorization") == BASIC:
+        return None
+    return Answer(401, API | {"WWW-Authenticate": 'Basic realm="lab"'})
+
+
+def log_in(home: Path, host: str, password: str = SECRET) -> dict[str, str]:
+    """The environment of a person who did `docker login`."""
+    (home / ".docker").mkdir(exist_ok=True)
+    auth = b64encode(f"alice:{password}".encode()).decode()
+    (home / ".docker/config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
+    return {"HOME": str(home)}
+
+
+def check(host: str, environment: dict[str, str]) -> tuple[SyncReport, ...]:
+    with Registry(host, plain_http=True, patience=HASTY, environment=environment) as registry:
+        return registry.check(REFERENCES, AMD64)
+
+
+def states(reports: tuple[SyncReport, ...]) -> list[str]:
+    return [report.state.value for report in reports]
+
+
+def test_anonymous_tokens_one_for_each_repository(serve: Serve) -> None:
+    service = TokenService()
+    registry = with_tokens(serve, service)
+    assert states(check(registry.host, {})) == ["complete", "complete"]
+    assert sorted(query["scope"] for query in service.given) == sorted(f"repository:{r}:pull" for r in REPOSITORIES)
+    assert {query["service"] for query in service.given} == {"lab"}
+
+
+@pytest.mark.parametrize("uses", [1, 2, 3])
+def test_a_token_that_runs_out_in_mid_run_is_renewed(serve: Serve, uses: int) -> None:
+    service = TokenService(uses=uses)
+    registry = with_tokens(serve, service)
+    with Registry(registry.host, plain_http=True, patience=HASTY, connections=1, environment={}) as mirror:
+        reports = mirror.check(REFERENCES, AMD64)
+    assert states(reports) == ["complete", "complete"]
+    assert len(service.given) > 2
+
+
+def test_a_token_that_is_never_accepted_is_denied_at_once(serve: Serve) -> None:
+    service = TokenService(uses=0)
+    registry = with_tokens(serve, service)
+    assert states(check(registry.host, {})) == ["denied", "denied"]
+    assert len(service.given) == len(REPOSITORIES)
+
+
+@pytest.mark.parametrize("seconds", [0.001, None])
+def test_a_token_is_renewed_before_its_time(serve: Serve, seconds: float | None) -> None:
+    """A token without a time is good for 60 s; one of a millisecond is used once."""
+    service = TokenService(seconds=seconds)
+    registry = with_tokens(serve, service)
+    assert states(check(registry.host, {})) == ["complete", "complete"]
+    refused = [a for a in registry.asked if "Authorization" not in a.headers and a.path not in ("/v2/", "/token")]
+    assert (len(service.given) > 2) == (seconds is not None)
+    assert refused
+
+
+def test_basic_and_bearer_logins(serve: Serve, tmp_path: Path) -> None:
+    basic = serve(wants_basic)
+    service = TokenService(login=BASIC)
+    bearer = with_tokens(serve, service)
+    assert states(check(basic.host, log_in(tmp_path, basic.host))) == ["complete", "complete"]
+    assert states(check(bearer.host, log_in(tmp_path, bearer.host))) == ["complete", "complete"]
+
+
+def test_an_identity_token_goes_into_the_body(serve: Serve, tmp_path: Path) -> None:
+    service = TokenService()
+    registry = with_tokens(serve, service)
+    (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"identitytoken": SECRET}}}))
+    assert states(check(registry.host, {"DOCKER_CONFIG": str(tmp_path)})) == ["complete", "complete"]
+    assert {(query["grant_type"], query["refresh_token"]) for query in service.given} == {("refresh_token", SECRET)}
+    assert all(SECRET not in asked.path for asked in registry.asked)
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+def test_a_wrong_password_is_denied_and_tried_once(serve: Serve, tmp_path: Path, kind: str) -> None:
+    service = TokenService(login=BASIC)
+    registry = serve(wants_basic) if kind == "basic" else with_tokens(serve, service)
+    environment = log_in(tmp_path, registry.host, "wrong-" + SECRET)
+    with Registry(registry.host, plain_http=True, patience=HASTY, connections=1, environment=environment) as mirror:
+        reports = mirror.check([*REFERENCES, *REFERENCES], AMD64)
+    problem = reports[0].problems[0]
+    assert states(reports) == ["denied"] * 4
+    assert problem.code == "auth_failed"
+    assert str(tmp_path / ".docker/config.json") in problem.what
+    assert f"docker login {registry.host}" in problem.fix
+    assert SECRET not in repr(reports)
+    sent = [asked for asked in registry.asked if "Basic" in asked.headers.get("Authorization", "")]
+    assert len(sent) == (1 if kind == "basic" else len(REPOSITORIES))
+
+
+def test_no_login_is_denied_and_says_so(serve: Serve) -> None:
+    reports = check(serve(wants_basic).host, {})
+    assert states(reports) == ["denied", "denied"]
+    assert "no login is known" in reports[0].problems[0].what
+
+
+def test_an_unusable_configuration_is_named(serve: Serve, tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text("{")
+    reports = check(serve(wants_basic).host, {"DOCKER_CONFIG": str(tmp_path)})
+    assert states(reports) == ["denied", "denied"]
+    assert str(tmp_path / "config.json") in reports[0].problems[0].what
+
+
+def test_no_credential_reaches_another_host(serve: Serve, tmp_path: Path) -> None:
+    blobs = IMAGE.blobs
+    cdn = serve(lambda asked: ranged(blobs[asked.path.rsplit("/", 1)[1]], asked))
+    home = serve(
+        wants_basic,
+        lambda asked: Answer(307, {"Location": f"http://{cdn.host}{asked.path}"}) if "/blobs/" in asked.path else None,
+    )
+    assert states(check(home.host, log_in(tmp_path, home.host))) == ["complete", "complete"]
+    assert cdn.asked
+    assert not [asked for asked in cdn.asked if "authorization" in {name.lower() for name in asked.headers}]
+
+
+def test_no_password_in_plain_text_to_another_host(serve: Serve, tmp_path: Path) -> None:
+    service = TokenService()
+    tokens = serve(service.tokens)
+    registry = serve(service.guard)
+    service.realm = f"http://localhost:{tokens.host.rsplit(':', 1)[1]}/token"
+    reports = check(registry.host, log_in(tmp_path, registry.host))
+    assert states(reports) == ["denied", "denied"]
+    assert "not on TLS" in reports[0].problems[0].what
+    assert not tokens.asked
+
+
+@pytest.mark.parametrize(
+    ("answer", "state"),
+    [
+        (Answer(500), "unknown"),
+        (Answer(200, {}, b"not json"), "unknown"),
+        (Answer(200, {}, b'{"token": "two\\nlines"}'), "unknown"),
+        (Answer(429, {"Retry-After": "3600"}), "limited"),
+        (Answer(403), "denied"),
+    ],
+)
+def test_a_token_service_that_fails(serve: Serve, answer: Answer, state: str) -> None:
+    service = TokenService()
+    registry = serve(lambda asked: answer if asked.path.startswith("/token") else None, service.guard)
+    service.realm = f"http://{registry.host}/token"
+    assert states(check(registry.host, {})) == [state, state]
+
+
+def test_what_raises_tells_no_secret(serve: Serve, tmp_path: Path) -> None:
+    registry = serve(wants_basic)
+    environment = log_in(tmp_path, registry.host, "wrong-" + SECRET)
+    with Registry(registry.host, plain_http=True, patience=HASTY, environment=environment) as mirror:
+        with pytest.raises(CannotGoOn) as refused:
+            mirror.tags("pytorch/pytorch")
+        with pytest.raises(CannotGoOn):
+            mirror.exists(REFERENCES[0])
+    assert refused.value.problems[0].code == "auth_failed"
+    assert SECRET not in repr(refused.getrepr(showlocals=True)) + str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "challenge"),
+    [
+        ('Bearer realm="https://a/t",service="s",scope="x y"', Challenge(True, "https://a/t", "s", "x y")),
+        ('Basic realm="r", Bearer realm="https://a/t"', Challenge(True, "https://a/t")),
+        ("bearer realm=https://a/t , service=s", Challenge(True, "https://a/t", "s")),
+        ('Basic realm="Bearer"', Challenge(False)),
+        ("Bearer", None),
+        ("Negotiate", None),
+        ("", None),
+    ],
+)
+def test_challenges(text: str, challenge: Challenge | None) -> None:
+    assert read_challenge(text) == challenge

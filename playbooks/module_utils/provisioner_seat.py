@@ -19,6 +19,7 @@ from typing import Any
 from ansible.module_utils.provisioner_host import Fault, now, read, sync_folder, write_whole
 
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Made on the node, beside the rendered ones.
 OURS = {"passwd", "group", "order.json", "meta.json", "failure.log"}
@@ -69,7 +70,12 @@ class Seat:
         sync_folder(self.folder)
 
     def order(self, number: int) -> dict[str, Any]:
-        return dict(json.loads((self.generation(number) / "order.json").read_text()))
+        """Raises Fault where it cannot be read."""
+        path = self.generation(number) / "order.json"
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def staged(self, order: dict[str, Any]) -> int:
         """The newest generation after the current one that was made from this order; 0 where there is none."""
@@ -123,10 +129,21 @@ def seat_of(order: dict[str, Any]) -> Seat:
         seat = Seat(order["state_root"], order["seat"]["name"])
     except ValueError as error:
         raise _bad_order(str(error)) from None
+    if not RUN.fullmatch(order.get("run", "")):
+        raise _bad_order(f"not a run's name: {order.get('run')!r}")
     for name in order.get("files", {}):
         if not FILE_NAME.fullmatch(name) or name in OURS:
             raise _bad_order(f"not a name for a seat's file: {name!r}")
     return seat
+
+
+def _damaged(path: Path, error: Exception) -> Fault:
+    return Fault(
+        "seat_damaged",
+        f"{path} cannot be read: {error}",
+        "it says what this generation of the seat was made from",
+        f"remove {path.parent} on the node, then run the rollout again",
+    )
 
 
 def _bad_order(what: str) -> Fault:

@@ -38,7 +38,10 @@ def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
     state = last["state"] if last else "unrecorded"
     if not (number or running or state in (*OPEN_STATES, "needs_attention")):
         return None
-    order = seat.order(number) if number else None
+    try:
+        order = seat.order(number) if number else None
+    except Fault:
+        order, state = None, "damaged"
     services, ports = _services(seat)
     return {
         "name": seat.name,

@@ -51,7 +51,7 @@ def _ready(seat: Seat, order: dict[str, Any]) -> int:
 
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     seat, old = compose.seat, compose.seat.current()
-    journal.append("switching", to=number, back=old)
+    journal.append("switching", to=number, back=_way_back(seat))
     try:
         tell("starting the new containers", phase="switch")
         compose.up(number)
@@ -67,6 +67,12 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
     journal.append("committed", generation=number)
     tidy(seat, {number, old})
     return {"state": "committed", "generation": number, **seen, "access": access(seat, order["seat"])}
+
+
+def _way_back(seat: Seat) -> int:
+    """The current generation; 0, nothing, where its image is gone: then its containers are gone already, too."""
+    old = seat.current()
+    return old if old and engine.image(seat.order(old)["image"]["reference"]) else 0
 
 
 def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: Tell) -> dict[str, Any]:

@@ -49,9 +49,12 @@ def _listing(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | No
     only = [f"--limit={limit}"] if limit else []
     argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *only, *settings.arguments()]
     given = os.environ | environment(settings, 1)
-    ran = subprocess.run(
-        argv, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
-    )
+    try:
+        ran = subprocess.run(
+            argv, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
+        )
+    except subprocess.TimeoutExpired:
+        return None, f"ansible-inventory did not end within {_SECONDS} s"
     return (None if ran.returncode else json.loads(ran.stdout)), ran.stderr
 
 

@@ -1,10 +1,12 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, serving
+from tests.playbooks.node_code import module_util
 
 
 @pytest.fixture(autouse=True)
@@ -20,3 +22,16 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     with serving(FakeEngine(), socket) as fake:
         yield fake
+
+
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Commands, none of which is run."""
+    calls: list[list[str]] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        calls.append(argv)
+        return module_util("host").Ran(0, "the url is http://x/?token=secret-token \x1b[2J\n", "")
+
+    monkeypatch.setattr(module_util("compose"), "run", run)
+    return calls

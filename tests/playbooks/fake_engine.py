@@ -126,3 +126,28 @@ def serving(engine: FakeEngine, socket: Path) -> Iterator[FakeEngine]:
         finally:
             server.shutdown()
             thread.join()
+
+
+def a_container(service: str, health: str | None = "healthy", name: str = "", **over: Any) -> dict[str, Any]:
+    """As the engine inspects it. `over`: Status, RestartCount, StartedAt."""
+    state = {"Status": over.get("Status", "running"), "StartedAt": over.get("StartedAt", "t0")}
+    return {
+        "Id": name or service,
+        "Name": f"/{name or service}",
+        "State": state | ({"Health": {"Status": health}} if health else {}),
+        "RestartCount": over.get("RestartCount", 0),
+        "HostConfig": {"PortBindings": {"2222/tcp": [{"HostIp": "127.0.0.1", "HostPort": "22000"}]}},
+        "service": service,
+    }
+
+
+def put(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
+    for container in containers:
+        labels = {
+            "com.docker.compose.project": seat,
+            "com.docker.compose.service": container["service"],
+            "provisioner.seat": seat,
+        }
+        listed = {"Id": container["Id"], "Names": [container["Name"]], "Labels": labels}
+        engine.containers.append(listed | {"State": container["State"]["Status"]})
+        engine.inspected[container["Id"]] = container

@@ -3,10 +3,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pynvml
 import pytest
 
 from provisioner.domain.node import NodeFacts
+from tests.playbooks.fake_nvml import FakeNvml, Plain
 from tests.playbooks.node_code import module_util
 
 nvidia, nvml = module_util("nvidia"), module_util("nvml")
@@ -53,56 +53,6 @@ def test_pci_counts_cards_and_neither_their_sound_nor_their_virtual_functions(tm
 
 def test_without_sysfs_the_number_of_cards_is_unknown(tmp_path: Path) -> None:
     assert nvidia.pci_gpus(tmp_path / "none") is None
-
-
-class FakeNvml:
-    """NVML with the cards that it is given. `fails` maps a call to the error that it raises; others are real."""
-
-    def __init__(self, cards: list[dict[str, Any]], **fails: int) -> None:
-        self._cards = cards
-        self._fails = fails
-
-    def __getattr__(self, name: str) -> Any:
-        if not name.startswith("nvml"):
-            return getattr(pynvml, name)
-        return lambda *arguments: self._answer(name, *arguments)
-
-    def _answer(self, name: str, *arguments: Any) -> Any:
-        card = arguments[0] if arguments and isinstance(arguments[0], dict) else {}
-        if code := {**self._fails, **card.get("fails", {})}.get(name):
-            raise pynvml.NVMLError(code)
-        answers: dict[str, Callable[..., Any]] = {
-            "nvmlInit": lambda: None,
-            "nvmlSystemGetDriverVersion": lambda: "570.172.08",
-            "nvmlSystemGetCudaDriverVersion": lambda: 12080,
-            "nvmlDeviceGetCount": lambda: len(self._cards),
-            "nvmlDeviceGetHandleByIndex": self._handle,
-        }
-        return answers[name](*arguments) if name in answers else card.get(name, _CARD[name])
-
-    def _handle(self, index: int) -> dict[str, Any]:
-        if code := self._cards[index].get("lost"):
-            raise pynvml.NVMLError(code)
-        return self._cards[index]
-
-
-class Plain:
-    def __init__(self, **fields: Any) -> None:
-        self.__dict__.update(fields)
-
-
-_CARD: dict[str, Any] = {
-    "nvmlDeviceGetUUID": "GPU-1",
-    "nvmlDeviceGetName": b"NVIDIA GeForce RTX 4090",
-    "nvmlDeviceGetBrand": 5,
-    "nvmlDeviceGetCudaComputeCapability": (8, 9),
-    "nvmlDeviceGetMemoryInfo": Plain(total=24 << 30, used=1 << 30),
-    "nvmlDeviceGetPciInfo": Plain(busId="00000000:0A:00.0"),
-    "nvmlDeviceGetMigMode": [1, 1],
-    "nvmlDeviceGetComputeRunningProcesses": [],
-    "nvmlDeviceGetComputeRunningProcesses_v2": [],
-    "nvmlDeviceGetGraphicsRunningProcesses": [],
-}
 
 
 @pytest.fixture

@@ -22,6 +22,21 @@ def test_a_file_that_could_lie_elsewhere_or_over_ours_is_refused(tmp_path: Path,
         seats.seat_of(an_order(tmp_path, files={name: ""}))
 
 
+@pytest.mark.parametrize("run", ["../x", "", "a/b", ".x"])
+def test_a_run_whose_name_could_lead_elsewhere_is_refused(tmp_path: Path, run: str) -> None:
+    with pytest.raises(Fault, match="not a run's name"):
+        seats.seat_of(an_order(tmp_path, run))
+
+
+def test_a_damaged_order_is_named_with_its_file(tmp_path: Path) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    seat.write(1, an_order(tmp_path), {})
+    (seat.generation(1) / "order.json").write_text("{")
+    with pytest.raises(Fault, match=r"gens/1/order\.json cannot be read"):
+        seat.staged(an_order(tmp_path))
+
+
 def test_a_generation_is_whole_or_not_there(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)

@@ -1,0 +1,118 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.node_code import module_util
+from tests.playbooks.orders import REFERENCE, an_order
+
+seats, facts, removing, journals = (module_util(name) for name in ("seat", "seats", "removing", "journal"))
+
+
+def a_committed_seat(tmp_path: Path) -> Any:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(3, order, {})
+    seat.commit(3)
+    journals.Journal(seat.folder, "r1").append("committed", generation=3)
+    return seat
+
+
+def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    put(engine, a_container("ssh"))
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert fact == {
+        "name": "demo-student",
+        "generation": 3,
+        "image": REFERENCE,
+        "files": seat.files(3),
+        "ports": {"ssh": 22000, "jupyter": 22001},
+        "gpus": ["GPU-1"],
+        "host_key": "",
+        "services": {"jupyter": "missing", "ssh": "healthy"},
+        "state": "committed",
+    }
+
+
+def test_a_damaged_seat_is_told_as_one_and_hides_no_other_fact(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    put(engine, a_container("ssh"))
+    (seat.generation(3) / "order.json").unlink()
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert (fact["state"], fact["generation"], fact["ports"]) == ("damaged", 3, {"ssh": 22000})
+
+
+def test_a_seat_whose_record_is_lost_still_holds_its_ports(tmp_path: Path, engine: FakeEngine) -> None:
+    put(engine, a_container("ssh"), seat="demo-lost")
+    (fact,) = facts.seat_facts(str(tmp_path))
+    assert (fact["name"], fact["generation"], fact["state"]) == ("demo-lost", 0, "unrecorded")
+    assert fact["ports"] == {"ssh": 22000}
+
+
+@pytest.mark.parametrize(("state", "told"), [("staged", False), ("removed", False), ("verifying", True)])
+@pytest.mark.usefixtures("engine")
+def test_a_seat_that_never_was_in_force_is_told_only_while_it_is_open(tmp_path: Path, state: str, told: bool) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    journals.Journal(seat.folder, "r1").append(state)
+    assert [fact["state"] for fact in facts.seat_facts(str(tmp_path / "state"))] == ([state] if told else [])
+
+
+def test_without_an_engine_the_services_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a_committed_seat(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert fact["services"] == {"jupyter": "unknown", "ssh": "unknown"}
+
+
+@pytest.mark.parametrize(
+    ("state", "generation", "services", "needed"),
+    [
+        ("needs_attention", 1, {"jupyter": "exited", "ssh": "healthy"}, True),
+        ("needs_attention", 0, {"jupyter": "exited", "ssh": "missing"}, True),
+        ("needs_attention", 1, {"jupyter": "healthy", "ssh": "healthy"}, False),
+        ("needs_attention", 0, {"jupyter": "missing", "ssh": "missing"}, False),
+        ("needs_attention", 1, {"jupyter": "missing", "ssh": "missing"}, True),
+        ("rolled_back", 1, {"jupyter": "exited", "ssh": "healthy"}, False),
+    ],
+)
+def test_attention_is_needed_until_the_seat_is_well_or_gone(
+    state: str, generation: int, services: dict[str, str], needed: bool
+) -> None:
+    problem = facts.attention({"name": "s", "state": state, "generation": generation, "services": services})
+    assert (problem is not None) == needed
+
+
+class NoJob:
+    def tell(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    put(engine, a_container("ssh"))
+    record = removing.stop(an_order(tmp_path), NoJob(), 0)
+    assert (record["state"], record["generation"]) == ("committed", 3)
+    assert seat.current() == 3
+    engine.containers.clear()
+    assert removing.stop(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
+
+
+@pytest.mark.usefixtures("ran")
+def test_a_removed_seat_keeps_identity_and_home_alone(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    module_util("precheck").ensure_home(Path(an_order(tmp_path)["seat"]["home"]), 0, 0)
+    (seat.identity / "token").write_text("kept")
+    engine.images[REFERENCE] = {"RepoTags": [f"provisioner/keep:{seat.tag(3)}"]}
+    assert removing.remove(an_order(tmp_path), NoJob(), 0)["state"] == "committed"
+    assert (seat.current(), seat.numbers(), engine.images) == (0, [], {})
+    assert (seat.identity / "token").read_text() == "kept"
+    assert (tmp_path / "homes/student").is_dir()
+    states = [json.loads(line)["state"] for line in (seat.folder / "journal.jsonl").read_text().splitlines()]
+    assert states == ["committed", "removing", "removed"]
+    assert removing.remove(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"

@@ -1,0 +1,95 @@
+"""A seat in the middle of a switch, with containers that are one number, and processes that can be killed."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import an_order
+
+switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
+
+
+class Killed(BaseException):
+    """What SIGKILL and a power cut are to the code: nothing after this line happens."""
+
+
+class FakeCompose:
+    """Containers as one number: the generation that runs, 0 for none. `broken` are generations that do not start."""
+
+    def __init__(self, seat: Any, running: int = 0) -> None:
+        self.seat = seat
+        self.running = running
+        self.broken: set[int] = set()
+        self.calls: list[str] = []
+
+    def up(self, number: int) -> None:
+        self.calls.append(f"up {number}")
+        self.running = number
+        if number in self.broken:
+            raise a_fault("start_failed")
+
+    def down(self) -> None:
+        self.calls.append("down")
+        if -1 in self.broken:
+            raise a_fault("stop_failed")
+        self.running = 0
+
+    def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
+        self.calls.append("healthy?")
+        if self.running in self.broken:
+            raise a_fault("not_healthy")
+
+    def logs(self) -> str:
+        return "what the containers said"
+
+
+def a_fault(code: str) -> Exception:
+    return Fault(code, code, "why", "fix")
+
+
+def killing(journal: Any, state: str, when: str) -> Any:
+    """The same journal, at which the process dies before or after it writes this state."""
+    append = journal.append
+
+    def dying(written: str, **detail: Any) -> None:
+        if written == state and when == "before":
+            raise Killed
+        append(written, **detail)
+        if written == state:
+            raise Killed
+
+    journal.append = dying
+    return journal
+
+
+class World:
+    """A seat with generation `old` in force (0: none) and generation 2 staged."""
+
+    def __init__(self, root: Path, old: int) -> None:
+        self.order = an_order(root)
+        self.seat = seats.seat_of(self.order)
+        self.seat.make_folders()
+        if old:
+            self.seat.write(1, an_order(root, files={"compose.yaml": "old"}), {})
+            self.seat.commit(1)
+        self.seat.write(2, self.order, {})
+        self.compose = FakeCompose(self.seat, old)
+        self.told: list[str] = []
+
+    def journal(self, run: str = "r1") -> Any:
+        return journals.Journal(self.seat.folder, run)
+
+    def tell(self, text: str, **_: Any) -> None:
+        self.told.append(text)
+
+    def transact(self, journal: Any = None) -> dict[str, Any]:
+        record: dict[str, Any] = switching.transact(self.compose, journal or self.journal(), 2, self.order, self.tell)
+        return record
+
+    def recover(self, run: str = "r2") -> None:
+        switching.recover(self.compose, self.journal(run), self.tell)
+
+    @property
+    def states(self) -> list[str]:
+        return [line["state"] for line in self.journal().lines()]

@@ -107,7 +107,9 @@ def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(CannotGoOn) as refused:
         DockerEngine.connect({}, lambda _: None)
     assert the_code(refused) == "no_engine"
-    gc.collect()  # Docker's own client leaves the socket open that it could not connect
+    # Docker's own client leaves the socket open that it could not connect; what was raised holds on to it.
+    del refused
+    gc.collect()
 
 
 def test_a_complete_base_is_copied_and_not_built(bench: Bench, system: LockedImage) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from provisioner.adapters import compatdata, resources
-from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.ansible_settings import Settings
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.engine.builder import EngineBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab.directory import LabDirectory

@@ -5,8 +5,8 @@ import click
 from pydantic import ValidationError
 
 from provisioner.adapters import compatdata
-from provisioner.adapters.ansible import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible_play import this_machine
+from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
+from provisioner.adapters.ansible.play import this_machine
 from provisioner.adapters.journal import open_run
 from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
 from provisioner.adapters.person import account, own_keys, seat_home, seat_root

@@ -1,6 +1,6 @@
 import click
 
-from provisioner.adapters.ansible import AnsibleFleet
+from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.doing import take_down
 from provisioner.cli.exits import FAILED

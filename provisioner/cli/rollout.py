@@ -3,7 +3,7 @@ from pathlib import Path
 
 import click
 
-from provisioner.adapters.ansible import AnsibleFleet
+from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.files import read_text
 from provisioner.adapters.journal import RunJournal, open_run
 from provisioner.adapters.lab.directory import LabDirectory, read_lab

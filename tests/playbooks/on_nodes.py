@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Literal
 
 from provisioner.adapters import resources
-from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.ansible_settings import Settings
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.event import Event
 from provisioner.domain.lab import Lab as LabWish
 from provisioner.domain.lock import LockedImage

@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import pytest
 
-from provisioner.adapters.ansible import AnsibleFleet
-from provisioner.adapters.ansible_settings import Settings
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.node import NodeFacts
 from tests.lab.fixtures import MakeLab
 from tests.lab.gpus import profile_text

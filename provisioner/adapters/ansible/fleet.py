@@ -6,10 +6,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
-from provisioner.adapters.ansible_inventory import InventoryHost, hosts
-from provisioner.adapters.ansible_play import Heard, play, scratch, this_machine
-from provisioner.adapters.ansible_settings import Settings
-from provisioner.adapters.ansible_told import (
+from provisioner.adapters.ansible.inventory import InventoryHost, hosts
+from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
+from provisioner.adapters.ansible.settings import Settings
+from provisioner.adapters.ansible.told import (
     ended,
     facts_of,
     module_failed,

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.adapters.ansible_settings import Settings, environment
+from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.problem import CannotGoOn, Problem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")

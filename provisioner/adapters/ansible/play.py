@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from provisioner.adapters import resources
-from provisioner.adapters.ansible_settings import Settings, environment, module_utils
+from provisioner.adapters.ansible.settings import Settings, environment, module_utils
 from provisioner.domain.problem import CannotGoOn, Problem
 
 Word = Literal["start", "ok", "failed", "unreachable", "retry"]

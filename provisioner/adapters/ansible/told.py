@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from provisioner.adapters.ansible_play import Heard
+from provisioner.adapters.ansible.play import Heard
 from provisioner.domain.event import Event, Phase
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.problem import Problem

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from provisioner.adapters.ansible import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible_play import Heard, play, scratch, this_machine
-from provisioner.adapters.ansible_settings import Settings
+from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
+from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
+from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.event import Event
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry

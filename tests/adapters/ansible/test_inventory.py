@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.ansible_inventory import InventoryHost, hosts
-from provisioner.adapters.ansible_settings import Settings, environment
+from provisioner.adapters.ansible.inventory import InventoryHost, hosts
+from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.problem import CannotGoOn
 
 HOSTS = """

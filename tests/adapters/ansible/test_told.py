@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.ansible_play import Heard, Word
-from provisioner.adapters.ansible_told import ended, facts_of, probed, progress, record_of
+from provisioner.adapters.ansible.play import Heard, Word
+from provisioner.adapters.ansible.told import ended, facts_of, probed, progress, record_of
 from provisioner.domain.node import Gpu, NodeFacts
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord

@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE_CODE := playbooks/library playbooks/module_utils
 
-.PHONY: help check lint test demo demo-down lock format clean
+.PHONY: help check lint test bench demo demo-down lock format clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -25,6 +25,9 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 # LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers.
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-m 'not lab')
+
+bench: $(READY) ## how the selection grows, and what its start costs
+	$(BIN)/python -m bench
 
 demo: $(READY) ## a whole lab on this one machine, left running
 	$(BIN)/python -m tests.lab.demo up

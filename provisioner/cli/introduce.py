@@ -46,7 +46,7 @@ def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
 
 
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:
-    data, lab = compatdata.load(), directory.lab
+    data, lab = compatdata.load_for(directory.path), directory.lab
     authorities = {wish.address: directory.path / wish.ca for wish in (lab.mirror, lab.registry) if wish.ca is not None}
     return EngineBuilder(
         lab.registry,
@@ -66,12 +66,12 @@ def templates(lab: Path | None) -> dict[str, str]:
 def choice(directory: LabDirectory, probed: Probed, on_event: OnEvent) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
     with mirror(directory, on_event) as offered:
-        return choose(directory.lab, probed, offered, compatdata.load(), on_event)
+        return choose(directory.lab, probed, offered, compatdata.load_for(directory.path), on_event)
 
 
 def new_lock(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None) -> Locked:
     """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
-    data = compatdata.load()
+    data = compatdata.load_for(directory.path)
     with mirror(directory, on_event) as offered, registry(directory, on_event) as own:
         chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch)
         hand = builder(directory, own, on_event)
@@ -79,4 +79,5 @@ def new_lock(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torc
 
 
 def materials(directory: LabDirectory, lock: Lockfile) -> Materials:
-    return Materials(directory.lab, lock, compatdata.load(), templates(directory.path), directory.keys)
+    data = compatdata.load_for(directory.path)
+    return Materials(directory.lab, lock, data, templates(directory.path), directory.keys)

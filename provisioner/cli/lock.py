@@ -46,6 +46,6 @@ def keep(directory: LabDirectory, locked: Locked, voice: Voice) -> None:
     voice.say(lock_diff("" if before is None else lock_text(before), lock_text(locked.lock)))
     if before != locked.lock:
         write_lock(directory.lock, locked.lock)
-    if old := too_old(compatdata.load(), datetime.now(UTC).date()):
+    if old := too_old(compatdata.load_for(directory.path), datetime.now(UTC).date()):
         voice.note(problems([("", old)], "yellow"))
     voice.note(f"{directory.lock} is for version control: it says what the lab is held to.")

@@ -74,15 +74,22 @@ def _torch(ctx: click.Context, param: click.Parameter, value: str | None) -> str
         raise click.BadParameter(str(error.errors()[0]["ctx"]["error"]), ctx, param) from None
 
 
-def _labs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+def complete_labs(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
     names = sorted(wish.parent.name for wish in LABS.glob(f"*/{WISH}"))
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
-lab_argument = click.argument("lab", metavar="LAB", shell_complete=_labs)
+lab_argument = click.argument("lab", metavar="LAB", shell_complete=complete_labs)
 yes_option = click.option("--yes", is_flag=True, help="Agree beforehand: ask nothing.")
 torch_option = click.option(
     "--torch", metavar="SPEC", callback=_torch, help='A version or range, such as 2.8.0 or ">=2.6,<3".'
+)
+data_option = click.option(
+    "--data",
+    "data_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Rows of your own over the compatibility data, as a lab's compatibility.yaml; see `provision facts`.",
 )
 ca_option = click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Certificate of the authority (PEM)."

@@ -1,11 +1,12 @@
+from pathlib import Path
 from typing import get_args
 
 import click
 
-from provisioner.adapters import compatdata
+from provisioner.adapters.compatdata import load, load_with
 from provisioner.adapters.lab.given import read_nodes, read_tags
 from provisioner.cli.exits import DONE, FAILED
-from provisioner.cli.options import example, torch_option, voiced
+from provisioner.cli.options import data_option, example, torch_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.console.selection import selection_view
 from provisioner.domain.image import Flavour
@@ -18,8 +19,11 @@ from provisioner.domain.selection import select as choose
 @click.option("--tags", required=True, metavar="FILE", help="JSON: which tags there are, and how far; - is stdin.")
 @torch_option
 @click.option("--flavour", type=click.Choice(get_args(Flavour)), default="runtime", show_default=True)
+@data_option
 @voiced
-def select(nodes: str, tags: str, torch: str | None, flavour: Flavour, voice: Voice) -> int:
+def select(  # noqa: PLR0913  (each is a flag)
+    *, nodes: str, tags: str, torch: str | None, flavour: Flavour, data_file: Path | None, voice: Voice
+) -> int:
     """Choose an image for nodes from files alone, without a lab, a network or a GPU.
 
     What `provision probe LAB --json` prints is such a file of nodes.
@@ -28,7 +32,8 @@ def select(nodes: str, tags: str, torch: str | None, flavour: Flavour, voice: Vo
     """
     if nodes == tags == "-":
         raise click.UsageError("--nodes and --tags cannot both be stdin")
-    selection = choose(read_nodes(nodes), read_tags(tags), compatdata.load(), torch=torch, flavour=flavour)
+    data = load_with(data_file) if data_file else load()
+    selection = choose(read_nodes(nodes), read_tags(tags), data, torch=torch, flavour=flavour)
     voice.document(SELECTION_SCHEMA, selection.to_json())
     voice.say(selection_view(selection, voice.out.width))
     return DONE if all(choice.tag for choice in selection.nodes.values()) else FAILED

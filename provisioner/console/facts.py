@@ -7,11 +7,23 @@ from rich.console import Group
 from rich.text import Text
 
 from provisioner.console.tables import table
-from provisioner.console.text import count
-from provisioner.domain.compatibility import Build, CompatibilityData, Release
+from provisioner.console.text import count, line
+from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.compatibility_rows import Build, Release
 from provisioner.domain.problem import Problem
 
 OLD_AFTER_DAYS = 120  # torch has a minor release about every two months (RELEASE.md, "Release Cadence")
+
+
+_HOW_TO_ADD = """\
+A lab that knows better writes compatibility.yaml into its directory: the same blocks as in --json, with only the rows
+that it adds or replaces. Each row says in `source` (a build: in `evidence`) where it is from. For example:
+  products:
+    - {name: RTX 5090 SUPER, capability: "12.0", min_driver: "595.45.04", source: "our node g7, 2026-11-20"}
+  releases:
+    - version: "2.16"
+      builds: [{cuda: "13.2", sm: [75, 80, 86, 90, 100, 120], evidence: "measured(2.16.0)"}]
+`provision facts LAB` shows what they make of it; the lock then says so in its data_version."""
 
 
 def facts_view(data: CompatibilityData, today: date) -> Group:
@@ -20,7 +32,8 @@ def facts_view(data: CompatibilityData, today: date) -> Group:
         for build in release.builds:
             made.add_row(*_row(release, build))
     age = Text(f"Compatibility data of {data.version}, {count(age_days(data, today), 'day')} old.\n")
-    return Group(age, made, Text(), *(Text(text) for text in _sources(data)))
+    sources = (Text(text) for text in _sources(data))
+    return Group(age, *_own(data), made, Text(), *sources, Text(), Text(_HOW_TO_ADD))
 
 
 def too_old(data: CompatibilityData, today: date) -> Problem | None:
@@ -36,14 +49,23 @@ def too_old(data: CompatibilityData, today: date) -> Problem | None:
 
 
 def age_days(data: CompatibilityData, today: date) -> int:
-    return max((today - date.fromisoformat(data.version)).days, 0)
+    return max((today - date.fromisoformat(data.compiled)).days, 0)
+
+
+def _own(data: CompatibilityData) -> Iterator[Text]:
+    """The rows that the lab laid over the package's."""
+    for row in data.own:
+        how = "replaced" if row.replaced else "added"
+        yield Text(f"{how} by the lab: {row.block.replace('_', ' ')}: {line(row.row)} ({line(row.source)})", "bold")
+    if data.own:
+        yield Text()
 
 
 def _row(release: Release, build: Build) -> tuple[str, str, str, str, str]:
     patches = ", ".join(f".{patch.text.rpartition('.')[2]}" for patch in release.patches)
     since = f" (from {build.since})" if build.since else ""
     return (
-        f"{release.version} ({patches})",
+        f"{release.version} ({patches})" if patches else str(release.version),
         f"{build.cuda}{since}",
         _numbers(build.sm),
         _numbers(build.ptx),

@@ -1,6 +1,6 @@
 """Which image each node gets, and in each refused cell the reason: nodes down, the best tags across."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from rich.console import Group, RenderableType
@@ -10,7 +10,7 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, folded, table
 from provisioner.console.text import count, fold, line
-from provisioner.domain.advice import Advice
+from provisioner.domain.advice import Advice, AdviceCode
 from provisioner.domain.catalog import Catalog
 from provisioner.domain.choice import Decision
 from provisioner.domain.problem import Problem
@@ -18,6 +18,7 @@ from provisioner.domain.selection import NodeChoice, Selection
 from provisioner.domain.sync import SyncState
 
 _NODES_WIDTH, _TAG_WIDTH, _MOST_TAGS = 24, 20, 8
+_MOST_ASKED = 2
 _GIVEN, _FITS = "chosen", "fits"
 
 _DECISIONS: Mapping[Decision, str] = {
@@ -36,7 +37,7 @@ def selection_view(selection: Selection, width: int) -> Group:
     if len(shown) < len(tags):
         parts.append(Text(f"{count(len(tags) - len(shown), 'more tag')} not shown; --json has all.", "dim"))
     parts += [problems(_unserved(selection)), problems(_left_out(selection), "yellow")]
-    return Group(*parts, *(_advice(advice) for advice in selection.advice))
+    return Group(*parts, *_why_not(selection), advised(selection.advice))
 
 
 def passed_over(selection: Selection, catalog: Catalog) -> Group:
@@ -90,6 +91,22 @@ def _short(tags: Sequence[str]) -> list[str]:
     return [text.replace("-cudnn", " cudnn") for text in short]
 
 
+def _why_not(selection: Selection) -> Iterator[RenderableType]:
+    """What is against the tags that people would ask about: those in front of the given ones, less what was said."""
+    served = {name: choice for name, choice in selection.nodes.items() if choice.tag}
+    given = {choice.tag for choice in served.values()}
+    newer = {tag: None for one in served.values() for tag in takewhile(lambda tag: tag not in given, one.verdicts)}
+    told: set[tuple[str, str]] = set()
+    asked = 0
+    for tag in newer:
+        found = [(name, problem) for name, one in served.items() for problem in one.verdicts[tag].problems]
+        new = {(problem.code, problem.why) for _, problem in found} - told
+        if new and asked < _MOST_ASKED:
+            yield Text(f"Why not {line(tag.rpartition('/')[2])}?", "bold")
+            yield problems(found, "yellow")
+            told, asked = told | new, asked + 1
+
+
 def _unserved(selection: Selection) -> Iterator[tuple[str, Problem]]:
     """Why a node gets nothing: what stands against the best tag for it."""
     for name, choice in selection.nodes.items():
@@ -104,8 +121,30 @@ def _left_out(selection: Selection) -> Iterator[tuple[str, Problem]]:
             yield from ((f"{name} GPU {card.gpu}", problem) for problem in card.problems)
 
 
-def _advice(advice: Advice) -> Text:
-    where = f" {fold([advice.node])}" if advice.node else ""
-    gpu = "" if advice.gpu is None else f" GPU {advice.gpu}"
-    to = f" to {line(advice.to)}" if advice.to else ""
-    return Text.assemble(("advice: ", "cyan"), f"{advice.code}{where}{gpu}{to}: {line(advice.why)}")
+_ACTS: Mapping[AdviceCode, str] = {
+    "upgrade_driver": "upgrade the driver of {nodes} to {to} or newer",
+    "downgrade_driver": "take the driver of {nodes} back to {to}, and hold it there",
+    "open_kernel_module": "install the open kernel module on {nodes}",
+    "proprietary_kernel_module": "install the proprietary kernel module on {nodes}",
+    "exclude_node": "leave out {nodes}",
+    "exclude_gpu": "leave out GPU {gpu} of {nodes}",
+    "sync_tag": "have the mirror fetch the whole of {tag}",
+    "wait_for_sync": "wait until the mirror has the whole of {tag}",
+}
+
+
+def advised(advice: Iterable[Advice]) -> Group:
+    """Each change as a sentence: where, what, and what is won. Nodes with the same advice share one."""
+    changes: dict[tuple[AdviceCode, int | None, str | None, str, str], list[str]] = {}
+    for one in advice:
+        changes.setdefault((one.code, one.gpu, one.to, one.gains, one.why), []).append(one.node or "")
+    return Group(*(_sentence(*change, names) for change, names in changes.items()))
+
+
+def _sentence(  # noqa: PLR0913, PLR0917  (one for each field)
+    code: AdviceCode, gpu: int | None, to: str | None, gains: str, why: str, names: Sequence[str]
+) -> Text:
+    tag = line(gains.rpartition("/")[2])
+    act = _ACTS[code].format(nodes=fold(names), to=line(to or ""), gpu=gpu, tag=tag)
+    won = "" if "{tag}" in _ACTS[code] else f" ({tag})"
+    return Text.assemble(("advice: ", "cyan"), f"{act}; then {line(why)}{won}.")

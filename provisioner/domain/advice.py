@@ -4,14 +4,15 @@ A change counts where it serves a node or a card more, makes the group more unif
 advised that would make another card of the same machine vanish.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple, Self
+from collections.abc import Iterator, Mapping
+from typing import Literal
 
-from provisioner.domain.bench import Bench, Fitting, Machine, machine
 from provisioner.domain.card import min_driver
-from provisioner.domain.choice import Kind, Outcome, choose, places
+from provisioner.domain.choice import Outcome, places
+from provisioner.domain.matrix import Fitting, Machine
 from provisioner.domain.model import Value
-from provisioner.domain.node import GpuProfile, KernelModule, NodeProfile
+from provisioner.domain.node import GpuProfile, KernelModule
+from provisioner.domain.situation import Gain, Situation
 from provisioner.domain.sync import SyncState
 from provisioner.domain.version import DriverVersion
 
@@ -34,7 +35,10 @@ _FLIPPED: dict[KernelModule, tuple[KernelModule, AdviceCode]] = {
 
 
 class Advice(Value):
-    """`gains` is the tag that the change wins; `node` is None where it is not about one node; `gpu` is a place."""
+    """`gains` is the tag that the change wins; `node` is None where it is not about one node; `gpu` is a place.
+
+    `why` says what is won, and goes on after "then".
+    """
 
     code: AdviceCode
     node: str | None = None
@@ -44,41 +48,6 @@ class Advice(Value):
     why: str
 
 
-class Situation(NamedTuple):
-    """The group as it is, nodes that are alike together."""
-
-    bench: Bench
-    groups: Mapping[Machine, Sequence[NodeProfile]]
-    fittings: Mapping[Machine, Fitting]
-
-    @classmethod
-    def of(cls, bench: Bench, nodes: Sequence[NodeProfile]) -> Self:
-        groups: dict[Machine, list[NodeProfile]] = {}
-        for node in sorted(nodes, key=lambda node: node.name):
-            groups.setdefault(machine(node), []).append(node)
-        return cls(bench, groups, {node: bench.fit(node) for node in groups})
-
-    def choose(self, fittings: Mapping[Machine, Fitting], allowed: int) -> Outcome:
-        nodes: dict[Kind, int] = {}
-        for node, fitting in fittings.items():
-            nodes[fitting.kind] = nodes.get(fitting.kind, 0) + len(self.groups[node])
-        return choose(nodes, self.bench.releases, self.bench.torches, allowed)
-
-    def gain(self, changed: Mapping[Machine, Fitting]) -> Outcome | None:
-        """What changed nodes win with the tags that are complete now, or else with all once they are."""
-        fittings = {**self.fittings, **changed}
-        for allowed in (self.bench.now, self.bench.wanted):
-            before, after = self.choose(self.fittings, allowed), self.choose(fittings, allowed)
-            cards = [
-                node
-                for node, fitting in changed.items()
-                if fitting.kind in after.chosen and len(fitting.kept) > len(self.fittings[node].kept)
-            ]
-            if after.worth > before.worth or (cards and after.served >= before.served):
-                return after
-        return None
-
-
 def advise(lab: Situation) -> tuple[Advice, ...]:
     found = {*_upgrades(lab), *_single_changes(lab), *_without_cards(lab), *_without_nodes(lab), *_syncs(lab)}
     return tuple(sorted(found, key=lambda one: (one.code, one.node or "", one.gpu or 0, one.to or "", one.gains)))
@@ -86,7 +55,7 @@ def advise(lab: Situation) -> tuple[Advice, ...]:
 
 def _upgrades(lab: Situation) -> Iterator[Advice]:
     """One driver for all nodes that are older: the oldest that wins something, and each newer one that wins more."""
-    best: Outcome | None = None
+    best: Gain | None = None
     for driver in _steps(lab):
         changed = {
             node: fitting
@@ -95,17 +64,17 @@ def _upgrades(lab: Situation) -> Iterator[Advice]:
             for fitting in [_changed(lab, node, {"driver": driver})]
             if fitting is not None
         }
-        outcome = lab.gain(changed)
-        if outcome is not None and (best is None or outcome.worth > best.worth):
-            best = outcome
-            yield from _told(lab, outcome, changed, "upgrade_driver", str(driver))
+        gain = lab.gain(changed)
+        if gain is not None and (best is None or gain.after.worth > best.after.worth):
+            best = gain
+            yield from _told(lab, gain, changed, "upgrade_driver", str(driver))
 
 
 def _steps(lab: Situation) -> list[DriverVersion]:
     """Drivers at which a tag or a card of this group begins to run, oldest first."""
-    data = lab.bench.data
-    cudas = {image.cuda.key[:2]: image.cuda for image in lab.bench.images if image.cuda}.values()
-    own = {card for node in lab.groups for card in lab.bench.cards(node)}
+    data = lab.matrix.data
+    cudas = {image.cuda.key[:2]: image.cuda for image in lab.matrix.images if image.cuda}.values()
+    own = {card for node in lab.groups for card in lab.matrix.cards(node)}
     floors = {
         *(data.driver_floor(cuda) for cuda in cudas),
         *(data.toolkit_driver(cuda) for cuda in cudas),
@@ -117,7 +86,7 @@ def _steps(lab: Situation) -> list[DriverVersion]:
 def _changed(lab: Situation, node: Machine, change: Mapping[str, object]) -> Fitting | None:
     """The node after a change; None where it has no card, or where one vanishes that is driven now."""
     after = node.model_copy(update=change)
-    return lab.bench.fit(after) if node.gpus and lab.bench.visible(after) >= lab.bench.visible(node) else None
+    return lab.matrix.fit(after) if node.gpus and lab.matrix.visible(after) >= lab.matrix.visible(node) else None
 
 
 def _in_need(lab: Situation, outcome: Outcome, changed: Mapping[Machine, Fitting]) -> dict[Machine, Fitting]:
@@ -132,45 +101,45 @@ def _in_need(lab: Situation, outcome: Outcome, changed: Mapping[Machine, Fitting
 
 
 def _told(
-    lab: Situation, outcome: Outcome, changed: Mapping[Machine, Fitting], code: AdviceCode, to: str | None
+    lab: Situation, gain: Gain, changed: Mapping[Machine, Fitting], code: AdviceCode, to: str | None
 ) -> Iterator[Advice]:
-    needed = _in_need(lab, outcome, changed)
-    outcome = lab.gain(needed) or outcome  # without the nodes that need no change
+    needed = _in_need(lab, gain.after, changed)
+    gain = lab.gain(needed) or gain  # without the nodes that need no change
     for node, after in needed.items():
-        place = outcome.chosen[after.kind]
-        yield from (_advice(lab, code, place, node=each.name, to=to) for each in lab.groups[node])
+        place = gain.after.chosen[after.kind]
+        yield from (_advice(lab, code, place, gain.words(), node=each.name, to=to) for each in lab.groups[node])
 
 
 def _advice(  # noqa: PLR0913  (one for each field)
     lab: Situation,
     code: AdviceCode,
     place: int,
+    why: str,
     *,
     node: str | None = None,
     gpu: int | None = None,
     to: str | None = None,
-    why: str | None = None,
 ) -> Advice:
-    image = lab.bench.images[place]
-    later = "" if lab.bench.complete >> place & 1 else f", once the mirror, where it is {image.sync}, has it complete"
-    why = why or f"torch {image.torch or 'of unknown version'} can then be chosen{later}"
-    return Advice(code=code, node=node, gpu=gpu, to=to, gains=image.reference, why=why)
+    image = lab.matrix.images[place]
+    waits = code not in {"sync_tag", "wait_for_sync"} and not lab.matrix.complete >> place & 1
+    later = f", once the mirror, where it is {image.sync.replace('_', ' ')}, has it complete" if waits else ""
+    return Advice(code=code, node=node, gpu=gpu, to=to, gains=image.reference, why=why + later)
 
 
 def _single_changes(lab: Situation) -> Iterator[Advice]:
     """Of one kind of node: back to the last branch of its oldest card, or to the other kernel module."""
     for node in lab.groups:
-        if len(lab.bench.visible(node)) == len(node.gpus):
+        if len(lab.matrix.visible(node)) == len(node.gpus):
             continue
         for code, to, change in _changes(lab, node):
             fitting = _changed(lab, node, change)
-            outcome = None if fitting is None else lab.gain({node: fitting})
-            if fitting is not None and outcome is not None:
-                yield from _told(lab, outcome, {node: fitting}, code, to)
+            gain = None if fitting is None else lab.gain({node: fitting})
+            if fitting is not None and gain is not None:
+                yield from _told(lab, gain, {node: fitting}, code, to)
 
 
 def _changes(lab: Situation, node: Machine) -> Iterator[tuple[AdviceCode, str | None, Mapping[str, object]]]:
-    data = lab.bench.data
+    data = lab.matrix.data
     architectures = [data.architecture(gpu.compute_capability) for gpu in node.gpus]
     last = min((one.last_branch for one in architectures if one and one.last_branch is not None), default=None)
     driver = data.last_driver(last) if last is not None else None
@@ -183,7 +152,7 @@ def _changes(lab: Situation, node: Machine) -> Iterator[tuple[AdviceCode, str | 
 
 def _without_cards(lab: Situation) -> Iterator[Advice]:
     """Cards already left out are named; of others, those whose absence wins something."""
-    now = lab.choose(lab.fittings, lab.bench.now)
+    now = lab.choose(lab.fittings, lab.matrix.now)
     for node, fitting in lab.fittings.items():
         if (place := now.chosen.get(fitting.kind)) is not None:
             for gpu in fitting.left_out:
@@ -191,45 +160,48 @@ def _without_cards(lab: Situation) -> Iterator[Advice]:
                     lab, node, gpu, place, f"no tag runs on {gpu.name}; the node's other cards are served"
                 )
         for gpu in fitting.kept if len(fitting.kept) > 1 else ():
-            after = lab.bench.fit(node.model_copy(update={"gpus": tuple(each for each in node.gpus if each != gpu)}))
-            outcome = lab.choose({**lab.fittings, node: after}, lab.bench.now)
+            after = lab.matrix.fit(node.model_copy(update={"gpus": tuple(each for each in node.gpus if each != gpu)}))
+            outcome = lab.choose({**lab.fittings, node: after}, lab.matrix.now)
             if outcome.worth > now.worth and after.kind in outcome.chosen:
-                yield from _without(lab, node, gpu, outcome.chosen[after.kind])
+                yield from _without(lab, node, gpu, outcome.chosen[after.kind], Gain(now, outcome).words())
 
 
-def _without(lab: Situation, node: Machine, gpu: GpuProfile, place: int, why: str | None = None) -> Iterator[Advice]:
+def _without(lab: Situation, node: Machine, gpu: GpuProfile, place: int, why: str) -> Iterator[Advice]:
     for each in lab.groups[node]:
         for at, own in enumerate(each.gpus):
             if own == gpu:
-                yield _advice(lab, "exclude_gpu", place, node=each.name, gpu=at, why=why)
+                yield _advice(lab, "exclude_gpu", place, why, node=each.name, gpu=at)
 
 
 def _without_nodes(lab: Situation) -> Iterator[Advice]:
     """Few nodes (one, or a quarter of the group) that alone keep all the others from a better tag."""
-    now = lab.choose(lab.fittings, lab.bench.now)
+    now = lab.choose(lab.fittings, lab.matrix.now)
     served = {node: fitting.kind for node, fitting in lab.fittings.items() if fitting.kind in now.chosen}
     seen = set()
-    for place in places(lab.bench.now):
+    for place in places(lab.matrix.now):
         out = tuple(node for node, kind in served.items() if not kind.runs >> place & 1)
         count = sum(len(lab.groups[node]) for node in out)
         if out in seen or not 0 < count <= max(1, now.served // 4) or count == now.served:
             continue
         seen.add(out)  # a worse tag for the same nodes is no news
-        rest = lab.choose({node: fitting for node, fitting in lab.fittings.items() if node not in out}, lab.bench.now)
+        rest = lab.choose({node: fitting for node, fitting in lab.fittings.items() if node not in out}, lab.matrix.now)
         if rest.worth[1:] > now.worth[1:]:
             won = min(rest.chosen.values())
-            yield from (_advice(lab, "exclude_node", won, node=each.name) for node in out for each in lab.groups[node])
+            why = f"for the others {Gain(now._replace(served=rest.served), rest).words()}"
+            names = (each.name for node in out for each in lab.groups[node])
+            yield from (_advice(lab, "exclude_node", won, why, node=name) for name in names)
 
 
 def _syncs(lab: Situation) -> Iterator[Advice]:
     """The one tag whose completion would win most."""
-    before = lab.choose(lab.fittings, lab.bench.now)
+    before = lab.choose(lab.fittings, lab.matrix.now)
     after = [
-        (lab.choose(lab.fittings, lab.bench.now | 1 << place).worth, -place)
-        for place in places(lab.bench.wanted & ~lab.bench.complete)
+        (lab.choose(lab.fittings, lab.matrix.now | 1 << place), -place)
+        for place in places(lab.matrix.wanted & ~lab.matrix.complete)
     ]
-    worth, place = max(after, default=(before.worth, 0))
-    if worth > before.worth:
-        yield _advice(lab, "sync_tag", -place)
-        if lab.bench.images[-place].sync in _PASSING:
-            yield _advice(lab, "wait_for_sync", -place)
+    best, place = max(after, key=lambda one: (one[0].worth, one[1]), default=(before, 0))
+    if best.worth > before.worth:
+        why = Gain(before, best).words()
+        yield _advice(lab, "sync_tag", -place, why)
+        if lab.matrix.images[-place].sync in _PASSING:
+            yield _advice(lab, "wait_for_sync", -place, why)

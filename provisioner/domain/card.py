@@ -3,7 +3,9 @@
 import re
 from typing import Literal
 
-from provisioner.domain.compatibility import CompatibilityData, OpenModule, Product
+from provisioner.domain.brand import brand_of, of_parent
+from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.compatibility_rows import OpenModule, Product
 from provisioner.domain.image import base_platform
 from provisioner.domain.model import Value
 from provisioner.domain.node import GpuProfile, KernelModule, NodeProfile
@@ -12,16 +14,6 @@ from provisioner.domain.version import ComputeCapability, DriverVersion
 
 # Words of an NVML name that tell two boards of one product apart, but no two products.
 _PLAIN = re.compile(r"nvidia|geforce|gpu|generation|edition|workstation|pcie|sxm\d*|hbm\d?e?|nvl\d*|ac|\d+gb?")
-# In the order in which a name is tried: "Quadro RTX 6000" is no plain Quadro, "RTX 5000 Ada" no GeForce.
-_BRANDS = (
-    (r"geforce|\bgtx \d|\brtx [2-5]0[5-9]0\b", "geforce"),
-    (r"titan", "titan"),
-    (r"tesla", "tesla"),
-    (r"quadro rtx", "quadrortx"),
-    (r"quadro", "quadro"),
-    (r"\brtx (pro|a?\d{3,4})\b", "nvidiartx"),
-    (r"\b(g?[bh]\d{1,3}|[alptv]\d{1,3}s?)\b", "nvidia"),
-)
 
 
 class Card(Value):
@@ -44,22 +36,13 @@ class Card(Value):
         return f"{self.name or 'GPU'} (compute capability {self.capability})"
 
 
-def brand_of(gpu: GpuProfile) -> str:
-    """As libnvidia-container compares it: lower case, one word. Empty where neither NVML nor the name tells."""
-    given = re.sub(r"[^a-z]", "", gpu.brand.lower())
-    if given:
-        return given
-    name = gpu.name.lower()
-    return next((brand for pattern, brand in _BRANDS if re.search(pattern, name)), "")
-
-
 def _words(name: str) -> tuple[str, ...]:
     return tuple(name.lower().split())
 
 
 def product_of(name: str, capability: ComputeCapability, data: CompatibilityData) -> Product | None:
     """The product that an NVML name stands for. "RTX 5060 Ti" is no "RTX 5060", whatever follows must be plain."""
-    words = _words(name)
+    words = _words(of_parent(name))
     while words and words[0] in {"nvidia", "geforce"}:
         words = words[1:]
     named = [row for row in data.products_of(capability) if _stands_for(words, _words(row.name))]

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 from packaging.version import Version
 
 from provisioner.domain.image import ImageFacts
-from provisioner.domain.tags import torch_order
+from provisioner.domain.torch_version import torch_order
 
 Decision = Literal["single_tag", "split_same_torch", "split", "none"]
 _RANK: dict[Decision, int] = {"none": 0, "split": 1, "split_same_torch": 2, "single_tag": 3}
@@ -19,9 +19,13 @@ _FLAVOURS = {"runtime": 0, None: 1, "devel": 2}
 
 
 class Kind(NamedTuple):
-    """Nodes that are alike: the tags that run on them, and those that need no minor-version compatibility."""
+    """Nodes that are alike: the tags that run on them, and of all tags those that take no risk of a kind there.
+
+    `own_libcuda`: the node's own driver library stays in place. `native`: their CUDA is not newer than the driver's.
+    """
 
     runs: int
+    own_libcuda: int
     native: int
 
 
@@ -89,10 +93,15 @@ def choose(nodes: Mapping[Kind, int], releases: Sequence[int], torches: Sequence
 
 
 def _best(tags: int, nodes: Mapping[Kind, int], kinds: Collection[Kind], releases: Sequence[int]) -> int:
-    """Among the newest torch: on the fewest nodes by minor-version compatibility, then the first in rank.
+    """Among the newest torch: the least risk, then the first in rank.
 
-    A CUDA newer than the driver's own is allowed within its major, yet riskier: a CUDA 13.2 image failed in NCCL on an
-    R580 driver where 13.0 ran.
+    Riskiest is an image that replaces the driver's library by its own (forward compatibility). Then comes a CUDA newer
+    than the driver's own, allowed within its major: a CUDA 13.2 image failed in NCCL on an R580 driver where 13.0 ran.
     """
     newest = next(tags & release for release in releases if tags & release)
-    return min(places(newest), key=lambda place: sum(nodes[kind] for kind in kinds if not kind.native >> place & 1))
+
+    def risk(place: int) -> tuple[int, int]:
+        replaced = sum(nodes[kind] for kind in kinds if not kind.own_libcuda >> place & 1)
+        return replaced, sum(nodes[kind] for kind in kinds if not kind.native >> place & 1)
+
+    return min(places(newest), key=risk)

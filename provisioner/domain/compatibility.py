@@ -5,112 +5,29 @@ An answer of None means that the data does not know, and what it does not know c
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Literal
 
+from provisioner.domain.compatibility_rows import (
+    Architecture,
+    Build,
+    CodeRules,
+    DevelRequirement,
+    DriverFloor,
+    NgcCard,
+    NgcMonth,
+    OldestCode,
+    OwnRow,
+    Product,
+    Release,
+    ToolkitDrivers,
+)
 from provisioner.domain.model import Value
 from provisioner.domain.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
-OpenModule = Literal["never", "supported", "required"]
-
-
-class Build(Value):
-    """One CUDA build of a torch release. Architectures as torch numbers them: 75 is 7.5, 120 is 12.0.
-
-    `aarch64_sm` is empty where nobody knows it. `since`: the first patch release that has the build.
-    """
-
-    cuda: CudaVersion
-    sm: tuple[int, ...]
-    ptx: tuple[int, ...] = ()
-    aarch64_sm: tuple[int, ...] = ()
-    cudnn: DottedVersion | None = None
-    since: DottedVersion | None = None
-    evidence: str
-
-    @property
-    def confirmed(self) -> bool:
-        return self.evidence != "UNCONFIRMED"
-
-
-class Release(Value):
-    """A minor release of torch; `patches` are those published when the data was compiled."""
-
-    version: DottedVersion
-    patches: tuple[DottedVersion, ...]
-    builds: tuple[Build, ...]
-
-
-class CodeRules(Value):
-    """On which card compiled code runs, by architecture number (`source` in the data)."""
-
-    source: str
-    exclude: dict[int, tuple[int, ...]]
-    lifted_from: CudaVersion
-    lifted: tuple[int, ...]
-    exact: dict[int, tuple[int, ...]]
-
-
-class OldestCode(Value):
-    cuda: CudaVersion
-    capability: ComputeCapability
-    source: str
-
-
-class DriverFloor(Value):
-    cuda: DottedVersion
-    driver: DriverVersion
-
-
-class ToolkitDrivers(Value):
-    cuda: CudaVersion
-    drivers: tuple[DriverVersion, ...]
-
-
-class Architecture(Value):
-    """`cudnn`: the newest cuDNN confirmed on it, None where there is no bound."""
-
-    name: str
-    capabilities: tuple[ComputeCapability, ...]
-    min_driver: DriverVersion | None = None
-    last_branch: int | None = None
-    open_module: OpenModule = "supported"
-    cudnn: DottedVersion | None = None
-
-
-class Product(Value):
-    """A card of which more is known than of its architecture."""
-
-    name: str
-    capability: ComputeCapability
-    min_driver: DriverVersion | None = None
-    open_module: OpenModule | None = None
-
-
-class DevelRequirement(Value):
-    """Old branches that the base image of a -devel tag admits beside its own CUDA, for these brands alone."""
-
-    cuda: CudaVersion
-    branches: tuple[int, ...]
-    brands: tuple[str, ...]
-
-
-class NgcMonth(Value):
-    month: str
-    cuda: CudaVersion | None = None
-    torch: str | None = None
-
-
-class NgcCard(Value):
-    """A card on which NGC images are known to run although their list of architectures was not read."""
-
-    capability: ComputeCapability
-    platform: str
-    since: str
-    source: str
-
 
 class CompatibilityData(Value):
-    """The whole data file. `version` is the day it was compiled, ISO 8601."""
+    """The whole data file. `version` is the day it was compiled, ISO 8601; where a lab laid rows of its own over it,
+    `+` and the short hash of those follow, and `own` names each of them.
+    """
 
     version: str
     releases_source: str
@@ -127,9 +44,17 @@ class CompatibilityData(Value):
     products: tuple[Product, ...]
     devel_requires_source: str
     devel_requires: tuple[DevelRequirement, ...]
+    forward_brands_source: str
+    forward_brands: tuple[str, ...]
     ngc_source: str
     ngc: tuple[NgcMonth, ...]
     ngc_runs_on: tuple[NgcCard, ...]
+    own: tuple[OwnRow, ...] = ()
+
+    @property
+    def compiled(self) -> str:
+        """The day it was compiled, whatever a lab laid over it."""
+        return self.version.partition("+")[0]
 
     @cached_property
     def _builds(self) -> Mapping[tuple[int, int, int, int], Build]:
@@ -173,7 +98,12 @@ class CompatibilityData(Value):
 
     def driver_floor(self, cuda: CudaVersion) -> DriverVersion | None:
         """The oldest driver that runs this CUDA by minor-version compatibility."""
-        return next((row.driver for row in self.driver_floors if cuda.key[: len(row.cuda.key)] == row.cuda.key), None)
+        prefixes = (cuda.key[:length] for length in range(len(cuda.key), 0, -1))
+        return next((self._floors[key] for key in prefixes if key in self._floors), None)
+
+    @cached_property
+    def _floors(self) -> Mapping[tuple[int, ...], DriverVersion]:
+        return {row.cuda.key: row.driver for row in self.driver_floors}
 
     def toolkit_driver(self, cuda: CudaVersion) -> DriverVersion | None:
         """The first driver of the branch that came with this CUDA minor release."""

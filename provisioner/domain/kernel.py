@@ -3,11 +3,13 @@
 import re
 
 from provisioner.domain.card import Card
-from provisioner.domain.compatibility import Build, CompatibilityData
+from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.compatibility_rows import Build
+from provisioner.domain.forward import runs_forward
 from provisioner.domain.image import ImageFacts
 from provisioner.domain.model import Value
 from provisioner.domain.problem import Problem
-from provisioner.domain.tags import release_of
+from provisioner.domain.torch_version import release_of
 from provisioner.domain.version import ComputeCapability, DottedVersion
 
 
@@ -70,7 +72,7 @@ def wheel(image: ImageFacts, data: CompatibilityData) -> Build | None:
 
 def _arch_list(image: ImageFacts) -> Compiled:
     """TORCH_CUDA_ARCH_LIST, such as "8.0 9.0a 12.0+PTX"."""
-    found = re.findall(r"\b(\d+)\.(\d)([af]?)(\+PTX)?", " ".join(image.compiled_for or ()))
+    found = re.findall(r"\b(\d{1,9})\.(\d)([af]?)(\+PTX)?", " ".join(image.compiled_for or ()))
     numbers = [(int(major) * 10 + int(minor), kind, ptx) for major, minor, kind, ptx in found]
     return Compiled(
         sm=tuple(number for number, kind, _ in numbers if kind != "a"),
@@ -134,7 +136,7 @@ def _cudnn_problems(card: Card, image: ImageFacts, compiled: Compiled, data: Com
 
 
 def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    if image.cuda is None or card.driver is None:
+    if image.cuda is None or card.driver is None or runs_forward(card, image, data):
         return ()
     spoken = data.cuda_of(card.driver)
     if spoken is not None and spoken.key[:2] >= image.cuda.key[:2]:

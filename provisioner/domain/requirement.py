@@ -14,7 +14,7 @@ from provisioner.domain.compatibility import CompatibilityData
 from provisioner.domain.version import CudaVersion
 
 _CONDITION = re.compile(r"([^<>=!]+)(!=|<=|>=|=|<|>)([^<>=!]+)")
-_NUMBERS = re.compile(r"[0-9.]+")
+_NUMBERS = re.compile(r"[0-9.]{1,99}")
 _TRUE = frozenset({"1", "t", "T", "TRUE", "true", "True"})  # Go's strconv.ParseBool
 
 _COMPARE: Mapping[str, Callable[[int], bool]] = {
@@ -69,6 +69,12 @@ def satisfied(expression: str, card: Card, data: CompatibilityData) -> bool:
         if holds is not False:
             return bool(holds)
     return False
+
+
+def admitted_by_brand(expression: str, card: Card, data: CompatibilityData) -> bool:
+    """Whether one of the alternatives that name a brand holds: an older branch that the image admits by exception."""
+    properties = _properties(card, data)
+    return any("brand=" in text and _holds(text, properties) for text in expression.split())
 
 
 def _properties(card: Card, data: CompatibilityData) -> Mapping[str, str]:

@@ -3,15 +3,17 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
-from provisioner.domain.advice import Advice, Situation, advise
-from provisioner.domain.bench import Bench, Fitting, Machine
+from provisioner.domain.advice import Advice, advise
 from provisioner.domain.choice import Decision, Outcome, ranked
 from provisioner.domain.compatibility import CompatibilityData
 from provisioner.domain.image import Flavour, ImageFacts, TaggedImage
+from provisioner.domain.matrix import Fitting, Machine, Matrix
 from provisioner.domain.model import Value
 from provisioner.domain.node import NodeProfile
 from provisioner.domain.problem import Problem
-from provisioner.domain.tags import read_facts, torch_fits
+from provisioner.domain.situation import Situation
+from provisioner.domain.tags import read_facts
+from provisioner.domain.torch_version import torch_fits
 from provisioner.domain.verdict import Verdict
 
 SELECTION_SCHEMA: Literal["provisioner/selection/1"] = "provisioner/selection/1"
@@ -99,15 +101,15 @@ def select(
 
     The result depends on no order, neither of nodes nor of cards nor of tags.
     """
-    bench = Bench(ranked(_facts(tags, data)), data, lambda image: _wanted(image, torch, flavour))
-    lab = Situation.of(bench, nodes)
-    outcome = lab.choose(lab.fittings, bench.now)
+    matrix = Matrix(ranked(_facts(tags, data)), data, lambda image: _wanted(image, torch, flavour))
+    lab = Situation.of(matrix, nodes)
+    outcome = lab.choose(lab.fittings, matrix.now)
     choices = {
         name: choice
         for node, names in lab.groups.items()
-        for name, choice in _choices(bench, node, lab.fittings[node], outcome, names)
+        for name, choice in _choices(matrix, node, lab.fittings[node], outcome, names)
     }
-    given = [bench.images[place] for place in sorted(set(outcome.chosen.values()))]
+    given = [matrix.images[place] for place in sorted(set(outcome.chosen.values()))]
     return Selection(
         decision=outcome.decision,
         torch=given[0].torch if outcome.torch is not None else None,
@@ -129,17 +131,17 @@ def _wanted(image: ImageFacts, torch: str | None, flavour: Flavour) -> bool:
 
 
 def _choices(
-    bench: Bench, alike: Machine, fitting: Fitting, outcome: Outcome, nodes: Sequence[NodeProfile]
+    matrix: Matrix, alike: Machine, fitting: Fitting, outcome: Outcome, nodes: Sequence[NodeProfile]
 ) -> Iterator[tuple[str, NodeChoice]]:
     place = outcome.chosen.get(fitting.kind)
-    judgement = Judgement(verdicts=bench.verdicts(alike, fitting))
-    why = {gpu: bench.against(alike, gpu, place or 0) for gpu in fitting.left_out}
+    judgement = Judgement(verdicts=matrix.verdicts(alike, fitting))
+    why = {gpu: matrix.against(alike, gpu, place or 0) for gpu in fitting.left_out}
     for node in nodes:
         own = list(enumerate(node.gpus))
         yield (
             node.name,
             NodeChoice(
-                tag=None if place is None else bench.images[place].reference,
+                tag=None if place is None else matrix.images[place].reference,
                 gpus=() if place is None else tuple(at for at, gpu in own if gpu in fitting.kept),
                 left_out=tuple(LeftOut(gpu=at, name=gpu.name, problems=why[gpu]) for at, gpu in own if gpu in why),
                 judgement=judgement,

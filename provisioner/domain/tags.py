@@ -6,28 +6,26 @@ agree about torch or CUDA the image is unknown: tags that lie are found in the f
 
 import re
 from collections.abc import Mapping
-from functools import cache
-
-from packaging.specifiers import SpecifierSet
-from packaging.version import InvalidVersion, Version
 
 from provisioner.domain.compatibility import CompatibilityData
 from provisioner.domain.image import Flavour, ImageFacts, TaggedImage, base_platform
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.requirement import devel_requirement, requirements
+from provisioner.domain.torch_version import release_of, torch_fits
 from provisioner.domain.version import CudaVersion, DottedVersion
 
 # pytorch's own images; the patch of torch and of CUDA may be left out.
 _OFFICIAL = re.compile(
-    r"(?P<torch>\d+\.\d+(?:\.\d+)?)-cuda(?P<cuda>\d+(?:\.\d+){1,2})-cudnn(?P<cudnn>\d+(?:\.\d+)*)"
+    r"(?P<torch>\d{1,9}\.\d{1,9}(?:\.\d{1,9})?)-cuda(?P<cuda>\d{1,9}(?:\.\d{1,9}){1,2})"
+    r"-cudnn(?P<cudnn>\d{1,9}(?:\.\d{1,9})*)"
     r"-(?P<flavour>runtime|devel)"
 )
 # nvcr.io/nvidia/pytorch and its mirrors; other NVIDIA containers have tags of the same form.
 _NGC = re.compile(r"(?P<month>\d\d\.\d\d)-py3(?P<integrated>-igpu)?")
 _NGC_REPOSITORY = re.compile(r"(.*/)?nvidia/pytorch")
 _LOCAL_CUDA = re.compile(r"cu(\d{1,2})(\d)")
-_NUMBERS = re.compile(r"\d+(\.\d+)*")
+_NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9})*")  # Python refuses to read numbers without end
 # Build arguments as both builders record them: `|2 CUDA_VERSION=12.8.1 … /bin/sh -c …`, `RUN |2 … # buildkit`; and ENV.
 _ARGUMENTS = re.compile(
     r"(?:RUN )?\|\d+ (?P<given>.*?)(?: /bin/\w+ -| #|$)|(?:/bin/sh -c #\(nop\) +)?ENV (?P<env>.*)", re.DOTALL
@@ -124,7 +122,7 @@ def _given(history: tuple[str, ...]) -> dict[str, str]:
 
 def _implied_cuda(torch: str, env: Mapping[str, str], data: CompatibilityData) -> Facts:
     """nvidia/cuda images demand their own version first ("cuda>=12.8 …"): taken where torch has such a build."""
-    match = re.match(r"cuda>=(\d+\.\d+)(\s|$)", env.get("NVIDIA_REQUIRE_CUDA", ""))
+    match = re.match(r"cuda>=(\d{1,9}\.\d{1,9})(\s|$)", env.get("NVIDIA_REQUIRE_CUDA", ""))
     release = release_of(torch)
     if match is None or release is None or data.build(release, CudaVersion(match[1])) is None:
         return {}
@@ -193,32 +191,6 @@ def _missing(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Pro
             " 2.8.0-cuda12.8-cudnn9-runtime",
         )
     ]
-
-
-def release_of(torch: str | None) -> DottedVersion | None:
-    """The version of a published release; None for a nightly, a candidate or NVIDIA's own build."""
-    return DottedVersion(torch) if torch and _NUMBERS.fullmatch(torch) and "." in torch else None
-
-
-@cache
-def torch_order(torch: str | None) -> Version:
-    """By which the newest torch is found; what cannot be read is the oldest."""
-    try:
-        return Version(torch or "0")
-    except InvalidVersion:
-        return Version("0")
-
-
-@cache
-def _wanted(spec: str) -> SpecifierSet:
-    if re.fullmatch(r"\d+\.\d+", spec):
-        return SpecifierSet(f"=={spec}.*")
-    return SpecifierSet(spec if re.match(r"[<>=!~]", spec) else f"=={spec}")
-
-
-def torch_fits(torch: str | None, spec: str) -> bool:
-    """Whether a version meets a wish such as 2.8.0, 2.8 or >=2.6,<3."""
-    return torch is not None and _wanted(spec).contains(torch_order(torch), prereleases=True)
 
 
 def may_fit(tag: str, torch: str, flavour: Flavour) -> bool:

@@ -2,6 +2,7 @@
 
 from provisioner.domain.card import Card, cards, driven
 from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.forward import runs_forward, would_as_devel
 from provisioner.domain.image import ImageFacts, base_platform
 from provisioner.domain.kernel import kernel_problems, number
 from provisioner.domain.model import Value
@@ -45,8 +46,12 @@ def image_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
 
 def own_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
     """Every reason of its own why a card does not run an image; their words name the build, not the reference."""
+    return (*driven(card, data), *problems_together(card, image, data))
+
+
+def problems_together(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
+    """Those of a card and an image together, where the card itself is driven or not."""
     return (
-        *driven(card, data),
         *_integrated_problems(card, image, data),
         *kernel_problems(card, image, data),
         *_toolkit_problems(card, image, data),
@@ -88,11 +93,13 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
     floor = data.driver_floor(image.cuda)
     if floor is None:
         return (_unknown_cuda(image, data),)
-    if card.driver >= floor:
+    if card.driver >= floor or runs_forward(card, image, data):
         return ()
     architecture = data.architecture(card.capability)
     last = None if architecture is None else architecture.last_branch
     older = f"use a tag with a CUDA older than {image.cuda.major}"
+    if would_as_devel(card, image, data):
+        older += ", or the -devel tag, whose compatibility package runs on this card and driver"
     return (
         Problem(
             code="driver_too_old",

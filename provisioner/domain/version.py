@@ -10,7 +10,7 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_DOTTED = re.compile(r"\d+(\.\d+)*")
+_DOTTED = re.compile(r"\d{1,9}(\.\d{1,9})*")
 
 
 class DottedVersion:

@@ -57,13 +57,36 @@ def test_facts() -> None:
     assert "machine code for" in run("facts").stdout
 
 
-TAGS = {
+OWN = """\
+releases:
+  - version: "2.16"
+    builds: [{cuda: "12.8", sm: [75, 120], evidence: measured(2.16.0)}]
+"""
+
+
+def test_facts_as_a_lab_has_them(tmp_path: Path) -> None:
+    (tmp_path / "lab.yml").write_text("")
+    (tmp_path / "compatibility.yaml").write_text(OWN)
+    for words in ([str(tmp_path)], ["--data", str(tmp_path / "compatibility.yaml")]):
+        read = document(run("facts", *words, "--json"))
+        assert read["own"][0]["row"] == "torch 2.16 with CUDA 12.8"
+        assert "added by the lab: releases: torch 2.16 with CUDA 12.8 (measured(2.16.0))" in run("facts", *words).stdout
+    assert run("facts", str(tmp_path), "--data", "x").exit_code == 2
+    missing = run("facts", "--data", str(tmp_path / "none.yaml"))
+    assert (missing.exit_code, "there is no such file" in missing.stderr) == (2, True)
+
+
+def test_facts_say_how_a_lab_adds_a_row() -> None:
+    assert "writes compatibility.yaml into its directory" in run("facts").stdout
+
+
+TAGS: dict[str, Any] = {
     "tags": [
         "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime",
         {"reference": "pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime", "sync": "partial"},
     ]
 }
-NODE = {
+NODE: dict[str, Any] = {
     "name": "n1",
     "platform": "linux/amd64",
     "driver": "570.172.08",
@@ -110,6 +133,24 @@ def test_select_for_people(selected: Any) -> None:
     assert ran.stdout.startswith(f"One image for every node, torch 2.8.0: {TAGS['tags'][0]}\n")
 
 
+def test_select_with_rows_of_ones_own(selected: Any, tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text(OWN)
+    tags = {"tags": [*TAGS["tags"], "pytorch/pytorch:2.16.0-cuda12.8-cudnn9-runtime"]}
+    assert document(selected({"nodes": [NODE]}, tags, "--json"))["torch"] == "2.8.0"
+    own = selected({"nodes": [NODE]}, tags, "--json", "--data", str(tmp_path / "own.yaml"))
+    assert document(own)["torch"] == "2.16.0"
+    (tmp_path / "own.yaml").write_text(OWN.replace("sm:", "cm:"))
+    wrong = selected({"nodes": [NODE]}, tags, "--data", str(tmp_path / "own.yaml"))
+    assert wrong.exit_code == 2
+    assert 'own.yaml:3:29: unknown key "cm"' in wrong.stderr
+
+
+def test_a_person_reads_why_not_the_newer_one(selected: Any) -> None:
+    shown = selected({"nodes": [NODE]}).stdout
+    assert "Why not pytorch:2.9.1-cuda13.0-cudnn9-runtime?" in shown
+    assert "advice: upgrade the driver of n1 to 580.65.06 or newer; then torch is 2.9.1 instead of 2.8.0" in shown
+
+
 def test_a_node_that_gets_nothing_is_exit_1(selected: Any) -> None:
     ran = selected({"nodes": [NODE, NODE | {"name": "n2", "gpus": []}]})
     assert ran.exit_code == 1
@@ -142,6 +183,34 @@ def test_what_is_wrong_in_a_given_file(selected: Any, nodes: Any, tags: Any, sai
     ran = selected(nodes, tags)
     assert ran.exit_code == 2
     assert said in ran.stderr
+
+
+ENDLESS = "9" * 5000
+
+
+@pytest.mark.parametrize("name", ["\ud800", "\x1b[31m", "\0", ENDLESS])
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTORCH_VERSION": ENDLESS, "CUDA_VERSION": ENDLESS},
+        {"PYTORCH_VERSION": f"2.8.0+cu{ENDLESS}", "NVIDIA_REQUIRE_CUDA": f"cuda>={ENDLESS}.1"},
+        {"NVIDIA_PYTORCH_VERSION": "25.09", "CUDA_VERSION": "13.0", "TORCH_CUDA_ARCH_LIST": f"{ENDLESS}.0+PTX"},
+    ],
+)
+def test_what_a_node_and_an_image_say_of_themselves_is_never_a_fault_of_ours(
+    selected: Any, name: str, env: dict[str, str]
+) -> None:
+    node = NODE | {"gpus": [NODE["gpus"][0] | {"name": name, "brand": name}]}
+    ran = selected({"nodes": [node]}, {"tags": [*TAGS["tags"], {"reference": "lab/torch:x", "env": env}]}, "--json")
+    assert ran.exit_code == 0
+    assert document(ran)["nodes"]["n1"]["verdicts"]["lab/torch:x"]["ok"] is False
+
+
+@pytest.mark.parametrize("driver", ["535.183.01-server", ENDLESS, "", "R535"])
+def test_a_driver_that_is_no_version_has_its_place(selected: Any, driver: str) -> None:
+    ran = selected({"nodes": [NODE | {"driver": driver}]})
+    assert ran.exit_code == 2
+    assert "stdin:1:64: nodes[0].driver: not a version:" in ran.stderr
 
 
 def test_check_says_complete_and_exits_0() -> None:

@@ -1,6 +1,7 @@
 import pytest
 
-from provisioner.domain.card import brand_of, cards, driven, product_of
+from provisioner.domain.brand import brand_of
+from provisioner.domain.card import cards, driven, product_of
 from provisioner.domain.node import GpuProfile
 from provisioner.domain.version import ComputeCapability
 from tests.domain.group import DATA, a_profile
@@ -24,6 +25,7 @@ from tests.domain.group import DATA, a_profile
         ("NVIDIA RTX PRO 6000 Blackwell Server Edition", "RTX PRO 6000 Blackwell Server"),
         ("NVIDIA RTX PRO 5000 72GB Blackwell", "RTX PRO 5000 72GB Blackwell"),
         ("NVIDIA RTX PRO 5000 Blackwell Generation Laptop GPU", None),
+        ("NVIDIA RTX PRO 6000 Blackwell Server Edition MIG 1g.24gb", "RTX PRO 6000 Blackwell Server"),
         ("NVIDIA Graphics Device", None),
         ("", None),
     ],
@@ -57,6 +59,15 @@ def test_a_name_alone_does_not_make_a_product() -> None:
         ("NVIDIA L40S", "", "nvidia"),
         ("NVIDIA GB200", "", "nvidia"),
         ("NVIDIA Graphics Device", "", ""),
+        ("NVIDIA A100-SXM4-40GB MIG 1g.5gb", "", "nvidia"),
+        ("GRID V100D-32Q", "", "vws"),
+        ("NVIDIA A40-8C", "", "vcs"),
+        ("GRID T4-2B", "", "vpc"),
+        ("NVIDIA A10-24A", "", "vapps"),
+        ("GRID K520", "", "grid"),
+        ("NVIDIA T400 4GB", "", ""),
+        ("NVIDIA A10G", "", "nvidia"),
+        ("P106-100", "", ""),
         ("Tesla T4", "NVIDIA", "nvidia"),  # what NVML says counts
         ("NVIDIA RTX A6000", "NVIDIA RTX", "nvidiartx"),
         ("NVIDIA GeForce RTX 4090", "GeForce", "geforce"),

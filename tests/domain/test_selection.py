@@ -109,8 +109,9 @@ _GROUPS = st.lists(
     ),
     max_size=4,
 )
+_NAMES = st.builds("{}{}".format, st.sampled_from(["", "b/pytorch:", "a/pytorch:"]), st.sampled_from(_NEW))
 _OFFERS = st.lists(
-    st.builds(lambda text, state: text + state, st.sampled_from(_NEW), st.sampled_from(["", "", "=partial"])),
+    st.builds(lambda text, state: text + state, _NAMES, st.sampled_from(["", "", "=partial"])),
     unique_by=lambda text: text.partition("=")[0],
     max_size=6,
 )

@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 
 from provisioner.domain.image import Flavour
-from provisioner.domain.tags import may_fit, release_of, torch_fits
+from provisioner.domain.tags import may_fit
+from provisioner.domain.torch_version import release_of, torch_fits
 from tests.domain.group import cases, facts
 
 

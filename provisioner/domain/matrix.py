@@ -8,13 +8,14 @@ from typing import NamedTuple
 from provisioner.domain.card import Card, cards, driven
 from provisioner.domain.choice import Kind, places, same_torch
 from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.forward import replaces_libcuda
 from provisioner.domain.image import ImageFacts
 from provisioner.domain.kernel import wheel
 from provisioner.domain.node import GpuProfile, NodeProfile
 from provisioner.domain.problem import Problem
 from provisioner.domain.sync import SyncState
-from provisioner.domain.tags import torch_order
-from provisioner.domain.verdict import Verdict, image_problems, no_gpu, own_problems, sync_problems
+from provisioner.domain.torch_version import torch_order
+from provisioner.domain.verdict import Verdict, image_problems, no_gpu, problems_together, sync_problems
 from provisioner.domain.version import DriverVersion
 
 
@@ -25,7 +26,7 @@ class Machine(NodeProfile):
 
 
 def machine(node: NodeProfile) -> Machine:
-    gpus = sorted(set(node.gpus), key=lambda gpu: (gpu.compute_capability, gpu.model_dump_json()))
+    gpus = sorted(set(node.gpus), key=lambda gpu: tuple(dict(gpu).values()))
     return Machine(**{**dict(node), "name": "", "gpus": tuple(gpus)})
 
 
@@ -40,7 +41,7 @@ class Fitting(NamedTuple):
     kind: Kind
 
 
-class Bench:
+class Matrix:
     """`images` in rank, the best first; `wanted` says which of them the lab would take."""
 
     def __init__(
@@ -55,8 +56,9 @@ class Bench:
         self._twins = _twins([_make(image, data) for image in images])
         self._named = _twins([(_make(image, data), image.torch, str(image.cuda)) for image in images])
         self._cards: dict[Machine, tuple[Card, ...]] = {}
+        self._driven: dict[Card, tuple[Problem, ...]] = {}
         self._runs: dict[Card, int] = {}
-        self._native: dict[DriverVersion | None, int] = {}
+        self._safe: dict[DriverVersion | None, tuple[int, int]] = {}
         self._problems: dict[Card, list[tuple[Problem, ...]]] = {}
 
     @property
@@ -69,44 +71,55 @@ class Bench:
             self._cards[node] = cards(node, self.data)
         return self._cards[node]
 
+    def driven(self, card: Card) -> tuple[Problem, ...]:
+        """Why the card is not driven, whatever the image; empty where it is."""
+        if card not in self._driven:
+            self._driven[card] = driven(card, self.data)
+        return self._driven[card]
+
     def runs(self, card: Card) -> int:
         if card not in self._runs:
             self._runs[card] = sum(
                 bits
                 for place, bits in self._twins.items()
-                if not image_problems(card.platform, self.images[place])
-                and not own_problems(card, self.images[place], self.data)
+                if not self.driven(card)
+                and not image_problems(card.platform, self.images[place])
+                and not problems_together(card, self.images[place], self.data)
             )
         return self._runs[card]
 
-    def native(self, driver: DriverVersion | None) -> int:
-        """The tags whose CUDA is not newer than the driver's own."""
-        if driver not in self._native:
+    def safe(self, driver: DriverVersion | None) -> tuple[int, int]:
+        """The tags that leave the driver's libcuda in place, and those whose CUDA is not newer than the driver's."""
+        if driver not in self._safe:
             cuda = self.data.cuda_of(driver) if driver else None
-            self._native[driver] = _bits(
-                cuda is not None and image.cuda is not None and image.cuda.key[:2] <= cuda.key for image in self.images
+            self._safe[driver] = (
+                _bits(not replaces_libcuda(driver, image, self.data) for image in self.images),
+                _bits(
+                    cuda is not None and image.cuda is not None and image.cuda.key[:2] <= cuda.key
+                    for image in self.images
+                ),
             )
-        return self._native[driver]
+        return self._safe[driver]
 
     def fit(self, node: Machine) -> Fitting:
         """A card that no wanted tag runs on is left out, so long as one tag runs on all the others."""
         own = self.cards(node)
-        native = self.native(node.driver)
+        safe = self.safe(node.driver)
         fitting = [place for place, card in enumerate(own) if self.runs(card) & self.wanted]
         common = reduce(and_, (self.runs(own[place]) for place in fitting)) if fitting else 0
         # Where the flavour of the kernel module is in doubt, nobody knows which of the cards are there at all.
         if not common & self.wanted or any(card.module == "contested" for card in own):
             every = reduce(and_, (self.runs(card) for card in own)) if own else 0
-            return Fitting(node.gpus, (), Kind(every, native))
+            return Fitting(node.gpus, (), Kind(every, *safe))
         kept = tuple(node.gpus[place] for place in fitting)
-        return Fitting(kept, tuple(gpu for gpu in node.gpus if gpu not in kept), Kind(common, native))
+        return Fitting(kept, tuple(gpu for gpu in node.gpus if gpu not in kept), Kind(common, *safe))
 
     def problems(self, card: Card) -> list[tuple[Problem, ...]]:
         """Of every image, in rank, apart from the mirror."""
         if card not in self._problems:
             found: list[tuple[Problem, ...]] = [()] * len(self.images)
             for place, bits in self._named.items():
-                own = own_problems(card, self.images[place], self.data)
+                own = (*self.driven(card), *problems_together(card, self.images[place], self.data))
                 for twin in places(bits):
                     found[twin] = (*image_problems(card.platform, self.images[twin]), *own)
             self._problems[card] = found
@@ -133,7 +146,7 @@ class Bench:
         return frozenset(
             gpu
             for gpu, card in zip(node.gpus, self.cards(node), strict=True)
-            if card.module == "contested" or not driven(card, self.data)
+            if card.module == "contested" or not self.driven(card)
         )
 
 

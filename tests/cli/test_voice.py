@@ -86,7 +86,7 @@ def test_with_json_only_the_document_is_on_stdout(capsys: pytest.CaptureFixture[
     voice.note("a note")
     voice.document("provisioner/x/1", {"a": "\ud83d\x1b"})
     said = capsys.readouterr()
-    assert said.out == '{\n  "schema": "provisioner/x/1",\n  "a": "\\ud83d\\u001b"\n}\n'
+    assert said.out == '{"schema": "provisioner/x/1", "a": "\\ud83d\\u001b"}\n'
     assert said.err == "a note\n"
 
 

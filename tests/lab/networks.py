@@ -3,6 +3,7 @@
 Both are internal: nothing in them has a way out of the machine, and no way from one to the other.
 """
 
+import fcntl
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ TEST_NETWORKS = "198.18.0.0/15"
 MIRROR_PORT = 5200
 REGISTRY_PORT = 5201
 FIRST_NODE = 11
+CLAIMS = Path("/run/lock/provisioner-testbed.networks")
 
 
 @dataclass(frozen=True)
@@ -65,14 +67,16 @@ def let_bridges_pass() -> None:
 def claim(engine: Engine, prefix: str, net: int | None) -> Addresses:
     """Makes the networks of lab `prefix`, on `net` or on the first free one.
 
-    The engine refuses a subnet that overlaps with one it has, so labs that come up side by side can't take the same.
+    One at a time on the whole machine: an engine refuses a subnet that it has itself, but not one of another's.
     """
     candidates = range(0, 256, 2) if net is None else [net]
-    for addresses in map(Addresses, candidates):
-        if not _in_use(addresses) and _create(engine, prefix, "lab", addresses.lab):
-            if _create(engine, prefix, "wan", addresses.wan):
-                return addresses
-            engine.docker("network", "rm", f"{prefix}-lab")
+    with CLAIMS.open("w") as claims:
+        fcntl.flock(claims, fcntl.LOCK_EX)
+        for addresses in map(Addresses, candidates):
+            if not _in_use(addresses) and _create(engine, prefix, "lab", addresses.lab):
+                if _create(engine, prefix, "wan", addresses.wan):
+                    return addresses
+                engine.docker("network", "rm", f"{prefix}-lab")
     raise BedError(f"no free network for lab {prefix} among 198.18.{list(candidates)}.0/24")
 
 

@@ -43,7 +43,7 @@ def test_an_undisturbed_switch_commits(world: World) -> None:
     old = world.seat.current()
     record = world.transact()
     assert (record["state"], record["generation"], record["checks"]) == ("committed", 2, {"ssh": "ok"})
-    assert record["access"]["ssh"] == "ssh -p 22000 student@127.0.0.1"
+    assert record["access"]["ssh"] == "ssh -p 22000 student@127.0.0.22"
     assert (world.seat.current(), world.compose.running) == (2, 2)
     assert world.states == ["switching", "verifying", "committed"]
     assert world.journal().lines()[0]["detail"] == {"to": 2, "back": old}

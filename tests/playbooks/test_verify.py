@@ -158,7 +158,7 @@ def test_the_door_for_the_login_is_the_same_file_and_closed_again(seat: Any, tmp
     door = seat.generation(1) / "verify_keys"
     inode = door.stat().st_ino
     wanted = order["seat"] | {"ports": {"ssh": 1}}
-    with pytest.raises(Fault, match=r"no login by key at 127\.0\.0\.1:1"):
+    with pytest.raises(Fault, match=r"no login by key at 127\.0\.0\.22:1"):
         verify.check_ssh(seat, 1, wanted)
     assert (door.read_text(), door.stat().st_ino) == ("", inode)
     assert not list(seat.folder.glob("verify-*"))

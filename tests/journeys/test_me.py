@@ -64,6 +64,9 @@ def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFac
         someone.me("down")
     finally:
         gpu.set_profile(profile_text("none"))
+        left = testbed.docker("ps", "-aq", "--filter", "label=com.docker.compose.project=jme-student").split()
+        if left:
+            testbed.docker("rm", "-f", *left)
         lab.down()
 
 

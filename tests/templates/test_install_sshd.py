@@ -10,9 +10,9 @@ from tests.lab.engine import Engine
 pytestmark = pytest.mark.lab
 
 SOURCES = {
-    "/etc/apt/sources.list": "deb http://archive.ubuntu.com/ubuntu jammy main\n",
-    "/etc/apt/sources.list.d/ubuntu.sources": "Types: deb\nURIs: http://security.ubuntu.com/ubuntu/\nSuites: noble\n",
-    "/etc/apt/sources.list.d/ports.sources": "Types: deb\nURIs: http://ports.ubuntu.com/ubuntu-ports/\nSuites: noble\n",
+    "/etc/apt/sources.list": "deb http://archive.example/ubuntu jammy main\n",
+    "/etc/apt/sources.list.d/ubuntu.sources": "Types: deb\nURIs: http://security.example/ubuntu/\nSuites: noble\n",
+    "/etc/apt/sources.list.d/ports.sources": "Types: deb\nURIs: http://ports.example/ubuntu-ports/\nSuites: noble\n",
     "/etc/apt/sources.list.d/debian.list": "deb https://deb.example/debian trixie main\n"
     "deb https://deb.example/debian-security trixie-security main\n",
     "/etc/apt/sources.list.d/cuda.list": "deb https://developer.example/compute/cuda/repos/ubuntu2204/x86_64 /\n",
@@ -35,8 +35,8 @@ def asked(testbed: Engine, mirror: str) -> str:
 
 def test_only_the_distributions_own_sources_are_asked(testbed: Engine) -> None:
     said = asked(testbed, "")
-    assert "http://archive.ubuntu.com/ubuntu jammy" in said
-    assert "URIs: http://security.ubuntu.com/ubuntu/\n" in said
+    assert "http://archive.example/ubuntu jammy" in said
+    assert "URIs: http://security.example/ubuntu/\n" in said
     assert "developer.example" not in said
 
 

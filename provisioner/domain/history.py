@@ -69,7 +69,7 @@ class Learned(Value):
     lag: tuple[float, float] = _LAG
     failed: float = _FAILED
     finished: int = 0
-    runs: tuple[tuple[datetime, datetime], ...] = ()
+    runs: tuple[tuple[datetime, datetime], ...] = Field(default=(), exclude=True)
 
     @property
     def is_prior(self) -> bool:

@@ -78,6 +78,16 @@ class Listed(NamedTuple):
         return state_of(self.problems) if self.problems and not self.repositories else SyncState.ABSENT
 
 
+class LookedAt(NamedTuple):
+    """By tag, how far the mirror has each that meets the wish, by its config where that could be read.
+
+    `problems`: why some were not looked at.
+    """
+
+    reports: dict[str, SyncReport]
+    problems: tuple[Problem, ...] = ()
+
+
 def listed(offer: Offer, repositories: Iterable[str], world: World) -> Listed:
     facts, answered, problems = dict[str, ImageFacts](), list[str](), list[Problem]()
     for repository in repositories:
@@ -102,24 +112,19 @@ def candidates(among: Listed, wanted: Wanted) -> list[str]:
     return [facts.reference for facts in newest_first(fit)]
 
 
-def reports(wanted: Wanted, world: World, here: Listed) -> dict[str, SyncReport]:
-    """By tag, how far the mirror has each that meets the wish, by its config where that could be read."""
+def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
     names, found = candidates(here, wanted), dict[str, SyncReport]()
     step = _FEW if wanted.is_public else max(len(names), 1)
     for start in range(0, len(names), step):
         tags = {tag_of(name) for name in names[start : start + step]}
-        listings = _catalog(wanted, world, here, tags)
+        try:
+            listings = world.mirror.catalog(here.repositories, wanted.platform, wanted=tags.__contains__).listings
+        except CannotGoOn as stopped:  # it answered a moment ago
+            return LookedAt(found, stopped.problems)
         found |= {tag_of(e.image.reference): e.report for e in listings if _is_wanted(e, wanted, world)}
         if wanted.kind in ON_DEMAND or any(report.state is SyncState.COMPLETE for report in found.values()):
             break
-    return found
-
-
-def _catalog(wanted: Wanted, world: World, here: Listed, tags: set[str]) -> tuple[Listing, ...]:
-    try:
-        return world.mirror.catalog(here.repositories, wanted.platform, wanted=tags.__contains__).listings
-    except CannotGoOn:  # it answered a moment ago: the next look says more
-        return ()
+    return LookedAt(found)
 
 
 def _is_wanted(listing: Listing, wanted: Wanted, world: World) -> bool:

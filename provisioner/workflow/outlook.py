@@ -17,9 +17,9 @@ from provisioner.workflow.offered import (
     World,
     candidates,
     listed,
+    look_at,
     nearest,
     others,
-    reports,
     tag_of,
 )
 
@@ -56,7 +56,7 @@ class Scene(NamedTuple):
 def look(wanted: Wanted, world: World, now: datetime) -> Outlook:
     """Never raises for a fault of the mirror, of its upstream or of its feed."""
     here, above = listed(world.mirror, wanted.mirror.repositories, world), _above(wanted, world)
-    found = reports(wanted, world, here)
+    found, unseen = look_at(wanted, world, here)
     hoped = [] if above is None else [tag_of(name) for name in candidates(above, wanted)]
     seen = _remember(wanted, world, found.values(), hoped, now)
     scene = Scene(wanted, world, here, above, found, seen, now)
@@ -75,6 +75,7 @@ def look(wanted: Wanted, world: World, now: datetime) -> Outlook:
         learned=scene.learned,
         profile=world.profile,
         problems=(
+            *unseen,
             *(problem for listing in listings for problem in listing.problems),
             *(() if world.feed is None else world.feed.problems),
         ),

@@ -151,6 +151,16 @@ def test_without_feed_and_upstream_nothing_is_promised(field: Field) -> None:
     assert told["feed"] is None
 
 
+def test_a_mirror_that_falls_silent_in_the_middle_of_a_look_says_why(field: Field) -> None:
+    field.write(upstream=None)
+    field.put(field.mirror, OLD)
+    lists = iter([None, Answer(403)])
+    field.mirror.scripts.append(lambda asked: next(lists) if "/tags/" in asked.path else None)
+    told = field.status("--torch", "2.8")
+    assert told["tags"] == []
+    assert [problem["code"] for problem in told["problems"]] == ["denied"]
+
+
 def test_a_cache_is_not_asked_for_layers_by_status_but_it_is_by_wait(field: Field) -> None:
     field.write(kind="registry-proxy", feed=None)
     field.put(field.mirror, OLD)

@@ -1,5 +1,8 @@
 """Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from provisioner.adapters import compatdata, resources
@@ -8,16 +11,22 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.engine.builder import EngineBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab.directory import LabDirectory
+from provisioner.adapters.mirror import profiles
+from provisioner.adapters.mirror.feed import read_job
+from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import Reach
 from provisioner.domain.catalog import Catalog
 from provisioner.domain.event import OnEvent
+from provisioner.domain.feed import FeedReading
+from provisioner.domain.lab import MirrorKind
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.selection import Selection
 from provisioner.domain.tags import read_facts
 from provisioner.workflow.hands import Probed
 from provisioner.workflow.lock import Locked, choose, make_lock
+from provisioner.workflow.offered import Wanted, World
 from provisioner.workflow.plan import Materials
 
 
@@ -33,10 +42,52 @@ def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEve
     return AnsibleFleet(settings, on_event, limit=reach.limit)
 
 
-def mirror(directory: LabDirectory, on_event: OnEvent) -> Registry:
+def mirror(directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None) -> Registry:
     wish = directory.lab.mirror
     ca = directory.below(wish.ca)
-    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, kind=wish.kind, on_event=on_event)
+    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, kind=kind or wish.kind, on_event=on_event)
+
+
+def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
+    """Where lab.yml does not say what kind of mirror it is, hearsay about it does."""
+    wish, image = directory.lab.mirror, directory.lab.image
+    profile = profiles.load().of(wish.address)
+    hearsay = None if profile is None or "kind" in wish.model_fields_set else profile.kind
+    kind = hearsay or wish.kind
+    is_public = kind in {"lazy", "redirector"} or (profile is not None and profile.public)
+    return Wanted(wish, kind, torch or image.torch, image.flavour, platform, is_public)
+
+
+@contextmanager
+def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent) -> Iterator[World]:
+    """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
+    with ExitStack() as stack:
+        above = _upstream(directory, on_event)
+        yield World(
+            mirror=stack.enter_context(mirror(directory, on_event, wish.kind)),
+            upstream=None if above is None else stack.enter_context(above),
+            feed=_feed(directory, now),
+            memory=MirrorHistory(),
+            data=compatdata.load(),
+            profile=profiles.load().of(wish.mirror.address),
+        )
+
+
+def _upstream(directory: LabDirectory, on_event: OnEvent) -> Registry | None:
+    wish = directory.lab.mirror.upstream
+    if wish is None:
+        return None
+    ca = directory.below(wish.ca)
+    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event)
+
+
+def _feed(directory: LabDirectory, now: datetime) -> FeedReading | None:
+    wish = directory.lab.mirror
+    if wish.feed is None:
+        return None
+    url = wish.feed.url
+    place = url if url.startswith(("http://", "https://")) else str(directory.path / url)
+    return read_job(place, wish.feed.job, wish.feed.format, now, ca=directory.below(wish.ca))
 
 
 def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:

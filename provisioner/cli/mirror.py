@@ -8,7 +8,10 @@ from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.registry.client import Registry
 from provisioner.cli import introduce
 from provisioner.cli.exits import DONE, FAILED
-from provisioner.cli.options import ca_option, example, lab_argument, torch_option, voiced
+from provisioner.cli.mirror_status import status
+from provisioner.cli.mirror_wait import wait
+from provisioner.cli.mirror_wheel import wheel
+from provisioner.cli.options import ca_option, example, lab_argument, platform_option, torch_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.catalog import catalog_table, sync_table
@@ -17,12 +20,15 @@ from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.domain.tags import may_fit
 
-platform_option = click.option("--platform", default="linux/amd64", show_default=True, help="Of the nodes.")
-
 
 @click.group(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
 def mirror() -> None:
     """What the mirror has, and how far: never guessed from a list of tags, always from a look at every layer."""
+
+
+mirror.add_command(status)
+mirror.add_command(wait)
+mirror.add_command(wheel)
 
 
 @mirror.command(epilog=example("provision mirror tags ai-lab --torch '>=2.8'"))

@@ -94,3 +94,4 @@ data_option = click.option(
 ca_option = click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="Certificate of the authority (PEM)."
 )
+platform_option = click.option("--platform", default="linux/amd64", show_default=True, help="Of the nodes.")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from provisioner.domain.feed import Format
 from provisioner.domain.image import Flavour
 from provisioner.domain.model import Wish
 
@@ -16,7 +17,11 @@ Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
+FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
 MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redirector"]
+
+# What is not there yet comes when it is asked for, and no clock says when.
+ON_DEMAND: frozenset[MirrorKind] = frozenset({"registry-proxy", "harbor-proxy", "lazy", "redirector"})
 
 
 def _specifier(text: str) -> str:
@@ -32,6 +37,26 @@ def _specifier(text: str) -> str:
 TorchSpec = Annotated[str, AfterValidator(_specifier)]
 
 
+class FeedWish(Wish):
+    """What the mirror publishes of its own syncs. `url` may be a file, relative to the lab's directory."""
+
+    url: FeedPlace
+    job: Annotated[str, StringConstraints(min_length=1)]
+    format: Format = "tunasync"
+
+
+class Upstream(Wish):
+    """The registry that the mirror copies: asked first, since what it does not have no mirror will ever have.
+
+    `repositories` where they have other names there than on the mirror.
+    """
+
+    address: Address
+    repositories: tuple[Repository, ...] = ()
+    ca: str | None = None
+    plain_http: bool = False
+
+
 class Mirror(Wish):
     """Where base images come from. Paths are relative to the lab's directory."""
 
@@ -40,6 +65,8 @@ class Mirror(Wish):
     kind: MirrorKind = "static"
     ca: str | None = None
     plain_http: bool = False
+    feed: FeedWish | None = None
+    upstream: Upstream | None = None
 
 
 class Registry(Wish):

@@ -50,7 +50,11 @@ def test_completion_of_labs(tmp_path: Path) -> None:
     assert ran.stdout == "plain,physics\n"
 
 
-@pytest.mark.parametrize("verb", [[verb] for verb in VERBS] + [["mirror", "tags"], ["mirror", "check"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "verb",
+    [[verb] for verb in VERBS] + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")],
+    ids=" ".join,
+)
 def test_every_verb_shows_an_example_of_itself(verb: list[str]) -> None:
     ran = run(*verb, "--help")
     assert ran.exit_code == 0

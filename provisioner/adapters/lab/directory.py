@@ -19,6 +19,8 @@ WORDS = {
     "address": "HOST or HOST:PORT, such as registry.lab:5000",
     "repositories": "a list of lower-case names such as pytorch/pytorch",
     "repository": "a lower-case name such as provisioner/lab",
+    "url": "https://HOST/PATH, or a file below this directory",
+    "job": "the name of the sync job in the feed",
     "name": "lower-case letters, digits and -, starting with a letter, at most 31",
     "user": "a Linux user name: lower-case letters, digits, _ and -, at most 31",
     "homes": "an absolute path of letters, digits, dots, _ and -, such as /srv/homes",
@@ -86,9 +88,9 @@ def _named_keys(path: Path, written: Written) -> Iterator[tuple[str, ...] | Prob
 
 
 def _named_authorities(path: Path, written: Written) -> Iterator[tuple[str, str | Problem]]:
-    for section in ("mirror", "registry"):
-        for name in _texts(written.data, section, "ca"):
-            yield section, certificates(path / name, written.place((section, "ca")))
+    for way in (("mirror",), ("mirror", "upstream"), ("registry",)):
+        for name in _texts(written.data, *way, "ca"):
+            yield way[-1], certificates(path / name, written.place((*way, "ca")))
 
 
 def _texts(data: Any, *way: str) -> Iterator[str]:

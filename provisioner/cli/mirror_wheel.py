@@ -1,0 +1,74 @@
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from packaging.version import InvalidVersion, Version
+
+from provisioner.adapters.mirror.fetch import Fetcher
+from provisioner.adapters.mirror.wheels import look_at_wheels
+from provisioner.cli.exits import DONE, FAILED
+from provisioner.cli.options import ca_option, example, platform_option, voiced
+from provisioner.cli.voice import Voice
+from provisioner.console.wheel import wheels_table
+from provisioner.domain.wheel import WHEELS_SCHEMA, WheelLink, WheelReports, WheelWish, is_all_there
+
+
+def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+        raise click.BadParameter(f"{value} is no http(s) address", ctx, param)
+    return value
+
+
+def _version(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        return Version(value).public
+    except InvalidVersion:
+        raise click.BadParameter(f"{value} is no version such as 2.8.0", ctx, param) from None
+
+
+def _matching(pattern: str, like: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
+    def checked(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(pattern, value):
+            raise click.BadParameter(f"{value} is not of the form {like}", ctx, param)
+        return value
+
+    return checked
+
+
+@click.command(
+    epilog=example("provision mirror wheel https://mirrors.aliyun.com/pytorch-wheels/cu128 --torch 2.8.0 --cuda cu128")
+)
+@click.argument("place", metavar="URL-or-INDEX", callback=_address)
+@click.option("--torch", required=True, metavar="VERSION", callback=_version, help="Such as 2.8.0.")
+@click.option("--cuda", required=True, callback=_matching(r"cu\d{2,3}|cpu", "cu128"), help="Such as cu128, or cpu.")
+@click.option("--python", callback=_matching(r"cp3\d{1,2}t?", "cp311"), help="Such as cp311; each one where not given.")
+@click.option("--upstream", metavar="INDEX", callback=_address, help="The index that the mirror copies.")
+@ca_option
+@platform_option
+@voiced
+def wheel(  # noqa: PLR0913  (each is a flag)
+    *,
+    place: str,
+    torch: str,
+    cuda: str,
+    python: str | None,
+    upstream: str | None,
+    ca: Path | None,
+    platform: str,
+    voice: Voice,
+) -> int:
+    """Look whether a mirror of wheels has torch for a CUDA version, whole; exit 0 only then.
+
+    URL-or-INDEX is a wheel, a flat directory, or a PEP 503 index. --upstream tells "not yet" from "never".
+    """
+    wish = WheelWish(torch=torch, cuda=cuda, python=python, platform=platform)
+    direct = WheelLink.of(place)
+    if direct is not None and not wish.fits(direct.name):
+        raise click.BadParameter(f"{direct.name} is not a wheel of {wish}")
+    with Fetcher(ca=ca) as fetcher:
+        reports = look_at_wheels(fetcher, place, wish, upstream)
+    told = WheelReports(asked=place, wish=str(wish), wheels=tuple(reports))
+    voice.document(WHEELS_SCHEMA, told)
+    voice.say(wheels_table(told))
+    return DONE if is_all_there(reports) else FAILED

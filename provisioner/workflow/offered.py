@@ -1,0 +1,152 @@
+"""What registries list, and how far the mirror has those tags that may meet a wish: asked no more than needed."""
+
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, Protocol
+
+from provisioner.domain.catalog import Listing
+from provisioner.domain.compatibility import CompatibilityData
+from provisioner.domain.feed import FeedReading
+from provisioner.domain.history import Sighting
+from provisioner.domain.image import Flavour, ImageFacts, TaggedImage
+from provisioner.domain.lab import ON_DEMAND, MirrorKind
+from provisioner.domain.lab import Mirror as MirrorWish
+from provisioner.domain.outlook import meets, newest_first, state_of
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.profile import MirrorProfile
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.tags import may_fit, read_facts
+from provisioner.domain.torch_version import torch_fits
+from provisioner.workflow.hands import Mirror
+
+_FEW = 5  # images of a public mirror that are looked at in one go, newest first, until one is complete
+_OTHERS = 2
+
+
+class Offer(Mirror, Protocol):
+    def tags(self, repository: str) -> tuple[str, ...]: ...
+
+
+class Memory(Protocol):
+    """What was seen of each host before. `add` writes what of `seen` is new."""
+
+    def read(self, host: str) -> list[Sighting]: ...
+    def add(self, host: str, known: Sequence[Sighting], seen: Iterable[Sighting]) -> None: ...
+
+
+class Wanted(NamedTuple):
+    """`kind`: how the mirror is treated. `is_public`: asked for little at a time."""
+
+    mirror: MirrorWish
+    kind: MirrorKind
+    torch: str
+    flavour: Flavour
+    platform: str
+    is_public: bool
+
+    @property
+    def host(self) -> str:
+        return self.mirror.address
+
+
+class World(NamedTuple):
+    mirror: Offer
+    upstream: Offer | None
+    feed: FeedReading | None
+    memory: Memory
+    data: CompatibilityData
+    profile: MirrorProfile | None
+
+    def facts(self, reference: str) -> ImageFacts:
+        """What the text of a reference says."""
+        return read_facts(TaggedImage(reference=reference), self.data)
+
+
+class Listed(NamedTuple):
+    """The tags of one registry, `repository:tag`, as facts by their text; and why others could not be listed."""
+
+    facts: dict[str, ImageFacts]
+    repositories: tuple[str, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def tags(self) -> set[str]:
+        return {tag_of(reference) for reference in self.facts}
+
+    @property
+    def unlisted(self) -> SyncState:
+        """The state of a tag that is not among them."""
+        return state_of(self.problems) if self.problems and not self.repositories else SyncState.ABSENT
+
+
+class LookedAt(NamedTuple):
+    """By tag, how far the mirror has each that meets the wish, by its config where that could be read.
+
+    `problems`: why some were not looked at.
+    """
+
+    reports: dict[str, SyncReport]
+    problems: tuple[Problem, ...] = ()
+
+
+def listed(offer: Offer, repositories: Iterable[str], world: World) -> Listed:
+    facts, answered, problems = dict[str, ImageFacts](), list[str](), list[Problem]()
+    for repository in repositories:
+        try:
+            names = [f"{repository}:{tag}" for tag in offer.tags(repository)]
+        except CannotGoOn as stopped:
+            problems += stopped.problems
+            continue
+        answered.append(repository)
+        facts |= {name: world.facts(name) for name in names}
+    return Listed(facts, tuple(answered), tuple(dict.fromkeys(problems)))
+
+
+def candidates(among: Listed, wanted: Wanted) -> list[str]:
+    """What may meet the wish by its text, newest first; names that say nothing of torch last."""
+    fit = [
+        facts
+        for reference, facts in among.facts.items()
+        if may_fit(tag_of(reference), wanted.torch, wanted.flavour)
+        and (facts.torch is None or torch_fits(facts.torch, wanted.torch))
+    ]
+    return [facts.reference for facts in newest_first(fit)]
+
+
+def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
+    names, found = candidates(here, wanted), dict[str, SyncReport]()
+    step = _FEW if wanted.is_public else max(len(names), 1)
+    for start in range(0, len(names), step):
+        tags = {tag_of(name) for name in names[start : start + step]}
+        try:
+            listings = world.mirror.catalog(here.repositories, wanted.platform, wanted=tags.__contains__).listings
+        except CannotGoOn as stopped:  # it answered a moment ago
+            return LookedAt(found, stopped.problems)
+        found |= {tag_of(e.image.reference): e.report for e in listings if _is_wanted(e, wanted, world)}
+        if wanted.kind in ON_DEMAND or any(report.state is SyncState.COMPLETE for report in found.values()):
+            break
+    return LookedAt(found)
+
+
+def _is_wanted(listing: Listing, wanted: Wanted, world: World) -> bool:
+    return meets(read_facts(listing.image, world.data), wanted.torch, wanted.flavour)
+
+
+def others(wanted: Wanted, world: World, here: Listed) -> tuple[str, ...]:
+    """Tags outside the wish that are complete here now; a cache is not asked, since it would fetch them."""
+    if wanted.kind in ON_DEMAND:
+        return ()
+    outside = [facts for facts in here.facts.values() if facts.torch and not torch_fits(facts.torch, wanted.torch)]
+    fit = [f.reference for f in newest_first(outside) if wanted.flavour in {"runtime", f.flavour}][:_OTHERS]
+    looked = [world.mirror.inspect(ImageReference.parse(name), wanted.platform) for name in fit]
+    return tuple(tag_of(e.image.reference) for e in looked if e.report.state is SyncState.COMPLETE)
+
+
+def nearest(above: Listed, wanted: Wanted) -> tuple[str, ...]:
+    """The newest that upstream has of that flavour."""
+    known = [facts for facts in above.facts.values() if facts.torch and facts.flavour in {wanted.flavour, None}]
+    return tuple(tag_of(facts.reference) for facts in newest_first(known)[:_OTHERS])
+
+
+def tag_of(reference: str) -> str:
+    return reference.rpartition(":")[2]

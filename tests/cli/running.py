@@ -25,7 +25,7 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def spawn(*words: str, **environment: str) -> subprocess.Popen[str]:
-    """As a process of its own."""
-    argv = [sys.executable, "-m", "provisioner", *words]
+    """As a process of its own, that hears ^C also where what runs the tests, a job in the background, does not."""
+    argv = ["env", "--default-signal=INT", sys.executable, "-m", "provisioner", *words]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment)

@@ -74,6 +74,7 @@ def test_control_c(tmp_path: Path) -> None:
     os.mkfifo(tags)
     ran = spawn("select", "--nodes", str(nodes), "--tags", str(tags))
     writer = opened(tags)
+    asleep(ran.pid)
     ran.send_signal(signal.SIGINT)
     _, said = ran.communicate(timeout=30)
     os.close(writer)
@@ -93,3 +94,13 @@ def opened(pipe: Path) -> int:
                 raise
             time.sleep(0.05)
     raise TimeoutError(pipe)
+
+
+def asleep(pid: int) -> None:
+    """Once it waits for what it reads: a signal that comes just before would be seen only after it."""
+    deadline = time.monotonic() + 30
+    while time.monotonic() < deadline:
+        if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "S":
+            return
+        time.sleep(0.05)
+    raise TimeoutError(pid)

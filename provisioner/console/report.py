@@ -17,6 +17,7 @@ _STYLES: Mapping[NodeState, str] = {
     "unchanged": "green",
     "rolled_back": "yellow",
     "deferred": "magenta",
+    "stale": "magenta",
     "not_started": "dim",
     "skipped": "dim",
 }
@@ -30,6 +31,7 @@ _MEANS: dict[NodeState, str] = {
     "needs_attention": "neither the new seat nor the old one could be brought up",
     "deferred": "left alone: someone works on it",
     "skipped": "left out",
+    "stale": "moved since the plan was made; not touched",
     "unreachable": "could not be reached; not touched",
     "unknown": "contact was lost; it ends on the old or the new by itself",
     "not_started": "the run stopped before it; not touched",

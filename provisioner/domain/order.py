@@ -1,5 +1,6 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
+from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
 from provisioner.domain.seat import Seat, SeatBundle
@@ -33,9 +34,14 @@ class Deadlines(Value):
 
 
 class Order(Value):
-    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret."""
+    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
+
+    `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against.
+    """
 
     run: str
+    claim: Claim | None = None
+    expects: int | None = None
     state_root: str = STATE_ROOT
     seat: Seat
     image: OrderedImage

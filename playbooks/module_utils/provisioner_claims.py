@@ -65,6 +65,13 @@ def release(state_root: str, claim: dict[str, Any] | None) -> None:
             sync_folder(Path(state_root))
 
 
+def released(order: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
+    """The record of a job that came to its end, and with it what the run had to do on this node."""
+    with contextlib.suppress(Fault, OSError):  # the controller lets go of what is still held
+        release(order["state_root"], order.get("claim"))
+    return record
+
+
 @contextlib.contextmanager
 def _alone(state_root: str) -> Iterator[None]:
     Path(state_root).mkdir(mode=0o700, parents=True, exist_ok=True)

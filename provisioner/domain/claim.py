@@ -14,6 +14,7 @@ class Claim(Value):
     holder: str  # person@machine
     since: str  # ISO 8601, UTC
     fence: int
+    verb: str = ""
 
 
 def next_fence(seen: Iterable[int]) -> int:

@@ -134,7 +134,7 @@ class SeatWish(Wish):
 
 
 class RolloutWish(Wish):
-    """How a rollout goes on. `forks` None: chosen from the lab's size; `pull_concurrency` None: from what is measured."""
+    """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured."""
 
     waves: tuple[Share, ...] = Field(default=("1", "25%", "100%"), min_length=1)
     max_failures: Share = "0"

@@ -93,6 +93,7 @@ class NodeFacts(Value):
     seats: tuple[RunningSeat, ...] = ()
     claim: Claim | None = None  # of the run that is changing the node now
     fence: int = 0  # the highest that any claim has had
+    last: Claim | None = None  # of the run that was the last to let the node go
     images: tuple[Digest, ...] = ()  # digests the engine already has
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()

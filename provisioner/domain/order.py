@@ -50,6 +50,21 @@ class Order(Value):
     deadlines: Deadlines
 
 
+class NamedSeat(Value):
+    name: str
+
+
+class BackOrder(Value):
+    """Back to a generation that the node keeps; `to` 0 is the one before the present one, `expects`."""
+
+    run: str
+    claim: Claim | None = None
+    state_root: str = STATE_ROOT
+    seat: NamedSeat
+    to: int = 0
+    expects: int | None = None
+
+
 def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:
     image = bundle.image
     return Order(

@@ -90,6 +90,7 @@ class RolloutReport(Document):
     ended_at: datetime
     image: str | None = None
     nodes: tuple[NodeRecord, ...] = ()
+    stopped: Problem | None = None  # why nodes were not started
 
     @property
     def done(self) -> bool:

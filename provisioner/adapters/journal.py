@@ -23,10 +23,10 @@ Kept = TypeVar("Kept", Undertaking, RolloutReport)
 class RunJournal:
     """One run, in a folder of its own that is named as the run."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, seq: int = 0) -> None:
         self.folder = folder
         self.run = folder.name
-        self._seq = len(events(folder))
+        self._seq = seq
         self._lock = threading.Lock()
         self._events = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
@@ -55,6 +55,11 @@ class RunJournal:
         """What was never begun."""
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
+    def end_line(self) -> None:
+        """After a line that a power cut left half written, the next one is whole again."""
+        if (self.folder / "events.jsonl").read_bytes()[-1:] not in (b"", b"\n"):
+            self._append(b"\n")
+
     def _append(self, line: bytes) -> None:
         try:
             while line:
@@ -78,9 +83,11 @@ def open_run(lab: str) -> RunJournal:
 def reopen_run(folder: Path) -> RunJournal:
     """To go on with what is written there. Raises CannotGoOn where nothing can be added to it."""
     try:
-        return RunJournal(folder)
+        journal = RunJournal(folder, len(events(folder)))
     except OSError as error:
         raise CannotGoOn(_unwritable(folder, error.strerror or str(error))) from error
+    journal.end_line()
+    return journal
 
 
 def events(folder: Path) -> list[Recorded]:

@@ -94,7 +94,8 @@ def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
     # Followed to its end whatever else went wrong, and also where somebody says stop.
     ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
     outcome = go(settling(what, {**away, **ended, **_arrived(what, ended, crew)}), acts, on_event, halted)
-    let_go(crew, what.claim, left, {record.node: record for record in outcome.records})
+    # A job that had come to its end before lets nothing go that was claimed after.
+    let_go(crew, what.claim, left, {record.node: record for record in outcome.records if record.node not in begun})
     return outcome
 
 

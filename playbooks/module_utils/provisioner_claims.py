@@ -1,6 +1,7 @@
 """Which run may change this node: the claim that holds it, and the highest fence that any claim has had.
 
 STATE_ROOT/claim.json         the claim that is alive; not there: none is
+STATE_ROOT/last_claim.json    the claim that was the last to let the node go
 STATE_ROOT/fence              the highest fence seen; a claim with a lower one was taken over from
 """
 
@@ -20,6 +21,12 @@ def seen(state_root: str) -> tuple[dict[str, Any] | None, int]:
     """The claim that is alive, if one is, and the highest fence. Raises Fault where they cannot be read."""
     claim, fence = (_read(Path(state_root) / name) for name in ("claim.json", "fence"))
     return claim, max(int(fence or 0), int(claim["fence"]) if claim else 0)
+
+
+def last(state_root: str) -> dict[str, Any] | None:
+    """The claim that was the last to let the node go. Raises Fault where it cannot be read."""
+    found: dict[str, Any] | None = _read(Path(state_root) / "last_claim.json")
+    return found
 
 
 def check(state_root: str, claim: dict[str, Any] | None) -> None:
@@ -60,8 +67,7 @@ def release(state_root: str, claim: dict[str, Any] | None) -> None:
     with _alone(state_root):
         alive, _ = seen(state_root)
         if alive and (alive["run"], alive["fence"]) == (claim["run"], claim["fence"]):
-            with contextlib.suppress(FileNotFoundError):
-                (Path(state_root) / "claim.json").unlink()
+            (Path(state_root) / "claim.json").replace(Path(state_root) / "last_claim.json")
             sync_folder(Path(state_root))
 
 

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import click
 
-from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.journal import events, read_report, read_undertaking, reopen_run, undertakings
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.doing import follow
 from provisioner.cli.entering import claim_for, locked
 from provisioner.cli.exits import DONE
-from provisioner.cli.introduce import fleet
+from provisioner.cli.introduce import crew
 from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
@@ -36,10 +35,8 @@ def resume(lab: str, run: str | None, care: Care, reach: Reach, voice: Voice) ->
     """
     directory = read_lab(lab)
 
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    return finish(directory.lab.name, run, nodes, care, voice)
+    with crew(directory, reach, voice.verbose) as nodes:
+        return finish(directory.lab.name, run, nodes, care, voice)
 
 
 def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Care, voice: Voice) -> int:
@@ -75,10 +72,10 @@ def _folder(lab: str, run: str | None) -> Path | None:
     return next((folder for folder in reversed(known) if is_open(read_report(folder))), None)
 
 
-def _ask(crew: Crew, nodes: list[str]) -> Probed:
+def _ask(at_hand: Crew, nodes: list[str]) -> Probed:
     """A node that has left the inventory since has a problem in its place."""
-    present = {host.name for host in crew.hosts()}
-    probed = crew.probe([node for node in nodes if node in present])
+    present = {host.name for host in at_hand.hosts()}
+    probed = at_hand.probe([node for node in nodes if node in present])
     return {node: probed[node] if node in present else _not_in_inventory(node) for node in nodes}
 
 

@@ -2,17 +2,15 @@ from datetime import UTC, datetime
 
 import click
 
-from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
-from provisioner.cli.introduce import fleet
+from provisioner.cli.introduce import crew
 from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced, yes_option
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.text import count
-from provisioner.domain.event import OnEvent
 from provisioner.domain.seat import seat_name
 from provisioner.domain.undertaking import Rules, set_out
 from provisioner.workflow.claims import refuse_held
@@ -37,16 +35,16 @@ def rollback(  # noqa: PLR0913  (each is a flag, or a group of them)
     """
     directory = read_lab(lab)
 
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    with entered(directory.lab.name, "rollback", care.break_lock) as journal:
+    with (
+        entered(directory.lab.name, "rollback", care.break_lock) as journal,
+        crew(directory, reach, voice.verbose) as nodes,
+    ):
         with watching(voice) as show:
             on_event = journal.telling(show)
-            crew = nodes(on_event)
-            probed = probe(crew, on_event)
+            at_hand = nodes(on_event)
+            probed = probe(at_hand, on_event)
         name = seat_name(directory.lab.name, directory.lab.seat.user)
-        plan = plan_back(directory.lab.name, name, crew.hosts(), probed, to)
+        plan = plan_back(directory.lab.name, name, at_hand.hosts(), probed, to)
         journal.keep("plan", plan)
         show_plan(voice, plan)
         pending = [step.node for step in plan.pending]

@@ -14,7 +14,7 @@ from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
-from provisioner.cli.introduce import fleet, materials, new_lock
+from provisioner.cli.introduce import crew, materials, new_lock
 from provisioner.cli.lock import keep
 from provisioner.cli.looking import Looked
 from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced, yes_option
@@ -80,10 +80,10 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
     directory = read_lab(lab)
     reviewed = None if saved is None else read_document(str(saved), read_text(saved, "provision plan -o FILE"), Plan)
 
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    with entered(directory.lab.name, "rollout", care.break_lock) as journal:
+    with (
+        entered(directory.lab.name, "rollout", care.break_lock) as journal,
+        crew(directory, reach, voice.verbose) as nodes,
+    ):
         seen = see(directory, journal, nodes, voice)
         if reviewed is not None:
             seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))

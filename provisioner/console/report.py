@@ -53,7 +53,8 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     parts += [
         _others(names, state, words[state]) for names, state in folded((record.node, record.state) for record in others)
     ]
-    return Group(*parts, problems(_problems(report.nodes)), _sum(report))
+    stopped = [("", report.stopped)] if report.stopped else []
+    return Group(*parts, problems([*_problems(report.nodes), *stopped]), _sum(report))
 
 
 def _seat(record: NodeRecord) -> Text:

@@ -25,7 +25,7 @@ RULES = Rules(("1", "100%"))
 
 
 def main(verb: str, folder: Path, *how: str) -> int:
-    """`--die` and `--wait` are followed by a moment as FakeCrew names them; a wait ends with a file `go` in its parent."""
+    """`--die` and `--wait` are followed by a moment as FakeCrew names them; a wait ends with a file `go`."""
     voice = Voice(as_json=True)
     crew = FakeCrew(folder, at=lambda moment: _at(moment, folder, how))
     if verb == "resume":

@@ -14,7 +14,7 @@ from provisioner.workflow.course import tell
 from provisioner.workflow.resume import heard, is_open, resume, stand
 from tests.builders import a_node
 from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, a_claim, a_plan, an_order
-from tests.workflow.test_rollout import creating, states
+from tests.workflow.test_rollout import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 

@@ -31,18 +31,25 @@ _LAST_WORDS = {"ok", "failed", "unreachable"}
 
 
 class AnsibleFleet:
-    """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats.
+    """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats; `shared`: see `connections`.
 
     Every method raises CannotGoOn where Ansible did not run the play.
     """
 
     def __init__(
-        self, settings: Settings, on_event: OnEvent, *, limit: str | None = None, state_root: str = STATE_ROOT
+        self,
+        settings: Settings,
+        on_event: OnEvent,
+        *,
+        limit: str | None = None,
+        state_root: str = STATE_ROOT,
+        shared: Path | None = None,
     ) -> None:
         self._settings = settings
         self._on_event = on_event
         self._limit = limit
         self._state_root = state_root
+        self._shared = shared
 
     @cached_property
     def _hosts(self) -> Sequence[InventoryHost]:
@@ -64,7 +71,7 @@ class AnsibleFleet:
 
         if nodes:
             order = json.dumps({"state_root": self._state_root})
-            with scratch(dict.fromkeys(nodes, order)) as folder:
+            with scratch(dict.fromkeys(nodes, order), self._shared) as folder:
                 play(self._settings, folder, "probe", hear)
         return {node: found.get(node) or module_failed("the play ended without a word of it") for node in nodes}
 
@@ -94,7 +101,7 @@ class AnsibleFleet:
 
         if nodes:
             text = json.dumps({**order, "state_root": self._state_root})
-            with scratch(dict.fromkeys(nodes, text)) as folder:
+            with scratch(dict.fromkeys(nodes, text), self._shared) as folder:
                 play(self._settings, folder, "claim", hear)
         return {node: answers.get(node, module_failed("the play ended without a word of it")) for node in nodes}
 
@@ -112,7 +119,7 @@ class AnsibleFleet:
         if not seats:
             return {}
         orders = {node: json.dumps({"token": self._token_path(seat)}) for node, seat in seats.items()}
-        with scratch(orders) as folder:
+        with scratch(orders, self._shared) as folder:
             play(self._settings, folder, "access", lambda _: None)
             return {node: _token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
 
@@ -135,7 +142,7 @@ class AnsibleFleet:
                 self._on_event(progress(heard))
 
         if orders:
-            with scratch(orders) as folder:
+            with scratch(orders, self._shared) as folder:
                 play(self._settings, folder, playbook, hear)
         return {node: records.get(node) or silent(node) for node in orders}
 

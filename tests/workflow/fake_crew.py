@@ -79,9 +79,11 @@ class FakeCrew:
         assert act == "remove"
 
         def gone(node: str) -> NodeRecord:
-            if refused := self._asked(node, claims.check, claim.model_dump() if claim else None):
+            held = claim.model_dump() if claim else None
+            if refused := self._asked(node, claims.check, held):
                 return NodeRecord(node=node, state="failed", problems=(refused,))
             was = self.read(node)
+            claims.release(str(self.folder / node), held)
             self._write(node, was | {"generation": 0, "run": run, "state": "removed"})
             return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged")
 

@@ -34,8 +34,11 @@ class Ended(NamedTuple):
 def go_through(course: Course, settled: Records, on_event: OnEvent) -> Ended:
     """Nodes that are settled already are not asked; the budget counts them all the same."""
     records = dict(settled)
-    for wave in course.waves:
+    for number, wave in enumerate(course.waves, 1):
         nodes = [node for node in wave if node not in records]
+        if nodes and len(course.waves) > 1:
+            text = f"wave {number} of {len(course.waves)}: {len(nodes)} to go"
+            on_event(Event(phase="report", kind="note", text=text))
         if nodes and (stopped := _wave(course, nodes, records, on_event)):
             return Ended(records, stopped)
     return Ended(records, None)

@@ -19,7 +19,7 @@ from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import DONE as GOOD
 from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
 from provisioner.domain.undertaking import Undertaking
-from provisioner.workflow.course import Halted
+from provisioner.workflow.course import Halted, Hindrance, nothing
 from provisioner.workflow.hands import Act, Crew, Fleet, TakesDown
 from provisioner.workflow.rollout import Outcome, carry_through, roll_out
 
@@ -30,19 +30,27 @@ def show_plan(voice: Voice, plan: Plan) -> None:
     voice.say(plan_view(plan, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
 
 
-def carry_out(
-    voice: Voice, journal: RunJournal, what: Undertaking, crew: Callable[[OnEvent], Crew], breaks: str = ""
+def carry_out(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
+    voice: Voice,
+    journal: RunJournal,
+    what: Undertaking,
+    crew: Callable[[OnEvent], Crew],
+    *,
+    breaks: str = "",
+    hindrance: Hindrance = nothing,
 ) -> int:
     """Do what was agreed; the exit code. `crew` makes nodes that tell their news to what they are given.
 
     Raises CannotGoOn: `locked` where another run than `breaks` holds one of the nodes, and nothing was changed.
     """
+
+    def work(on_event: OnEvent, halted: Halted) -> Outcome:
+        return carry_through(what, crew(on_event), on_event, halted, breaks=breaks, hindrance=hindrance)
+
     if what.nodes:
         journal.keep("undertaking", what)
     try:
-        return follow(
-            voice, journal, what, lambda on_event, halted: carry_through(what, crew(on_event), on_event, halted, breaks)
-        )
+        return follow(voice, journal, what, work)
     except CannotGoOn as error:
         if error.ending == "locked":
             journal.forget("undertaking")

@@ -89,7 +89,7 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
             seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
         if not agreed(seen, journal, care, voice, yes=yes):
             return FAILED
-        return carry_out(voice, journal, undertaking(seen, journal.run, care), nodes, care.break_lock)
+        return carry_out(voice, journal, undertaking(seen, journal.run, care), nodes, breaks=care.break_lock)
 
 
 def see(directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent], AnsibleFleet], voice: Voice) -> Seen:

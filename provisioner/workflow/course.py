@@ -9,19 +9,26 @@ from provisioner.domain.report import BAD, DONE, NodeRecord
 
 Act = Callable[[Sequence[str]], Mapping[str, NodeRecord]]
 Halted = Callable[[], bool]
+Hindrance = Callable[[], Problem | None]
 Records = Mapping[str, NodeRecord]
+
+
+def nothing() -> None:
+    """Is in the way."""
 
 
 class Course(NamedTuple):
     """`acts` one after the other on all nodes of a wave: a node goes on to the next one where it is `staged`.
 
-    So nothing old stops on any node of a wave before all that are left of it hold all that is new.
+    So nothing old stops on any node of a wave before all that are left of it hold all that is new. `hindrance` is asked
+    before every wave; once it names one, the nodes that are left are deferred.
     """
 
     waves: Sequence[Sequence[str]]
     acts: Sequence[Act]
     budget: int
     halted: Halted
+    hindrance: Hindrance = nothing
 
 
 class Ended(NamedTuple):
@@ -36,19 +43,35 @@ def go_through(course: Course, settled: Records, on_event: OnEvent) -> Ended:
     records = dict(settled)
     for number, wave in enumerate(course.waves, 1):
         nodes = [node for node in wave if node not in records]
-        if nodes and len(course.waves) > 1:
-            text = f"wave {number} of {len(course.waves)}: {len(nodes)} to go"
-            on_event(Event(phase="report", kind="note", text=text))
-        if nodes and (stopped := _wave(course, nodes, records, on_event)):
+        if not nodes:
+            continue
+        if problem := course.hindrance():
+            return Ended(records | _left_for_later(course, records, problem, on_event), None)
+        if len(course.waves) > 1:
+            _note(on_event, f"wave {number} of {len(course.waves)}: {len(nodes)} to go")
+        if stopped := _wave(course, nodes, records, on_event):
             return Ended(records, stopped)
     return Ended(records, None)
+
+
+def _left_for_later(course: Course, records: Records, problem: Problem, on_event: OnEvent) -> dict[str, NodeRecord]:
+    """The nodes that no wave has come to."""
+    _note(on_event, f"no further wave begins: {problem.what}")
+    left = [node for wave in course.waves for node in wave if node not in records]
+    deferred = {node: NodeRecord(node=node, state="deferred", problems=(problem,)) for node in left}
+    tell(list(deferred.values()), on_event)
+    return deferred
+
+
+def _note(on_event: OnEvent, text: str) -> None:
+    on_event(Event(phase="report", kind="note", text=text))
 
 
 def _wave(course: Course, nodes: Sequence[str], records: dict[str, NodeRecord], on_event: OnEvent) -> Problem | None:
     """Adds the records of its nodes; why it stopped before its end."""
     going, stopped = list(nodes), None
     for act in course.acts:
-        if not going or (stopped := _why_stop(course, records)):
+        if not going or (stopped := why_stop(course, records)):
             break
         records |= act(going)
         going = [node for node in going if records[node].state == "staged"]
@@ -67,7 +90,8 @@ def tell(records: Sequence[NodeRecord], on_event: OnEvent) -> None:
         on_event(Event(phase="report", kind=kind, node=record.node, text=text, data=data))
 
 
-def _why_stop(course: Course, records: Records) -> Problem | None:
+def why_stop(course: Course, records: Records) -> Problem | None:
+    """Before every act: nothing that is at work is left for it."""
     if course.halted():
         return _interrupted()
     bad = [record.node for record in records.values() if record.state in BAD]

@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.domain.event import Event
 from provisioner.domain.plan import Action
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import NodeState
 from provisioner.domain.undertaking import Rules, Undertaking, set_out
 from provisioner.workflow.claims import fence_above, refuse_held
@@ -119,6 +119,7 @@ def test_nodes_that_are_away_beforehand_count_unless_they_were_allowed_for(
     actions: dict[str, Action] = {"n1": "create", "n2": "create", "n3": "skip", "n4": "skip"}
     outcome = run(crew, actions, WAVES._replace(allow_unreachable=allowed))
     assert states(outcome) == {"n1": others, "n2": others, "n3": "unreachable", "n4": "unreachable"}
+    assert bool(crew.asked) is (others == "committed"), "a run that may not begin touches nobody"
 
 
 def test_what_was_allowed_for_nodes_that_are_away_is_not_there_for_others(tmp_path: Path) -> None:
@@ -232,6 +233,18 @@ def test_a_stop_ends_the_run_after_what_is_at_work(tmp_path: Path, moment: str, 
     outcome = carry_through(what, crew, lambda _: None, lambda: moment in said)
     assert states(outcome) == ended
     assert (outcome.stopped is None) == ("not_started" not in ended.values())
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+def test_what_comes_in_the_way_defers_the_waves_that_are_left(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2", "n3")
+    closed = Problem(code="outside_window", what="it is noon", why="w", fix="f")
+    what = an_undertaking(creating("n1", "n2", "n3"))
+    outcome = carry_through(
+        what, crew, lambda _: None, never, hindrance=lambda: closed if crew.read("n1")["generation"] else None
+    )
+    assert states(outcome) == {"n1": "committed", "n2": "deferred", "n3": "deferred"}
+    assert outcome.records[1].problems == (closed,)
     assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
 
 

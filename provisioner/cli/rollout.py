@@ -1,19 +1,23 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.files import read_text
-from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.journal import RunJournal
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
+from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
-from provisioner.cli.introduce import fleet, materials, new_lock
+from provisioner.cli.introduce import crew, materials, new_lock
 from provisioner.cli.lock import keep
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced, yes_option
+from provisioner.cli.looking import Looked
+from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced, yes_option
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.text import count
@@ -23,7 +27,9 @@ from provisioner.domain.order import order_for
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
 from provisioner.domain.stale import moved_since
-from provisioner.workflow.plan import Prepared, prepare
+from provisioner.domain.undertaking import Rules, Undertaking, Verb, set_out
+from provisioner.workflow.claims import refuse_held
+from provisioner.workflow.plan import prepare
 from provisioner.workflow.probe import probe
 
 plan_option = click.option(
@@ -33,15 +39,40 @@ plan_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Do what this saved plan says; exit 6 where a node has moved since.",
 )
+skip_stale_option = click.option(
+    "--skip-stale", is_flag=True, help="With --plan: leave nodes alone that have moved, and go on with the others."
+)
+
+
+class Seen(NamedTuple):
+    """What a run knows before it asks whether it may begin. `stale`: nodes that moved since a plan was reviewed."""
+
+    directory: LabDirectory
+    lock: Lockfile
+    looked: Looked
+    stale: frozenset[str] = frozenset()
+
+    @property
+    def plan(self) -> Plan:
+        return self.looked.prepared.plan
+
+    @property
+    def nodes(self) -> list[str]:
+        """That are to be changed."""
+        return [step.node for step in self.plan.pending if step.node not in self.stale]
 
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01"))
 @lab_argument
 @plan_option
+@skip_stale_option
 @yes_option
+@careful
 @reaching
 @voiced
-def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice) -> int:
+def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
+    *, lab: str, saved: Path | None, skip_stale: bool, yes: bool, care: Care, reach: Reach, voice: Voice
+) -> int:
     """The main job: probe, lock where there is none, plan, agree, roll out in waves, verify, report.
 
     Exit 0 only if every node is done; 4 where all that is left is deferred because someone works there.
@@ -49,30 +80,20 @@ def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice)
     directory = read_lab(lab)
     reviewed = None if saved is None else read_document(str(saved), read_text(saved, "provision plan -o FILE"), Plan)
 
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    journal = open_run(directory.lab.name)
-    lock, prepared = _prepare(directory, journal, nodes, voice)
-    journal.keep("plan", prepared.plan)
-    show_plan(voice, prepared.plan)
-    if reviewed is not None and (moved := moved_since(reviewed, prepared.plan)):
-        raise CannotGoOn(moved, "stale")
-    pending = prepared.plan.pending
-    if pending and not (yes or voice.agreed(f"Roll this out to {count(len(pending), 'node')}?")):
-        voice.note("Nothing was changed.")
-        return FAILED
-    orders = {
-        node: order_for(bundle, directory.lab, journal.run, ca=lock.registry_ca)
-        for node, bundle in prepared.bundles.items()
-    }
-    return carry_out(voice, journal, prepared, orders, nodes)
+    with (
+        entered(directory.lab.name, "rollout", care.break_lock) as journal,
+        crew(directory, reach, voice.verbose) as nodes,
+    ):
+        seen = see(directory, journal, nodes, voice)
+        if reviewed is not None:
+            seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
+        if not agreed(seen, journal, care, voice, yes=yes):
+            return FAILED
+        return carry_out(voice, journal, undertaking(seen, journal.run, care), nodes, breaks=care.break_lock)
 
 
-def _prepare(
-    directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent], AnsibleFleet], voice: Voice
-) -> tuple[Lockfile, Prepared]:
-    """Look, lock where there is no lock, and hold the one against the other."""
+def see(directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent], AnsibleFleet], voice: Voice) -> Seen:
+    """Look, lock where there is no lock, hold the one against the other, and show it."""
     lock, locked = read_lock(directory.lock), None
     with watching(voice) as show:
         on_event = journal.telling(show)
@@ -84,4 +105,34 @@ def _prepare(
         prepared = prepare(materials(directory, lock), at_hand.hosts(), probed)
     if locked is not None:
         keep(directory, locked, voice)
-    return lock, prepared
+    journal.keep("plan", prepared.plan)
+    show_plan(voice, prepared.plan)
+    return Seen(directory, lock, Looked(probed, prepared))
+
+
+def agreed(seen: Seen, journal: RunJournal, care: Care, voice: Voice, *, yes: bool) -> bool:
+    """Raises CannotGoOn (locked) where another run holds one of the nodes."""
+    refuse_held(seen.looked.probed, seen.nodes, journal.run, care.break_lock)
+    if not seen.nodes or yes or voice.agreed(f"Roll this out to {count(len(seen.nodes), 'node')}?"):
+        return True
+    voice.note("Nothing was changed.")
+    return False
+
+
+def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Undertaking:
+    """What was agreed, whole."""
+    lab = seen.directory.lab
+    bundles = seen.looked.prepared.bundles
+    orders = {node: order_for(bundle, lab, run, ca=seen.lock.registry_ca) for node, bundle in bundles.items()}
+    rules = Rules.of(lab.rollout, care.allow_unreachable)
+    place, claim = str(seen.directory.path), claim_for(run, lab.name, verb, seen.looked.probed)
+    made = set_out(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)
+    return made.held_by(claim)
+
+
+def _moved(reviewed: Plan, now: Plan, skip: bool) -> frozenset[str]:
+    """Nodes that are no longer as they were reviewed. Raises CannotGoOn (stale) unless they may be left out."""
+    problems = moved_since(reviewed, now)
+    if problems and not (skip and reviewed.lab == now.lab):
+        raise CannotGoOn(problems, "stale")
+    return frozenset(problem.what.split()[0] for problem in problems)

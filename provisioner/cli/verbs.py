@@ -18,6 +18,8 @@ VERBS = {
     "lock": "Choose, build the lab image, pin both by digest in lab.lock",
     "plan": "Show what a rollout would do, seat by seat; change nothing",
     "rollout": "The main job: probe, plan, agree, roll out in waves, verify, report",
+    "resume": "Finish a run that was cut off",
+    "rollback": "Bring seats back to what they ran before, offline",
     "status": "What runs where, held against the lock",
     "remove": "Take seats down; homes and volumes stay",
     "me": "Your own seat on this machine",

@@ -1,72 +1,95 @@
-"""The main job: what the plan says, first on one node, then on the rest, each judged by what it reports itself."""
+"""What was set out to do, done: the nodes claimed, the waves gone through, the nodes let go, one record for each."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.order import Order
-from provisioner.domain.plan import Step
-from provisioner.domain.report import DONE, NodeRecord, NodeState, access_of
-from provisioner.domain.seat import SeatBundle
-from provisioner.workflow.hands import Fleet
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.event import OnEvent
+from provisioner.domain.problem import Problem
+from provisioner.domain.report import DONE, NodeRecord, access_of
+from provisioner.domain.undertaking import Undertaking
+from provisioner.workflow.claims import let_go, take
+from provisioner.workflow.course import (
+    Act,
+    Course,
+    Halted,
+    Hindrance,
+    Records,
+    go_through,
+    nothing,
+    why_stop,
+)
+from provisioner.workflow.hands import Crew, Fleet
+from provisioner.workflow.pulling import Puller
+
+
+class Outcome(NamedTuple):
+    """One record per node of the plan, in its order; `stopped` is why some were not started."""
+
+    records: tuple[NodeRecord, ...]
+    stopped: Problem | None
+
+
+def never() -> bool:
+    return False
 
 
 def roll_out(
-    prepared: Prepared, orders: Mapping[str, Order], fleet: Fleet, on_event: OnEvent, *, local: bool = False
-) -> tuple[NodeRecord, ...]:
-    """One record per step, in the plan's order. The run stops after the first wave in which any node was not done."""
-    records = {step.node: _settled(step) for step in prepared.plan.steps if step not in prepared.plan.pending}
-    for wave in waves([step.node for step in prepared.plan.pending]):
-        records |= _wave({node: orders[node] for node in wave}, fleet)
-        _tell(records, wave, on_event)
-        if any(records[node].state not in DONE for node in wave):
-            break
-    return tuple(_reachable(records, step.node, prepared.bundles, local) for step in prepared.plan.steps)
+    what: Undertaking, fleet: Fleet, on_event: OnEvent, *, local: bool = False, hindrance: Hindrance = nothing
+) -> Outcome:
+    """Without a claim: on one's own machine, where nobody else has a say."""
+    return go(
+        what, Course(what.waves, forward(what, fleet, never), what.budget, never, hindrance), on_event, local=local
+    )
 
 
-def waves(nodes: Sequence[str]) -> list[Sequence[str]]:
-    """The first node alone, then the rest."""
-    return [wave for wave in (nodes[:1], nodes[1:]) if wave]
+def carry_through(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
+    what: Undertaking,
+    crew: Crew,
+    on_event: OnEvent,
+    halted: Halted,
+    *,
+    breaks: str = "",
+    hindrance: Hindrance = nothing,
+) -> Outcome:
+    """Raises CannotGoOn (locked) where another run than `breaks` holds one of its nodes; then nothing was changed."""
+    course = Course(what.waves, acts_of(what, crew, halted), what.budget, halted, hindrance)
+    if what.claim is None or not what.nodes or why_stop(course, {record.node: record for record in what.settled}):
+        return go(what, course, on_event)
+    away = take(crew, what.claim, what.nodes, breaks, on_event)
+    outcome = go(settling(what, away), course, on_event)
+    let_go(crew, what.claim, what.nodes, {record.node: record for record in outcome.records})
+    return outcome
 
 
-def _wave(orders: Mapping[str, Order], fleet: Fleet) -> dict[str, NodeRecord]:
-    """Nothing old stops on any node of the wave before every one of them holds all that is new."""
-    staged = fleet.stage(orders)
-    failed = {node: record for node, record in staged.items() if record.state != "staged"}
-    if failed:
-        return {node: failed.get(node, _not_started(node)) for node in orders}
-    return dict(fleet.switch(orders))
+def forward(what: Undertaking, fleet: Fleet, halted: Halted) -> Sequence[Act]:
+    sizes = {step.node: step.bytes_to_pull for step in what.plan.steps}
+    pull = Puller(fleet.stage, what.orders, sizes, what.pulls, halted)
+    return (pull, lambda nodes: fleet.switch({node: what.orders[node] for node in nodes}))
 
 
-def _settled(step: Step) -> NodeRecord:
-    state: NodeState = "skipped"
-    if step.action == "keep":
-        state = "unchanged"
-    elif step.action == "defer":
-        state = "deferred"
-    elif any(problem.code == "unreachable" for problem in step.problems):
-        state = "unreachable"
-    return NodeRecord(node=step.node, state=state, generation=step.generation, problems=step.problems)
+def acts_of(what: Undertaking, crew: Crew, halted: Halted) -> Sequence[Act]:
+    """What each wave goes through; the last of them is what changes a node for good."""
+    if what.verb == "rollback":
+        return (lambda nodes: crew.roll_back({node: what.back[node] for node in nodes}),)
+    if what.verb == "remove":
+        seats = {step.node: step.seat for step in what.plan.steps if step.seat}
+        return (lambda nodes: crew.remove({node: seats[node] for node in nodes}, what.run, "remove", what.claim),)
+    return forward(what, crew, halted)
 
 
-def _not_started(node: str) -> NodeRecord:
-    return NodeRecord(node=node, state="not_started")
+def settling(what: Undertaking, records: Records) -> Undertaking:
+    return what.model_copy(update={"settled": (*what.settled, *records.values())})
 
 
-def _reachable(
-    records: Mapping[str, NodeRecord], node: str, bundles: Mapping[str, SeatBundle], local: bool
-) -> NodeRecord:
+def go(what: Undertaking, course: Course, on_event: OnEvent, *, local: bool = False) -> Outcome:
+    records, stopped = go_through(course, {record.node: record for record in what.settled}, on_event)
+    return Outcome(tuple(_reached(what, records, step.node, local) for step in what.plan.steps), stopped)
+
+
+def _reached(what: Undertaking, records: Records, node: str, local: bool) -> NodeRecord:
     """The record with the way to the seat, where a seat serves."""
-    record = records.get(node) or _not_started(node)
-    if record.state not in DONE:
+    record = records.get(node) or NodeRecord(node=node, state="not_started")
+    if record.state not in DONE or node not in what.orders:
         return record
     host_key = record.access.host_key if record.access else ""
-    return record.model_copy(update={"access": access_of(bundles[node].seat, host_key, local=local)})
-
-
-def _tell(records: Mapping[str, NodeRecord], wave: Sequence[str], on_event: OnEvent) -> None:
-    for node in wave:
-        record = records[node]
-        kind = "done" if record.state in DONE else "failed"
-        text = record.problems[0].what if record.problems else record.state
-        on_event(Event(phase="report", kind=kind, node=node, text=text, data={"state": record.state}))
+    return record.model_copy(update={"access": access_of(what.orders[node].seat, host_key, local=local)})

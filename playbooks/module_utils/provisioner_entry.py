@@ -19,6 +19,6 @@ def answer(begin: Callable[[dict[str, Any]], Path]) -> None:
     try:
         job = begin(json.loads(module.params["order"]))
     except Fault as fault:
-        module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
+        module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
     else:
         module.exit_json(changed=True, job=str(job))

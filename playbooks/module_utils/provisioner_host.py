@@ -19,7 +19,9 @@ CHUNK = 1 << 16
 
 
 class Fault(Exception):  # noqa: N818  (it says what happens, not what kind of thing it is)
-    """One thing that is wrong, in the shape in which the control machine tells it."""
+    """One thing that is wrong, in the shape in which the control machine tells it. `state` is how a job ends by it."""
+
+    state = "failed"
 
     def __init__(self, code: str, what: str, why: str, fix: str) -> None:
         super().__init__(what)

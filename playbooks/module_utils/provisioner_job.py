@@ -106,7 +106,7 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
     try:
         return work(job, lock)
     except Fault as fault:
-        return {"state": "failed", "problems": [fault.problem]}
+        return {"state": fault.state, "problems": [fault.problem]}
     except Exception:  # noqa: BLE001  (nobody else is left to tell it)
         return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [bug()]}
 

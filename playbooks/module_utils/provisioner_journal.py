@@ -41,6 +41,11 @@ class Journal:
         lines = self.lines()
         return lines[-1] if lines else None
 
+    def target(self, run: str) -> int:
+        """The generation to which this run set out last, 0 where it did not."""
+        steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
+        return int(steps[-1]["detail"]["to"]) if steps else 0
+
     def interrupted(self) -> dict[str, Any] | None:
         """The step `switching` of a transaction that has no end."""
         lines = self.lines()

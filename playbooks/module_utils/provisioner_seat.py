@@ -21,6 +21,7 @@ from ansible.module_utils.provisioner_host import Fault, now, read, sync_folder,
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
 # Made on the node, beside the rendered ones.
 OURS = {"passwd", "group", "order.json", "meta.json", "failure.log"}
 
@@ -119,8 +120,8 @@ class Seat:
 
 
 def _substance(order: dict[str, Any]) -> dict[str, Any]:
-    """An order without the run that brought it."""
-    return {name: value for name, value in order.items() if name not in ("run", "deadlines")}
+    """What an order makes of a seat: not who sent it, and under which conditions."""
+    return {name: value for name, value in order.items() if name not in CONDITIONS}
 
 
 def seat_of(order: dict[str, Any]) -> Seat:

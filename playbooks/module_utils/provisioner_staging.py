@@ -13,10 +13,11 @@ from ansible.module_utils.provisioner_host import Fault, read, run, write_whole
 from ansible.module_utils.provisioner_identity import make_identity
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
 from ansible.module_utils.provisioner_precheck import check_engine, check_ports, check_room, ensure_home
 from ansible.module_utils.provisioner_pull import pull
 from ansible.module_utils.provisioner_seat import seat_of
-from ansible.module_utils.provisioner_switching import KEEP, recover, tidy
+from ansible.module_utils.provisioner_switching import KEEP, committed, recover, tidy
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 TRIAL_SECONDS = 120
@@ -26,7 +27,10 @@ def stage(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """The record of a staged generation. Raises Fault with what is in the way."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_unmoved(seat, journal, order)
     recover(compose, journal, job.tell)
+    if moved_by(seat, journal, order["run"]):
+        return committed(seat)
     job.tell("looking at room, ports and home")
     _check(order)
     _trust(order["registry"])

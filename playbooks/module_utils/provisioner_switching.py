@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_job import bug
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
 from ansible.module_utils.provisioner_precheck import check_ports
 from ansible.module_utils.provisioner_seat import Seat, seat_of
 from ansible.module_utils.provisioner_verify import verify
@@ -31,7 +32,10 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """The record. Raises Fault where nothing was touched."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_unmoved(seat, journal, order)
     recover(compose, journal, job.tell)
+    if moved_by(seat, journal, order["run"]):
+        return committed(seat)
     return transact(compose, journal, _ready(seat, order), order, job.tell)
 
 
@@ -66,7 +70,7 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
     seat.commit(number)
     journal.append("committed", generation=number)
     tidy(seat, {number, old})
-    return {"state": "committed", "generation": number, **seen, "access": access(seat, order["seat"])}
+    return {**committed(seat), **seen}
 
 
 def _way_back(seat: Seat) -> int:
@@ -138,7 +142,13 @@ def _drop_image(seat: Seat, number: int) -> None:
         engine.untag(reference)
 
 
-def access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
+def committed(seat: Seat) -> dict[str, Any]:
+    """The record of a seat that a run has brought to where it is."""
+    number = seat.current()
+    return {"state": "committed", "generation": number, "access": _access(seat, seat.order(number)["seat"])}
+
+
+def _access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
     binds, ports = wanted["binds"], wanted["ports"]
     return {
         "jupyter": f"http://{binds['jupyter']}:{ports['jupyter']}/lab",

@@ -17,6 +17,7 @@ _STYLES: Mapping[NodeState, str] = {
     "unchanged": "green",
     "rolled_back": "yellow",
     "deferred": "magenta",
+    "stale": "magenta",
     "not_started": "dim",
     "skipped": "dim",
 }
@@ -29,6 +30,7 @@ _MEANS: dict[NodeState, str] = {
     "failed": "nothing old was stopped",
     "needs_attention": "neither the new seat nor the old one could be brought up",
     "deferred": "left alone: someone works on it",
+    "stale": "left alone: it moved since the plan was made",
     "skipped": "left out",
     "unreachable": "could not be reached; not touched",
     "unknown": "contact was lost; it ends on the old or the new by itself",

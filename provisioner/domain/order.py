@@ -33,7 +33,10 @@ class Deadlines(Value):
 
 
 class Order(Value):
-    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret."""
+    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
+
+    `expects` is the generation that the plan was made against (0: no seat yet); None takes any.
+    """
 
     run: str
     state_root: str = STATE_ROOT
@@ -42,6 +45,7 @@ class Order(Value):
     registry: OrderedRegistry
     files: dict[str, str]
     deadlines: Deadlines
+    expects: int | None = None
 
 
 def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:

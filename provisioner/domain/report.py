@@ -13,6 +13,7 @@ REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
 # unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
 # failed: nothing old was stopped · needs_attention: going back failed too · deferred: someone works on it
+# stale: moved since the plan was made, so nothing was touched
 # staged: everything new is on the node and proven, nothing old stopped; no run ends so
 # not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
 NodeState = Literal[
@@ -23,6 +24,7 @@ NodeState = Literal[
     "failed",
     "needs_attention",
     "deferred",
+    "stale",
     "skipped",
     "unreachable",
     "unknown",

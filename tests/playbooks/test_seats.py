@@ -6,7 +6,7 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.node_code import module_util
-from tests.playbooks.orders import REFERENCE, an_order
+from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
 seats, facts, removing, journals = (module_util(name) for name in ("seat", "seats", "removing", "journal"))
 
@@ -85,11 +85,6 @@ def test_attention_is_needed_until_the_seat_is_well_or_gone(
 ) -> None:
     problem = facts.attention({"name": "s", "state": state, "generation": generation, "services": services})
     assert (problem is not None) == needed
-
-
-class NoJob:
-    def tell(self, *_: Any, **__: Any) -> None:
-        """Nobody listens."""
 
 
 @pytest.mark.usefixtures("ran")

@@ -11,6 +11,7 @@ from ansible.module_utils.provisioner_cdi import toolkit_facts
 from ansible.module_utils.provisioner_entry import ORDER
 from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
 from ansible.module_utils.provisioner_nvidia import nvidia_facts
+from ansible.module_utils.provisioner_occupants import named
 from ansible.module_utils.provisioner_seats import attention, seat_facts
 
 
@@ -28,6 +29,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
     return {
         **machine,
         **nvidia,
+        "gpus": named(nvidia["gpus"]),
         **toolkit,
         "engine": engine,
         "seats": seats,

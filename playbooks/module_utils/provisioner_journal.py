@@ -11,6 +11,8 @@ from ansible.module_utils.provisioner_host import boot_id, now, read, sync_folde
 
 # Between these and the next line a seat is neither on old nor on new.
 OPEN_STATES = ("switching", "verifying", "rolling_back")
+# What is noted beside a transaction, and neither begins nor ends one.
+NOTES = ("staged", "forced")
 
 
 class Journal:
@@ -37,9 +39,9 @@ class Journal:
         """Every whole line, oldest first."""
         return [line for line in map(_parsed, read(self._path).splitlines()) if line]
 
-    def last(self) -> dict[str, Any] | None:
-        lines = self.lines()
-        return lines[-1] if lines else None
+    def standing(self) -> dict[str, Any] | None:
+        """The last step of the last transaction."""
+        return next((line for line in reversed(self.lines()) if line["state"] not in NOTES), None)
 
     def target(self, run: str) -> int:
         """The generation to which this run set out last, 0 where it did not."""
@@ -48,10 +50,10 @@ class Journal:
 
     def interrupted(self) -> dict[str, Any] | None:
         """The step `switching` of a transaction that has no end."""
-        lines = self.lines()
-        if not lines or lines[-1]["state"] not in OPEN_STATES:
+        last = self.standing()
+        if last is None or last["state"] not in OPEN_STATES:
             return None
-        return next((line for line in reversed(lines) if line["state"] == "switching"), None)
+        return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -34,7 +34,7 @@ def _running_names() -> set[str]:
 
 
 def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
-    number, last = seat.current(), Journal(seat.folder, "").last()
+    number, last = seat.current(), Journal(seat.folder, "").standing()
     state = last["state"] if last else "unrecorded"
     if not (number or running or state in (*OPEN_STATES, "needs_attention")):
         return None

@@ -28,7 +28,7 @@ def stage(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_unmoved(seat, journal, order)
-    recover(compose, journal, job.tell)
+    recover(compose, journal, order, job.tell)
     if moved_by(seat, journal, order["run"]):
         return committed(seat)
     job.tell("looking at room, ports and home")

@@ -10,6 +10,7 @@ import time
 from typing import Any, Callable
 
 from ansible.module_utils import provisioner_engine as engine
+from ansible.module_utils.provisioner_busy import consent
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault, write_whole
 from ansible.module_utils.provisioner_identity import host_key
@@ -33,9 +34,11 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_unmoved(seat, journal, order)
-    recover(compose, journal, job.tell)
+    recover(compose, journal, order, job.tell)
     if moved_by(seat, journal, order["run"]):
         return committed(seat)
+    _ready(seat, order)  # what cannot be had is told before anybody is waited for
+    consent(compose, journal, order, job.tell)
     return transact(compose, journal, _ready(seat, order), order, job.tell)
 
 
@@ -111,8 +114,8 @@ def _told(error: Exception) -> dict[str, str]:
     return error.problem if isinstance(error, Fault) else bug()
 
 
-def recover(compose: Compose, journal: Journal, tell: Tell) -> None:
-    """Ends what a killed process left open. Raises Fault where going back fails, too."""
+def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tell) -> None:
+    """Ends what a killed process left open. Raises Fault where going back fails, too, or someone is at work by now."""
     step = journal.interrupted()
     if step is None:
         return
@@ -120,6 +123,7 @@ def recover(compose: Compose, journal: Journal, tell: Tell) -> None:
     if compose.seat.current() == step["detail"]["to"]:
         journal.append("committed", generation=step["detail"]["to"], recovered=True)
         return
+    consent(compose, journal, order, tell)
     record = go_back(compose, journal, _interrupted(step), tell)
     if record["state"] == "needs_attention":
         raise _stuck(compose.seat, record["problems"][-1])

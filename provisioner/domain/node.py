@@ -12,13 +12,17 @@ ToolkitMode = Literal["legacy", "cdi"]
 
 
 class GpuProcess(Value):
-    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say."""
+    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say.
+
+    `container` is the name of the container that it runs in, None outside of any.
+    """
 
     pid: int
     kind: Literal["compute", "graphics"]
     used_memory: int | None = None
     user: str | None = None
     command: str | None = None
+    container: str | None = None
 
 
 class Gpu(Value):
@@ -31,6 +35,7 @@ class Gpu(Value):
     compute_capability: ComputeCapability | None = None
     memory_total: int | None = None  # bytes
     memory_used: int | None = None  # bytes
+    utilization: int | None = None  # per cent of the last second, by whatever process
     pci_bus_id: str | None = None
     mig_enabled: bool | None = None  # None: the card has no MIG
     processes: tuple[GpuProcess, ...] | None = None  # None: NVML would not say, so unknown, so busy

@@ -1,5 +1,6 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
+from provisioner.domain.busy import WhenBusy
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
 from provisioner.domain.seat import Seat, SeatBundle
@@ -46,6 +47,7 @@ class Order(Value):
     files: dict[str, str]
     deadlines: Deadlines
     expects: int | None = None
+    when_busy: WhenBusy = WhenBusy()
 
 
 def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:

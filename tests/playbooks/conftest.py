@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, serving
+from tests.playbooks.fake_nvml import a_gpu
 from tests.playbooks.node_code import module_util
 
 
@@ -22,6 +23,15 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     with serving(FakeEngine(), socket) as fake:
         yield fake
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The GPUs as NVML tells them, nobody at work; a test changes what it likes."""
+    gpus = [a_gpu("GPU-1")]
+    monkeypatch.setattr(module_util("busy"), "ask_nvml", lambda: {"gpus": gpus})
+    monkeypatch.setattr(module_util("busy"), "named", lambda found: found)
+    return gpus
 
 
 @pytest.fixture

@@ -69,7 +69,7 @@ def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: 
 def test_a_run_that_was_killed_after_its_commit_is_told_so(
     tmp_path: Path, engine: FakeEngine, act: Any, told: bool
 ) -> None:
-    engine.images[REFERENCE] = {}
+    engine.images[REFERENCE] = {"RootFS": {}}
     world = World(tmp_path, 1)
     world.journal().append("switching", to=2, back=1)
     world.seat.commit(2)

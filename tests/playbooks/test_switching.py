@@ -13,6 +13,7 @@ from tests.playbooks.world import Killed, World, a_fault, killing
 
 switching, seats = module_util("switching"), module_util("seat")
 
+pytestmark = pytest.mark.usefixtures("idle")
 STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
 
 
@@ -116,7 +117,7 @@ def test_killed_again_while_it_recovers_it_still_ends(
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     try:
-        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.tell)
+        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.tell)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)

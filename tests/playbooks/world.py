@@ -35,6 +35,9 @@ class FakeCompose:
             raise a_fault("stop_failed")
         self.running = 0
 
+    def containers(self) -> list[dict[str, Any]]:
+        return [{"State": "running"}] if self.running else []
+
     def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:
@@ -88,7 +91,7 @@ class World:
         return record
 
     def recover(self, run: str = "r2") -> None:
-        switching.recover(self.compose, self.journal(run), self.tell)
+        switching.recover(self.compose, self.journal(run), self.order, self.tell)
 
     @property
     def states(self) -> list[str]:

@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner_jobfile import Job, is_alive, job_path, re
 from ansible.module_utils.provisioner_seat import Seat
 
 KEEP_JOBS = 20
+MOVED = ("committed", "rolled_back", "needs_attention")
 LAST_ACT_SECONDS = 30  # for which a job that was killed may leave compose at work, and the lock with it
 
 Work = Callable[[Job, int], Dict[str, Any]]  # the job, and the lock's descriptor; returns the record
@@ -35,6 +36,15 @@ def start(seat: Seat, run: str, kind: str, work: Work) -> Path:
     finally:
         os.close(lock)
     return path
+
+
+def start_once(seat: Seat, run: str, kind: str, work: Work) -> Path:
+    """A run moves a seat once: whoever asks again is told how it ended. What touched nothing may be tried again."""
+    path = job_path(seat, run, kind)
+    job = read_job(path) or {}
+    if job.get("finished") and job["record"]["state"] in MOVED:
+        return path
+    return start(seat, run, kind, work)
 
 
 def _take(lock: int, seat: Seat, wanted: tuple[str, str]) -> bool:

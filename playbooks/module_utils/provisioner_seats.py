@@ -10,6 +10,7 @@ from ansible.module_utils.provisioner_engine import get
 from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_journal import OPEN_STATES, Journal
+from ansible.module_utils.provisioner_returning import target
 from ansible.module_utils.provisioner_seat import NAME, Seat
 
 LABEL = "provisioner.seat"
@@ -53,7 +54,16 @@ def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
         "host_key": host_key(seat),
         "services": services,
         "state": state,
+        "previous": _previous(seat),
     }
+
+
+def _previous(seat: Seat) -> int:
+    """Where a rollback would go, 0 where there is nothing to go back to."""
+    try:
+        return target(seat)
+    except Fault:
+        return 0
 
 
 def _services(seat: Seat) -> tuple[dict[str, str], dict[str, int]]:

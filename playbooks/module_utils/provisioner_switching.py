@@ -20,7 +20,7 @@ from ansible.module_utils.provisioner_journal import Journal
 from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
 from ansible.module_utils.provisioner_precheck import check_ports
 from ansible.module_utils.provisioner_seat import Seat, seat_of
-from ansible.module_utils.provisioner_verify import verify
+from ansible.module_utils.provisioner_verify import close_doors, verify
 
 KEEP = "provisioner/keep"  # repository of the tags that keep images from being pruned
 TRIES = 2  # at going back
@@ -39,7 +39,11 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed(seat)
     _ready(seat, order)  # what cannot be had is told before anybody is waited for
     consent(compose, journal, order, job.tell)
-    return transact(compose, journal, _ready(seat, order), order, job.tell)
+    old = seat.current()
+    record = transact(compose, journal, _ready(seat, order), order, job.tell)
+    if record["state"] == "committed":
+        tidy(seat, {record["generation"], old})
+    return record
 
 
 def _ready(seat: Seat, order: dict[str, Any]) -> int:
@@ -57,7 +61,7 @@ def _ready(seat: Seat, order: dict[str, Any]) -> int:
 
 
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    seat, old = compose.seat, compose.seat.current()
+    seat = compose.seat
     journal.append("switching", to=number, back=_way_back(seat))
     try:
         tell("starting the new containers", phase="switch")
@@ -72,7 +76,6 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
         return go_back(compose, journal, problem, tell)
     seat.commit(number)
     journal.append("committed", generation=number)
-    tidy(seat, {number, old})
     return {**committed(seat), **seen}
 
 
@@ -84,6 +87,7 @@ def _way_back(seat: Seat) -> int:
 
 def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: Tell) -> dict[str, Any]:
     """Undoes the open transaction. `problem` is why."""
+    close_doors(compose.seat)
     step = journal.interrupted() or {}
     old = step["detail"]["back"]
     journal.append("rolling_back", to=old, because=problem["code"])
@@ -120,6 +124,7 @@ def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tel
     if step is None:
         return
     engine.wait_for_engine(0)  # without one this is not the moment
+    close_doors(compose.seat)
     if compose.seat.current() == step["detail"]["to"]:
         journal.append("committed", generation=step["detail"]["to"], recovered=True)
         return

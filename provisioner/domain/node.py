@@ -70,6 +70,7 @@ class RunningSeat(Value):
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
+    previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone
 
 
 class NodeFacts(Value):

@@ -66,15 +66,11 @@ def test_a_driver_that_hangs_or_fails_counts_as_work(monkeypatch: pytest.MonkeyP
 @pytest.fixture
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     engine.images[REFERENCE] = {"RootFS": {}}
-    made = World(tmp_path, 1)
-    monkeypatch.setattr(switching, "Compose", lambda *_: made.compose)
-    monkeypatch.setattr(switching, "verify", lambda *_: {"checks": {}, "gpu": {}})
-    return made
+    return World(tmp_path, 1).serve(monkeypatch)
 
 
 def switched(world: World, **wish: Any) -> dict[str, Any]:
-    record: dict[str, Any] = switching.switch(world.order | {"when_busy": wish or None}, NoJob(), 0)
-    return record
+    return world.switch(when_busy=wish or None)
 
 
 def test_work_on_the_seat_defers_it_and_stops_nothing(world: World, idle: list[Any]) -> None:

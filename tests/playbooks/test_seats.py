@@ -35,7 +35,16 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         "host_key": "",
         "services": {"jupyter": "missing", "ssh": "healthy"},
         "state": "committed",
+        "previous": 0,
     }
+
+
+def test_the_probe_tells_where_one_could_go_back_to(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    seat.write(2, an_order(tmp_path), {})
+    assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 0
+    engine.images[REFERENCE] = {"RootFS": {}}
+    assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 2
 
 
 def test_a_damaged_seat_is_told_as_one_and_hides_no_other_fact(tmp_path: Path, engine: FakeEngine) -> None:

@@ -174,6 +174,20 @@ def test_no_journal_no_action(world: World) -> None:
     assert world.compose.calls == []
 
 
+def test_after_a_switch_only_the_way_back_is_kept(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.images[REFERENCE] = {"RootFS": {}}
+    world = World(tmp_path, 1).serve(monkeypatch)
+    for number, text in ((3, "three"), (4, "four")):
+        world.seat.write(number, world.order | {"files": {"compose.yaml": text}}, {})
+    world.unfit = {4}
+    assert world.switch("r4", files={"compose.yaml": "four"})["state"] == "rolled_back"
+    assert world.seat.numbers() == [1, 2, 3, 4]
+    assert world.switch("r3", files={"compose.yaml": "three"})["state"] == "committed"
+    assert world.seat.numbers() == [1, 3]
+
+
 @pytest.mark.usefixtures("engine")
 def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
     order = an_order(tmp_path)

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.playbooks.node_code import Fault, module_util
-from tests.playbooks.orders import an_order
+import pytest
 
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import NoJob, an_order
+
+returning = module_util("returning")
 switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
 
 
@@ -22,6 +25,10 @@ class FakeCompose:
         self.running = running
         self.broken: set[int] = set()
         self.calls: list[str] = []
+
+    def check(self, number: int) -> None:
+        if not (self.seat.generation(number) / "compose.yaml").exists():
+            raise a_fault("compose_refused")
 
     def up(self, number: int) -> None:
         self.calls.append(f"up {number}")
@@ -78,7 +85,29 @@ class World:
             self.seat.commit(1)
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
+        self.unfit: set[int] = set()  # generations that start and do not verify
         self.told: list[str] = []
+
+    def serve(self, monkeypatch: pytest.MonkeyPatch) -> "World":
+        """What the node's code finds in place of compose and of the checks."""
+        for module in (switching, returning):
+            monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
+        monkeypatch.setattr(switching, "verify", self._verify)
+        return self
+
+    def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
+        if number in self.unfit:
+            raise a_fault("jupyter_fails")
+        return {"checks": {"ssh": "ok"}, "gpu": {}}
+
+    def switch(self, run: str = "r1", **order: Any) -> dict[str, Any]:
+        record: dict[str, Any] = switching.switch(self.order | order | {"run": run}, NoJob(), 0)
+        return record
+
+    def roll_back(self, to: int = 0, run: str = "back", **over: Any) -> dict[str, Any]:
+        named = {"state_root": self.order["state_root"], "seat": {"name": self.seat.name}}
+        record: dict[str, Any] = returning.roll_back({**named, "run": run, "to": to, **over}, NoJob(), 0)
+        return record
 
     def journal(self, run: str = "r1") -> Any:
         return journals.Journal(self.seat.folder, run)

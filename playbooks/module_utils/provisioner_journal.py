@@ -48,6 +48,11 @@ class Journal:
         steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
         return int(steps[-1]["detail"]["to"]) if steps else 0
 
+    def attempts(self) -> int:
+        """How often the last switch was begun to be undone."""
+        states = [line["state"] for line in self.lines()]
+        return states[::-1][: states[::-1].index("switching")].count("rolling_back") if "switching" in states else 0
+
     def interrupted(self) -> dict[str, Any] | None:
         """The step `switching` of a transaction that has no end."""
         last = self.standing()

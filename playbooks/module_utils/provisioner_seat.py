@@ -124,14 +124,25 @@ def _substance(order: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in order.items() if name not in CONDITIONS}
 
 
+def seats_of(state_root: str) -> list[Seat]:
+    """All that are recorded here, in the order of their names."""
+    names = sorted(path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name))
+    return [Seat(state_root, name) for name in names]
+
+
+def check_run(order: dict[str, Any]) -> None:
+    """Raises Fault where the run's name could lead out of the folder of jobs."""
+    if not RUN.fullmatch(order.get("run", "")):
+        raise _bad_order(f"not a run's name: {order.get('run')!r}")
+
+
 def seat_of(order: dict[str, Any]) -> Seat:
     """Raises Fault where the order's names could lead out of the seat's folder."""
     try:
         seat = Seat(order["state_root"], order["seat"]["name"])
     except ValueError as error:
         raise _bad_order(str(error)) from None
-    if not RUN.fullmatch(order.get("run", "")):
-        raise _bad_order(f"not a run's name: {order.get('run')!r}")
+    check_run(order)
     for name in order.get("files", {}):
         if not FILE_NAME.fullmatch(name) or name in OURS:
             raise _bad_order(f"not a name for a seat's file: {name!r}")

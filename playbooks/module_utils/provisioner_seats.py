@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner_compose import SERVICES, Compose
@@ -11,7 +10,7 @@ from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_journal import OPEN_STATES, Journal
 from ansible.module_utils.provisioner_returning import target
-from ansible.module_utils.provisioner_seat import NAME, Seat
+from ansible.module_utils.provisioner_seat import NAME, Seat, seats_of
 
 LABEL = "provisioner.seat"
 
@@ -19,7 +18,7 @@ LABEL = "provisioner.seat"
 def seat_facts(state_root: str) -> list[dict[str, Any]]:
     """Seats that are recorded here, and such as only run here: their record was lost, but their ports are taken."""
     running = _running_names()
-    recorded = {path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name)}
+    recorded = {seat.name for seat in seats_of(state_root)}
     return [
         fact for fact in (_fact(Seat(state_root, name), name in running) for name in sorted(recorded | running)) if fact
     ]

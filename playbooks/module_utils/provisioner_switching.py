@@ -24,6 +24,7 @@ from ansible.module_utils.provisioner_verify import close_doors, verify
 
 KEEP = "provisioner/keep"  # repository of the tags that keep images from being pruned
 TRIES = 2  # at going back
+ATTEMPTS = 3  # at ending one switch, each of which a kill or a power cut may have ended
 ENGINE_SECONDS = 60
 
 Tell = Callable[..., None]
@@ -34,6 +35,7 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_unmoved(seat, journal, order)
+    check_sound(compose, journal)
     recover(compose, journal, order, job.tell)
     if moved_by(seat, journal, order["run"]):
         return committed(seat)
@@ -118,6 +120,19 @@ def _told(error: Exception) -> dict[str, str]:
     return error.problem if isinstance(error, Fault) else bug()
 
 
+class Stuck(Fault):
+    """Neither the new generation nor the old one could be brought up; no program tries again by itself."""
+
+    state = "needs_attention"
+
+
+def check_sound(compose: Compose, journal: Journal) -> None:
+    """Raises Stuck where a person is needed: until they go back, remove or stop the seat, or it is healthy again."""
+    last = journal.standing()
+    if last and last["state"] == "needs_attention" and set(compose.services().values()) != {"healthy"}:
+        raise _stuck(compose.seat, _since(last))
+
+
 def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tell) -> None:
     """Ends what a killed process left open. Raises Fault where going back fails, too, or someone is at work by now."""
     step = journal.interrupted()
@@ -128,6 +143,9 @@ def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tel
     if compose.seat.current() == step["detail"]["to"]:
         journal.append("committed", generation=step["detail"]["to"], recovered=True)
         return
+    if journal.attempts() >= ATTEMPTS:
+        journal.append("needs_attention", because="recovery_loops")
+        raise _stuck(compose.seat, _loops(step))
     consent(compose, journal, order, tell)
     record = go_back(compose, journal, _interrupted(step), tell)
     if record["state"] == "needs_attention":
@@ -175,8 +193,24 @@ def _interrupted(step: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _stuck(seat: Seat, problem: dict[str, str]) -> Fault:
-    return Fault(
+def _loops(step: dict[str, Any]) -> dict[str, str]:
+    return {
+        "what": f"{ATTEMPTS} attempts to end the switch of run {step['run']} were cut off themselves",
+        "why": "the node restarts or kills the work again and again; going on by itself would never end",
+        "fix": "find out why (journalctl -k), then go back or remove the seat",
+    }
+
+
+def _since(last: dict[str, Any]) -> dict[str, str]:
+    return {
+        "what": f"going back failed at {last['at']}, run {last['run']}: {last['detail'].get('because')}",
+        "why": "no program tries again by itself, and nothing else is done to the seat until a person has looked",
+        "fix": "`provision rollback` or `provision remove`; neither home nor token nor host key is lost",
+    }
+
+
+def _stuck(seat: Seat, problem: dict[str, str]) -> Stuck:
+    return Stuck(
         "needs_attention",
         f"{seat.name} could not be brought back: {problem['what']}",
         problem["why"],

@@ -15,6 +15,11 @@ moved, seats, journals, switching, staging = (
 )
 
 
+def staged(order: dict[str, Any], job: NoJob, lock: int) -> dict[str, Any]:
+    record: dict[str, Any] = staging.stage(order, job, lock, {})
+    return record
+
+
 def a_seat(tmp_path: Path, current: int) -> tuple[Any, Any]:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
@@ -54,7 +59,7 @@ def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: boo
     assert moved.moved_by(seat, journal, run) is not stale
 
 
-@pytest.mark.parametrize("act", [staging.stage, switching.switch])
+@pytest.mark.parametrize("act", [staged, switching.switch])
 def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: Any) -> None:
     world = World(tmp_path, 1)
     world.journal().append("switching", to=2, back=1)  # not even what a killed run left is ended for it
@@ -64,7 +69,7 @@ def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: 
     assert (world.seat.numbers(), engine.requests) == ([1, 2], [])
 
 
-@pytest.mark.parametrize("act", [staging.stage, switching.switch])
+@pytest.mark.parametrize("act", [staged, switching.switch])
 @pytest.mark.parametrize("told", [True, False])
 def test_a_run_that_was_killed_after_its_commit_is_told_so(
     tmp_path: Path, engine: FakeEngine, act: Any, told: bool

@@ -45,6 +45,10 @@ class FakeCompose:
     def containers(self) -> list[dict[str, Any]]:
         return [{"State": "running"}] if self.running else []
 
+    def services(self) -> dict[str, str]:
+        well = self.running and self.running not in self.broken
+        return dict.fromkeys(("jupyter", "ssh"), "healthy" if well else "exited")
+
     def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:

@@ -20,7 +20,8 @@ def node_facts(state_root: str) -> dict[str, Any]:
     nvidia, absent, problems = nvidia_facts()
     engine, info, absent_of_engine = engine_facts()
     toolkit = toolkit_facts(info, nvidia["gpus"])
-    seats = seat_facts(state_root)
+    gpus = named(nvidia["gpus"])
+    seats = seat_facts(state_root, gpus)
     absent.update(absent_of_engine)
     if toolkit["toolkit_mode"] is None:
         absent["toolkit_mode"] = "NVIDIA's container toolkit is not there: neither its hook nor a CDI specification"
@@ -29,7 +30,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
     return {
         **machine,
         **nvidia,
-        "gpus": named(nvidia["gpus"]),
+        "gpus": gpus,
         **toolkit,
         "engine": engine,
         "seats": seats,

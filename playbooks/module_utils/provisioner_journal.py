@@ -48,6 +48,11 @@ class Journal:
         steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
         return int(steps[-1]["detail"]["to"]) if steps else 0
 
+    def host_key(self) -> str:
+        """The one with which the seat was committed last; empty where an older release did not note it."""
+        keys = [line["detail"].get("host_key") for line in self.lines() if line["state"] == "committed"]
+        return next((str(key) for key in reversed(keys) if key), "")
+
     def attempts(self) -> int:
         """How often the last switch was begun to be undone."""
         states = [line["state"] for line in self.lines()]

@@ -77,7 +77,7 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
             write_whole(seat.generation(number) / "failure.log", compose.logs())
         return go_back(compose, journal, problem, tell)
     seat.commit(number)
-    journal.append("committed", generation=number)
+    journal.append("committed", generation=number, host_key=host_key(seat))
     return {**committed(seat), **seen}
 
 

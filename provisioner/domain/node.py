@@ -70,6 +70,8 @@ class RunningSeat(Value):
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
+    layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
+    drift: tuple[Problem, ...] = ()  # where what runs is not what was committed, as the node itself sees it
     previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone
 
 

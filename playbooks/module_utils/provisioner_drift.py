@@ -37,7 +37,7 @@ Found = "dict[str, dict[str, Any] | None]"  # service -> the engine's account of
 
 
 def drift(seat: Seat, order: dict[str, Any], found: Found, gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """`order`: of the generation in force; `gpus`: the node's, as NVML tells them. Nothing in the middle of a switch."""
+    """`order`: of the generation in force; `gpus`: the node's, as NVML tells them. None during a switch."""
     journal = Journal(seat.folder, "")
     if journal.interrupted():
         return []

@@ -32,7 +32,7 @@ class Runs:
         self.journal.append("committed", generation=3, host_key=KEY)
         self.gpus = [a_gpu("GPU-1"), a_gpu("GPU-2", 1)]
         self.seen = host.Ran(0, json.dumps(["GPU-1"]), "")
-        self.found = {service: self._container(service) for service in ("jupyter", "ssh")}
+        self.found: dict[str, Any] = {service: self._container(service) for service in ("jupyter", "ssh")}
         self.looked: list[list[str]] = []
 
     def _container(self, service: str) -> dict[str, Any]:

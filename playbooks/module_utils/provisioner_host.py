@@ -178,6 +178,15 @@ def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+def refused_by_system(error: OSError) -> Fault:
+    return Fault(
+        "io_error",
+        f"the node's system refused it: {error}",
+        "a seat is not changed without a record on disk of what is done",
+        "look for room and for a read-only file system on the node: df -h, df -i, mount",
+    )
+
+
 def _tool_missing(name: str) -> Fault:
     return Fault(
         "tool_missing",

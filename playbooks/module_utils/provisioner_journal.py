@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner_host import boot_id, now, read, sync_folder
+from ansible.module_utils.provisioner_host import boot_id, now, read, refused_by_system, sync_folder
 
 # Between these and the next line a seat is neither on old nor on new.
 OPEN_STATES = ("switching", "verifying", "rolling_back")
@@ -21,7 +21,13 @@ class Journal:
         self._run = run
 
     def append(self, state: str, **detail: Any) -> None:
-        """Raises OSError where the line does not reach the disk; then nothing must be done."""
+        """Raises Fault where the line does not reach the disk; then nothing must be done."""
+        try:
+            self._write(state, detail)
+        except OSError as error:
+            raise refused_by_system(error) from None
+
+    def _write(self, state: str, detail: dict[str, Any]) -> None:
         line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
         new = not self._path.exists()
         descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)

@@ -12,7 +12,7 @@ from typing import Any, Callable
 from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_busy import consent
 from ansible.module_utils.provisioner_compose import Compose
-from ansible.module_utils.provisioner_host import Fault, write_whole
+from ansible.module_utils.provisioner_host import Fault, refused_by_system, write_whole
 from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_job import bug
 from ansible.module_utils.provisioner_jobfile import Job
@@ -71,14 +71,20 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
         journal.append("verifying", to=number)
         tell("waiting until it is healthy", phase="verify")
         seen = verify(compose, number, order, tell)
+        seat.commit(number)
     except Exception as error:  # noqa: BLE001  (whatever it was, the seat must go back)
         problem = _told(error)
         with contextlib.suppress(Fault, OSError):  # going back matters more
             write_whole(seat.generation(number) / "failure.log", compose.logs())
         return go_back(compose, journal, problem, tell)
-    seat.commit(number)
-    journal.append("committed", generation=number, host_key=host_key(seat))
+    _note(journal, "committed", generation=number, host_key=host_key(seat))
     return {**committed(seat), **seen}
+
+
+def _note(journal: Journal, state: str, **detail: Any) -> None:
+    """Of a transaction that is open on disk: what the disk does not take now, the next contact finds out by itself."""
+    with contextlib.suppress(Fault):
+        journal.append(state, **detail)
 
 
 def _way_back(seat: Seat) -> int:
@@ -92,7 +98,7 @@ def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: T
     close_doors(compose.seat)
     step = journal.interrupted() or {}
     old = step["detail"]["back"]
-    journal.append("rolling_back", to=old, because=problem["code"])
+    _note(journal, "rolling_back", to=old, because=problem["code"])
     tell("going back to what ran before", phase="switch")
     failure = problem
     for _ in range(TRIES):
@@ -101,9 +107,9 @@ def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: T
         except Exception as error:  # noqa: BLE001  (told, below, as what needs attention)
             failure = _told(error)
         else:
-            journal.append("rolled_back", generation=old, because=problem["code"])
+            _note(journal, "rolled_back", generation=old, because=problem["code"])
             return {"state": "rolled_back", "generation": old, "problems": [problem]}
-    journal.append("needs_attention", because=failure["code"])
+    _note(journal, "needs_attention", because=failure["code"])
     return {"state": "needs_attention", "generation": old, "problems": [problem, failure]}
 
 
@@ -117,6 +123,8 @@ def _restore(compose: Compose, old: int, tell: Tell) -> None:
 
 
 def _told(error: Exception) -> dict[str, str]:
+    if isinstance(error, OSError):
+        return refused_by_system(error).problem
     return error.problem if isinstance(error, Fault) else bug()
 
 

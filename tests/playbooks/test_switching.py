@@ -50,9 +50,12 @@ def test_an_undisturbed_switch_commits(world: World) -> None:
     assert world.journal().lines()[0]["detail"] == {"to": 2, "back": old}
 
 
-@pytest.mark.parametrize("error", [a_fault("not_healthy"), OSError("disk"), KeyError("bug")])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(a_fault("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
+)
 def test_whatever_fails_in_verification_the_seat_goes_back(
-    world: World, verify: Callable[[Exception], None], error: Exception
+    world: World, verify: Callable[[Exception], None], error: Exception, code: str
 ) -> None:
     verify(error)
     old = world.seat.current()
@@ -60,7 +63,7 @@ def test_whatever_fails_in_verification_the_seat_goes_back(
     assert (record["state"], record["generation"]) == ("rolled_back", old)
     assert (world.seat.current(), world.compose.running) == (old, old)
     assert world.states == ["switching", "verifying", "rolling_back", "rolled_back"]
-    assert record["problems"][0]["code"] == getattr(error, "problem", {"code": "node_bug"})["code"]
+    assert record["problems"][0]["code"] == code
     assert (world.seat.generation(2) / "failure.log").read_text() == "what the containers said"
     assert world.compose.calls[-1] == ("healthy?" if old else "down")
 
@@ -169,7 +172,7 @@ def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, en
 @pytest.mark.usefixtures("verify")
 def test_no_journal_no_action(world: World) -> None:
     world.seat.folder.joinpath("journal.jsonl").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(Fault, match="Is a directory"):
         world.transact()
     assert world.compose.calls == []
 

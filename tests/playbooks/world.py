@@ -81,7 +81,7 @@ class World:
     """A seat with generation `old` in force (0: none) and generation 2 staged."""
 
     def __init__(self, root: Path, old: int) -> None:
-        self.order = an_order(root)
+        self.order, self.old = an_order(root), old
         self.seat = seats.seat_of(self.order)
         self.seat.make_folders()
         if old:

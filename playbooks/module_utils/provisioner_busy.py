@@ -27,8 +27,8 @@ class Busy(Fault):
 def consent(compose: Compose, journal: Journal, order: dict[str, Any], tell: Callable[..., None]) -> None:
     """Returns when the seat's containers may be stopped. Raises Busy where they may not.
 
-    The policy is the order's `when_busy`. Consent by force is in the journal before anything stops: the reason, and
-    whose work it ends.
+    The policy is the order's `when_busy`. Consent by force is in the journal before anything stops: who gave it,
+    why, and whose work it ends.
     """
     wish = {"policy": "defer", "seconds": 0, "reason": "", **(order.get("when_busy") or {})}
     _check(wish)
@@ -40,7 +40,8 @@ def consent(compose: Compose, journal: Journal, order: dict[str, Any], tell: Cal
         if not who:
             return
         if wish["policy"] == "force":
-            journal.append("forced", reason=wish["reason"], stopped=who)
+            by = (order.get("claim") or {}).get("holder", "")
+            journal.append("forced", by=by, reason=wish["reason"], stopped=who)
             return
         left = end - time.monotonic()
         if left <= 0:

@@ -15,8 +15,9 @@ SHORT = 12  # characters, as the engine itself shortens an ID
 
 def container_id(pid: int) -> str | None:
     """Of a process of this machine, by its control groups: …/docker/ID, …/docker-ID.scope. None outside of any."""
-    found = ID.findall(read(Path(f"/proc/{pid}/cgroup")))
-    return found[-1] if found else None
+    nested = [ID.findall(line) for line in read(Path(f"/proc/{pid}/cgroup")).splitlines()]
+    deepest = max(nested, key=len, default=[])  # not every hierarchy knows of every container around it
+    return deepest[-1] if deepest else None
 
 
 def named(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:

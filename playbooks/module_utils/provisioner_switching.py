@@ -26,6 +26,7 @@ KEEP = "provisioner/keep"  # repository of the tags that keep images from being 
 TRIES = 2  # at going back
 ATTEMPTS = 3  # at ending one switch, each of which a kill or a power cut may have ended
 ENGINE_SECONDS = 60
+CHECK_SECONDS = 120  # in which a check of ours that nobody follows any more has ended
 
 Tell = Callable[..., None]
 
@@ -154,10 +155,18 @@ def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tel
     if journal.attempts() >= ATTEMPTS:
         journal.append("needs_attention", because="recovery_loops")
         raise _stuck(compose.seat, _loops(step))
-    consent(compose, journal, order, tell)
+    consent(compose, journal, _patient(order), tell)
     record = go_back(compose, journal, _interrupted(step), tell)
     if record["state"] == "needs_attention":
         raise _stuck(compose.seat, record["problems"][-1])
+
+
+def _patient(order: dict[str, Any]) -> dict[str, Any]:
+    """A check on the GPUs that was cut off with the job may still compute: it ends by itself."""
+    wish = order.get("when_busy") or {}
+    if wish.get("policy", "defer") != "defer":
+        return order
+    return {**order, "when_busy": {"policy": "wait", "seconds": CHECK_SECONDS}}
 
 
 def tidy(seat: Seat, keep: set[int]) -> None:

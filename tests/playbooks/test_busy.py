@@ -97,9 +97,11 @@ def test_force_without_a_reason_is_refused_even_where_nobody_works(world: World,
 
 def test_force_is_on_record_before_anything_stops(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
-    assert switched(world, policy="force", reason="exam at noon")["state"] == "committed"
+    wish = {"policy": "force", "reason": "exam at noon"}
+    assert world.switch(when_busy=wish, claim={"holder": "ann@control1"})["state"] == "committed"
     assert world.states == ["forced", "switching", "verifying", "committed"]
     assert world.journal().lines()[0]["detail"] == {
+        "by": "ann@control1",
         "reason": "exam at noon",
         "stopped": ["GPU 0: pid 4242 python of li in lab-student-jupyter-1"],
     }
@@ -166,12 +168,16 @@ def test_what_became_untrue_during_the_wait_is_seen(
     assert clock == [2]
 
 
-def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(world: World, idle: list[Any]) -> None:
+def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
+    world: World, idle: list[Any], clock: list[float]
+) -> None:
     world.journal().append("switching", to=2, back=1)
     world.compose.running = 2
     idle[0]["processes"] = [IN_SEAT]
     with pytest.raises(busy.Busy):
         world.recover()
+    # The check on the GPUs that was cut off with the rest is no work of anybody's, and ends by itself.
+    assert sum(clock) == switching.CHECK_SECONDS
     assert (world.compose.calls, world.states) == ([], ["switching"])
     idle[0]["processes"] = []
     world.recover()

@@ -16,7 +16,7 @@ ID, OUTER = "a" * 64, "b" * 64
     [
         (f"0::/system.slice/docker-{ID}.scope\n", ID),
         (f"12:devices:/docker/{ID}\n11:cpu:/docker/{ID}\n", ID),
-        (f"4:devices:/docker/{OUTER}/docker/{ID}\n", ID),
+        (f"4:devices:/docker/{OUTER}/docker/{ID}\n1:name=systemd:/docker/{OUTER}\n0::/\n", ID),
         (f"0::/kubepods.slice/cri-containerd-{ID}.scope\n", ID),
         ("0::/user.slice/user-1000.slice/session-3.scope\n", None),
         ("", None),

@@ -86,7 +86,8 @@ def test_a_node_without_seats_has_nothing_to_end(tmp_path: Path) -> None:
     assert (record["state"], record["checks"]) == ("unchanged", {})
 
 
-def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any]) -> None:
+def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(switching, "CHECK_SECONDS", 0)
     idle[0]["processes"] = [a_process(4242)]
     record = recovered(world)
     assert (record["state"], record["problems"][0]["code"]) == ("deferred", "busy")

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner_host import read, sync_folder, write_whole
+from ansible.module_utils.provisioner_recovering import at_boot
 
 RUNNING = Path("/run/systemd/system")  # sd_booted(3)
 UNITS = Path("/etc/systemd/system")
@@ -30,9 +31,9 @@ MAIN = """\
 import sys
 
 sys.path.insert(0, {program!r})
-from ansible.module_utils.provisioner_recovering import at_boot
+from {module} import {name}
 
-sys.exit(at_boot({state_root!r}))
+sys.exit({name}({state_root!r}))
 """
 TEXT = """\
 [Unit]
@@ -84,7 +85,9 @@ def install(state_root: str, code: dict[str, str]) -> None:
 def _program(program: Path, state_root: str, code: dict[str, str]) -> dict[str, str]:
     modules = {f"ansible/module_utils/{name}.py": text for name, text in code.items()}
     packages = {"ansible/__init__.py": "", "ansible/module_utils/__init__.py": ""}
-    return {**modules, **packages, "recover.py": MAIN.format(program=str(program), state_root=state_root)}
+    where = {"program": str(program), "state_root": state_root}
+    main = MAIN.format(**where, module=at_boot.__module__, name=at_boot.__name__)
+    return {**modules, **packages, "recover.py": main}
 
 
 def _replace(program: Path, files: dict[str, str]) -> None:

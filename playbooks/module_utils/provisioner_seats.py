@@ -55,6 +55,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "host_key": host_key(seat),
         "services": {service: state_of(found[service]) if found else "unknown" for service in SERVICES},
         "state": state,
+        "run": last["run"] if last else "",
         "previous": _previous(seat),
         "layer_bytes": _layer_bytes(seat),
         "drift": drift(seat, order, found, gpus) if order and found else [],

@@ -72,6 +72,7 @@ class RunningSeat(Value):
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
     drift: tuple[Problem, ...] = ()  # where what runs is not what was committed, as the node itself sees it
+    run: str = ""  # that was the last to change it, or to try
     previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone
 
 

@@ -49,6 +49,14 @@ def test_the_unit_runs_our_program_once_after_the_engine(root: Path) -> None:
     assert link(root).resolve() == unit(root)
 
 
+@pytest.mark.lab
+@pytest.mark.usefixtures("testbed")
+def test_systemd_has_nothing_to_say_of_the_unit(root: Path) -> None:
+    boot.install(str(root), boot.own_code())
+    ran = subprocess.run(["systemd-analyze", "verify", unit(root)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
 def test_the_copy_runs_alone_and_needs_neither_ansible_nor_us(root: Path, engine: FakeEngine, tmp_path: Path) -> None:
     boot.install(str(root), boot.own_code())
     seat = seats.seat_of(an_order(tmp_path))

@@ -119,7 +119,8 @@ def test_nobodys_work_is_stopped_without_consent_on_record(rollout: Rollout, ser
         assert rollout.switch(order).state == "deferred"
     assert containers(serving) == running
     with gpus(serving, f"{PROFILE}proc = {pid}:2048:python\n"):
-        forced = order.model_copy(update={"when_busy": WhenBusy(policy="force")})
+        nameless = WhenBusy.model_construct(policy="force", seconds=0, reason="")  # no release of ours sends it
+        forced = order.model_copy(update={"when_busy": nameless})
         assert rollout.switch(forced).problems[0].code == "force_without_reason"
         assert containers(serving) == running
         reason = WhenBusy(policy="force", reason="exam at noon")

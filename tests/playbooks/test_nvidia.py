@@ -1,5 +1,6 @@
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,28 @@ def test_what_a_card_does_not_have_is_no_fault(ask: Callable[..., NodeFacts]) ->
     (gpu,) = ask([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
     assert gpu.usable
     assert (gpu.mig_enabled, gpu.memory_total) == (None, None)
+
+
+@pytest.fixture
+def named_by_itself() -> Iterator[str]:
+    """This process, under a name that would clear a screen."""
+    comm = Path("/proc/self/comm")
+    before = comm.read_text()
+    comm.write_text("\x1b[2Jtrain")
+    yield "?[2Jtrain"
+    comm.write_text(before.strip())
+
+
+def test_a_program_that_names_itself_moves_nobodys_cursor(
+    ask: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: int) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr(nvml.pwd, "getpwuid", nobody)
+    (gpu,) = ask([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
+    assert gpu.processes
+    assert (gpu.processes[0].command, gpu.processes[0].user) == (named_by_itself, f"uid {os.geteuid()}")
 
 
 def test_memory_that_the_driver_keeps_for_itself_is_nobodys(

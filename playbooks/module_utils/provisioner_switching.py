@@ -10,7 +10,7 @@ import time
 from typing import Any, Callable
 
 from ansible.module_utils import provisioner_engine as engine
-from ansible.module_utils.provisioner_busy import consent
+from ansible.module_utils.provisioner_busy import consent, is_up
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault, refused_by_system, write_whole
 from ansible.module_utils.provisioner_identity import host_key
@@ -65,7 +65,7 @@ def _ready(seat: Seat, order: dict[str, Any]) -> int:
 
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
     seat = compose.seat
-    journal.append("switching", to=number, back=_way_back(seat))
+    journal.append("switching", to=number, back=_way_back(compose))
     try:
         tell("starting the new containers", phase="switch")
         compose.up(number)
@@ -74,12 +74,16 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
         seen = verify(compose, number, order, tell)
         seat.commit(number)
     except Exception as error:  # noqa: BLE001  (whatever it was, the seat must go back)
-        problem = _told(error)
-        with contextlib.suppress(Fault, OSError):  # going back matters more
-            write_whole(seat.generation(number) / "failure.log", compose.logs())
-        return go_back(compose, journal, problem, tell)
+        if seat.current() != number:  # else it was moved, and only the folder could not be synced
+            return _undone(compose, journal, number, _told(error), tell)
     _note(journal, "committed", generation=number, host_key=host_key(seat))
     return {**committed(seat), **seen}
+
+
+def _undone(compose: Compose, journal: Journal, number: int, problem: dict[str, str], tell: Tell) -> dict[str, Any]:
+    with contextlib.suppress(Fault, OSError):  # going back matters more
+        write_whole(compose.seat.generation(number) / "failure.log", compose.logs())
+    return go_back(compose, journal, problem, tell)
 
 
 def _note(journal: Journal, state: str, **detail: Any) -> None:
@@ -88,10 +92,27 @@ def _note(journal: Journal, state: str, **detail: Any) -> None:
         journal.append(state, **detail)
 
 
-def _way_back(seat: Seat) -> int:
-    """The current generation; 0, nothing, where its image is gone: then its containers are gone already, too."""
-    old = seat.current()
-    return old if old and engine.image(seat.order(old)["image"]["reference"]) else 0
+def _way_back(compose: Compose) -> int:
+    """The current generation; 0, nothing, where its image is gone with its containers.
+
+    Raises Fault where they run without it: once stopped, they could not be started again.
+    """
+    seat, old = compose.seat, compose.seat.current()
+    if not old or engine.image(seat.order(old)["image"]["reference"]):
+        return old
+    if is_up(compose):
+        raise _no_way_back(seat, old)
+    return 0
+
+
+def _no_way_back(seat: Seat, old: int) -> Fault:
+    reference = seat.order(old)["image"]["reference"]
+    return Fault(
+        "no_way_back",
+        f"{seat.name} runs generation {old}, whose image was removed from the node by force",
+        "if the new generation failed, the old one could not be started again",
+        f"bring it back on the node (docker pull {reference}), or take the seat down first: provision remove",
+    )
 
 
 def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: Tell) -> dict[str, Any]:

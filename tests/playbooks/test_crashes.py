@@ -96,6 +96,7 @@ def test_killed_anywhere_on_the_way_back(
     [
         ("before journal switching", "failed", 1),
         *((name, "rolled_back", 1) for name in FORWARD[2:] if name != "after journal verifying"),
+        ("after current 2", "committed", 2),
         ("before journal committed", "committed", 2),
     ],
 )

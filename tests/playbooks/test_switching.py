@@ -170,6 +170,19 @@ def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, en
 
 
 @pytest.mark.usefixtures("verify")
+def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEngine) -> None:
+    if not world.old:
+        world.seat.commit(1)
+        world.seat.write(1, world.order, {})
+    engine.images.clear()
+    world.compose.running = 1
+    with pytest.raises(Fault, match="whose image was removed from the node by force") as caught:
+        world.transact()
+    assert caught.value.problem["code"] == "no_way_back"  # type: ignore[attr-defined]
+    assert (world.compose.calls, world.states) == ([], [])
+
+
+@pytest.mark.usefixtures("verify")
 def test_no_journal_no_action(world: World) -> None:
     world.seat.folder.joinpath("journal.jsonl").mkdir()
     with pytest.raises(Fault, match="Is a directory"):

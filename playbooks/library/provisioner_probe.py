@@ -13,6 +13,7 @@ from ansible.module_utils.provisioner_entry import ORDER
 from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
 from ansible.module_utils.provisioner_nvidia import nvidia_facts
+from ansible.module_utils.provisioner_occupants import named
 from ansible.module_utils.provisioner_seats import attention, seat_facts
 
 
@@ -21,7 +22,8 @@ def node_facts(state_root: str) -> dict[str, Any]:
     nvidia, absent, problems = nvidia_facts()
     engine, info, absent_of_engine = engine_facts()
     toolkit = toolkit_facts(info, nvidia["gpus"])
-    seats = seat_facts(state_root)
+    gpus = named(nvidia["gpus"])
+    seats = seat_facts(state_root, gpus)
     claims, damaged = claim_facts(state_root)
     absent.update(absent_of_engine)
     if toolkit["toolkit_mode"] is None:
@@ -31,6 +33,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
     return {
         **machine,
         **nvidia,
+        "gpus": gpus,
         **toolkit,
         "engine": engine,
         "seats": seats,

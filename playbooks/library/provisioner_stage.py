@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.provisioner_boot import own_code
 from ansible.module_utils.provisioner_entry import answer
 from ansible.module_utils.provisioner_job import start
 from ansible.module_utils.provisioner_seat import seat_of
@@ -14,7 +15,8 @@ if TYPE_CHECKING:
 
 
 def begin(order: dict[str, Any]) -> Path:
-    return start(seat_of(order), order["run"], "stage", lambda job, lock: stage(order, job, lock))
+    code = own_code()
+    return start(seat_of(order), order["run"], "stage", lambda job, lock: stage(order, job, lock, code))
 
 
 if __name__ == "__main__":

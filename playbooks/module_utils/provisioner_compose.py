@@ -26,6 +26,7 @@ class Compose:
     def __init__(self, seat: Seat, keep: Sequence[int] = ()) -> None:
         self.seat = seat
         self._keep = keep
+        self._label = {"label": [f"com.docker.compose.project={seat.name}"]}
 
     def check(self, number: int) -> None:
         """Raises Fault where the node's compose does not take the file."""
@@ -36,6 +37,7 @@ class Compose:
     def up(self, number: int) -> None:
         """No pull, no build, no answer to a question: without an answer compose keeps every volume as it is."""
         self._remove_leftovers()
+        self._remove_twins()
         ran = self._run(number, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
         if ran.code != 0:
             raise _compose_fault("start_failed", f"the containers could not be started: {ran.said}")
@@ -60,9 +62,18 @@ class Compose:
             if LEFTOVER.match(container["Names"][0]) and container["State"] != "running":
                 ask("DELETE", f"/containers/{container['Id']}")
 
+    def _remove_twins(self) -> None:
+        """Networks of one name, as two starts at the same time leave them: compose would use neither."""
+        found = [get(f"/networks/{network['Id']}") or {} for network in get("/networks", filters=self._label) or []]
+        kept: set[str] = set()
+        for network in sorted(found, key=lambda network: not network.get("Containers")):
+            name = network.get("Name", "")
+            if name in kept and not network.get("Containers"):
+                ask("DELETE", f"/networks/{network['Id']}")
+            kept.add(name)
+
     def containers(self) -> list[dict[str, Any]]:
-        label = {"label": [f"com.docker.compose.project={self.seat.name}"]}
-        return list(get("/containers/json", all="1", filters=label) or [])
+        return list(get("/containers/json", all="1", filters=self._label) or [])
 
     def container(self, service: str) -> dict[str, Any] | None:
         """The engine's whole account of a service's container."""

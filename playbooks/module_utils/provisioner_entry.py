@@ -22,6 +22,6 @@ def answer(begin: Callable[[dict[str, Any]], Path]) -> None:
         check(order["state_root"], order.get("claim"))
         job = begin(order)
     except Fault as fault:
-        module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
+        module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
     else:
         module.exit_json(changed=True, job=str(job))

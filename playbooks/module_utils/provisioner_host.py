@@ -19,7 +19,9 @@ CHUNK = 1 << 16
 
 
 class Fault(Exception):  # noqa: N818  (it says what happens, not what kind of thing it is)
-    """One thing that is wrong, in the shape in which the control machine tells it."""
+    """One thing that is wrong, in the shape in which the control machine tells it. `state` is how a job ends by it."""
+
+    state = "failed"
 
     def __init__(self, code: str, what: str, why: str, fix: str) -> None:
         super().__init__(what)
@@ -174,6 +176,15 @@ def boot_id() -> str:
 
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def refused_by_system(error: OSError) -> Fault:
+    return Fault(
+        "io_error",
+        f"the node's system refused it: {error}",
+        "a seat is not changed without a record on disk of what is done",
+        "look for room and for a read-only file system on the node: df -h, df -i, mount",
+    )
 
 
 def _tool_missing(name: str) -> Fault:

@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_jobfile import Job, is_alive, job_path, read_job
-from ansible.module_utils.provisioner_seat import Seat
+from ansible.module_utils.provisioner_jobfile import Job, Place, is_alive, job_path, read_job
 
 KEEP_JOBS = 20
+MOVED = ("committed", "rolled_back", "needs_attention")
 LAST_ACT_SECONDS = 30  # for which a job that was killed may leave compose at work, and the lock with it
 
 Work = Callable[[Job, int], Dict[str, Any]]  # the job, and the lock's descriptor; returns the record
 
 
-def start(seat: Seat, run: str, kind: str, work: Work) -> Path:
+def start(seat: Place, run: str, kind: str, work: Work) -> Path:
     """Starts `work`, unless this run's job is at it already. Returns the job's file when it has begun.
 
     Raises Fault `seat_locked` where another job is.
@@ -37,7 +37,16 @@ def start(seat: Seat, run: str, kind: str, work: Work) -> Path:
     return path
 
 
-def _take(lock: int, seat: Seat, wanted: tuple[str, str]) -> bool:
+def start_once(seat: Place, run: str, kind: str, work: Work) -> Path:
+    """A run moves a seat once: whoever asks again is told how it ended. What touched nothing may be tried again."""
+    path = job_path(seat, run, kind)
+    job = read_job(path) or {}
+    if job.get("finished") and job["record"]["state"] in MOVED:
+        return path
+    return start(seat, run, kind, work)
+
+
+def _take(lock: int, seat: Place, wanted: tuple[str, str]) -> bool:
     """False where the job that is wanted holds the lock. What a killed job had begun is waited for."""
     deadline = time.monotonic() + LAST_ACT_SECONDS
     while True:
@@ -54,12 +63,12 @@ def _take(lock: int, seat: Seat, wanted: tuple[str, str]) -> bool:
             return True
 
 
-def _holder(seat: Seat) -> dict[str, Any] | None:
+def _holder(seat: Place) -> dict[str, Any] | None:
     jobs = [read_job(path) for path in seat.jobs.glob("*.json")]
     return next((job for job in jobs if job and is_alive(job)), None)
 
 
-def _prune(seat: Seat) -> None:
+def _prune(seat: Place) -> None:
     for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
         path.unlink()
 
@@ -106,7 +115,7 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
     try:
         return work(job, lock)
     except Fault as fault:
-        return {"state": "failed", "problems": [fault.problem]}
+        return {"state": fault.state, "problems": [fault.problem]}
     except Exception:  # noqa: BLE001  (nobody else is left to tell it)
         return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [bug()]}
 

@@ -6,13 +6,22 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ansible.module_utils.provisioner_host import boot_id, read, write_whole
-from ansible.module_utils.provisioner_seat import Seat
 
 STARTTIME = 19  # proc(5): field 22 of stat, of which two come before the state
 TELL_EVERY = 0.5  # seconds, for news that differ in numbers only
+
+
+class Place(Protocol):
+    """What a job works on, and where its files lie: a seat, or the node."""
+
+    folder: Path
+    jobs: Path
+
+    def make_folders(self) -> None:
+        """Where they are missing."""
 
 
 class Job:
@@ -45,7 +54,7 @@ class Job:
         write_whole(self.path, json.dumps(self._state))
 
 
-def job_path(seat: Seat, run: str, kind: str) -> Path:
+def job_path(seat: Place, run: str, kind: str) -> Path:
     return seat.jobs / f"{run}.{kind}.json"
 
 

@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner_host import boot_id, now, read, sync_folder
+from ansible.module_utils.provisioner_host import boot_id, now, read, refused_by_system, sync_folder
 
 # Between these and the next line a seat is neither on old nor on new.
 OPEN_STATES = ("switching", "verifying", "rolling_back")
+# What is noted beside a transaction, and neither begins nor ends one.
+NOTES = ("staged", "forced")
 
 
 class Journal:
@@ -19,7 +21,13 @@ class Journal:
         self._run = run
 
     def append(self, state: str, **detail: Any) -> None:
-        """Raises OSError where the line does not reach the disk; then nothing must be done."""
+        """Raises Fault where the line does not reach the disk; then nothing must be done."""
+        try:
+            self._write(state, detail)
+        except OSError as error:
+            raise refused_by_system(error) from None
+
+    def _write(self, state: str, detail: dict[str, Any]) -> None:
         line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
         new = not self._path.exists()
         descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -37,16 +45,31 @@ class Journal:
         """Every whole line, oldest first."""
         return [line for line in map(_parsed, read(self._path).splitlines()) if line]
 
-    def last(self) -> dict[str, Any] | None:
-        lines = self.lines()
-        return lines[-1] if lines else None
+    def standing(self) -> dict[str, Any] | None:
+        """The last step of the last transaction."""
+        return next((line for line in reversed(self.lines()) if line["state"] not in NOTES), None)
+
+    def target(self, run: str) -> int:
+        """The generation to which this run set out last, 0 where it did not."""
+        steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
+        return int(steps[-1]["detail"]["to"]) if steps else 0
+
+    def host_key(self) -> str:
+        """The one with which the seat was committed last; empty where an older release did not note it."""
+        keys = [line["detail"].get("host_key") for line in self.lines() if line["state"] == "committed"]
+        return next((str(key) for key in reversed(keys) if key), "")
+
+    def attempts(self) -> int:
+        """How often the last switch was begun to be undone."""
+        states = [line["state"] for line in self.lines()]
+        return states[::-1][: states[::-1].index("switching")].count("rolling_back") if "switching" in states else 0
 
     def interrupted(self) -> dict[str, Any] | None:
         """The step `switching` of a transaction that has no end."""
-        lines = self.lines()
-        if not lines or lines[-1]["state"] not in OPEN_STATES:
+        last = self.standing()
+        if last is None or last["state"] not in OPEN_STATES:
             return None
-        return next((line for line in reversed(lines) if line["state"] == "switching"), None)
+        return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

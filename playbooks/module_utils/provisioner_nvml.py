@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils import pynvml as nvml
-from ansible.module_utils.provisioner_host import bounded, read
+from ansible.module_utils.provisioner_host import bounded, clean, read
+from ansible.module_utils.provisioner_occupants import container_id
 
 SECONDS = 20  # NVML hangs on some broken cards
 
 NO_PERMISSION, NOT_LOADED, NOT_FOUND, LOST, MISMATCH = 4, 9, 12, 15, 18
-UNSUPPORTED = {3, 13}  # this card, or this driver, does not tell it: a fact, not a fault
+UNSUPPORTED = {3, 13, 25}  # this card, or this driver, does not tell it: a fact, not a fault
 
 REASONS = {
     NO_PERMISSION: "NVML: no permission to talk to the NVIDIA driver",
@@ -23,6 +24,8 @@ REASONS = {
     NOT_FOUND: "NVML library not found: no NVIDIA driver is installed",
     MISMATCH: "NVML: the driver's library and its kernel module differ in version",
 }
+
+MEMORY_V2 = 0x02000028  # nvmlMemory_v2 (nvml.h), since driver 510
 
 # nvmlBrandType_t (nvml.h), in the words of NVIDIA_REQUIRE_CUDA
 BRANDS = {
@@ -95,7 +98,8 @@ def _gpu(index: int) -> dict[str, Any]:
 
 def _card(ask: Callable[..., Any], handle: Any) -> dict[str, Any]:
     capability = ask(nvml.nvmlDeviceGetCudaComputeCapability, handle)
-    memory, pci = ask(nvml.nvmlDeviceGetMemoryInfo, handle), ask(nvml.nvmlDeviceGetPciInfo, handle)
+    memory, pci = _memory(ask, handle), ask(nvml.nvmlDeviceGetPciInfo, handle)
+    busy = ask(nvml.nvmlDeviceGetUtilizationRates, handle)
     mig, uuid = ask(nvml.nvmlDeviceGetMigMode, handle), ask(nvml.nvmlDeviceGetUUID, handle)
     return {
         "uuid": _text(uuid) if uuid else None,
@@ -104,10 +108,16 @@ def _card(ask: Callable[..., Any], handle: Any) -> dict[str, Any]:
         "compute_capability": f"{capability[0]}.{capability[1]}" if capability else None,
         "memory_total": memory.total if memory else None,
         "memory_used": memory.used if memory else None,
+        "utilization": busy.gpu if busy else None,
         "pci_bus_id": _text(pci.busId).lower() if pci else None,
         "mig_enabled": bool(mig[0]) if mig else None,
         "processes": _processes(ask, handle),
     }
+
+
+def _memory(ask: Callable[..., Any], handle: Any) -> Any:
+    """Where the driver can, without what it keeps for itself: the first version of the call counts that as used."""
+    return ask(nvml.nvmlDeviceGetMemoryInfo, handle, MEMORY_V2) or ask(nvml.nvmlDeviceGetMemoryInfo, handle)
 
 
 def _processes(ask: Callable[..., Any], handle: Any) -> list[dict[str, Any]] | None:
@@ -128,15 +138,20 @@ def _process(process: Any, kind: str) -> dict[str, Any]:
         "kind": kind,
         "used_memory": process.usedGpuMemory,
         "user": _owner(folder),
-        "command": read(folder / "comm").strip() or None,
+        "command": clean(read(folder / "comm").strip()) or None,  # a program may name itself as it likes
+        "container": container_id(process.pid),
     }
 
 
 def _owner(folder: Path) -> str | None:
     try:
-        return pwd.getpwuid(folder.stat().st_uid).pw_name
-    except (OSError, KeyError):
+        uid = folder.stat().st_uid
+    except OSError:
         return None
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # the image knows a name for it, or nobody does
+        return f"uid {uid}"
 
 
 def _problem(index: int, number: int, text: str) -> dict[str, str]:

@@ -50,7 +50,7 @@ def check_room(info: dict[str, Any], image_bytes: int) -> None:
 def check_ports(seat: dict[str, Any]) -> None:
     """A port that the seat's own containers hold is free for it."""
     for service, port in sorted(seat["ports"].items()):
-        holder = _container_on(seat["binds"][service], port)
+        holder = container_on(seat["binds"][service], port)
         if holder == seat["name"]:
             continue
         if holder is not None:
@@ -58,7 +58,7 @@ def check_ports(seat: dict[str, Any]) -> None:
         _try_bind(service, seat["binds"][service], port)
 
 
-def _container_on(address: str, port: int) -> str | None:
+def container_on(address: str, port: int) -> str | None:
     """Whose container publishes it: the compose project's name, else the container's."""
     for container in get("/containers/json") or []:
         for publication in container.get("Ports") or []:

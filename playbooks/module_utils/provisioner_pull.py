@@ -11,6 +11,7 @@ from ansible.module_utils.provisioner_host import Fault
 STALL = 300  # seconds without any news from the engine: a registry that stalls says nothing at all
 TRIES = 2
 PAUSE = 5
+ENGINE_SECONDS = 60
 
 Tell = Callable[..., None]
 
@@ -45,15 +46,16 @@ def pull(order: dict[str, Any], tell: Tell) -> None:
     image = order["image"]
     deadline = time.monotonic() + order["deadlines"]["pull"]
     for attempt in range(1, TRIES + 1):
-        if engine.image(image["reference"]) is not None:
-            break
         try:
+            if engine.image(image["reference"]) is not None:
+                break
             _pull_once(image, deadline, tell)
         except Fault as fault:
             if attempt == TRIES or time.monotonic() + PAUSE > deadline:
                 raise
             tell(f"once more, because {fault}")
             time.sleep(PAUSE)
+            engine.wait_for_engine(ENGINE_SECONDS)  # it may have been killed, and be starting anew
     _check_layers(image)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from ansible.module_utils.provisioner_boot import uninstall
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
-from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner_seat import seat_of, seats_of
 from ansible.module_utils.provisioner_switching import tidy
 
 
@@ -36,4 +37,6 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat.retire()
     tidy(seat, set())
     journal.append("removed")
+    if not any(other.numbers() for other in seats_of(order["state_root"])):
+        uninstall(order["state_root"])
     return {"state": "committed"}

@@ -21,6 +21,7 @@ from ansible.module_utils.provisioner_host import Fault, now, read, sync_folder,
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
 # Made on the node, beside the rendered ones.
 OURS = {"passwd", "group", "order.json", "meta.json", "failure.log"}
 
@@ -119,9 +120,20 @@ class Seat:
 
 
 def _substance(order: dict[str, Any]) -> dict[str, Any]:
-    """What a generation is made from: an order without the run that brought it, and its rights and conditions."""
-    apart = ("run", "deadlines", "claim", "expects", "when_busy")
-    return {name: value for name, value in order.items() if name not in apart}
+    """What an order makes of a seat: not who sent it, and under which conditions."""
+    return {name: value for name, value in order.items() if name not in CONDITIONS}
+
+
+def seats_of(state_root: str) -> list[Seat]:
+    """All that are recorded here, in the order of their names."""
+    names = sorted(path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name))
+    return [Seat(state_root, name) for name in names]
+
+
+def check_run(order: dict[str, Any]) -> None:
+    """Raises Fault where the run's name could lead out of the folder of jobs."""
+    if not RUN.fullmatch(order.get("run", "")):
+        raise _bad_order(f"not a run's name: {order.get('run')!r}")
 
 
 def seat_of(order: dict[str, Any]) -> Seat:
@@ -130,8 +142,7 @@ def seat_of(order: dict[str, Any]) -> Seat:
         seat = Seat(order["state_root"], order["seat"]["name"])
     except ValueError as error:
         raise _bad_order(str(error)) from None
-    if not RUN.fullmatch(order.get("run", "")):
-        raise _bad_order(f"not a run's name: {order.get('run')!r}")
+    check_run(order)
     for name in order.get("files", {}):
         if not FILE_NAME.fullmatch(name) or name in OURS:
             raise _bad_order(f"not a name for a seat's file: {name!r}")

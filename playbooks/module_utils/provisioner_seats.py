@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from typing import Any, Iterable
 
-from ansible.module_utils.provisioner_compose import SERVICES, Compose
+from ansible.module_utils.provisioner_compose import SERVICES, Compose, state_of
+from ansible.module_utils.provisioner_drift import drift
 from ansible.module_utils.provisioner_engine import get
 from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_journal import OPEN_STATES, Journal
-from ansible.module_utils.provisioner_seat import NAME, Seat
+from ansible.module_utils.provisioner_returning import target
+from ansible.module_utils.provisioner_seat import NAME, Seat, seats_of
 
 LABEL = "provisioner.seat"
 
 
-def seat_facts(state_root: str) -> list[dict[str, Any]]:
-    """Seats that are recorded here, and such as only run here: their record was lost, but their ports are taken."""
+def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Seats that are recorded here, and such as only run here: their record was lost, but their ports are taken.
+
+    `gpus` are the node's, as NVML tells them.
+    """
     running = _running_names()
-    recorded = {path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name)}
-    return [
-        fact for fact in (_fact(Seat(state_root, name), name in running) for name in sorted(recorded | running)) if fact
-    ]
+    names = sorted({seat.name for seat in seats_of(state_root)} | running)
+    return [fact for fact in (_fact(Seat(state_root, name), name in running, gpus) for name in names) if fact]
 
 
 def _running_names() -> set[str]:
@@ -33,8 +35,8 @@ def _running_names() -> set[str]:
     return {name for name in names if NAME.fullmatch(name)}
 
 
-def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
-    number, last = seat.current(), Journal(seat.folder, "").last()
+def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    number, last = seat.current(), Journal(seat.folder, "").standing()
     state = last["state"] if last else "unrecorded"
     if not (number or running or state in (*OPEN_STATES, "needs_attention")):
         return None
@@ -42,34 +44,58 @@ def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
         order = seat.order(number) if number else None
     except Fault:
         order, state = None, "damaged"
-    services, ports = _services(seat)
+    found = _containers(seat)
     return {
         "name": seat.name,
         "generation": number,
         "image": order["image"]["reference"] if order else "",
         "files": seat.files(number) if number else {},
-        "ports": order["seat"]["ports"] if order else ports,
+        "ports": order["seat"]["ports"] if order else _published(found or {}),
         "gpus": order["seat"]["gpus"] if order else [],
         "host_key": host_key(seat),
-        "services": services,
+        "services": {service: state_of(found[service]) if found else "unknown" for service in SERVICES},
         "state": state,
         "run": last["run"] if last else "",
-        "previous": seat.previous(),
+        "previous": _previous(seat),
+        "layer_bytes": _layer_bytes(seat),
+        "drift": drift(seat, order, found, gpus) if order and found else [],
     }
 
 
-def _services(seat: Seat) -> tuple[dict[str, str], dict[str, int]]:
-    """States, and the ports that containers without a record publish."""
+def _previous(seat: Seat) -> int:
+    """Where a rollback would go, 0 where there is nothing to go back to."""
+    try:
+        return target(seat)
+    except Fault:
+        return 0
+
+
+def _containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
+    """None where the engine does not answer."""
     compose = Compose(seat)
     try:
-        found = {service: compose.container(service) for service in SERVICES}
+        return {service: compose.container(service) for service in SERVICES}
     except Fault:
-        return dict.fromkeys(SERVICES, "unknown"), {}
-    ports = {service: _published(container) for service, container in found.items() if container}
-    return compose.services(), {service: port for service, port in ports.items() if port}
+        return None
 
 
-def _published(container: dict[str, Any]) -> int | None:
+def _layer_bytes(seat: Seat) -> int | None:
+    """What was written into the containers' own layers: it goes with them. None where the engine would not say."""
+    label = {"label": [f"com.docker.compose.project={seat.name}"]}
+    try:
+        found = get("/containers/json", all="1", size="1", filters=label)
+    except Fault:
+        return None
+    return sum(container.get("SizeRw") or 0 for container in found or ())
+
+
+def _published(found: dict[str, dict[str, Any] | None]) -> dict[str, int]:
+    """The ports that containers without a record publish."""
+    ports = {service: _port(container) for service, container in found.items() if container}
+    return {service: port for service, port in ports.items() if port}
+
+
+def _port(container: dict[str, Any]) -> int | None:
     bound = [entry for entries in (container["HostConfig"].get("PortBindings") or {}).values() for entry in entries]
     return int(bound[0]["HostPort"]) if bound and bound[0].get("HostPort") else None
 
@@ -84,5 +110,6 @@ def attention(seat: dict[str, Any]) -> dict[str, str] | None:
         "code": "needs_attention",
         "what": f"{seat['name']} reached neither its new generation nor its old one, {seat['generation']}",
         "why": ", ".join(f"{service} is {state}" for service, state in seat["services"].items()),
-        "fix": f"see on the node why: docker compose -p {seat['name']} logs; `provision remove` takes it down",
+        "fix": f"see on the node why: docker compose -p {seat['name']} logs; then go back (`provision rollback`), or"
+        " `provision remove` and roll out again",
     }

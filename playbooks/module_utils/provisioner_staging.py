@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_accounts import with_group, with_user
+from ansible.module_utils.provisioner_boot import install
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault, read, run, write_whole
 from ansible.module_utils.provisioner_identity import make_identity
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
 from ansible.module_utils.provisioner_precheck import check_engine, check_ports, check_room, ensure_home
 from ansible.module_utils.provisioner_pull import pull
 from ansible.module_utils.provisioner_seat import seat_of
-from ansible.module_utils.provisioner_switching import KEEP, recover, tidy
+from ansible.module_utils.provisioner_switching import KEEP, check_sound, committed, recover, tidy
 
 CERTIFICATES = Path("/etc/docker/certs.d")
 TRIAL_SECONDS = 120
 
 
-def stage(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """The record of a staged generation. Raises Fault with what is in the way."""
+def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> dict[str, Any]:
+    """The record of a staged generation. Raises Fault with what is in the way. `code` is our own, for recovery."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    recover(compose, journal, job.tell)
+    check_unmoved(seat, journal, order)
+    check_sound(compose, journal)
+    recover(compose, journal, order, job.tell)
+    if moved_by(seat, journal, order["run"]):
+        return committed(seat)
     job.tell("looking at room, ports and home")
     _check(order)
     _trust(order["registry"])
@@ -40,6 +47,8 @@ def stage(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         seat.write(number, order, made)
     compose.check(number)
     engine.tag(order["image"]["reference"], KEEP, seat.tag(number))
+    with contextlib.suppress(OSError):  # where nothing may be installed, the next contact recovers
+        install(order["state_root"], code)
     journal.append("staged", generation=number)
     tidy(seat, {number, seat.current(), seat.previous()})  # what failed before takes no room twice
     return {"state": "staged", "generation": number}

@@ -10,19 +10,23 @@ import time
 from typing import Any, Callable
 
 from ansible.module_utils import provisioner_engine as engine
+from ansible.module_utils.provisioner_busy import consent, is_up
 from ansible.module_utils.provisioner_compose import Compose
-from ansible.module_utils.provisioner_host import Fault, write_whole
+from ansible.module_utils.provisioner_host import Fault, refused_by_system, write_whole
 from ansible.module_utils.provisioner_identity import host_key
 from ansible.module_utils.provisioner_job import bug
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
+from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
 from ansible.module_utils.provisioner_precheck import check_ports
 from ansible.module_utils.provisioner_seat import Seat, seat_of
-from ansible.module_utils.provisioner_verify import verify
+from ansible.module_utils.provisioner_verify import close_doors, verify
 
 KEEP = "provisioner/keep"  # repository of the tags that keep images from being pruned
 TRIES = 2  # at going back
+ATTEMPTS = 3  # at ending one switch, each of which a kill or a power cut may have ended
 ENGINE_SECONDS = 60
+CHECK_SECONDS = 120  # in which a check of ours that nobody follows any more has ended
 
 Tell = Callable[..., None]
 
@@ -31,8 +35,18 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """The record. Raises Fault where nothing was touched."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    recover(compose, journal, job.tell)
-    return transact(compose, journal, _ready(seat, order), order, job.tell)
+    check_unmoved(seat, journal, order)
+    check_sound(compose, journal)
+    recover(compose, journal, order, job.tell)
+    if moved_by(seat, journal, order["run"]):
+        return committed(seat)
+    _ready(seat, order)  # what cannot be had is told before anybody is waited for
+    consent(compose, journal, order, job.tell)
+    old = seat.current()
+    record = transact(compose, journal, _ready(seat, order), order, job.tell)
+    if record["state"] == "committed":
+        tidy(seat, {record["generation"], old})
+    return record
 
 
 def _ready(seat: Seat, order: dict[str, Any]) -> int:
@@ -50,36 +64,63 @@ def _ready(seat: Seat, order: dict[str, Any]) -> int:
 
 
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], tell: Tell) -> dict[str, Any]:
-    seat, old = compose.seat, compose.seat.current()
-    journal.append("switching", to=number, back=_way_back(seat))
+    seat = compose.seat
+    journal.append("switching", to=number, back=_way_back(compose))
     try:
         tell("starting the new containers", phase="switch")
         compose.up(number)
         journal.append("verifying", to=number)
         tell("waiting until it is healthy", phase="verify")
         seen = verify(compose, number, order, tell)
+        seat.commit(number)
     except Exception as error:  # noqa: BLE001  (whatever it was, the seat must go back)
-        problem = _told(error)
-        with contextlib.suppress(Fault, OSError):  # going back matters more
-            write_whole(seat.generation(number) / "failure.log", compose.logs())
-        return go_back(compose, journal, problem, tell)
-    seat.commit(number)
-    journal.append("committed", generation=number)
-    tidy(seat, {number, old})
-    return {"state": "committed", "generation": number, **seen, "access": access(seat, order["seat"])}
+        if seat.current() != number:  # else it was moved, and only the folder could not be synced
+            return _undone(compose, journal, number, _told(error), tell)
+    _note(journal, "committed", generation=number, host_key=host_key(seat))
+    return {**committed(seat), **seen}
 
 
-def _way_back(seat: Seat) -> int:
-    """The current generation; 0, nothing, where its image is gone: then its containers are gone already, too."""
-    old = seat.current()
-    return old if old and engine.image(seat.order(old)["image"]["reference"]) else 0
+def _undone(compose: Compose, journal: Journal, number: int, problem: dict[str, str], tell: Tell) -> dict[str, Any]:
+    with contextlib.suppress(Fault, OSError):  # going back matters more
+        write_whole(compose.seat.generation(number) / "failure.log", compose.logs())
+    return go_back(compose, journal, problem, tell)
+
+
+def _note(journal: Journal, state: str, **detail: Any) -> None:
+    """Of a transaction that is open on disk: what the disk does not take now, the next contact finds out by itself."""
+    with contextlib.suppress(Fault):
+        journal.append(state, **detail)
+
+
+def _way_back(compose: Compose) -> int:
+    """The current generation; 0, nothing, where its image is gone with its containers.
+
+    Raises Fault where they run without it: once stopped, they could not be started again.
+    """
+    seat, old = compose.seat, compose.seat.current()
+    if not old or engine.image(seat.order(old)["image"]["reference"]):
+        return old
+    if is_up(compose):
+        raise _no_way_back(seat, old)
+    return 0
+
+
+def _no_way_back(seat: Seat, old: int) -> Fault:
+    reference = seat.order(old)["image"]["reference"]
+    return Fault(
+        "no_way_back",
+        f"{seat.name} runs generation {old}, whose image was removed from the node by force",
+        "if the new generation failed, the old one could not be started again",
+        f"bring it back on the node (docker pull {reference}), or take the seat down first: provision remove",
+    )
 
 
 def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: Tell) -> dict[str, Any]:
     """Undoes the open transaction. `problem` is why."""
+    close_doors(compose.seat)
     step = journal.interrupted() or {}
     old = step["detail"]["back"]
-    journal.append("rolling_back", to=old, because=problem["code"])
+    _note(journal, "rolling_back", to=old, because=problem["code"])
     tell("going back to what ran before", phase="switch")
     failure = problem
     for _ in range(TRIES):
@@ -88,9 +129,9 @@ def go_back(compose: Compose, journal: Journal, problem: dict[str, str], tell: T
         except Exception as error:  # noqa: BLE001  (told, below, as what needs attention)
             failure = _told(error)
         else:
-            journal.append("rolled_back", generation=old, because=problem["code"])
+            _note(journal, "rolled_back", generation=old, because=problem["code"])
             return {"state": "rolled_back", "generation": old, "problems": [problem]}
-    journal.append("needs_attention", because=failure["code"])
+    _note(journal, "needs_attention", because=failure["code"])
     return {"state": "needs_attention", "generation": old, "problems": [problem, failure]}
 
 
@@ -104,21 +145,49 @@ def _restore(compose: Compose, old: int, tell: Tell) -> None:
 
 
 def _told(error: Exception) -> dict[str, str]:
+    if isinstance(error, OSError):
+        return refused_by_system(error).problem
     return error.problem if isinstance(error, Fault) else bug()
 
 
-def recover(compose: Compose, journal: Journal, tell: Tell) -> None:
-    """Ends what a killed process left open. Raises Fault where going back fails, too."""
+class Stuck(Fault):
+    """Neither the new generation nor the old one could be brought up; no program tries again by itself."""
+
+    state = "needs_attention"
+
+
+def check_sound(compose: Compose, journal: Journal) -> None:
+    """Raises Stuck where a person is needed: until they go back, remove or stop the seat, or it is healthy again."""
+    last = journal.standing()
+    if last and last["state"] == "needs_attention" and set(compose.services().values()) != {"healthy"}:
+        raise _stuck(compose.seat, _since(last))
+
+
+def recover(compose: Compose, journal: Journal, order: dict[str, Any], tell: Tell) -> None:
+    """Ends what a killed process left open. Raises Fault where going back fails, too, or someone is at work by now."""
     step = journal.interrupted()
     if step is None:
         return
     engine.wait_for_engine(0)  # without one this is not the moment
+    close_doors(compose.seat)
     if compose.seat.current() == step["detail"]["to"]:
         journal.append("committed", generation=step["detail"]["to"], recovered=True)
         return
+    if journal.attempts() >= ATTEMPTS:
+        journal.append("needs_attention", because="recovery_loops")
+        raise _stuck(compose.seat, _loops(step))
+    consent(compose, journal, _patient(order), tell)
     record = go_back(compose, journal, _interrupted(step), tell)
     if record["state"] == "needs_attention":
         raise _stuck(compose.seat, record["problems"][-1])
+
+
+def _patient(order: dict[str, Any]) -> dict[str, Any]:
+    """A check on the GPUs that was cut off with the job may still compute: it ends by itself."""
+    wish = order.get("when_busy") or {}
+    if wish.get("policy", "defer") != "defer":
+        return order
+    return {**order, "when_busy": {"policy": "wait", "seconds": CHECK_SECONDS}}
 
 
 def tidy(seat: Seat, keep: set[int]) -> None:
@@ -138,7 +207,13 @@ def _drop_image(seat: Seat, number: int) -> None:
         engine.untag(reference)
 
 
-def access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
+def committed(seat: Seat) -> dict[str, Any]:
+    """The record of a seat that a run has brought to where it is."""
+    number = seat.current()
+    return {"state": "committed", "generation": number, "access": _access(seat, seat.order(number)["seat"])}
+
+
+def _access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
     binds, ports = wanted["binds"], wanted["ports"]
     return {
         "jupyter": f"http://{binds['jupyter']}:{ports['jupyter']}/lab",
@@ -156,8 +231,24 @@ def _interrupted(step: dict[str, Any]) -> dict[str, str]:
     }
 
 
-def _stuck(seat: Seat, problem: dict[str, str]) -> Fault:
-    return Fault(
+def _loops(step: dict[str, Any]) -> dict[str, str]:
+    return {
+        "what": f"{ATTEMPTS} attempts to end the switch of run {step['run']} were cut off themselves",
+        "why": "the node restarts or kills the work again and again; going on by itself would never end",
+        "fix": "find out why (journalctl -k), then go back or remove the seat",
+    }
+
+
+def _since(last: dict[str, Any]) -> dict[str, str]:
+    return {
+        "what": f"going back failed at {last['at']}, run {last['run']}: {last['detail'].get('because')}",
+        "why": "no program tries again by itself, and nothing else is done to the seat until a person has looked",
+        "fix": "`provision rollback` or `provision remove`; neither home nor token nor host key is lost",
+    }
+
+
+def _stuck(seat: Seat, problem: dict[str, str]) -> Stuck:
+    return Stuck(
         "needs_attention",
         f"{seat.name} could not be brought back: {problem['what']}",
         problem["why"],

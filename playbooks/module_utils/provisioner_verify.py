@@ -97,6 +97,14 @@ def check_ssh(seat: Seat, number: int, wanted: dict[str, Any]) -> str:
     return "lets in by key, with the seat's host key"
 
 
+def close_doors(seat: Seat) -> None:
+    """What a login that was killed has left: its key, and the file that lets it in."""
+    for folder in seat.folder.glob("verify-*"):
+        shutil.rmtree(str(folder), ignore_errors=True)
+    for door in seat.generations.glob("*/verify_keys"):
+        _rewrite(door, "")
+
+
 def _ssh(folder: Path) -> list[str]:
     files = [f"UserKnownHostsFile={folder}/known_hosts", "GlobalKnownHostsFile=/dev/null", "IdentityAgent=none"]
     manners = ["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "ConnectTimeout=10"]

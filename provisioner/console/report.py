@@ -30,6 +30,7 @@ _MEANS: dict[NodeState, str] = {
     "failed": "nothing old was stopped",
     "needs_attention": "neither the new seat nor the old one could be brought up",
     "deferred": "left alone: someone works on it",
+    "stale": "left alone: it moved since the plan was made",
     "skipped": "left out",
     "stale": "moved since the plan was made; not touched",
     "unreachable": "could not be reached; not touched",

@@ -13,13 +13,17 @@ ToolkitMode = Literal["legacy", "cdi"]
 
 
 class GpuProcess(Value):
-    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say."""
+    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say.
+
+    `container` is the name of the container that it runs in, None outside of any.
+    """
 
     pid: int
     kind: Literal["compute", "graphics"]
     used_memory: int | None = None
     user: str | None = None
     command: str | None = None
+    container: str | None = None
 
 
 class Gpu(Value):
@@ -32,6 +36,7 @@ class Gpu(Value):
     compute_capability: ComputeCapability | None = None
     memory_total: int | None = None  # bytes
     memory_used: int | None = None  # bytes
+    utilization: int | None = None  # per cent of the last second, by whatever process
     pci_bus_id: str | None = None
     mig_enabled: bool | None = None  # None: the card has no MIG
     processes: tuple[GpuProcess, ...] | None = None  # None: NVML would not say, so unknown, so busy
@@ -66,8 +71,10 @@ class RunningSeat(Value):
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
+    layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
+    drift: tuple[Problem, ...] = ()  # where what runs is not what was committed, as the node itself sees it
     run: str = ""  # that was the last to change it, or to try
-    previous: int = 0  # generation that is kept to go back to, 0 for none
+    previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone
 
 
 class NodeFacts(Value):

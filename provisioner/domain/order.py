@@ -1,5 +1,6 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
+from provisioner.domain.busy import WhenBusy
 from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
@@ -36,18 +37,20 @@ class Deadlines(Value):
 class Order(Value):
     """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
 
-    `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against.
+    `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against
+    (0: no seat yet); None takes any.
     """
 
     run: str
     claim: Claim | None = None
-    expects: int | None = None
     state_root: str = STATE_ROOT
     seat: Seat
     image: OrderedImage
     registry: OrderedRegistry
     files: dict[str, str]
     deadlines: Deadlines
+    expects: int | None = None
+    when_busy: WhenBusy = WhenBusy()
 
 
 class NamedSeat(Value):
@@ -63,6 +66,7 @@ class BackOrder(Value):
     seat: NamedSeat
     to: int = 0
     expects: int | None = None
+    when_busy: WhenBusy = WhenBusy()
 
 
 def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:

@@ -24,11 +24,18 @@ def _seat(step: Step, prepared: Prepared, probed: Probed, *, local: bool) -> Sea
         image=running.image if running else None,
         generation=step.generation,
         services=running.services if running else {},
-        drift="" if step.action == "keep" else step.why,
+        drift=_drift(step, running),
         access=access_of(bundle.seat, running.host_key, local=local) if bundle and running else None,
-        problems=step.problems,
+        problems=step.problems + (running.drift if running else ()),
         remarks=_remarks(probed[step.node], running),
     )
+
+
+def _drift(step: Step, running: RunningSeat | None) -> str:
+    """What the plan would change; else the first thing that the node itself finds."""
+    if step.action != "keep":
+        return step.why
+    return running.drift[0].what if running and running.drift else ""
 
 
 def _remarks(facts: NodeFacts | Problem, running: RunningSeat | None) -> tuple[str, ...]:

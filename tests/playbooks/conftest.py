@@ -1,12 +1,19 @@
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, serving
+from tests.lab.bed import Lab
+from tests.lab.engine import Engine
+from tests.lab.node import Node
+from tests.playbooks import fake_engine
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.fake_nvml import a_gpu
 from tests.playbooks.node_code import module_util
+from tests.playbooks.on_nodes import FOLDER, Images, Rollout
 
 
 @pytest.fixture(autouse=True)
@@ -20,8 +27,17 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
     """The engine that the node's code finds."""
     socket = tmp_path / "engine.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
-    with serving(FakeEngine(), socket) as fake:
+    with fake_engine.serving(FakeEngine(), socket) as fake:
         yield fake
+
+
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """The GPUs as NVML tells them, nobody at work; a test changes what it likes."""
+    gpus = [a_gpu("GPU-1")]
+    monkeypatch.setattr(module_util("busy"), "ask_nvml", lambda: {"gpus": gpus})
+    monkeypatch.setattr(module_util("busy"), "named", lambda found: found)
+    return gpus
 
 
 @pytest.fixture
@@ -35,3 +51,42 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     monkeypatch.setattr(module_util("compose"), "run", run)
     return calls
+
+
+@pytest.fixture(scope="module")
+def bed(testbed: Engine) -> Iterator[Lab]:
+    lab = Lab(f"t{secrets.token_hex(3)}", engine=testbed)
+    try:
+        yield lab.up(["rtx5090x2-580"])
+    finally:
+        lab.down()
+
+
+@pytest.fixture(scope="module")
+def images(bed: Lab) -> Images:
+    return Images(bed)
+
+
+@pytest.fixture(scope="module")
+def rollout(bed: Lab) -> Rollout:
+    return Rollout(bed)
+
+
+@pytest.fixture
+def bare(rollout: Rollout) -> Node:
+    """The node without a seat, and without any layer of an image."""
+    node = rollout.lab.node(rollout.node)
+    rollout.take_down("remove")
+    node.exec("rm", "-rf", FOLDER)
+    node.exec("docker", "image", "prune", "-af")
+    return node
+
+
+@pytest.fixture
+def serving(rollout: Rollout, images: Images) -> Node:
+    """The node with a seat that is committed and healthy, at the first image."""
+    node = rollout.lab.node(rollout.node)
+    seats = rollout.facts().seats
+    if not (seats and seats[0].image == images.first.lab and set(seats[0].services.values()) == {"healthy"}):
+        assert rollout.roll_out(images.first).state == "committed"
+    return node

@@ -18,6 +18,7 @@ class FakeEngine:
         self.info: dict[str, Any] = {"ServerVersion": "26.1.5", "DockerRootDir": "/", "Runtimes": {}}
         self.images: dict[str, dict[str, Any]] = {}
         self.containers: list[dict[str, Any]] = []
+        self.networks: list[dict[str, Any]] = []
         self.inspected: dict[str, dict[str, Any]] = {}
         self.pulls: list[list[dict[str, Any]] | int] = []
         self.brings: tuple[str, dict[str, Any]] | None = None
@@ -28,6 +29,8 @@ class FakeEngine:
         if path in {"/info", "/version"}:
             return 200, self.info
         kind, _, name = path.strip("/").partition("/")
+        if kind == "networks":
+            return 200, self._about_network(method, name)
         if kind == "containers":
             return self._about_container(method, name, query)
         return self._about_image(method, name, query)
@@ -36,6 +39,11 @@ class FakeEngine:
         if name == "json":
             return 200, self._containers(query)
         return (204, None) if method == "DELETE" else (200, self.inspected[name.removesuffix("/json")])
+
+    def _about_network(self, method: str, name: str) -> Any:
+        if method == "DELETE":
+            self.networks = [network for network in self.networks if network["Id"] != name]
+        return next((network for network in self.networks if network["Id"] == name), self.networks)
 
     def _about_image(self, method: str, name: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         if name == "json":

@@ -42,12 +42,24 @@ class Plain:
         self.__dict__.update(fields)
 
 
+def a_gpu(uuid: str, index: int = 0, **over: Any) -> dict[str, Any]:
+    """As the node's own code tells a card, with nobody at work on it."""
+    facts = {"memory_total": 24 << 30, "memory_used": 300 << 20, "utilization": 0, "processes": [], "problems": []}
+    return {"uuid": uuid, "index": index, **facts, **over}
+
+
+def a_process(pid: int, kind: str = "compute", **over: Any) -> dict[str, Any]:
+    facts = {"used_memory": 2 << 30, "user": "li", "command": "python", "container": None}
+    return {"pid": pid, "kind": kind, **facts, **over}
+
+
 _CARD: dict[str, Any] = {
     "nvmlDeviceGetUUID": "GPU-1",
     "nvmlDeviceGetName": b"NVIDIA GeForce RTX 4090",
     "nvmlDeviceGetBrand": 5,
     "nvmlDeviceGetCudaComputeCapability": (8, 9),
     "nvmlDeviceGetMemoryInfo": Plain(total=24 << 30, used=1 << 30),
+    "nvmlDeviceGetUtilizationRates": Plain(gpu=7, memory=3),
     "nvmlDeviceGetPciInfo": Plain(busId="00000000:0A:00.0"),
     "nvmlDeviceGetMigMode": [1, 1],
     "nvmlDeviceGetComputeRunningProcesses": [],

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -17,7 +17,7 @@ from provisioner.domain.event import Event
 from provisioner.domain.lab import Lab as LabWish
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import Order, order_for
+from provisioner.domain.order import STATE_ROOT, Order, order_for
 from provisioner.domain.render import render
 from provisioner.domain.report import NodeRecord
 from provisioner.domain.seat import Seat, seat_of
@@ -46,6 +46,24 @@ def push_image(lab: Lab, tag: str, broken: str = "") -> LockedImage:
         rootfs=tuple(layers),
         bytes=sum(layer["size"] for layer in manifest["layers"]),
     )
+
+
+class Images:
+    """Each made and pushed when a test first asks for it."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+
+    def _push(self, tag: str, broken: str = "") -> LockedImage:
+        return push_image(self._lab, tag, broken)
+
+    first = cached_property(lambda self: self._push("1"))
+    second = cached_property(lambda self: self._push("2"))
+    third = cached_property(lambda self: self._push("3"))
+    without_ssh = cached_property(lambda self: self._push("4", "ssh"))
+    open_to_all = cached_property(lambda self: self._push("5", "jupyter"))
+    exits_at_once = cached_property(lambda self: self._push("6", "exits"))
+    flaps = cached_property(lambda self: self._push("7", "flaps"))
 
 
 @dataclass
@@ -93,6 +111,16 @@ class Rollout:
         record = self.stage(order)
         return self.switch(order) if record.state == "staged" else record
 
+    def roll_back(self, to: int = 0, run: str | None = None) -> NodeRecord:
+        return self._ask("rollback", run, {"seat": {"name": SEAT}, "to": to})
+
+    def recover(self, run: str | None = None) -> NodeRecord:
+        return self._ask("recover", run, {})
+
+    def _ask(self, playbook: str, run: str | None, what: Mapping[str, object]) -> NodeRecord:
+        order = json.dumps({"run": run or a_run(), "state_root": STATE_ROOT, **what})
+        return self.fleet._work(playbook, "switch", {self.node: order})[self.node]
+
     def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
         return self.fleet.remove({self.node: SEAT}, a_run(), act)[self.node]
 
@@ -105,6 +133,10 @@ def journal(node: Node) -> list[str]:
     """States of the seat's journal, oldest first."""
     lines = node.exec("cat", f"{FOLDER}/journal.jsonl").splitlines()
     return [json.loads(line)["state"] for line in lines if line]
+
+
+def token_of(node: Node) -> str:
+    return node.exec("cat", f"{FOLDER}/identity/token")
 
 
 KILLER = """
@@ -122,9 +154,9 @@ while True:
 
 
 @contextmanager
-def killed_in(node: Node, run: str, state: str) -> Iterator[None]:
-    """The switch of this run is killed, without a word, as soon as its journal says `state`."""
-    names = {"JOB": f"{FOLDER}/jobs/{run}.switch.json", "JOURNAL": f"{FOLDER}/journal.jsonl", "STATE": state}
+def killed_in(node: Node, run: str, state: str, act: str = "switch") -> Iterator[None]:
+    """The job of this run is killed, without a word, as soon as its journal says `state`."""
+    names = {"JOB": f"{FOLDER}/jobs/{run}.{act}.json", "JOURNAL": f"{FOLDER}/journal.jsonl", "STATE": state}
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + KILLER
     with ThreadPoolExecutor(1) as pool:
         killer = pool.submit(node.exec, "timeout", "60", "python3", "-c", script)

@@ -37,3 +37,12 @@ def an_order(root: Path, run: str = "r1", **over: Any) -> dict[str, Any]:
 
 def with_seat(order: dict[str, Any], **over: Any) -> dict[str, Any]:
     return order | {"seat": order["seat"] | over}
+
+
+class NoJob:
+    """A job that nobody follows."""
+
+    kind = "switch"
+
+    def tell(self, *_: Any, **__: Any) -> None:
+        """Nobody listens."""

@@ -59,6 +59,18 @@ def test_only_a_stopped_leftover_of_our_own_is_removed(engine: FakeEngine, compo
     assert deleted == ["DELETE /containers/0123456789ab_demo-student-ssh-1"]
 
 
+@pytest.mark.usefixtures("ran")
+def test_of_networks_of_one_name_the_one_in_use_stays(engine: FakeEngine, compose: Any) -> None:
+    engine.networks = [
+        {"Id": "1", "Name": "demo-student_default", "Containers": {}},
+        {"Id": "2", "Name": "demo-student_default", "Containers": {"c": {}}},
+        {"Id": "3", "Name": "demo-student_other", "Containers": {}},
+    ]
+    compose.up(1)
+    assert [network["Id"] for network in engine.networks] == ["2", "3"]
+    assert any("filters=" in request and "demo-student" in request for request in engine.requests)
+
+
 def test_it_waits_until_all_are_healthy_and_tells_what_it_sees(engine: FakeEngine, compose: Any) -> None:
     put(engine, a_container("jupyter", "starting"), a_container("ssh"))
     told: list[str] = []

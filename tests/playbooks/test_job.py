@@ -137,6 +137,17 @@ def test_a_fault_becomes_the_records_problem(seat: Any) -> None:
     assert record["problems"] == [{"code": "disk_full", "what": "what", "why": "why", "fix": "fix"}]
 
 
+@pytest.mark.parametrize(
+    ("state", "again"),
+    [("committed", False), ("rolled_back", False), ("needs_attention", False), ("deferred", True), ("failed", True)],
+)
+def test_a_run_moves_a_seat_once_and_may_try_again_what_touched_nothing(seat: Any, state: str, again: bool) -> None:
+    first = finished(jobs.start_once(seat, "r1", "switch", lambda *_: {"state": state}))
+    until(lambda: not files.is_alive(first))
+    second = finished(jobs.start_once(seat, "r1", "switch", lambda *_: {"state": "unchanged"}))
+    assert second["record"]["state"] == ("unchanged" if again else state)
+
+
 def test_where_not_even_its_file_can_be_written_the_start_says_so(seat: Any) -> None:
     seat.make_folders()
     (seat.jobs / ".r1.stage.json.new").mkdir()

@@ -1,5 +1,6 @@
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,7 @@ def test_a_healthy_card_is_told_field_by_field(ask: Callable[..., NodeFacts]) ->
     assert (str(gpu.compute_capability), gpu.memory_total, gpu.mig_enabled) == ("8.9", 24 << 30, True)
     assert gpu.pci_bus_id == "00000000:0a:00.0"
     assert gpu.processes
+    assert gpu.utilization == 7
     assert (gpu.processes[0].kind, gpu.processes[0].user, gpu.processes[0].used_memory) == ("compute", "root", 5 << 20)
     assert (str(facts.driver), str(facts.cuda_driver)) == ("570.172.08", "12.8")
     assert not facts.problems
@@ -102,6 +104,43 @@ def test_what_a_card_does_not_have_is_no_fault(ask: Callable[..., NodeFacts]) ->
     (gpu,) = ask([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
     assert gpu.usable
     assert (gpu.mig_enabled, gpu.memory_total) == (None, None)
+
+
+@pytest.fixture
+def named_by_itself() -> Iterator[str]:
+    """This process, under a name that would clear a screen."""
+    comm = Path("/proc/self/comm")
+    before = comm.read_text()
+    comm.write_text("\x1b[2Jtrain")
+    yield "?[2Jtrain"
+    comm.write_text(before.strip())
+
+
+def test_a_program_that_names_itself_moves_nobodys_cursor(
+    ask: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nobody(_: int) -> Any:
+        raise KeyError
+
+    monkeypatch.setattr(nvml.pwd, "getpwuid", nobody)
+    (gpu,) = ask([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
+    assert gpu.processes
+    assert (gpu.processes[0].command, gpu.processes[0].user) == (named_by_itself, f"uid {os.geteuid()}")
+
+
+def test_memory_that_the_driver_keeps_for_itself_is_nobodys(
+    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Version 1 of the call counts it as used, version 2 (drivers since 510) does not."""
+
+    class Versions(FakeNvml):
+        def _answer(self, name: str, *arguments: Any) -> Any:
+            used = 2 << 20 if arguments[1:] == (nvml.MEMORY_V2,) else 600 << 20
+            answer = super()._answer(name, *arguments)
+            return Plain(total=24 << 30, used=used) if name == "nvmlDeviceGetMemoryInfo" else answer
+
+    monkeypatch.setitem(globals(), "FakeNvml", Versions)
+    assert ask([{}]).gpus[0].memory_used == 2 << 20
 
 
 def test_an_old_driver_has_the_older_call_for_processes(ask: Callable[..., NodeFacts]) -> None:

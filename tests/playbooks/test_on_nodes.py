@@ -1,73 +1,16 @@
 """The node's part on real nodes: engines, compose, sshd and containers are real; GPUs are described by profiles."""
 
-import secrets
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
 
 import pytest
 
-from provisioner.domain.lock import LockedImage
 from tests.lab.bed import Lab
-from tests.lab.engine import Engine
 from tests.lab.host import run
 from tests.lab.node import Node
-from tests.playbooks.on_nodes import FOLDER, SEAT, Rollout, journal, killed_in, push_image
+from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, journal, killed_in, token_of
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def bed(testbed: Engine) -> Iterator[Lab]:
-    lab = Lab(f"t{secrets.token_hex(3)}", engine=testbed)
-    try:
-        yield lab.up(["rtx5090x2-580"])
-    finally:
-        lab.down()
-
-
-class Images(NamedTuple):
-    first: LockedImage
-    second: LockedImage
-    third: LockedImage
-    without_ssh: LockedImage
-    open_to_all: LockedImage
-
-
-@pytest.fixture(scope="module")
-def images(bed: Lab) -> Images:
-    broken = {"1": "", "2": "", "3": "", "4": "ssh", "5": "jupyter"}
-    return Images(*(push_image(bed, tag, what) for tag, what in broken.items()))
-
-
-@pytest.fixture(scope="module")
-def rollout(bed: Lab) -> Rollout:
-    return Rollout(bed)
-
-
-@pytest.fixture
-def bare(rollout: Rollout) -> Node:
-    """The node without a seat, and without any layer of an image."""
-    node = rollout.lab.node(rollout.node)
-    rollout.take_down("remove")
-    node.exec("rm", "-rf", FOLDER)
-    node.exec("docker", "image", "prune", "-af")
-    return node
-
-
-@pytest.fixture
-def serving(rollout: Rollout, images: Images) -> Node:
-    """The node with a seat that is committed and healthy, at the first image."""
-    node = rollout.lab.node(rollout.node)
-    seats = rollout.facts().seats
-    if not (seats and seats[0].image == images.first.lab and set(seats[0].services.values()) == {"healthy"}):
-        assert rollout.roll_out(images.first).state == "committed"
-    return node
-
-
-def token_of(node: Node) -> str:
-    return node.exec("cat", f"{FOLDER}/identity/token")
 
 
 def test_a_first_seat_that_does_not_verify_leaves_nothing_running(rollout: Rollout, bare: Node, images: Images) -> None:

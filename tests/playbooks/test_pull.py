@@ -88,6 +88,32 @@ def test_a_pull_that_breaks_off_twice_says_why_in_the_engines_words(tmp_path: Pa
     assert engine.pulls == []
 
 
+def test_an_engine_that_is_killed_in_the_middle_is_waited_for(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It drops the pull, answers nothing for a while, and comes back with what it had."""
+    silence = iter([404, 500, 500])
+    answers = engine.answer
+
+    def answer(method: str, path: str, query: Any) -> Any:
+        status = next(silence, None) if path != "/info" else None
+        return (status, {"message": "starting"}) if status else answers(method, path, query)
+
+    monkeypatch.setattr(engine, "answer", answer)
+    monkeypatch.setattr(module_util("engine").time, "sleep", lambda _: None)
+    engine.pulls, engine.brings = [[{"error": "unexpected EOF"}], STREAM], (REFERENCE, IMAGE)
+    pulls.pull(an_order(tmp_path), Told())
+    assert engine.pulls == []
+
+
+def test_no_room_in_the_middle_is_told_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
+    full = [{"error": "failed to register layer: write /usr/lib/libtorch.so: no space left on device"}]
+    engine.pulls = [full, full]
+    with pytest.raises(Fault, match="no space left on device"):
+        pulls.pull(an_order(tmp_path), Told())
+    assert engine.images == {}
+
+
 def test_an_engine_that_falls_silent_is_given_up(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:

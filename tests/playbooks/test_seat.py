@@ -97,7 +97,7 @@ def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) ->
     assert [line["state"] for line in journal.lines()] == ["staged"]
     journal.append("switching", to=1, back=0)
     assert [line["state"] for line in journal.lines()] == ["staged", "switching"]
-    last = journal.last()
+    last = journal.standing()
     assert (last["run"], last["detail"]) == ("r1", {"to": 1, "back": 0})
     assert last["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 

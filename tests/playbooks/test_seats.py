@@ -6,7 +6,7 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.node_code import module_util
-from tests.playbooks.orders import REFERENCE, an_order
+from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
 seats, facts, removing, journals = (module_util(name) for name in ("seat", "seats", "removing", "journal"))
 
@@ -37,7 +37,27 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         "state": "committed",
         "run": "r1",
         "previous": 0,
+        "layer_bytes": 0,
+        "drift": [],
     }
+
+
+def test_the_probe_tells_where_one_could_go_back_to(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = a_committed_seat(tmp_path)
+    seat.write(2, an_order(tmp_path), {})
+    assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 0
+    engine.images[REFERENCE] = {"RootFS": {}}
+    assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 2
+
+
+def test_what_was_written_into_containers_themselves_is_counted(tmp_path: Path, engine: FakeEngine) -> None:
+    a_committed_seat(tmp_path)
+    put(engine, a_container("ssh"), a_container("jupyter"))
+    for container, size in zip(engine.containers, (5 << 20, None), strict=True):
+        container["SizeRw"] = size
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert fact["layer_bytes"] == 5 << 20
+    assert sum("size=1" in request for request in engine.requests) == 1
 
 
 def test_a_damaged_seat_is_told_as_one_and_hides_no_other_fact(tmp_path: Path, engine: FakeEngine) -> None:
@@ -69,6 +89,7 @@ def test_without_an_engine_the_services_are_unknown(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert fact["services"] == {"jupyter": "unknown", "ssh": "unknown"}
+    assert (fact["layer_bytes"], fact["drift"]) == (None, [])
 
 
 @pytest.mark.parametrize(
@@ -87,11 +108,6 @@ def test_attention_is_needed_until_the_seat_is_well_or_gone(
 ) -> None:
     problem = facts.attention({"name": "s", "state": state, "generation": generation, "services": services})
     assert (problem is not None) == needed
-
-
-class NoJob:
-    def tell(self, *_: Any, **__: Any) -> None:
-        """Nobody listens."""
 
 
 @pytest.mark.usefixtures("ran")

@@ -37,7 +37,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
 
 def stage(order: dict[str, Any]) -> dict[str, Any]:
     seats.seat_of(order).make_folders()
-    record: dict[str, Any] = staging.stage(order, Told(), 0)
+    record: dict[str, Any] = staging.stage(order, Told(), 0, {})
     return record
 
 

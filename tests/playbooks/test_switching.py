@@ -13,6 +13,7 @@ from tests.playbooks.world import Killed, World, a_fault, killing
 
 switching, seats = module_util("switching"), module_util("seat")
 
+pytestmark = pytest.mark.usefixtures("idle")
 STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
 
 
@@ -49,9 +50,12 @@ def test_an_undisturbed_switch_commits(world: World) -> None:
     assert world.journal().lines()[0]["detail"] == {"to": 2, "back": old}
 
 
-@pytest.mark.parametrize("error", [a_fault("not_healthy"), OSError("disk"), KeyError("bug")])
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(a_fault("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
+)
 def test_whatever_fails_in_verification_the_seat_goes_back(
-    world: World, verify: Callable[[Exception], None], error: Exception
+    world: World, verify: Callable[[Exception], None], error: Exception, code: str
 ) -> None:
     verify(error)
     old = world.seat.current()
@@ -59,7 +63,7 @@ def test_whatever_fails_in_verification_the_seat_goes_back(
     assert (record["state"], record["generation"]) == ("rolled_back", old)
     assert (world.seat.current(), world.compose.running) == (old, old)
     assert world.states == ["switching", "verifying", "rolling_back", "rolled_back"]
-    assert record["problems"][0]["code"] == getattr(error, "problem", {"code": "node_bug"})["code"]
+    assert record["problems"][0]["code"] == code
     assert (world.seat.generation(2) / "failure.log").read_text() == "what the containers said"
     assert world.compose.calls[-1] == ("healthy?" if old else "down")
 
@@ -116,7 +120,7 @@ def test_killed_again_while_it_recovers_it_still_ends(
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     try:
-        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.tell)
+        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.tell)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)
@@ -166,11 +170,38 @@ def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, en
 
 
 @pytest.mark.usefixtures("verify")
+def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEngine) -> None:
+    if not world.old:
+        world.seat.commit(1)
+        world.seat.write(1, world.order, {})
+    engine.images.clear()
+    world.compose.running = 1
+    with pytest.raises(Fault, match="whose image was removed from the node by force") as caught:
+        world.transact()
+    assert caught.value.problem["code"] == "no_way_back"  # type: ignore[attr-defined]
+    assert (world.compose.calls, world.states) == ([], [])
+
+
+@pytest.mark.usefixtures("verify")
 def test_no_journal_no_action(world: World) -> None:
     world.seat.folder.joinpath("journal.jsonl").mkdir()
-    with pytest.raises(OSError, match="directory"):
+    with pytest.raises(Fault, match="Is a directory"):
         world.transact()
     assert world.compose.calls == []
+
+
+def test_after_a_switch_only_the_way_back_is_kept(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.images[REFERENCE] = {"RootFS": {}}
+    world = World(tmp_path, 1).serve(monkeypatch)
+    for number, text in ((3, "three"), (4, "four")):
+        world.seat.write(number, world.order | {"files": {"compose.yaml": text}}, {})
+    world.unfit = {4}
+    assert world.switch("r4", files={"compose.yaml": "four"})["state"] == "rolled_back"
+    assert world.seat.numbers() == [1, 2, 3, 4]
+    assert world.switch("r3", files={"compose.yaml": "three"})["state"] == "committed"
+    assert world.seat.numbers() == [1, 3]
 
 
 @pytest.mark.usefixtures("engine")

@@ -4,9 +4,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.playbooks.node_code import Fault, module_util
-from tests.playbooks.orders import an_order
+import pytest
 
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import NoJob, an_order
+
+returning = module_util("returning")
 switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
 
 
@@ -23,6 +26,10 @@ class FakeCompose:
         self.broken: set[int] = set()
         self.calls: list[str] = []
 
+    def check(self, number: int) -> None:
+        if not (self.seat.generation(number) / "compose.yaml").exists():
+            raise a_fault("compose_refused")
+
     def up(self, number: int) -> None:
         self.calls.append(f"up {number}")
         self.running = number
@@ -34,6 +41,13 @@ class FakeCompose:
         if -1 in self.broken:
             raise a_fault("stop_failed")
         self.running = 0
+
+    def containers(self) -> list[dict[str, Any]]:
+        return [{"State": "running"}] if self.running else []
+
+    def services(self) -> dict[str, str]:
+        well = self.running and self.running not in self.broken
+        return dict.fromkeys(("jupyter", "ssh"), "healthy" if well else "exited")
 
     def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
         self.calls.append("healthy?")
@@ -67,7 +81,7 @@ class World:
     """A seat with generation `old` in force (0: none) and generation 2 staged."""
 
     def __init__(self, root: Path, old: int) -> None:
-        self.order = an_order(root)
+        self.order, self.old = an_order(root), old
         self.seat = seats.seat_of(self.order)
         self.seat.make_folders()
         if old:
@@ -75,7 +89,29 @@ class World:
             self.seat.commit(1)
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
+        self.unfit: set[int] = set()  # generations that start and do not verify
         self.told: list[str] = []
+
+    def serve(self, monkeypatch: pytest.MonkeyPatch) -> "World":
+        """What the node's code finds in place of compose and of the checks."""
+        for module in (switching, returning):
+            monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
+        monkeypatch.setattr(switching, "verify", self._verify)
+        return self
+
+    def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
+        if number in self.unfit:
+            raise a_fault("jupyter_fails")
+        return {"checks": {"ssh": "ok"}, "gpu": {}}
+
+    def switch(self, run: str = "r1", **order: Any) -> dict[str, Any]:
+        record: dict[str, Any] = switching.switch(self.order | order | {"run": run}, NoJob(), 0)
+        return record
+
+    def roll_back(self, to: int = 0, run: str = "back", **over: Any) -> dict[str, Any]:
+        named = {"state_root": self.order["state_root"], "seat": {"name": self.seat.name}}
+        record: dict[str, Any] = returning.roll_back({**named, "run": run, "to": to, **over}, NoJob(), 0)
+        return record
 
     def journal(self, run: str = "r1") -> Any:
         return journals.Journal(self.seat.folder, run)
@@ -88,7 +124,7 @@ class World:
         return record
 
     def recover(self, run: str = "r2") -> None:
-        switching.recover(self.compose, self.journal(run), self.tell)
+        switching.recover(self.compose, self.journal(run), self.order, self.tell)
 
     @property
     def states(self) -> list[str]:

@@ -1,0 +1,170 @@
+"""A seat whose job is a process of its own that can be killed anywhere: containers and boundaries are files.
+
+The job says in a file which boundary it has reached and waits there, for ever, where a test wants it to die. Nothing of
+this is in the node's own code: the boundaries are those of the journal, of the engine's two acts and of rename(2).
+"""
+
+import errno
+import json
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import module_util
+from tests.playbooks.orders import REFERENCE
+from tests.playbooks.world import FakeCompose, World
+
+switching, returning, recovering, journals, seats, files, jobs, host = (
+    module_util(name) for name in ("switching", "returning", "recovering", "journal", "seat", "jobfile", "job", "host")
+)
+
+WAIT_SECONDS = 60
+
+
+class Boundaries:
+    """`here` is called wherever a process may die. At `stop`, reached for the `nth` time, it dies or fails."""
+
+    def __init__(self, folder: Path) -> None:
+        self._reached = folder / "reached"
+        self.stop, self.nth, self.error = "", 1, False
+
+    def here(self, name: str) -> None:
+        if name != self.stop:
+            return
+        self.nth -= 1
+        if self.nth:
+            return
+        if self.error:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
+            raise host.refused_by_system(full) if "journal" in name else full
+        self._reached.touch()
+        while True:
+            time.sleep(WAIT_SECONDS)
+
+    def reached(self) -> bool:
+        return self._reached.exists()
+
+    def clear(self) -> None:
+        self.stop = ""
+        self._reached.unlink(missing_ok=True)
+
+
+class StoredCompose(FakeCompose):
+    """The generation that runs stands in a file, so it outlives whoever started it."""
+
+    def __init__(self, seat: Any, at: Boundaries, folder: Path) -> None:
+        self._at, self._file = at, folder / "running"
+        super().__init__(seat)
+
+    @property
+    def running(self) -> int:
+        return int(self._file.read_text())
+
+    @running.setter
+    def running(self, number: int) -> None:
+        self._file.write_text(str(number))
+
+    def up(self, number: int) -> None:
+        self._at.here(f"up {number}: nothing stopped yet")
+        self.running = 0
+        self._at.here(f"up {number}: old stopped, new not started")
+        super().up(number)
+        self._at.here(f"up {number}: started")
+
+    def down(self) -> None:
+        self._at.here("down: nothing stopped yet")
+        super().down()
+        self._at.here("down: stopped")
+
+
+class Crashing(World):
+    """Generation `old` in force and serving, generation 2 staged; acts are jobs, as on a node."""
+
+    def __init__(self, root: Path, old: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(root, old)
+        self.at = Boundaries(root)
+        self.compose = StoredCompose(self.seat, self.at, root)
+        self.compose.running = old
+        self.serve(monkeypatch)
+        monkeypatch.setattr(recovering, "Compose", lambda *_: self.compose)
+        self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
+        self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")
+
+    def _mark(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, label: Callable[..., str]) -> None:
+        inner = getattr(kind, name)
+
+        def marked(*arguments: Any, **words: Any) -> None:
+            self.at.here(f"before {label(*arguments, **words)}")
+            inner(*arguments, **words)
+            self.at.here(f"after {label(*arguments, **words)}")
+
+        monkeypatch.setattr(kind, name, marked)
+
+    def _verify(self, *arguments: Any) -> dict[str, Any]:
+        self.at.here("while it is verified")
+        return super()._verify(*arguments)
+
+    def job(self, act: str, run: str) -> dict[str, Any] | None:
+        """The record; None where the process died at the boundary where it should."""
+        path = jobs.start_once(self.seat, run, act, self._work(act, run))
+        deadline = time.monotonic() + WAIT_SECONDS
+        while not (self.at.reached() or ((job := files.read_job(path)) and job["finished"])):
+            assert time.monotonic() < deadline, self.states
+            time.sleep(0.005)
+        job = files.read_job(path)
+        assert job
+        if not self.at.reached():
+            wait_for_end(job)
+            self.at.clear()
+            return dict(job["record"])
+        os.kill(job["pid"], signal.SIGKILL)
+        wait_for_end(job)
+        self.at.clear()
+        return None
+
+    def _work(self, act: str, run: str) -> Callable[..., dict[str, Any]]:
+        if act == "switch":
+            return lambda job, lock: switching.switch({**self.order, "run": run, "expects": self.old}, job, lock)
+        order = {"run": run, "state_root": self.order["state_root"], "seat": {"name": self.seat.name}, "to": 1}
+        return lambda job, lock: returning.roll_back(order, job, lock)
+
+    def cut_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another boot; the line of the journal that was being written is torn; the engine starts what ran."""
+        path = self.seat.folder / "journal.jsonl"
+        path.write_text(host.read(path) + '\n{"seq": 99, "state": "comm')
+        for module in (host, files, journals):
+            monkeypatch.setattr(module, "boot_id", lambda: "another-boot")
+
+    def recover_all(self) -> dict[str, Any]:
+        order = {"run": "r-recover", "state_root": self.order["state_root"]}
+        record: dict[str, Any] = recovering.recover_all(order, self.tell)
+        return record
+
+    def identity(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.seat.identity.iterdir()}
+
+    def disk(self) -> dict[str, str]:
+        """All of the seat but its jobs and its lock."""
+        found = [path for path in self.seat.folder.rglob("*") if path.is_file() and path.parent != self.seat.jobs]
+        return {str(path): path.read_text() for path in found if path.name != "lock"}
+
+
+def wait_for_end(job: dict[str, Any]) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while files.is_alive({**job, "finished": False}):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def with_image(engine: Any) -> None:
+    engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
+
+
+def ports(world: World) -> dict[str, int]:
+    order = json.loads((world.seat.folder / "current/order.json").read_text())
+    return dict(order["seat"]["ports"])

@@ -1,0 +1,131 @@
+"""Recovery at boot. systemd itself is a folder here; what is asked of it is one unit and one link."""
+
+import configparser
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import module_util
+from tests.playbooks.orders import NoJob, an_order, with_seat
+
+boot, removing, seats, journals = (module_util(name) for name in ("boot", "removing", "seat", "journal"))
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A state root of the system's own, on a node that runs systemd."""
+    for name in ("RUNNING", "UNITS"):
+        monkeypatch.setattr(boot, name, tmp_path / name)
+        (tmp_path / name).mkdir()
+    monkeypatch.setattr(boot, "SYSTEM", f"{tmp_path}/")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return tmp_path / "state"
+
+
+def unit(root: Path) -> Path:
+    return root.parent / "UNITS/provisioner-recover.service"
+
+
+def link(root: Path) -> Path:
+    return root.parent / "UNITS/multi-user.target.wants/provisioner-recover.service"
+
+
+def test_the_unit_runs_our_program_once_after_the_engine(root: Path) -> None:
+    boot.install(str(root), boot.own_code())
+    text = configparser.ConfigParser(interpolation=None)
+    text.optionxform = str  # type: ignore[assignment, method-assign]
+    text.read(unit(root))
+    assert text["Service"]["ExecStart"].split() == [boot._python(), "-I", str(root / "node/program/recover.py")]
+    assert text["Service"]["Type"] == "oneshot"
+    assert {"docker.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.service"} == set(
+        text["Unit"]["After"].split()
+    )
+    assert int(text["Service"]["TimeoutStartSec"]) > 0
+    assert link(root).resolve() == unit(root)
+
+
+@pytest.mark.lab
+@pytest.mark.usefixtures("testbed")
+def test_systemd_has_nothing_to_say_of_the_unit(root: Path) -> None:
+    boot.install(str(root), boot.own_code())
+    ran = subprocess.run(["systemd-analyze", "verify", unit(root)], capture_output=True, text=True, check=False)
+    assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
+
+
+def test_the_copy_runs_alone_and_needs_neither_ansible_nor_us(root: Path, engine: FakeEngine, tmp_path: Path) -> None:
+    boot.install(str(root), boot.own_code())
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    journals.Journal(seat.folder, "r1").append("switching", to=1, back=0)
+    seat.write(1, an_order(tmp_path), {})
+    seat.commit(1)  # the power was cut before the journal could say so
+    argv = ["/usr/bin/env", "-i", f"DOCKER_HOST={os.environ['DOCKER_HOST']}", sys.executable, "-I"]
+    ran = subprocess.run(
+        [*argv, root / "node/program/recover.py"], capture_output=True, text=True, check=False, cwd="/"
+    )
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert '"demo-student": "committed; generation 1"' in ran.stdout
+    assert engine.requests
+
+
+def stamps(root: Path) -> dict[str, int]:
+    folders = [root / "node/program", root.parent / "UNITS"]
+    return {str(p): p.lstat().st_mtime_ns for folder in folders for p in [folder, *folder.rglob("*")]}
+
+
+def test_a_second_time_nothing_is_written_and_a_change_is(root: Path) -> None:
+    code = boot.own_code()
+    boot.install(str(root), code)
+    before = stamps(root)
+    boot.install(str(root), code)
+    assert stamps(root) == before
+    boot.install(str(root), code | {"provisioner_host": "changed = True\n"})
+    assert (root / "node/program/ansible/module_utils/provisioner_host.py").read_text() == "changed = True\n"
+    unit(root).write_text("edited")
+    link(root).unlink()
+    boot.install(str(root), code)
+    assert "ExecStart" in unit(root).read_text()
+    assert link(root).is_symlink()
+
+
+@pytest.mark.parametrize("what", ["no systemd", "not root", "one's own", "a name that means something to systemd"])
+def test_elsewhere_nothing_is_installed(root: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+    state_root = str(root)
+    if what == "no systemd":
+        boot.RUNNING.rmdir()
+    elif what == "not root":
+        monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    elif what == "one's own":
+        state_root = "/home/li/.local/share/provisioner"
+    else:
+        state_root = f"{root}/%h; rm"
+    boot.install(state_root, boot.own_code())
+    assert list(boot.UNITS.iterdir()) == []
+    assert not Path(state_root).exists()
+
+
+@pytest.mark.usefixtures("ran", "engine")
+def test_it_goes_with_the_last_seat(root: Path, tmp_path: Path) -> None:
+    orders: list[dict[str, Any]] = [with_seat(an_order(tmp_path), name=name) for name in ("demo-a", "demo-b")]
+    for order in orders:
+        seat = seats.seat_of(order)
+        seat.make_folders()
+        seat.write(1, order, {})
+    boot.install(str(root), boot.own_code())
+    removing.remove(orders[0], NoJob(), 0)
+    assert unit(root).exists()
+    removing.remove(orders[1], NoJob(), 0)
+    assert not unit(root).exists()
+    assert not link(root).is_symlink()
+    assert not (root / "node/program").exists()
+
+
+def test_a_unit_of_another_state_root_is_left_alone(root: Path) -> None:
+    unit(root).write_text("ExecStart=/usr/bin/python3 -I /var/lib/elsewhere/node/program/recover.py\n")
+    boot.uninstall(str(root))
+    assert unit(root).exists()

@@ -1,0 +1,201 @@
+"""No work is ended without consent; what cannot be known counts as work."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.fake_nvml import a_gpu, a_process
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import REFERENCE, NoJob, an_order
+from tests.playbooks.world import World
+
+busy, switching, nvml = module_util("busy"), module_util("switching"), module_util("nvml")
+
+GIB = 1 << 30
+IN_SEAT = a_process(4242, container="lab-student-jupyter-1")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "told"),
+    [
+        (a_gpu("GPU-1"), []),
+        (a_gpu("GPU-1", memory_used=None, utilization=None), []),  # unified memory: the driver does not tell it
+        (a_gpu("GPU-1", processes=[IN_SEAT]), ["GPU 0: pid 4242 python of li in lab-student-jupyter-1"]),
+        (
+            a_gpu("GPU-1", processes=[a_process(7, user=None, command=None), a_process(8)]),
+            ["GPU 0: pid 7", "GPU 0: pid 8 python of li"],
+        ),
+        (a_gpu("GPU-1", memory_used=6 * GIB, utilization=9, processes=[a_process(9, "graphics")]), ["4.3 GB are held"]),
+        (a_gpu("GPU-1", memory_used=2 * GIB, utilization=9, processes=[a_process(9, "graphics")]), []),
+        (a_gpu("GPU-1", memory_used=2 * GIB), ["2.1 GB are held, by no process"]),
+        (a_gpu("GPU-1", utilization=35), ["35 % in use, by no process"]),
+        (a_gpu("GPU-1", processes=None), ["who uses it is not known"]),
+        (a_gpu("GPU-1", problems=[{"what": "GPU 0: NVML answers X"}]), ["not known (GPU 0: NVML answers X)"]),
+        (a_gpu("GPU-2", processes=[IN_SEAT]), ["the driver does not name GPU-1"]),
+    ],
+)
+def test_who_is_at_work_is_told_in_words(idle: list[Any], gpu: dict[str, Any], told: list[str]) -> None:
+    idle[:] = [gpu]
+    found = busy.at_work(["GPU-1"])
+    assert len(found) == len(told)
+    assert all(part in line for part, line in zip(told, found, strict=True)), found
+
+
+def test_a_lost_card_keeps_its_place_and_is_nobodys(idle: list[Any]) -> None:
+    idle.append({"index": 1, "problems": [{"what": "GPU 1 is lost"}]})
+    assert busy.at_work(["GPU-1"]) == []
+
+
+def test_a_seat_without_gpus_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "ask_nvml", lambda: pytest.fail("asked"))
+    assert busy.at_work([]) == []
+
+
+@pytest.mark.parametrize("work", [lambda: time.sleep(60), lambda: 1 / 0, lambda: {"error": 18, "reason": "NVML: 18"}])
+def test_a_driver_that_hangs_or_fails_counts_as_work(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+    monkeypatch.setattr(nvml, "SECONDS", 0.2)
+    monkeypatch.setattr(nvml, "_ask", work)
+    (told,) = busy.at_work(["GPU-1"])
+    assert told.startswith("the GPUs cannot be asked who uses them: NVML")
+
+
+@pytest.fixture
+def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
+    engine.images[REFERENCE] = {"RootFS": {}}
+    return World(tmp_path, 1).serve(monkeypatch)
+
+
+def switched(world: World, **wish: Any) -> dict[str, Any]:
+    return world.switch(when_busy=wish or None)
+
+
+def test_work_on_the_seat_defers_it_and_stops_nothing(world: World, idle: list[Any]) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+    with pytest.raises(busy.Busy, match="demo-student: GPU 0: pid 4242 python of li in lab-student") as caught:
+        switched(world)
+    assert (caught.value.state, caught.value.problem["code"]) == ("deferred", "busy")
+    assert (world.compose.calls, world.states) == ([], [])
+
+
+def test_a_seat_that_does_not_run_yet_asks_nobody(world: World, idle: list[Any]) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+    world.compose.running = 0
+    assert switched(world)["state"] == "committed"
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize("reason", ["", "  \n"])
+def test_force_without_a_reason_is_refused_even_where_nobody_works(world: World, reason: str) -> None:
+    with pytest.raises(Fault, match="only with a reason"):
+        switched(world, policy="force", reason=reason)
+    assert world.compose.calls == []
+
+
+def test_force_is_on_record_before_anything_stops(world: World, idle: list[Any]) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+    wish = {"policy": "force", "reason": "exam at noon"}
+    assert world.switch(when_busy=wish, claim={"holder": "ann@control1"})["state"] == "committed"
+    assert world.states == ["forced", "switching", "verifying", "committed"]
+    assert world.journal().lines()[0]["detail"] == {
+        "by": "ann@control1",
+        "reason": "exam at noon",
+        "stopped": ["GPU 0: pid 4242 python of li in lab-student-jupyter-1"],
+    }
+
+
+@pytest.mark.usefixtures("idle")
+def test_force_that_nobody_notices_leaves_no_record(world: World) -> None:
+    assert switched(world, policy="force", reason="exam")["state"] == "committed"
+    assert "forced" not in world.states
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Moved on by sleeping alone; what was slept."""
+    slept: list[float] = []
+
+    class Time:
+        sleep = staticmethod(slept.append)
+
+        @staticmethod
+        def monotonic() -> float:
+            return sum(slept)
+
+    monkeypatch.setattr(busy, "time", Time)
+    return slept
+
+
+def test_waiting_asks_again_tells_for_whom_and_goes_on(world: World, idle: list[Any], clock: list[float]) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+    told: list[str] = []
+
+    class Listener(NoJob):
+        def tell(self, text: str, **_: Any) -> None:
+            told.append(text)
+            if len(clock) == 3:
+                idle[0]["processes"] = []
+
+    order = world.order | {"when_busy": {"policy": "wait", "seconds": 900}}
+    assert switching.switch(order, Listener(), 0)["state"] == "committed"
+    assert told[0] == "waiting for GPU 0: pid 4242 python of li in lab-student-jupyter-1"
+    assert clock == [2, 4, 8, 16]
+
+
+def test_waiting_ends_when_its_time_is_up(world: World, idle: list[Any], clock: list[float]) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+    with pytest.raises(busy.Busy):
+        switched(world, policy="wait", seconds=100)
+    assert clock == [2, 4, 8, 16, 32, 38]
+    assert world.compose.calls == []
+
+
+def test_what_became_untrue_during_the_wait_is_seen(
+    world: World, idle: list[Any], clock: list[float], engine: FakeEngine
+) -> None:
+    idle[0]["processes"] = [IN_SEAT]
+
+    class Listener(NoJob):
+        def tell(self, *_: Any, **__: Any) -> None:
+            engine.images.clear()
+            idle[0]["processes"] = []
+
+    with pytest.raises(Fault, match="does not hold what it is to switch to"):
+        switching.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+    assert clock == [2]
+
+
+def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
+    world: World, idle: list[Any], clock: list[float]
+) -> None:
+    world.journal().append("switching", to=2, back=1)
+    world.compose.running = 2
+    idle[0]["processes"] = [IN_SEAT]
+    with pytest.raises(busy.Busy):
+        world.recover()
+    # The check on the GPUs that was cut off with the rest is no work of anybody's, and ends by itself.
+    assert sum(clock) == switching.CHECK_SECONDS
+    assert (world.compose.calls, world.states) == ([], ["switching"])
+    idle[0]["processes"] = []
+    world.recover()
+    assert world.states == ["switching", "rolling_back", "rolled_back"]
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_note_of_force_does_not_close_what_is_open(world: World) -> None:
+    world.journal().append("switching", to=2, back=1)
+    world.journal().append("forced", reason="r", stopped=[])
+    assert world.journal().interrupted()["detail"]["to"] == 2
+    world.compose.broken = {1, -1}
+    with pytest.raises(Fault, match="could not be brought back"):
+        world.recover()
+
+
+def test_all_gpus_count_that_a_seat_may_hold_now(world: World) -> None:
+    world.seat.write(3, an_order(world.seat.folder, seat=world.order["seat"] | {"gpus": ["GPU-9"]}), {})
+    assert busy.gpus_of(world.seat, world.journal()) == ["GPU-1"]
+    world.journal().append("switching", to=3, back=1)
+    assert busy.gpus_of(world.seat, world.journal()) == ["GPU-1", "GPU-9"]

@@ -1,0 +1,171 @@
+"""Every boundary of a switch and of a rollback, met by an error, by SIGKILL of the job and by a power cut.
+
+Before the commit a seat ends on old, after it on new; token, host key and ports stay; a second run does nothing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.crashes import Crashing, ports, with_image
+from tests.playbooks.fake_engine import FakeEngine
+
+pytestmark = pytest.mark.usefixtures("idle")
+
+FORWARD = [
+    "before journal switching",
+    "after journal switching",
+    "up 2: nothing stopped yet",
+    "up 2: old stopped, new not started",
+    "up 2: started",
+    "before journal verifying",
+    "after journal verifying",
+    "while it is verified",
+    "before current 2",
+]
+COMMITTED = ["after current 2", "before journal committed", "after journal committed"]
+BACK = [
+    "before journal rolling_back",
+    "after journal rolling_back",
+    "up 1: nothing stopped yet",
+    "up 1: old stopped, new not started",
+    "up 1: started",
+    "before journal rolled_back",
+    "after journal rolled_back",
+]
+
+
+@pytest.fixture
+def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Crashing:
+    with_image(engine)
+    made = Crashing(tmp_path, 1, monkeypatch)
+    (made.seat.identity / "token").write_text("token")
+    (made.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA x\n")
+    return made
+
+
+def ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
+    """On this generation, whole, with the same face; and whoever comes again finds nothing to do."""
+    assert (world.seat.current(), world.compose.running) == (on, on)
+    assert world.journal().interrupted() is None
+    assert world.identity() == identity
+    assert ports(world) == world.order["seat"]["ports"]
+    disk = world.disk()
+    assert world.recover_all()["state"] == "unchanged"
+    assert world.disk() == disk
+
+
+@pytest.mark.parametrize("how", ["kill", "cut"])
+@pytest.mark.parametrize("boundary", [*FORWARD, *COMMITTED])
+def test_killed_anywhere_on_the_way_forward(
+    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+) -> None:
+    identity, world.at.stop = world.identity(), boundary
+    assert world.job("switch", "r1") is None
+    if how == "cut":
+        world.cut_power(monkeypatch)
+    record = world.recover_all()
+    assert record["state"] in {"rolled_back", "committed", "unchanged"}
+    ends(world, 2 if boundary in COMMITTED else 1, identity)
+    again = world.job("switch", "r1")
+    assert again is not None
+    assert (again["state"], again["generation"]) == ("committed", 2)
+    ends(world, 2, identity)
+    disk = world.disk()
+    assert world.job("switch", "r1") == again
+    assert world.disk() == disk
+
+
+@pytest.mark.parametrize("how", ["kill", "cut"])
+@pytest.mark.parametrize("boundary", BACK)
+def test_killed_anywhere_on_the_way_back(
+    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+) -> None:
+    world.unfit = {2}
+    identity, world.at.stop = world.identity(), boundary
+    assert world.job("switch", "r1") is None
+    if how == "cut":
+        world.cut_power(monkeypatch)
+    assert world.recover_all()["state"] in {"rolled_back", "unchanged"}
+    ends(world, 1, identity)
+
+
+@pytest.mark.parametrize(
+    ("boundary", "state", "on"),
+    [
+        ("before journal switching", "failed", 1),
+        *((name, "rolled_back", 1) for name in FORWARD[2:] if name != "after journal verifying"),
+        ("after current 2", "committed", 2),
+        ("before journal committed", "committed", 2),
+    ],
+)
+def test_a_full_disk_or_another_error_anywhere_on_the_way_forward(
+    world: Crashing, boundary: str, state: str, on: int
+) -> None:
+    identity, world.at.stop, world.at.error = world.identity(), boundary, True
+    record = world.job("switch", "r1")
+    assert record is not None
+    assert record["state"] == state
+    world.recover_all()  # says in the journal what the disk did not take
+    ends(world, on, identity)
+
+
+@pytest.mark.parametrize("boundary", [name for name in BACK if not name.startswith("after")])
+def test_one_error_on_the_way_back_is_overcome(world: Crashing, boundary: str) -> None:
+    world.unfit = {2}
+    identity, world.at.stop, world.at.error = world.identity(), boundary, True
+    record = world.job("switch", "r1")
+    assert record is not None
+    assert record["state"] == "rolled_back"
+    world.recover_all()
+    ends(world, 1, identity)
+
+
+@pytest.mark.parametrize("boundary", BACK[:-2])
+def test_a_recovery_that_is_killed_is_taken_up_by_the_next(
+    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str
+) -> None:
+    identity, world.at.stop = world.identity(), "after journal verifying"
+    assert world.job("switch", "r1") is None
+    world.cut_power(monkeypatch)
+    world.at.stop = boundary
+    assert world.job("switch", "r2") is None
+    assert world.recover_all()["state"] == "rolled_back"
+    ends(world, 1, identity)
+
+
+@pytest.mark.parametrize("how", ["kill", "cut"])
+@pytest.mark.parametrize("boundary", [name.replace("2", "1") for name in (*FORWARD, *COMMITTED)])
+def test_killed_anywhere_in_a_rollback(
+    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+) -> None:
+    record = world.job("switch", "r1")
+    assert record is not None
+    identity, world.at.stop = world.identity(), boundary
+    assert world.job("rollback", "back") is None
+    if how == "cut":
+        world.cut_power(monkeypatch)
+    world.recover_all()
+    old = boundary.replace("1", "2") not in COMMITTED
+    ends(world, 2 if old else 1, identity)
+    again = world.job("rollback", "back")
+    assert again is not None
+    assert (again["state"], again["generation"]) == ("committed", 1)
+    ends(world, 1, identity)
+
+
+@pytest.mark.parametrize("how", ["kill", "cut"])
+@pytest.mark.parametrize("boundary", ["up 2: started", "while it is verified", "before current 2"])
+def test_a_first_seat_that_is_killed_leaves_nothing_running(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+) -> None:
+    with_image(engine)
+    world: Any = Crashing(tmp_path, 0, monkeypatch)
+    world.at.stop = boundary
+    assert world.job("switch", "r1") is None
+    if how == "cut":
+        world.cut_power(monkeypatch)
+    assert world.recover_all()["state"] == "rolled_back"
+    assert (world.seat.current(), world.compose.running) == (0, 0)
+    assert world.job("switch", "r1")["state"] == "committed"

@@ -1,0 +1,166 @@
+"""What is no longer as it was committed is told with its name; what is as it should be is not."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_nvml import a_gpu, a_process
+from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.orders import REFERENCE, an_order
+
+drifts, seats, journals, host = (module_util(name) for name in ("drift", "seat", "journal", "host"))
+
+KEY = "ssh-ed25519 AAAAkey"
+
+
+class Runs:
+    """A committed seat that runs as it should; a test changes one thing. `seen` is what a look inside prints."""
+
+    def __init__(self, root: Path, engine: FakeEngine) -> None:
+        self.engine = engine
+        self.order = an_order(root)
+        self.seat = seats.seat_of(self.order)
+        self.seat.make_folders()
+        self.seat.write(3, self.order, {})
+        self.seat.commit(3)
+        (self.seat.identity / "ssh_host_ed25519_key.pub").write_text(f"{KEY} comment\n")
+        self.journal = journals.Journal(self.seat.folder, "r1")
+        self.journal.append("committed", generation=3, host_key=KEY)
+        self.gpus = [a_gpu("GPU-1"), a_gpu("GPU-2", 1)]
+        self.seen = host.Ran(0, json.dumps(["GPU-1"]), "")
+        self.found: dict[str, Any] = {service: self._container(service) for service in ("jupyter", "ssh")}
+        self.looked: list[list[str]] = []
+
+    def _container(self, service: str) -> dict[str, Any]:
+        container = a_container(service, name=f"demo-student-{service}-1")
+        file = str(self.seat.generation(3) / "compose.yaml")
+        labels = {"com.docker.compose.project.config_files": file}
+        return container | {"Config": {"Image": REFERENCE, "Labels": labels}}
+
+    def run(self, argv: list[str], *_: Any, **__: Any) -> Any:
+        self.looked.append(argv)
+        if isinstance(self.seen, Exception):
+            raise self.seen
+        return self.seen
+
+    def told(self) -> dict[str, str]:
+        """Code and words of each finding."""
+        found = drifts.drift(self.seat, self.order, self.found, self.gpus)
+        assert all(problem["fix"] and problem["why"] for problem in found)
+        return {problem["code"]: problem["what"] for problem in found}
+
+
+@pytest.fixture
+def runs(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    made = Runs(tmp_path, engine)
+    monkeypatch.setattr(drifts, "run", made.run)
+    return made
+
+
+def test_a_seat_as_it_was_committed_has_no_drift_and_one_look_inside(runs: Runs) -> None:
+    runs.gpus[0]["processes"] = [a_process(1, container="demo-student-jupyter-1"), a_process(2, "graphics")]
+    assert runs.told() == {}
+    (argv,) = runs.looked
+    assert argv[:2] == ["docker", "exec"]
+    assert argv[-3:] == ["demo-student-jupyter-1", "python3", "-"]
+
+
+def _other_image(runs: Runs) -> None:
+    runs.found["ssh"]["Config"]["Image"] = "student/own:latest"
+
+
+def _other_file(runs: Runs) -> None:
+    runs.found["ssh"]["Config"]["Labels"]["com.docker.compose.project.config_files"] = "/root/compose.yaml"
+
+
+def _edited(runs: Runs) -> None:
+    (runs.seat.generation(3) / "compose.yaml").write_text("edited")
+    (runs.seat.generation(3) / "more.txt").write_text("new")
+
+
+def _new_key(runs: Runs) -> None:
+    (runs.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAAother\n")
+
+
+def _no_key(runs: Runs) -> None:
+    (runs.seat.identity / "ssh_host_ed25519_key.pub").unlink()
+
+
+def _port_held(runs: Runs) -> None:
+    runs.found = {"jupyter": None, "ssh": None}
+    put(runs.engine, a_container("web", name="nginx"), seat="other")
+    runs.engine.containers[0] |= {"Ports": [{"IP": "0.0.0.0", "PublicPort": 22001}]}
+
+
+def _gpu_held(runs: Runs) -> None:
+    runs.gpus[0]["processes"] = [a_process(77, container="mining-1"), a_process(78)]
+
+
+def _lost(runs: Runs) -> None:
+    runs.seen = host.Ran(1, "", "nvmlInit_v2 answered 999")
+
+
+def _only_other(runs: Runs) -> None:
+    runs.seen = host.Ran(0, '["GPU-2"]', "")
+
+
+def _hangs(runs: Runs) -> None:
+    runs.seen = host.Ran(None, "", "")
+
+
+def _no_tool(runs: Runs) -> None:
+    runs.seen = Fault("tool_missing", "there is no program docker", "", "")
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        (_other_image, "image_drift", "ssh runs student/own:latest, not the image of generation 3"),
+        (_other_file, "compose_drift", "ssh was started from /root/compose.yaml"),
+        (_edited, "files_edited", "compose.yaml, more.txt"),
+        (_new_key, "host_key_changed", "is ssh-ed25519 AAAAother; when it was committed it was ssh-ed25519 AAAAkey"),
+        (_no_key, "host_key_changed", "is gone"),
+        (_port_held, "foreign_on_port", "its port 22001 is held by the container other"),
+        (_gpu_held, "foreign_on_gpu", "its GPU 0 is used by pid 78 of li"),
+        (_lost, "gpu_lost_inside", "sees no GPU (nvmlInit_v2 answered 999); the node has all of its GPUs"),
+        (_only_other, "gpu_lost_inside", "sees GPU-2"),
+        (_hangs, "gpu_lost_inside", "did not end in time"),
+        (_no_tool, "gpu_lost_inside", "no program docker"),
+    ],
+)
+def test_each_change_is_told_for_what_it_is(runs: Runs, change: Callable[[Runs], None], code: str, told: str) -> None:
+    change(runs)
+    found = runs.told()
+    assert list(found) == [code]
+    assert told in found[code]
+
+
+def test_a_card_that_the_node_itself_lost_is_not_the_containers_matter(runs: Runs) -> None:
+    runs.gpus = runs.gpus[1:]
+    _lost(runs)
+    assert runs.told() == {}
+
+
+def test_in_the_middle_of_a_switch_nothing_is_drift(runs: Runs) -> None:
+    _other_image(runs)
+    runs.journal.append("switching", to=4, back=3)
+    assert runs.told() == {}
+
+
+def test_an_older_release_noted_no_key(runs: Runs) -> None:
+    (runs.seat.folder / "journal.jsonl").unlink()
+    runs.journal.append("committed", generation=3)
+    _new_key(runs)
+    assert runs.told() == {}
+
+
+def test_what_a_container_says_moves_nobodys_cursor(runs: Runs) -> None:
+    runs.seen = host.Ran(1, "", "\x1b[2J\x00" + "x" * 100_000)
+    said = runs.told()["gpu_lost_inside"]
+    assert "\x1b" not in said
+    assert "\x00" not in said
+    assert len(said) < 500

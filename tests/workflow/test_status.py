@@ -1,0 +1,24 @@
+"""Drift is what a plan would change, and what the node itself finds where a plan sees nothing to do."""
+
+import pytest
+
+from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.plan import Action
+from provisioner.domain.problem import Problem
+from provisioner.workflow.status import status
+from tests.workflow.test_rollout import prepared
+
+LOST = Problem(code="gpu_lost_inside", what="jupyter sees no GPU", why="someone", fix="take it down")
+
+
+@pytest.mark.parametrize(
+    ("action", "found", "drift"),
+    [("keep", (), ""), ("keep", (LOST,), "jupyter sees no GPU"), ("update", (LOST,), "the image changes")],
+)
+def test_what_the_node_finds_is_drift(action: Action, found: tuple[Problem, ...], drift: str) -> None:
+    seat = RunningSeat(name="demo-student", generation=3, image="i", drift=found)
+    made = prepared({"n1": action})
+    steps = tuple(step.model_copy(update={"why": "the image changes"}) for step in made.plan.steps)
+    made = type(made)(made.plan.model_copy(update={"steps": steps}), made.bundles)
+    (told,) = status(made, {"n1": NodeFacts(name="n1", seats=(seat,))}).seats
+    assert (told.drift, told.problems) == (drift, found)

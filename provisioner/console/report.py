@@ -32,7 +32,6 @@ _MEANS: dict[NodeState, str] = {
     "deferred": "left alone: someone works on it",
     "stale": "left alone: it moved since the plan was made",
     "skipped": "left out",
-    "stale": "moved since the plan was made; not touched",
     "unreachable": "could not be reached; not touched",
     "unknown": "contact was lost; it ends on the old or the new by itself",
     "not_started": "the run stopped before it; not touched",

@@ -5,8 +5,9 @@ import pytest
 from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.plan import Action
 from provisioner.domain.problem import Problem
+from provisioner.workflow.plan import Prepared
 from provisioner.workflow.status import status
-from tests.workflow.test_rollout import prepared
+from tests.workflow.fake_crew import a_plan
 
 LOST = Problem(code="gpu_lost_inside", what="jupyter sees no GPU", why="someone", fix="take it down")
 
@@ -17,8 +18,8 @@ LOST = Problem(code="gpu_lost_inside", what="jupyter sees no GPU", why="someone"
 )
 def test_what_the_node_finds_is_drift(action: Action, found: tuple[Problem, ...], drift: str) -> None:
     seat = RunningSeat(name="demo-student", generation=3, image="i", drift=found)
-    made = prepared({"n1": action})
-    steps = tuple(step.model_copy(update={"why": "the image changes"}) for step in made.plan.steps)
-    made = type(made)(made.plan.model_copy(update={"steps": steps}), made.bundles)
+    plan = a_plan({"n1": action})
+    steps = tuple(step.model_copy(update={"why": "the image changes"}) for step in plan.steps)
+    made = Prepared(plan.model_copy(update={"steps": steps}), {})
     (told,) = status(made, {"n1": NodeFacts(name="n1", seats=(seat,))}).seats
     assert (told.drift, told.problems) == (drift, found)

@@ -119,8 +119,8 @@ class Seat:
 
 
 def _substance(order: dict[str, Any]) -> dict[str, Any]:
-    """An order without the run that brought it."""
-    return {name: value for name, value in order.items() if name not in ("run", "deadlines")}
+    """An order without the run that brought it, and what that run had to say about whoever works there."""
+    return {name: value for name, value in order.items() if name not in ("run", "deadlines", "when_busy")}
 
 
 def seat_of(order: dict[str, Any]) -> Seat:

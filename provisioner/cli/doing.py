@@ -20,7 +20,7 @@ from provisioner.domain.report import DONE as GOOD
 from provisioner.domain.report import REPORT_SCHEMA, NodeRecord, RolloutReport
 from provisioner.workflow.hands import Fleet
 from provisioner.workflow.plan import Prepared
-from provisioner.workflow.rollout import roll_out
+from provisioner.workflow.rollout import Hindrance, roll_out
 
 Act = Literal["remove", "stop"]
 
@@ -43,12 +43,13 @@ def carry_out(  # noqa: PLR0913  (what was agreed, on whom, and how it is told)
     nodes: Callable[[OnEvent], Fleet],
     *,
     local: bool = False,
+    hindrance: Hindrance = lambda: None,
 ) -> int:
     """Roll out what was shown; the exit code. `nodes` makes a fleet that tells its news to what it is given."""
     plan, began = prepared.plan, datetime.now(UTC)
     with watching(voice) as show:
         on_event = journal.telling(show)
-        records = roll_out(prepared, orders, nodes(on_event), on_event, local=local)
+        records = roll_out(prepared, orders, nodes(on_event), on_event, local=local, hindrance=hindrance)
     report = RolloutReport(
         lab=plan.lab, run=journal.run, started_at=began, ended_at=datetime.now(UTC), image=plan.image, nodes=records
     )

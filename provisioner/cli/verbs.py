@@ -76,8 +76,8 @@ def _end(error: BaseException, words: Sequence[str]) -> int:
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     epilog="provision VERB --help shows an example of each. Exit codes: 0 done or nothing to do, 1 a node or check "
-    "failed, 2 usage or a file that you wrote, 3 changes pending or drift, 4 deferred because busy, 5 locked by "
-    "another run, 6 the saved plan is stale, 70 a bug of ours, 130 interrupted.",
+    "failed, 2 usage or a file that you wrote, 3 changes pending or drift, 4 deferred because busy or "
+    "because it is no hour for changes, 5 locked by another run, 6 the saved plan is stale, 70 a bug of ours, 130 interrupted.",
 )
 @click.version_option(package_name="lab-provisioner", prog_name="provision")
 def provision() -> None:

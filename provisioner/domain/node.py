@@ -65,6 +65,7 @@ class RunningSeat(Value):
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
+    layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
 
 
 class NodeFacts(Value):

@@ -1,5 +1,6 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
 from provisioner.domain.seat import Seat, SeatBundle
@@ -33,7 +34,10 @@ class Deadlines(Value):
 
 
 class Order(Value):
-    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret."""
+    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
+
+    `when_busy` is asked once more on the node, right before anything old stops.
+    """
 
     run: str
     state_root: str = STATE_ROOT
@@ -42,9 +46,18 @@ class Order(Value):
     registry: OrderedRegistry
     files: dict[str, str]
     deadlines: Deadlines
+    when_busy: WhenBusy = WhenBusy()
 
 
-def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:
+def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kept)
+    bundle: SeatBundle,
+    lab: Lab,
+    run: str,
+    *,
+    ca: str | None,
+    state_root: str = STATE_ROOT,
+    when_busy: WhenBusy = DEFER,
+) -> Order:
     image = bundle.image
     return Order(
         run=run,
@@ -60,4 +73,5 @@ def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_r
             healthy=lab.rollout.healthy_deadline_seconds,
             min_healthy=lab.rollout.min_healthy_seconds,
         ),
+        when_busy=when_busy,
     )

@@ -1,27 +1,54 @@
 """The main job: what the plan says, first on one node, then on the rest, each judged by what it reports itself."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from provisioner.domain.event import Event, OnEvent
 from provisioner.domain.order import Order
-from provisioner.domain.plan import Step
+from provisioner.domain.plan import Plan, Step
+from provisioner.domain.problem import Problem
 from provisioner.domain.report import DONE, NodeRecord, NodeState, access_of
 from provisioner.domain.seat import SeatBundle
 from provisioner.workflow.hands import Fleet
 from provisioner.workflow.plan import Prepared
 
+Hindrance = Callable[[], Problem | None]
 
-def roll_out(
-    prepared: Prepared, orders: Mapping[str, Order], fleet: Fleet, on_event: OnEvent, *, local: bool = False
+
+def roll_out(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
+    prepared: Prepared,
+    orders: Mapping[str, Order],
+    fleet: Fleet,
+    on_event: OnEvent,
+    *,
+    local: bool = False,
+    hindrance: Hindrance = lambda: None,
 ) -> tuple[NodeRecord, ...]:
-    """One record per step, in the plan's order. The run stops after the first wave in which any node was not done."""
+    """One record per step, in the plan's order. The run stops after the first wave in which any node was not done.
+
+    `hindrance` is asked before every wave; once it names one, the nodes that are left are deferred.
+    """
     records = {step.node: _settled(step) for step in prepared.plan.steps if step not in prepared.plan.pending}
     for wave in waves([step.node for step in prepared.plan.pending]):
+        if problem := hindrance():
+            records |= _left_for_later(prepared.plan, records, problem, on_event)
+            break
         records |= _wave({node: orders[node] for node in wave}, fleet)
         _tell(records, wave, on_event)
         if any(records[node].state not in DONE for node in wave):
             break
     return tuple(_reachable(records, step.node, prepared.bundles, local) for step in prepared.plan.steps)
+
+
+def _left_for_later(
+    plan: Plan, records: Mapping[str, NodeRecord], problem: Problem, on_event: OnEvent
+) -> dict[str, NodeRecord]:
+    """The nodes that no wave has come to."""
+    on_event(Event(phase="switch", kind="note", text=f"no further wave begins: {problem.what}"))
+    return {
+        step.node: NodeRecord(node=step.node, state="deferred", generation=step.generation, problems=(problem,))
+        for step in plan.pending
+        if step.node not in records
+    }
 
 
 def waves(nodes: Sequence[str]) -> list[Sequence[str]]:

@@ -139,3 +139,25 @@ def test_each_node_of_a_wave_is_told_about_once() -> None:
 def test_waves_of_nothing_are_none() -> None:
     assert waves([]) == []
     assert waves(["a"]) == [["a"]]
+
+
+CLOSED = Problem(code="outside_window", what="no hour for changes", why="lab.yml", fix="wait")
+
+
+def test_no_wave_begins_once_the_window_has_closed_and_the_nodes_left_are_deferred() -> None:
+    fleet, news, hindrances = FakeFleet(), list[Event](), iter([None, CLOSED])
+    actions: dict[str, Action] = {"n1": "update", "n2": "update", "n3": "keep"}
+    orders = {node: order(node) for node in actions}
+    records = roll_out(prepared(actions), orders, fleet, news.append, hindrance=lambda: next(hindrances))
+    assert {r.node: r.state for r in records} == {"n1": "committed", "n2": "deferred", "n3": "unchanged"}
+    assert records[1].problems == (CLOSED,)
+    assert fleet.asked == [("stage", ("n1",)), ("switch", ("n1",))]
+    assert (news[-1].kind, news[-1].text) == ("note", "no further wave begins: no hour for changes")
+
+
+def test_a_run_without_changes_asks_for_no_window() -> None:
+    def never() -> Problem:
+        raise AssertionError
+
+    records = roll_out(prepared({"n1": "keep"}), {}, FakeFleet(), lambda _: None, hindrance=never)
+    assert [record.state for record in records] == ["unchanged"]

@@ -78,7 +78,7 @@ def _bundle(
     choice = replay.nodes[host.name]
     image = materials.lock.image(choice.tag) if choice.tag else None
     if image is None or host.name in materials.lock.unserved:
-        return _unserved(host.name, choice)
+        return unserved(host.name, choice)
     gpus = tuple(_uuids(facts)[index] for index in choice.gpus)
     seat = seat_of(materials.lab, facts, gpus, materials.keys, host=host.address, home=materials.home)
     return render(seat, image, materials.templates) if isinstance(seat, Seat) else (seat,)
@@ -113,7 +113,7 @@ def _absent(facts: NodeFacts, fact: str, code: str, fix: str) -> Problem:
     )
 
 
-def _unserved(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
+def unserved(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
     return tuple(problem for verdict in choice.verdicts.values() for problem in verdict.problems) or (
         Problem(
             code="no_image",

@@ -108,6 +108,33 @@ def test_a_removal_asks_first(dark_lab: str) -> None:
     assert "--yes" in ran.stderr
 
 
+def test_an_upgrade_of_a_lab_without_a_lock_says_how_to_begin(dark_lab: str) -> None:
+    ran = run("upgrade", dark_lab, "--yes")
+    assert ran.exit_code == 2
+    assert f"fix: provision lock {dark_lab}" in ran.stderr
+
+
+def test_an_upgrade_of_nodes_that_are_down_leaves_the_lock_alone(dark_lab: str) -> None:
+    lock = Path(dark_lab, "lab.lock")
+    write_lock(lock, a_lock())
+    before = lock.read_bytes()
+    ran = run("upgrade", dark_lab, "--yes")
+    assert ran.exit_code == 1
+    assert "unreachable" in ran.stderr
+    assert lock.read_bytes() == before
+
+
+def test_a_notice_to_nodes_that_are_down_reached_nobody(dark_lab: str) -> None:
+    ran = run("notify", dark_lab, "exam", "--json")
+    assert ran.exit_code == 1
+    read = document(ran)
+    assert (read["schema"], read["text"]) == ("provisioner/notice/1", "exam")
+    assert [(record["node"], record["state"]) for record in read["nodes"]] == [
+        ("n1", "unreachable"),
+        ("n2", "unreachable"),
+    ]
+
+
 def test_a_saved_plan_must_be_one(dark_lab: str) -> None:
     saved = Path(dark_lab, "plan.json")
     saved.write_text('{"schema": "provisioner/lock/1"}')

@@ -8,7 +8,9 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.provisioner_cdi import toolkit_facts
+from ansible.module_utils.provisioner_claims import last, seen
 from ansible.module_utils.provisioner_entry import ORDER
+from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
 from ansible.module_utils.provisioner_nvidia import nvidia_facts
 from ansible.module_utils.provisioner_seats import attention, seat_facts
@@ -20,6 +22,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
     engine, info, absent_of_engine = engine_facts()
     toolkit = toolkit_facts(info, nvidia["gpus"])
     seats = seat_facts(state_root)
+    claims, damaged = claim_facts(state_root)
     absent.update(absent_of_engine)
     if toolkit["toolkit_mode"] is None:
         absent["toolkit_mode"] = "NVIDIA's container toolkit is not there: neither its hook nor a CDI specification"
@@ -31,10 +34,19 @@ def node_facts(state_root: str) -> dict[str, Any]:
         **toolkit,
         "engine": engine,
         "seats": seats,
+        **claims,
         "images": image_digests() if engine else [],
         "absent_because": absent,
-        "problems": problems + [problem for problem in map(attention, seats) if problem],
+        "problems": problems + damaged + [problem for problem in map(attention, seats) if problem],
     }
+
+
+def claim_facts(state_root: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    try:
+        claim, fence = seen(state_root)
+        return {"claim": claim, "fence": fence, "last": last(state_root)}, []
+    except Fault as fault:
+        return {}, [fault.problem]
 
 
 def main() -> None:

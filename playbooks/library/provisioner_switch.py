@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ansible.module_utils.provisioner_claims import released
 from ansible.module_utils.provisioner_entry import answer
 from ansible.module_utils.provisioner_job import start
 from ansible.module_utils.provisioner_jobfile import job_path, read_job
@@ -20,7 +21,7 @@ def begin(order: dict[str, Any]) -> Path:
     path = job_path(seat, run, "switch")
     if (read_job(path) or {}).get("finished"):
         return path
-    return start(seat, run, "switch", lambda job, lock: switch(order, job, lock))
+    return start(seat, run, "switch", lambda job, lock: released(order, switch(order, job, lock)))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner_claims import check
 from ansible.module_utils.provisioner_host import Fault
 
 # no_log keeps some 20 kB a node out of the node's system log and out of every answer; none of it is secret.
@@ -14,10 +15,12 @@ ORDER = {"order": {"type": "json", "required": True, "no_log": True}}
 
 
 def answer(begin: Callable[[dict[str, Any]], Path]) -> None:
-    """`begin` starts a job for the order and returns its file."""
+    """`begin` starts a job for the order and returns its file; for a run that may change the node, and no other."""
     module = AnsibleModule(ORDER)
+    order = json.loads(module.params["order"])
     try:
-        job = begin(json.loads(module.params["order"]))
+        check(order["state_root"], order.get("claim"))
+        job = begin(order)
     except Fault as fault:
         module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
     else:

@@ -119,8 +119,9 @@ class Seat:
 
 
 def _substance(order: dict[str, Any]) -> dict[str, Any]:
-    """An order without the run that brought it, and what that run had to say about whoever works there."""
-    return {name: value for name, value in order.items() if name not in ("run", "deadlines", "when_busy")}
+    """What a generation is made from: an order without the run that brought it, and its rights and conditions."""
+    apart = ("run", "deadlines", "claim", "expects", "when_busy")
+    return {name: value for name, value in order.items() if name not in apart}
 
 
 def seat_of(order: dict[str, Any]) -> Seat:

@@ -53,6 +53,8 @@ def _fact(seat: Seat, running: bool) -> dict[str, Any] | None:
         "host_key": host_key(seat),
         "services": services,
         "state": state,
+        "run": last["run"] if last else "",
+        "previous": seat.previous(),
     }
 
 

@@ -1,7 +1,9 @@
 """Who sits at this machine, their public keys, and where their own seat is kept."""
 
+import getpass
 import os
 import pwd
+import socket
 from pathlib import Path
 
 from provisioner.adapters.lab.keyfiles import public_keys
@@ -11,6 +13,11 @@ def account() -> pwd.struct_passwd | None:
     """Whose seat it is: under sudo, of whoever called it. None for root itself, who has none."""
     uid = int(os.environ.get("SUDO_UID", "0")) if os.getuid() == 0 else os.getuid()
     return pwd.getpwuid(uid) if uid else None
+
+
+def holder() -> str:
+    """Who acts, as other people know them: person@machine."""
+    return f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
 
 
 def home() -> Path:

@@ -1,62 +1,87 @@
-"""What rollout, remove and me have in common: show the plan, act while the journal runs, report, end with a code."""
+"""What verbs that change nodes have in common: show the plan, act while the journal runs, report, end with a code."""
 
 import sys
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
-from typing import Literal, Protocol
 
 from rich.console import RenderableType
 
 from provisioner.adapters.journal import RunJournal, open_run
-from provisioner.cli.exits import DEFERRED, DONE, FAILED
+from provisioner.cli.brake import braking
+from provisioner.cli.exits import DEFERRED, DONE, FAILED, INTERRUPTED, STALE
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.report import REMOVAL, report_view
 from provisioner.domain.event import OnEvent
-from provisioner.domain.order import Order
 from provisioner.domain.plan import Plan
+from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import DONE as GOOD
-from provisioner.domain.report import REPORT_SCHEMA, NodeRecord, RolloutReport
-from provisioner.workflow.hands import Fleet
-from provisioner.workflow.plan import Prepared
-from provisioner.workflow.rollout import Hindrance, roll_out
+from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
+from provisioner.domain.undertaking import Undertaking
+from provisioner.workflow.course import Halted, Hindrance
+from provisioner.workflow.hands import Act, Crew, Fleet, TakesDown
+from provisioner.workflow.rollout import Outcome, carry_through, roll_out, unhindered
 
-Act = Literal["remove", "stop"]
-
-
-class TakesDown(Protocol):
-    """The part of a fleet that takes seats (node -> name) down."""
-
-    def remove(self, seats: Mapping[str, str], run: str, act: Act) -> Mapping[str, NodeRecord]: ...
+Work = Callable[[OnEvent, Halted], Outcome]
+NO_HOUR = frozenset({"frozen", "outside_window"})
 
 
 def show_plan(voice: Voice, plan: Plan) -> None:
     voice.say(plan_view(plan, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
 
 
-def carry_out(  # noqa: PLR0913  (what was agreed, on whom, and how it is told)
+def carry_out(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
     voice: Voice,
     journal: RunJournal,
-    prepared: Prepared,
-    orders: Mapping[str, Order],
-    nodes: Callable[[OnEvent], Fleet],
+    what: Undertaking,
+    crew: Callable[[OnEvent], Crew],
+    breaks: str = "",
     *,
-    local: bool = False,
-    hindrance: Hindrance = lambda: None,
+    hindrance: Hindrance = unhindered,
 ) -> int:
-    """Roll out what was shown; the exit code. `nodes` makes a fleet that tells its news to what it is given."""
-    plan, began = prepared.plan, datetime.now(UTC)
+    """Do what was agreed; the exit code. `crew` makes nodes that tell their news to what they are given.
+
+    Raises CannotGoOn: `locked` where another run than `breaks` holds one of the nodes, and nothing was changed.
+    """
+    if what.nodes:
+        journal.keep("undertaking", what)
+    try:
+        return follow(
+            voice,
+            journal,
+            what,
+            lambda on_event, halted: carry_through(what, crew(on_event), on_event, halted, breaks, hindrance=hindrance),
+        )
+    except CannotGoOn as error:
+        if error.ending == "locked":
+            journal.forget("undertaking")
+        raise
+
+
+def follow(voice: Voice, journal: RunJournal, what: Undertaking, work: Work) -> int:
+    """Work on the nodes of a lab, which ^C ends after what has begun; the exit code."""
+    try:
+        with watching(voice) as show:
+            on_event = journal.telling(show)
+            with braking(on_event) as halted:
+                outcome = work(on_event, halted)
+    except KeyboardInterrupt:
+        raise CannotGoOn(_left_alone(what), "interrupted") from None
+    return _report(voice, journal, what, outcome)
+
+
+def carry_out_here(voice: Voice, journal: RunJournal, what: Undertaking, nodes: Callable[[OnEvent], Fleet]) -> int:
+    """The same for one's own machine, on which nobody else has a say."""
     with watching(voice) as show:
         on_event = journal.telling(show)
-        records = roll_out(prepared, orders, nodes(on_event), on_event, local=local, hindrance=hindrance)
-    report = RolloutReport(
-        lab=plan.lab, run=journal.run, started_at=began, ended_at=datetime.now(UTC), image=plan.image, nodes=records
-    )
-    return _tell(voice, journal, report, report_view(report))
+        outcome = roll_out(what, nodes(on_event), on_event, local=True)
+    return _report(voice, journal, what, outcome)
 
 
-def take_down(voice: Voice, lab: str, nodes: Callable[[OnEvent], TakesDown], seats: Mapping[str, str], act: Act) -> int:
+def take_down_here(
+    voice: Voice, lab: str, nodes: Callable[[OnEvent], TakesDown], seats: Mapping[str, str], act: Act
+) -> int:
     """`seats`: node -> name of the seat; the exit code."""
     journal, began = open_run(lab), datetime.now(UTC)
     with watching(voice) as show:
@@ -67,13 +92,50 @@ def take_down(voice: Voice, lab: str, nodes: Callable[[OnEvent], TakesDown], sea
     return _tell(voice, journal, report, report_view(report, REMOVAL))
 
 
+def _report(voice: Voice, journal: RunJournal, what: Undertaking, outcome: Outcome) -> int:
+    stopped = outcome.stopped
+    if stopped and stopped.code == "interrupted":
+        stopped = stopped.model_copy(update={"fix": _resume(what)})
+    report = RolloutReport(
+        lab=what.lab,
+        run=what.run,
+        started_at=what.began,
+        ended_at=datetime.now(UTC),
+        image=what.plan.image,
+        nodes=outcome.records,
+        stopped=stopped,
+    )
+    return _tell(voice, journal, report, report_view(report, REMOVAL if what.verb == "remove" else {}))
+
+
 def _tell(voice: Voice, journal: RunJournal, report: RolloutReport, view: RenderableType) -> int:
     """The report, on the disk and to whoever asked."""
     kept = journal.keep("report", report)
     voice.document(REPORT_SCHEMA, report)
     voice.say(view)
     voice.note(f"The record of this run: {kept.parent}")
+    return code_of(report)
+
+
+def code_of(report: RolloutReport) -> int:
     if report.done:
         return DONE
+    if report.stopped and report.stopped.code == "interrupted":
+        return INTERRUPTED
     left = {record.state for record in report.nodes} - GOOD
-    return DEFERRED if left == {"deferred"} else FAILED
+    if report.stopped and report.stopped.code in NO_HOUR:
+        left = {"deferred"} if left <= {"deferred", "not_started"} else left
+    return DEFERRED if left == {"deferred"} else STALE if left == {"stale"} else FAILED
+
+
+def _resume(what: Undertaking) -> str:
+    return f"provision resume {what.place}"
+
+
+def _left_alone(what: Undertaking) -> Problem:
+    return Problem(
+        code="interrupted",
+        what=f"run {what.run} was left before its end",
+        why="each node that is at work ends on the old or the new by itself, never between; the others were not begun",
+        fix=_resume(what),
+    )

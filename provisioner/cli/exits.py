@@ -12,4 +12,11 @@ STALE: Final = 6  # the saved plan
 BUG: Final = 70  # ours; EX_SOFTWARE of sysexits.h
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 
-ENDINGS: Final = {"failed": FAILED, "usage": USAGE, "deferred": DEFERRED, "locked": LOCKED, "stale": STALE}
+ENDINGS: Final = {
+    "failed": FAILED,
+    "usage": USAGE,
+    "deferred": DEFERRED,
+    "locked": LOCKED,
+    "stale": STALE,
+    "interrupted": INTERRUPTED,
+}

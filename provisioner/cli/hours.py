@@ -8,7 +8,7 @@ from provisioner.domain.calendar import Calendar
 from provisioner.domain.event import Event
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
-from provisioner.workflow.rollout import Hindrance
+from provisioner.workflow.course import Hindrance
 
 
 def hold_to_hours(calendar: Calendar, plan: Plan, consent: Consent, journal: RunJournal) -> Hindrance:

@@ -1,12 +1,13 @@
 """Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
 from provisioner.adapters import compatdata, resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.play import connections
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.engine.builder import EngineBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
@@ -30,7 +31,16 @@ from provisioner.workflow.offered import Wanted, World
 from provisioner.workflow.plan import Materials
 
 
-def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEvent) -> AnsibleFleet:
+@contextmanager
+def crew(directory: LabDirectory, reach: Reach, verbosity: int) -> Iterator[Callable[[OnEvent], AnsibleFleet]]:
+    """Makes fleets that tell their news to what they are given, and share their connections while the block lasts."""
+    with connections() as shared:
+        yield lambda on_event: fleet(directory, reach, verbosity, on_event, shared)
+
+
+def fleet(
+    directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEvent, shared: Path | None = None
+) -> AnsibleFleet:
     """`verbosity` as -v counts it; Ansible speaks from the second on."""
     settings = Settings(
         inventory=directory.inventory,
@@ -39,7 +49,7 @@ def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEve
         extra_vars=reach.extra_vars,
         verbosity=max(verbosity - 1, 0),
     )
-    return AnsibleFleet(settings, on_event, limit=reach.limit)
+    return AnsibleFleet(settings, on_event, limit=reach.limit, shared=shared)
 
 
 def mirror(directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None) -> Registry:

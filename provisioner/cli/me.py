@@ -1,3 +1,4 @@
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -10,7 +11,7 @@ from provisioner.adapters.ansible.play import this_machine
 from provisioner.adapters.journal import open_run
 from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
 from provisioner.adapters.person import account, own_keys, seat_home, seat_root
-from provisioner.cli.doing import carry_out, show_plan, take_down
+from provisioner.cli.doing import carry_out_here, show_plan, take_down_here
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.introduce import templates
 from provisioner.cli.looking import Looked
@@ -26,6 +27,7 @@ from provisioner.domain.order import order_for
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import access_of
 from provisioner.domain.seat import seat_name
+from provisioner.domain.undertaking import Rules, set_out
 from provisioner.workflow.me import Person, lab_of_one
 from provisioner.workflow.plan import Materials, Prepared, prepare
 from provisioner.workflow.probe import probe
@@ -60,13 +62,13 @@ def me(  # noqa: PLR0913  (each is a flag)
     if act == "status":
         return _status(own, voice, urls=urls)
     if act == "down":
-        return take_down(voice, own.lab.name, _nodes, {this_machine(): own.seat}, "stop")
+        return take_down_here(voice, own.lab.name, _nodes, {this_machine(): own.seat}, "stop")
     write_lock(_remembered(), lock)
     return _up(own, voice, yes=yes)
 
 
 def _up(own: Own, voice: Voice, *, yes: bool) -> int:
-    journal = open_run(own.lab.name)
+    journal, began = open_run(own.lab.name), datetime.now(UTC)
     with watching(voice) as show:
         prepared = _look(own, journal.telling(show)).prepared
     journal.keep("plan", prepared.plan)
@@ -79,7 +81,8 @@ def _up(own: Own, voice: Voice, *, yes: bool) -> int:
         node: order_for(bundle, own.lab, journal.run, ca=own.lock.registry_ca, state_root=str(seat_root()))
         for node, bundle in prepared.bundles.items()
     }
-    code = carry_out(voice, journal, prepared, orders, _nodes, local=True)
+    what = set_out(journal.run, prepared.plan, orders, Rules(), began)
+    code = carry_out_here(voice, journal, what, _nodes)
     if code == DONE and not voice.as_json:
         _show_urls(own, prepared, voice)
     return code

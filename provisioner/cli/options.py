@@ -103,6 +103,33 @@ def _in_words(error: ValueError) -> str:
     return str(error.errors()[0]["ctx"]["error"]) if isinstance(error, ValidationError) else str(error)
 
 
+class Care(NamedTuple):
+    """How careful a run is with a lab: whom it takes over from, and how many nodes it may find switched off."""
+
+    break_lock: str = ""
+    allow_unreachable: int = 0
+
+
+def careful(verb: Verb) -> Verb:
+    """Gives the verb its `care`."""
+
+    @click.option(
+        "--break-lock", metavar="RUN", default="", help="Take over from this run, which is refused from then on."
+    )
+    @click.option(
+        "--allow-unreachable",
+        metavar="N",
+        type=click.IntRange(min=0),
+        default=0,
+        help="Go on where up to N nodes cannot be reached beforehand.",
+    )
+    @wraps(verb)
+    def with_care(*args: Any, break_lock: str, allow_unreachable: int, **kwargs: Any) -> Any:
+        return verb(*args, care=Care(break_lock, allow_unreachable), **kwargs)
+
+    return with_care
+
+
 def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """To Ansible an empty limit means every node, which nobody means who has typed one."""
     if value is not None and not value.strip(" ,:"):

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -6,30 +7,43 @@ import click
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.files import read_text
-from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.journal import RunJournal
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
+from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
 from provisioner.cli.hours import hold_to_hours
-from provisioner.cli.introduce import fleet, materials, new_lock
+from provisioner.cli.introduce import crew, materials, new_lock
 from provisioner.cli.lock import keep
-from provisioner.cli.options import Consent, Reach, consenting, example, lab_argument, reaching, voiced, yes_option
+from provisioner.cli.looking import Looked
+from provisioner.cli.options import (
+    Care,
+    Consent,
+    Reach,
+    careful,
+    consenting,
+    example,
+    lab_argument,
+    reaching,
+    voiced,
+    yes_option,
+)
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.text import count
-from provisioner.domain.busy import WhenBusy
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.event import OnEvent
-from provisioner.domain.lab import Lab
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.order import order_for
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
 from provisioner.domain.stale import moved_since
-from provisioner.workflow.plan import Prepared, prepare
+from provisioner.domain.undertaking import Rules, Undertaking, Verb, set_out
+from provisioner.workflow.claims import refuse_held
+from provisioner.workflow.plan import prepare
 from provisioner.workflow.probe import probe
-from provisioner.workflow.rollout import Hindrance
 
 plan_option = click.option(
     "--plan",
@@ -38,17 +52,48 @@ plan_option = click.option(
     type=click.Path(dir_okay=False, path_type=Path),
     help="Do what this saved plan says; exit 6 where a node has moved since.",
 )
+skip_stale_option = click.option(
+    "--skip-stale", is_flag=True, help="With --plan: leave nodes alone that have moved, and go on with the others."
+)
+
+
+class Seen(NamedTuple):
+    """What a run knows before it asks whether it may begin. `stale`: nodes that moved since a plan was reviewed."""
+
+    directory: LabDirectory
+    lock: Lockfile
+    looked: Looked
+    stale: frozenset[str] = frozenset()
+
+    @property
+    def plan(self) -> Plan:
+        return self.looked.prepared.plan
+
+    @property
+    def nodes(self) -> list[str]:
+        """That are to be changed."""
+        return [step.node for step in self.plan.pending if step.node not in self.stale]
 
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))
 @lab_argument
 @plan_option
+@skip_stale_option
 @yes_option
+@careful
 @consenting
 @reaching
 @voiced
-def rollout(  # noqa: PLR0913  (each is a flag)
-    *, lab: str, saved: Path | None, yes: bool, consent: Consent, reach: Reach, voice: Voice
+def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
+    *,
+    lab: str,
+    saved: Path | None,
+    skip_stale: bool,
+    yes: bool,
+    care: Care,
+    consent: Consent,
+    reach: Reach,
+    voice: Voice,
 ) -> int:
     """The main job: probe, lock where there is none, plan, agree, roll out in waves, verify, report.
 
@@ -59,66 +104,37 @@ def rollout(  # noqa: PLR0913  (each is a flag)
     reviewed = None if saved is None else read_document(str(saved), read_text(saved, "provision plan -o FILE"), Plan)
     when_busy = _agreed_before(reviewed, consent)
 
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    journal = open_run(directory.lab.name)
-    lock, prepared = _prepare(directory, journal, nodes, voice, when_busy)
-    journal.keep("plan", prepared.plan)
-    show_plan(voice, prepared.plan)
-    if reviewed is not None and (moved := moved_since(reviewed, prepared.plan)):
-        raise CannotGoOn(moved, "stale")
-    hindrance = hold_to_hours(directory.lab.rollout.calendar, prepared.plan, consent, journal)
-    if not agreed(voice, prepared.plan, yes=yes):
-        return FAILED
-    return go(voice, journal, Agreed(directory.lab, lock, prepared, hindrance), nodes)
+    with (
+        entered(directory.lab.name, "rollout", care.break_lock) as journal,
+        crew(directory, reach, voice.verbose) as nodes,
+    ):
+        seen = see(directory, journal, nodes, voice, when_busy)
+        if reviewed is not None:
+            seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
+        hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
+        if not agreed(seen, journal, care, voice, yes=yes):
+            return FAILED
+        what = undertaking(seen, journal.run, care)
+        return carry_out(voice, journal, what, nodes, care.break_lock, hindrance=hindrance)
 
 
 def _agreed_before(reviewed: Plan | None, consent: Consent) -> WhenBusy:
     """What was reviewed is what runs: whose work is stopped, too."""
     if reviewed is None:
         return consent.when_busy
-    if consent.when_busy not in {WhenBusy(), reviewed.when_busy}:
+    if consent.when_busy not in {DEFER, reviewed.when_busy}:
         raise click.UsageError("the saved plan has its own --when-busy: make and review it again, with this one")
     return reviewed.when_busy
 
 
-def agreed(voice: Voice, plan: Plan, *, yes: bool) -> bool:
-    """Consent to the plan that was shown; one without changes needs none."""
-    pending = plan.pending
-    if not pending or yes or voice.agreed(f"Roll this out to {count(len(pending), 'node')}?"):
-        return True
-    voice.note("Nothing was changed.")
-    return False
-
-
-class Agreed(NamedTuple):
-    """What was shown and agreed to, and what to ask before each of its waves."""
-
-    lab: Lab
-    lock: Lockfile
-    prepared: Prepared
-    hindrance: Hindrance
-
-
-def go(voice: Voice, journal: RunJournal, what: Agreed, nodes: Callable[[OnEvent], AnsibleFleet]) -> int:
-    """From a plan that was agreed to its end; the exit code."""
-    when_busy = what.prepared.plan.when_busy
-    orders = {
-        node: order_for(bundle, what.lab, journal.run, ca=what.lock.registry_ca, when_busy=when_busy)
-        for node, bundle in what.prepared.bundles.items()
-    }
-    return carry_out(voice, journal, what.prepared, orders, nodes, hindrance=what.hindrance)
-
-
-def _prepare(
+def see(
     directory: LabDirectory,
     journal: RunJournal,
     nodes: Callable[[OnEvent], AnsibleFleet],
     voice: Voice,
     when_busy: WhenBusy,
-) -> tuple[Lockfile, Prepared]:
-    """Look, lock where there is no lock, and hold the one against the other."""
+) -> Seen:
+    """Look, lock where there is no lock, hold the one against the other, and show it."""
     lock, locked = read_lock(directory.lock), None
     with watching(voice) as show:
         on_event = journal.telling(show)
@@ -130,4 +146,37 @@ def _prepare(
         prepared = prepare(materials(directory, lock), at_hand.hosts(), probed, when_busy=when_busy)
     if locked is not None:
         keep(directory, locked, voice)
-    return lock, prepared
+    journal.keep("plan", prepared.plan)
+    show_plan(voice, prepared.plan)
+    return Seen(directory, lock, Looked(probed, prepared))
+
+
+def agreed(seen: Seen, journal: RunJournal, care: Care, voice: Voice, *, yes: bool) -> bool:
+    """Raises CannotGoOn (locked) where another run holds one of the nodes."""
+    refuse_held(seen.looked.probed, seen.nodes, journal.run, care.break_lock)
+    if not seen.nodes or yes or voice.agreed(f"Roll this out to {count(len(seen.nodes), 'node')}?"):
+        return True
+    voice.note("Nothing was changed.")
+    return False
+
+
+def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Undertaking:
+    """What was agreed, whole."""
+    lab = seen.directory.lab
+    bundles = seen.looked.prepared.bundles
+    orders = {
+        node: order_for(bundle, lab, run, ca=seen.lock.registry_ca, when_busy=seen.plan.when_busy)
+        for node, bundle in bundles.items()
+    }
+    rules = Rules.of(lab.rollout, care.allow_unreachable)
+    place, claim = str(seen.directory.path), claim_for(run, lab.name, verb, seen.looked.probed)
+    made = set_out(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)
+    return made.held_by(claim)
+
+
+def _moved(reviewed: Plan, now: Plan, skip: bool) -> frozenset[str]:
+    """Nodes that are no longer as they were reviewed. Raises CannotGoOn (stale) unless they may be left out."""
+    problems = moved_since(reviewed, now)
+    if problems and not (skip and reviewed.lab == now.lab):
+        raise CannotGoOn(problems, "stale")
+    return frozenset(problem.what.split()[0] for problem in problems)

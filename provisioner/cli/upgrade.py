@@ -1,21 +1,22 @@
-from collections.abc import Callable
 from typing import NamedTuple
 
 import click
 
-from provisioner.adapters.ansible.fleet import AnsibleFleet
-from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.journal import RunJournal
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
-from provisioner.cli.doing import show_plan
+from provisioner.cli.doing import carry_out, show_plan
+from provisioner.cli.entering import entered
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.hours import hold_to_hours
-from provisioner.cli.introduce import fleet, materials, new_lock
-from provisioner.cli.looking import held_lock
+from provisioner.cli.introduce import crew, fleet, materials, new_lock
+from provisioner.cli.looking import Looked, held_lock
 from provisioner.cli.notify import notice_argument, tell_seats
 from provisioner.cli.options import (
+    Care,
     Consent,
     Reach,
+    careful,
     consenting,
     example,
     lab_argument,
@@ -24,7 +25,7 @@ from provisioner.cli.options import (
     voiced,
     yes_option,
 )
-from provisioner.cli.rollout import Agreed, go
+from provisioner.cli.rollout import Seen, undertaking
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.lock import lock_view
@@ -32,16 +33,15 @@ from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.console.upgrade import change_view
 from provisioner.domain.busy import WhenBusy
-from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
+from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
 from provisioner.domain.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, lock_change
+from provisioner.workflow.claims import refuse_held
 from provisioner.workflow.lock import Locked
-from provisioner.workflow.plan import Prepared, prepare
+from provisioner.workflow.plan import prepare
 from provisioner.workflow.probe import probe
 from provisioner.workflow.upgrade import reasons
-
-Nodes = Callable[[OnEvent], AnsibleFleet]
 
 
 class Offered(NamedTuple):
@@ -49,11 +49,15 @@ class Offered(NamedTuple):
 
     locked: Locked
     change: LockChange
-    prepared: Prepared
+    looked: Looked
+
+    @property
+    def plan(self) -> Plan:
+        return self.looked.prepared.plan
 
     @property
     def changes(self) -> bool:
-        return bool(self.prepared.plan.pending) or not self.change.is_empty
+        return bool(self.plan.pending) or not self.change.is_empty
 
 
 @click.command(
@@ -72,6 +76,7 @@ class Offered(NamedTuple):
     "--notice", metavar="TEXT", callback=notice_argument, help="Tell it beforehand in every seat that changes."
 )
 @yes_option
+@careful
 @consenting
 @reaching
 @voiced
@@ -83,6 +88,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     leave_behind: bool,
     notice: str | None,
     yes: bool,
+    care: Care,
     consent: Consent,
     reach: Reach,
     voice: Voice,
@@ -95,29 +101,31 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     """
     directory = read_lab(lab)
     old = held_lock(directory)
-
-    def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
-
-    journal = open_run(directory.lab.name)
-    offered = _offer(directory, old, reach, voice, journal, torch, consent.when_busy)
-    _show(voice, offered)
-    left_behind = list(offered.change.left_behind.items())
-    if check:
-        voice.document(UPGRADE_SCHEMA, _upgrade(offered))
-        voice.note(problems(left_behind))
-        return FAILED if left_behind else DONE
-    if left_behind and not leave_behind:
-        raise CannotGoOn(problem for _, problem in left_behind)
-    journal.keep("plan", offered.prepared.plan)
-    hindrance = hold_to_hours(directory.lab.rollout.calendar, offered.prepared.plan, consent, journal)
-    if offered.changes and not (yes or voice.agreed(_question(offered))):
-        voice.note("Nothing was changed.")
-        return FAILED
-    _hold_to(directory, old, offered.locked.lock, journal, voice, torch)
-    if notice is not None:
-        tell_seats(voice, journal, nodes, offered.prepared.plan, notice)
-    return go(voice, journal, Agreed(directory.lab, offered.locked.lock, offered.prepared, hindrance), nodes)
+    with (
+        entered(directory.lab.name, "upgrade", care.break_lock) as journal,
+        crew(directory, reach, voice.verbose) as nodes,
+    ):
+        offered = _offer(directory, old, reach, voice, journal, torch, consent.when_busy)
+        _show(voice, offered)
+        left_behind = list(offered.change.left_behind.items())
+        if check:
+            voice.document(UPGRADE_SCHEMA, _upgrade(offered))
+            voice.note(problems(left_behind))
+            return FAILED if left_behind else DONE
+        if left_behind and not leave_behind:
+            raise CannotGoOn(problem for _, problem in left_behind)
+        journal.keep("plan", offered.plan)
+        seen = Seen(directory, offered.locked.lock, offered.looked)
+        refuse_held(seen.looked.probed, seen.nodes, journal.run, care.break_lock)
+        hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
+        if offered.changes and not (yes or voice.agreed(_question(offered))):
+            voice.note("Nothing was changed.")
+            return FAILED
+        _hold_to(directory, old, seen.lock, journal, voice, torch)
+        if notice is not None:
+            tell_seats(voice, journal, nodes, seen.plan, notice)
+        what = undertaking(seen, journal.run, care, "upgrade")
+        return carry_out(voice, journal, what, nodes, care.break_lock, hindrance=hindrance)
 
 
 def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how it is told)
@@ -137,7 +145,8 @@ def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how i
         probed = probe(everybody, on_event)
         locked = new_lock(directory, probed, on_event, torch=torch)
         prepared = prepare(materials(directory, locked.lock), hosts, probed, when_busy=when_busy)
-    return Offered(locked, lock_change(old, locked.lock, reasons(locked.selection, probed)), prepared)
+    change = lock_change(old, locked.lock, reasons(locked.selection, probed))
+    return Offered(locked, change, Looked(probed, prepared))
 
 
 def _show(voice: Voice, offered: Offered) -> None:
@@ -145,15 +154,15 @@ def _show(voice: Voice, offered: Offered) -> None:
     voice.say(lock_view(locked.lock, locked.selection, locked.catalog, voice.out.width), change_view(offered.change))
     voice.say("")
     if not voice.as_json:
-        show_plan(voice, offered.prepared.plan)
+        show_plan(voice, offered.plan)
 
 
 def _upgrade(offered: Offered) -> Upgrade:
-    return Upgrade(change=offered.change, lock=offered.locked.lock, plan=offered.prepared.plan)
+    return Upgrade(change=offered.change, lock=offered.locked.lock, plan=offered.plan)
 
 
 def _question(offered: Offered) -> str:
-    pending = count(len(offered.prepared.plan.pending), "node")
+    pending = count(len(offered.plan.pending), "node")
     return f"Hold the lab to this lock, and roll it out to {pending}?"
 
 

@@ -20,6 +20,8 @@ VERBS = {
     "rollout": "The main job: probe, plan, agree, roll out in waves, verify, report",
     "upgrade": "The next semester: a new lock, shown as what changes for whom, and rolled out",
     "notify": "Tell whoever works in the seats something, or take it back",
+    "resume": "Finish a run that was cut off",
+    "rollback": "Bring seats back to what they ran before, offline",
     "status": "What runs where, held against the lock",
     "remove": "Take seats down; homes and volumes stay",
     "me": "Your own seat on this machine",

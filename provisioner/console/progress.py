@@ -16,6 +16,7 @@ _RATE_WINDOW = 10.0  # seconds
 
 _DOING: dict[Phase, str] = {
     "probe": "asking",
+    "claim": "claiming the nodes",
     "catalog": "looking at the mirror",
     "lock": "pinning",
     "build": "building the lab image",

@@ -17,6 +17,7 @@ _STYLES: Mapping[NodeState, str] = {
     "unchanged": "green",
     "rolled_back": "yellow",
     "deferred": "magenta",
+    "stale": "magenta",
     "not_started": "dim",
     "skipped": "dim",
 }
@@ -30,6 +31,7 @@ _MEANS: dict[NodeState, str] = {
     "needs_attention": "neither the new seat nor the old one could be brought up",
     "deferred": "left alone: someone works on it, or it is no hour for changes",
     "skipped": "left out",
+    "stale": "moved since the plan was made; not touched",
     "unreachable": "could not be reached; not touched",
     "unknown": "contact was lost; it ends on the old or the new by itself",
     "not_started": "the run stopped before it; not touched",
@@ -51,7 +53,8 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     parts += [
         _others(names, state, words[state]) for names, state in folded((record.node, record.state) for record in others)
     ]
-    return Group(*parts, problems(_problems(report.nodes)), _sum(report))
+    stopped = [("", report.stopped)] if report.stopped else []
+    return Group(*parts, problems([*_problems(report.nodes), *stopped]), _sum(report))
 
 
 def _seat(record: NodeRecord) -> Text:

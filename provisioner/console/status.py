@@ -39,7 +39,8 @@ def _seat(seat: SeatStatus) -> Text:
     head = Text.assemble((line(seat.node), "bold"), "  ", (word, style), f"  generation {seat.generation}")
     drift = f"  {line(seat.drift)}" if seat.drift else ""
     services = ", ".join(f"{line(name)} {line(state)}" for name, state in seat.services.items())
-    head.append(f"{drift}\n  image     {line(seat.image or '')}\n  services  {services}")
+    remarks = "".join(f"\n  {line(remark)}" for remark in seat.remarks)
+    head.append(f"{drift}{remarks}\n  image     {line(seat.image or '')}\n  services  {services}")
     return head if seat.access is None else head.append(access(seat.access))
 
 

@@ -11,6 +11,7 @@ from provisioner.domain.calendar import Calendar, Freeze, Window
 from provisioner.domain.feed import Format
 from provisioner.domain.image import Flavour
 from provisioner.domain.model import Wish
+from provisioner.domain.wave import Share
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
@@ -146,11 +147,14 @@ class SeatWish(Wish):
 
 
 class RolloutWish(Wish):
-    """How a rollout goes on: the first node alone, then the rest. `forks` None: chosen from the size of the lab.
+    """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured.
 
     `windows` are the hours in which a change may begin, `freeze` the days on which none may, by `timezone`.
     """
 
+    waves: tuple[Share, ...] = Field(default=("1", "25%", "100%"), min_length=1)
+    max_failures: Share = "0"
+    pull_concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None
     forks: Annotated[int, Field(ge=1, le=200)] | None = None
     min_healthy_seconds: Annotated[int, Field(ge=0, le=600)] = 5
     healthy_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 180

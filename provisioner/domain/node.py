@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from provisioner.domain.claim import Claim
 from provisioner.domain.model import Value
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import Digest
@@ -66,6 +67,8 @@ class RunningSeat(Value):
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
+    run: str = ""  # that was the last to change it, or to try
+    previous: int = 0  # generation that is kept to go back to, 0 for none
 
 
 class NodeFacts(Value):
@@ -89,6 +92,9 @@ class NodeFacts(Value):
     engine: EngineFacts | None = None
     clock_offset: float | None = None  # seconds, node minus control machine
     seats: tuple[RunningSeat, ...] = ()
+    claim: Claim | None = None  # of the run that is changing the node now
+    fence: int = 0  # the highest that any claim has had
+    last: Claim | None = None  # of the run that was the last to let the node go
     images: tuple[Digest, ...] = ()  # digests the engine already has
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()

@@ -1,6 +1,7 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
 from provisioner.domain.busy import DEFER, WhenBusy
+from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
 from provisioner.domain.seat import Seat, SeatBundle
@@ -36,16 +37,35 @@ class Deadlines(Value):
 class Order(Value):
     """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
 
+    `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against.
     `when_busy` is asked once more on the node, right before anything old stops.
     """
 
     run: str
+    claim: Claim | None = None
+    expects: int | None = None
     state_root: str = STATE_ROOT
     seat: Seat
     image: OrderedImage
     registry: OrderedRegistry
     files: dict[str, str]
     deadlines: Deadlines
+    when_busy: WhenBusy = WhenBusy()
+
+
+class NamedSeat(Value):
+    name: str
+
+
+class BackOrder(Value):
+    """Back to a generation that the node keeps; `to` 0 is the one before the present one, `expects`."""
+
+    run: str
+    claim: Claim | None = None
+    state_root: str = STATE_ROOT
+    seat: NamedSeat
+    to: int = 0
+    expects: int | None = None
     when_busy: WhenBusy = WhenBusy()
 
 

@@ -69,25 +69,34 @@ def step_for(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) 
     """What it takes to bring one node from what runs to what is rendered."""
     seat, running = bundle.seat, _running(bundle, facts)
     action, why = _decide(bundle, running)
-    replaces = action in {"update", "restart"}
-    busy = _busy(facts, seat.gpus) if replaces else ()
-    deferred = busy and when_busy.policy == "defer"
     digest = bundle.image.lab.rpartition("@")[2]
-    return Step(
+    step = Step(
         node=seat.node,
         seat=seat.name,
-        action="defer" if deferred else action,
-        why=f"{why}; its GPUs are in use" if busy else why,
+        action=action,
+        why=why,
         image=bundle.image.reference,
         generation=running.generation if running else 0,
         diff=files_diff(running.files if running else {}, bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
-        busy=busy,
-        problems=(
-            *((_busy_problem(seat.node, busy, when_busy),) if busy else ()),
-            *((_layer_problem(seat.node, running.layer_bytes),) if replaces and running and _loses(running) else ()),
-        ),
     )
+    return step if running is None else minding(step, running, facts, seat.gpus, when_busy)
+
+
+def minding(
+    step: Step, running: RunningSeat, facts: NodeFacts, gpus: tuple[str, ...], when_busy: WhenBusy = DEFER
+) -> Step:
+    """The same step; where it stops a seat, with what becomes of whoever works there, and of what is kept there."""
+    if step.action not in {"update", "restart"}:
+        return step
+    busy = _busy(facts, gpus)
+    problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
+    losses = (_layer_problem(step.node, running.layer_bytes),) if _loses(running) else ()
+    changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
+    if busy:
+        changes["why"] = f"{step.why}; its GPUs are in use"
+        changes["action"] = "defer" if when_busy.policy == "defer" else step.action
+    return step.model_copy(update=changes)
 
 
 def remarked(step: Step, problems: tuple[Problem, ...]) -> Step:

@@ -13,7 +13,7 @@ REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
 # unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
 # failed: nothing old was stopped · needs_attention: going back failed too
-# deferred: someone works on it, or the lab's window has closed
+# deferred: someone works on it, or the lab's window has closed · stale: it moved since the plan was made; not touched
 # staged: everything new is on the node and proven, nothing old stopped; no run ends so
 # not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
 NodeState = Literal[
@@ -25,11 +25,14 @@ NodeState = Literal[
     "needs_attention",
     "deferred",
     "skipped",
+    "stale",
     "unreachable",
     "unknown",
     "not_started",
 ]
 DONE: frozenset[NodeState] = frozenset({"unchanged", "committed"})
+# What a budget of failures counts: a node that is deferred, stale or left out was not harmed, nor lost.
+BAD: frozenset[NodeState] = frozenset({"failed", "rolled_back", "needs_attention", "unknown", "unreachable"})
 
 
 class GpuCheck(Value):
@@ -87,6 +90,7 @@ class RolloutReport(Document):
     ended_at: datetime
     image: str | None = None
     nodes: tuple[NodeRecord, ...] = ()
+    stopped: Problem | None = None  # why nodes were not started
 
     @property
     def done(self) -> bool:

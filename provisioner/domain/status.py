@@ -22,6 +22,7 @@ class SeatStatus(Value):
     drift: str = ""
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[str, ...] = ()  # what a person did to it, or is doing
 
 
 class LabStatus(Document):

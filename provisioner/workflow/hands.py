@@ -1,17 +1,19 @@
 """What a journey needs from the world. The adapters fit these shapes; the CLI introduces them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.claim import Claim
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import Order
+from provisioner.domain.order import BackOrder, Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.report import NodeRecord
 
 Probed = Mapping[str, NodeFacts | Problem]
+Act = Literal["remove", "stop"]
 
 
 class Host(Protocol):
@@ -33,6 +35,31 @@ class Fleet(Protocol):
     def probe(self, nodes: Sequence[str]) -> Probed: ...
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
     def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
+
+
+class Claims(Protocol):
+    """The part of a fleet that asks its nodes who may change them. A node that is held for the run has None."""
+
+    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]: ...
+    def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]: ...
+
+
+class GoesBack(Protocol):
+    """The part of a fleet that brings seats back to what they ran before."""
+
+    def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]: ...
+
+
+class TakesDown(Protocol):
+    """The part of a fleet that takes seats (node -> name) down."""
+
+    def remove(
+        self, seats: Mapping[str, str], run: str, act: Act, claim: Claim | None = None
+    ) -> Mapping[str, NodeRecord]: ...
+
+
+class Crew(Fleet, Claims, GoesBack, TakesDown, Protocol):
+    """All that a run over a lab needs of its nodes."""
 
 
 class Mirror(Protocol):

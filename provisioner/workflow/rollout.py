@@ -1,99 +1,95 @@
-"""The main job: what the plan says, first on one node, then on the rest, each judged by what it reports itself."""
+"""What was set out to do, done: the nodes claimed, the waves gone through, the nodes let go, one record for each."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.order import Order
-from provisioner.domain.plan import Plan, Step
+from provisioner.domain.event import OnEvent
 from provisioner.domain.problem import Problem
-from provisioner.domain.report import DONE, NodeRecord, NodeState, access_of
-from provisioner.domain.seat import SeatBundle
-from provisioner.workflow.hands import Fleet
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.report import DONE, NodeRecord, access_of
+from provisioner.domain.undertaking import Undertaking
+from provisioner.workflow.claims import let_go, take
+from provisioner.workflow.course import Act, Course, Halted, Hindrance, Records, go_through
+from provisioner.workflow.hands import Crew, Fleet
+from provisioner.workflow.pulling import Puller
 
-Hindrance = Callable[[], Problem | None]
+
+class Outcome(NamedTuple):
+    """One record per node of the plan, in its order; `stopped` is why some were not started."""
+
+    records: tuple[NodeRecord, ...]
+    stopped: Problem | None
 
 
-def roll_out(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
-    prepared: Prepared,
-    orders: Mapping[str, Order],
-    fleet: Fleet,
+def never() -> bool:
+    return False
+
+
+def unhindered() -> None:
+    """A lab that may be changed at every hour."""
+
+
+def roll_out(what: Undertaking, fleet: Fleet, on_event: OnEvent, *, local: bool = False) -> Outcome:
+    """Without a claim: on one's own machine, where nobody else has a say."""
+    return go(what, forward(what, fleet, never), on_event, never, local=local)
+
+
+def carry_through(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
+    what: Undertaking,
+    crew: Crew,
     on_event: OnEvent,
+    halted: Halted,
+    breaks: str = "",
+    *,
+    hindrance: Hindrance = unhindered,
+) -> Outcome:
+    """Raises CannotGoOn (locked) where another run than `breaks` holds one of its nodes; then nothing was changed."""
+    acts = acts_of(what, crew, halted)
+    if what.claim is None or not what.nodes or halted():
+        return go(what, acts, on_event, halted)
+    away = take(crew, what.claim, what.nodes, breaks, on_event)
+    outcome = go(settling(what, away), acts, on_event, halted, hindrance=hindrance)
+    let_go(crew, what.claim, what.nodes, {record.node: record for record in outcome.records})
+    return outcome
+
+
+def forward(what: Undertaking, fleet: Fleet, halted: Halted) -> Sequence[Act]:
+    sizes = {step.node: step.bytes_to_pull for step in what.plan.steps}
+    pull = Puller(fleet.stage, what.orders, sizes, what.pulls, halted)
+    return (pull, lambda nodes: fleet.switch({node: what.orders[node] for node in nodes}))
+
+
+def acts_of(what: Undertaking, crew: Crew, halted: Halted) -> Sequence[Act]:
+    """What each wave goes through; the last of them is what changes a node for good."""
+    if what.verb == "rollback":
+        return (lambda nodes: crew.roll_back({node: what.back[node] for node in nodes}),)
+    if what.verb == "remove":
+        seats = {step.node: step.seat for step in what.plan.steps if step.seat}
+        return (lambda nodes: crew.remove({node: seats[node] for node in nodes}, what.run, "remove", what.claim),)
+    return forward(what, crew, halted)
+
+
+def settling(what: Undertaking, records: Records) -> Undertaking:
+    return what.model_copy(update={"settled": (*what.settled, *records.values())})
+
+
+def go(  # noqa: PLR0913
+    what: Undertaking,
+    acts: Sequence[Act],
+    on_event: OnEvent,
+    halted: Halted,
     *,
     local: bool = False,
-    hindrance: Hindrance = lambda: None,
-) -> tuple[NodeRecord, ...]:
-    """One record per step, in the plan's order. The run stops after the first wave in which any node was not done.
-
-    `hindrance` is asked before every wave; once it names one, the nodes that are left are deferred.
-    """
-    records = {step.node: _settled(step) for step in prepared.plan.steps if step not in prepared.plan.pending}
-    for wave in waves([step.node for step in prepared.plan.pending]):
-        if problem := hindrance():
-            records |= _left_for_later(prepared.plan, records, problem, on_event)
-            break
-        records |= _wave({node: orders[node] for node in wave}, fleet)
-        _tell(records, wave, on_event)
-        if any(records[node].state not in DONE for node in wave):
-            break
-    return tuple(_reachable(records, step.node, prepared.bundles, local) for step in prepared.plan.steps)
+    hindrance: Hindrance = unhindered,
+) -> Outcome:
+    settled = {record.node: record for record in what.settled}
+    records, stopped = go_through(Course(what.waves, acts, what.budget, halted, hindrance), settled, on_event)
+    return Outcome(tuple(_reached(what, records, step.node, local) for step in what.plan.steps), stopped)
 
 
-def _left_for_later(
-    plan: Plan, records: Mapping[str, NodeRecord], problem: Problem, on_event: OnEvent
-) -> dict[str, NodeRecord]:
-    """The nodes that no wave has come to."""
-    on_event(Event(phase="switch", kind="note", text=f"no further wave begins: {problem.what}"))
-    return {
-        step.node: NodeRecord(node=step.node, state="deferred", generation=step.generation, problems=(problem,))
-        for step in plan.pending
-        if step.node not in records
-    }
-
-
-def waves(nodes: Sequence[str]) -> list[Sequence[str]]:
-    """The first node alone, then the rest."""
-    return [wave for wave in (nodes[:1], nodes[1:]) if wave]
-
-
-def _wave(orders: Mapping[str, Order], fleet: Fleet) -> dict[str, NodeRecord]:
-    """Nothing old stops on any node of the wave before every one of them holds all that is new."""
-    staged = fleet.stage(orders)
-    failed = {node: record for node, record in staged.items() if record.state != "staged"}
-    if failed:
-        return {node: failed.get(node, _not_started(node)) for node in orders}
-    return dict(fleet.switch(orders))
-
-
-def _settled(step: Step) -> NodeRecord:
-    state: NodeState = "skipped"
-    if step.action == "keep":
-        state = "unchanged"
-    elif step.action == "defer":
-        state = "deferred"
-    elif any(problem.code == "unreachable" for problem in step.problems):
-        state = "unreachable"
-    return NodeRecord(node=step.node, state=state, generation=step.generation, problems=step.problems)
-
-
-def _not_started(node: str) -> NodeRecord:
-    return NodeRecord(node=node, state="not_started")
-
-
-def _reachable(
-    records: Mapping[str, NodeRecord], node: str, bundles: Mapping[str, SeatBundle], local: bool
-) -> NodeRecord:
+def _reached(what: Undertaking, records: Records, node: str, local: bool) -> NodeRecord:
     """The record with the way to the seat, where a seat serves."""
-    record = records.get(node) or _not_started(node)
-    if record.state not in DONE:
+    record = records.get(node) or NodeRecord(node=node, state="not_started")
+    if record.state not in DONE or node not in what.orders:
         return record
     host_key = record.access.host_key if record.access else ""
-    return record.model_copy(update={"access": access_of(bundles[node].seat, host_key, local=local)})
-
-
-def _tell(records: Mapping[str, NodeRecord], wave: Sequence[str], on_event: OnEvent) -> None:
-    for node in wave:
-        record = records[node]
-        kind = "done" if record.state in DONE else "failed"
-        text = record.problems[0].what if record.problems else record.state
-        on_event(Event(phase="report", kind=kind, node=node, text=text, data={"state": record.state}))
+    return record.model_copy(update={"access": access_of(what.orders[node].seat, host_key, local=local)})

@@ -2,6 +2,7 @@
 
 from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.plan import Step
+from provisioner.domain.problem import Problem
 from provisioner.domain.report import access_of
 from provisioner.domain.status import LabStatus, SeatStatus
 from provisioner.workflow.hands import Probed
@@ -26,7 +27,18 @@ def _seat(step: Step, prepared: Prepared, probed: Probed, *, local: bool) -> Sea
         drift="" if step.action == "keep" else step.why,
         access=access_of(bundle.seat, running.host_key, local=local) if bundle and running else None,
         problems=step.problems,
+        remarks=_remarks(probed[step.node], running),
     )
+
+
+def _remarks(facts: NodeFacts | Problem, running: RunningSeat | None) -> tuple[str, ...]:
+    """Who has it in hand now, and who brought it back on purpose."""
+    if isinstance(facts, Problem):
+        return ()
+    now, last = facts.claim, facts.last
+    held = (f"held by {now.verb or 'a run'} {now.run} of {now.holder} since {now.since}",) if now else ()
+    back = running and last and last.verb == "rollback" and running.run == last.run
+    return (*held, f"brought back on purpose by {last.holder}, run {last.run}") if last and back else held
 
 
 def _running(step: Step, probed: Probed) -> RunningSeat | None:

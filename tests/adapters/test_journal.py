@@ -6,7 +6,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from provisioner.adapters.files import state_home
-from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.journal import (
+    RunJournal,
+    events,
+    open_run,
+    read_report,
+    read_undertaking,
+    reopen_run,
+    undertakings,
+)
 from provisioner.domain.event import Event, Recorded
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
@@ -60,3 +68,25 @@ def test_no_record_no_act() -> None:
     with pytest.raises(CannotGoOn, match="journal_unwritable"):
         RunJournal(folder).telling(shown.append)(EVENT)
     assert shown == []
+
+
+def test_a_run_that_is_opened_again_goes_on_with_what_is_whole() -> None:
+    run = open_run("demo")
+    run.record(EVENT)
+    with (run.folder / "events.jsonl").open("a") as file:
+        file.write('{"seq": 2, "at": "2026-')
+    again = reopen_run(run.folder)
+    again.record(EVENT)
+    assert [entry.seq for entry in events(run.folder)] == [1, 2]
+    assert again.run == run.run
+
+
+def test_only_runs_that_had_begun_are_found_and_a_damaged_one_is_told() -> None:
+    one, _two = open_run("demo"), open_run("demo")
+    one.keep("undertaking", Plan(lab="demo", image=None, steps=()))
+    assert undertakings("demo") == [one.folder]
+    assert read_report(one.folder) is None
+    with pytest.raises(CannotGoOn, match="journal_damaged"):
+        read_undertaking(one.folder)
+    one.forget("undertaking")
+    assert undertakings("demo") == []

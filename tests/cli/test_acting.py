@@ -1,7 +1,8 @@
 """How acting ends: code, report and record; on a fleet that does nothing, and by Ansible on nodes that are down."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -9,49 +10,52 @@ import pytest
 from provisioner.adapters.files import state_home
 from provisioner.adapters.journal import open_run
 from provisioner.adapters.lab.lockfile import write_lock
-from provisioner.cli.doing import Act, carry_out, take_down
+from provisioner.cli.doing import carry_out, take_down_here
 from provisioner.cli.voice import Voice
-from provisioner.domain.order import Order
-from provisioner.domain.plan import Action, Plan, Step
+from provisioner.domain.claim import Claim
+from provisioner.domain.plan import Action
 from provisioner.domain.report import NodeRecord, NodeState
-from provisioner.workflow.hands import Host, Probed
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.undertaking import Rules, set_out
+from provisioner.workflow.hands import Act
 from tests.builders import a_lock
 from tests.cli.running import document, run
+from tests.workflow.fake_crew import FakeCrew, a_plan
 
 
-class StillFleet:
-    """Nothing is ever done; seats that are taken down end in the states that it was made with."""
+class StillFleet(FakeCrew):
+    """Seats that are taken down end in the states that it was made with."""
 
     def __init__(self, *states: NodeState) -> None:
+        super().__init__(Path("/no/such/folder"))
         self._states = states
 
-    def hosts(self) -> Sequence[Host]:
-        return ()
-
-    def probe(self, nodes: Sequence[str]) -> Probed:
-        raise AssertionError(nodes)
-
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        raise AssertionError(orders)
-
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        raise AssertionError(orders)
-
-    def remove(self, seats: Mapping[str, str], run: str, act: Act) -> Mapping[str, NodeRecord]:
+    def remove(
+        self, seats: Mapping[str, str], run: str, act: Act, claim: Claim | None = None
+    ) -> Mapping[str, NodeRecord]:
         assert run
-        assert act == "remove"
+        assert (act, claim) == ("remove", None)
         return {n: NodeRecord(node=n, state=state) for n, state in zip(seats, self._states, strict=True)}
 
 
 @pytest.mark.parametrize(
-    ("actions", "code"),
-    [((), 0), (("defer",), 4), (("skip",), 1), (("defer", "skip"), 1)],
+    ("actions", "stale", "code"),
+    [
+        ((), "", 0),
+        (("keep",), "", 0),
+        (("defer",), "", 4),
+        (("defer", "keep"), "", 4),
+        (("skip",), "", 1),
+        (("defer", "skip"), "", 1),
+        (("update", "keep"), "n0", 6),
+        (("update", "defer"), "n0", 1),
+    ],
 )
-def test_codes_of_a_rollout(actions: tuple[Action, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    steps = tuple(Step(node=f"n{number}", seat=None, action=action, why="") for number, action in enumerate(actions))
-    prepared, journal = Prepared(Plan(lab="demo", image=None, steps=steps), {}), open_run("demo")
-    assert carry_out(Voice(as_json=True), journal, prepared, {}, lambda _: StillFleet()) == code
+def test_codes_of_a_rollout(
+    actions: tuple[Action, ...], stale: str, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan, journal = a_plan({f"n{number}": action for number, action in enumerate(actions)}), open_run("demo")
+    what = set_out(journal.run, plan, {}, Rules(), datetime.now(UTC), stale=frozenset({stale}))
+    assert carry_out(Voice(as_json=True), journal, what, lambda _: StillFleet()) == code
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((journal.folder / "report.json").read_text())
     assert (told["schema"], told["run"], len(told["nodes"])) == ("provisioner/report/1", journal.run, len(actions))
@@ -63,7 +67,7 @@ def test_codes_of_a_rollout(actions: tuple[Action, ...], code: int, capsys: pyte
 )
 def test_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     seats = {f"n{number}": "demo-student" for number in range(len(states))}
-    assert take_down(Voice(), "demo", lambda _: StillFleet(*states), seats, "remove") == code
+    assert take_down_here(Voice(), "demo", lambda _: StillFleet(*states), seats, "remove") == code
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
 

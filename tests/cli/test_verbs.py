@@ -30,7 +30,7 @@ def test_help_comes_at_once(words: list[str]) -> None:
 
 
 def test_completion_of_verbs_comes_at_once_too() -> None:
-    asked = {"_PROVISION_COMPLETE": "bash_complete", "COMP_WORDS": "provision ro", "COMP_CWORD": "1"}
+    asked = {"_PROVISION_COMPLETE": "bash_complete", "COMP_WORDS": "provision rollo", "COMP_CWORD": "1"}
     ran = subprocess.run(
         [sys.executable, "-c", IN_TIME.format(words=[])],
         capture_output=True,

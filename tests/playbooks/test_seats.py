@@ -35,6 +35,8 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         "host_key": "",
         "services": {"jupyter": "missing", "ssh": "healthy"},
         "state": "committed",
+        "run": "r1",
+        "previous": 0,
     }
 
 

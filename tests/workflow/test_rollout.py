@@ -1,163 +1,276 @@
-"""The order of a rollout, on a fleet that only remembers what it was asked."""
+"""The order of a run, on nodes that are small files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from provisioner.domain.event import Event
-from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry
-from provisioner.domain.plan import Action, Plan, Step
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import NodeRecord, NodeState
-from provisioner.domain.seat import Seat, SeatBundle
-from provisioner.workflow.hands import Host, Probed
-from provisioner.workflow.plan import Prepared
-from provisioner.workflow.rollout import roll_out, waves
-from tests.builders import a_locked_image, a_uuid
+from provisioner.domain.plan import Action
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.report import NodeState
+from provisioner.domain.undertaking import Rules, Undertaking, set_out
+from provisioner.workflow.claims import fence_above, refuse_held
+from provisioner.workflow.rollout import Outcome, carry_through, never, roll_out
+from tests.workflow.fake_crew import FakeCrew, a_claim, a_plan, an_order
 
-UNREACHABLE = Problem(code="unreachable", what="no answer", why="it is off", fix="switch it on")
-
-
-class FakeFleet:
-    """Every node does as asked, but for those named with the state that they end in."""
-
-    def __init__(
-        self, staged: Mapping[str, NodeState] | None = None, switched: Mapping[str, NodeState] | None = None
-    ) -> None:
-        self.ends: dict[str, Mapping[str, NodeState]] = {"stage": staged or {}, "switch": switched or {}}
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
-
-    def hosts(self) -> Sequence[Host]:
-        return ()
-
-    def probe(self, nodes: Sequence[str]) -> Probed:
-        raise AssertionError(f"a rollout does not probe {nodes}")
-
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._answer("stage", orders, "staged")
-
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._answer("switch", orders, "committed")
-
-    def _answer(self, act: str, orders: Mapping[str, Order], good: NodeState) -> Mapping[str, NodeRecord]:
-        self.asked.append((act, tuple(orders)))
-        return {node: NodeRecord(node=node, state=self.ends[act].get(node, good)) for node in orders}
+WAVES = Rules(waves=("1", "100%"))
+BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
 
 
-def a_seat(node: str) -> Seat:
-    return Seat(
-        name="demo-student",
-        lab="demo",
-        node=node,
-        user="student",
-        uid=1000,
-        gid=1000,
-        home="/srv/homes/student",
-        gpus=(a_uuid(node),),
-        gpu_driver="nvidia",
-        ports={"ssh": 22000, "jupyter": 22001},
-        binds={"ssh": "198.18.0.11", "jupyter": "127.0.0.1"},
-    )
+def an_undertaking(actions: Mapping[str, Action], rules: Rules = WAVES, run: str = "r1", pull: int = 0) -> Undertaking:
+    orders = {node: an_order(node, run) for node in actions}
+    return set_out(run, a_plan(actions, pull), orders, rules, BEGAN).held_by(a_claim(run))
 
 
-def prepared(actions: Mapping[str, Action]) -> Prepared:
-    steps = tuple(
-        Step(
-            node=node,
-            seat=None if action == "skip" else "demo-student",
-            action=action,
-            why="",
-            problems=(UNREACHABLE,) if action == "skip" else (),
-        )
-        for node, action in actions.items()
-    )
-    bundles = {node: SeatBundle(seat=a_seat(node), image=a_locked_image(), files={}) for node in actions}
-    return Prepared(Plan(lab="demo", image=None, steps=steps), bundles)
+def creating(*nodes: str) -> dict[str, Action]:
+    return dict.fromkeys(nodes, "create")
 
 
-def order(node: str) -> Order:
-    return Order(
-        run="r1",
-        seat=a_seat(node),
-        image=OrderedImage(reference="r", tag="t", platform="linux/amd64"),
-        registry=OrderedRegistry(address="registry.lab:5201"),
-        files={},
-        deadlines=Deadlines(pull=60, healthy=60, min_healthy=0),
-    )
+def states(outcome: Outcome) -> dict[str, NodeState]:
+    return {record.node: record.state for record in outcome.records}
 
 
-def run(actions: Mapping[str, Action], fleet: FakeFleet) -> tuple[dict[str, NodeState], list[Event]]:
-    news: list[Event] = []
-    records = roll_out(prepared(actions), {node: order(node) for node in actions}, fleet, news.append)
-    assert [record.node for record in records] == list(actions)
-    return {record.node: record.state for record in records}, news
+def changes(crew: FakeCrew) -> list[tuple[str, tuple[str, ...]]]:
+    return [asked for asked in crew.asked if asked[0] in {"stage", "switch"}]
 
 
-def test_the_first_node_goes_alone_then_the_rest_and_each_wave_is_staged_before_it_switches() -> None:
-    fleet = FakeFleet()
-    states, _ = run({"n1": "create", "n2": "update", "n3": "create"}, fleet)
-    assert fleet.asked == [("stage", ("n1",)), ("switch", ("n1",)), ("stage", ("n2", "n3")), ("switch", ("n2", "n3"))]
-    assert set(states.values()) == {"committed"}
+def run(
+    crew: FakeCrew, actions: Mapping[str, Action], rules: Rules = WAVES, news: list[Event] | None = None
+) -> Outcome:
+    heard = [] if news is None else news
+    outcome = carry_through(an_undertaking(actions, rules), crew, heard.append, never)
+    assert [record.node for record in outcome.records] == list(actions)
+    return outcome
+
+
+def test_the_first_node_goes_alone_then_the_rest_and_each_wave_is_staged_before_it_switches(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2", "n3")
+    outcome = run(crew, creating("n1", "n2", "n3"))
+    assert changes(crew) == [
+        ("stage", ("n1",)),
+        ("switch", ("n1",)),
+        ("stage", ("n2", "n3")),
+        ("switch", ("n2", "n3")),
+    ]
+    assert set(states(outcome).values()) == {"committed"}
+    assert outcome.stopped is None
+
+
+def test_every_node_is_claimed_before_the_first_is_touched_and_let_go_by_its_own_job(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2", "n3")
+    run(crew, creating("n1", "n2", "n3"))
+    assert crew.asked[0] == ("claim", ("n1", "n2", "n3"))
+    assert "release" not in [act for act, _ in crew.asked]
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
 
 
 @pytest.mark.parametrize("end", ["rolled_back", "failed", "needs_attention", "unknown", "unreachable"])
-def test_a_first_node_that_is_not_done_stops_the_run(end: NodeState) -> None:
-    fleet = FakeFleet(switched={"n1": end})
-    states, _ = run({"n1": "create", "n2": "create"}, fleet)
-    assert states == {"n1": end, "n2": "not_started"}
-    assert ("stage", ("n2",)) not in fleet.asked
+def test_a_first_node_that_is_not_done_stops_the_run(tmp_path: Path, end: NodeState) -> None:
+    crew = FakeCrew(tmp_path, {"switch": {"n1": end}}).add("n1", "n2")
+    outcome = run(crew, creating("n1", "n2"))
+    assert states(outcome) == {"n1": end, "n2": "not_started"}
+    assert ("stage", ("n2",)) not in crew.asked
+    assert outcome.stopped is not None
+    assert outcome.stopped.code == "too_many_failures"
+    assert crew.alive()["n2"] is None
 
 
-def test_nothing_old_stops_in_a_wave_where_one_node_could_not_be_staged() -> None:
-    fleet = FakeFleet(staged={"n3": "failed"})
-    states, _ = run({"n1": "create", "n2": "update", "n3": "update"}, fleet)
-    assert states == {"n1": "committed", "n2": "not_started", "n3": "failed"}
-    assert fleet.asked[-1] == ("stage", ("n2", "n3"))
+@pytest.mark.parametrize("end", ["deferred", "stale"])
+def test_nodes_that_were_not_harmed_stop_nothing(tmp_path: Path, end: NodeState) -> None:
+    outcome = run(FakeCrew(tmp_path, {"switch": {"n1": end}}).add("n1", "n2"), creating("n1", "n2"))
+    assert states(outcome) == {"n1": end, "n2": "committed"}
 
 
-def test_nodes_without_work_are_not_asked_and_keep_their_reason() -> None:
-    fleet = FakeFleet()
-    states, news = run({"n1": "keep", "n2": "skip", "n3": "defer"}, fleet)
-    assert states == {"n1": "unchanged", "n2": "unreachable", "n3": "deferred"}
-    assert fleet.asked == []
+def test_nothing_old_stops_in_a_wave_where_more_could_not_be_staged_than_may(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path, {"stage": {"n3": "failed"}}).add("n1", "n2", "n3")
+    outcome = run(crew, creating("n1", "n2", "n3"))
+    assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "failed"}
+    assert changes(crew)[-1] == ("stage", ("n2", "n3"))
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+def test_within_the_budget_a_node_that_could_not_be_staged_is_left_out_and_the_others_go_on(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path, {"stage": {"n3": "failed"}}).add("n1", "n2", "n3", "n4")
+    outcome = run(crew, creating("n1", "n2", "n3", "n4"), Rules(("1", "3", "100%"), max_failures="1"))
+    assert states(outcome) == {"n1": "committed", "n2": "committed", "n3": "failed", "n4": "committed"}
+    assert ("switch", ("n2",)) in crew.asked
+
+
+def test_a_budget_is_met_and_not_exceeded_across_waves(tmp_path: Path) -> None:
+    ends: Mapping[str, Mapping[str, NodeState]] = {"switch": {"n1": "rolled_back", "n3": "unknown"}}
+    outcome = run(
+        FakeCrew(tmp_path, ends).add("n1", "n2", "n3", "n4"),
+        creating("n1", "n2", "n3", "n4"),
+        Rules(("1", "2", "3"), max_failures="1"),
+    )
+    assert states(outcome) == {"n1": "rolled_back", "n2": "committed", "n3": "unknown", "n4": "not_started"}
+
+
+@pytest.mark.parametrize(
+    ("allowed", "others"),
+    [(0, "not_started"), (1, "not_started"), (2, "committed"), (5, "committed")],
+)
+def test_nodes_that_are_away_beforehand_count_unless_they_were_allowed_for(
+    tmp_path: Path, allowed: int, others: NodeState
+) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2")
+    actions: dict[str, Action] = {"n1": "create", "n2": "create", "n3": "skip", "n4": "skip"}
+    outcome = run(crew, actions, WAVES._replace(allow_unreachable=allowed))
+    assert states(outcome) == {"n1": others, "n2": others, "n3": "unreachable", "n4": "unreachable"}
+
+
+def test_what_was_allowed_for_nodes_that_are_away_is_not_there_for_others(tmp_path: Path) -> None:
+    actions: dict[str, Action] = {"n1": "create", "n2": "create", "n3": "skip"}
+    crew = FakeCrew(tmp_path, {"switch": {"n1": "failed"}}).add("n1", "n2")
+    outcome = run(crew, actions, WAVES._replace(allow_unreachable=9))
+    assert states(outcome)["n2"] == "not_started"
+
+
+def test_nodes_without_work_are_not_asked_and_keep_their_reason(tmp_path: Path) -> None:
+    crew, news = FakeCrew(tmp_path), list[Event]()
+    outcome = run(crew, {"n1": "keep", "n2": "skip", "n3": "defer"}, news=news)
+    assert states(outcome) == {"n1": "unchanged", "n2": "unreachable", "n3": "deferred"}
+    assert crew.asked == []
     assert news == []
 
 
-def test_a_node_that_serves_says_how_to_reach_it_and_the_hidden_jupyter_has_a_tunnel() -> None:
-    records = roll_out(prepared({"n1": "create"}), {"n1": order("n1")}, FakeFleet(), lambda _: None)
-    access = records[0].access
+def test_a_node_that_serves_says_how_to_reach_it_and_the_hidden_jupyter_has_a_tunnel(tmp_path: Path) -> None:
+    access = run(FakeCrew(tmp_path).add("n1"), creating("n1")).records[0].access
     assert access is not None
     assert access.ssh == "ssh -p 22000 student@198.18.0.11"
     assert access.tunnel == "ssh -p 22000 student@198.18.0.11 -N -L 8888:jupyter:8888"
 
 
-def test_each_node_of_a_wave_is_told_about_once() -> None:
-    _, news = run({"n1": "create", "n2": "create"}, FakeFleet(switched={"n2": "rolled_back"}))
-    assert [(event.node, event.kind) for event in news] == [("n1", "done"), ("n2", "failed")]
+def test_each_node_of_a_wave_is_told_about_once(tmp_path: Path) -> None:
+    news = list[Event]()
+    run(FakeCrew(tmp_path, {"switch": {"n2": "rolled_back"}}).add("n1", "n2"), creating("n1", "n2"), news=news)
+    assert [(event.node, event.kind) for event in news if event.phase == "report"] == [("n1", "done"), ("n2", "failed")]
 
 
-def test_waves_of_nothing_are_none() -> None:
-    assert waves([]) == []
-    assert waves(["a"]) == [["a"]]
+def test_ones_own_machine_is_claimed_by_nobody(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1")
+    what = set_out("r1", a_plan(creating("n1")), {"n1": an_order("n1")}, Rules(), BEGAN)
+    outcome = roll_out(what, crew, lambda _: None, local=True)
+    assert states(outcome) == {"n1": "committed"}
+    assert crew.asked == [("stage", ("n1",)), ("switch", ("n1",))]
+
+
+# One writer.
+
+
+def test_a_node_of_another_run_refuses_before_anything_changes_and_the_others_are_let_go(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2", "n3")
+    crew.claim(a_claim("other"), ["n2"], "")
+    with pytest.raises(CannotGoOn, match="run other of ann@control1") as caught:
+        run(crew, creating("n1", "n2", "n3"))
+    assert caught.value.ending == "locked"
+    assert [problem.fix.rpartition(" ")[2] for problem in caught.value.problems] == ["other"]
+    assert changes(crew) == []
+    assert {node: claim and claim["run"] for node, claim in crew.alive().items()} == {
+        "n1": None,
+        "n2": "other",
+        "n3": None,
+    }
+
+
+def test_groups_that_do_not_overlap_go_on(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2")
+    crew.claim(a_claim("other"), ["n2"], "")
+    assert states(run(crew, creating("n1"))) == {"n1": "committed"}
+
+
+def test_who_would_be_refused_is_told_before_being_asked(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path).add("n1", "n2")
+    crew.claim(a_claim("other", fence=4), ["n2"], "")
+    probed = crew.probe(["n1", "n2"])
+    refuse_held(probed, ["n1"], "mine", "")
+    refuse_held(probed, ["n1", "n2"], "mine", "other")
+    with pytest.raises(CannotGoOn, match="claimed"):
+        refuse_held(probed, ["n1", "n2"], "mine", "")
+    assert fence_above(probed) == 5
+
+
+def test_a_controller_that_slept_while_another_took_over_is_refused_by_every_node(tmp_path: Path) -> None:
+    """A is stopped between its waves; B breaks its lock and is done; A wakes up."""
+
+    def awake(moment: str) -> None:
+        if moment == "stage before n2":
+            b = an_undertaking(creating("n2", "n3"), run="r2").held_by(a_claim("r2", fence=2))
+            outcome = carry_through(b, FakeCrew(tmp_path), lambda _: None, never, breaks="r1")
+            assert states(outcome) == {"n2": "committed", "n3": "committed"}
+
+    outcome = run(FakeCrew(tmp_path, at=awake).add("n1", "n2", "n3"), creating("n1", "n2", "n3"))
+    assert states(outcome) == {"n1": "committed", "n2": "failed", "n3": "failed"}
+    assert {record.problems[0].code for record in outcome.records[1:]} == {"fenced"}
+
+
+def test_a_node_that_went_away_before_it_was_claimed_is_unreachable(tmp_path: Path) -> None:
+    crew = FakeCrew(tmp_path, {"reach": {"n2": "unreachable"}}).add("n1", "n2")
+    assert states(run(crew, creating("n1", "n2"))) == {"n1": "not_started", "n2": "unreachable"}
+
+
+# Stopping.
+
+
+@pytest.mark.parametrize(
+    ("moment", "ended"),
+    [
+        ("claim after n1", {"n1": "not_started", "n2": "not_started", "n3": "not_started"}),
+        ("stage before n1", {"n1": "not_started", "n2": "not_started", "n3": "not_started"}),
+        ("switch before n1", {"n1": "committed", "n2": "not_started", "n3": "not_started"}),
+        ("stage before n2", {"n1": "committed", "n2": "not_started", "n3": "not_started"}),
+        ("switch before n2", {"n1": "committed", "n2": "committed", "n3": "committed"}),
+    ],
+)
+def test_a_stop_ends_the_run_after_what_is_at_work(tmp_path: Path, moment: str, ended: dict[str, NodeState]) -> None:
+    said = set[str]()
+    crew = FakeCrew(tmp_path, at=said.add).add("n1", "n2", "n3")
+    what = an_undertaking(creating("n1", "n2", "n3"))
+    outcome = carry_through(what, crew, lambda _: None, lambda: moment in said)
+    assert states(outcome) == ended
+    assert (outcome.stopped is None) == ("not_started" not in ended.values())
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+# Turns at the registry.
+
+
+def test_no_more_pull_at_once_than_the_line_carries(tmp_path: Path) -> None:
+    """1000 bytes took the first node 20 s; of the 60 s that a pull may last, two nodes need 40 s and three all."""
+    nodes = [f"n{number}" for number in range(1, 6)]
+    crew = FakeCrew(tmp_path, seconds=20.0).add(*nodes)
+    carry_through(an_undertaking(creating(*nodes), pull=1000), crew, lambda _: None, never)
+    assert [len(who) for act, who in crew.asked if act == "stage"] == [1, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize(("at_once", "turns"), [(None, [1, 4]), (3, [1, 3, 1])])
+def test_turns_of_a_fast_line_and_turns_as_told(tmp_path: Path, at_once: int | None, turns: list[int]) -> None:
+    nodes = [f"n{number}" for number in range(1, 6)]
+    crew = FakeCrew(tmp_path, seconds=1.0).add(*nodes)
+    what = an_undertaking(creating(*nodes), WAVES._replace(pulls=at_once), pull=1000)
+    assert set(states(carry_through(what, crew, lambda _: None, never)).values()) == {"committed"}
+    assert [len(who) for act, who in crew.asked if act == "stage"] == turns
+    assert [len(who) for act, who in crew.asked if act == "switch"] == [1, 4]
+
+
+def test_a_stop_between_turns_leaves_the_rest_of_the_wave(tmp_path: Path) -> None:
+    said = set[str]()
+    crew = FakeCrew(tmp_path, at=said.add).add("n1", "n2", "n3")
+    what = an_undertaking(creating("n1", "n2", "n3"), Rules(pulls=1), pull=1000)
+    outcome = carry_through(what, crew, lambda _: None, lambda: "stage after n1" in said)
+    assert set(states(outcome).values()) == {"not_started"}
+    assert changes(crew) == [("stage", ("n1",))]
 
 
 CLOSED = Problem(code="outside_window", what="no hour for changes", why="lab.yml", fix="wait")
 
 
-def test_no_wave_begins_once_the_window_has_closed_and_the_nodes_left_are_deferred() -> None:
-    fleet, news, hindrances = FakeFleet(), list[Event](), iter([None, CLOSED])
-    actions: dict[str, Action] = {"n1": "update", "n2": "update", "n3": "keep"}
-    orders = {node: order(node) for node in actions}
-    records = roll_out(prepared(actions), orders, fleet, news.append, hindrance=lambda: next(hindrances))
-    assert {r.node: r.state for r in records} == {"n1": "committed", "n2": "deferred", "n3": "unchanged"}
-    assert records[1].problems == (CLOSED,)
-    assert fleet.asked == [("stage", ("n1",)), ("switch", ("n1",))]
-    assert (news[-1].kind, news[-1].text) == ("note", "no further wave begins: no hour for changes")
-
-
-def test_a_run_without_changes_asks_for_no_window() -> None:
-    def never() -> Problem:
-        raise AssertionError
-
-    records = roll_out(prepared({"n1": "keep"}), {}, FakeFleet(), lambda _: None, hindrance=never)
-    assert [record.state for record in records] == ["unchanged"]
+def test_no_wave_begins_once_the_window_has_closed_and_what_has_begun_comes_to_its_end(tmp_path: Path) -> None:
+    crew, hindrances = FakeCrew(tmp_path).add("n1", "n2", "n3"), iter([None, CLOSED])
+    what = an_undertaking(creating("n1", "n2", "n3"))
+    outcome = carry_through(what, crew, lambda _: None, never, hindrance=lambda: next(hindrances))
+    assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
+    assert outcome.stopped == CLOSED
+    assert changes(crew) == [("stage", ("n1",)), ("switch", ("n1",))]

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
@@ -17,11 +17,13 @@ from provisioner.adapters.ansible.told import (
     probed,
     progress,
     record_of,
+    refusal,
     silent,
 )
+from provisioner.domain.claim import Claim
 from provisioner.domain.event import Event, OnEvent, Phase
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, Order
+from provisioner.domain.order import STATE_ROOT, BackOrder, Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord
 
@@ -29,18 +31,25 @@ _LAST_WORDS = {"ok", "failed", "unreachable"}
 
 
 class AnsibleFleet:
-    """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats.
+    """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats; `shared`: see `connections`.
 
     Every method raises CannotGoOn where Ansible did not run the play.
     """
 
     def __init__(
-        self, settings: Settings, on_event: OnEvent, *, limit: str | None = None, state_root: str = STATE_ROOT
+        self,
+        settings: Settings,
+        on_event: OnEvent,
+        *,
+        limit: str | None = None,
+        state_root: str = STATE_ROOT,
+        shared: Path | None = None,
     ) -> None:
         self._settings = settings
         self._on_event = on_event
         self._limit = limit
         self._state_root = state_root
+        self._shared = shared
 
     @cached_property
     def _hosts(self) -> Sequence[InventoryHost]:
@@ -62,7 +71,7 @@ class AnsibleFleet:
 
         if nodes:
             order = json.dumps({"state_root": self._state_root})
-            with scratch(dict.fromkeys(nodes, order)) as folder:
+            with scratch(dict.fromkeys(nodes, order), self._shared) as folder:
                 play(self._settings, folder, "probe", hear)
         return {node: found.get(node) or module_failed("the play ended without a word of it") for node in nodes}
 
@@ -72,9 +81,36 @@ class AnsibleFleet:
     def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
         return self._work("switch", "switch", {node: order.model_dump_json() for node, order in orders.items()})
 
-    def remove(self, seats: Mapping[str, str], run: str, act: Literal["remove", "stop"]) -> Mapping[str, NodeRecord]:
+    def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]:
+        return self._work("rollback", "switch", {node: order.model_dump_json() for node, order in orders.items()})
+
+    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
+        """None for each node that the run holds from now on. `breaks` is a run that it may take them from."""
+        return self._claims(nodes, {"act": "take", "claim": claim.model_dump(), "breaks": breaks})
+
+    def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
+        """None for each node that the run does not hold any more."""
+        return self._claims(nodes, {"act": "release", "claim": claim.model_dump()})
+
+    def _claims(self, nodes: Sequence[str], order: Mapping[str, Any]) -> Mapping[str, Problem | None]:
+        answers: dict[str, Problem | None] = {}
+
+        def hear(heard: Heard) -> None:
+            if heard.word in _LAST_WORDS:
+                answers[heard.node] = refusal(heard)
+
+        if nodes:
+            text = json.dumps({**order, "state_root": self._state_root})
+            with scratch(dict.fromkeys(nodes, text), self._shared) as folder:
+                play(self._settings, folder, "claim", hear)
+        return {node: answers.get(node, module_failed("the play ended without a word of it")) for node in nodes}
+
+    def remove(
+        self, seats: Mapping[str, str], run: str, act: Literal["remove", "stop"], claim: Claim | None = None
+    ) -> Mapping[str, NodeRecord]:
         """Takes down a seat (by name) of each node; homes and identities stay. `stop` keeps its generations, too."""
-        given = {"run": run, "act": act, "state_root": self._state_root}
+        held = claim.model_dump() if claim else None
+        given = {"run": run, "act": act, "state_root": self._state_root, "claim": held}
         orders = {node: json.dumps({**given, "seat": {"name": seat}}) for node, seat in seats.items()}
         return self._work("remove", "switch", orders)
 
@@ -83,7 +119,7 @@ class AnsibleFleet:
         if not seats:
             return {}
         orders = {node: json.dumps({"token": self._token_path(seat)}) for node, seat in seats.items()}
-        with scratch(orders) as folder:
+        with scratch(orders, self._shared) as folder:
             play(self._settings, folder, "access", lambda _: None)
             return {node: _token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
 
@@ -112,7 +148,7 @@ class AnsibleFleet:
                 self._on_event(progress(heard))
 
         if orders:
-            with scratch(orders) as folder:
+            with scratch(orders, self._shared) as folder:
                 play(self._settings, folder, playbook, hear)
         return {node: records.get(node) or silent(node) for node in orders}
 

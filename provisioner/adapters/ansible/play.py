@@ -9,13 +9,14 @@ import os
 import re
 import shlex
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -48,20 +49,52 @@ class Heard:
 
 
 @contextmanager
-def scratch(orders: Mapping[str, str]) -> Iterator[Path]:
-    """A folder that only we can enter, with an order (JSON) for each node. Its connections end with it."""
-    # Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
-    folder = Path(tempfile.mkdtemp(prefix=f"prov-{os.getpid()}-", dir="/tmp"))
-    try:
-        for name in ("orders", "cp", "module_utils"):
+def connections() -> Iterator[Path]:
+    """A folder for connections that several plays share; they end with it."""
+    with _private_folder() as folder:
+        try:
+            yield folder
+        finally:
+            _close_connections(folder)
+
+
+@contextmanager
+def scratch(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[Path]:
+    """A folder that only we can enter, with an order (JSON) for each node, and what is left of its play ends with it.
+
+    So do its connections, but for those that are `shared`.
+    """
+    with _private_folder() as folder, nullcontext(shared) if shared else connections() as sockets:
+        for name in ("orders", "module_utils"):
             (folder / name).mkdir()
+        (folder / "cp").symlink_to(sockets)
         for node, text in orders.items():
             (folder / "orders" / f"{node}.json").write_text(text)
         (folder / "limit").write_text("".join(f"{node}\n" for node in orders))
+        try:
+            yield folder
+        except BaseException:
+            _end_processes(folder)
+            raise
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    # Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
+    folder = Path(tempfile.mkdtemp(prefix=f"prov-{os.getpid()}-", dir="/tmp"))
+    try:
         yield folder
     finally:
-        _close_connections(folder / "cp")
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_processes(folder: Path) -> None:
+    """Of a play that was left: its workers have sessions of their own, which no signal of ours reaches."""
+    mark = f"={folder}/cp\0".encode()
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with suppress(OSError):  # it has ended, or is somebody else's
+            if mark in path.read_bytes():
+                os.kill(int(path.parent.name), signal.SIGTERM)
 
 
 def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[Heard], None]) -> None:

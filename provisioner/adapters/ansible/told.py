@@ -34,6 +34,14 @@ def _clock_offset(heard: Heard) -> float | None:
     return round(clock - start if clock < start else max(clock - end, 0.0), 1)
 
 
+def refusal(heard: Heard) -> Problem | None:
+    """Of the last word on a claim: why the node was not taken, or not let go."""
+    if heard.word == "ok":
+        return None
+    told = heard.result.get("problem")
+    return Problem.model_validate(told) if told else _problem(heard)
+
+
 def record_of(heard: Heard, *, begun: bool) -> NodeRecord | None:
     """None where more is to come. `begun`: the node has a job, and ends on old or new whether we hear of it or not."""
     record = heard.result.get("record")

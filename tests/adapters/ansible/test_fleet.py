@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ import yaml
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
 from provisioner.adapters.ansible.settings import Settings
+from provisioner.domain.claim import Claim
 from provisioner.domain.event import Event
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry
@@ -196,3 +198,52 @@ def test_a_token_is_in_nothing_that_ansible_says_or_keeps(tmp_path: Path, capfd:
     assert any(name.name == "stdout" and b"Fetch" in text for name, text in kept.items())
     assert "t0ken" not in repr(heard)
     assert "t0ken" not in "".join(capfd.readouterr())
+
+
+def a_claim(run: str, fence: int) -> Claim:
+    return Claim(run=run, lab="demo", holder="ann@control1", since="2026-11-26T21:00:00+00:00", fence=fence)
+
+
+def test_a_node_is_claimed_refuses_other_runs_and_is_let_go(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+    fleet = AnsibleFleet(inventory(here=LOCAL, dead=DEAD), lambda _: None, state_root=str(tmp_path))
+    taken = fleet.claim(a_claim("r1", 1), ["here", "dead"], "")
+    assert taken["here"] is None
+    assert taken["dead"] is not None
+    assert taken["dead"].code == "unreachable"
+    facts = fleet.probe(["here"])["here"]
+    assert isinstance(facts, NodeFacts)
+    assert (facts.claim, facts.fence) == (a_claim("r1", 1), 1)
+    other = a_claim("r2", 2)
+    refused = fleet.claim(other, ["here"], "")["here"]
+    assert refused is not None
+    assert (refused.code, "run r1 of ann@control1" in refused.what) == ("claimed", True)
+    late = an_order(tmp_path).model_copy(update={"run": "r2", "claim": other})
+    record = fleet.stage({"here": late})["here"]
+    assert (record.state, record.problems[0].code) == ("failed", "claimed")
+    assert fleet.release(a_claim("r1", 1), ["here"]) == {"here": None}
+    assert fleet.claim(other, ["here"], "") == {"here": None}
+
+
+def test_what_each_run_costs_in_results_of_tasks_is_counted(
+    inventory: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each costs a third of a second of this machine's CPU for every node: nobody adds one without a thought."""
+    results = Counter[str]()
+
+    def counting(settings: Settings, folder: Path, playbook: str, hear: Callable[[Heard], None]) -> None:
+        def heard(news: Heard) -> None:
+            results[playbook] += news.word in {"ok", "failed"}
+            hear(news)
+
+        play(settings, folder, playbook, heard)
+
+    monkeypatch.setattr("provisioner.adapters.ansible.fleet.play", counting)
+    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None, state_root=str(tmp_path))
+    fleet.probe(["here"])
+    assert results == {"probe": 1}
+    fleet.claim(a_claim("r1", 1), ["here"], "")
+    order = an_order(tmp_path).model_copy(update={"claim": a_claim("r1", 1)})
+    fleet.stage({"here": order})
+    fleet.switch({"here": order})
+    # Start, and the last answer of those that follow the job; those before it are retries.
+    assert results == {"probe": 1, "claim": 1, "stage": 2, "switch": 2}

@@ -1,0 +1,35 @@
+"""The beginning of every run that changes a lab: its record is opened, and nobody else is at the lab meanwhile."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+
+from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.lablock import Holder, holding
+from provisioner.adapters.person import holder
+from provisioner.domain.claim import Claim
+from provisioner.domain.undertaking import Verb
+from provisioner.workflow.claims import fence_above
+from provisioner.workflow.hands import Probed
+
+
+@contextmanager
+def entered(lab: str, verb: Verb, breaks: str) -> Iterator[RunJournal]:
+    """Raises CannotGoOn (locked) where another run than `breaks` is at the lab."""
+    journal = open_run(lab)
+    with locked(lab, journal.run, verb, breaks):
+        yield journal
+
+
+@contextmanager
+def locked(lab: str, run: str, verb: str, breaks: str) -> Iterator[None]:
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    with holding(lab, Holder(run=run, verb=verb, holder=holder(), since=since, pid=os.getpid()), breaks):
+        yield
+
+
+def claim_for(run: str, lab: str, verb: Verb, probed: Probed) -> Claim:
+    """Above every claim that one of these nodes has seen."""
+    since = datetime.now(UTC).isoformat(timespec="seconds")
+    return Claim(run=run, lab=lab, holder=holder(), since=since, fence=fence_above(probed), verb=verb)

@@ -1,0 +1,104 @@
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from provisioner.adapters.journal import events, read_report, read_undertaking, reopen_run, undertakings
+from provisioner.adapters.lab.directory import read_lab
+from provisioner.cli.doing import follow
+from provisioner.cli.entering import claim_for, locked
+from provisioner.cli.exits import DONE
+from provisioner.cli.introduce import crew
+from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced
+from provisioner.cli.voice import Voice
+from provisioner.cli.watch import watching
+from provisioner.domain.event import OnEvent
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
+from provisioner.workflow.hands import Crew, Probed
+from provisioner.workflow.resume import heard, is_open, stand
+from provisioner.workflow.resume import resume as go_on
+
+
+@click.command(epilog=example("provision resume ai-lab"))
+@lab_argument
+@click.argument("run", metavar="[RUN]", required=False)
+@careful
+@reaching
+@voiced
+def resume(lab: str, run: str | None, care: Care, reach: Reach, voice: Voice) -> int:
+    """Finish a run that was cut off: killed, stopped by ^C, or one that lost contact with a node.
+
+    Every node is asked how it stands; what had begun is followed to its end, and the waves that are left go on as they
+    were agreed. A node that has moved since is left alone. Without RUN it is the last one that has not come to its end.
+    """
+    directory = read_lab(lab)
+
+    with crew(directory, reach, voice.verbose) as nodes:
+        return finish(directory.lab.name, run, nodes, care, voice)
+
+
+def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Care, voice: Voice) -> int:
+    """`nodes` makes a crew that tells its news to what it is given."""
+    folder = _folder(lab, run)
+    if folder is None:
+        return _nothing(lab, voice)
+    with locked(lab, folder.name, "resume", care.break_lock):
+        journal, what = reopen_run(folder), read_undertaking(folder)
+        ended = heard(events(folder))
+        with watching(voice) as show:
+            on_event = journal.telling(show)
+            probed = _ask(nodes(on_event), [node for node in what.nodes if node not in ended])
+        standing = stand(what, ended, probed)
+        what = what.held_by(claim_for(what.run, what.lab, what.verb, probed))
+        return follow(
+            voice,
+            journal,
+            what,
+            lambda on_event, halted: go_on(
+                what, standing, nodes(on_event), on_event, halted=halted, breaks=care.break_lock
+            ),
+        )
+
+
+def _folder(lab: str, run: str | None) -> Path | None:
+    """Of the run that is meant; None where nothing is left to do."""
+    known = undertakings(lab)
+    if run is not None:
+        known = [folder for folder in known if folder.name == run]
+        if not known:
+            raise CannotGoOn(_no_such_run(lab, run), "usage")
+    return next((folder for folder in reversed(known) if is_open(read_report(folder))), None)
+
+
+def _ask(at_hand: Crew, nodes: list[str]) -> Probed:
+    """A node that has left the inventory since has a problem in its place."""
+    present = {host.name for host in at_hand.hosts()}
+    probed = at_hand.probe([node for node in nodes if node in present])
+    return {node: probed[node] if node in present else _not_in_inventory(node) for node in nodes}
+
+
+def _nothing(lab: str, voice: Voice) -> int:
+    now = datetime.now(UTC)
+    voice.document(REPORT_SCHEMA, RolloutReport(lab=lab, run="", started_at=now, ended_at=now))
+    voice.say("Nothing to do: no run of this lab was cut off.")
+    return DONE
+
+
+def _not_in_inventory(node: str) -> Problem:
+    return Problem(
+        code="not_in_inventory",
+        what=f"{node} is not in the inventory, or not within --limit",
+        why="the run had set out to change it",
+        fix="put it back to finish the run; or leave it, and it stays as it is",
+    )
+
+
+def _no_such_run(lab: str, run: str) -> Problem:
+    return Problem(
+        code="no_such_run",
+        what=f"no run {run} of the lab {lab} is recorded on this machine",
+        why="what a run had set out to do is kept where it was started",
+        fix="run it there; without a run's name the last one is taken",
+    )

@@ -1,0 +1,159 @@
+"""What is left of a run that was cut off, judged by what nodes say."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from provisioner.domain.event import Event, Recorded
+from provisioner.domain.node import RunningSeat
+from provisioner.domain.problem import Problem
+from provisioner.domain.report import NodeRecord, NodeState, RolloutReport
+from provisioner.domain.undertaking import Rules, Undertaking, set_out
+from provisioner.workflow.course import tell
+from provisioner.workflow.resume import heard, is_open, resume, stand
+from tests.builders import a_node
+from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, a_claim, a_plan, an_order
+from tests.workflow.test_rollout import states
+
+NOW = datetime(2026, 11, 26, tzinfo=UTC)
+
+
+def of_three(generation: int = 1) -> Undertaking:
+    nodes = ("n1", "n2", "n3")
+    plan = a_plan(dict.fromkeys(nodes, "update"), generation=generation)
+    return set_out("r1", plan, {node: an_order(node) for node in nodes}, Rules(("1", "2", "3")), NOW)
+
+
+def a_running(generation: int, run: str, state: str, image: str = "other") -> RunningSeat:
+    return RunningSeat(name=SEAT, generation=generation, image=image, run=run, state=state)
+
+
+@pytest.mark.parametrize(
+    ("seat", "verdict"),
+    [
+        (a_running(1, "r0", "committed"), "untouched"),
+        (a_running(1, "r1", "staged"), "untouched"),
+        (a_running(1, "r1", "switching"), "begun"),
+        (a_running(1, "r1", "verifying"), "begun"),
+        (a_running(1, "r1", "rolling_back"), "begun"),
+        (a_running(1, "r1", "rolled_back"), "begun"),
+        (a_running(1, "r1", "needs_attention"), "begun"),
+        (a_running(2, "r1", "committed"), "begun"),
+        (a_running(2, "r2", "committed"), "stale"),
+        (a_running(0, "r2", "removed"), "stale"),
+        (None, "stale"),
+        (a_running(2, "r2", "committed", image="new"), "unchanged"),
+    ],
+)
+def test_how_a_node_stands(seat: RunningSeat | None, verdict: str) -> None:
+    probed = {"n1": a_node("n1", seats=(seat,) if seat else ())}
+    known, begun = stand(of_three(), {}, probed)
+    found = known["n1"].state if "n1" in known else "begun" if begun else "untouched"
+    assert found == verdict
+
+
+def test_a_node_that_does_not_answer_is_unreachable_and_one_that_is_gone_from_the_inventory_too() -> None:
+    gone = Problem(code="not_in_inventory", what="gone", why="w", fix="f")
+    known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
+    assert {node: record.state for node, record in known.items()} == {"n1": "unreachable", "n2": "unreachable"}
+    assert begun == ()
+
+
+def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> None:
+    recorded: list[Recorded] = []
+
+    def write(event: Event) -> None:
+        recorded.append(Recorded(seq=len(recorded) + 1, at=NOW, event=event))
+
+    told: list[tuple[str, NodeState]] = [("n1", "unknown"), ("n1", "committed"), ("n2", "unknown"), ("n3", "failed")]
+    for node, state in told:
+        tell([NodeRecord(node=node, state=state)], write)
+    write(Event(phase="report", kind="note", text="stopping"))
+    assert {node: record.state for node, record in heard(recorded).items()} == {"n1": "committed", "n3": "failed"}
+
+
+@pytest.mark.parametrize(
+    ("ends", "code", "still"),
+    [
+        (("committed",), "", False),
+        (("committed", "unknown"), "", True),
+        (("unknown", "not_started"), "too_many_failures", True),
+        (("rolled_back", "not_started"), "too_many_failures", False),
+        (("committed", "not_started"), "interrupted", True),
+    ],
+)
+def test_which_runs_are_open(ends: tuple[NodeState, ...], code: str, still: bool) -> None:
+    stopped = Problem(code=code, what="w", why="w", fix="f") if code else None
+    nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends))
+    report = RolloutReport(lab="demo", run="r1", started_at=NOW, ended_at=NOW, nodes=nodes, stopped=stopped)
+    assert is_open(report) is still
+    assert is_open(None)
+
+
+def a_crew(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None) -> FakeCrew:
+    return FakeCrew(tmp_path, ends).add("n1", "n2", "n3", generation=1)
+
+
+def test_a_node_that_was_lost_is_asked_again_and_the_waves_go_on(tmp_path: Path) -> None:
+    """The first controller heard nothing of n1's switch; n1 had come to its end by itself."""
+    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    crew.claim(a_claim(), ["n1", "n2", "n3"], "")
+    crew.switch({"n1": what.orders["n1"]})
+    what = what.held_by(a_claim(fence=2))
+    outcome = resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
+    assert states(outcome) == {"n1": "committed", "n2": "committed", "n3": "committed"}
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+    assert [asked for asked in crew.asked if asked[0] in {"stage", "switch"}][1:] == [
+        ("switch", ("n1",)),
+        ("stage", ("n2",)),
+        ("switch", ("n2",)),
+        ("stage", ("n3",)),
+        ("switch", ("n3",)),
+    ]
+
+
+def test_what_went_wrong_before_counts_after(tmp_path: Path) -> None:
+    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    ended = {"n1": NodeRecord(node="n1", state="rolled_back")}
+    outcome = resume(what, stand(what, ended, crew.probe(("n2", "n3"))), crew, lambda _: None)
+    assert states(outcome) == {"n1": "rolled_back", "n2": "not_started", "n3": "not_started"}
+    assert outcome.stopped is not None
+    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+def test_a_node_that_has_moved_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:
+    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    crew.add("n4", generation=1)
+    crew._write("n2", crew.read("n2") | {"generation": 7, "run": "r9"})
+    outcome = resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
+    assert states(outcome) == {"n1": "committed", "n2": "stale", "n3": "committed"}
+    assert outcome.records[1].problems[0].code == "stale_plan"
+    assert crew.read("n2")["generation"] == 7
+
+
+def test_a_node_that_had_arrived_but_for_its_last_line_has_arrived(tmp_path: Path) -> None:
+    """Its job was killed between the moment of the commit and the word for it: it refuses to switch again."""
+    crew, what = a_crew(tmp_path, {"switch": {"n1": "failed"}}), of_three().held_by(a_claim())
+    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "verifying"})
+    standing = stand(what, {}, crew.probe(what.nodes))
+    crew._write("n1", crew.read("n1") | {"run": "r1", "image": "new"})
+    arriving = FakeCrew(tmp_path, {"switch": {"n1": "failed"}}, at=lambda moment: _arrive(crew, moment))
+    outcome = resume(what, standing, arriving, lambda _: None)
+    assert states(outcome) == {"n1": "unchanged", "n2": "committed", "n3": "committed"}
+
+
+def _arrive(crew: FakeCrew, moment: str) -> None:
+    if moment == "probe before n1":
+        crew._write("n1", crew.read("n1") | {"generation": 2, "run": "r9", "state": "committed", "image": "new"})
+
+
+def test_a_stop_while_resuming_still_follows_what_had_begun(tmp_path: Path) -> None:
+    said = set[str]()
+    crew, what = FakeCrew(tmp_path, at=said.add).add("n1", "n2", "n3", generation=1), of_three().held_by(a_claim())
+    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "switching"})
+    standing = stand(what, {}, crew.probe(what.nodes))
+    outcome = resume(what, standing, crew, lambda _: None, halted=lambda: "claim after n1" in said)
+    assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
+    assert outcome.stopped is not None
+    assert outcome.stopped.code == "interrupted"

@@ -73,9 +73,11 @@ def release(state_root: str, claim: dict[str, Any] | None) -> None:
 
 def released(order: dict[str, Any], record: dict[str, Any]) -> dict[str, Any]:
     """The record of a job that came to its end, and with it what the run had to do on this node."""
-    with contextlib.suppress(Fault, OSError):  # the controller lets go of what is still held
+    try:
         release(order["state_root"], order.get("claim"))
-    return record
+    except (Fault, OSError):  # the controller lets go of what is still held
+        return record
+    return {**record, "released": True}
 
 
 @contextlib.contextmanager

@@ -15,6 +15,16 @@ _SAID = "stopping: what is at work now is followed to its end; once more leaves 
 
 
 @contextmanager
+def terminable() -> Iterator[None]:
+    """What asks a program to end is ^C to it, so that nothing of it is left behind."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+
+
+@contextmanager
 def braking(on_event: OnEvent) -> Iterator[Halted]:
     """Whether somebody has said stop. The second time raises KeyboardInterrupt, wherever the run is."""
     pulled = threading.Event()

@@ -19,40 +19,38 @@ from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import DONE as GOOD
 from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
 from provisioner.domain.undertaking import Undertaking
-from provisioner.workflow.course import Halted, Hindrance
+from provisioner.workflow.course import Halted, Hindrance, nothing
 from provisioner.workflow.hands import Act, Crew, Fleet, TakesDown
-from provisioner.workflow.rollout import Outcome, carry_through, roll_out, unhindered
+from provisioner.workflow.rollout import Outcome, carry_through, roll_out
 
 Work = Callable[[OnEvent, Halted], Outcome]
-NO_HOUR = frozenset({"frozen", "outside_window"})
 
 
 def show_plan(voice: Voice, plan: Plan) -> None:
     voice.say(plan_view(plan, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
 
 
-def carry_out(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
+def carry_out(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
     voice: Voice,
     journal: RunJournal,
     what: Undertaking,
     crew: Callable[[OnEvent], Crew],
-    breaks: str = "",
     *,
-    hindrance: Hindrance = unhindered,
+    breaks: str = "",
+    hindrance: Hindrance = nothing,
 ) -> int:
     """Do what was agreed; the exit code. `crew` makes nodes that tell their news to what they are given.
 
     Raises CannotGoOn: `locked` where another run than `breaks` holds one of the nodes, and nothing was changed.
     """
+
+    def work(on_event: OnEvent, halted: Halted) -> Outcome:
+        return carry_through(what, crew(on_event), on_event, halted, breaks=breaks, hindrance=hindrance)
+
     if what.nodes:
         journal.keep("undertaking", what)
     try:
-        return follow(
-            voice,
-            journal,
-            what,
-            lambda on_event, halted: carry_through(what, crew(on_event), on_event, halted, breaks, hindrance=hindrance),
-        )
+        return follow(voice, journal, what, work)
     except CannotGoOn as error:
         if error.ending == "locked":
             journal.forget("undertaking")
@@ -123,8 +121,6 @@ def code_of(report: RolloutReport) -> int:
     if report.stopped and report.stopped.code == "interrupted":
         return INTERRUPTED
     left = {record.state for record in report.nodes} - GOOD
-    if report.stopped and report.stopped.code in NO_HOUR:
-        left = {"deferred"} if left <= {"deferred", "not_started"} else left
     return DEFERRED if left == {"deferred"} else STALE if left == {"stale"} else FAILED
 
 

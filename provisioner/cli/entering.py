@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from provisioner.adapters.journal import RunJournal, open_run
 from provisioner.adapters.lablock import Holder, holding
 from provisioner.adapters.person import holder
+from provisioner.cli.brake import terminable
 from provisioner.domain.claim import Claim
 from provisioner.domain.undertaking import Verb
 from provisioner.workflow.claims import fence_above
@@ -25,7 +26,8 @@ def entered(lab: str, verb: Verb, breaks: str) -> Iterator[RunJournal]:
 @contextmanager
 def locked(lab: str, run: str, verb: str, breaks: str) -> Iterator[None]:
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    with holding(lab, Holder(run=run, verb=verb, holder=holder(), since=since, pid=os.getpid()), breaks):
+    own = Holder(run=run, verb=verb, holder=holder(), since=since, pid=os.getpid())
+    with terminable(), holding(lab, own, breaks):
         yield
 
 

@@ -46,4 +46,4 @@ def remove(lab: str, yes: bool, care: Care, reach: Reach, voice: Voice) -> int:
             rules = Rules(max_failures="100%")
             made = set_out(journal.run, plan, {}, rules, datetime.now(UTC), verb="remove", place=str(directory.path))
             claim = claim_for(journal.run, directory.lab.name, "remove", probed)
-            return carry_out(voice, journal, made.held_by(claim), nodes, care.break_lock)
+            return carry_out(voice, journal, made.held_by(claim), nodes, breaks=care.break_lock)

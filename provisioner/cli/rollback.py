@@ -77,4 +77,4 @@ def rollback(  # noqa: PLR0913  (each is a flag, or a group of them)
             place=str(directory.path),
             back=back_orders(plan, journal.run, to),
         ).held_by(claim_for(journal.run, directory.lab.name, "rollback", probed))
-        return carry_out(voice, journal, what, nodes, care.break_lock, hindrance=hindrance)
+        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)

@@ -115,7 +115,7 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
         if not agreed(seen, journal, care, voice, yes=yes):
             return FAILED
         what = undertaking(seen, journal.run, care)
-        return carry_out(voice, journal, what, nodes, care.break_lock, hindrance=hindrance)
+        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
 
 def _agreed_before(reviewed: Plan | None, consent: Consent) -> WhenBusy:

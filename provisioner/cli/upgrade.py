@@ -125,7 +125,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         if notice is not None:
             tell_seats(voice, journal, nodes, seen.plan, notice)
         what = undertaking(seen, journal.run, care, "upgrade")
-        return carry_out(voice, journal, what, nodes, care.break_lock, hindrance=hindrance)
+        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
 
 def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how it is told)

@@ -80,6 +80,7 @@ class NodeRecord(Value):
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
     seconds: float = 0.0
+    released: bool = False  # the node is not held for the run any more
 
 
 class RolloutReport(Document):

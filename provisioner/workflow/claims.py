@@ -10,8 +10,8 @@ from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import NodeRecord, NodeState
 from provisioner.workflow.hands import Claims, Probed
 
-# With these a job on the node came to its end, and let the node go by itself; or nobody can reach it to tell it.
-_LET_GO: frozenset[NodeState] = frozenset({"committed", "rolled_back", "needs_attention", "unreachable", "unknown"})
+# Nobody can tell these anything.
+_OUT_OF_REACH: frozenset[NodeState] = frozenset({"unreachable", "unknown"})
 
 
 def fence_above(probed: Probed) -> int:
@@ -44,9 +44,13 @@ def take(fleet: Claims, claim: Claim, nodes: Sequence[str], breaks: str, on_even
 
 def let_go(fleet: Claims, claim: Claim, nodes: Iterable[str], records: Mapping[str, NodeRecord]) -> None:
     """What the run still holds at its end. A node that cannot be told so has to be taken over by a later run."""
-    held = [node for node in nodes if node not in records or records[node].state not in _LET_GO]
+    held = [node for node in nodes if node not in records or _is_held(records[node])]
     with suppress(CannotGoOn):  # all is done that was to be done, and the report matters more
         fleet.release(claim, held)
+
+
+def _is_held(record: NodeRecord) -> bool:
+    return not record.released and record.state not in _OUT_OF_REACH
 
 
 def _told(refused: Mapping[str, Problem]) -> list[Problem]:

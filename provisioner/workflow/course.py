@@ -13,18 +13,22 @@ Hindrance = Callable[[], Problem | None]
 Records = Mapping[str, NodeRecord]
 
 
+def nothing() -> None:
+    """Is in the way."""
+
+
 class Course(NamedTuple):
     """`acts` one after the other on all nodes of a wave: a node goes on to the next one where it is `staged`.
 
     So nothing old stops on any node of a wave before all that are left of it hold all that is new. `hindrance` is asked
-    before a wave begins, such as whether the lab's window is still open; what has begun comes to its end.
+    before every wave; once it names one, the nodes that are left are deferred.
     """
 
     waves: Sequence[Sequence[str]]
     acts: Sequence[Act]
     budget: int
     halted: Halted
-    hindrance: Hindrance = lambda: None
+    hindrance: Hindrance = nothing
 
 
 class Ended(NamedTuple):
@@ -37,18 +41,37 @@ class Ended(NamedTuple):
 def go_through(course: Course, settled: Records, on_event: OnEvent) -> Ended:
     """Nodes that are settled already are not asked; the budget counts them all the same."""
     records = dict(settled)
-    for wave in course.waves:
+    for number, wave in enumerate(course.waves, 1):
         nodes = [node for node in wave if node not in records]
-        if nodes and (stopped := course.hindrance() or _wave(course, nodes, records, on_event)):
+        if not nodes:
+            continue
+        if problem := course.hindrance():
+            return Ended(records | _left_for_later(course, records, problem, on_event), None)
+        if len(course.waves) > 1:
+            _note(on_event, f"wave {number} of {len(course.waves)}: {len(nodes)} to go")
+        if stopped := _wave(course, nodes, records, on_event):
             return Ended(records, stopped)
     return Ended(records, None)
+
+
+def _left_for_later(course: Course, records: Records, problem: Problem, on_event: OnEvent) -> dict[str, NodeRecord]:
+    """The nodes that no wave has come to."""
+    _note(on_event, f"no further wave begins: {problem.what}")
+    left = [node for wave in course.waves for node in wave if node not in records]
+    deferred = {node: NodeRecord(node=node, state="deferred", problems=(problem,)) for node in left}
+    tell(list(deferred.values()), on_event)
+    return deferred
+
+
+def _note(on_event: OnEvent, text: str) -> None:
+    on_event(Event(phase="report", kind="note", text=text))
 
 
 def _wave(course: Course, nodes: Sequence[str], records: dict[str, NodeRecord], on_event: OnEvent) -> Problem | None:
     """Adds the records of its nodes; why it stopped before its end."""
     going, stopped = list(nodes), None
     for act in course.acts:
-        if not going or (stopped := _why_stop(course, records)):
+        if not going or (stopped := why_stop(course, records)):
             break
         records |= act(going)
         going = [node for node in going if records[node].state == "staged"]
@@ -67,7 +90,8 @@ def tell(records: Sequence[NodeRecord], on_event: OnEvent) -> None:
         on_event(Event(phase="report", kind=kind, node=record.node, text=text, data=data))
 
 
-def _why_stop(course: Course, records: Records) -> Problem | None:
+def why_stop(course: Course, records: Records) -> Problem | None:
+    """Before every act: nothing that is at work is left for it."""
     if course.halted():
         return _interrupted()
     bad = [record.node for record in records.values() if record.state in BAD]

@@ -86,14 +86,15 @@ def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
 ) -> Outcome:
     """`what` with a claim that no node has seen yet. Raises CannotGoOn (locked) where another run holds a node."""
     acts, what = acts_of(what, crew, halted), settling(what, standing.known)
+    course = Course(what.waves, acts, what.budget, halted)
     left = [node for node in what.nodes if node not in standing.known]
     if what.claim is None or not left or halted():
-        return go(what, acts, on_event, halted)
+        return go(what, course, on_event)
     away = take(crew, what.claim, left, breaks, on_event)
     begun = [node for node in standing.begun if node not in away]
     # Followed to its end whatever else went wrong, and also where somebody says stop.
     ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
-    outcome = go(settling(what, {**away, **ended, **_arrived(what, ended, crew)}), acts, on_event, halted)
+    outcome = go(settling(what, {**away, **ended, **_arrived(what, ended, crew)}), course, on_event)
     # A job that had come to its end before lets nothing go that was claimed after.
     let_go(crew, what.claim, left, {record.node: record for record in outcome.records if record.node not in begun})
     return outcome

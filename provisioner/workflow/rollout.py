@@ -8,7 +8,16 @@ from provisioner.domain.problem import Problem
 from provisioner.domain.report import DONE, NodeRecord, access_of
 from provisioner.domain.undertaking import Undertaking
 from provisioner.workflow.claims import let_go, take
-from provisioner.workflow.course import Act, Course, Halted, Hindrance, Records, go_through
+from provisioner.workflow.course import (
+    Act,
+    Course,
+    Halted,
+    Hindrance,
+    Records,
+    go_through,
+    nothing,
+    why_stop,
+)
 from provisioner.workflow.hands import Crew, Fleet
 from provisioner.workflow.pulling import Puller
 
@@ -24,30 +33,30 @@ def never() -> bool:
     return False
 
 
-def unhindered() -> None:
-    """A lab that may be changed at every hour."""
-
-
-def roll_out(what: Undertaking, fleet: Fleet, on_event: OnEvent, *, local: bool = False) -> Outcome:
+def roll_out(
+    what: Undertaking, fleet: Fleet, on_event: OnEvent, *, local: bool = False, hindrance: Hindrance = nothing
+) -> Outcome:
     """Without a claim: on one's own machine, where nobody else has a say."""
-    return go(what, forward(what, fleet, never), on_event, never, local=local)
+    return go(
+        what, Course(what.waves, forward(what, fleet, never), what.budget, never, hindrance), on_event, local=local
+    )
 
 
-def carry_through(  # noqa: PLR0913  (what was agreed, on whom, for how long, and how it is told)
+def carry_through(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
     what: Undertaking,
     crew: Crew,
     on_event: OnEvent,
     halted: Halted,
-    breaks: str = "",
     *,
-    hindrance: Hindrance = unhindered,
+    breaks: str = "",
+    hindrance: Hindrance = nothing,
 ) -> Outcome:
     """Raises CannotGoOn (locked) where another run than `breaks` holds one of its nodes; then nothing was changed."""
-    acts = acts_of(what, crew, halted)
-    if what.claim is None or not what.nodes or halted():
-        return go(what, acts, on_event, halted)
+    course = Course(what.waves, acts_of(what, crew, halted), what.budget, halted, hindrance)
+    if what.claim is None or not what.nodes or why_stop(course, {record.node: record for record in what.settled}):
+        return go(what, course, on_event)
     away = take(crew, what.claim, what.nodes, breaks, on_event)
-    outcome = go(settling(what, away), acts, on_event, halted, hindrance=hindrance)
+    outcome = go(settling(what, away), course, on_event)
     let_go(crew, what.claim, what.nodes, {record.node: record for record in outcome.records})
     return outcome
 
@@ -72,17 +81,8 @@ def settling(what: Undertaking, records: Records) -> Undertaking:
     return what.model_copy(update={"settled": (*what.settled, *records.values())})
 
 
-def go(  # noqa: PLR0913
-    what: Undertaking,
-    acts: Sequence[Act],
-    on_event: OnEvent,
-    halted: Halted,
-    *,
-    local: bool = False,
-    hindrance: Hindrance = unhindered,
-) -> Outcome:
-    settled = {record.node: record for record in what.settled}
-    records, stopped = go_through(Course(what.waves, acts, what.budget, halted, hindrance), settled, on_event)
+def go(what: Undertaking, course: Course, on_event: OnEvent, *, local: bool = False) -> Outcome:
+    records, stopped = go_through(course, {record.node: record for record in what.settled}, on_event)
     return Outcome(tuple(_reached(what, records, step.node, local) for step in what.plan.steps), stopped)
 
 

@@ -111,3 +111,14 @@ def test_where_the_shell_has_it_ignored_it_stays_so(tmp_path: Path) -> None:
         (tmp_path / "go").touch()
         out, _ = run.communicate()
     assert (run.returncode, set(ended(json.loads(out)).values())) == (0, {"committed"})
+
+
+def test_before_anything_is_at_work_it_just_ends(tmp_path: Path) -> None:
+    lab = Controlled(tmp_path)
+    with waiting(lab, "probe before n2", *HEARING) as run:
+        run.send_signal(signal.SIGTERM)
+        out, err = run.communicate()
+    (problem,) = json.loads(out)["problems"]
+    assert (run.returncode, problem["code"]) == (130, "interrupted")
+    assert "Traceback" not in err
+    assert lab.run("rollout").returncode == 0

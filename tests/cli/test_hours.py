@@ -54,7 +54,7 @@ def test_a_reason_for_nothing_is_not_put_on_record() -> None:
     assert (journal.folder / "events.jsonl").read_text() == ""
 
 
-@pytest.mark.parametrize("verb", ["rollout", "upgrade", "plan"])
+@pytest.mark.parametrize("verb", ["rollout", "upgrade", "rollback", "plan"])
 @pytest.mark.parametrize(
     ("words", "said"),
     [

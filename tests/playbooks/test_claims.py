@@ -117,3 +117,13 @@ def test_a_claim_holds_nothing_but_what_it_says(tmp_path: Path) -> None:
     claims.take(str(tmp_path), a_claim("r1", 1), "")
     assert json.loads((tmp_path / "claim.json").read_text()) == a_claim("r1", 1)
     assert (tmp_path / "claim.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_job_that_came_to_its_end_lets_the_node_go_and_says_so(tmp_path: Path) -> None:
+    root, record = str(tmp_path), {"state": "committed"}
+    claims.take(root, a_claim("r1", 1), "")
+    order = {"state_root": root, "claim": a_claim("r1", 1)}
+    assert claims.released(order, record) == {"state": "committed", "released": True}
+    assert (claims.seen(root), claims.last(root)) == ((None, 1), a_claim("r1", 1))
+    (tmp_path / "claim.json").write_text("{")
+    assert claims.released(order, record) == record

@@ -85,7 +85,7 @@ class FakeCrew:
             was = self.read(node)
             claims.release(str(self.folder / node), held)
             self._write(node, was | {"generation": 0, "run": run, "state": "removed"})
-            return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged")
+            return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
 
         return self._each("remove", list(seats), gone)
 
@@ -159,7 +159,7 @@ class FakeCrew:
             return NodeRecord(node=node, state=state)
         if state == "committed":
             told |= {"generation": self._next(order), "image": image}
-        record = NodeRecord(node=node, state=state, generation=told["generation"])
+        record = NodeRecord(node=node, state=state, generation=told["generation"], released=True)
         ended = told["ends"] | {order.run: record.model_dump(mode="json")}
         self._write(node, told | {"run": order.run, "state": state, "ends": ended})
         claims.release(str(self.folder / node), held)

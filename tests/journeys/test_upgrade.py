@@ -22,6 +22,7 @@ pytestmark = pytest.mark.lab
 CARD = "rtx4090-570"
 BUSY = f"{profile_text(CARD)}\nproc = 4242:1024:python train.py\n"
 HOME = "/srv/provisioner/homes/student"
+Seats = dict[str, dict[str, Any]]
 NOTICE = "torch 2.10 comes tonight: 考试 is over"
 FOREVER = {"freeze": [{"from": "2020-01-01", "to": "2199-12-31", "why": "exams"}], "timezone": "Asia/Shanghai"}
 
@@ -63,24 +64,22 @@ def move_in(story: Story) -> None:
     for node in story.lab.nodes:
         story.lab.engine.docker("cp", str(wheel), f"{node.container}:{HOME}/{wheel.name}")
         node.exec("sh", "-c", f"echo thesis >{HOME}/thesis.txt; chown 1000:1000 {HOME}/thesis.txt")
-        in_ssh(story, node.name, f"pip install -q --user --no-index ~/{wheel.name}")
 
 
-def seats(story: Story) -> dict[str, dict[str, Any]]:
+def seats(story: Story) -> Seats:
+    """Node -> the ways in with token, port and key, the account and the home: what no upgrade may change."""
     document = story.tell("status", "--urls").document
-    return {seat["node"]: seat | {"url": document["urls"].get(seat["node"], "")} for seat in document["seats"]}
+    return {seat["node"]: _seat(story, seat, document["urls"][seat["node"]]) for seat in document["seats"]}
 
 
-def same(story: Story, node: str) -> list[object]:
-    """What no upgrade may change: the ways in with token, port and key, the account, the home."""
-    seat = seats(story)[node]
-    assert http_status(seat["url"]) == 200
-    owner = story.lab.node(node).exec("stat", "-c", "%u:%g:%a", HOME)
-    return [seat["url"], seat["access"], in_ssh(story, node, "id; cat ~/thesis.txt"), owner]
+def _seat(story: Story, seat: dict[str, Any], url: str) -> dict[str, Any]:
+    assert http_status(url) == 200
+    owner = story.lab.node(seat["node"]).exec("stat", "-c", "%u:%g:%a", HOME)
+    inside = in_ssh(story, seat["access"], "id; cat ~/thesis.txt")
+    return {"url": url, "access": seat["access"], "owner": owner, "inside": inside}
 
 
-def in_ssh(story: Story, node: str, command: str) -> str:
-    access = seats(story)[node]["access"]
+def in_ssh(story: Story, access: dict[str, str], command: str) -> str:
     ssh = ssh_command(access["ssh"], access["host_key"], student_key(story.lab), story.lab.folder)
     done = subprocess.run([*ssh, command], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -94,10 +93,10 @@ def in_jupyter(story: Story, node: str, *command: str) -> str:
     return story.lab.node(node).exec("docker", "exec", container, *command)
 
 
-def found(story: Story, node: str) -> list[list[str]]:
+def found(story: Story, node: str, access: dict[str, str]) -> list[list[str]]:
     """Torch, own packages and their place: in an SSH session, in a terminal of JupyterLab, in a kernel."""
     answers = [
-        in_ssh(story, node, f"python -c '{LOOK}'"),
+        in_ssh(story, access, f"python -c '{LOOK}'"),
         in_jupyter(story, node, "bash", "-lc", f"python -c '{LOOK}'"),
         in_jupyter(story, node, "/opt/provisioner/jupyter/bin/python", "-c", IN_A_KERNEL),
     ]
@@ -118,19 +117,21 @@ def wish(story: Story, **over: object) -> None:
 
 
 @pytest.fixture(scope="module")
-def before(term: Story) -> dict[str, list[object]]:
-    return {node.name: same(term, node.name) for node in term.lab.nodes}
+def before(term: Story) -> Seats:
+    found = seats(term)
+    for seat in found.values():
+        in_ssh(term, seat["access"], "pip install -q --user --no-index ~/labmate-*.whl")
+    return found
 
 
-def test_what_a_student_installs_is_found_wherever_they_work(term: Story, before: dict[str, list[object]]) -> None:
-    assert len(before) == 2
-    answers = found(term, "node1")
+def test_what_a_student_installs_is_found_wherever_they_work(term: Story, before: Seats) -> None:
+    answers = found(term, "node1", before["node1"]["access"])
     base = answers[0][2]
     assert base.startswith("/home/student/.provisioner/python/2.8.0-")
     assert answers == [["2.8.0", "True", base]] * 3
 
 
-def test_a_look_at_an_upgrade_changes_nothing(term: Story, before: dict[str, list[object]]) -> None:
+def test_a_look_at_an_upgrade_changes_nothing(term: Story) -> None:
     lock, running = (term.folder / "lab.lock").read_bytes(), containers(term, "node1")
     told = term.tell("upgrade", "--torch", "2.10.0", "--check")
     assert (told.code, told.document["schema"]) == (0, "provisioner/upgrade/1"), told.people
@@ -139,10 +140,9 @@ def test_a_look_at_an_upgrade_changes_nothing(term: Story, before: dict[str, lis
     assert [move["node"] for move in change["moves"]] == ["node1", "node2"]
     assert [step["action"] for step in told.document["plan"]["steps"]] == ["update", "update"]
     assert ((term.folder / "lab.lock").read_bytes(), containers(term, "node1")) == (lock, running)
-    assert before["node1"][0]
 
 
-def test_in_a_freeze_nothing_is_changed_and_the_next_hour_is_named(term: Story) -> None:
+def test_in_a_freeze_nothing_is_changed_and_it_says_why(term: Story) -> None:
     lock, running = (term.folder / "lab.lock").read_bytes(), containers(term, "node1")
     wish(term, rollout=FOREVER)
     try:
@@ -156,59 +156,58 @@ def test_in_a_freeze_nothing_is_changed_and_the_next_hour_is_named(term: Story) 
 
 
 @pytest.fixture(scope="module")
-def upgraded(term: Story, before: dict[str, list[object]]) -> Told:
+def upgraded(term: Story, before: Seats) -> Told:
     """To 2.10, while somebody trains on node2."""
-    assert len(before) == 2
+    assert before.keys() == {"node1", "node2"}
     term.lab.node("node2").set_profile(BUSY)
-    return term.tell("upgrade", "--torch", "2.10.0", "--notice", NOTICE, "--yes")
+    running = containers(term, "node2")
+    told = term.tell("upgrade", "--torch", "2.10.0", "--notice", NOTICE, "--yes")
+    assert containers(term, "node2") == running
+    return told
 
 
-def test_the_seat_that_someone_works_on_is_left_alone(
-    term: Story, before: dict[str, list[object]], upgraded: Told
-) -> None:
+def test_the_seat_that_someone_works_on_is_left_alone(term: Story, before: Seats, upgraded: Told) -> None:
     assert (upgraded.code, states(upgraded)) == (4, {"node1": "committed", "node2": "deferred"}), upgraded.people
-    assert found(term, "node2")[0][:2] == ["2.8.0", "True"]
-    assert same(term, "node2") == before["node2"]
+    assert found(term, "node2", before["node2"]["access"])[0][:2] == ["2.8.0", "True"]
 
 
 def test_the_lock_is_the_new_one_and_the_one_before_is_kept(term: Story, upgraded: Told) -> None:
     lock = json.loads((term.folder / "lab.lock").read_text())
     assert (lock["torch"], set(lock["nodes"])) == ("2.10.0", {"node1", "node2"})
-    (kept,) = term.lab.folder.glob(f"xdg_state_home/provisioner/*/runs/{upgraded.document['run']}/lock-before.json")
-    assert json.loads(kept.read_text())["torch"] == "2.8.0"
+    assert json.loads(lock_before(term, upgraded).read_text())["torch"] == "2.8.0"
     assert 'torch: "2.10.0"' in upgraded.people, "lab.yml wishes for another one"
 
 
-def test_all_but_the_image_is_as_before(term: Story, before: dict[str, list[object]], upgraded: Told) -> None:
-    assert upgraded.code == 4
-    assert same(term, "node1") == before["node1"]
+def lock_before(story: Story, told: Told) -> Path:
+    (kept,) = story.lab.folder.glob(f"xdg_state_home/provisioner/*/runs/{told.document['run']}/lock-before.json")
+    return kept
 
 
 def test_packages_of_the_old_torch_do_not_shadow_the_new_one_and_stay_for_the_way_back(
-    term: Story, upgraded: Told
+    term: Story, before: Seats, upgraded: Told
 ) -> None:
     assert upgraded.code == 4
-    answers = found(term, "node1")
+    access = before["node1"]["access"]
+    answers = found(term, "node1", access)
     base = answers[0][2]
     assert base.startswith("/home/student/.provisioner/python/2.10.0-")
     assert answers == [["2.10.0", "False", base]] * 3
-    assert "labmate" in in_ssh(term, "node1", "ls ~/.provisioner/python/2.8.0-*/lib/python3*/site-packages")
+    assert "labmate" in in_ssh(term, access, "ls ~/.provisioner/python/2.8.0-*/lib/python3*/site-packages")
 
 
-def test_the_notice_was_told_in_every_shell_and_survives_the_switch(term: Story, upgraded: Told) -> None:
+def test_the_notice_is_told_in_every_new_shell_and_survives_the_switch(
+    term: Story, before: Seats, upgraded: Told
+) -> None:
     assert upgraded.code == 4
-    shell = in_jupyter(term, "node1", "bash", "-lic", "true")
-    assert f"*** {NOTICE}" in shell
-    seat = seats(term)["node1"]
-    assert http_status(seat["url"].partition("/lab")[0] + "/static/notice.txt") == 200
+    assert f"*** {NOTICE}" in in_jupyter(term, "node1", "bash", "-lic", "true")
+    assert f"*** {NOTICE}" in in_ssh(term, before["node1"]["access"], "bash -lic true")
+    assert http_status(before["node1"]["url"].partition("/lab")[0] + "/static/notice.txt") == 200
     cleared = term.tell("notify", "--clear", "--limit", "node1")
-    assert (cleared.code, states(cleared)) == (0, {"node1": "committed"})
+    assert (cleared.code, states(cleared)) == (0, {"node1": "committed"}), cleared.people
     assert in_jupyter(term, "node1", "cat", "/etc/provisioner/notice/notice.txt") == ""
 
 
-def test_force_stops_the_work_that_was_shown_and_keeps_the_reason(
-    term: Story, before: dict[str, list[object]], upgraded: Told
-) -> None:
+def test_force_stops_the_work_that_was_shown_and_keeps_the_reason(term: Story, before: Seats, upgraded: Told) -> None:
     assert upgraded.code == 4
     forced = ("--when-busy", "force", "--reason", "exam at noon")
     plan = term.tell("plan", *forced).document
@@ -217,27 +216,25 @@ def test_force_stops_the_work_that_was_shown_and_keeps_the_reason(
     assert plan["when_busy"] == {"policy": "force", "seconds": 0, "reason": "exam at noon"}
     told = term.tell("rollout", *forced, "--yes")
     assert (told.code, states(told)) == (0, {"node1": "unchanged", "node2": "committed"}), told.people
-    assert same(term, "node2") == before["node2"]
-    assert found(term, "node2")[0][:2] == ["2.10.0", "False"]
+    assert found(term, "node2", before["node2"]["access"])[0][:2] == ["2.10.0", "False"]
+
+
+def test_all_but_the_image_is_as_before(term: Story, before: Seats, upgraded: Told) -> None:
+    assert upgraded.code == 4
+    assert seats(term) == before
 
 
 def test_an_upgrade_to_what_runs_changes_nothing_and_says_so(term: Story, upgraded: Told) -> None:
     assert upgraded.code == 4
     term.lab.node("node2").set_profile(profile_text(CARD))
-    told = term.tell("upgrade", "--torch", "2.10.0", "--yes")
-    assert (told.code, states(told)) == (0, {"node1": "unchanged", "node2": "unchanged"}), told.people
-    shown = term.command.run("upgrade", str(term.folder), "--torch", "2.10.0", "--check").stdout
-    assert "The lock stays as it is" in shown
-    assert "No changes" in shown
+    done = term.command.run("upgrade", str(term.folder), "--torch", "2.10.0", "--yes")
+    assert done.returncode == 0, done.stderr
+    assert "The lock stays as it is" in done.stdout
+    assert "No changes. Every seat runs what the lock says." in done.stdout
 
 
-def test_the_way_back_leads_to_the_packages_of_that_time(
-    term: Story, before: dict[str, list[object]], upgraded: Told
-) -> None:
-    (kept,) = term.lab.folder.glob(f"xdg_state_home/provisioner/*/runs/{upgraded.document['run']}/lock-before.json")
-    (term.folder / "lab.lock").write_text(kept.read_text())
+def test_the_way_back_leads_to_the_packages_of_that_time(term: Story, before: Seats, upgraded: Told) -> None:
+    (term.folder / "lab.lock").write_text(lock_before(term, upgraded).read_text())
     told = term.tell("rollout", "--limit", "node1", "--yes")
     assert (told.code, states(told)) == (0, {"node1": "committed"}), told.people
-    answers = found(term, "node1")
-    assert [answer[:2] for answer in answers] == [["2.8.0", "True"]] * 3
-    assert same(term, "node1") == before["node1"]
+    assert [answer[:2] for answer in found(term, "node1", before["node1"]["access"])] == [["2.8.0", "True"]] * 3

@@ -8,6 +8,7 @@ from pathlib import Path
 # An empty token would switch authentication off; without a token file Jupyter would invent a token and print it into
 # the log. After an ordinary error in this file Jupyter goes on with its defaults, so the way out is to end here.
 SHORTEST = 32
+CONFIG = "/etc/provisioner"
 try:
     token = Path(os.environ["JUPYTER_TOKEN_FILE"]).read_text(encoding="ascii").strip()
 except (KeyError, OSError, UnicodeDecodeError) as error:
@@ -27,3 +28,6 @@ c.ServerApp.open_browser = False
 c.ServerApp.allow_root = False
 c.ServerApp.root_dir = os.environ["HOME"]
 c.ServerApp.terminals_enabled = True
+# What the lab tells its people: a line above JupyterLab (notice-extension.js), read from there again and again.
+c.ServerApp.extra_static_paths = [f"{CONFIG}/notice"]
+c.LabApp.extra_labextensions_path = [f"{CONFIG}/labextensions"]

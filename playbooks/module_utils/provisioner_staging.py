@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner_identity import make_identity
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
 from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
+from ansible.module_utils.provisioner_notice import make_folder
 from ansible.module_utils.provisioner_precheck import check_engine, check_ports, check_room, ensure_home
 from ansible.module_utils.provisioner_pull import pull
 from ansible.module_utils.provisioner_seat import seat_of
@@ -41,6 +42,7 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     job.tell("starting the image once")
     made = _accounts(order)
     make_identity(seat, order["seat"]["uid"], order["seat"]["gid"])
+    make_folder(seat)
     number = seat.staged(order)
     if not number:
         number = seat.next_number()

@@ -46,7 +46,7 @@ class RunJournal:
             line = Recorded(seq=self._seq, at=datetime.now(UTC), event=event).model_dump_json() + "\n"
             self._append(line.encode())
 
-    def keep(self, name: Literal["plan", "undertaking", "report"], document: Document) -> Path:
+    def keep(self, name: Literal["plan", "undertaking", "lock-before", "report"], document: Document) -> Path:
         path = self.folder / f"{name}.json"
         write_text(path, document.model_dump_json(indent=2) + "\n", 0o600)
         return path

@@ -5,6 +5,7 @@ from typing import NamedTuple
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.introduce import materials
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.problem import CannotGoOn, Problem
@@ -26,9 +27,11 @@ def held_lock(directory: LabDirectory) -> Lockfile:
     return lock
 
 
-def look(directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent) -> Looked:
+def look(
+    directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent, when_busy: WhenBusy = DEFER
+) -> Looked:
     probed = probe(fleet, on_event)
-    return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed))
+    return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed, when_busy=when_busy))
 
 
 def _no_lock(directory: LabDirectory) -> Problem:

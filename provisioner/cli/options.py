@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.directory import LABS, WISH
 from provisioner.cli.voice import Voice
+from provisioner.domain.busy import WhenBusy, when_busy
 from provisioner.domain.lab import TorchSpec
 
 Verb = Callable[..., Any]
@@ -23,6 +24,13 @@ class Reach(NamedTuple):
     forks: int | None = None
     vault_password_file: Path | None = None
     extra_vars: tuple[str, ...] = ()
+
+
+class Consent(NamedTuple):
+    """What a person takes upon them, for the record. `ignore_freeze`: the reason to change a closed lab, or None."""
+
+    when_busy: WhenBusy = WhenBusy()
+    ignore_freeze: str | None = None
 
 
 def example(text: str) -> str:
@@ -58,6 +66,41 @@ def reaching(verb: Verb) -> Verb:
         return verb(*args, reach=reach, **kwargs)
 
     return with_reach
+
+
+def consenting(verb: Verb) -> Verb:
+    """Gives the verb its `consent`."""
+
+    @click.option(
+        "--when-busy",
+        "policy",
+        metavar="defer|wait:2h|force",
+        default="defer",
+        show_default=True,
+        help="Leave a seat whose GPUs are in use alone; wait so long for the end of its work; or stop the work.",
+    )
+    @click.option("--ignore-freeze", is_flag=True, help="Change the lab in a freeze, or outside of its windows.")
+    @click.option("--reason", default="", metavar="TEXT", help="Why: for force and --ignore-freeze, kept on record.")
+    @wraps(verb)
+    def with_consent(*args: Any, policy: str, ignore_freeze: bool, reason: str, **kwargs: Any) -> Any:
+        return verb(*args, consent=_consent(policy, reason.strip(), ignore_freeze=ignore_freeze), **kwargs)
+
+    return with_consent
+
+
+def _consent(policy: str, reason: str, *, ignore_freeze: bool) -> Consent:
+    if ignore_freeze and not reason:
+        raise click.UsageError("--ignore-freeze needs a reason: --reason TEXT")
+    if reason and not (ignore_freeze or policy == "force"):
+        raise click.UsageError("--reason is for --when-busy force and --ignore-freeze, and neither is given")
+    try:
+        return Consent(when_busy(policy, reason), reason if ignore_freeze else None)
+    except ValueError as error:
+        raise click.BadParameter(_in_words(error), param_hint="--when-busy") from None
+
+
+def _in_words(error: ValueError) -> str:
+    return str(error.errors()[0]["ctx"]["error"]) if isinstance(error, ValidationError) else str(error)
 
 
 class Care(NamedTuple):

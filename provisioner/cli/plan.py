@@ -1,4 +1,5 @@
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -9,10 +10,11 @@ from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.exits import DONE, FAILED, PENDING
 from provisioner.cli.introduce import choice, fleet
 from provisioner.cli.looking import held_lock, look
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced
+from provisioner.cli.options import Consent, Reach, consenting, example, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
+from provisioner.console.problems import problems
 from provisioner.console.selection import passed_over, selection_view
 from provisioner.domain.plan import PLAN_SCHEMA
 from provisioner.domain.selection import SELECTION_SCHEMA
@@ -23,9 +25,12 @@ from provisioner.workflow.probe import probe
 @lab_argument
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for rollout --plan.")
 @click.option("--exit-code", is_flag=True, help="Exit 3 where changes are pending.")
+@consenting
 @reaching
 @voiced
-def plan(lab: str, out: Path | None, exit_code: bool, reach: Reach, voice: Voice) -> int:
+def plan(  # noqa: PLR0913  (each is a flag)
+    *, lab: str, out: Path | None, exit_code: bool, consent: Consent, reach: Reach, voice: Voice
+) -> int:
     """Show what a rollout would do to each seat: real differences, GB to pull, who is busy. Nothing is changed.
 
     Where the lab has no lock yet there is nothing to differ from: what would be chosen is shown.
@@ -37,11 +42,15 @@ def plan(lab: str, out: Path | None, exit_code: bool, reach: Reach, voice: Voice
         served = _choose(directory, reach, voice)
         return FAILED if not served else PENDING if exit_code else DONE
     with watching(voice) as on_event:
-        made = look(directory, lock, fleet(directory, reach, voice.verbose, on_event), on_event).prepared.plan
+        nodes = fleet(directory, reach, voice.verbose, on_event)
+        made = look(directory, lock, nodes, on_event, consent.when_busy).prepared.plan
     if out is not None:
         write_text(out, made.model_dump_json(indent=2) + "\n")
     voice.document(PLAN_SCHEMA, made)
     voice.say(plan_view(made, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
+    closed = directory.lab.rollout.calendar.hindrance(datetime.now(UTC))
+    if made.pending and closed and consent.ignore_freeze is None:
+        voice.note(problems([("", closed)], "yellow"))
     if made.pending:
         voice.note(f"Next: provision rollout {lab}{f' --plan {out}' if out else ''}")
     if made.skipped:

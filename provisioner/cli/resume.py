@@ -33,6 +33,8 @@ def resume(lab: str, run: str | None, care: Care, reach: Reach, voice: Voice) ->
     Every node is asked how it stands; what had begun is followed to its end, and the waves that are left go on as they
     were agreed. A node that has moved since is left alone. Without RUN it is the last one that has not come to its end.
     """
+    if reach.limit is not None:
+        raise click.UsageError("a run is resumed whole: its nodes are those that it had set out to change")
     directory = read_lab(lab)
 
     with crew(directory, reach, voice.verbose) as nodes:
@@ -89,7 +91,7 @@ def _nothing(lab: str, voice: Voice) -> int:
 def _not_in_inventory(node: str) -> Problem:
     return Problem(
         code="not_in_inventory",
-        what=f"{node} is not in the inventory, or not within --limit",
+        what=f"{node} is not in the inventory any more",
         why="the run had set out to change it",
         fix="put it back to finish the run; or leave it, and it stays as it is",
     )

@@ -14,13 +14,26 @@ from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
+from provisioner.cli.hours import hold_to_hours
 from provisioner.cli.introduce import crew, materials, new_lock
 from provisioner.cli.lock import keep
 from provisioner.cli.looking import Looked
-from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced, yes_option
+from provisioner.cli.options import (
+    Care,
+    Consent,
+    Reach,
+    careful,
+    consenting,
+    example,
+    lab_argument,
+    reaching,
+    voiced,
+    yes_option,
+)
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.text import count
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.order import order_for
@@ -62,37 +75,65 @@ class Seen(NamedTuple):
         return [step.node for step in self.plan.pending if step.node not in self.stale]
 
 
-@click.command(epilog=example("provision rollout ai-lab --limit gpu01"))
+@click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))
 @lab_argument
 @plan_option
 @skip_stale_option
 @yes_option
 @careful
+@consenting
 @reaching
 @voiced
 def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
-    *, lab: str, saved: Path | None, skip_stale: bool, yes: bool, care: Care, reach: Reach, voice: Voice
+    *,
+    lab: str,
+    saved: Path | None,
+    skip_stale: bool,
+    yes: bool,
+    care: Care,
+    consent: Consent,
+    reach: Reach,
+    voice: Voice,
 ) -> int:
     """The main job: probe, lock where there is none, plan, agree, roll out in waves, verify, report.
 
-    Exit 0 only if every node is done; 4 where all that is left is deferred because someone works there.
+    Exit 0 only if every node is done; 4 where all that is left is deferred because someone works there, or because
+    this is no hour at which the lab may be changed. A saved plan brings its own --when-busy.
     """
     directory = read_lab(lab)
     reviewed = None if saved is None else read_document(str(saved), read_text(saved, "provision plan -o FILE"), Plan)
+    when_busy = _agreed_before(reviewed, consent)
 
     with (
         entered(directory.lab.name, "rollout", care.break_lock) as journal,
         crew(directory, reach, voice.verbose) as nodes,
     ):
-        seen = see(directory, journal, nodes, voice)
+        seen = see(directory, journal, nodes, voice, when_busy)
         if reviewed is not None:
             seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
+        hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
         if not agreed(seen, journal, care, voice, yes=yes):
             return FAILED
-        return carry_out(voice, journal, undertaking(seen, journal.run, care), nodes, breaks=care.break_lock)
+        what = undertaking(seen, journal.run, care)
+        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
 
-def see(directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent], AnsibleFleet], voice: Voice) -> Seen:
+def _agreed_before(reviewed: Plan | None, consent: Consent) -> WhenBusy:
+    """What was reviewed is what runs: whose work is stopped, too."""
+    if reviewed is None:
+        return consent.when_busy
+    if consent.when_busy not in {DEFER, reviewed.when_busy}:
+        raise click.UsageError("the saved plan has its own --when-busy: make and review it again, with this one")
+    return reviewed.when_busy
+
+
+def see(
+    directory: LabDirectory,
+    journal: RunJournal,
+    nodes: Callable[[OnEvent], AnsibleFleet],
+    voice: Voice,
+    when_busy: WhenBusy,
+) -> Seen:
     """Look, lock where there is no lock, hold the one against the other, and show it."""
     lock, locked = read_lock(directory.lock), None
     with watching(voice) as show:
@@ -102,7 +143,7 @@ def see(directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent],
         if lock is None:
             locked = new_lock(directory, probed, on_event)
             lock = locked.lock
-        prepared = prepare(materials(directory, lock), at_hand.hosts(), probed)
+        prepared = prepare(materials(directory, lock), at_hand.hosts(), probed, when_busy=when_busy)
     if locked is not None:
         keep(directory, locked, voice)
     journal.keep("plan", prepared.plan)
@@ -123,7 +164,10 @@ def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Und
     """What was agreed, whole."""
     lab = seen.directory.lab
     bundles = seen.looked.prepared.bundles
-    orders = {node: order_for(bundle, lab, run, ca=seen.lock.registry_ca) for node, bundle in bundles.items()}
+    orders = {
+        node: order_for(bundle, lab, run, ca=seen.lock.registry_ca, when_busy=seen.plan.when_busy)
+        for node, bundle in bundles.items()
+    }
     rules = Rules.of(lab.rollout, care.allow_unreachable)
     place, claim = str(seen.directory.path), claim_for(run, lab.name, verb, seen.looked.probed)
     made = set_out(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)

@@ -18,6 +18,8 @@ VERBS = {
     "lock": "Choose, build the lab image, pin both by digest in lab.lock",
     "plan": "Show what a rollout would do, seat by seat; change nothing",
     "rollout": "The main job: probe, plan, agree, roll out in waves, verify, report",
+    "upgrade": "The next semester: a new lock, shown as what changes for whom, and rolled out",
+    "notify": "Tell whoever works in the seats something, or take it back",
     "resume": "Finish a run that was cut off",
     "rollback": "Bring seats back to what they ran before, offline",
     "status": "What runs where, held against the lock",
@@ -78,8 +80,9 @@ def _end(error: BaseException, words: Sequence[str]) -> int:
     cls=Verbs,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDTH},
     epilog="provision VERB --help shows an example of each. Exit codes: 0 done or nothing to do, 1 a node or check "
-    "failed, 2 usage or a file that you wrote, 3 changes pending or drift, 4 deferred because busy, 5 locked by "
-    "another run, 6 the saved plan is stale, 70 a bug of ours, 130 interrupted.",
+    "failed, 2 usage or a file that you wrote, 3 changes pending or drift, 4 deferred because busy or "
+    "because it is no hour for changes, 5 locked by another run, 6 the saved plan is stale, 70 a bug of ours, "
+    "130 interrupted.",
 )
 @click.version_option(package_name="lab-provisioner", prog_name="provision")
 def provision() -> None:

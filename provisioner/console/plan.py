@@ -8,7 +8,8 @@ from rich.text import Text
 
 from provisioner.console.problems import problems
 from provisioner.console.tables import folded
-from provisioner.console.text import block, count, line
+from provisioner.console.text import block, count, fold, line
+from provisioner.domain.busy import length_text
 from provisioner.domain.fault import human_size
 from provisioner.domain.plan import Action, Plan, Step
 
@@ -60,7 +61,17 @@ def summary(plan: Plan) -> str:
     return (
         f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart, "
         f"{done['skip']} skipped{deferred}.{f' {human_size(pull)} to pull in all.' if pull else ''}"
+        f"{_disturbing(plan)}"
     )
+
+
+def _disturbing(plan: Plan) -> str:
+    nodes = plan.disturbing
+    if not nodes:
+        return ""
+    if plan.when_busy.policy == "force":
+        return f" Work is stopped on {fold(step.node for step in nodes)}: {line(plan.when_busy.reason)}"
+    return f" Work is waited for on {fold(step.node for step in nodes)}, up to {length_text(plan.when_busy.seconds)}."
 
 
 def _no_changes(plan: Plan) -> str:

@@ -24,6 +24,7 @@ _DOING: dict[Phase, str] = {
     "stage": "staging",
     "switch": "switching",
     "verify": "verifying",
+    "notice": "telling",
     "report": "reporting",
 }
 _ENDED = {"done", "failed", "skipped"}

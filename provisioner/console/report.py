@@ -29,7 +29,7 @@ _MEANS: dict[NodeState, str] = {
     "rolled_back": "runs what it ran before",
     "failed": "nothing old was stopped",
     "needs_attention": "neither the new seat nor the old one could be brought up",
-    "deferred": "left alone: someone works on it",
+    "deferred": "left alone: someone works on it, or it is no hour for changes",
     "stale": "left alone: it moved since the plan was made",
     "skipped": "left out",
     "unreachable": "could not be reached; not touched",

@@ -66,7 +66,8 @@ Count = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_secret)]
 HomeFolder = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._@+-]+){2,}$"), AfterValidator(_home)]
 OwnFile = Annotated[
-    str, StringConstraints(pattern=r"^(\./[a-z]([a-z_-]|\.[a-z])*|\.\./\.\./identity/[a-z]([a-z0-9_]|\.[a-z])*)$")
+    str,
+    StringConstraints(pattern=r"^(\./[a-z]([a-z_-]|\.[a-z])*|\.\./\.\./(notice|identity/[a-z]([a-z0-9_]|\.[a-z])*))$"),
 ]
 
 
@@ -75,7 +76,7 @@ class BindOptions(Wish):
 
 
 class Bind(Wish):
-    """`source` is the home, or a file of the seat's generation or identity."""
+    """`source` is the home, a file of the seat's generation or identity, or the folder of its notice."""
 
     type: Literal["bind"] = "bind"
     source: HomeFolder | OwnFile

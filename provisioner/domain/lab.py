@@ -3,9 +3,11 @@
 import re
 from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
+from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
+from provisioner.domain.calendar import Calendar, Freeze, Window
 from provisioner.domain.feed import Format
 from provisioner.domain.image import Flavour
 from provisioner.domain.model import Wish
@@ -36,6 +38,17 @@ def _specifier(text: str) -> str:
 
 
 TorchSpec = Annotated[str, AfterValidator(_specifier)]
+
+
+def _zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # not found, a way out of the folder, a folder
+        raise ValueError(f"no time zone is named so: {text!r}") from None
+    return text
+
+
+TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
 class FeedWish(Wish):
@@ -134,7 +147,10 @@ class SeatWish(Wish):
 
 
 class RolloutWish(Wish):
-    """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured."""
+    """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured.
+
+    `windows` are the hours in which a change may begin, `freeze` the days on which none may, by `timezone`.
+    """
 
     waves: tuple[Share, ...] = Field(default=("1", "25%", "100%"), min_length=1)
     max_failures: Share = "0"
@@ -143,6 +159,21 @@ class RolloutWish(Wish):
     min_healthy_seconds: Annotated[int, Field(ge=0, le=600)] = 5
     healthy_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 180
     pull_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 7200
+    freeze: tuple[Freeze, ...] = ()
+    windows: tuple[Window, ...] = ()
+    timezone: TimeZone | None = None
+
+    @model_validator(mode="after")
+    def _told_by_a_clock(self) -> Self:
+        if (self.freeze or self.windows) and self.timezone is None:
+            raise ValueError(
+                "freeze and windows need a timezone beside them, such as Europe/Berlin: whose clock counts"
+            )
+        return self
+
+    @property
+    def calendar(self) -> Calendar:
+        return Calendar(self.freeze, self.windows, ZoneInfo(self.timezone or "UTC"))
 
 
 class Lab(Wish):

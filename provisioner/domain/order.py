@@ -1,6 +1,6 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
-from provisioner.domain.busy import WhenBusy
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
 from provisioner.domain.model import Value
@@ -38,7 +38,7 @@ class Order(Value):
     """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
 
     `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against
-    (0: no seat yet); None takes any.
+    (0: no seat yet); None takes any. `when_busy` is asked once more on the node, right before anything old stops.
     """
 
     run: str
@@ -69,7 +69,15 @@ class BackOrder(Value):
     when_busy: WhenBusy = WhenBusy()
 
 
-def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_root: str = STATE_ROOT) -> Order:
+def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kept)
+    bundle: SeatBundle,
+    lab: Lab,
+    run: str,
+    *,
+    ca: str | None,
+    state_root: str = STATE_ROOT,
+    when_busy: WhenBusy = DEFER,
+) -> Order:
     image = bundle.image
     return Order(
         run=run,
@@ -85,4 +93,5 @@ def order_for(bundle: SeatBundle, lab: Lab, run: str, *, ca: str | None, state_r
             healthy=lab.rollout.healthy_deadline_seconds,
             min_healthy=lab.rollout.min_healthy_seconds,
         ),
+        when_busy=when_busy,
     )

@@ -6,6 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.busy import DEFER, WhenBusy, length_text
+from provisioner.domain.fault import human_size
 from provisioner.domain.model import Document, Value
 from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.problem import Problem
@@ -14,12 +16,16 @@ from provisioner.domain.seat import SERVICES, SeatBundle
 PLAN_SCHEMA: Literal["provisioner/plan/1"] = "provisioner/plan/1"
 Action = Literal["create", "update", "restart", "keep", "defer", "skip"]
 
+# Bytes in the containers' own layers that are nobody's work: caches, sockets, logs, compiled Python.
+LAYER_NOISE = 50 << 20
+
 
 class Step(Value):
     """One node. `diff` is a unified diff of the rendered files; `bytes_to_pull` is compressed, 0 where the image is.
 
-    `skip` leaves a node out and says why in `problems`; `keep` has nothing to do and says so in `why`; `defer` waits
-    for whoever is named in `busy`.
+    `skip` leaves a node out and says why in `problems`; `keep` has nothing to do and says so in `why`; `defer` leaves
+    whoever is named in `busy` alone. Where the plan's `when_busy` says wait or force, such a step stays what it is, and
+    `problems` say whom it waits for or stops, and by whose word.
     """
 
     node: str
@@ -39,6 +45,7 @@ class Plan(Document):
     lab: str
     image: str | None
     steps: tuple[Step, ...]
+    when_busy: WhenBusy = WhenBusy()
 
     @property
     def pending(self) -> tuple[Step, ...]:
@@ -49,28 +56,47 @@ class Plan(Document):
         return tuple(step for step in self.steps if step.action == "defer")
 
     @property
+    def disturbing(self) -> tuple[Step, ...]:
+        """What waits for somebody's work, or stops it."""
+        return tuple(step for step in self.pending if step.busy)
+
+    @property
     def skipped(self) -> tuple[Step, ...]:
         return tuple(step for step in self.steps if step.action == "skip")
 
 
-def step_for(bundle: SeatBundle, facts: NodeFacts) -> Step:
+def step_for(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
     """What it takes to bring one node from what runs to what is rendered."""
     seat, running = bundle.seat, _running(bundle, facts)
     action, why = _decide(bundle, running)
-    busy = _busy(facts, seat.gpus) if action in {"update", "restart"} else ()
     digest = bundle.image.lab.rpartition("@")[2]
-    return Step(
+    step = Step(
         node=seat.node,
         seat=seat.name,
-        action="defer" if busy else action,
-        why=f"{why}; its GPUs are in use" if busy else why,
+        action=action,
+        why=why,
         image=bundle.image.reference,
         generation=running.generation if running else 0,
         diff=files_diff(running.files if running else {}, bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
-        busy=busy,
-        problems=(_busy_problem(seat.node, busy),) if busy else (),
     )
+    return step if running is None else minding(step, running, facts, seat.gpus, when_busy)
+
+
+def minding(
+    step: Step, running: RunningSeat, facts: NodeFacts, gpus: tuple[str, ...], when_busy: WhenBusy = DEFER
+) -> Step:
+    """The same step; where it stops a seat, with what becomes of whoever works there, and of what is kept there."""
+    if step.action not in {"update", "restart"}:
+        return step
+    busy = _busy(facts, gpus)
+    problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
+    losses = (_layer_problem(step.node, running.layer_bytes),) if _loses(running) else ()
+    changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
+    if busy:
+        changes["why"] = f"{step.why}; its GPUs are in use"
+        changes["action"] = "defer" if when_busy.policy == "defer" else step.action
+    return step.model_copy(update=changes)
 
 
 def remarked(step: Step, problems: tuple[Problem, ...]) -> Step:
@@ -114,12 +140,46 @@ def _decide(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, st
     return "keep", "runs the locked image, unchanged and healthy"
 
 
-def _busy_problem(node: str, busy: tuple[str, ...]) -> Problem:
+def _busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Problem:
+    """What becomes of whoever is there, in the words of the consent that was given."""
+    code, why, fix = _CONSENTS[when_busy.policy]
     return Problem(
-        code="busy",
+        code=code,
         what=f"{node}: {'; '.join(busy)}",
-        why="a switch would stop the seat's containers and end this work; what is not known counts as work",
-        fix="run again when it has ended, or ask its owner to stop it",
+        why=why.format(reason=when_busy.reason, length=length_text(when_busy.seconds) if when_busy.seconds else ""),
+        fix=fix,
+    )
+
+
+_CONSENTS = {
+    "defer": (
+        "busy",
+        "a switch would stop the seat's containers and end this work; what is not known counts as work",
+        "run again when it has ended, or ask its owner to stop it",
+    ),
+    "wait": (
+        "waits_for_work",
+        "--when-busy wait: the switch waits up to {length} for its end, and leaves the seat alone if there is none",
+        "nothing; whoever works there may be told: provision notify LAB TEXT",
+    ),
+    "force": (
+        "stops_work",
+        "--when-busy force: the switch ends this work, because: {reason}",
+        "tell whoever works there beforehand: provision notify LAB TEXT; without force the seat is left alone",
+    ),
+}
+
+
+def _loses(running: RunningSeat) -> bool:
+    return (running.layer_bytes or 0) > LAYER_NOISE
+
+
+def _layer_problem(node: str, layer_bytes: int | None) -> Problem:
+    return Problem(
+        code="layer_is_lost",
+        what=f"{node}: {human_size(layer_bytes or 0)} were written into the seat's containers, outside of its home",
+        why="a switch makes the containers anew: what apt, conda or a build has put there is gone then",
+        fix="what is needed belongs below the home: pip install --user, or conda create -p ~/envs/NAME",
     )
 
 

@@ -18,7 +18,7 @@ class Problem(Value):
     fix: str
 
 
-Ending = Literal["failed", "usage", "locked", "stale", "interrupted"]
+Ending = Literal["failed", "usage", "deferred", "locked", "stale", "interrupted"]
 
 
 class CannotGoOn(Exception):  # noqa: N818  (it says what happens, not what kind of thing it is)

@@ -24,6 +24,17 @@ _SHARED_FILES = (
     "start-ssh.py",
     "verify_keys",
 )
+# What is told to the seat's people: a folder, for a file that is replaced would not be seen; and those who show it.
+NOTICE = f"{CONFIG}/notice"
+_LAB_EXTENSION = f"{CONFIG}/labextensions/provisioner-notice"
+_NOTICE_READERS: dict[ServiceName, dict[str, str]] = {
+    "jupyter": {
+        "notice.sh": "/etc/profile.d/provisioner-notice.sh",
+        "notice-extension.json": f"{_LAB_EXTENSION}/package.json",
+        "notice-extension.js": f"{_LAB_EXTENSION}/static/notice.js",
+    },
+    "ssh": {"notice.sh": "/etc/profile.d/provisioner-notice.sh"},
+}
 _IDENTITY: dict[ServiceName, str] = {"jupyter": "token", "ssh": "ssh_host_ed25519_key"}
 _ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
     "jupyter": ("jupyter", "lab", f"--config={CONFIG}/jupyter_server_config.py"),
@@ -50,6 +61,8 @@ def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
         *(_bind(f"./{name}", f"/etc/{name}") for name in ("passwd", "group")),
         *(_bind(f"./{name}", f"{CONFIG}/{name}") for name in _SHARED_FILES),
         _bind(f"../../identity/{secret}", f"{CONFIG}/{secret}"),
+        _bind("../../notice", NOTICE),
+        *(_bind(f"./{name}", target) for name, target in _NOTICE_READERS[service].items()),
     ]
 
 

@@ -16,7 +16,15 @@ from provisioner.domain.seat import SERVICES, Seat, SeatBundle
 COMPOSE_TEMPLATE = "compose.yaml.j2"
 SSHD_TEMPLATE = "sshd_config.j2"
 # Files that are the same for every seat.
-STATIC_FILES = ("jupyter_server_config.py", "start-ssh.py", "health.py", "gpu_check.py")
+STATIC_FILES = (
+    "jupyter_server_config.py",
+    "start-ssh.py",
+    "health.py",
+    "gpu_check.py",
+    "notice.sh",
+    "notice-extension.json",
+    "notice-extension.js",
+)
 
 _HOST_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?")
 # Options, which may hold spaces in quotes; the type; the key; a comment. See sshd(8), AUTHORIZED_KEYS FILE FORMAT.

@@ -12,8 +12,8 @@ from provisioner.domain.seat import Seat
 REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
 # unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
-# failed: nothing old was stopped · needs_attention: going back failed too · deferred: someone works on it
-# stale: it moved since the plan was made; not touched
+# failed: nothing old was stopped · needs_attention: going back failed too
+# deferred: someone works on it, or the lab's window has closed · stale: it moved since the plan was made; not touched
 # staged: everything new is on the node and proven, nothing old stopped; no run ends so
 # not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
 NodeState = Literal[

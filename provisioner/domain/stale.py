@@ -1,5 +1,6 @@
 """Whether a plan that was saved and reviewed is still the plan that would be made now."""
 
+from provisioner.domain.busy import WhenBusy
 from provisioner.domain.plan import Plan, Step
 from provisioner.domain.problem import Problem
 
@@ -8,15 +9,19 @@ def moved_since(saved: Plan, now: Plan) -> list[Problem]:
     """What moved; empty where rolling out `now` does what was reviewed. `now` may be of fewer nodes (--limit)."""
     if saved.lab != now.lab:
         return [_other_lab(saved.lab, now.lab)]
-    reviewed = {step.node: _substance(step) for step in saved.steps}
-    return [_moved(step.node) for step in now.steps if reviewed.get(step.node) != _substance(step)]
+    reviewed = {step.node: _substance(step, saved) for step in saved.steps}
+    return [_moved(step.node) for step in now.steps if reviewed.get(step.node) != _substance(step, now)]
 
 
-def _substance(step: Step) -> Step:
-    """What decides the outcome: not why a node is left alone, nor that an image has come to it meanwhile."""
+def _substance(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
+    """What decides the outcome: not why a node is left alone, nor that an image has come to it meanwhile.
+
+    To stop somebody's work is agreed for those who were shown; to wait is agreed for whoever there is.
+    """
     if step.action in {"skip", "defer"}:
-        return Step(node=step.node, seat=None, action=step.action, why="")
-    return step.model_copy(update={"bytes_to_pull": 0, "problems": ()})
+        return Step(node=step.node, seat=None, action=step.action, why=""), WhenBusy()
+    waits = {"busy": (), "why": ""} if plan.when_busy.policy == "wait" else {}
+    return step.model_copy(update={"bytes_to_pull": 0, "problems": (), **waits}), plan.when_busy
 
 
 def _moved(node: str) -> Problem:

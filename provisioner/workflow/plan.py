@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.compatibility import CompatibilityData
 from provisioner.domain.lab import Lab
 from provisioner.domain.lock import Lockfile
@@ -33,7 +34,7 @@ class Prepared(NamedTuple):
     bundles: Mapping[str, SeatBundle]
 
 
-def prepare(materials: Materials, hosts: Sequence[Host], probed: Probed) -> Prepared:
+def prepare(materials: Materials, hosts: Sequence[Host], probed: Probed, *, when_busy: WhenBusy = DEFER) -> Prepared:
     """Every host ends in the plan once, in the inventory's order: with a step, or skipped for a reason."""
     replay = _replay(materials, probed)
     bundles: dict[str, SeatBundle] = {}
@@ -43,11 +44,12 @@ def prepare(materials: Materials, hosts: Sequence[Host], probed: Probed) -> Prep
         if isinstance(bundle, SeatBundle):
             facts = _facts(probed[host.name])
             bundles[host.name] = bundle
-            steps.append(remarked(step_for(bundle, facts), _remarks(facts, replay.nodes[host.name])))
+            steps.append(remarked(step_for(bundle, facts, when_busy), _remarks(facts, replay.nodes[host.name])))
         else:
             steps.append(skipped(host.name, bundle))
     references = sorted({bundle.image.reference for bundle in bundles.values()})
-    return Prepared(Plan(lab=materials.lab.name, image=", ".join(references) or None, steps=tuple(steps)), bundles)
+    image = ", ".join(references) or None
+    return Prepared(Plan(lab=materials.lab.name, image=image, steps=tuple(steps), when_busy=when_busy), bundles)
 
 
 def _remarks(facts: NodeFacts, choice: NodeChoice) -> tuple[Problem, ...]:
@@ -76,7 +78,7 @@ def _bundle(
     choice = replay.nodes[host.name]
     image = materials.lock.image(choice.tag) if choice.tag else None
     if image is None or host.name in materials.lock.unserved:
-        return _unserved(host.name, choice)
+        return unserved(host.name, choice)
     gpus = tuple(_uuids(facts)[index] for index in choice.gpus)
     seat = seat_of(materials.lab, facts, gpus, materials.keys, host=host.address, home=materials.home)
     return render(seat, image, materials.templates) if isinstance(seat, Seat) else (seat,)
@@ -111,7 +113,7 @@ def _absent(facts: NodeFacts, fact: str, code: str, fix: str) -> Problem:
     )
 
 
-def _unserved(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
+def unserved(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
     return tuple(problem for verdict in choice.verdicts.values() for problem in verdict.problems) or (
         Problem(
             code="no_image",

@@ -2,30 +2,35 @@
 
 from collections.abc import Sequence
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import BackOrder, NamedSeat
-from provisioner.domain.plan import Plan, Step, skipped
+from provisioner.domain.plan import Plan, Step, minding, skipped
 from provisioner.domain.problem import Problem
 from provisioner.workflow.hands import Host, Probed
 from provisioner.workflow.removal import seat_of
 
 
-def rollback(lab: str, seat: str, hosts: Sequence[Host], probed: Probed, to: int | None) -> Plan:
+def rollback(  # noqa: PLR0913  (whose seats, how far, and what becomes of those who work there)
+    lab: str, seat: str, hosts: Sequence[Host], probed: Probed, to: int | None, *, when_busy: WhenBusy = DEFER
+) -> Plan:
     """`to` None: to what each node ran before. Whether a node keeps `to` it says itself, before anything stops."""
-    steps = (_step(host.name, seat, probed[host.name], to) for host in hosts)
-    return Plan(lab=lab, image=None, steps=tuple(steps))
+    steps = (_step(host.name, seat, probed[host.name], to, when_busy) for host in hosts)
+    return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
 def back_orders(plan: Plan, run: str, to: int | None) -> dict[str, BackOrder]:
     """`expects` is what the plan saw: a node that has moved since goes back from nowhere."""
     return {
-        step.node: BackOrder(run=run, seat=NamedSeat(name=step.seat), to=to or 0, expects=step.generation)
+        step.node: BackOrder(
+            run=run, seat=NamedSeat(name=step.seat), to=to or 0, expects=step.generation, when_busy=plan.when_busy
+        )
         for step in plan.pending
         if step.seat
     }
 
 
-def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None) -> Step:
+def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None, when_busy: WhenBusy) -> Step:
     if isinstance(facts, Problem):
         return skipped(node, (facts,))
     seat = seat_of(facts, name)
@@ -37,7 +42,8 @@ def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None) -> S
     if wanted == seat.generation:
         return Step(node=node, seat=name, action="keep", why=f"runs generation {wanted}", generation=wanted)
     why = f"from generation {seat.generation} back to {wanted}"
-    return Step(node=node, seat=name, action="update", why=why, generation=seat.generation)
+    step = Step(node=node, seat=name, action="update", why=why, generation=seat.generation)
+    return minding(step, seat, facts, seat.gpus, when_busy)
 
 
 def _nothing_runs(node: str, name: str) -> Problem:

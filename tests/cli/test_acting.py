@@ -112,6 +112,33 @@ def test_a_removal_asks_first(dark_lab: str) -> None:
     assert "--yes" in ran.stderr
 
 
+def test_an_upgrade_of_a_lab_without_a_lock_says_how_to_begin(dark_lab: str) -> None:
+    ran = run("upgrade", dark_lab, "--yes")
+    assert ran.exit_code == 2
+    assert f"fix: provision lock {dark_lab}" in ran.stderr
+
+
+def test_an_upgrade_of_nodes_that_are_down_leaves_the_lock_alone(dark_lab: str) -> None:
+    lock = Path(dark_lab, "lab.lock")
+    write_lock(lock, a_lock())
+    before = lock.read_bytes()
+    ran = run("upgrade", dark_lab, "--yes")
+    assert ran.exit_code == 1
+    assert "unreachable" in ran.stderr
+    assert lock.read_bytes() == before
+
+
+def test_a_notice_to_nodes_that_are_down_reached_nobody(dark_lab: str) -> None:
+    ran = run("notify", dark_lab, "exam", "--json")
+    assert ran.exit_code == 1
+    read = document(ran)
+    assert (read["schema"], read["text"]) == ("provisioner/notice/1", "exam")
+    assert [(record["node"], record["state"]) for record in read["nodes"]] == [
+        ("n1", "unreachable"),
+        ("n2", "unreachable"),
+    ]
+
+
 def test_a_saved_plan_must_be_one(dark_lab: str) -> None:
     saved = Path(dark_lab, "plan.json")
     saved.write_text('{"schema": "provisioner/lock/1"}')
@@ -130,3 +157,33 @@ def test_me_without_a_lock() -> None:
     ran = run("me")
     assert ran.exit_code == 2
     assert "provision me --lock FILE-or-URL" in ran.stderr
+
+
+def test_resume_knows_its_nodes_and_says_where_nothing_is_left(dark_lab: str) -> None:
+    again = run("resume", dark_lab, "--json")
+    assert (again.exit_code, document(again)["nodes"]) == (0, [])
+    assert run("resume", dark_lab, "--limit", "n1").exit_code == 2
+    unknown = run("resume", dark_lab, "20260101T000000Z-0000")
+    assert (unknown.exit_code, "no_such_run" in unknown.stderr) == (2, True)
+
+
+def test_a_rollback_of_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: str) -> None:
+    ran = run("rollback", dark_lab, "--json")
+    assert ran.exit_code == 1
+    assert {record["state"] for record in document(ran)["nodes"]} == {"unreachable"}
+
+
+@pytest.mark.parametrize(
+    ("moved", "flags", "code"),
+    [(False, (), 1), (True, (), 6), (True, ("--skip-stale",), 6), (False, ("--skip-stale",), 1)],
+)
+def test_a_node_that_moved_stops_the_run_or_is_left_out(
+    dark_lab: str, tmp_path: Path, moved: bool, flags: tuple[str, ...], code: int
+) -> None:
+    """The nodes are down: as the plan has it, or not."""
+    write_lock(Path(dark_lab, "lab.lock"), a_lock())
+    saved = a_plan({"n1": "create" if moved else "skip"})
+    Path(dark_lab, "plan.json").write_text(saved.model_dump_json(by_alias=True))
+    ran = run("rollout", dark_lab, "--plan", f"{tmp_path}/plan.json", "--limit", "n1", "--yes", *flags)
+    assert ran.exit_code == code, ran.stderr
+    assert ("plan_stale" in ran.stderr) == (moved and not flags)

@@ -1,6 +1,7 @@
 import pytest
 
 from provisioner.console.plan import plan_view, summary
+from provisioner.domain.busy import WhenBusy
 from provisioner.domain.plan import Action, Plan, Step
 from provisioner.domain.problem import Problem
 from tests.console.screen import drawing, drawn
@@ -83,6 +84,23 @@ def test_a_plan_with_everything_in_it() -> None:
 )
 def test_one_line_sums_it_up(steps: list[Step], said: str) -> None:
     assert summary(a_plan(*steps)) == said
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "said"),
+    [
+        (WhenBusy(policy="force", reason="exam at noon"), "Work is stopped on n[1-2]: exam at noon"),
+        (WhenBusy(policy="wait", seconds=7200), "Work is waited for on n[1-2], up to 2h."),
+    ],
+)
+def test_whose_work_is_stopped_or_waited_for_stands_in_the_line_that_is_agreed_to(
+    when_busy: WhenBusy, said: str
+) -> None:
+    busy = ("GPU 0: pid 4242 python of li",)
+    steps = (a_step("n1", "update", busy=busy), a_step("n2", "update", busy=busy), a_step("n3", "update"))
+    plan = Plan(lab="demo", image=TAG, steps=steps, when_busy=when_busy)
+    assert summary(plan) == f"Plan: 0 to create, 3 to update, 0 to restart, 0 skipped. {said}"
+    assert drawn(plan_view(plan)).count("busy: GPU 0: pid 4242 python of li") == 2
 
 
 def test_the_legend_has_only_the_signs_in_use() -> None:

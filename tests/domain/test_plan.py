@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.node import Gpu, GpuProcess, NodeFacts, RunningSeat
-from provisioner.domain.plan import Plan, Step, files_diff, step_for
+from provisioner.domain.plan import LAYER_NOISE, Plan, Step, files_diff, step_for
 from provisioner.domain.seat import Seat, SeatBundle, seat_of
 from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node, a_uuid
 
@@ -29,8 +30,8 @@ def running(**over: Any) -> RunningSeat:
     return RunningSeat(**(given | over))
 
 
-def step(facts: NodeFacts) -> Step:
-    return step_for(a_bundle(), facts)
+def step(facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
+    return step_for(a_bundle(), facts, when_busy)
 
 
 @pytest.mark.parametrize(
@@ -71,6 +72,48 @@ def test_work_on_the_seats_cards_defers_it_and_what_is_unknown_is_work(gpu: Gpu,
     found = step(a_node(seats=(running(image="old@x"),), gpus=(gpu,)))
     assert found.action == expected
     assert [problem.code for problem in found.problems] == (["busy"] if expected == "defer" else [])
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "code", "why"),
+    [
+        (WhenBusy(policy="wait", seconds=7200), "waits_for_work", "waits up to 2h"),
+        (WhenBusy(policy="force", reason="exam at noon"), "stops_work", "because: exam at noon"),
+    ],
+)
+def test_with_consent_the_step_stays_and_says_whom_it_concerns(when_busy: WhenBusy, code: str, why: str) -> None:
+    found = step(a_node(seats=(running(image="old@x"),), gpus=(using(a_gpu(), TRAINING),)), when_busy)
+    assert (found.action, found.busy) == ("update", ("GPU 0: pid 4242 python of li",))
+    (problem,) = found.problems
+    assert (problem.code, problem.what) == (code, "n1: GPU 0: pid 4242 python of li")
+    assert why in problem.why
+
+
+@pytest.mark.parametrize("when_busy", [WhenBusy(), WhenBusy(policy="force", reason="exam")])
+def test_where_nobody_works_consent_changes_nothing(when_busy: WhenBusy) -> None:
+    found = step(a_node(seats=(running(image="old@x"),)), when_busy)
+    assert (found.action, found.busy, found.problems) == ("update", (), ())
+
+
+@pytest.mark.parametrize(
+    ("layer_bytes", "image", "codes"),
+    [
+        (LAYER_NOISE + 1, "old@x", ["layer_is_lost"]),
+        (LAYER_NOISE, "old@x", []),
+        (None, "old@x", []),
+        (LAYER_NOISE + 1, a_locked_image().lab, []),  # nothing is replaced
+    ],
+)
+def test_what_a_switch_would_lose_is_told_beforehand(layer_bytes: int | None, image: str, codes: list[str]) -> None:
+    found = step(a_node(seats=(running(image=image, layer_bytes=layer_bytes),)))
+    assert [problem.code for problem in found.problems] == codes
+
+
+def test_also_whoever_is_deferred_is_told_what_the_next_switch_would_lose() -> None:
+    seat = running(image="old@x", layer_bytes=2_000_000_000)
+    found = step(a_node(seats=(seat,), gpus=(using(a_gpu(), TRAINING),)))
+    assert [problem.code for problem in found.problems] == ["busy", "layer_is_lost"]
+    assert found.problems[1].what.startswith("n1: 2 GB were written")
 
 
 def test_a_seat_that_stays_as_it_is_disturbs_nobody() -> None:

@@ -1,5 +1,6 @@
 import pytest
 
+from provisioner.domain.busy import WhenBusy
 from provisioner.domain.plan import Plan, Step
 from provisioner.domain.problem import Problem
 from provisioner.domain.stale import moved_since
@@ -38,3 +39,27 @@ def test_why_a_node_is_left_alone_does_not_matter() -> None:
 def test_another_labs_plan() -> None:
     (problem,) = moved_since(a_plan(UPDATE), a_plan(UPDATE, lab="other"))
     assert problem.what == "the saved plan is of the lab demo, not of other"
+
+
+BUSY = UPDATE.model_copy(update={"busy": ("GPU 0: pid 4242 python of li",)})
+OTHERS = UPDATE.model_copy(update={"busy": ("GPU 0: pid 4343 python of wei",)})
+FORCE = WhenBusy(policy="force", reason="exam")
+WAIT = WhenBusy(policy="wait", seconds=60)
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "moved"),
+    [
+        ((BUSY, FORCE), (BUSY, FORCE), []),
+        ((UPDATE, FORCE), (BUSY, FORCE), ["n1"]),  # nobody was shown then
+        ((BUSY, FORCE), (OTHERS, FORCE), ["n1"]),
+        ((UPDATE, WAIT), (BUSY, WAIT), []),
+        ((BUSY, WAIT), (BUSY, FORCE), ["n1"]),
+        ((BUSY, FORCE), (BUSY, FORCE.model_copy(update={"reason": "another"})), ["n1"]),
+    ],
+)
+def test_consent_to_stop_work_is_for_the_work_that_was_shown(
+    saved: tuple[Step, WhenBusy], now: tuple[Step, WhenBusy], moved: list[str]
+) -> None:
+    reviewed, made = (Plan(lab="demo", image=None, steps=(step,), when_busy=busy) for step, busy in (saved, now))
+    assert [problem.what.split()[0] for problem in moved_since(reviewed, made)] == moved

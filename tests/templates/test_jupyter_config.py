@@ -13,7 +13,7 @@ RUN = """
 import json, sys
 from types import SimpleNamespace as Space
 
-config = Space(ServerApp=Space(), IdentityProvider=Space())
+config = Space(ServerApp=Space(), LabApp=Space(), IdentityProvider=Space())
 exec(open(sys.argv[1]).read(), {"get_config": lambda: config})
 print(json.dumps({**vars(config.ServerApp), **vars(config.IdentityProvider)}))
 """

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
-from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.node import GpuProcess, NodeFacts, RunningSeat
 from provisioner.domain.plan import Plan, Step
 from provisioner.domain.problem import Problem
 from provisioner.domain.undertaking import Rules, set_out
@@ -14,7 +15,7 @@ from provisioner.workflow.removal import removal
 from provisioner.workflow.rollback import back_orders, rollback
 from provisioner.workflow.rollout import carry_through, never
 from provisioner.workflow.status import status
-from tests.builders import a_node
+from tests.builders import a_gpu, a_node
 from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, FakeHost, a_claim
 from tests.workflow.test_rollout import BEGAN, states
 
@@ -40,6 +41,25 @@ def test_to_what_a_node_would_go_back(facts: NodeFacts | Problem, to: int | None
     assert [(step.action, step.why) for step in plan.steps] == [(action, why)]
     orders = back_orders(plan, "r1", to)
     assert [(order.to, order.expects) for order in orders.values()] == ([(to or 0, 3)] if action == "update" else [])
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "action", "codes"),
+    [
+        (DEFER, "defer", ["busy"]),
+        (WhenBusy(policy="wait", seconds=60), "update", ["waits_for_work"]),
+        (WhenBusy(policy="force", reason="exam"), "update", ["stops_work"]),
+    ],
+)
+def test_going_back_stops_nobodys_work_without_consent(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
+    training = GpuProcess(pid=4242, kind="compute", user="li", command="python")
+    gpu = a_gpu("n1", processes=(training,))
+    seat = RunningSeat(name=SEAT, generation=3, image="i", previous=2, gpus=(str(gpu.uuid),))
+    facts = a_node("n1", gpus=(gpu,), seats=(seat,))
+    plan = rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
+    assert [(step.action, step.busy) for step in plan.steps] == [(action, ("GPU 0: pid 4242 python of li",))]
+    assert [problem.code for problem in plan.steps[0].problems] == codes
+    assert {order.when_busy for order in back_orders(plan, "r1", None).values()} <= {when_busy}
 
 
 def test_going_back_is_gone_through_in_waves_and_stops_where_too_much_goes_wrong(tmp_path: Path) -> None:

@@ -123,6 +123,12 @@ class AnsibleFleet:
             play(self._settings, folder, "access", lambda _: None)
             return {node: _token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
 
+    def notify(self, seats: Mapping[str, str], run: str, text: str | None) -> Mapping[str, NodeRecord]:
+        """Tells `text` to the people of a seat (by name) of each node; None takes the notice back."""
+        given = {"run": run, "text": text, "state_root": self._state_root}
+        orders = {node: json.dumps({**given, "seat": {"name": seat}}) for node, seat in seats.items()}
+        return self._work("notify", "notice", orders)
+
     def _token_path(self, seat: str) -> str:
         return f"{self._state_root}/seats/{seat}/identity/token"
 

@@ -26,6 +26,11 @@ WORDS = {
     "homes": "an absolute path of letters, digits, dots, _ and -, such as /srv/homes",
     "memory": 'a size such as "512m" or "8g"',
     "shm": 'a size such as "512m" or "8g"',
+    "days": "a list of mon, tue, wed, thu, fri, sat and sun",
+    "from": 'a day such as 2026-12-20 in freeze, an hour in quotes such as "22:00" in windows',
+    "to": 'a day such as 2027-01-10 in freeze, an hour in quotes such as "06:00" in windows',
+    "why": "a few words for those who are kept waiting",
+    "timezone": "a name such as Europe/Berlin or Asia/Shanghai",
     "torch": 'a version or a range in quotes, such as "2.8.0" or ">=2.6,<3"',
 }
 

@@ -158,7 +158,7 @@ def _patterned(model: Any) -> set[str]:
     found = set()
     for name, field in model.model_fields.items():
         if "pattern=" in repr(field):
-            found.add(name)
+            found.add(field.alias or name)
         for below in (field.annotation, *get_args(field.annotation)):
             if hasattr(below, "model_fields"):
                 found |= _patterned(below)

@@ -1,0 +1,26 @@
+"""Puts a notice where the people of a seat see it, or takes it back; tells those who are logged in to the node."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner_entry import ORDER
+from ansible.module_utils.provisioner_host import Fault
+from ansible.module_utils.provisioner_notice import notify
+from ansible.module_utils.provisioner_seat import seat_of
+
+
+def main() -> None:
+    module = AnsibleModule(ORDER)
+    order = json.loads(module.params["order"])
+    try:
+        record = notify(seat_of(order), order["text"])
+    except Fault as fault:
+        module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
+    else:
+        module.exit_json(changed=record["state"] == "committed", record=record)
+
+
+if __name__ == "__main__":
+    main()

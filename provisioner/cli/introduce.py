@@ -1,5 +1,6 @@
 """Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -27,7 +28,10 @@ from provisioner.domain.tags import read_facts
 from provisioner.workflow.hands import Probed
 from provisioner.workflow.lock import Locked, choose, make_lock
 from provisioner.workflow.offered import Wanted, World
-from provisioner.workflow.plan import Materials
+from provisioner.workflow.plan import Materials, Prepared
+from provisioner.workflow.presence import confirm
+
+_ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
 
 
 def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEvent) -> AnsibleFleet:
@@ -94,6 +98,22 @@ def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
     """The lab's own."""
     wish = directory.lab.registry
     return Registry(wish.address, ca=directory.below(wish.ca), plain_http=wish.plain_http, on_event=on_event)
+
+
+def recheck(directory: LabDirectory, prepared: Prepared, on_event: OnEvent) -> None:
+    """Raises CannotGoOn where what a node would pull is not on the lab's own registry now."""
+    with registry(directory, on_event) as shelf:
+        confirm(prepared, shelf, on_event, again=f"provision lock {directory.path}")
+
+
+def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
+    """The same for whoever has only the lock. What cannot be asked from here is left to the pull itself."""
+    with tempfile.NamedTemporaryFile("w", prefix="provisioner-ca-", suffix=".pem") as file:
+        file.write(lock.registry_ca or "")
+        file.flush()
+        address, ca = lock.images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
+        with Registry(address, ca=ca, on_event=on_event) as shelf:
+            confirm(prepared, shelf, on_event, again=_ASK, certain=True)
 
 
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:

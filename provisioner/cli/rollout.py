@@ -11,7 +11,7 @@ from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.exits import FAILED
-from provisioner.cli.introduce import fleet, materials, new_lock
+from provisioner.cli.introduce import fleet, materials, new_lock, recheck
 from provisioner.cli.lock import keep
 from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced, yes_option
 from provisioner.cli.voice import Voice
@@ -62,6 +62,9 @@ def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice)
     if pending and not (yes or voice.agreed(f"Roll this out to {count(len(pending), 'node')}?")):
         voice.note("Nothing was changed.")
         return FAILED
+    if pending:
+        with watching(voice) as show:
+            recheck(directory, prepared, journal.telling(show))
     orders = {
         node: order_for(bundle, directory.lab, journal.run, ca=lock.registry_ca)
         for node, bundle in prepared.bundles.items()

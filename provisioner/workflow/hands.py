@@ -10,6 +10,7 @@ from provisioner.domain.order import Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.report import NodeRecord
+from provisioner.domain.sync import SyncReport
 
 Probed = Mapping[str, NodeFacts | Problem]
 
@@ -38,6 +39,12 @@ class Fleet(Protocol):
 class Mirror(Protocol):
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
     def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
+
+
+class Shelf(Protocol):
+    """The registry that the nodes pull from, looked at layer by layer. A fault of it stands in the report."""
+
+    def check(self, references: Sequence[ImageReference], platform: str) -> Sequence[SyncReport]: ...
 
 
 class Builder(Protocol):

@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -65,11 +65,10 @@ def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
 @contextmanager
 def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent) -> Iterator[World]:
     """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
-    with ExitStack() as stack:
-        above = _upstream(directory, on_event)
+    with mirror(directory, on_event, wish.kind) as offered, upstream(directory, on_event) as above:
         yield World(
-            mirror=stack.enter_context(mirror(directory, on_event, wish.kind)),
-            upstream=None if above is None else stack.enter_context(above),
+            mirror=offered,
+            upstream=above,
             feed=_feed(directory, now),
             memory=MirrorHistory(),
             data=compatdata.load(),
@@ -77,12 +76,16 @@ def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEven
         )
 
 
-def _upstream(directory: LabDirectory, on_event: OnEvent) -> Registry | None:
+@contextmanager
+def upstream(directory: LabDirectory, on_event: OnEvent) -> Iterator[Registry | None]:
+    """What the mirror copies, where lab.yml names it: few connections, since it is somebody else's."""
     wish = directory.lab.mirror.upstream
     if wish is None:
-        return None
+        yield None
+        return
     ca = directory.below(wish.ca)
-    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event)
+    with Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event) as above:
+        yield above
 
 
 def _feed(directory: LabDirectory, now: datetime) -> FeedReading | None:
@@ -136,15 +139,20 @@ def templates(lab: Path | None) -> dict[str, str]:
 
 def choice(directory: LabDirectory, probed: Probed, on_event: OnEvent) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
-    with mirror(directory, on_event) as offered:
-        return choose(directory.lab, probed, offered, compatdata.load_for(directory.path), on_event)
+    data = compatdata.load_for(directory.path)
+    with mirror(directory, on_event) as offered, upstream(directory, on_event) as above:
+        return choose(directory.lab, probed, offered, data, on_event, upstream=above)
 
 
 def new_lock(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None) -> Locked:
     """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
     data = compatdata.load_for(directory.path)
-    with mirror(directory, on_event) as offered, registry(directory, on_event) as own:
-        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch)
+    with (
+        mirror(directory, on_event) as offered,
+        upstream(directory, on_event) as above,
+        registry(directory, on_event) as own,
+    ):
+        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch, upstream=above)
         hand = builder(directory, own, on_event)
         return make_lock(directory.lab, probed, chosen, hand, data, registry_ca=directory.registry_ca)
 

@@ -1,8 +1,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.registry.client import Registry
@@ -15,10 +16,34 @@ from provisioner.cli.options import ca_option, example, lab_argument, platform_o
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.catalog import catalog_table, sync_table
-from provisioner.domain.lab import MirrorKind
+from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.lab import Address, MirrorKind
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.domain.tags import may_fit
+from provisioner.workflow.freshness import Freshness
+
+
+class Origin(NamedTuple):
+    """Another registry under whose name the same repositories are."""
+
+    host: str
+    plain_http: bool
+
+    def named(self, reference: ImageReference) -> ImageReference | None:
+        above = reference.model_copy(update={"registry": self.host, "digest": None})
+        return above if reference.tag else None
+
+
+def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Origin | None:
+    if value is None:
+        return None
+    host = value.removeprefix("http://")
+    try:
+        TypeAdapter(Address).validate_python(host)
+    except ValidationError:
+        raise click.BadParameter(f"{value} is not of the form HOST or HOST:PORT", ctx, param) from None
+    return Origin(host, plain_http=host != value)
 
 
 @click.group(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
@@ -58,6 +83,12 @@ def tags(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
 @click.option("--plain-http", is_flag=True, help="No TLS.")
 @platform_option
 @click.option("--deep", is_flag=True, help="Read and hash every byte of every layer.")
+@click.option(
+    "--upstream",
+    metavar="[http://]HOST[:PORT]",
+    callback=_origin,
+    help="The registry that the mirror copies: an image that is another there is stale.",
+)
 @click.option("--allow-cold", is_flag=True, help="A cache that would fetch the image first is good enough.")
 @voiced
 def check(  # noqa: PLR0913  (each is a flag)
@@ -68,6 +99,7 @@ def check(  # noqa: PLR0913  (each is a flag)
     plain_http: bool,
     platform: str,
     deep: bool,
+    upstream: Origin | None,
     allow_cold: bool,
     voice: Voice,
 ) -> int:
@@ -78,12 +110,26 @@ def check(  # noqa: PLR0913  (each is a flag)
         for host in dict.fromkeys(str(reference.registry) for reference in wanted):
             here = [reference for reference in wanted if reference.registry == host]
             with Registry(host, ca=ca, plain_http=plain_http, kind=kind, on_event=on_event) as registry:
-                found = registry.check(here, platform, deep=deep)
+                found: Sequence[SyncReport] = registry.check(here, platform, deep=deep)
+                if upstream is not None:
+                    found = _compared(found, registry, upstream, ca, on_event)
             reports |= {str(reference): report for reference, report in zip(here, found, strict=True)}
     ordered = [reports[str(reference)] for reference in wanted]
     voice.document("provisioner/sync/1", {"images": [report.model_dump(mode="json") for report in ordered]})
     voice.say(sync_table(ordered))
     return DONE if _good(ordered, allow_cold=allow_cold) else FAILED
+
+
+def _compared(
+    reports: Sequence[SyncReport], registry: Registry, upstream: Origin, ca: Path | None, on_event: OnEvent
+) -> list[SyncReport]:
+    """Each complete one held against upstream; a note where that does not answer."""
+    with Registry(upstream.host, ca=ca, plain_http=upstream.plain_http, connections=2) as above:
+        fresh = Freshness(registry, above, upstream.named, most=len(reports))
+        found = [fresh.report(report) for report in reports]
+    for problem in fresh.unknown:
+        on_event(Event(phase="catalog", kind="note", text=f"upstream is not known: {problem.what}"))
+    return found
 
 
 def _parsed(text: str) -> ImageReference:

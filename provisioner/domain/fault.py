@@ -115,6 +115,13 @@ def unmeasured(digest: str) -> Fault:
     return _fault(SyncState.UNKNOWN, "unreachable", what, why, "Check it with --deep, which reads every byte.")
 
 
+def stale(reference: str, here: str, upstream: str, there: str) -> Fault:
+    what = f"{reference} is {here} on the mirror; {upstream}, which it copies, has {there} under this tag."
+    why = "The tag was moved upstream and not copied again, or what the mirror hands out never was upstream's."
+    fix = "Wait for its next sync or copy the tag again by digest; until then choose another tag."
+    return _fault(SyncState.STALE, "stale", what, why, fix)
+
+
 def auth_failed(host: str, reason: str) -> Fault:
     what = f"{host} wants a login: {reason}."
     why = "Without it the mirror shows nothing; some mirrors answer so for images that do not exist, too."

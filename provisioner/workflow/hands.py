@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.identity import Identity
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import Order
@@ -39,6 +40,14 @@ class Fleet(Protocol):
 class Mirror(Protocol):
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
     def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
+    def identity(self, reference: ImageReference, platform: str) -> Identity | None: ...
+
+
+class Upstream(Mirror, Protocol):
+    """What the mirror copies. It counts what it is asked, so `digest` asks for the least that tells a tag."""
+
+    def tags(self, repository: str) -> tuple[str, ...]: ...
+    def digest(self, reference: ImageReference) -> str | None: ...
 
 
 class Shelf(Protocol):

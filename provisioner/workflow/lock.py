@@ -1,9 +1,9 @@
 """From what the mirror has complete and what the nodes are, to the images that a lab is held to."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.catalog import Catalog
 from provisioner.domain.compatibility import CompatibilityData
 from provisioner.domain.event import Event, OnEvent
 from provisioner.domain.image import TaggedImage
@@ -11,11 +11,11 @@ from provisioner.domain.lab import Lab
 from provisioner.domain.lock import LockedNode, Lockfile
 from provisioner.domain.node import NodeFacts, profile
 from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
 from provisioner.domain.selection import Selection, select
-from provisioner.domain.sync import SyncState
 from provisioner.domain.tags import may_fit
-from provisioner.workflow.hands import Builder, Mirror, Probed
+from provisioner.workflow.closer import settled
+from provisioner.workflow.freshness import Freshness, named_above
+from provisioner.workflow.hands import Builder, Mirror, Probed, Upstream
 
 
 class Locked(NamedTuple):
@@ -27,9 +27,19 @@ class Locked(NamedTuple):
 
 
 def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet here)
-    lab: Lab, probed: Probed, mirror: Mirror, data: CompatibilityData, on_event: OnEvent, *, torch: str | None = None
+    lab: Lab,
+    probed: Probed,
+    mirror: Mirror,
+    data: CompatibilityData,
+    on_event: OnEvent,
+    *,
+    torch: str | None = None,
+    upstream: Upstream | None = None,
 ) -> tuple[Selection, Catalog]:
-    """Look at the mirror and choose. Raises CannotGoOn where no node answered or no complete tag serves any."""
+    """Look at the mirror and choose; never a tag that means another image upstream.
+
+    Raises CannotGoOn where no node answered or no complete tag serves any.
+    """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
         raise CannotGoOn([value for value in probed.values() if isinstance(value, Problem)])
@@ -42,35 +52,15 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    catalog = warmed(offered, mirror, profiles[0].platform, pick)
+    fresh = None if upstream is None else Freshness(mirror, upstream, named_above(lab.mirror))
+    catalog = settled(offered, mirror, profiles[0].platform, pick, fresh)
+    for problem in () if fresh is None else fresh.unknown:
+        text = f"whether the mirror's tags are still upstream's is not known: {problem.what}"
+        on_event(Event(phase="catalog", kind="note", text=text))
     selection = pick([listing.image for listing in catalog.listings])
     if selection.decision == "none":
         raise CannotGoOn(_nothing(lab, spec, catalog, selection))
     return selection, catalog
-
-
-def warmed(
-    catalog: Catalog, mirror: Mirror, platform: str, pick: Callable[[Sequence[TaggedImage]], Selection]
-) -> Catalog:
-    """A cache says nothing of a tag's layers before they are asked for, and to ask is to make it fetch them.
-
-    So only those tags are asked for that would be chosen if they were there, until one that is chosen is there.
-    """
-    asked: dict[str, Listing] = {}
-    while True:
-        catalog = catalog.replaced(asked)
-        chosen = pick([hoped_for(listing, asked) for listing in catalog.listings]).tags
-        unsure = [e for e in catalog.listings if e.image.reference in chosen - asked.keys() and e.is_cold]
-        if not unsure:
-            return catalog
-        for entry in unsure:
-            asked[entry.image.reference] = mirror.inspect(ImageReference.parse(entry.image.reference), platform)
-
-
-def hoped_for(listing: Listing, asked: Collection[str]) -> TaggedImage:
-    if listing.is_cold and listing.image.reference not in asked:
-        return listing.image.model_copy(update={"sync": SyncState.COMPLETE})
-    return listing.image
 
 
 def make_lock(  # noqa: PLR0913

@@ -131,6 +131,19 @@ def test_paused_and_another_tag_is_complete_here(field: Field) -> None:
     assert told["forecast"]["problem"]["code"] == "sync_stopped"
 
 
+def test_a_tag_that_moved_upstream_is_stale_and_the_next_one_is_taken(field: Field) -> None:
+    for registry in (field.mirror, field.upstream):
+        field.put(registry, OLD)
+        seed = len(registry.host) if registry is field.mirror else 99
+        registry.put("pytorch/pytorch", NEW, an_image([a_layer(BIG, seed=seed)], env=ENV[NEW]))
+    told = field.status()
+    assert {tag: row[0] for tag, row in states(told).items()} == {NEW: "stale", OLD: "complete"}
+    assert told["reference"].endswith(OLD)
+    asked = [asked for asked in field.upstream.asked if "/manifests/" in asked.path]
+    assert [one.method for one in asked] == ["HEAD", "GET", "HEAD"]
+    assert not [asked for asked in field.upstream.asked if "/blobs/" in asked.path]
+
+
 def test_a_mirror_that_is_no_registry_is_not_waited_for(field: Field) -> None:
     field.put(field.upstream, NEW)
     field.mirror.scripts.append(lambda _: Answer(404, {"Content-Type": "text/html"}, b"<html>"))
@@ -230,9 +243,9 @@ def test_wait_looks_again_until_it_is_complete(field: Field, capsys: pytest.Capt
 
 
 def test_wait_for_a_layer_that_is_still_missing(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
-    field.put(field.upstream, NEW)
     image = an_image([a_layer(seed=1), a_layer(seed=2)], env=ENV[NEW])
-    field.mirror.put("pytorch/pytorch", NEW, image)
+    for registry in (field.upstream, field.mirror):
+        registry.put("pytorch/pytorch", NEW, image)
     lost = image.layers[1]
     field.mirror.lose(lost)
 

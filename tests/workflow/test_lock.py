@@ -1,6 +1,6 @@
 """From a mirror to a lock, with a mirror that remembers what it was asked."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
 
 import pytest
@@ -8,6 +8,7 @@ import pytest
 from provisioner.adapters.compatdata import load
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.event import Event
+from provisioner.domain.identity import Identity
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.lock import LockedImage, Lockfile
 from provisioner.domain.node import NodeFacts
@@ -18,6 +19,7 @@ from provisioner.workflow.lock import Locked, choose, make_lock
 from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node
 
 DATA = load()
+SILENT = Problem(code="unreachable", what="no answer", why="it is away", fix="try again")
 PREFIX = "mirror.lab:5200/pytorch/pytorch:"
 OLD, MIDDLE, NEW = (
     f"{tag}-runtime" for tag in ("2.8.0-cuda12.8-cudnn9", "2.10.0-cuda12.8-cudnn9", "2.11.0-cuda12.8-cudnn9")
@@ -30,17 +32,24 @@ def a_listing(tag: str, state: SyncState) -> Listing:
     return Listing(image=TaggedImage(reference=reference, sync=state, digest=a_digest(tag)), report=report)
 
 
+def an_identity(text: str) -> Identity:
+    return Identity(tag=a_digest(f"{text} tag"), manifest=a_digest(text), config=a_digest(f"{text} config"))
+
+
 class AMirror:
     """`tags` are as a listing shows them, `inside` as a closer look finds them."""
 
     def __init__(self, tags: Mapping[str, SyncState], inside: Mapping[str, SyncState] | None = None) -> None:
-        self.tags, self.inside = tags, inside or {}
+        self.tagged, self.inside = tags, inside or {}
         self.inspected: list[str] = []
 
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
         assert (tuple(repositories), platform) == (("pytorch/pytorch",), "linux/amd64")
-        listings = tuple(a_listing(tag, state) for tag, state in self.tags.items() if wanted(tag))
+        listings = tuple(a_listing(tag, state) for tag, state in self.tagged.items() if wanted(tag))
         return Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 23, tzinfo=UTC), listings=listings)
+
+    def identity(self, reference: ImageReference, platform: str) -> Identity:
+        return an_identity(f"{reference.tag} {platform}")
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         assert platform == "linux/amd64"
@@ -49,18 +58,50 @@ class AMirror:
         return a_listing(tag, self.inside[tag])
 
 
+class AnUpstream(AMirror):
+    """Has other images under the tags that `moved`; None: it does not answer."""
+
+    def __init__(self, tags: Mapping[str, SyncState], moved: Collection[str] | None = ()) -> None:
+        super().__init__(tags, tags)
+        self.moved, self.asked = moved, list[str]()
+
+    def tags(self, repository: str) -> tuple[str, ...]:
+        assert repository == "pytorch/pytorch"
+        return tuple(self.tagged)
+
+    def digest(self, reference: ImageReference) -> str | None:
+        tag = str(reference.tag)
+        assert str(reference) == f"docker.io/pytorch/pytorch:{tag}"
+        self.asked.append(tag)
+        if self.moved is None:
+            raise CannotGoOn(SILENT)
+        return a_digest(f"{tag} moved" if tag in self.moved else tag) if tag in self.tagged else None
+
+    def identity(self, reference: ImageReference, platform: str) -> Identity:
+        return an_identity(f"{reference.tag} moved {platform}")
+
+
 class ABuilder:
     def lab_image(self, base: Listing) -> LockedImage:
         return a_locked_image(base.image.reference)
 
 
 def locked(
-    mirror: AMirror, probed: Mapping[str, NodeFacts | Problem] | None = None, torch: str | None = None
+    mirror: AMirror,
+    probed: Mapping[str, NodeFacts | Problem] | None = None,
+    torch: str | None = None,
+    upstream: AnUpstream | None = None,
+    news: list[Event] | None = None,
 ) -> Locked:
     found = probed or {"n1": a_node()}
-    news: list[Event] = []
-    chosen = choose(a_lab(), found, mirror, DATA, news.append, torch=torch)
-    return make_lock(a_lab(), found, chosen, ABuilder(), DATA, registry_ca=None)
+    lab = (
+        a_lab()
+        if upstream is None
+        else a_lab(mirror={"address": "mirror.lab:5200", "upstream": {"address": "docker.io"}})
+    )
+    heard = list[Event]() if news is None else news
+    chosen = choose(lab, found, mirror, DATA, heard.append, torch=torch, upstream=upstream)
+    return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None)
 
 
 def held(lock: Lockfile) -> list[str]:
@@ -90,6 +131,46 @@ def test_a_cache_is_asked_only_for_what_would_be_chosen(
     mirror = AMirror(dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COLD), inside)
     assert held(locked(mirror).lock) == [chosen]
     assert mirror.inspected == asked
+
+
+ALL = dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COMPLETE)
+
+
+@pytest.mark.parametrize(
+    ("moved", "chosen", "asked"), [([], NEW, [NEW]), ([NEW], MIDDLE, [NEW, MIDDLE]), ([OLD], NEW, [NEW])]
+)
+def test_a_tag_that_means_another_image_upstream_is_not_chosen(
+    moved: Collection[str], chosen: str, asked: Sequence[str]
+) -> None:
+    upstream = AnUpstream(ALL, moved)
+    found = locked(AMirror(ALL), upstream=upstream)
+    assert (held(found.lock), upstream.asked) == ([chosen], asked)
+    states = {entry.report.reference.removeprefix(PREFIX): entry.report for entry in found.catalog.listings}
+    assert {tag for tag, report in states.items() if report.state is SyncState.STALE} == {*moved} & {*asked}
+    for tag in {*moved} & {*asked}:
+        (problem,) = states[tag].problems
+        assert problem.code == "stale"
+        assert a_digest(f"{tag} linux/amd64") in problem.what
+        assert a_digest(f"{tag} moved linux/amd64") in problem.what
+
+
+def test_an_upstream_that_does_not_answer_is_asked_once_and_spoils_nothing() -> None:
+    upstream, news = AnUpstream(ALL, None), list[Event]()
+    assert held(locked(AMirror(ALL), upstream=upstream, news=news).lock) == [NEW]
+    assert upstream.asked == [NEW]
+    assert [event.text for event in news if event.kind == "note"] == [
+        f"whether the mirror's tags are still upstream's is not known: {SILENT.what}"
+    ]
+
+
+def test_an_image_of_ones_own_that_upstream_does_not_know_is_not_stale() -> None:
+    assert held(locked(AMirror(ALL), upstream=AnUpstream({})).lock) == [NEW]
+
+
+def test_a_cache_that_is_stale_is_found_out_after_it_was_warmed() -> None:
+    mirror = AMirror(dict.fromkeys(ALL, SyncState.COLD), ALL)
+    assert held(locked(mirror, upstream=AnUpstream(ALL, [NEW])).lock) == [MIDDLE]
+    assert mirror.inspected == [NEW, MIDDLE]
 
 
 def test_a_wish_for_a_version_leaves_the_others_out() -> None:

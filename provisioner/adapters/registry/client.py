@@ -21,6 +21,7 @@ from provisioner.adapters.registry.wire import Patience, Wire
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.event import Event, OnEvent
 from provisioner.domain.fault import Fault, not_looked_at
+from provisioner.domain.identity import Identity
 from provisioner.domain.image import ImageConfig
 from provisioner.domain.lab import MirrorKind
 from provisioner.domain.manifest import Blob, digest_of
@@ -49,6 +50,16 @@ def _any_tag(_: str) -> bool:
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+def _known(ask: Callable[[], A]) -> A | None:
+    """None where the registry answers that it has no such image."""
+    try:
+        return ask()
+    except ManifestMissing:
+        return None
+    except Refused as refused:
+        raise CannotGoOn(refused.fault.problem) from None
 
 
 class Registry:
@@ -108,12 +119,15 @@ class Registry:
 
     def exists(self, reference: ImageReference) -> str | None:
         """The digest of its manifest or index; None where the registry says that it has none. Raises CannotGoOn."""
-        try:
-            return digest_of(self._reader.manifest(reference))
-        except ManifestMissing:
-            return None
-        except Refused as refused:
-            raise CannotGoOn(refused.fault.problem) from None
+        return _known(lambda: digest_of(self._reader.manifest(reference)))
+
+    def digest(self, reference: ImageReference) -> str | None:
+        """What the tag names now, for the price of a HEAD; None where there is no such tag. Raises CannotGoOn."""
+        return _known(lambda: self._reader.digest(reference))
+
+    def identity(self, reference: ImageReference, platform: str) -> Identity | None:
+        """Which image the tag means; None where there is no such tag. Raises CannotGoOn."""
+        return _known(lambda: self._reader.identity(reference, platform))
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
         """None where the registry says that it has no such image. Raises CannotGoOn."""

@@ -72,7 +72,7 @@ class Sender:
             response = self._wire.exchange(request.method, request.url, request.headers, request.body, allowance)
             try:
                 reply = Reply(response.status, response.headers, request.url, receive(response))
-                broken = _broke_off_in_its_head(response)
+                broken = request.method != "HEAD" and _broke_off_in_its_head(response)
             finally:
                 _let_go(response)
         except HTTPError as error:

@@ -46,10 +46,19 @@ def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEve
     return AnsibleFleet(settings, on_event, limit=reach.limit)
 
 
-def mirror(directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None) -> Registry:
+def mirror(
+    directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None, *, fresh: bool = False
+) -> Registry:
+    """`fresh`: nothing that was seen of it before counts."""
     wish = directory.lab.mirror
-    ca = directory.below(wish.ca)
-    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, kind=kind or wish.kind, on_event=on_event)
+    return Registry(
+        wish.address,
+        ca=directory.below(wish.ca),
+        plain_http=wish.plain_http,
+        kind=kind or wish.kind,
+        on_event=on_event,
+        remembered=0 if fresh else 60 * wish.cache_minutes,
+    )
 
 
 def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
@@ -63,9 +72,11 @@ def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
 
 
 @contextmanager
-def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent) -> Iterator[World]:
+def world(
+    directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent, *, fresh: bool = False
+) -> Iterator[World]:
     """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
-    with mirror(directory, on_event, wish.kind) as offered, upstream(directory, on_event) as above:
+    with mirror(directory, on_event, wish.kind, fresh=fresh) as offered, upstream(directory, on_event) as above:
         yield World(
             mirror=offered,
             upstream=above,
@@ -137,18 +148,22 @@ def templates(lab: Path | None) -> dict[str, str]:
     return read_templates(resources.templates(), lab)
 
 
-def choice(directory: LabDirectory, probed: Probed, on_event: OnEvent) -> tuple[Selection, Catalog]:
+def choice(
+    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
+) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
     data = compatdata.load_for(directory.path)
-    with mirror(directory, on_event) as offered, upstream(directory, on_event) as above:
+    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
         return choose(directory.lab, probed, offered, data, on_event, upstream=above)
 
 
-def new_lock(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None) -> Locked:
+def new_lock(
+    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None, fresh: bool = False
+) -> Locked:
     """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
     data = compatdata.load_for(directory.path)
     with (
-        mirror(directory, on_event) as offered,
+        mirror(directory, on_event, fresh=fresh) as offered,
         upstream(directory, on_event) as above,
         registry(directory, on_event) as own,
     ):

@@ -12,7 +12,15 @@ from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.mirror_status import status
 from provisioner.cli.mirror_wait import wait
 from provisioner.cli.mirror_wheel import wheel
-from provisioner.cli.options import ca_option, example, lab_argument, platform_option, torch_option, voiced
+from provisioner.cli.options import (
+    ca_option,
+    example,
+    fresh_option,
+    lab_argument,
+    platform_option,
+    torch_option,
+    voiced,
+)
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.catalog import catalog_table, sync_table
@@ -59,13 +67,14 @@ mirror.add_command(wheel)
 @mirror.command(epilog=example("provision mirror tags ai-lab --torch '>=2.8'"))
 @lab_argument
 @torch_option
+@fresh_option
 @platform_option
 @voiced
-def tags(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
+def tags(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice) -> int:
     """List the tags of the lab's mirror that may serve it, each with size and state."""
     directory = read_lab(lab)
     wish, spec = directory.lab.image, torch or directory.lab.image.torch
-    with watching(voice) as on_event, introduce.mirror(directory, on_event) as registry:
+    with watching(voice) as on_event, introduce.mirror(directory, on_event, fresh=fresh) as registry:
         catalog = registry.catalog(
             directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour)
         )

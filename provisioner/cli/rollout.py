@@ -13,7 +13,7 @@ from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.exits import FAILED
 from provisioner.cli.introduce import fleet, materials, new_lock, recheck
 from provisioner.cli.lock import keep
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced, yes_option
+from provisioner.cli.options import Reach, example, fresh_option, lab_argument, reaching, voiced, yes_option
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.text import count
@@ -39,9 +39,12 @@ plan_option = click.option(
 @lab_argument
 @plan_option
 @yes_option
+@fresh_option
 @reaching
 @voiced
-def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice) -> int:
+def rollout(  # noqa: PLR0913  (each is a flag)
+    *, lab: str, saved: Path | None, yes: bool, fresh: bool, reach: Reach, voice: Voice
+) -> int:
     """The main job: probe, lock where there is none, plan, agree, roll out in waves, verify, report.
 
     Exit 0 only if every node is done; 4 where all that is left is deferred because someone works there.
@@ -53,7 +56,7 @@ def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice)
         return fleet(directory, reach, voice.verbose, on_event)
 
     journal = open_run(directory.lab.name)
-    lock, prepared = _prepare(directory, journal, nodes, voice)
+    lock, prepared = _prepare(directory, journal, nodes, voice, fresh=fresh)
     journal.keep("plan", prepared.plan)
     show_plan(voice, prepared.plan)
     if reviewed is not None and (moved := moved_since(reviewed, prepared.plan)):
@@ -73,7 +76,12 @@ def rollout(lab: str, saved: Path | None, yes: bool, reach: Reach, voice: Voice)
 
 
 def _prepare(
-    directory: LabDirectory, journal: RunJournal, nodes: Callable[[OnEvent], AnsibleFleet], voice: Voice
+    directory: LabDirectory,
+    journal: RunJournal,
+    nodes: Callable[[OnEvent], AnsibleFleet],
+    voice: Voice,
+    *,
+    fresh: bool,
 ) -> tuple[Lockfile, Prepared]:
     """Look, lock where there is no lock, and hold the one against the other."""
     lock, locked = read_lock(directory.lock), None
@@ -82,7 +90,7 @@ def _prepare(
         at_hand = nodes(on_event)
         probed = probe(at_hand, on_event)
         if lock is None:
-            locked = new_lock(directory, probed, on_event)
+            locked = new_lock(directory, probed, on_event, fresh=fresh)
             lock = locked.lock
         prepared = prepare(materials(directory, lock), at_hand.hosts(), probed)
     if locked is not None:

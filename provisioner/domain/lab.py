@@ -58,7 +58,10 @@ class Upstream(Wish):
 
 
 class Mirror(Wish):
-    """Where base images come from. Paths are relative to the lab's directory."""
+    """Where base images come from. Paths are relative to the lab's directory.
+
+    `cache_minutes`: for how long a layer that was seen whole here counts as whole without asking; 0: every look asks.
+    """
 
     address: Address
     repositories: tuple[Repository, ...] = Field(default=("pytorch/pytorch",), min_length=1)
@@ -67,6 +70,7 @@ class Mirror(Wish):
     plain_http: bool = False
     feed: FeedWish | None = None
     upstream: Upstream | None = None
+    cache_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
 
 
 class Registry(Wish):

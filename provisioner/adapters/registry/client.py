@@ -17,6 +17,7 @@ from provisioner.adapters.registry.probe import Probe
 from provisioner.adapters.registry.read import ManifestMissing, Reader, Seen
 from provisioner.adapters.registry.sender import Sender
 from provisioner.adapters.registry.session import Session, api_host
+from provisioner.adapters.registry.verdicts import Verdicts
 from provisioner.adapters.registry.wire import Patience, Wire
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.event import Event, OnEvent
@@ -65,6 +66,8 @@ def _known(ask: Callable[[], A]) -> A | None:
 class Registry:
     """One registry. A context manager: on leaving, also by ^C, nothing of it runs any more.
 
+    `remembered`: for how many seconds a layer that was seen whole, by this run or another, is not asked for again.
+
     `inspect` and `check` never raise for a fault of an image or of the registry: it stands in the report. The others
     raise CannotGoOn where there is neither yes nor no.
     """
@@ -80,6 +83,7 @@ class Registry:
         on_event: OnEvent = _ignore,
         environment: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        remembered: float = 0,
     ) -> None:
         patience = patience or Patience()
         width = connections or (_PUBLIC_CONNECTIONS if kind in _PUBLIC else _CONNECTIONS)
@@ -90,6 +94,7 @@ class Registry:
         self._sender = Sender(self._wire, patience, api_host(address))
         environment = os.environ if environment is None else environment
         session = Session(address, plain_http=plain_http, sender=self._sender, environment=environment)
+        self._verdicts = Verdicts(session.base, remembered)
         self._reader = Reader(session, address)
         self._probe = Probe(session, self._lazy)
         self._workers = ThreadPoolExecutor(width, thread_name_prefix="registry")
@@ -109,6 +114,7 @@ class Registry:
             self._wire.cut()  # again and again: a thread may just have sent its request
             wait(self._running, timeout=0.1)
         self._wire.close()
+        self._verdicts.keep()
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """In the registry's order, without signatures. Raises CannotGoOn."""
@@ -188,13 +194,24 @@ class Registry:
         named = [ref.model_copy(update={"registry": ref.registry or self.address}) for ref in references]
         seen = self._each(lambda ref: self._reader.image(ref, platform, with_config=layers), named, "Reading manifests")
         blobs = list(dict.fromkeys(self._located(b, image) for image in seen if layers for b in layers_of(image)))
-        found = self._each(lambda at: self._probe.look(*at, deep=deep), blobs, "Looking at layers")
-        findings = dict(zip(blobs, found, strict=True))
+        findings = self._found(blobs, deep=deep)
         lists = []
         for image in seen:
             its = {b: findings[at] for b in layers_of(image) if (at := self._located(b, image)) in findings}
             lists.append(listing(image, platform, its, () if layers else (not_looked_at(),)))
         return tuple(lists)
+
+    def _found(self, blobs: Sequence[tuple[str, Blob]], *, deep: bool) -> dict[tuple[str, Blob], Fault | None]:
+        """A deep look believes nothing that was seen before: only the ends were."""
+        known = dict.fromkeys(at for at in blobs if not deep and self._verdicts.knows(*at))
+        unknown = [at for at in blobs if at not in known]
+        found = self._each(lambda at: self._probe.look(*at, deep=deep), unknown, "Looking at layers")
+        asked = dict(zip(unknown, found, strict=True))
+        self._verdicts.add(asked)
+        if known:
+            text = f"{len(known)} of {len(blobs)} layers were seen whole a moment ago, and not asked for again"
+            self._on_event(Event(phase="catalog", kind="note", text=f"{text}; --fresh does"))
+        return known | asked
 
     def _located(self, blob: Blob, image: Seen) -> tuple[str, Blob]:
         return self._reader.repository(image.reference.repository), blob

@@ -28,9 +28,9 @@ class Session:
 
     def __init__(self, address: str, *, plain_http: bool, sender: Sender, environment: Mapping[str, str]) -> None:
         self._address = address
-        self._base = f"{'http' if plain_http else 'https'}://{api_host(address)}"
+        self.base = f"{'http' if plain_http else 'https'}://{api_host(address)}"
         self._sender = sender
-        self._auth = Auth(sender, address, self._base, environment)
+        self._auth = Auth(sender, address, self.base, environment)
         self._lock = threading.Lock()
         self._service: Refused | bool | None = None
 
@@ -38,9 +38,9 @@ class Session:
         """The reply to `path` (below /v2/, or a whole URL), its status never 401 or 403. `request` adds to it."""
         self.must_be_registry()
         template = request or Request("")
-        url, answered = urljoin(f"{self._base}/v2/", path), False
+        url, answered = urljoin(f"{self.base}/v2/", path), False
         for _ in range(_HOPS):
-            at_home = _origin(url) == _origin(self._base)
+            at_home = _origin(url) == _origin(self.base)
             credential = self._auth.header(repository) if at_home else None
             reply = self._sender.send(_addressed(template, url, credential), receive)
             if reply.status == HTTPStatus.UNAUTHORIZED and at_home:
@@ -67,7 +67,7 @@ class Session:
 
     def _greet(self) -> bool:
         """OCI asks only for the 200; every older registry tells itself by its header or by its challenge."""
-        url = f"{self._base}/v2/"
+        url = f"{self.base}/v2/"
         for _ in range(_HOPS):
             reply = self._sender.send(Request(url), up_to(_FIRST_BYTES))
             if reply.status not in _REDIRECTS or "Location" not in reply.headers:

@@ -132,7 +132,8 @@ def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
 
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:
     data, lab = compatdata.load_for(directory.path), directory.lab
-    authorities = {wish.address: directory.path / wish.ca for wish in (lab.mirror, lab.registry) if wish.ca is not None}
+    named = {wish.address: wish.ca for wish in (lab.mirror.upstream, lab.mirror, lab.registry) if wish is not None}
+    authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
     return EngineBuilder(
         lab.registry,
         lab.image,

@@ -8,6 +8,7 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import lock_text, read_lock, write_lock
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.introduce import fleet, new_lock
+from provisioner.cli.looking import source
 from provisioner.cli.options import Reach, example, fresh_option, lab_argument, reaching, torch_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
@@ -36,7 +37,7 @@ def lock(lab: str, torch: str | None, fresh: bool, reach: Reach, voice: Voice) -
         probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
         locked = new_lock(directory, probed, on_event, torch=torch, fresh=fresh)
     keep(directory, locked, voice)
-    voice.document(LOCK_SCHEMA, locked.lock)
+    voice.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | source(locked.catalog))
     return DONE if set(probed) == set(locked.lock.nodes) else FAILED
 
 

@@ -1,10 +1,11 @@
 """What plan, rollout and status have in common: read the lab, ask the nodes, hold them against the lock."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.introduce import materials
+from provisioner.domain.catalog import Catalog
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.problem import CannotGoOn, Problem
@@ -29,6 +30,11 @@ def held_lock(directory: LabDirectory) -> Lockfile:
 def look(directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent) -> Looked:
     probed = probe(fleet, on_event)
     return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed))
+
+
+def source(catalog: Catalog) -> dict[str, Any]:
+    """What a document says beside the choice: where it was made, and what is to be said of that place."""
+    return {"mirror": catalog.mirror, "problems": [problem.model_dump() for problem in catalog.problems]}
 
 
 def _no_lock(directory: LabDirectory) -> Problem:

@@ -8,7 +8,7 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.exits import DONE, FAILED, PENDING
 from provisioner.cli.introduce import choice, fleet
-from provisioner.cli.looking import held_lock, look
+from provisioner.cli.looking import held_lock, look, source
 from provisioner.cli.options import Reach, example, fresh_option, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
@@ -57,7 +57,7 @@ def _choose(directory: LabDirectory, reach: Reach, voice: Voice, *, fresh: bool)
     with watching(voice) as on_event:
         probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
         selection, catalog = choice(directory, probed, on_event, fresh=fresh)
-    voice.document(SELECTION_SCHEMA, selection.to_json())
+    voice.document(SELECTION_SCHEMA, selection.to_json() | source(catalog))
     voice.say(selection_view(selection, voice.out.width), passed_over(selection, catalog))
     voice.note(f"No lock yet. `provision rollout {directory.path}` makes it, shows the plan with its files, and asks.")
     return all(name in selection.nodes and selection.nodes[name].tag for name in probed)

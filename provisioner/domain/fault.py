@@ -109,6 +109,12 @@ def not_looked_at() -> Fault:
     return _fault(SyncState.COLD, "cold", what, why, "Ask for this one image: provision mirror check REFERENCE.")
 
 
+def listed_only() -> Fault:
+    what = "Only its name was read, in the list of tags."
+    why = "The registry counts what it is asked, so no tag is looked at that would not be chosen."
+    return _fault(SyncState.COLD, "cold", what, why, "Ask for this one image: provision mirror check REFERENCE.")
+
+
 def unmeasured(digest: str) -> Fault:
     what = f"The mirror sends layer {digest} without saying how long it is, and only as a whole."
     why = "So it cannot be told from a truncated one without reading all of it."

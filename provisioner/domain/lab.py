@@ -48,13 +48,15 @@ class FeedWish(Wish):
 class Upstream(Wish):
     """The registry that the mirror copies: asked first, since what it does not have no mirror will ever have.
 
-    `repositories` where they have other names there than on the mirror.
+    `repositories` where they have other names there than on the mirror. `fallback`: the whole lab may be taken from it
+    where the mirror serves less of the lab.
     """
 
     address: Address
     repositories: tuple[Repository, ...] = ()
     ca: str | None = None
     plain_http: bool = False
+    fallback: bool = False
 
 
 class Mirror(Wish):

@@ -44,9 +44,10 @@ class Mirror(Protocol):
 
 
 class Upstream(Mirror, Protocol):
-    """What the mirror copies. It counts what it is asked, so `digest` asks for the least that tells a tag."""
+    """What the mirror copies. It counts what it is asked: `listed` reads names alone, `digest` costs a HEAD."""
 
     def tags(self, repository: str) -> tuple[str, ...]: ...
+    def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
     def digest(self, reference: ImageReference) -> str | None: ...
 
 

@@ -5,17 +5,15 @@ from typing import NamedTuple
 
 from provisioner.domain.catalog import Catalog
 from provisioner.domain.compatibility import CompatibilityData
-from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.event import OnEvent
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.lab import Lab
 from provisioner.domain.lock import LockedNode, Lockfile
 from provisioner.domain.node import NodeFacts, profile
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.selection import Selection, select
-from provisioner.domain.tags import may_fit
-from provisioner.workflow.closer import settled
-from provisioner.workflow.freshness import Freshness, named_above
 from provisioner.workflow.hands import Builder, Mirror, Probed, Upstream
+from provisioner.workflow.source import Search, find
 
 
 class Locked(NamedTuple):
@@ -36,7 +34,7 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     torch: str | None = None,
     upstream: Upstream | None = None,
 ) -> tuple[Selection, Catalog]:
-    """Look at the mirror and choose; never a tag that means another image upstream.
+    """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
 
     Raises CannotGoOn where no node answered or no complete tag serves any.
     """
@@ -44,20 +42,12 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     if not profiles:
         raise CannotGoOn([value for value in probed.values() if isinstance(value, Problem)])
     spec, flavour = torch or lab.image.torch, lab.image.flavour
-    on_event(Event(phase="catalog", kind="started", text=f"asking {lab.mirror.address} what it has"))
-    offered = mirror.catalog(
-        lab.mirror.repositories, profiles[0].platform, wanted=lambda tag: may_fit(tag, spec, flavour)
-    )
 
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    fresh = None if upstream is None else Freshness(mirror, upstream, named_above(lab.mirror))
-    catalog = settled(offered, mirror, profiles[0].platform, pick, fresh)
-    for problem in () if fresh is None else fresh.unknown:
-        text = f"whether the mirror's tags are still upstream's is not known: {problem.what}"
-        on_event(Event(phase="catalog", kind="note", text=text))
-    selection = pick([listing.image for listing in catalog.listings])
+    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event)
+    selection, catalog = find(search, mirror, upstream)
     if selection.decision == "none":
         raise CannotGoOn(_nothing(lab, spec, catalog, selection))
     return selection, catalog
@@ -77,7 +67,7 @@ def make_lock(  # noqa: PLR0913
     images = [builder.lab_image(entry) for entry in catalog.listings if entry.image.reference in selection.tags]
     lock = Lockfile(
         lab=lab.name,
-        mirror=lab.mirror.address,
+        mirror=catalog.mirror,
         registry_ca=registry_ca,
         data_version=data.version,
         torch=selection.torch,

@@ -1,10 +1,13 @@
 """What a lab is held to is gone from its registry, or has moved: told before any node is touched, and got back."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 from tests.journeys.conftest import Story
 from tests.lab.bed import Lab
@@ -55,6 +58,37 @@ def test_a_layer_that_the_registry_lost_ends_the_run_before_a_node_is_touched(st
     registry.restart()
     assert story.tell("lock").code == 0
     assert registry.blob(lost).exists()
+
+
+WAYS: dict[str, dict[str, bool]] = {"forbidden": {}, "allowed": {"fallback": True}}
+
+
+def another(story: Story, name: str, mirror: dict[str, Any]) -> Story:
+    """The same lab with another mirror, and nothing locked yet."""
+    folder = story.folder.with_name(name)
+    shutil.copytree(story.folder, folder)
+    (folder / "lab.lock").unlink()
+    wish = yaml.safe_load((folder / "lab.yml").read_text())
+    (folder / "lab.yml").write_text(yaml.safe_dump(wish | {"mirror": mirror}))
+    return story._replace(folder=folder)
+
+
+def lab_says(story: Story, verb: str) -> str:
+    return story.command.run(verb, str(story.folder)).stdout
+
+
+def test_where_the_mirror_has_nothing_the_whole_lab_is_taken_from_upstream_if_lab_yml_says_so(story: Story) -> None:
+    lab = story.lab
+    above = {"address": lab.mirror.address, "ca": str(lab.ca)}
+    poor = {"address": lab.registry.address, "ca": str(lab.ca)}
+    forbidden, allowed = (another(story, name, poor | {"upstream": above | more}) for name, more in WAYS.items())
+    told = forbidden.tell("lock")
+    assert (told.code, {problem["code"] for problem in told.document["problems"]}) == (1, {"repository_missing"})
+    told = allowed.tell("lock")
+    assert told.code == 0, told.people
+    assert told.document["mirror"] == lab.mirror.address
+    assert [problem["code"] for problem in told.document["problems"]] == ["taken_from_upstream"]
+    assert "taken_from_upstream" in lab_says(allowed, "lock")
 
 
 def test_a_tag_that_moved_does_not_matter(story: Story) -> None:

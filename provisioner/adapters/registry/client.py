@@ -21,12 +21,12 @@ from provisioner.adapters.registry.verdicts import Verdicts
 from provisioner.adapters.registry.wire import Patience, Wire
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.fault import Fault, not_looked_at
+from provisioner.domain.fault import Fault, listed_only, not_looked_at
 from provisioner.domain.identity import Identity
 from provisioner.domain.image import ImageConfig
 from provisioner.domain.lab import MirrorKind
 from provisioner.domain.manifest import Blob, digest_of
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport
 
@@ -167,6 +167,26 @@ class Registry:
         clock: Callable[[], datetime] = _now,
     ) -> Catalog:
         """Every wanted tag. Raises CannotGoOn where not one repository could be listed."""
+        references, problems = self._listed(repositories, wanted)
+        listings = self._look(references, platform, layers=not self._lazy)
+        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+
+    def listed(
+        self,
+        repositories: Sequence[str],
+        platform: str,
+        *,
+        wanted: Callable[[str], bool] = _any_tag,
+        clock: Callable[[], datetime] = _now,
+    ) -> Catalog:
+        """Every wanted tag by its name alone, for one request a repository. Raises CannotGoOn as `catalog` does."""
+        references, problems = self._listed(repositories, wanted)
+        listings = tuple(listing(Seen(reference), platform, {}, [listed_only()]) for reference in references)
+        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+
+    def _listed(
+        self, repositories: Sequence[str], wanted: Callable[[str], bool]
+    ) -> tuple[list[ImageReference], tuple[Problem, ...]]:
         listed = self._each(self._tags_or_fault, repositories, "Listing tags")
         faults = [answer for answer in listed if isinstance(answer, Fault)]
         if faults and len(faults) == len(repositories):
@@ -178,9 +198,7 @@ class Registry:
             for tag in tags
             if wanted(tag)
         ]
-        listings = self._look(references, platform, layers=not self._lazy)
-        problems = tuple(fault.problem for fault in faults)
-        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+        return references, tuple(fault.problem for fault in faults)
 
     def _tags_or_fault(self, repository: str) -> tuple[str, ...] | Fault:
         try:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.registry.client import Registry
 from provisioner.cli import introduce
+from provisioner.cli.alike import look_alikes
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.mirror_status import status
 from provisioner.cli.mirror_wait import wait
@@ -24,8 +25,10 @@ from provisioner.cli.options import (
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.catalog import catalog_table, sync_table
+from provisioner.console.problems import problems
 from provisioner.domain.event import Event, OnEvent
 from provisioner.domain.lab import Address, MirrorKind
+from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.domain.tags import may_fit
@@ -124,9 +127,20 @@ def check(  # noqa: PLR0913  (each is a flag)
                     found = _compared(found, registry, upstream, ca, on_event)
             reports |= {str(reference): report for reference, report in zip(here, found, strict=True)}
     ordered = [reports[str(reference)] for reference in wanted]
-    voice.document("provisioner/sync/1", {"images": [report.model_dump(mode="json") for report in ordered]})
-    voice.say(sync_table(ordered))
-    return DONE if _good(ordered, allow_cold=allow_cold) else FAILED
+    good = _good(ordered, allow_cold=allow_cold)
+    alike = () if good else _alike(ordered, plain_http=plain_http)
+    images = [report.model_dump(mode="json") for report in ordered]
+    voice.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in alike]})
+    voice.say(sync_table(ordered), problems([("", problem) for problem in alike], "yellow"))
+    return DONE if good else FAILED
+
+
+def _alike(reports: Sequence[SyncReport], *, plain_http: bool) -> list[Problem]:
+    """What of this machine may make each mirror look so, less what its images say already."""
+    hosts = dict.fromkeys(report.reference.partition("/")[0] for report in reports)
+    told = [problem for report in reports for problem in report.problems]
+    found = [problem for host in hosts for problem in look_alikes(host, told, plain_http=plain_http)]
+    return list(dict.fromkeys(found))
 
 
 def _compared(

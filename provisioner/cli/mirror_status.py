@@ -4,6 +4,7 @@ import click
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli import introduce
+from provisioner.cli.alike import look_alikes
 from provisioner.cli.exits import DONE
 from provisioner.cli.options import example, fresh_option, lab_argument, platform_option, torch_option, voiced
 from provisioner.cli.voice import Voice
@@ -29,6 +30,9 @@ def status(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice
     wanted = introduce.wanted(directory, torch, platform)
     with watching(voice) as on_event, introduce.world(directory, wanted, now, on_event, fresh=fresh) as world:
         outlook = look(wanted, world, now)
+    if outlook.reference is None:
+        alike = look_alikes(wanted.host, outlook.problems, plain_http=wanted.mirror.plain_http)
+        outlook = outlook.model_copy(update={"problems": (*outlook.problems, *alike)})
     voice.document(OUTLOOK_SCHEMA, outlook)
     voice.say(outlook_view(outlook))
     return DONE

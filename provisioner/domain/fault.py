@@ -165,6 +165,13 @@ def unreachable(host: str, reason: str) -> Fault:
     return _fault(SyncState.UNKNOWN, "unreachable", what, why, fix)
 
 
+def captive_portal(host: str, portal: str) -> Fault:
+    what = f"{host} was asked, and {portal} answered with a web page."
+    why = "A network that wants a login sends every request to its own page: the mirror itself was never asked."
+    fix = "Log in to the network in a browser, then try again; or run this where no login is wanted."
+    return _fault(SyncState.UNKNOWN, "captive_portal", what, why, fix)
+
+
 def no_such_service(host: str, reason: str) -> Fault:
     what = f"{host} is no image registry: {reason}."
     why = "Do not wait: nothing there speaks the registry protocol, so no image will appear there."

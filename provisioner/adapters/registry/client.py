@@ -5,7 +5,7 @@ once however many images share it.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,8 +27,9 @@ from provisioner.domain.image import ImageConfig
 from provisioner.domain.lab import MirrorKind
 from provisioner.domain.manifest import Blob, digest_of
 from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.proxy import asked_through
 from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.domain.sync import SyncReport, SyncState
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -90,10 +91,11 @@ class Registry:
         self.address = address
         self._lazy = kind in _LAZY
         self._on_event = on_event
-        self._wire = Wire(ca=ca, connections=width, patience=patience)
-        self._sender = Sender(self._wire, patience, api_host(address))
         environment = os.environ if environment is None else environment
+        self._wire = Wire(ca=ca, connections=width, patience=patience, environment=environment)
+        self._sender = Sender(self._wire, patience, api_host(address))
         session = Session(address, plain_http=plain_http, sender=self._sender, environment=environment)
+        self._proxied = self._wire.proxy(session.base)
         self._verdicts = Verdicts(session.base, remembered)
         self._reader = Reader(session, address)
         self._probe = Probe(session, self._lazy)
@@ -121,7 +123,8 @@ class Registry:
         try:
             return self._reader.tags(repository)
         except Refused as refused:
-            raise CannotGoOn(refused.fault.problem) from None
+            problem = refused.fault.problem
+            raise CannotGoOn((problem, *self._in_between([problem]))) from None
 
     def exists(self, reference: ImageReference) -> str | None:
         """The digest of its manifest or index; None where the registry says that it has none. Raises CannotGoOn."""
@@ -190,7 +193,8 @@ class Registry:
         listed = self._each(self._tags_or_fault, repositories, "Listing tags")
         faults = [answer for answer in listed if isinstance(answer, Fault)]
         if faults and len(faults) == len(repositories):
-            raise CannotGoOn(dict.fromkeys(fault.problem for fault in faults))
+            problems = tuple(dict.fromkeys(fault.problem for fault in faults))
+            raise CannotGoOn((*problems, *self._in_between(problems)))
         references = [
             ImageReference(registry=self.address, repository=repository, tag=tag)
             for repository, tags in zip(repositories, listed, strict=True)
@@ -217,7 +221,21 @@ class Registry:
         for image in seen:
             its = {b: findings[at] for b in layers_of(image) if (at := self._located(b, image)) in findings}
             lists.append(listing(image, platform, its, () if layers else (not_looked_at(),)))
-        return tuple(lists)
+        return tuple(map(self._remarked, lists))
+
+    def _remarked(self, entry: Listing) -> Listing:
+        """What is not complete, and was asked through a proxy, may be the proxy's word."""
+        if self._proxied is None or entry.report.state in {SyncState.COMPLETE, SyncState.COLD}:
+            return entry
+        problems = (*entry.report.problems, *self._in_between(entry.report.problems))
+        report, image = (one.model_copy(update={"problems": problems}) for one in (entry.report, entry.image))
+        return Listing(image=image, report=report)
+
+    def _in_between(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Nothing where a problem of the proxy is among them."""
+        if self._proxied is None or any(problem.code == "proxy_failed" for problem in problems):
+            return ()
+        return (asked_through(self.address, self._proxied),)
 
     def _found(self, blobs: Sequence[tuple[str, Blob]], *, deep: bool) -> dict[tuple[str, Blob], Fault | None]:
         """A deep look believes nothing that was seen before: only the ends were."""

@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 from provisioner.adapters.registry.auth import Auth, read_challenge
 from provisioner.adapters.registry.http import Receive, Refused, Reply, Request, T, up_to
 from provisioner.adapters.registry.sender import Sender
-from provisioner.domain.fault import denied, no_such_service, unreachable
+from provisioner.domain.fault import captive_portal, denied, no_such_service, unreachable
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
@@ -75,11 +75,18 @@ class Session:
             url = self._next(url, reply.headers["Location"])
         else:
             raise Refused(no_such_service(self._address, "it redirects without end"))
+        if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_elsewhere_a_page(reply):
+            raise Refused(captive_portal(self._address, reply.host))
         if reply.status == HTTPStatus.FORBIDDEN:
             raise Refused(denied(reply.host, reply.status))
         if not _is_registry(reply):
             raise Refused(no_such_service(self._address, f"its /v2/ answers HTTP {reply.status} and not as one"))
         return True
+
+    def _is_elsewhere_a_page(self, reply: Reply[bytes]) -> bool:
+        """No registry answers /v2/ by a page on another host; a login of a campus or of an airport does."""
+        is_page = reply.headers.get("Content-Type", "").lower().startswith("text/html")
+        return is_page and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
 
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
         challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))

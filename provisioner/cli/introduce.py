@@ -19,14 +19,18 @@ from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import Reach
 from provisioner.domain.catalog import Catalog
+from provisioner.domain.copying import Place
 from provisioner.domain.event import OnEvent
 from provisioner.domain.feed import FeedReading
 from provisioner.domain.lab import MirrorKind
+from provisioner.domain.lab import Registry as RegistryWish
+from provisioner.domain.lab import Upstream as UpstreamWish
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.selection import Selection
 from provisioner.domain.tags import read_facts
 from provisioner.workflow.hands import Probed
 from provisioner.workflow.lock import Locked, choose, make_lock
+from provisioner.workflow.next_best import Around
 from provisioner.workflow.offered import Wanted, World
 from provisioner.workflow.plan import Materials, Prepared
 from provisioner.workflow.presence import confirm
@@ -149,13 +153,38 @@ def templates(lab: Path | None) -> dict[str, str]:
     return read_templates(resources.templates(), lab)
 
 
+def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Around:
+    """`own` is the lab's registry; where that is the mirror, it has been looked at already."""
+    lab = directory.lab
+    is_mirror = lab.registry.address == lab.mirror.address
+    there = lab.mirror.upstream
+    return Around(
+        above,
+        None if is_mirror else own,
+        None if there is None else _place(directory, there),
+        _place(directory, lab.registry),
+        str(directory.path),
+    )
+
+
+def _place(directory: LabDirectory, wish: UpstreamWish | RegistryWish) -> Place:
+    ca = directory.below(wish.ca)
+    return Place(address=wish.address, ca=ca and str(ca.absolute()), plain_http=wish.plain_http)
+
+
 def choice(
     directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
 ) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
     data = compatdata.load_for(directory.path)
-    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
-        return choose(directory.lab, probed, offered, data, on_event, upstream=above)
+    with (
+        mirror(directory, on_event, fresh=fresh) as offered,
+        upstream(directory, on_event) as above,
+        registry(directory, on_event) as own,
+    ):
+        return choose(
+            directory.lab, probed, offered, data, on_event, upstream=above, around=around(directory, above, own)
+        )
 
 
 def new_lock(
@@ -168,7 +197,8 @@ def new_lock(
         upstream(directory, on_event) as above,
         registry(directory, on_event) as own,
     ):
-        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch, upstream=above)
+        beside = around(directory, above, own)
+        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch, upstream=above, around=beside)
         hand = builder(directory, own, on_event)
         return make_lock(directory.lab, probed, chosen, hand, data, registry_ca=directory.registry_ca)
 

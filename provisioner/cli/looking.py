@@ -33,8 +33,13 @@ def look(directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEven
 
 
 def source(catalog: Catalog) -> dict[str, Any]:
-    """What a document says beside the choice: where it was made, and what is to be said of that place."""
-    return {"mirror": catalog.mirror, "problems": [problem.model_dump() for problem in catalog.problems]}
+    """What a document says beside the choice: where it was made, what is to be said of that place, what was better."""
+    better = catalog.next_best
+    return {
+        "mirror": catalog.mirror,
+        "problems": [problem.model_dump() for problem in catalog.problems],
+        "next_best": None if better is None else better.model_dump(mode="json"),
+    }
 
 
 def _no_lock(directory: LabDirectory) -> Problem:

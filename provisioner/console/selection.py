@@ -52,7 +52,8 @@ def passed_over(selection: Selection, catalog: Catalog) -> Group:
     reports = [listing.report for listing in catalog.listings if listing.image.reference in better]
     partial = [report for report in reports if report.state is not SyncState.COMPLETE]
     found = [(report.reference, problem) for report in partial for problem in report.problems]
-    return problems([*(("", problem) for problem in catalog.problems), *found], "yellow")
+    newer = [] if catalog.next_best is None else [("", catalog.next_best.told())]
+    return problems([*(("", problem) for problem in catalog.problems), *found, *newer], "yellow")
 
 
 def _decided(selection: Selection) -> str:

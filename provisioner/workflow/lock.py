@@ -13,6 +13,7 @@ from provisioner.domain.node import NodeFacts, profile
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.selection import Selection, select
 from provisioner.workflow.hands import Builder, Mirror, Probed, Upstream
+from provisioner.workflow.next_best import Around, next_best
 from provisioner.workflow.source import Search, find
 
 
@@ -33,10 +34,11 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     *,
     torch: str | None = None,
     upstream: Upstream | None = None,
+    around: Around | None = None,
 ) -> tuple[Selection, Catalog]:
     """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
 
-    Raises CannotGoOn where no node answered or no complete tag serves any.
+    `around`: where a better tag is looked for. Raises CannotGoOn where no node answered or no complete tag serves any.
     """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
@@ -47,10 +49,13 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
     search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event)
-    selection, catalog = find(search, mirror, upstream)
-    if selection.decision == "none":
-        raise CannotGoOn(_nothing(lab, spec, catalog, selection))
-    return selection, catalog
+    found = find(search, mirror, upstream)
+    better = next_best(search, found, around) if around and found.catalog.mirror == lab.mirror.address else None
+    catalog = found.catalog.model_copy(update={"next_best": better})
+    if found.selection.decision == "none":
+        told = [] if better is None else [better.told()]
+        raise CannotGoOn([*_nothing(lab, spec, catalog, found.selection), *told])
+    return found.selection, catalog
 
 
 def make_lock(  # noqa: PLR0913

@@ -1,7 +1,9 @@
 """What a lab is held to is gone from its registry, or has moved: told before any node is touched, and got back."""
 
 import json
+import os
 import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from tests.lab.bed import Lab
 from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
-from tests.lab.tags import push_demo_tags
+from tests.lab.tags import DEMO_TAGS, push_demo_tags
 
 pytestmark = pytest.mark.lab
 
@@ -40,7 +42,7 @@ def held(story: Story) -> tuple[str, str, str]:
     repository = "provisioner/lab"
     digest = json.loads((story.folder / "lab.lock").read_text())["images"][0]["lab"].partition("@")[2]
     tags = story.lab.registry.storage / "repositories" / repository / "_manifests/tags"
-    (tag,) = (path.parents[1].name for path in tags.glob("*/current/link"))
+    (tag,) = (path.parents[1].name for path in tags.glob("*/current/link") if path.read_text() == digest)
     return repository, tag, digest
 
 
@@ -89,6 +91,38 @@ def test_where_the_mirror_has_nothing_the_whole_lab_is_taken_from_upstream_if_la
     assert told.document["mirror"] == lab.mirror.address
     assert [problem["code"] for problem in told.document["problems"]] == ["taken_from_upstream"]
     assert "taken_from_upstream" in lab_says(allowed, "lock")
+
+
+OLDER = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
+
+
+def test_a_newer_tag_that_only_upstream_has_is_named_and_the_commands_really_bring_it(
+    story: Story, testbed: Engine, tmp_path: Path
+) -> None:
+    lab = story.lab
+    lab.registry.push(next(tag.image for tag in DEMO_TAGS if tag.name == OLDER), OLDER)
+    above = {"address": lab.mirror.address, "ca": str(lab.ca)}
+    told = another(story, "newer", {"address": lab.registry.address, "ca": str(lab.ca), "upstream": above})
+    first = told.tell("lock")
+    assert first.code == 0, first.people
+    assert first.document["images"][0]["reference"].endswith(OLDER)
+    better = first.document["next_best"]
+    assert (better["state"], better["elsewhere"][0]["registry"]) == ("absent", lab.mirror.address)
+    newer = f"{lab.registry.address}/{better['reference'].partition('/')[2]}"
+    for way in ("engine", "skopeo"):
+        shell(better[way], {"HOME": str(tmp_path), **testbed.client_env()})
+        words = ("mirror", "check", newer, "--ca", str(lab.ca), "--upstream", lab.mirror.address)
+        done = story.command.run(*words)
+        assert done.returncode == 0, done.stdout + done.stderr
+    second = told.tell("lock")
+    assert second.code == 0, second.people
+    assert second.document["images"][0]["reference"] == newer
+    assert second.document["next_best"] is None
+
+
+def shell(lines: list[str], environment: dict[str, str]) -> None:
+    script = "\n".join(["set -eu", *lines])
+    subprocess.run(["sh", "-c", script], env={**os.environ, **environment}, check=True, capture_output=True)
 
 
 def test_a_tag_that_moved_does_not_matter(story: Story) -> None:

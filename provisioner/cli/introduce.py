@@ -22,7 +22,7 @@ from provisioner.domain.catalog import Catalog
 from provisioner.domain.copying import Place
 from provisioner.domain.event import OnEvent
 from provisioner.domain.feed import FeedReading
-from provisioner.domain.lab import MirrorKind
+from provisioner.domain.lab import ON_DEMAND, MirrorKind
 from provisioner.domain.lab import Registry as RegistryWish
 from provisioner.domain.lab import Upstream as UpstreamWish
 from provisioner.domain.lock import Lockfile
@@ -50,29 +50,41 @@ def fleet(directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEve
     return AnsibleFleet(settings, on_event, limit=reach.limit)
 
 
-def mirror(
-    directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None, *, fresh: bool = False
-) -> Registry:
+def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:
     """`fresh`: nothing that was seen of it before counts."""
     wish = directory.lab.mirror
     return Registry(
         wish.address,
         ca=directory.below(wish.ca),
         plain_http=wish.plain_http,
-        kind=kind or wish.kind,
+        kind=kind_of(directory),
         on_event=on_event,
         remembered=0 if fresh else 60 * wish.cache_minutes,
     )
 
 
-def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
+def kind_of(directory: LabDirectory) -> MirrorKind:
     """Where lab.yml does not say what kind of mirror it is, hearsay about it does."""
-    wish, image = directory.lab.mirror, directory.lab.image
+    wish = directory.lab.mirror
     profile = profiles.load().of(wish.address)
     hearsay = None if profile is None or "kind" in wish.model_fields_set else profile.kind
-    kind = hearsay or wish.kind
-    is_public = kind in {"lazy", "redirector"} or (profile is not None and profile.public)
-    return Wanted(wish, kind, torch or image.torch, image.flavour, platform, is_public)
+    return hearsay or wish.kind
+
+
+def is_public(directory: LabDirectory) -> bool:
+    profile = profiles.load().of(directory.lab.mirror.address)
+    return kind_of(directory) in {"lazy", "redirector"} or (profile is not None and profile.public)
+
+
+def is_sparing(directory: LabDirectory) -> bool:
+    """Whoever asks a public mirror or a cache for hundreds of manifests is counted, or makes it fetch them."""
+    return is_public(directory) or kind_of(directory) in ON_DEMAND
+
+
+def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
+    wish, image = directory.lab.mirror, directory.lab.image
+    spec = torch or image.torch
+    return Wanted(wish, kind_of(directory), spec, image.flavour, platform, is_public(directory), is_sparing(directory))
 
 
 @contextmanager
@@ -80,7 +92,7 @@ def world(
     directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent, *, fresh: bool = False
 ) -> Iterator[World]:
     """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
-    with mirror(directory, on_event, wish.kind, fresh=fresh) as offered, upstream(directory, on_event) as above:
+    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
         yield World(
             mirror=offered,
             upstream=above,
@@ -176,15 +188,8 @@ def choice(
     directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
 ) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
-    data = compatdata.load_for(directory.path)
-    with (
-        mirror(directory, on_event, fresh=fresh) as offered,
-        upstream(directory, on_event) as above,
-        registry(directory, on_event) as own,
-    ):
-        return choose(
-            directory.lab, probed, offered, data, on_event, upstream=above, around=around(directory, above, own)
-        )
+    with registry(directory, on_event) as own:
+        return _chosen(directory, probed, own, on_event, fresh=fresh)
 
 
 def new_lock(
@@ -192,15 +197,33 @@ def new_lock(
 ) -> Locked:
     """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
     data = compatdata.load_for(directory.path)
-    with (
-        mirror(directory, on_event, fresh=fresh) as offered,
-        upstream(directory, on_event) as above,
-        registry(directory, on_event) as own,
-    ):
-        beside = around(directory, above, own)
-        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch, upstream=above, around=beside)
+    with registry(directory, on_event) as own:
+        chosen = _chosen(directory, probed, own, on_event, torch=torch, fresh=fresh)
         hand = builder(directory, own, on_event)
         return make_lock(directory.lab, probed, chosen, hand, data, registry_ca=directory.registry_ca)
+
+
+def _chosen(  # noqa: PLR0913
+    directory: LabDirectory,
+    probed: Probed,
+    own: Registry,
+    on_event: OnEvent,
+    *,
+    torch: str | None = None,
+    fresh: bool,
+) -> tuple[Selection, Catalog]:
+    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
+        return choose(
+            directory.lab,
+            probed,
+            offered,
+            compatdata.load_for(directory.path),
+            on_event,
+            torch=torch,
+            upstream=above,
+            around=around(directory, above, own),
+            sparing=is_sparing(directory),
+        )
 
 
 def materials(directory: LabDirectory, lock: Lockfile) -> Materials:

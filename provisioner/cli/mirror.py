@@ -74,13 +74,15 @@ mirror.add_command(wheel)
 @platform_option
 @voiced
 def tags(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice) -> int:
-    """List the tags of the lab's mirror that may serve it, each with size and state."""
+    """List the tags of the lab's mirror that may serve it, each with size and state.
+
+    Of a public mirror or a cache the names alone: it counts what it is asked, or fetches it.
+    """
     directory = read_lab(lab)
     wish, spec = directory.lab.image, torch or directory.lab.image.torch
     with watching(voice) as on_event, introduce.mirror(directory, on_event, fresh=fresh) as registry:
-        catalog = registry.catalog(
-            directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour)
-        )
+        look = registry.listed if introduce.is_sparing(directory) else registry.catalog
+        catalog = look(directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour))
     voice.document("provisioner/catalog/1", catalog)
     voice.say(catalog_table(catalog))
     return DONE

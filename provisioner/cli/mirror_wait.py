@@ -94,7 +94,7 @@ def waiting(directory: LabDirectory, wanted: Wanted, pace: Pace, voice: Voice) -
             return look(wanted, world, now)
 
     def ask(reference: ImageReference) -> SyncReport:
-        with introduce.mirror(directory, _silent, wanted.kind, fresh=True) as registry:
+        with introduce.mirror(directory, _silent, fresh=True) as registry:
             return registry.inspect(reference, wanted.platform).report
 
     return wait_for(pace, at_it, ask, lambda outlook, pause, left: voice.note(heartbeat(outlook, pause, left)))

@@ -35,10 +35,12 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     torch: str | None = None,
     upstream: Upstream | None = None,
     around: Around | None = None,
+    sparing: bool = False,
 ) -> tuple[Selection, Catalog]:
     """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
 
-    `around`: where a better tag is looked for. Raises CannotGoOn where no node answered or no complete tag serves any.
+    `around`: where a better tag is looked for. `sparing`: the mirror counts what it is asked, or fetches it.
+    Raises CannotGoOn where no node answered or no complete tag serves any.
     """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
@@ -48,7 +50,7 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event)
+    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event, sparing)
     found = find(search, mirror, upstream)
     better = next_best(search, found, around) if around and found.catalog.mirror == lab.mirror.address else None
     catalog = found.catalog.model_copy(update={"next_best": better})

@@ -20,7 +20,7 @@ from provisioner.domain.torch_version import torch_fits
 from provisioner.workflow.freshness import Freshness, named_above
 from provisioner.workflow.hands import Upstream
 
-_FEW = 5  # images of a public mirror that are looked at in one go, newest first, until one is complete
+_FEW = 5  # images of a public mirror or a cache that are looked at in one go, newest first, until one is complete
 _OTHERS = 2
 
 
@@ -32,7 +32,7 @@ class Memory(Protocol):
 
 
 class Wanted(NamedTuple):
-    """`kind`: how the mirror is treated. `is_public`: asked for little at a time."""
+    """`kind`: how the mirror is treated. `is_public`: asked seldom; `is_sparing`: and for little at a time."""
 
     mirror: MirrorWish
     kind: MirrorKind
@@ -40,6 +40,7 @@ class Wanted(NamedTuple):
     flavour: Flavour
     platform: str
     is_public: bool
+    is_sparing: bool
 
     @property
     def host(self) -> str:
@@ -114,7 +115,7 @@ def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
     names, found = candidates(here, wanted), dict[str, SyncReport]()
     above = world.upstream
     fresh = None if above is None else Freshness(world.mirror, above, named_above(wanted.mirror))
-    step = _FEW if wanted.is_public else max(len(names), 1)
+    step = _FEW if wanted.is_sparing else max(len(names), 1)
     for start in range(0, len(names), step):
         tags = {tag_of(name) for name in names[start : start + step]}
         try:

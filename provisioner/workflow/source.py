@@ -19,7 +19,7 @@ from provisioner.workflow.hands import Mirror, Upstream
 
 
 class Search(NamedTuple):
-    """What is looked for on either source."""
+    """What is looked for on either source. `sparing`: the mirror is asked only for what would be chosen."""
 
     wish: MirrorWish
     torch: str
@@ -27,6 +27,7 @@ class Search(NamedTuple):
     platform: str
     pick: Pick
     on_event: OnEvent
+    sparing: bool = False
 
     def wanted(self, tag: str) -> bool:
         return may_fit(tag, self.torch, self.flavour)
@@ -62,7 +63,8 @@ def find(search: Search, mirror: Mirror, upstream: Upstream | None) -> Found:
 
 def _on_mirror(search: Search, mirror: Mirror, upstream: Upstream | None) -> Found:
     search.on_event(_asking(f"{search.wish.address} what it has"))
-    offered = mirror.catalog(search.wish.repositories, search.platform, wanted=search.wanted)
+    look = mirror.listed if search.sparing else mirror.catalog
+    offered = look(search.wish.repositories, search.platform, wanted=search.wanted)
     fresh = None if upstream is None else Freshness(mirror, upstream, named_above(search.wish))
     catalog = settled(offered, mirror, search.platform, search.pick, fresh)
     for problem in () if fresh is None else fresh.unknown:

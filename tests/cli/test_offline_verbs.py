@@ -296,3 +296,17 @@ def test_tags_of_a_lab(tmp_path: Path) -> None:
     assert newer.exit_code == 0
     assert "2.1.0" not in newer.stdout
     assert "2 of 2 images complete." in newer.stdout
+
+
+@pytest.mark.parametrize(("kind", "state"), [("static", "complete"), ("registry-proxy", "cold")])
+def test_a_cache_is_asked_for_its_list_alone(kind: str, state: str, tmp_path: Path) -> None:
+    registry = ScriptedRegistry()
+    registry.put("pytorch/pytorch", "2.8.0-cuda12.8-cudnn9-runtime", an_image())
+    with served(registry):
+        (tmp_path / "hosts.yml").write_text("all: {hosts: {n1: {}}}\n")
+        wish = f'{{address: "{registry.host}", plain_http: true, kind: {kind}}}'
+        (tmp_path / "lab.yml").write_text(f'name: demo\nmirror: {wish}\nregistry: {{address: "r:5000"}}\n')
+        listed = document(run("mirror", "tags", str(tmp_path), "--json"))
+    assert [entry["report"]["state"] for entry in listed["listings"]] == [state]
+    asked = [asked.path for asked in registry.asked if "/manifests/" in asked.path or "/blobs/" in asked.path]
+    assert bool(asked) is (state == "complete")

@@ -52,6 +52,10 @@ class AMirror:
             mirror=self.prefix.partition("/")[0], checked_at=datetime(2026, 11, 23, tzinfo=UTC), listings=listings
         )
 
+    def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
+        names = type(self)(dict.fromkeys(self.tagged, SyncState.COLD))
+        return names.catalog(repositories, platform, wanted=wanted)
+
     def identity(self, reference: ImageReference, platform: str) -> Identity:
         return an_identity(f"{reference.tag} {platform}")
 
@@ -68,14 +72,14 @@ class AnUpstream(AMirror):
     prefix = ABOVE
 
     def __init__(self, tags: Mapping[str, SyncState], moved: Collection[str] | None = ()) -> None:
-        super().__init__(dict.fromkeys(tags, SyncState.COLD), tags)
+        super().__init__(tags, tags)
         self.moved, self.asked = moved, list[str]()
 
     def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
         self.asked.append("list")
         if self.moved is None:
             raise CannotGoOn(SILENT)
-        return self.catalog(repositories, platform, wanted=wanted)
+        return super().listed(repositories, platform, wanted=wanted)
 
     def tags(self, repository: str) -> tuple[str, ...]:
         assert repository == "pytorch/pytorch"
@@ -246,6 +250,17 @@ def test_an_upstream_that_is_away_too_leaves_the_mirrors_own_reasons() -> None:
         locked(AMirror(BROKEN), upstream=AnUpstream(ALL, None), news=news, fallback=True)
     assert {problem.code for problem in ended.value.problems} == {"not_synced"}
     assert "docker.io does not stand in: no answer" in [event.text for event in news]
+
+
+def test_a_mirror_that_counts_is_listed_and_asked_for_the_chosen_alone() -> None:
+    mirror, news = AMirror(ALL, {NEW: SyncState.PARTIAL, MIDDLE: SyncState.COMPLETE}), list[Event]()
+    selection, catalog = choose(a_lab(), {"n1": a_node()}, mirror, DATA, news.append, sparing=True)
+    assert (selection.tag, mirror.inspected) == (PREFIX + MIDDLE, [NEW, MIDDLE])
+    assert {entry.report.reference: entry.report.state.value for entry in catalog.listings} == {
+        PREFIX + OLD: "cold",
+        PREFIX + MIDDLE: "complete",
+        PREFIX + NEW: "partial",
+    }
 
 
 def test_a_wish_for_a_version_leaves_the_others_out() -> None:

@@ -59,5 +59,5 @@ class NextBest(Value):
     def _fix(self) -> str:
         if not self.skopeo:
             return self.afterwards
-        lines = [*self.skopeo, "or, with Docker alone:", *self.engine]
-        return "".join(f"\n  {line}" for line in lines) + f"\n{self.afterwards}"
+        skopeo, engine = ("".join(f"\n    {line}" for line in lines) for lines in (self.skopeo, self.engine))
+        return f"with skopeo:{skopeo}\nor with Docker alone:{engine}\n{self.afterwards}"

@@ -35,6 +35,7 @@ from provisioner.workflow.offered import Wanted, World
 from provisioner.workflow.plan import Materials, Prepared
 from provisioner.workflow.presence import confirm
 
+_FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
 _ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
 
 
@@ -58,6 +59,7 @@ def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -
         ca=directory.below(wish.ca),
         plain_http=wish.plain_http,
         kind=kind_of(directory),
+        connections=_FEW if is_public(directory) else None,
         on_event=on_event,
         remembered=0 if fresh else 60 * wish.cache_minutes,
     )

@@ -114,7 +114,7 @@ def user_agent() -> str:
         return "provisioner/dev"
 
 
-def _through(proxied: Proxied, given: Mapping[str, Any]) -> ProxyManager:
+def through(proxied: Proxied, given: Mapping[str, Any]) -> ProxyManager:
     """Raises CannotGoOn where the variable names nothing that can be spoken with."""
     login = urlsplit(proxied.url)
     try:
@@ -183,7 +183,7 @@ class Wire:
         with self._guard:
             key = "" if proxied is None else proxied.url
             if key not in self._managers:
-                made = PoolManager(**self._given) if proxied is None else _through(proxied, self._given)
+                made = PoolManager(**self._given) if proxied is None else through(proxied, self._given)
                 made.pool_classes_by_scheme = _pools(self._held, self._patience.whole)
                 self._managers[key] = made
             return self._managers[key]

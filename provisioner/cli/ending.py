@@ -32,7 +32,7 @@ def end(error: BaseException, words: Sequence[str]) -> int:
         found, code = [_interrupted()], INTERRUPTED
     else:
         found, code = [_bug(error, words)], BUG
-    console(sys.stderr, no_color="--no-color" in words).print(problems(("", problem) for problem in found))
+    console(sys.stderr, no_color="--no-color" in words).print(problems(("", problem) for problem in found), crop=False)
     return _close(words, found, code)
 
 

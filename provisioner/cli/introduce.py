@@ -1,7 +1,8 @@
 """Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
 
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -19,16 +20,24 @@ from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import Reach
 from provisioner.domain.catalog import Catalog
+from provisioner.domain.copying import Place
 from provisioner.domain.event import OnEvent
 from provisioner.domain.feed import FeedReading
-from provisioner.domain.lab import MirrorKind
+from provisioner.domain.lab import ON_DEMAND, MirrorKind
+from provisioner.domain.lab import Registry as RegistryWish
+from provisioner.domain.lab import Upstream as UpstreamWish
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.selection import Selection
 from provisioner.domain.tags import read_facts
 from provisioner.workflow.hands import Probed
 from provisioner.workflow.lock import Locked, choose, make_lock
+from provisioner.workflow.next_best import Around
 from provisioner.workflow.offered import Wanted, World
-from provisioner.workflow.plan import Materials
+from provisioner.workflow.plan import Materials, Prepared
+from provisioner.workflow.presence import confirm
+
+_FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
+_ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
 
 
 @contextmanager
@@ -52,30 +61,53 @@ def fleet(
     return AnsibleFleet(settings, on_event, limit=reach.limit, shared=shared)
 
 
-def mirror(directory: LabDirectory, on_event: OnEvent, kind: MirrorKind | None = None) -> Registry:
+def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:
+    """`fresh`: nothing that was seen of it before counts."""
     wish = directory.lab.mirror
-    ca = directory.below(wish.ca)
-    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, kind=kind or wish.kind, on_event=on_event)
+    return Registry(
+        wish.address,
+        ca=directory.below(wish.ca),
+        plain_http=wish.plain_http,
+        kind=kind_of(directory),
+        connections=_FEW if is_public(directory) else None,
+        on_event=on_event,
+        remembered=0 if fresh else 60 * wish.cache_minutes,
+    )
+
+
+def kind_of(directory: LabDirectory) -> MirrorKind:
+    """Where lab.yml does not say what kind of mirror it is, hearsay about it does."""
+    wish = directory.lab.mirror
+    profile = profiles.load().of(wish.address)
+    hearsay = None if profile is None or "kind" in wish.model_fields_set else profile.kind
+    return hearsay or wish.kind
+
+
+def is_public(directory: LabDirectory) -> bool:
+    profile = profiles.load().of(directory.lab.mirror.address)
+    return kind_of(directory) in {"lazy", "redirector"} or (profile is not None and profile.public)
+
+
+def is_sparing(directory: LabDirectory) -> bool:
+    """Whoever asks a public mirror or a cache for hundreds of manifests is counted, or makes it fetch them."""
+    return is_public(directory) or kind_of(directory) in ON_DEMAND
 
 
 def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
-    """Where lab.yml does not say what kind of mirror it is, hearsay about it does."""
     wish, image = directory.lab.mirror, directory.lab.image
-    profile = profiles.load().of(wish.address)
-    hearsay = None if profile is None or "kind" in wish.model_fields_set else profile.kind
-    kind = hearsay or wish.kind
-    is_public = kind in {"lazy", "redirector"} or (profile is not None and profile.public)
-    return Wanted(wish, kind, torch or image.torch, image.flavour, platform, is_public)
+    spec = torch or image.torch
+    return Wanted(wish, kind_of(directory), spec, image.flavour, platform, is_public(directory), is_sparing(directory))
 
 
 @contextmanager
-def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent) -> Iterator[World]:
+def world(
+    directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent, *, fresh: bool = False
+) -> Iterator[World]:
     """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
-    with ExitStack() as stack:
-        above = _upstream(directory, on_event)
+    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
         yield World(
-            mirror=stack.enter_context(mirror(directory, on_event, wish.kind)),
-            upstream=None if above is None else stack.enter_context(above),
+            mirror=offered,
+            upstream=above,
             feed=_feed(directory, now),
             memory=MirrorHistory(),
             data=compatdata.load(),
@@ -83,12 +115,16 @@ def world(directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEven
         )
 
 
-def _upstream(directory: LabDirectory, on_event: OnEvent) -> Registry | None:
+@contextmanager
+def upstream(directory: LabDirectory, on_event: OnEvent) -> Iterator[Registry | None]:
+    """What the mirror copies, where lab.yml names it: few connections, since it is somebody else's."""
     wish = directory.lab.mirror.upstream
     if wish is None:
-        return None
+        yield None
+        return
     ca = directory.below(wish.ca)
-    return Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event)
+    with Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event) as above:
+        yield above
 
 
 def _feed(directory: LabDirectory, now: datetime) -> FeedReading | None:
@@ -106,9 +142,26 @@ def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
     return Registry(wish.address, ca=directory.below(wish.ca), plain_http=wish.plain_http, on_event=on_event)
 
 
+def recheck(directory: LabDirectory, prepared: Prepared, on_event: OnEvent) -> None:
+    """Raises CannotGoOn where what a node would pull is not on the lab's own registry now."""
+    with registry(directory, on_event) as shelf:
+        confirm(prepared, shelf, on_event, again=f"provision lock {directory.path}")
+
+
+def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
+    """The same for whoever has only the lock. What cannot be asked from here is left to the pull itself."""
+    with tempfile.NamedTemporaryFile("w", prefix="provisioner-ca-", suffix=".pem") as file:
+        file.write(lock.registry_ca or "")
+        file.flush()
+        address, ca = lock.images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
+        with Registry(address, ca=ca, on_event=on_event) as shelf:
+            confirm(prepared, shelf, on_event, again=_ASK, certain=True)
+
+
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:
     data, lab = compatdata.load_for(directory.path), directory.lab
-    authorities = {wish.address: directory.path / wish.ca for wish in (lab.mirror, lab.registry) if wish.ca is not None}
+    named = {wish.address: wish.ca for wish in (lab.mirror.upstream, lab.mirror, lab.registry) if wish is not None}
+    authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
     return EngineBuilder(
         lab.registry,
         lab.image,
@@ -124,19 +177,65 @@ def templates(lab: Path | None) -> dict[str, str]:
     return read_templates(resources.templates(), lab)
 
 
-def choice(directory: LabDirectory, probed: Probed, on_event: OnEvent) -> tuple[Selection, Catalog]:
+def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Around:
+    """`own` is the lab's registry; where that is the mirror, it has been looked at already."""
+    lab = directory.lab
+    is_mirror = lab.registry.address == lab.mirror.address
+    there = lab.mirror.upstream
+    return Around(
+        above,
+        None if is_mirror else own,
+        None if there is None else _place(directory, there),
+        _place(directory, lab.registry),
+        str(directory.path),
+    )
+
+
+def _place(directory: LabDirectory, wish: UpstreamWish | RegistryWish) -> Place:
+    ca = directory.below(wish.ca)
+    return Place(address=wish.address, ca=ca and str(ca.absolute()), plain_http=wish.plain_http)
+
+
+def choice(
+    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
+) -> tuple[Selection, Catalog]:
     """What a lock made now would be made of; nothing is built and nothing is written."""
-    with mirror(directory, on_event) as offered:
-        return choose(directory.lab, probed, offered, compatdata.load_for(directory.path), on_event)
+    with registry(directory, on_event) as own:
+        return _chosen(directory, probed, own, on_event, fresh=fresh)
 
 
-def new_lock(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None) -> Locked:
+def new_lock(
+    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None, fresh: bool = False
+) -> Locked:
     """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
     data = compatdata.load_for(directory.path)
-    with mirror(directory, on_event) as offered, registry(directory, on_event) as own:
-        chosen = choose(directory.lab, probed, offered, data, on_event, torch=torch)
+    with registry(directory, on_event) as own:
+        chosen = _chosen(directory, probed, own, on_event, torch=torch, fresh=fresh)
         hand = builder(directory, own, on_event)
         return make_lock(directory.lab, probed, chosen, hand, data, registry_ca=directory.registry_ca)
+
+
+def _chosen(  # noqa: PLR0913
+    directory: LabDirectory,
+    probed: Probed,
+    own: Registry,
+    on_event: OnEvent,
+    *,
+    torch: str | None = None,
+    fresh: bool,
+) -> tuple[Selection, Catalog]:
+    with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
+        return choose(
+            directory.lab,
+            probed,
+            offered,
+            compatdata.load_for(directory.path),
+            on_event,
+            torch=torch,
+            upstream=above,
+            around=around(directory, above, own),
+            sparing=is_sparing(directory),
+        )
 
 
 def materials(directory: LabDirectory, lock: Lockfile) -> Materials:

@@ -8,7 +8,8 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import lock_text, read_lock, write_lock
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.introduce import fleet, new_lock
-from provisioner.cli.options import Reach, example, lab_argument, reaching, torch_option, voiced
+from provisioner.cli.looking import source
+from provisioner.cli.options import Reach, example, fresh_option, lab_argument, reaching, torch_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.facts import too_old
@@ -22,9 +23,10 @@ from provisioner.workflow.probe import probe
 @click.command(epilog=example("provision lock ai-lab --torch 2.8.0"))
 @lab_argument
 @torch_option
+@fresh_option
 @reaching
 @voiced
-def lock(lab: str, torch: str | None, reach: Reach, voice: Voice) -> int:
+def lock(lab: str, torch: str | None, fresh: bool, reach: Reach, voice: Voice) -> int:
     """Choose an image that runs on every node, build the lab image of it where needed, and pin both in lab.lock.
 
     Exit 1 where a node got no image. Nothing is changed on any node.
@@ -33,9 +35,9 @@ def lock(lab: str, torch: str | None, reach: Reach, voice: Voice) -> int:
     with watching(voice) as show:
         on_event = open_run(directory.lab.name).telling(show)
         probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
-        locked = new_lock(directory, probed, on_event, torch=torch)
+        locked = new_lock(directory, probed, on_event, torch=torch, fresh=fresh)
     keep(directory, locked, voice)
-    voice.document(LOCK_SCHEMA, locked.lock)
+    voice.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | source(locked.catalog))
     return DONE if set(probed) == set(locked.lock.nodes) else FAILED
 
 

@@ -1,11 +1,12 @@
 """What plan, rollout and status have in common: read the lab, ask the nodes, hold them against the lock."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.introduce import materials
 from provisioner.domain.busy import DEFER, WhenBusy
+from provisioner.domain.catalog import Catalog
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.problem import CannotGoOn, Problem
@@ -32,6 +33,16 @@ def look(
 ) -> Looked:
     probed = probe(fleet, on_event)
     return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed, when_busy=when_busy))
+
+
+def source(catalog: Catalog) -> dict[str, Any]:
+    """What a document says beside the choice: where it was made, what is to be said of that place, what was better."""
+    better = catalog.next_best
+    return {
+        "mirror": catalog.mirror,
+        "problems": [problem.model_dump() for problem in catalog.problems],
+        "next_best": None if better is None else better.model_dump(mode="json"),
+    }
 
 
 def _no_lock(directory: LabDirectory) -> Problem:

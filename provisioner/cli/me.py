@@ -13,7 +13,7 @@ from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
 from provisioner.adapters.person import account, own_keys, seat_home, seat_root
 from provisioner.cli.doing import carry_out_here, show_plan, take_down_here
 from provisioner.cli.exits import DONE, FAILED
-from provisioner.cli.introduce import templates
+from provisioner.cli.introduce import recheck_own, templates
 from provisioner.cli.looking import Looked
 from provisioner.cli.options import ca_option, example, voiced, yes_option
 from provisioner.cli.status import tell, tokens_of, urls_option
@@ -77,6 +77,8 @@ def _up(own: Own, voice: Voice, *, yes: bool) -> int:
     if changed and not (yes or voice.agreed("Your seat is replaced: whatever runs in it ends. Go on?")):
         voice.note("Nothing was changed.")
         return FAILED
+    with watching(voice) as show:
+        recheck_own(own.lock, prepared, journal.telling(show))
     orders = {
         node: order_for(bundle, own.lab, journal.run, ca=own.lock.registry_ca, state_root=str(seat_root()))
         for node, bundle in prepared.bundles.items()

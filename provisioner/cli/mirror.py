@@ -1,24 +1,60 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import get_args
+from typing import NamedTuple, get_args
 
 import click
+from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.registry.client import Registry
 from provisioner.cli import introduce
+from provisioner.cli.alike import look_alikes
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.mirror_status import status
 from provisioner.cli.mirror_wait import wait
 from provisioner.cli.mirror_wheel import wheel
-from provisioner.cli.options import ca_option, example, lab_argument, platform_option, torch_option, voiced
+from provisioner.cli.options import (
+    ca_option,
+    example,
+    fresh_option,
+    lab_argument,
+    platform_option,
+    torch_option,
+    voiced,
+)
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.catalog import catalog_table, sync_table
-from provisioner.domain.lab import MirrorKind
+from provisioner.console.problems import problems
+from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.lab import Address, MirrorKind
+from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.domain.tags import may_fit
+from provisioner.workflow.freshness import Freshness
+
+
+class Origin(NamedTuple):
+    """Another registry under whose name the same repositories are."""
+
+    host: str
+    plain_http: bool
+
+    def named(self, reference: ImageReference) -> ImageReference | None:
+        above = reference.model_copy(update={"registry": self.host, "digest": None})
+        return above if reference.tag else None
+
+
+def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Origin | None:
+    if value is None:
+        return None
+    host = value.removeprefix("http://")
+    try:
+        TypeAdapter(Address).validate_python(host)
+    except ValidationError:
+        raise click.BadParameter(f"{value} is not of the form HOST or HOST:PORT", ctx, param) from None
+    return Origin(host, plain_http=host != value)
 
 
 @click.group(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
@@ -34,16 +70,19 @@ mirror.add_command(wheel)
 @mirror.command(epilog=example("provision mirror tags ai-lab --torch '>=2.8'"))
 @lab_argument
 @torch_option
+@fresh_option
 @platform_option
 @voiced
-def tags(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
-    """List the tags of the lab's mirror that may serve it, each with size and state."""
+def tags(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice) -> int:
+    """List the tags of the lab's mirror that may serve it, each with size and state.
+
+    Of a public mirror or a cache the names alone: it counts what it is asked, or fetches it.
+    """
     directory = read_lab(lab)
     wish, spec = directory.lab.image, torch or directory.lab.image.torch
-    with watching(voice) as on_event, introduce.mirror(directory, on_event) as registry:
-        catalog = registry.catalog(
-            directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour)
-        )
+    with watching(voice) as on_event, introduce.mirror(directory, on_event, fresh=fresh) as registry:
+        look = registry.listed if introduce.is_sparing(directory) else registry.catalog
+        catalog = look(directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour))
     voice.document("provisioner/catalog/1", catalog)
     voice.say(catalog_table(catalog))
     return DONE
@@ -58,6 +97,12 @@ def tags(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
 @click.option("--plain-http", is_flag=True, help="No TLS.")
 @platform_option
 @click.option("--deep", is_flag=True, help="Read and hash every byte of every layer.")
+@click.option(
+    "--upstream",
+    metavar="[http://]HOST[:PORT]",
+    callback=_origin,
+    help="The registry that the mirror copies: an image that is another there is stale.",
+)
 @click.option("--allow-cold", is_flag=True, help="A cache that would fetch the image first is good enough.")
 @voiced
 def check(  # noqa: PLR0913  (each is a flag)
@@ -68,6 +113,7 @@ def check(  # noqa: PLR0913  (each is a flag)
     plain_http: bool,
     platform: str,
     deep: bool,
+    upstream: Origin | None,
     allow_cold: bool,
     voice: Voice,
 ) -> int:
@@ -78,12 +124,37 @@ def check(  # noqa: PLR0913  (each is a flag)
         for host in dict.fromkeys(str(reference.registry) for reference in wanted):
             here = [reference for reference in wanted if reference.registry == host]
             with Registry(host, ca=ca, plain_http=plain_http, kind=kind, on_event=on_event) as registry:
-                found = registry.check(here, platform, deep=deep)
+                found: Sequence[SyncReport] = registry.check(here, platform, deep=deep)
+                if upstream is not None:
+                    found = _compared(found, registry, upstream, ca, on_event)
             reports |= {str(reference): report for reference, report in zip(here, found, strict=True)}
     ordered = [reports[str(reference)] for reference in wanted]
-    voice.document("provisioner/sync/1", {"images": [report.model_dump(mode="json") for report in ordered]})
-    voice.say(sync_table(ordered))
-    return DONE if _good(ordered, allow_cold=allow_cold) else FAILED
+    good = _good(ordered, allow_cold=allow_cold)
+    alike = () if good else _alike(ordered, plain_http=plain_http)
+    images = [report.model_dump(mode="json") for report in ordered]
+    voice.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in alike]})
+    voice.say(sync_table(ordered), problems([("", problem) for problem in alike], "yellow"))
+    return DONE if good else FAILED
+
+
+def _alike(reports: Sequence[SyncReport], *, plain_http: bool) -> list[Problem]:
+    """What of this machine may make each mirror look so, less what its images say already."""
+    hosts = dict.fromkeys(report.reference.partition("/")[0] for report in reports)
+    told = [problem for report in reports for problem in report.problems]
+    found = [problem for host in hosts for problem in look_alikes(host, told, plain_http=plain_http)]
+    return list(dict.fromkeys(found))
+
+
+def _compared(
+    reports: Sequence[SyncReport], registry: Registry, upstream: Origin, ca: Path | None, on_event: OnEvent
+) -> list[SyncReport]:
+    """Each complete one held against upstream; a note where that does not answer."""
+    with Registry(upstream.host, ca=ca, plain_http=upstream.plain_http, connections=2) as above:
+        fresh = Freshness(registry, above, upstream.named, most=len(reports))
+        found = [fresh.report(report) for report in reports]
+    for problem in fresh.unknown:
+        on_event(Event(phase="catalog", kind="note", text=f"upstream is not known: {problem.what}"))
+    return found
 
 
 def _parsed(text: str) -> ImageReference:

@@ -4,8 +4,9 @@ import click
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli import introduce
+from provisioner.cli.alike import look_alikes
 from provisioner.cli.exits import DONE
-from provisioner.cli.options import example, lab_argument, platform_option, torch_option, voiced
+from provisioner.cli.options import example, fresh_option, lab_argument, platform_option, torch_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.outlook import outlook_view
@@ -16,9 +17,10 @@ from provisioner.workflow.outlook import look
 @click.command(epilog=example("provision mirror status ai-lab --torch '>=2.10'"))
 @lab_argument
 @torch_option
+@fresh_option
 @platform_option
 @voiced
-def status(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
+def status(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice) -> int:
     """Say when to wait and when to move: what the mirror is, how far the tags are, and when the rest will come.
 
     A date rests on the mirror's own feed (mirror.feed in lab.yml) and on what was seen of it before; whether a tag will
@@ -26,8 +28,11 @@ def status(lab: str, torch: str | None, platform: str, voice: Voice) -> int:
     """
     directory, now = read_lab(lab), datetime.now(UTC)
     wanted = introduce.wanted(directory, torch, platform)
-    with watching(voice) as on_event, introduce.world(directory, wanted, now, on_event) as world:
+    with watching(voice) as on_event, introduce.world(directory, wanted, now, on_event, fresh=fresh) as world:
         outlook = look(wanted, world, now)
+    if outlook.reference is None:
+        alike = look_alikes(wanted.host, outlook.problems, plain_http=wanted.mirror.plain_http)
+        outlook = outlook.model_copy(update={"problems": (*outlook.problems, *alike)})
     voice.document(OUTLOOK_SCHEMA, outlook)
     voice.say(outlook_view(outlook))
     return DONE

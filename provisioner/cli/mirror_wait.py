@@ -90,11 +90,11 @@ def polite(wanted: Wanted, every: float, voice: Voice) -> float:
 def waiting(directory: LabDirectory, wanted: Wanted, pace: Pace, voice: Voice) -> Waited:
     def at_it() -> Outlook:
         now = pace.clock()
-        with introduce.world(directory, wanted, now, _silent) as world:
+        with introduce.world(directory, wanted, now, _silent, fresh=True) as world:
             return look(wanted, world, now)
 
     def ask(reference: ImageReference) -> SyncReport:
-        with introduce.mirror(directory, _silent, wanted.kind) as registry:
+        with introduce.mirror(directory, _silent, fresh=True) as registry:
             return registry.inspect(reference, wanted.platform).report
 
     return wait_for(pace, at_it, ask, lambda outlook, pause, left: voice.note(heartbeat(outlook, pause, left)))

@@ -1,17 +1,28 @@
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 from packaging.version import InvalidVersion, Version
 
 from provisioner.adapters.mirror.fetch import Fetcher
-from provisioner.adapters.mirror.wheels import look_at_wheels
+from provisioner.adapters.mirror.pip_index import pip_index
+from provisioner.adapters.mirror.wheels import look_at_wheels, read
 from provisioner.cli.exits import DONE, FAILED
 from provisioner.cli.options import ca_option, example, platform_option, voiced
 from provisioner.cli.voice import Voice
 from provisioner.console.wheel import wheels_table
-from provisioner.domain.wheel import WHEELS_SCHEMA, WheelLink, WheelReports, WheelWish, is_all_there
+from provisioner.domain.problem import Problem
+from provisioner.domain.wheel import (
+    WHEELS_SCHEMA,
+    WheelLink,
+    WheelReport,
+    WheelReports,
+    WheelWish,
+    is_all_there,
+    stale_index,
+)
 
 
 def _address(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -68,7 +79,21 @@ def wheel(  # noqa: PLR0913  (each is a flag)
         raise click.BadParameter(f"{direct.name} is not a wheel of {wish}")
     with Fetcher(ca=ca) as fetcher:
         reports = look_at_wheels(fetcher, place, wish, upstream)
-    told = WheelReports(asked=place, wish=str(wish), wheels=tuple(reports))
+        stale = _of_pip(fetcher, place, wish, reports)
+    told = WheelReports(asked=place, wish=str(wish), wheels=tuple(reports), problems=() if stale is None else (stale,))
     voice.document(WHEELS_SCHEMA, told)
     voice.say(wheels_table(told))
     return DONE if is_all_there(reports) else FAILED
+
+
+def _of_pip(fetcher: Fetcher, place: str, wish: WheelWish, reports: Sequence[WheelReport]) -> Problem | None:
+    """Whether the index that pip would ask here hides what exists."""
+    index = pip_index()
+    if index is None or place.startswith(index):
+        return None
+    page = read(fetcher, f"{index.rstrip('/')}/torch/", wish)
+    if page.fault is not None:
+        return None
+    parts = urlsplit(index)
+    public = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return stale_index(public, [link.name for link in page.links], wish, reports)

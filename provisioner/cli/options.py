@@ -151,6 +151,9 @@ def complete_labs(ctx: click.Context, param: click.Parameter, incomplete: str) -
 
 lab_argument = click.argument("lab", metavar="LAB", shell_complete=complete_labs)
 yes_option = click.option("--yes", is_flag=True, help="Agree beforehand: ask nothing.")
+fresh_option = click.option(
+    "--fresh", is_flag=True, help="Ask for every layer, also for those that were seen whole a moment ago."
+)
 torch_option = click.option(
     "--torch", metavar="SPEC", callback=_torch, help='A version or range, such as 2.8.0 or ">=2.6,<3".'
 )

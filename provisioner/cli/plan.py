@@ -9,8 +9,8 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.cli.exits import DONE, FAILED, PENDING
 from provisioner.cli.introduce import choice, fleet
-from provisioner.cli.looking import held_lock, look
-from provisioner.cli.options import Consent, Reach, consenting, example, lab_argument, reaching, voiced
+from provisioner.cli.looking import held_lock, look, source
+from provisioner.cli.options import Consent, Reach, consenting, example, fresh_option, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
@@ -26,10 +26,11 @@ from provisioner.workflow.probe import probe
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for rollout --plan.")
 @click.option("--exit-code", is_flag=True, help="Exit 3 where changes are pending.")
 @consenting
+@fresh_option
 @reaching
 @voiced
 def plan(  # noqa: PLR0913  (each is a flag)
-    *, lab: str, out: Path | None, exit_code: bool, consent: Consent, reach: Reach, voice: Voice
+    *, lab: str, out: Path | None, exit_code: bool, consent: Consent, fresh: bool, reach: Reach, voice: Voice
 ) -> int:
     """Show what a rollout would do to each seat: real differences, GB to pull, who is busy. Nothing is changed.
 
@@ -39,7 +40,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
     directory = read_lab(lab)
     lock = read_lock(directory.lock) if out is None else held_lock(directory)
     if lock is None:
-        served = _choose(directory, reach, voice)
+        served = _choose(directory, reach, voice, fresh=fresh)
         return FAILED if not served else PENDING if exit_code else DONE
     with watching(voice) as on_event:
         nodes = fleet(directory, reach, voice.verbose, on_event)
@@ -58,12 +59,12 @@ def plan(  # noqa: PLR0913  (each is a flag)
     return PENDING if exit_code and made.pending else DONE
 
 
-def _choose(directory: LabDirectory, reach: Reach, voice: Voice) -> bool:
+def _choose(directory: LabDirectory, reach: Reach, voice: Voice, *, fresh: bool) -> bool:
     """Show what a lock would hold, without one; whether every node would be served."""
     with watching(voice) as on_event:
         probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
-        selection, catalog = choice(directory, probed, on_event)
-    voice.document(SELECTION_SCHEMA, selection.to_json())
+        selection, catalog = choice(directory, probed, on_event, fresh=fresh)
+    voice.document(SELECTION_SCHEMA, selection.to_json() | source(catalog))
     voice.say(selection_view(selection, voice.out.width), passed_over(selection, catalog))
     voice.note(f"No lock yet. `provision rollout {directory.path}` makes it, shows the plan with its files, and asks.")
     return all(name in selection.nodes and selection.nodes[name].tag for name in probed)

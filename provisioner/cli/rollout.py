@@ -15,7 +15,7 @@ from provisioner.cli.doing import carry_out, show_plan
 from provisioner.cli.entering import claim_for, entered
 from provisioner.cli.exits import FAILED
 from provisioner.cli.hours import hold_to_hours
-from provisioner.cli.introduce import crew, materials, new_lock
+from provisioner.cli.introduce import crew, materials, new_lock, recheck
 from provisioner.cli.lock import keep
 from provisioner.cli.looking import Looked
 from provisioner.cli.options import (
@@ -25,6 +25,7 @@ from provisioner.cli.options import (
     careful,
     consenting,
     example,
+    fresh_option,
     lab_argument,
     reaching,
     voiced,
@@ -82,6 +83,7 @@ class Seen(NamedTuple):
 @yes_option
 @careful
 @consenting
+@fresh_option
 @reaching
 @voiced
 def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
@@ -92,6 +94,7 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
     yes: bool,
     care: Care,
     consent: Consent,
+    fresh: bool,
     reach: Reach,
     voice: Voice,
 ) -> int:
@@ -108,12 +111,13 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
         entered(directory.lab.name, "rollout", care.break_lock) as journal,
         crew(directory, reach, voice.verbose) as nodes,
     ):
-        seen = see(directory, journal, nodes, voice, when_busy)
+        seen = see(directory, journal, nodes, voice, when_busy, fresh=fresh)
         if reviewed is not None:
             seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
         hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
         if not agreed(seen, journal, care, voice, yes=yes):
             return FAILED
+        look_again(seen, journal, voice)
         what = undertaking(seen, journal.run, care)
         return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
@@ -133,6 +137,8 @@ def see(
     nodes: Callable[[OnEvent], AnsibleFleet],
     voice: Voice,
     when_busy: WhenBusy,
+    *,
+    fresh: bool,
 ) -> Seen:
     """Look, lock where there is no lock, hold the one against the other, and show it."""
     lock, locked = read_lock(directory.lock), None
@@ -141,7 +147,7 @@ def see(
         at_hand = nodes(on_event)
         probed = probe(at_hand, on_event)
         if lock is None:
-            locked = new_lock(directory, probed, on_event)
+            locked = new_lock(directory, probed, on_event, fresh=fresh)
             lock = locked.lock
         prepared = prepare(materials(directory, lock), at_hand.hosts(), probed, when_busy=when_busy)
     if locked is not None:
@@ -158,6 +164,13 @@ def agreed(seen: Seen, journal: RunJournal, care: Care, voice: Voice, *, yes: bo
         return True
     voice.note("Nothing was changed.")
     return False
+
+
+def look_again(seen: Seen, journal: RunJournal, voice: Voice) -> None:
+    """Raises CannotGoOn where what a node would pull is not all there, right before the first one is touched."""
+    if seen.nodes:
+        with watching(voice) as show:
+            recheck(seen.directory, seen.looked.prepared, journal.telling(show))
 
 
 def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Undertaking:

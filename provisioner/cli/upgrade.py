@@ -25,7 +25,7 @@ from provisioner.cli.options import (
     voiced,
     yes_option,
 )
-from provisioner.cli.rollout import Seen, undertaking
+from provisioner.cli.rollout import Seen, look_again, undertaking
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.console.lock import lock_view
@@ -121,6 +121,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         if offered.changes and not (yes or voice.agreed(_question(offered))):
             voice.note("Nothing was changed.")
             return FAILED
+        look_again(seen, journal, voice)
         _hold_to(directory, old, seen.lock, journal, voice, torch)
         if notice is not None:
             tell_seats(voice, journal, nodes, seen.plan, notice)

@@ -24,12 +24,12 @@ class Voice:
     def say(self, *what: RenderableType) -> None:
         """What was asked for, in words; with --json the document says it."""
         for one in () if self.as_json else what:
-            self.out.print(one)
+            self.out.print(one, crop=False)
 
     def note(self, *what: RenderableType) -> None:
         """What a person should know beside it."""
         for one in what:
-            self.err.print(one)
+            self.err.print(one, crop=False)
 
     def document(self, schema: str, value: BaseModel | dict[str, Any]) -> None:
         """The one JSON document of a run with --json; nothing without."""

@@ -10,21 +10,32 @@ from provisioner.console.tables import folded
 from provisioner.console.text import block, fold
 from provisioner.domain.problem import Problem
 
+COMMAND = "    "  # in front of a line to be copied
 _MOST = 8  # different things seen that are told of one kind of problem
 Found = tuple[str, Problem]  # whose it is ("" where that is nobody in particular), and what
 
 
 class Ruled:
-    """Text with a rule down its left side, wrapped lines too, so that nobody wonders where a problem ends."""
+    """Text with a rule down its left side, wrapped lines too, so that nobody wonders where a problem ends.
+
+    Indented lines are commands, to be copied: they stand alone and whole. They may so be wider than the screen, which
+    whoever prints must not crop.
+    """
 
     def __init__(self, text: Text, style: str) -> None:
         self._text, self._style = text, style
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         top, side, end = "|||" if options.ascii_only else "╷│╵"
-        lines = self._text.wrap(console, max(options.max_width - 2, 20))
-        for index, content in enumerate(lines):
-            yield Text.assemble((top if index == 0 else side, self._style), " ", content)
+        first = True
+        for written in self._text.split("\n"):
+            if written.plain.startswith(COMMAND):
+                written.no_wrap, written.overflow = True, "ignore"
+                yield written
+                continue
+            for content in written.wrap(console, max(options.max_width - 2, 20)):
+                yield Text.assemble((top if first else side, self._style), " ", content)
+                first = False
         yield Text(end, self._style)
 
 

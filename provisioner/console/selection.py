@@ -41,14 +41,19 @@ def selection_view(selection: Selection, width: int) -> Group:
 
 
 def passed_over(selection: Selection, catalog: Catalog) -> Group:
-    """Better tags than the given ones that the mirror does not have whole: what of each is missing."""
+    """Better tags than the given ones that the mirror does not have whole: what of each is missing.
+
+    Before them, what is to be said of the source as a whole.
+    """
     given = {choice.tag for choice in selection.nodes.values()}
     better = {
         tag for choice in selection.nodes.values() for tag in takewhile(lambda tag: tag not in given, choice.verdicts)
     }
     reports = [listing.report for listing in catalog.listings if listing.image.reference in better]
     partial = [report for report in reports if report.state is not SyncState.COMPLETE]
-    return problems(((report.reference, problem) for report in partial for problem in report.problems), "yellow")
+    found = [(report.reference, problem) for report in partial for problem in report.problems]
+    newer = [] if catalog.next_best is None else [("", catalog.next_best.told())]
+    return problems([*(("", problem) for problem in catalog.problems), *found, *newer], "yellow")
 
 
 def _decided(selection: Selection) -> str:

@@ -14,4 +14,4 @@ def wheels_table(told: WheelReports) -> Group:
         size = human_size(report.bytes) if report.bytes else ""
         made.add_row(cell(report.name), state(report.state), size, report.upstream.replace("_", " "))
     found = [(report.name, problem) for report in told.wheels for problem in report.problems]
-    return Group(made, problems(found))
+    return Group(made, problems([*found, *(("", problem) for problem in told.problems)]))

@@ -6,6 +6,7 @@ from typing import Self
 
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.model import Value
+from provisioner.domain.next_best import NextBest
 from provisioner.domain.problem import Problem
 from provisioner.domain.sync import SyncReport, SyncState
 
@@ -28,6 +29,7 @@ class Catalog(Value):
     checked_at: datetime
     listings: tuple[Listing, ...] = ()
     problems: tuple[Problem, ...] = ()  # of whole repositories that could not be listed
+    next_best: NextBest | None = None  # where somebody has looked for one
 
     def replaced(self, looked_at: Mapping[str, Listing]) -> Self:
         """The same catalog with some listings, by reference, as they were found on a closer look."""

@@ -109,10 +109,23 @@ def not_looked_at() -> Fault:
     return _fault(SyncState.COLD, "cold", what, why, "Ask for this one image: provision mirror check REFERENCE.")
 
 
+def listed_only() -> Fault:
+    what = "Only its name was read, in the list of tags."
+    why = "The registry counts what it is asked, so no tag is looked at that would not be chosen."
+    return _fault(SyncState.COLD, "cold", what, why, "Ask for this one image: provision mirror check REFERENCE.")
+
+
 def unmeasured(digest: str) -> Fault:
     what = f"The mirror sends layer {digest} without saying how long it is, and only as a whole."
     why = "So it cannot be told from a truncated one without reading all of it."
     return _fault(SyncState.UNKNOWN, "unreachable", what, why, "Check it with --deep, which reads every byte.")
+
+
+def stale(reference: str, here: str, upstream: str, there: str) -> Fault:
+    what = f"{reference} is {here} on the mirror; {upstream}, which it copies, has {there} under this tag."
+    why = "The tag was moved upstream and not copied again, or what the mirror hands out never was upstream's."
+    fix = "Wait for its next sync or copy the tag again by digest; until then choose another tag."
+    return _fault(SyncState.STALE, "stale", what, why, fix)
 
 
 def auth_failed(host: str, reason: str) -> Fault:
@@ -150,6 +163,13 @@ def unreachable(host: str, reason: str) -> Fault:
     why = "So nobody knows whether the image is there: this is neither yes nor no."
     fix = "Try again; if it stays so, tell whoever keeps the mirror and use another one until then."
     return _fault(SyncState.UNKNOWN, "unreachable", what, why, fix)
+
+
+def captive_portal(host: str, portal: str) -> Fault:
+    what = f"{host} was asked, and {portal} answered with a web page."
+    why = "A network that wants a login sends every request to its own page: the mirror itself was never asked."
+    fix = "Log in to the network in a browser, then try again; or run this where no login is wanted."
+    return _fault(SyncState.UNKNOWN, "captive_portal", what, why, fix)
 
 
 def no_such_service(host: str, reason: str) -> Fault:

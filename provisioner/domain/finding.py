@@ -14,6 +14,7 @@ _GRAVEST = (
     SyncState.DENIED,
     SyncState.LIMITED,
     SyncState.UNKNOWN,
+    SyncState.STALE,
     SyncState.COLD,
 )
 

@@ -62,17 +62,22 @@ class FeedWish(Wish):
 class Upstream(Wish):
     """The registry that the mirror copies: asked first, since what it does not have no mirror will ever have.
 
-    `repositories` where they have other names there than on the mirror.
+    `repositories` where they have other names there than on the mirror. `fallback`: the whole lab may be taken from it
+    where the mirror serves less of the lab.
     """
 
     address: Address
     repositories: tuple[Repository, ...] = ()
     ca: str | None = None
     plain_http: bool = False
+    fallback: bool = False
 
 
 class Mirror(Wish):
-    """Where base images come from. Paths are relative to the lab's directory."""
+    """Where base images come from. Paths are relative to the lab's directory.
+
+    `cache_minutes`: for how long a layer that was seen whole here counts as whole without asking; 0: every look asks.
+    """
 
     address: Address
     repositories: tuple[Repository, ...] = Field(default=("pytorch/pytorch",), min_length=1)
@@ -81,6 +86,7 @@ class Mirror(Wish):
     plain_http: bool = False
     feed: FeedWish | None = None
     upstream: Upstream | None = None
+    cache_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
 
 
 class Registry(Wish):

@@ -151,7 +151,7 @@ _SYNC_WHY = {
     SyncState.COLD: "the mirror would have to fetch it from its upstream first",
     SyncState.DENIED: "the mirror does not hand it out to us",
     SyncState.LIMITED: "the mirror answered that there were too many requests, so nobody could look",
-    SyncState.STALE: "the mirror still has an older image under this tag",
+    SyncState.STALE: "its upstream has another image under this tag: the mirror's is older, or was never upstream's",
     SyncState.NO_SUCH_SERVICE: "nothing there speaks the registry protocol",
     SyncState.UNKNOWN: "nobody could tell whether it is complete, and unknown counts as not",
 }

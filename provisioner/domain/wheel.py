@@ -62,6 +62,10 @@ class WheelWish(Value):
         """The same torch for another CUDA, or the other way round."""
         return self._is_of_machine(name) and (_local(name) == self.cuda or _public(name) == Version(self.torch))
 
+    def is_version(self, name: str) -> bool:
+        """The same torch for this machine, whatever its CUDA."""
+        return self._is_of_machine(name) and _public(name) == Version(self.torch)
+
     def _is_of_machine(self, name: str) -> bool:
         try:
             project, _, _, tags = parse_wheel_filename(name)
@@ -103,6 +107,7 @@ class WheelReports(Document):
     asked: str
     wish: str
     wheels: tuple[WheelReport, ...]
+    problems: tuple[Problem, ...] = ()  # of this machine, not of the mirror
 
 
 class Above(Value):
@@ -167,6 +172,20 @@ def judge(link: WheelLink, here: WheelEnds, above: Above) -> WheelReport:
         upstream=above.presence,
         upstream_bytes=size,
         problems=tuple(problems),
+    )
+
+
+def stale_index(index: str, names: Iterable[str], wish: WheelWish, reports: Sequence[WheelReport]) -> Problem | None:
+    """What pip's own index lacks of a torch that exists; None where it has it, or where nobody knows that it exists."""
+    exists = [r for r in reports if r.upstream == "present" or r.state is SyncState.COMPLETE]
+    if not exists or any(wish.is_version(name) for name in names):
+        return None
+    where = "upstream" if exists[0].upstream == "present" else "on the mirror"
+    return Problem(
+        code="stale_index",
+        what=f"pip on this machine asks {index}, whose page of torch lists no file of {wish.torch}; it is {where}",
+        why="pip then says that no such version exists, whatever the mirror of wheels has",
+        fix=f"give pip the other index, --index-url or --find-links; or see `pip config list` for what names {index}",
     )
 
 

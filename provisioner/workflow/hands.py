@@ -5,12 +5,14 @@ from typing import Literal, Protocol
 
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.claim import Claim
+from provisioner.domain.identity import Identity
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.order import BackOrder, Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.report import NodeRecord
+from provisioner.domain.sync import SyncReport
 
 Probed = Mapping[str, NodeFacts | Problem]
 Act = Literal["remove", "stop"]
@@ -63,8 +65,25 @@ class Crew(Fleet, Claims, GoesBack, TakesDown, Protocol):
 
 
 class Mirror(Protocol):
+    """`catalog` looks at every tag; `listed` reads their names alone, and they count as cold."""
+
+    def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
     def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
+    def identity(self, reference: ImageReference, platform: str) -> Identity | None: ...
+
+
+class Upstream(Mirror, Protocol):
+    """What the mirror copies. It counts what it is asked: `digest` costs a HEAD."""
+
+    def tags(self, repository: str) -> tuple[str, ...]: ...
+    def digest(self, reference: ImageReference) -> str | None: ...
+
+
+class Shelf(Protocol):
+    """The registry that the nodes pull from, looked at layer by layer. A fault of it stands in the report."""
+
+    def check(self, references: Sequence[ImageReference], platform: str) -> Sequence[SyncReport]: ...
 
 
 class Builder(Protocol):

@@ -1,21 +1,20 @@
 """From what the mirror has complete and what the nodes are, to the images that a lab is held to."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
-from provisioner.domain.catalog import Catalog, Listing
+from provisioner.domain.catalog import Catalog
 from provisioner.domain.compatibility import CompatibilityData
-from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.event import OnEvent
 from provisioner.domain.image import TaggedImage
 from provisioner.domain.lab import Lab
 from provisioner.domain.lock import LockedNode, Lockfile
 from provisioner.domain.node import NodeFacts, profile
 from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
 from provisioner.domain.selection import Selection, select
-from provisioner.domain.sync import SyncState
-from provisioner.domain.tags import may_fit
-from provisioner.workflow.hands import Builder, Mirror, Probed
+from provisioner.workflow.hands import Builder, Mirror, Probed, Upstream
+from provisioner.workflow.next_best import Around, next_best
+from provisioner.workflow.source import Search, find
 
 
 class Locked(NamedTuple):
@@ -27,50 +26,38 @@ class Locked(NamedTuple):
 
 
 def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet here)
-    lab: Lab, probed: Probed, mirror: Mirror, data: CompatibilityData, on_event: OnEvent, *, torch: str | None = None
+    lab: Lab,
+    probed: Probed,
+    mirror: Mirror,
+    data: CompatibilityData,
+    on_event: OnEvent,
+    *,
+    torch: str | None = None,
+    upstream: Upstream | None = None,
+    around: Around | None = None,
+    sparing: bool = False,
 ) -> tuple[Selection, Catalog]:
-    """Look at the mirror and choose. Raises CannotGoOn where no node answered or no complete tag serves any."""
+    """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
+
+    `around`: where a better tag is looked for. `sparing`: the mirror counts what it is asked, or fetches it.
+    Raises CannotGoOn where no node answered or no complete tag serves any.
+    """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
         raise CannotGoOn([value for value in probed.values() if isinstance(value, Problem)])
     spec, flavour = torch or lab.image.torch, lab.image.flavour
-    on_event(Event(phase="catalog", kind="started", text=f"asking {lab.mirror.address} what it has"))
-    offered = mirror.catalog(
-        lab.mirror.repositories, profiles[0].platform, wanted=lambda tag: may_fit(tag, spec, flavour)
-    )
 
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    catalog = warmed(offered, mirror, profiles[0].platform, pick)
-    selection = pick([listing.image for listing in catalog.listings])
-    if selection.decision == "none":
-        raise CannotGoOn(_nothing(lab, spec, catalog, selection))
-    return selection, catalog
-
-
-def warmed(
-    catalog: Catalog, mirror: Mirror, platform: str, pick: Callable[[Sequence[TaggedImage]], Selection]
-) -> Catalog:
-    """A cache says nothing of a tag's layers before they are asked for, and to ask is to make it fetch them.
-
-    So only those tags are asked for that would be chosen if they were there, until one that is chosen is there.
-    """
-    asked: dict[str, Listing] = {}
-    while True:
-        catalog = catalog.replaced(asked)
-        chosen = pick([hoped_for(listing, asked) for listing in catalog.listings]).tags
-        unsure = [e for e in catalog.listings if e.image.reference in chosen - asked.keys() and e.is_cold]
-        if not unsure:
-            return catalog
-        for entry in unsure:
-            asked[entry.image.reference] = mirror.inspect(ImageReference.parse(entry.image.reference), platform)
-
-
-def hoped_for(listing: Listing, asked: Collection[str]) -> TaggedImage:
-    if listing.is_cold and listing.image.reference not in asked:
-        return listing.image.model_copy(update={"sync": SyncState.COMPLETE})
-    return listing.image
+    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event, sparing)
+    found = find(search, mirror, upstream)
+    better = next_best(search, found, around) if around and found.catalog.mirror == lab.mirror.address else None
+    catalog = found.catalog.model_copy(update={"next_best": better})
+    if found.selection.decision == "none":
+        told = [] if better is None else [better.told()]
+        raise CannotGoOn([*_nothing(lab, spec, catalog, found.selection), *told])
+    return found.selection, catalog
 
 
 def make_lock(  # noqa: PLR0913
@@ -87,7 +74,7 @@ def make_lock(  # noqa: PLR0913
     images = [builder.lab_image(entry) for entry in catalog.listings if entry.image.reference in selection.tags]
     lock = Lockfile(
         lab=lab.name,
-        mirror=lab.mirror.address,
+        mirror=catalog.mirror,
         registry_ca=registry_ca,
         data_version=data.version,
         torch=selection.torch,

@@ -1,6 +1,6 @@
 """What registries list, and how far the mirror has those tags that may meet a wish: asked no more than needed."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from provisioner.domain.catalog import Listing
@@ -17,14 +17,11 @@ from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.domain.tags import may_fit, read_facts
 from provisioner.domain.torch_version import torch_fits
-from provisioner.workflow.hands import Mirror
+from provisioner.workflow.freshness import Freshness, named_above
+from provisioner.workflow.hands import Upstream
 
-_FEW = 5  # images of a public mirror that are looked at in one go, newest first, until one is complete
+_FEW = 5  # images of a public mirror or a cache that are looked at in one go, newest first, until one is complete
 _OTHERS = 2
-
-
-class Offer(Mirror, Protocol):
-    def tags(self, repository: str) -> tuple[str, ...]: ...
 
 
 class Memory(Protocol):
@@ -35,7 +32,7 @@ class Memory(Protocol):
 
 
 class Wanted(NamedTuple):
-    """`kind`: how the mirror is treated. `is_public`: asked for little at a time."""
+    """`kind`: how the mirror is treated. `is_public`: asked seldom; `is_sparing`: and for little at a time."""
 
     mirror: MirrorWish
     kind: MirrorKind
@@ -43,6 +40,7 @@ class Wanted(NamedTuple):
     flavour: Flavour
     platform: str
     is_public: bool
+    is_sparing: bool
 
     @property
     def host(self) -> str:
@@ -50,8 +48,8 @@ class Wanted(NamedTuple):
 
 
 class World(NamedTuple):
-    mirror: Offer
-    upstream: Offer | None
+    mirror: Upstream
+    upstream: Upstream | None
     feed: FeedReading | None
     memory: Memory
     data: CompatibilityData
@@ -89,7 +87,7 @@ class LookedAt(NamedTuple):
     problems: tuple[Problem, ...] = ()
 
 
-def listed(offer: Offer, repositories: Iterable[str], world: World) -> Listed:
+def listed(offer: Upstream, repositories: Iterable[str], world: World) -> Listed:
     facts, answered, problems = dict[str, ImageFacts](), list[str](), list[Problem]()
     for repository in repositories:
         try:
@@ -115,7 +113,9 @@ def candidates(among: Listed, wanted: Wanted) -> list[str]:
 
 def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
     names, found = candidates(here, wanted), dict[str, SyncReport]()
-    step = _FEW if wanted.is_public else max(len(names), 1)
+    above = world.upstream
+    fresh = None if above is None else Freshness(world.mirror, above, named_above(wanted.mirror))
+    step = _FEW if wanted.is_sparing else max(len(names), 1)
     for start in range(0, len(names), step):
         tags = {tag_of(name) for name in names[start : start + step]}
         try:
@@ -123,9 +123,22 @@ def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
         except CannotGoOn as stopped:  # it answered a moment ago
             return LookedAt(found, stopped.problems)
         found |= {tag_of(e.image.reference): e.report for e in listings if _is_wanted(e, wanted, world)}
+        if fresh is not None:
+            found |= _held_against([tag_of(name) for name in names], found, fresh)
         if wanted.kind in ON_DEMAND or any(report.state is SyncState.COMPLETE for report in found.values()):
             break
     return LookedAt(found)
+
+
+def _held_against(newest: Iterable[str], found: Mapping[str, SyncReport], fresh: Freshness) -> dict[str, SyncReport]:
+    """The newest complete one that is still upstream's, and those before it that are not."""
+    judged = dict[str, SyncReport]()
+    for tag in newest:
+        if tag in found and found[tag].state is SyncState.COMPLETE:
+            judged[tag] = fresh.report(found[tag])
+            if judged[tag].state is SyncState.COMPLETE:
+                break
+    return judged
 
 
 def _is_wanted(listing: Listing, wanted: Wanted, world: World) -> bool:

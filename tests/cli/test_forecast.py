@@ -1,6 +1,7 @@
 """When to wait, when to move, as a person and a script see it; on registries and a feed on the loopback."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -131,6 +132,19 @@ def test_paused_and_another_tag_is_complete_here(field: Field) -> None:
     assert told["forecast"]["problem"]["code"] == "sync_stopped"
 
 
+def test_a_tag_that_moved_upstream_is_stale_and_the_next_one_is_taken(field: Field) -> None:
+    for registry in (field.mirror, field.upstream):
+        field.put(registry, OLD)
+        seed = len(registry.host) if registry is field.mirror else 99
+        registry.put("pytorch/pytorch", NEW, an_image([a_layer(BIG, seed=seed)], env=ENV[NEW]))
+    told = field.status()
+    assert {tag: row[0] for tag, row in states(told).items()} == {NEW: "stale", OLD: "complete"}
+    assert told["reference"].endswith(OLD)
+    asked = [asked for asked in field.upstream.asked if "/manifests/" in asked.path]
+    assert [one.method for one in asked] == ["HEAD", "GET", "HEAD"]
+    assert not [asked for asked in field.upstream.asked if "/blobs/" in asked.path]
+
+
 def test_a_mirror_that_is_no_registry_is_not_waited_for(field: Field) -> None:
     field.put(field.upstream, NEW)
     field.mirror.scripts.append(lambda _: Answer(404, {"Content-Type": "text/html"}, b"<html>"))
@@ -230,9 +244,9 @@ def test_wait_looks_again_until_it_is_complete(field: Field, capsys: pytest.Capt
 
 
 def test_wait_for_a_layer_that_is_still_missing(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
-    field.put(field.upstream, NEW)
     image = an_image([a_layer(seed=1), a_layer(seed=2)], env=ENV[NEW])
-    field.mirror.put("pytorch/pytorch", NEW, image)
+    for registry in (field.upstream, field.mirror):
+        registry.put("pytorch/pytorch", NEW, image)
     lost = image.layers[1]
     field.mirror.lose(lost)
 
@@ -340,6 +354,56 @@ def test_conclusion_of_a_wait_is_one_document(field: Field, capsys: pytest.Captu
     told = json.loads(capsys.readouterr().out)
     assert (told["waited_seconds"], told["problems"]) == (3, [])
     assert told["reference"] == waited.reference
+
+
+@pytest.fixture(autouse=True)
+def _no_index(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No index of this machine's pip is asked by accident."""
+    monkeypatch.delenv("PIP_INDEX_URL", raising=False)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+
+
+def test_an_index_of_pip_that_hides_what_exists_is_named(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = (f"torch-{torch}+cu128-cp311-cp311-manylinux_2_28_x86_64.whl" for torch in ("2.7.1", "2.8.0"))
+    pages = {"/w/": "", "/above/": new, "/simple/torch/": old}
+    for registry in (field.mirror, field.upstream):
+        registry.scripts.append(
+            lambda asked: (
+                Answer(200, {}, f'<a href="{pages[asked.path]}">x</a>'.encode()) if asked.path in pages else None
+            )
+        )
+    at = f"http://{field.mirror.host}"
+    words = ["mirror", "wheel", f"{at}/w", "--torch", "2.8.0", "--cuda", "cu128", "--upstream", f"{at}/above", "--json"]
+    assert document(run(*words))["problems"] == []
+    monkeypatch.setenv("PIP_INDEX_URL", f"{at.replace('//', '//ann:secret@')}/simple")
+    told = run(*words)
+    (problem,) = document(told)["problems"]
+    assert problem["code"] == "stale_index"
+    assert f"{at}/simple" in problem["what"]
+    assert "secret" not in told.stdout + told.stderr
+    assert "stale_index" in run(*words[:-1]).stdout
+
+
+def test_status_names_what_of_this_machine_may_be_in_the_way(
+    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "bin").mkdir()
+    docker = tmp_path / "bin/docker"
+    docker.write_text('#!/bin/sh\necho \'{"RegistryConfig": {"Mirrors": ["https://hub.campus/"]}}\'\n')
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    field.put(field.upstream, NEW)
+    field.put(field.mirror, OLD)
+    assert "registry_mirrors" in {problem["code"] for problem in field.status("--torch", "2.9")["problems"]}
+    assert field.status("--torch", "2.8")["problems"] == []
+    field.write(address="mirror.invalid:5000", feed=None, upstream=None)
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
+    codes = [problem["code"] for problem in field.status("--torch", "2.9")["problems"]]
+    assert codes == ["proxy_failed", "registry_mirrors"]
+    check = run("mirror", "check", "mirror.invalid:5000/a/b:c", "--plain-http", "--json")
+    (image,) = document(check)["images"]
+    assert [problem["code"] for problem in image["problems"]] == ["proxy_failed"]
+    assert [problem["code"] for problem in document(check)["problems"]] == ["registry_mirrors"]
 
 
 def test_wheel_of_a_mirror(field: Field) -> None:

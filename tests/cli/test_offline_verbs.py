@@ -243,6 +243,35 @@ def test_check_says_complete_and_exits_0() -> None:
     assert "1 of 1 image complete." in alone.stdout
 
 
+def test_a_check_held_against_upstream() -> None:
+    mirror, upstream = ScriptedRegistry(), ScriptedRegistry()
+    for tag, there in (("same", an_image()), ("moved", an_image(env=["PYTORCH_VERSION=2.9.1"]))):
+        mirror.put("pytorch/pytorch", tag, an_image())
+        upstream.put("pytorch/pytorch", tag, there)
+    mirror.put("pytorch/pytorch", "own", an_image())
+    with served(mirror):
+        with served(upstream):
+            names = [f"{mirror.host}/pytorch/pytorch:{tag}" for tag in ("same", "moved", "own")]
+            words = ["mirror", "check", *names, "--plain-http", "--upstream", f"http://{upstream.host}", "--json"]
+            ran = run(*words)
+        away = run(*words)
+    found = {image["reference"].rpartition(":")[2]: image for image in document(ran)["images"]}
+    assert (ran.exit_code, {tag: image["state"] for tag, image in found.items()}) == (
+        1,
+        {"same": "complete", "moved": "stale", "own": "complete"},
+    )
+    (problem,) = found["moved"]["problems"]
+    assert problem["code"] == "stale"
+    assert all(digest in problem["what"] for digest in (mirror_digest(), mirror_digest("2.9.1")))
+    assert away.exit_code == 0
+    assert "upstream is not known: " in away.stderr
+    assert run(*words[:-2], "--upstream", "docker.io/pytorch").exit_code == 2
+
+
+def mirror_digest(version: str = "2.8.0") -> str:
+    return an_image(env=[f"PYTORCH_VERSION={version}"]).manifest
+
+
 def test_a_check_of_nothing_that_answers() -> None:
     ran = run("mirror", "check", "127.0.0.1:1/a/b:c", "--plain-http", "--json")
     assert ran.exit_code == 1
@@ -267,3 +296,17 @@ def test_tags_of_a_lab(tmp_path: Path) -> None:
     assert newer.exit_code == 0
     assert "2.1.0" not in newer.stdout
     assert "2 of 2 images complete." in newer.stdout
+
+
+@pytest.mark.parametrize(("kind", "state"), [("static", "complete"), ("registry-proxy", "cold")])
+def test_a_cache_is_asked_for_its_list_alone(kind: str, state: str, tmp_path: Path) -> None:
+    registry = ScriptedRegistry()
+    registry.put("pytorch/pytorch", "2.8.0-cuda12.8-cudnn9-runtime", an_image())
+    with served(registry):
+        (tmp_path / "hosts.yml").write_text("all: {hosts: {n1: {}}}\n")
+        wish = f'{{address: "{registry.host}", plain_http: true, kind: {kind}}}'
+        (tmp_path / "lab.yml").write_text(f'name: demo\nmirror: {wish}\nregistry: {{address: "r:5000"}}\n')
+        listed = document(run("mirror", "tags", str(tmp_path), "--json"))
+    assert [entry["report"]["state"] for entry in listed["listings"]] == [state]
+    asked = [asked.path for asked in registry.asked if "/manifests/" in asked.path or "/blobs/" in asked.path]
+    assert bool(asked) is (state == "complete")

@@ -1,3 +1,7 @@
+from io import StringIO
+
+from rich.console import Console
+
 from provisioner.console.problems import problems
 from provisioner.domain.problem import Problem
 from tests.console.screen import drawing, drawn
@@ -70,3 +74,13 @@ def test_a_node_cannot_write_on_our_screen() -> None:
         assert left in text
     assert "\x1b]" not in text
     assert "\x07" not in text
+
+
+def test_a_command_is_whole_on_a_narrow_screen_so_that_it_can_be_copied() -> None:
+    command = f"    skopeo copy docker://a.example/b@sha256:{'0' * 64} docker://registry.lab:5000/b:t"
+    problem = Problem(code="c", what="w" * 50, why="y", fix=f"with skopeo:\n{command}\nthen: provision lock demo")
+    paper = StringIO()
+    Console(width=40, file=paper, color_system=None).print(problems([("", problem)]), crop=False)
+    shown = paper.getvalue().splitlines()
+    assert command in shown
+    assert all(line[0] in "╷│╵" and len(line) <= 40 for line in shown if line != command)

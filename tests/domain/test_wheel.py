@@ -2,7 +2,8 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.wheel import WheelLink, WheelWish, nearest, read_index, wheels_in
+from provisioner.domain.sync import SyncState
+from provisioner.domain.wheel import WheelLink, WheelReport, WheelWish, nearest, read_index, stale_index, wheels_in
 from tests.domain.group import cases
 
 WISH = WheelWish(torch="2.8.0", cuda="cu128", python="cp311")
@@ -29,3 +30,27 @@ def test_another_cuda_is_near_and_another_machine_is_not() -> None:
     near = nearest(links, WISH.model_copy(update={"torch": "2.8.0", "cuda": "cu118"}))
     assert near
     assert all("torch-2.8.0" in name and "x86_64" in name and "cp311" in name for name in near)
+
+
+def a_name(torch: str, cuda: str = "cu128", machine: str = "x86_64") -> str:
+    return f"torch-{torch}+{cuda}-cp311-cp311-manylinux_2_28_{machine}.whl"
+
+
+@pytest.mark.parametrize(
+    ("names", "state", "upstream", "is_stale"),
+    [
+        ([], SyncState.ABSENT, "present", True),
+        ([a_name("2.7.1")], SyncState.COMPLETE, "not_asked", True),
+        ([a_name("2.8.0", machine="aarch64")], SyncState.COMPLETE, "not_asked", True),
+        ([a_name("2.8.0", "cu126")], SyncState.ABSENT, "present", False),  # another CUDA is another choice of pip's
+        ([], SyncState.ABSENT, "absent", False),
+        ([], SyncState.ABSENT, "not_asked", False),
+        ([], SyncState.UNKNOWN, "unknown", False),
+    ],
+)
+def test_an_index_is_stale_where_it_lacks_what_exists(
+    names: list[str], state: SyncState, upstream: Any, is_stale: bool
+) -> None:
+    report = WheelReport(name="w", url="u", state=state, upstream=upstream)
+    problem = stale_index("https://files.campus/simple", names, WISH, [report])
+    assert (problem.code if problem else None) == ("stale_index" if is_stale else None)

@@ -22,6 +22,7 @@ PACKAGES = {
     "openssl": "openssl",
     "gcc": "gcc",
     "systemd-analyze": "systemd",
+    "skopeo": "skopeo",
 }
 
 

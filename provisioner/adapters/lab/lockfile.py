@@ -1,8 +1,10 @@
 """lab.lock: read from a file or from where an admin published it, and written the same way every time."""
 
 import json
+import os
 import re
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from urllib3 import PoolManager, Retry, Timeout
@@ -10,8 +12,10 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from provisioner.adapters.files import MAX_BYTES, decode, read_text, write_text
 from provisioner.adapters.lab.documents import read_document
+from provisioner.adapters.registry.wire import through
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.proxy import proxy_for
 
 _REMOTE = ("http", "https")
 
@@ -50,8 +54,10 @@ def _parse(name: str, text: str) -> Lockfile:
 def _download(url: str, ca: Path | None) -> str:
     """At most MAX_BYTES, and not forever. What a URL may hold of a password never reaches a message."""
     timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5, redirect=3)
+    given: dict[str, Any] = {"ca_certs": None if ca is None else str(ca), "timeout": timeout, "retries": retries}
+    proxied = proxy_for(url, os.environ)
     try:
-        with PoolManager(ca_certs=None if ca is None else str(ca), timeout=timeout, retries=retries) as pool:
+        with PoolManager(**given) if proxied is None else through(proxied, given) as pool:
             reply = pool.request("GET", url, preload_content=False)
             body = reply.read(MAX_BYTES + 1)
             reply.close()

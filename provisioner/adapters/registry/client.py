@@ -5,7 +5,7 @@ once however many images share it.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed, wait
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +17,19 @@ from provisioner.adapters.registry.probe import Probe
 from provisioner.adapters.registry.read import ManifestMissing, Reader, Seen
 from provisioner.adapters.registry.sender import Sender
 from provisioner.adapters.registry.session import Session, api_host
+from provisioner.adapters.registry.verdicts import Verdicts
 from provisioner.adapters.registry.wire import Patience, Wire
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.fault import Fault, not_looked_at
+from provisioner.domain.fault import Fault, listed_only, not_looked_at
+from provisioner.domain.identity import Identity
 from provisioner.domain.image import ImageConfig
 from provisioner.domain.lab import MirrorKind
 from provisioner.domain.manifest import Blob, digest_of
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.proxy import asked_through
 from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.domain.sync import SyncReport, SyncState
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -51,8 +54,20 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
+def _known(ask: Callable[[], A]) -> A | None:
+    """None where the registry answers that it has no such image."""
+    try:
+        return ask()
+    except ManifestMissing:
+        return None
+    except Refused as refused:
+        raise CannotGoOn(refused.fault.problem) from None
+
+
 class Registry:
     """One registry. A context manager: on leaving, also by ^C, nothing of it runs any more.
+
+    `remembered`: for how many seconds a layer that was seen whole, by this run or another, is not asked for again.
 
     `inspect` and `check` never raise for a fault of an image or of the registry: it stands in the report. The others
     raise CannotGoOn where there is neither yes nor no.
@@ -69,16 +84,19 @@ class Registry:
         on_event: OnEvent = _ignore,
         environment: Mapping[str, str] | None = None,
         patience: Patience | None = None,
+        remembered: float = 0,
     ) -> None:
         patience = patience or Patience()
         width = connections or (_PUBLIC_CONNECTIONS if kind in _PUBLIC else _CONNECTIONS)
         self.address = address
         self._lazy = kind in _LAZY
         self._on_event = on_event
-        self._wire = Wire(ca=ca, connections=width, patience=patience)
-        self._sender = Sender(self._wire, patience, api_host(address))
         environment = os.environ if environment is None else environment
+        self._wire = Wire(ca=ca, connections=width, patience=patience, environment=environment)
+        self._sender = Sender(self._wire, patience, api_host(address))
         session = Session(address, plain_http=plain_http, sender=self._sender, environment=environment)
+        self._proxied = self._wire.proxy(session.base)
+        self._verdicts = Verdicts(session.base, remembered)
         self._reader = Reader(session, address)
         self._probe = Probe(session, self._lazy)
         self._workers = ThreadPoolExecutor(width, thread_name_prefix="registry")
@@ -98,22 +116,27 @@ class Registry:
             self._wire.cut()  # again and again: a thread may just have sent its request
             wait(self._running, timeout=0.1)
         self._wire.close()
+        self._verdicts.keep()
 
     def tags(self, repository: str) -> tuple[str, ...]:
         """In the registry's order, without signatures. Raises CannotGoOn."""
         try:
             return self._reader.tags(repository)
         except Refused as refused:
-            raise CannotGoOn(refused.fault.problem) from None
+            problem = refused.fault.problem
+            raise CannotGoOn((problem, *self._in_between([problem]))) from None
 
     def exists(self, reference: ImageReference) -> str | None:
         """The digest of its manifest or index; None where the registry says that it has none. Raises CannotGoOn."""
-        try:
-            return digest_of(self._reader.manifest(reference))
-        except ManifestMissing:
-            return None
-        except Refused as refused:
-            raise CannotGoOn(refused.fault.problem) from None
+        return _known(lambda: digest_of(self._reader.manifest(reference)))
+
+    def digest(self, reference: ImageReference) -> str | None:
+        """What the tag names now, for the price of a HEAD; None where there is no such tag. Raises CannotGoOn."""
+        return _known(lambda: self._reader.digest(reference))
+
+    def identity(self, reference: ImageReference, platform: str) -> Identity | None:
+        """Which image the tag means; None where there is no such tag. Raises CannotGoOn."""
+        return _known(lambda: self._reader.identity(reference, platform))
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
         """None where the registry says that it has no such image. Raises CannotGoOn."""
@@ -147,10 +170,31 @@ class Registry:
         clock: Callable[[], datetime] = _now,
     ) -> Catalog:
         """Every wanted tag. Raises CannotGoOn where not one repository could be listed."""
+        references, problems = self._listed(repositories, wanted)
+        listings = self._look(references, platform, layers=not self._lazy)
+        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+
+    def listed(
+        self,
+        repositories: Sequence[str],
+        platform: str,
+        *,
+        wanted: Callable[[str], bool] = _any_tag,
+        clock: Callable[[], datetime] = _now,
+    ) -> Catalog:
+        """Every wanted tag by its name alone, for one request a repository. Raises CannotGoOn as `catalog` does."""
+        references, problems = self._listed(repositories, wanted)
+        listings = tuple(listing(Seen(reference), platform, {}, [listed_only()]) for reference in references)
+        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+
+    def _listed(
+        self, repositories: Sequence[str], wanted: Callable[[str], bool]
+    ) -> tuple[list[ImageReference], tuple[Problem, ...]]:
         listed = self._each(self._tags_or_fault, repositories, "Listing tags")
         faults = [answer for answer in listed if isinstance(answer, Fault)]
         if faults and len(faults) == len(repositories):
-            raise CannotGoOn(dict.fromkeys(fault.problem for fault in faults))
+            problems = tuple(dict.fromkeys(fault.problem for fault in faults))
+            raise CannotGoOn((*problems, *self._in_between(problems)))
         references = [
             ImageReference(registry=self.address, repository=repository, tag=tag)
             for repository, tags in zip(repositories, listed, strict=True)
@@ -158,9 +202,7 @@ class Registry:
             for tag in tags
             if wanted(tag)
         ]
-        listings = self._look(references, platform, layers=not self._lazy)
-        problems = tuple(fault.problem for fault in faults)
-        return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
+        return references, tuple(fault.problem for fault in faults)
 
     def _tags_or_fault(self, repository: str) -> tuple[str, ...] | Fault:
         try:
@@ -174,13 +216,38 @@ class Registry:
         named = [ref.model_copy(update={"registry": ref.registry or self.address}) for ref in references]
         seen = self._each(lambda ref: self._reader.image(ref, platform, with_config=layers), named, "Reading manifests")
         blobs = list(dict.fromkeys(self._located(b, image) for image in seen if layers for b in layers_of(image)))
-        found = self._each(lambda at: self._probe.look(*at, deep=deep), blobs, "Looking at layers")
-        findings = dict(zip(blobs, found, strict=True))
+        findings = self._found(blobs, deep=deep)
         lists = []
         for image in seen:
             its = {b: findings[at] for b in layers_of(image) if (at := self._located(b, image)) in findings}
             lists.append(listing(image, platform, its, () if layers else (not_looked_at(),)))
-        return tuple(lists)
+        return tuple(map(self._remarked, lists))
+
+    def _remarked(self, entry: Listing) -> Listing:
+        """What is not complete, and was asked through a proxy, may be the proxy's word."""
+        if self._proxied is None or entry.report.state in {SyncState.COMPLETE, SyncState.COLD}:
+            return entry
+        problems = (*entry.report.problems, *self._in_between(entry.report.problems))
+        report, image = (one.model_copy(update={"problems": problems}) for one in (entry.report, entry.image))
+        return Listing(image=image, report=report)
+
+    def _in_between(self, problems: Iterable[Problem]) -> tuple[Problem, ...]:
+        """Nothing where a problem of the proxy is among them."""
+        if self._proxied is None or any(problem.code == "proxy_failed" for problem in problems):
+            return ()
+        return (asked_through(self.address, self._proxied),)
+
+    def _found(self, blobs: Sequence[tuple[str, Blob]], *, deep: bool) -> dict[tuple[str, Blob], Fault | None]:
+        """A deep look believes nothing that was seen before: only the ends were."""
+        known = dict.fromkeys(at for at in blobs if not deep and self._verdicts.knows(*at))
+        unknown = [at for at in blobs if at not in known]
+        found = self._each(lambda at: self._probe.look(*at, deep=deep), unknown, "Looking at layers")
+        asked = dict(zip(unknown, found, strict=True))
+        self._verdicts.add(asked)
+        if known:
+            text = f"{len(known)} of {len(blobs)} layers were seen whole a moment ago, and not asked for again"
+            self._on_event(Event(phase="catalog", kind="note", text=f"{text}; --fresh does"))
+        return known | asked
 
     def _located(self, blob: Blob, image: Seen) -> tuple[str, Blob]:
         return self._reader.repository(image.reference.repository), blob

@@ -18,6 +18,7 @@ from provisioner.domain.fault import (
     unreachable,
     wrong_platform,
 )
+from provisioner.domain.identity import Identity
 from provisioner.domain.image import ImageConfig
 from provisioner.domain.manifest import (
     ACCEPT,
@@ -36,6 +37,7 @@ _MANIFEST_LIMIT = 4 << 20  # the specification's own
 _CONFIG_LIMIT = 8 << 20
 _TAGS_LIMIT = 32 << 20
 _PAGES = 10_000
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _NEXT = re.compile(r'<([^>]*)>\s*;[^,<]*\brel="?next\b')
 
 
@@ -101,6 +103,25 @@ class Reader:
         if len(reply.received) > _MANIFEST_LIMIT:
             raise Refused(not_an_image("its manifest is longer than 4 MiB"))
         return _verified(reply, reference)
+
+    def digest(self, reference: ImageReference) -> str:
+        """Of what the tag names, asked by HEAD: Docker Hub counts only a GET as a pull."""
+        repository, name = self.repository(reference.repository), reference.tag or "latest"
+        request = Request("", "HEAD", {"Accept": ACCEPT})
+        reply = self.session.ask(f"{repository}/manifests/{name}", up_to(1), repository, request)
+        if reply.status == HTTPStatus.NOT_FOUND:
+            raise ManifestMissing(manifest_missing(str(reference)))
+        announced = reply.headers.get("Docker-Content-Digest", "")
+        if reply.status == HTTPStatus.OK and _DIGEST.fullmatch(announced):
+            return announced
+        return digest_of(self.manifest(reference.model_copy(update={"digest": None})))
+
+    def identity(self, reference: ImageReference, platform: str) -> Identity:
+        """Read from the manifests themselves; by tag, whatever digest the reference has."""
+        body = self.manifest(reference.model_copy(update={"digest": None}))
+        first = _parsed(body)
+        manifest = first if isinstance(first, ImageManifest) else self._child(reference, first, platform)
+        return Identity(tag=digest_of(body), manifest=manifest.digest, config=manifest.config.digest)
 
     def image(self, reference: ImageReference, platform: str, *, with_config: bool) -> Seen:
         """Never raises for a fault of the image: that stands in the answer."""

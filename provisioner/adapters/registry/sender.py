@@ -1,5 +1,6 @@
 """Requests that come back: asked again after faults that pass, each ends in a reply or in one Fault."""
 
+import re
 import ssl
 import threading
 import time
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import (
@@ -15,6 +17,7 @@ from urllib3.exceptions import (
     IncompleteRead,
     NameResolutionError,
     NewConnectionError,
+    ProxyError,
     SSLError,
 )
 from urllib3.exceptions import TimeoutError as WireTimeoutError
@@ -22,6 +25,8 @@ from urllib3.exceptions import TimeoutError as WireTimeoutError
 from provisioner.adapters.registry.http import BodyCutShort, Cancelled, Receive, Refused, Reply, Request, T
 from provisioner.adapters.registry.wire import Patience, Wire
 from provisioner.domain.fault import Fault, no_such_service, rate_limited, tls_untrusted, unreachable
+from provisioner.domain.proxy import proxy_failed
+from provisioner.domain.sync import SyncState
 
 # go-containerregistry's list, and 425: answers that may differ a moment later.
 _PASSING = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
@@ -72,13 +77,13 @@ class Sender:
             response = self._wire.exchange(request.method, request.url, request.headers, request.body, allowance)
             try:
                 reply = Reply(response.status, response.headers, request.url, receive(response))
-                broken = _broke_off_in_its_head(response)
+                broken = request.method != "HEAD" and _broke_off_in_its_head(response)
             finally:
                 _let_go(response)
         except HTTPError as error:
             if self.stopped.is_set():
                 raise Cancelled from None
-            return self._setback(error, request.host, late=time.monotonic() >= deadline)
+            return self._setback(error, request.url, late=time.monotonic() >= deadline)
         if broken or time.monotonic() >= deadline:
             return Setback(Refused(unreachable(request.host, "its answer was not complete")))
         self._answered.add(reply.host)
@@ -97,8 +102,11 @@ class Sender:
             raise Cancelled
         return True
 
-    def _setback(self, error: HTTPError, host: str, *, late: bool) -> Setback:
+    def _setback(self, error: HTTPError, url: str, *, late: bool) -> Setback:
         """Raises Refused where another try would end the same."""
+        host = urlsplit(url).netloc
+        if isinstance(error, ProxyError):
+            raise Refused(self._proxy_failed(url, error))
         if isinstance(error, SSLError):
             self._judge_tls(error, host)
         if isinstance(error, NewConnectionError) and host not in self._answered:
@@ -106,6 +114,16 @@ class Sender:
         cause = error.args[1] if len(error.args) > 1 else None
         cut_at = cause.partial if isinstance(cause, IncompleteRead) and not late else None
         return Setback(Refused(unreachable(host, self._in_words(error, late=late))), cut_at=cut_at)
+
+    def _proxy_failed(self, url: str, error: ProxyError) -> Fault:
+        """The reason of a tunnel that was refused is in the text alone (http.client)."""
+        cause, proxied = error.original_error, self._wire.proxy(url)
+        host = urlsplit(url).netloc
+        if proxied is None:
+            return unreachable(host, "the connection broke")
+        refused = re.search(r"Tunnel connection failed: (\d{3})", str(cause))
+        reason = f"HTTP {refused[1]}" if refused else "no connection to the proxy"
+        return Fault(state=SyncState.UNKNOWN, problem=proxy_failed(host, proxied, reason))
 
     def _nobody_there(self, host: str, reason: str) -> Fault:
         return no_such_service(host, reason) if host == self._home else unreachable(host, reason)

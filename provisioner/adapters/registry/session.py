@@ -9,7 +9,7 @@ from urllib.parse import urljoin, urlsplit
 from provisioner.adapters.registry.auth import Auth, read_challenge
 from provisioner.adapters.registry.http import Receive, Refused, Reply, Request, T, up_to
 from provisioner.adapters.registry.sender import Sender
-from provisioner.domain.fault import denied, no_such_service, unreachable
+from provisioner.domain.fault import captive_portal, denied, no_such_service, unreachable
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
@@ -28,9 +28,9 @@ class Session:
 
     def __init__(self, address: str, *, plain_http: bool, sender: Sender, environment: Mapping[str, str]) -> None:
         self._address = address
-        self._base = f"{'http' if plain_http else 'https'}://{api_host(address)}"
+        self.base = f"{'http' if plain_http else 'https'}://{api_host(address)}"
         self._sender = sender
-        self._auth = Auth(sender, address, self._base, environment)
+        self._auth = Auth(sender, address, self.base, environment)
         self._lock = threading.Lock()
         self._service: Refused | bool | None = None
 
@@ -38,9 +38,9 @@ class Session:
         """The reply to `path` (below /v2/, or a whole URL), its status never 401 or 403. `request` adds to it."""
         self.must_be_registry()
         template = request or Request("")
-        url, answered = urljoin(f"{self._base}/v2/", path), False
+        url, answered = urljoin(f"{self.base}/v2/", path), False
         for _ in range(_HOPS):
-            at_home = _origin(url) == _origin(self._base)
+            at_home = _origin(url) == _origin(self.base)
             credential = self._auth.header(repository) if at_home else None
             reply = self._sender.send(_addressed(template, url, credential), receive)
             if reply.status == HTTPStatus.UNAUTHORIZED and at_home:
@@ -67,7 +67,7 @@ class Session:
 
     def _greet(self) -> bool:
         """OCI asks only for the 200; every older registry tells itself by its header or by its challenge."""
-        url = f"{self._base}/v2/"
+        url = f"{self.base}/v2/"
         for _ in range(_HOPS):
             reply = self._sender.send(Request(url), up_to(_FIRST_BYTES))
             if reply.status not in _REDIRECTS or "Location" not in reply.headers:
@@ -75,11 +75,18 @@ class Session:
             url = self._next(url, reply.headers["Location"])
         else:
             raise Refused(no_such_service(self._address, "it redirects without end"))
+        if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_elsewhere_a_page(reply):
+            raise Refused(captive_portal(self._address, reply.host))
         if reply.status == HTTPStatus.FORBIDDEN:
             raise Refused(denied(reply.host, reply.status))
         if not _is_registry(reply):
             raise Refused(no_such_service(self._address, f"its /v2/ answers HTTP {reply.status} and not as one"))
         return True
+
+    def _is_elsewhere_a_page(self, reply: Reply[bytes]) -> bool:
+        """No registry answers /v2/ by a page on another host; a login of a campus or of an airport does."""
+        is_page = reply.headers.get("Content-Type", "").lower().startswith("text/html")
+        return is_page and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
 
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
         challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))

@@ -1,6 +1,7 @@
 """HTTP as a look at a registry needs it: few connections, an end to every exchange, and all cut at once on ^C."""
 
 import math
+import os
 import socket
 import ssl
 import threading
@@ -11,12 +12,15 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
 
-from urllib3 import BaseHTTPResponse, PoolManager, Timeout
+from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout, make_headers
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import HTTPError
 
 from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.proxy import Proxied, proxy_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,32 +114,62 @@ def user_agent() -> str:
         return "provisioner/dev"
 
 
-class Wire:
-    """One exchange at a time and thread; no retry, no redirect, no login. Errors are urllib3's."""
+def through(proxied: Proxied, given: Mapping[str, Any]) -> ProxyManager:
+    """Raises CannotGoOn where the variable names nothing that can be spoken with."""
+    login = urlsplit(proxied.url)
+    try:
+        headers = {} if login.username is None else _login(login.username, login.password or "")
+        return ProxyManager(
+            proxied.public if login.hostname else "", proxy_headers=headers, proxy_ssl_context=_trusting(None), **given
+        )
+    except (ValueError, HTTPError):
+        what = f"{proxied.variable} names no http proxy: {proxied.public}"
+        why = "every request to that kind of address would go through it"
+        fix = f"write it as http://HOST:PORT, or unset {proxied.variable}"
+        raise CannotGoOn(Problem(code="proxy_unusable", what=what, why=why, fix=fix), "usage") from None
 
-    def __init__(self, *, ca: Path | None, connections: int, patience: Patience) -> None:
+
+def _login(user: str, password: str) -> dict[str, str]:
+    return dict(make_headers(proxy_basic_auth=f"{unquote(user)}:{unquote(password)}"))
+
+
+class Wire:
+    """One exchange at a time and thread; no retry, no redirect, no login. Errors are urllib3's.
+
+    Each address is asked through the proxy that `environment` names for it, as Docker's own client would.
+    """
+
+    def __init__(
+        self, *, ca: Path | None, connections: int, patience: Patience, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._held = Held()
         self._patience = patience
+        self._environment = os.environ if environment is None else environment
         self._closed = threading.Event()
-        self._pool = PoolManager(
-            maxsize=connections,
-            ssl_context=_trusting(ca),
-            timeout=Timeout(connect=patience.connect, read=patience.read),
-            headers={"User-Agent": user_agent(), "Accept-Encoding": "identity"},
-        )
-        self._pool.pool_classes_by_scheme = _pools(self._held, patience.whole)
+        self._given: dict[str, Any] = {
+            "maxsize": connections,
+            "ssl_context": _trusting(ca),
+            "timeout": Timeout(connect=patience.connect, read=patience.read),
+            "headers": {"User-Agent": user_agent(), "Accept-Encoding": "identity"},
+        }
+        self._guard = threading.Lock()
+        self._managers: dict[str, PoolManager] = {}
         self._watcher = threading.Thread(target=self._watch, name="registry-deadlines", daemon=True)
         self._watcher.start()
+
+    def proxy(self, url: str) -> Proxied | None:
+        return proxy_for(url, self._environment)
 
     def exchange(
         self, method: str, url: str, headers: Mapping[str, str], body: bytes | None, allowance: float
     ) -> BaseHTTPResponse:
         """The response with its body unread, to be released or closed. The body may take `allowance` seconds."""
-        response = self._pool.request(
+        manager = self._manager(self.proxy(url))
+        response = manager.request(
             method,
             url,
             body=body,
-            headers={**self._pool.headers, **headers},
+            headers={**manager.headers, **headers},
             retries=False,
             redirect=False,
             preload_content=False,
@@ -144,6 +178,15 @@ class Wire:
         if isinstance(response.connection, Timed):
             response.connection.ends = time.monotonic() + allowance
         return response
+
+    def _manager(self, proxied: Proxied | None) -> PoolManager:
+        with self._guard:
+            key = "" if proxied is None else proxied.url
+            if key not in self._managers:
+                made = PoolManager(**self._given) if proxied is None else through(proxied, self._given)
+                made.pool_classes_by_scheme = _pools(self._held, self._patience.whole)
+                self._managers[key] = made
+            return self._managers[key]
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._patience.whole / 4)):
@@ -156,4 +199,5 @@ class Wire:
     def close(self) -> None:
         self._closed.set()
         self._watcher.join()
-        self._pool.clear()
+        for manager in self._managers.values():
+            manager.clear()

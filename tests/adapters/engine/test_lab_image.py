@@ -16,6 +16,7 @@ from provisioner.domain.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
 from tests.lab.bed import Lab
 from tests.lab.engine import Engine
+from tests.lab.images import make_small
 from tests.lab.tags import DEMO_TAGS
 from tests.made_wheel import a_wheel
 
@@ -71,6 +72,18 @@ def test_a_base_with_python_in_conda_becomes_a_lab_image(bench: Bench) -> None:
 
 def test_a_base_with_an_externally_managed_python_becomes_a_lab_image(bench: Bench, system: LockedImage) -> None:
     assert_fit(bench, system, "/usr/local/lib/")
+
+
+def test_a_tag_that_moves_after_it_was_looked_at_is_taken_as_it_was(bench: Bench) -> None:
+    make_small(bench.lab.engine, "provisioner-test/other", layers=1)
+    was = bench.lab.mirror.digest(CONDA)
+    try:
+        image = bench.lab_image(CONDA, between=lambda: bench.lab.mirror.push("provisioner-test/other", CONDA))
+        assert bench.lab.mirror.digest(CONDA) != was
+    finally:
+        bench.lab.mirror.push(next(tag.image for tag in DEMO_TAGS if tag.name == CONDA), CONDA)
+    assert image.base.endswith(f"@{was}")
+    assert_fit(bench, image, "/opt/conda/lib/")
 
 
 def assert_fit(bench: Bench, image: LockedImage, packages: str) -> None:

@@ -3,7 +3,7 @@
 import io
 import subprocess
 import tarfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,8 +52,13 @@ class Bench:
     wish: ImageWish = field(default_factory=ImageWish)
     events: list[Event] = field(default_factory=list)
 
-    def lab_image(self, name: str, wish: ImageWish | None = None) -> LockedImage:
-        """The lab image of a REPOSITORY:TAG of the mirror; `events` are then those of this call."""
+    def lab_image(
+        self, name: str, wish: ImageWish | None = None, between: Callable[[], object] = lambda: None
+    ) -> LockedImage:
+        """The lab image of a REPOSITORY:TAG of the mirror; `events` are then those of this call.
+
+        `between`: what happens after the mirror was looked at.
+        """
         self.events.clear()
         mirror, registry = self.lab.mirror.address, self.lab.registry.address
         with Registry(mirror, ca=self.lab.ca) as outside, Registry(registry, ca=self.lab.ca) as inside:
@@ -67,6 +72,7 @@ class Bench:
                 on_event=self.events.append,
             )
             base = outside.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
+            between()
             return builder.lab_image(base)
 
     def acts(self) -> list[str]:

@@ -12,6 +12,7 @@ from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, 
 from provisioner.domain.lock import LockedNode, Lockfile
 from provisioner.domain.problem import CannotGoOn
 from provisioner.domain.version import ComputeCapability
+from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.builders import TAG, a_lock, a_uuid
 
 
@@ -105,6 +106,14 @@ def web() -> Iterator[str]:
 @pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
 def test_a_published_lock(web: str, path: str) -> None:
     assert fetch_lock(f"http://{web}{path}") == LOCK
+
+
+def test_a_published_lock_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a registry would be asked, so that one environment serves both."""
+    with proxying(SmallProxy({"locks.campus": web})) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        assert fetch_lock("http://locks.campus/lab.lock") == LOCK
+    assert proxy.asked == ["GET locks.campus"]
 
 
 def test_a_lock_by_path_and_by_file_url(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""Right before the first node is touched: what is to be pulled is there, every layer, where the nodes pull it from."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from provisioner.domain.event import Event, OnEvent
+from provisioner.domain.fault import human_size
+from provisioner.domain.lock import LockedImage
+from provisioner.domain.plan import Step
+from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.reference import ImageReference
+from provisioner.domain.seat import SeatBundle
+from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.workflow.hands import Shelf
+from provisioner.workflow.plan import Prepared
+
+# A look from here that ends so says nothing of what a node would find.
+_UNCERTAIN = {SyncState.UNKNOWN, SyncState.DENIED, SyncState.LIMITED, SyncState.NO_SUCH_SERVICE}
+
+
+def confirm(prepared: Prepared, shelf: Shelf, on_event: OnEvent, *, again: str, certain: bool = False) -> None:
+    """Looks by digest at every image that a pending step pulls. Raises CannotGoOn where one is not complete.
+
+    `again`: how to get an image back. `certain`: only what is known to be missing ends the run.
+    """
+    images = to_pull(prepared.plan.pending, prepared.bundles)
+    if not images:
+        return
+    on_event(Event(phase="stage", kind="started", text="looking once more at every layer that is to be pulled"))
+    found = list(_looked_at(images, shelf))
+    unproven = [(image, report) for image, report in found if report.state is not SyncState.COMPLETE]
+    gone = [pair for pair in unproven if not (certain and pair[1].state in _UNCERTAIN)]
+    if gone:
+        raise CannotGoOn([problem for image, report in gone for problem in _gone(image, report, again)])
+    on_event(Event(phase="stage", kind="note" if unproven else "done", text=_seen([report for _, report in found])))
+
+
+def to_pull(steps: Iterable[Step], bundles: Mapping[str, SeatBundle]) -> list[LockedImage]:
+    """Each image once. One whose size nobody knows counts as not yet on the node."""
+    images = [(step, bundles[step.node].image) for step in steps]
+    return list({image.lab: image for step, image in images if step.bytes_to_pull or not image.bytes}.values())
+
+
+def _looked_at(images: Iterable[LockedImage], shelf: Shelf) -> Iterable[tuple[LockedImage, SyncReport]]:
+    by_platform: dict[str, list[LockedImage]] = {}
+    for image in images:
+        by_platform.setdefault(image.platform, []).append(image)
+    for platform, alike in by_platform.items():
+        yield from zip(alike, shelf.check([ImageReference.parse(i.lab) for i in alike], platform), strict=True)
+
+
+def _seen(reports: Sequence[SyncReport]) -> str:
+    if any(report.state is not SyncState.COMPLETE for report in reports):
+        return "the lab's registry could not be asked from here; the pull itself will tell"
+    return f"{human_size(sum(report.bytes for report in reports))} to be pulled are on the lab's registry, every layer"
+
+
+def _gone(image: LockedImage, report: SyncReport, again: str) -> list[Problem]:
+    """One problem for each fault, in the words of the look, with the image it is about and the way out."""
+    what = f"{image.reference} as locked ({image.lab}) is {report.state.replace('_', ' ')} on the lab's own registry"
+    seen = [problem.what for problem in report.problems] or ["it did not say why"]
+    why = "the nodes pull from there alone; no node was touched, so everything old still runs"
+    fix = f"{again}; a registry that was damaged from outside may first need a restart: it remembers what it had"
+    return [Problem(code="not_on_registry", what=f"{what}: {text}", why=why, fix=fix) for text in seen]

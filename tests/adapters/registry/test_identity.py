@@ -1,0 +1,75 @@
+"""What a tag means, for as little as tells it: on the real registry, and on one that gives no digest to a HEAD."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.registry.client import Registry
+from provisioner.domain.identity import Identity
+from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.reference import ImageReference
+from tests.adapters.registry.made_image import an_image, an_index, digest_of, push
+from tests.adapters.registry.real_registry import real_registry
+from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, served
+
+AMD64, ARM64 = "linux/amd64", "linux/arm64"
+IMAGE, ARM = an_image(), an_image(platform=ARM64)
+BOTH = an_index((AMD64, IMAGE), (ARM64, ARM))
+ONE, INDEX, NONE = (ImageReference(repository="a/b", tag=tag) for tag in ("one", "index", "none"))
+
+
+@pytest.fixture(scope="module")
+def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    place: Path = tmp_path_factory.mktemp("registry") / "data"
+    with real_registry(place) as registry:
+        push(registry.host, "a/b", "one", IMAGE)
+        push(registry.host, "a/b", "index", BOTH)
+        yield registry.host
+
+
+def test_of_a_real_registry(real: str) -> None:
+    with Registry(real, plain_http=True, environment={}) as registry:
+        assert registry.digest(ONE) == IMAGE.manifest
+        assert registry.digest(INDEX) == digest_of(BOTH.body)
+        assert registry.digest(NONE) is None
+        assert registry.identity(ONE, AMD64) == Identity(
+            tag=IMAGE.manifest, manifest=IMAGE.manifest, config=IMAGE.config
+        )
+        assert registry.identity(INDEX, ARM64) == Identity(
+            tag=digest_of(BOTH.body), manifest=ARM.manifest, config=ARM.config
+        )
+        assert registry.identity(NONE, AMD64) is None
+
+
+def _no_head(asked: Asked) -> Answer | None:
+    return Answer(405, API) if asked.method == "HEAD" else None
+
+
+def _no_digest(asked: Asked) -> Answer | None:
+    return Answer(200, API, b"{}") if asked.method == "HEAD" else None
+
+
+@pytest.mark.parametrize("script", [_no_head, _no_digest])
+def test_where_a_head_does_not_tell_the_manifest_does(script: Script) -> None:
+    made = ScriptedRegistry(script)
+    made.put("a/b", "one", IMAGE)
+    with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
+        assert registry.digest(ONE) == IMAGE.manifest
+
+
+def test_a_head_is_all_that_is_asked() -> None:
+    made = ScriptedRegistry()
+    made.put("a/b", "one", IMAGE)
+    with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
+        assert registry.digest(ONE) == IMAGE.manifest
+    assert [asked.method for asked in made.asked if "/manifests/" in asked.path] == ["HEAD"]
+
+
+def test_neither_yes_nor_no_is_an_end() -> None:
+    made = ScriptedRegistry(lambda asked: Answer(403) if "/manifests/" in asked.path else None)
+    with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
+        for ask in (lambda: registry.digest(ONE), lambda: registry.identity(ONE, AMD64)):
+            with pytest.raises(CannotGoOn) as ended:
+                ask()
+            assert ended.value.problems[0].code == "denied"

@@ -94,6 +94,8 @@ class Probe:
 
     def _judge_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         """A whole body, of which only the start was read: its length is what the server says."""
+        if not reply.received:
+            return _shorter(blob, 0)
         if (fault := _judge_start(blob, reply, reply.received)) is not None:
             return fault
         if self.lazy:

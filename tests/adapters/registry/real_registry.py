@@ -27,9 +27,10 @@ class RealRegistry:
         name = digest.removeprefix("sha256:")
         return self.root / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
 
-    def link(self, repository: str, digest: str) -> Path:
+    def links(self, digest: str) -> list[Path]:
+        """By which repositories know of a layer or config that is theirs."""
         name = digest.removeprefix("sha256:")
-        return self.root / f"docker/registry/v2/repositories/{repository}/_layers/sha256/{name}/link"
+        return list(self.root.glob(f"docker/registry/v2/repositories/*/*/_layers/sha256/{name}/link"))
 
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())

@@ -13,7 +13,9 @@ from asyncio import Queue, StreamReader, StreamWriter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[1]
 _CHUNK = 1 << 16
 _Parcel = tuple[float, bytes]
 
@@ -22,7 +24,7 @@ _Parcel = tuple[float, bytes]
 def delayed(host: str, milliseconds: float) -> Iterator[str]:
     """The address by which `host` (127.0.0.1:PORT) is that far away."""
     words = [sys.executable, "-m", "bench.latency", host.rpartition(":")[2], str(milliseconds)]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             port = process.stdout.readline().strip() if process.stdout else ""
             yield f"127.0.0.1:{port}"

@@ -112,23 +112,25 @@ def _far() -> Iterator[Far]:
 
 def _race(far: Far, skopeo: str, oras: Path) -> None:
     """Ours before, between and after the others, since the machine may be busy with something else at times."""
-    ours = [far.ours(ALONE, TAGS)]
-    rivals = {
-        "skopeo inspect, one by one": ("no layer", far.skopeo(skopeo, TAGS, 1)),
-        "skopeo inspect, eight at once": ("no layer", far.skopeo(skopeo, TAGS, 8)),
+    rivals: dict[str, tuple[str, Callable[[], Took]]] = {
+        "skopeo inspect, one by one": ("no layer", lambda: far.skopeo(skopeo, TAGS, 1)),
+        "skopeo inspect, eight at once": ("no layer", lambda: far.skopeo(skopeo, TAGS, 8)),
+        "oras-py, one by one": ("HEAD of each layer, status only", lambda: far.oras(oras, TAGS, 1)),
+        "oras-py, sixteen at once": ("HEAD of each layer, status only", lambda: far.oras(oras, TAGS, 16)),
     }
-    ours.append(far.ours(ALONE, TAGS))
-    rivals |= {
-        "oras-py, one by one": ("HEAD of each layer, status only", far.oras(oras, TAGS, 1)),
-        "oras-py, sixteen at once": ("HEAD of each layer, status only", far.oras(oras, TAGS, 16)),
-    }
-    ours.append(far.ours(ALONE, TAGS))
+    ours, theirs = [far.ours(ALONE, TAGS)], dict[str, Took]()
+    for name, (_, race) in rivals.items():
+        theirs[name] = race()
+        ours.append(far.ours(ALONE, TAGS))
     own = median(took.seconds for took in ours)
-    print(f"{TAGS} tags, each of a config and {LAYERS} layers that no other has; ours: median of three\n")
+    print(
+        f"{TAGS} tags, each of a config and {LAYERS} layers that no other has; ours is the median of {len(ours)} runs"
+    )
+    print(f"between the others'. Load of the machine: {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors\n")
     print("| | looks at | seconds | times ours | requests |\n|:--|:--|--:|--:|--:|")
     print(f"| provision | first and last bytes of each layer | {own:.1f} | 1 | {ours[0].requests} |")
-    for name, (looks_at, took) in rivals.items():
-        print(f"| {name} | {looks_at} | {took.seconds:.1f} | {took.seconds / own:.1f} | {took.requests} |", flush=True)
+    for name, took in theirs.items():
+        print(f"| {name} | {rivals[name][0]} | {took.seconds:.1f} | {took.seconds / own:.1f} | {took.requests} |")
 
 
 def _growth(far: Far) -> None:

@@ -26,7 +26,8 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-m 'not lab')
 
-bench: $(READY) ## how the selection grows, and what its start costs
+# Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50
+bench: $(READY) ## selection, start, a look at a mirror, a rollout: how each grows, beside other tools
 	$(BIN)/python -m bench
 
 demo: $(READY) ## a whole lab on this one machine, left running

@@ -131,7 +131,7 @@ def _agreed_before(reviewed: Plan | None, consent: Consent) -> WhenBusy:
     return reviewed.when_busy
 
 
-def see(
+def see(  # noqa: PLR0913  (where, through whom, under which conditions)
     directory: LabDirectory,
     journal: RunJournal,
     nodes: Callable[[OnEvent], AnsibleFleet],

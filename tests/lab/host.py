@@ -68,6 +68,13 @@ def install_missing_programs() -> None:
         _apt_install(["docker-cli"])
 
 
+def program(name: str, package: str) -> str:
+    """Where a program is, installed from its Debian package where it is not there yet."""
+    if not shutil.which(name):
+        _apt_install([package])
+    return shutil.which(name) or name
+
+
 def registry_program() -> Path:
     """The distribution project's registry, unpacked beside the machine: installed, it would run as a service."""
     folder = cache_dir() / "docker-registry"

@@ -38,7 +38,8 @@ B = TypeVar("B")
 _LAZY: frozenset[MirrorKind] = frozenset({"registry-proxy", "harbor-proxy", "lazy"})
 # Campus and public mirrors ban clients that open many connections (tuna/issues#1922, #2354).
 _PUBLIC: frozenset[MirrorKind] = frozenset({"lazy", "redirector"})
-_CONNECTIONS, _PUBLIC_CONNECTIONS = 16, 8
+# A registry of the lab's own is bound by its processor beyond that (bench/registry.py).
+_CONNECTIONS, _PUBLIC_CONNECTIONS = 32, 8
 _NEWS = 50  # progress events of one round, at most
 
 

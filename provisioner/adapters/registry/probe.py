@@ -2,14 +2,18 @@
 
 Stock registries answer HEAD from a cache of descriptors, with the right length for a layer that was deleted or
 truncated; a proxy answers it by downloading the layer, or with 404 for one that it could get. A range of the last byte
-has to read the file. See the distribution specification on Range, and goharbor/harbor#22609, #23875, #23882.
+has to read the file. Both ends are asked for at once; only where they do not come so, one after the other, and what is
+then said of the layer rests on that alone. See the distribution specification on Range, and goharbor/harbor#22609,
+#23875, #23882.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
+from threading import Event
 
 from provisioner.adapters.registry.http import BodyCutShort, Hashed, Refused, Reply, Request, hashed, up_to
+from provisioner.adapters.registry.parts import LONGEST, asking_for, parts
 from provisioner.adapters.registry.session import Session
 from provisioner.domain.fault import (
     Fault,
@@ -22,6 +26,7 @@ from provisioner.domain.fault import (
     unreachable,
 )
 from provisioner.domain.manifest import Blob
+from provisioner.domain.sync import SyncState
 
 _SMALL = 1 << 16  # read whole: one round trip, and proof instead of a sign
 _START = 4
@@ -36,10 +41,14 @@ _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`lazy`: a mirror that may answer for a blob it would only then fetch from its upstream."""
+    """`lazy`: a mirror that may answer for a blob it would only then fetch from its upstream.
+
+    `without_parts` is set once the server has shown that it knows a range but not two of them.
+    """
 
     session: Session
     lazy: bool
+    without_parts: Event = field(default_factory=Event)
 
     def look(self, repository: str, blob: Blob, *, deep: bool) -> Fault | None:
         """None where the blob can be had. `deep` reads and hashes every byte."""
@@ -56,6 +65,31 @@ class Probe:
         return _judge_whole(blob, reply) if reply.status == HTTPStatus.OK else _no_blob(blob, reply)
 
     def _ends(self, repository: str, blob: Blob) -> Fault | None:
+        if self.lazy or self.without_parts.is_set():
+            return self._each_end(repository, blob)
+        if self._has_both_ends(repository, blob):
+            return None
+        fault = self._each_end(repository, blob)
+        if fault is None:
+            self.without_parts.set()
+        return fault
+
+    def _has_both_ends(self, repository: str, blob: Blob) -> bool:
+        """False is no verdict."""
+        start, end = (0, _START - 1), (blob.size - 1, blob.size - 1)
+        request = Request("", headers=asking_for(start, end))
+        try:
+            reply = self.session.ask(_path(repository, blob), up_to(LONGEST), repository, request)
+        except BodyCutShort:
+            return False
+        except Refused as refused:
+            if refused.fault.state is not SyncState.DENIED:
+                raise
+            return False
+        found = parts(reply)
+        return len(found.get((*end, blob.size), b"")) == 1 and _is_layer(found.get((*start, blob.size), b""))
+
+    def _each_end(self, repository: str, blob: Blob) -> Fault | None:
         last = blob.size - 1
         try:
             tail = self._range(repository, blob, last, last)
@@ -78,7 +112,7 @@ class Probe:
         return _no_blob(blob, head) if head.status in _GONE else layer_truncated(blob.digest, blob.size)
 
     def _range(self, repository: str, blob: Blob, first: int, last: int) -> Reply[bytes]:
-        request = Request("", headers={"Range": f"bytes={first}-{last}"})
+        request = Request("", headers=asking_for((first, last)))
         return self.session.ask(_path(repository, blob), up_to(_START), repository, request)
 
     def _not_the_range(self, repository: str, blob: Blob, reply: Reply[bytes]) -> Fault | None:
@@ -94,6 +128,8 @@ class Probe:
 
     def _judge_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         """A whole body, of which only the start was read: its length is what the server says."""
+        if not reply.received:
+            return _shorter(blob, 0)
         if (fault := _judge_start(blob, reply, reply.received)) is not None:
             return fault
         if self.lazy:
@@ -135,8 +171,13 @@ def _total(reply: Reply[bytes]) -> int | None:
     return None if unsatisfied is None else int(unsatisfied[1])
 
 
+def _is_layer(start: bytes) -> bool:
+    """For certain; one that is not compressed begins with anything."""
+    return start.startswith(_MAGICS) or _SKIPPABLE_ZSTD.match(start) is not None
+
+
 def _judge_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) -> Fault | None:
-    if start.startswith(_MAGICS) or _SKIPPABLE_ZSTD.match(start) is not None:
+    if _is_layer(start):
         return None
     if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
         return not_a_layer(blob.digest, blob.size, "a web page")

@@ -27,9 +27,15 @@ class RealRegistry:
         name = digest.removeprefix("sha256:")
         return self.root / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
 
-    def link(self, repository: str, digest: str) -> Path:
+    def links(self, digest: str) -> list[Path]:
+        """By which repositories know of a layer or config that is theirs."""
         name = digest.removeprefix("sha256:")
-        return self.root / f"docker/registry/v2/repositories/{repository}/_layers/sha256/{name}/link"
+        return list(self.root.glob(f"docker/registry/v2/repositories/*/*/_layers/sha256/{name}/link"))
+
+    @property
+    def log(self) -> Path:
+        """One line for each request that was answered, among others."""
+        return self.root.with_suffix(".log")
 
     def size(self) -> int:
         return sum(path.stat().st_size for path in self.root.rglob("*") if path.is_file())
@@ -45,7 +51,7 @@ def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]
         storage["cache"] = {"blobdescriptor": "inmemory"}
     config = {"version": 0.1, "log": {"level": "error"}, "storage": storage, **more}
     config["http"] = {"addr": f"127.0.0.1:{port}", **more.get("http", {})}
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     written = place.with_suffix(".yml")
     written.write_text(yaml.safe_dump(config))
     with place.with_suffix(".log").open("wb") as log:

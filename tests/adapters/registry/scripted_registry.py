@@ -14,6 +14,8 @@ from typing import Literal
 
 from tests.adapters.registry.made_image import Made, digest_of
 
+_RANGES = re.compile(r"bytes=((?:\d+-\d+,?)+)")
+_RANGE = re.compile(r"(\d+)-(\d+)")
 API = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
@@ -100,14 +102,24 @@ class ScriptedRegistry:
 
 
 def ranged(blob: bytes, asked: Asked) -> Answer:
-    """As a plain file server answers."""
-    match = re.fullmatch(r"bytes=(\d+)-(\d+)", asked.headers.get("Range", ""))
-    if match is None:
+    """As a plain file server answers: Go's, nginx."""
+    spans = _RANGES.fullmatch(asked.headers.get("Range", ""))
+    if spans is None:
         return Answer(200, {"Content-Type": "application/octet-stream"}, blob)
-    first, last = int(match[1]), min(int(match[2]), len(blob) - 1)
-    if first >= len(blob):
+    wanted = [(int(first), min(int(last), len(blob) - 1)) for first, last in _RANGE.findall(spans[1])]
+    if any(first >= len(blob) for first, _ in wanted):
         return Answer(416, {"Content-Range": f"bytes */{len(blob)}"})
+    return _one_range(blob, *wanted[0]) if len(wanted) == 1 else _parts(blob, wanted)
+
+
+def _one_range(blob: bytes, first: int, last: int) -> Answer:
     return Answer(206, {"Content-Range": f"bytes {first}-{last}/{len(blob)}"}, blob[first : last + 1])
+
+
+def _parts(blob: bytes, wanted: list[tuple[int, int]]) -> Answer:
+    heads = (f"\r\n--x\r\nContent-Range: bytes {a}-{b}/{len(blob)}\r\nContent-Type: x/y\r\n\r\n" for a, b in wanted)
+    body = b"".join(head.encode() + blob[a : b + 1] for head, (a, b) in zip(heads, wanted, strict=True))
+    return Answer(206, {"Content-Type": "multipart/byteranges; boundary=x"}, body + b"\r\n--x--\r\n")
 
 
 def _send(to: BufferedIOBase, data: bytes, drip: float) -> None:

@@ -13,16 +13,29 @@ from provisioner.domain.event import Event
 from provisioner.domain.lab import MirrorKind
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.sync import SyncReport
-from tests.adapters.registry.made_image import BIG, Made, a_layer, an_image, an_index
-from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, ranged, served
+from tests.adapters.registry import pull
+from tests.adapters.registry.fault_table import Outcome, Row, group, said
+from tests.adapters.registry.lies import (
+    AMD64,
+    DATA,
+    HASTY,
+    IMAGE,
+    LAYER,
+    LIES,
+    PAGE,
+    Lie,
+    always,
+    for_path,
+    passing,
+    whole_despite_range,
+)
+from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index
+from tests.adapters.registry.scripted_registry import Answer, Asked, Script, ScriptedRegistry, ranged, served
 
 REPOSITORY = "pytorch/pytorch"
 TAG = "2.8.0-cuda12.8-cudnn9-runtime"
 REFERENCE = ImageReference(repository=REPOSITORY, tag=TAG)
-AMD64 = "linux/amd64"
-HASTY = Patience(connect=2, read=5, whole=10, first_wait=0.01, longest_wait=2)
-IMAGE = an_image()
-PAGE = b"<!DOCTYPE html><title>Log in to the campus network</title>"
+SERVERS = group("servers")
 
 
 @pytest.fixture
@@ -52,144 +65,44 @@ def found(report: SyncReport) -> tuple[str, list[str]]:
     return report.state.value, [problem.code for problem in report.problems]
 
 
-def for_blob(digest: str, answer: Callable[[Asked], Answer | None]) -> Script:
-    return lambda asked: answer(asked) if asked.path.endswith(digest) else None
+@pytest.fixture(scope="module")
+def outcomes() -> dict[str, Outcome]:
+    """What came of every row of the table."""
+    return {row.fault: _outcome(row, LIES[row.fault]) for row in SERVERS.rows}
 
 
-def always(answer: Answer) -> Callable[[Asked], Answer]:
-    return lambda _: answer
+def _outcome(row: Row, lie: Lie) -> Outcome:
+    registry = ScriptedRegistry(*lie.scripts())
+    registry.put(REPOSITORY, TAG, lie.image)
+    for digest in lie.lost:
+        registry.lose(digest)
+    if lie.pinned:
+        registry.put(REPOSITORY, TAG, an_image(env=["PYTORCH_VERSION=2.8.1"]))
+    reference = REFERENCE.pinned(lie.image.manifest) if lie.pinned else REFERENCE
+    reference = reference if lie.tag is None else reference.model_copy(update={"tag": lie.tag})
+    with (
+        served(registry),
+        Registry(registry.host, plain_http=True, kind=lie.kind, patience=lie.patience, environment={}) as mirror,
+    ):
+        report = mirror.check([reference], AMD64)[0]
+        deep = mirror.check([reference], AMD64, deep=True)[0] if row.deep else None
+        pulled = pull.works(registry.host, REPOSITORY, reference.digest or str(reference.tag))
+    return Outcome(row, report, deep, pulled)
 
 
-def refuse_head(asked: Asked) -> Answer | None:
-    return Answer(404, API) if asked.method == "HEAD" else None
+def test_the_table_has_each_of_these_servers() -> None:
+    assert list(LIES) == [row.fault for row in SERVERS.rows]
 
 
-def whole_despite_range(asked: Asked) -> Answer | None:
-    return ranged(IMAGE.blobs[asked.path.rsplit("/", 1)[1]], replace(asked, headers={})) if _is_blob(asked) else None
+@pytest.mark.parametrize("fault", [row.fault for row in SERVERS.rows])
+def test_each_fault_has_its_name(outcomes: dict[str, Outcome], fault: str) -> None:
+    its = outcomes[fault]
+    assert (said(its.report), said(its.deep), its.pulled) == (its.row.said, its.row.deep, its.row.pull)
 
 
-def _is_blob(asked: Asked) -> bool:
-    return "/blobs/" in asked.path
-
-
-def no_ranges(status: int) -> Script:
-    return lambda asked: Answer(status) if "Range" in asked.headers else None
-
-
-LAYER = IMAGE.layers[0]
-DATA = IMAGE.blobs[LAYER]
-
-LAST = str(len(DATA) - 1)
-
-# What the scripts make of a healthy image, and how a static mirror's must be called then.
-FAULTS: dict[str, tuple[Script, str, list[str]]] = {
-    "HEAD says 404, GET works": (refuse_head, "complete", []),
-    "ranges ignored": (whole_despite_range, "complete", []),
-    "ranges refused with 405": (no_ranges(405), "complete", []),
-    "ranges refused with 501": (no_ranges(501), "complete", []),
-    "manifest 200, layer 403": (for_blob(LAYER, always(Answer(403))), "denied", ["denied"]),
-    "layer 404": (for_blob(LAYER, always(Answer(404))), "partial", ["layer_missing"]),
-    "layer 410": (for_blob(LAYER, always(Answer(410))), "partial", ["layer_missing"]),
-    "layer 500": (for_blob(LAYER, always(Answer(500))), "unknown", ["unreachable"]),
-    "layer 418": (for_blob(LAYER, always(Answer(418))), "unknown", ["unreachable"]),
-    "layer 429": (for_blob(LAYER, always(Answer(429))), "limited", ["rate_limited"]),
-    "config 404": (for_blob(IMAGE.config, always(Answer(404))), "partial", ["config_missing"]),
-    "config 503": (for_blob(IMAGE.config, always(Answer(503))), "unknown", ["unreachable"]),
-    "config of other bytes": (for_blob(IMAGE.config, always(Answer(200, {}, b"{}"))), "partial", ["digest_mismatch"]),
-    "web page for layer": (
-        for_blob(LAYER, always(Answer(200, {"Content-Type": "text/html"}, PAGE))),
-        "partial",
-        ["not_a_layer"],
-    ),
-    "web page of the right length, in ranges": (
-        for_blob(LAYER, lambda asked: ranged(PAGE.ljust(len(DATA)), asked)),
-        "partial",
-        ["not_a_layer"],
-    ),
-    "web page for manifest": (
-        lambda asked: Answer(200, {"Content-Type": "text/html"}, PAGE) if "/manifests/" in asked.path else None,
-        "unknown",
-        ["not_an_image"],
-    ),
-    "layer in ranges, but short": (
-        for_blob(LAYER, lambda asked: ranged(DATA[:-1], asked)),
-        "partial",
-        ["layer_truncated"],
-    ),
-    "layer in ranges, but long": (
-        for_blob(LAYER, lambda asked: ranged(DATA + b"0", asked)),
-        "partial",
-        ["layer_truncated"],
-    ),
-    "layer as a whole, but short": (
-        for_blob(LAYER, lambda asked: ranged(DATA[:-1], replace(asked, headers={}))),
-        "partial",
-        ["layer_truncated"],
-    ),
-    "a range announced, no byte sent": (
-        for_blob(LAYER, lambda asked: replace(ranged(DATA, asked), body=b"", announced=1)),
-        "partial",
-        ["layer_missing"],
-    ),
-    "a range with an empty body": (
-        for_blob(
-            LAYER, lambda asked: replace(ranged(DATA, asked), body=b"") if LAST in asked.headers["Range"] else None
-        ),
-        "partial",
-        ["layer_truncated"],
-    ),
-    "small layer cut short": (
-        for_blob(IMAGE.layers[2], always(Answer(200, {}, IMAGE.blobs[IMAGE.layers[2]][:9], announced=123))),
-        "partial",
-        ["layer_truncated"],
-    ),
-    "manifest of other bytes": (
-        lambda asked: (
-            Answer(200, {"Docker-Content-Digest": IMAGE.manifest}, IMAGE.body + b" ")
-            if "/manifests/" in asked.path
-            else None
-        ),
-        "partial",
-        ["digest_mismatch"],
-    ),
-    "manifest 403": (lambda asked: Answer(403) if "/manifests/" in asked.path else None, "denied", ["denied"]),
-    "manifest 502": (lambda asked: Answer(502) if "/manifests/" in asked.path else None, "unknown", ["unreachable"]),
-    "campus only": (lambda asked: Answer(403) if asked.path == "/v2/" else None, "denied", ["denied"]),
-    "a web server": (
-        lambda asked: Answer(404) if asked.path == "/v2/" else None,
-        "no_such_service",
-        ["no_such_service"],
-    ),
-    "a web page at /v2/": (
-        lambda asked: Answer(200, {"Content-Type": "text/html"}, PAGE) if asked.path == "/v2/" else None,
-        "no_such_service",
-        ["no_such_service"],
-    ),
-    "out of order": (lambda asked: Answer(503) if asked.path == "/v2/" else None, "unknown", ["unreachable"]),
-    "redirects without end": (
-        for_blob(LAYER, lambda asked: Answer(307, {"Location": asked.path})),
-        "unknown",
-        ["unreachable"],
-    ),
-    "redirects to a file": (
-        for_blob(LAYER, always(Answer(307, {"Location": "file:///etc/passwd"}))),
-        "unknown",
-        ["unreachable"],
-    ),
-}
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_each_fault_has_its_name(serve: Serve, fault: str) -> None:
-    script, state, codes = FAULTS[fault]
-    assert found(check(serve(script).host)) == (state, codes)
-
-
-def test_absent_is_told_from_partial(serve: Serve) -> None:
-    registry = serve()
-    with Registry(registry.host, plain_http=True, environment={}) as mirror:
-        absent = mirror.check([ImageReference(repository=REPOSITORY, tag="9.9.9")], AMD64)[0]
-    assert found(absent) == ("absent", ["manifest_missing"])
+def test_never_complete_where_a_pull_fails_and_no_alarm_where_it_works(outcomes: dict[str, Outcome]) -> None:
+    assert not [fault for fault, its in outcomes.items() if its.is_false_complete]
+    assert not [fault for fault, its in outcomes.items() if its.is_false_alarm]
 
 
 def test_what_an_index_needs_is_only_its_platform(serve: Serve) -> None:
@@ -218,16 +131,6 @@ def test_an_image_for_other_machines_is_absent(serve: Serve, image: Made) -> Non
     assert found(check(serve(image=image).host)) == ("absent", ["wrong_platform"])
 
 
-def test_an_index_whose_manifest_is_gone_is_partial(serve: Serve) -> None:
-    registry = serve(
-        lambda asked: Answer(404, API) if asked.path.endswith(IMAGE.manifest) else None,
-        image=an_index((AMD64, IMAGE)),
-    )
-    report = check(registry.host)
-    assert found(report) == ("partial", ["manifest_missing"])
-    assert report.missing == (IMAGE.manifest,)
-
-
 @pytest.mark.parametrize("kind", ["registry-proxy", "harbor-proxy", "lazy"])
 def test_a_proxy_that_sends_the_whole_is_cold(serve: Serve, kind: MirrorKind) -> None:
     assert found(check(serve(whole_despite_range).host, kind=kind)) == ("cold", ["cold"])
@@ -235,15 +138,8 @@ def test_a_proxy_that_sends_the_whole_is_cold(serve: Serve, kind: MirrorKind) ->
 
 
 def test_a_web_page_is_not_a_cold_layer(serve: Serve) -> None:
-    registry = serve(for_blob(LAYER, always(Answer(200, {}, PAGE.ljust(len(DATA))))))
+    registry = serve(for_path(LAYER, always(Answer(200, {}, PAGE.ljust(len(DATA))))))
     assert found(check(registry.host, kind="harbor-proxy")) == ("partial", ["not_a_layer"])
-
-
-def test_only_reading_all_of_it_finds_a_changed_byte(serve: Serve) -> None:
-    changed = DATA[: BIG // 2] + bytes([DATA[BIG // 2] ^ 1]) + DATA[BIG // 2 + 1 :]
-    registry = serve(for_blob(LAYER, lambda asked: ranged(changed, asked)))
-    assert found(check(registry.host)) == ("complete", [])
-    assert found(check(registry.host, deep=True)) == ("partial", ["digest_mismatch"])
 
 
 @pytest.mark.parametrize(
@@ -258,13 +154,8 @@ def test_only_reading_all_of_it_finds_a_changed_byte(serve: Serve) -> None:
 )
 def test_layers_elsewhere(serve: Serve, cdn_script: Script, state: str, codes: list[str]) -> None:
     cdn = serve(cdn_script)
-    registry = serve(for_blob(LAYER, lambda _: Answer(307, {"Location": f"http://{cdn.host}/signed?x=1"})))
+    registry = serve(for_path(LAYER, lambda _: Answer(307, {"Location": f"http://{cdn.host}/signed?x=1"})))
     assert found(check(registry.host)) == (state, codes)
-
-
-def test_layers_on_a_host_that_is_down_are_unknown(serve: Serve) -> None:
-    registry = serve(for_blob(LAYER, always(Answer(307, {"Location": "http://127.0.0.1:1/signed"}))))
-    assert found(check(registry.host)) == ("unknown", ["unreachable"])
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "registry.invalid"])
@@ -277,8 +168,8 @@ def test_nothing_there(host: str) -> None:
 DRIPS: dict[str, Script] = {
     "head": lambda asked: Answer(200, {}, b"{}", drip_head=0.05) if "/manifests/" in asked.path else None,
     "manifest": lambda asked: Answer(200, {}, b"x" * 100, drip=0.05) if "/manifests/" in asked.path else None,
-    "small layer": for_blob(IMAGE.layers[2], always(Answer(200, {}, b"x" * 100, drip=0.05))),
-    "deep": for_blob(LAYER, always(Answer(200, {}, b"x" * 200, drip=0.05))),
+    "small layer": for_path(IMAGE.layers[2], always(Answer(200, {}, b"x" * 100, drip=0.05))),
+    "deep": for_path(LAYER, always(Answer(200, {}, b"x" * 200, drip=0.05))),
 }
 
 
@@ -305,7 +196,7 @@ SILENT = Answer(200, {}, b"12345", announced=100, ends="in silence")
 STALLS: dict[str, Script] = {
     "before its answer": _hold,
     "within the manifest": lambda asked: SILENT if "/manifests/" in asked.path else None,
-    "within a small layer": for_blob(IMAGE.layers[2], lambda _: SILENT),
+    "within a small layer": for_path(IMAGE.layers[2], lambda _: SILENT),
 }
 
 
@@ -319,7 +210,7 @@ def test_a_server_that_falls_silent_is_unknown(serve: Serve, stall: str, patienc
 def test_a_head_that_breaks_off_is_unknown_and_asked_again(serve: Serve) -> None:
     """http.client reads it as a 200 with an empty body."""
     broken = Answer(200, {}, b"", ends="in its head")
-    for_good = serve(for_blob(IMAGE.layers[2], always(broken)))
+    for_good = serve(for_path(IMAGE.layers[2], always(broken)))
     once = serve(passing(IMAGE.layers[2], 1, broken), passing(LAYER, 1, broken), passing(TAG, 1, broken))
     assert found(check(for_good.host)) == ("unknown", ["unreachable"])
     assert found(check(once.host)) == ("complete", [])
@@ -334,11 +225,6 @@ def test_a_registry_that_goes_down_in_mid_run_was_one() -> None:
             assert mirror.tags(REPOSITORY) == ()
         report = mirror.check([REFERENCE], AMD64)[0]
     assert found(report) == ("unknown", ["unreachable"])
-
-
-def passing(path: str, times: int, answer: Answer) -> Script:
-    left = iter([answer] * times)
-    return lambda asked: next(left, None) if path in asked.path else None
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])

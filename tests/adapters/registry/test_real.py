@@ -1,79 +1,61 @@
 """Against a real registry whose files are damaged under it, with and without its cache of descriptors."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.lab import MirrorKind
 from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
-from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index, push
+from tests.adapters.registry import pull, standing
+from tests.adapters.registry.damage import DAMAGES
+from tests.adapters.registry.fault_table import Outcome, Row, groups, said
+from tests.adapters.registry.made_image import a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
+from tests.adapters.registry.standing import AMD64, SETTINGS, TAG, check
 
 pytestmark = pytest.mark.lab
 
 REPOSITORY = "pytorch/pytorch"
-TAG = "2.8.0-cuda12.8-cudnn9-runtime"
 REFERENCE = ImageReference(repository=REPOSITORY, tag=TAG)
-AMD64 = "linux/amd64"
-
-Damage = Callable[[RealRegistry, Made], None]
-
-
-def lose_layer(registry: RealRegistry, image: Made) -> None:
-    registry.blob(image.layers[0]).unlink()
-
-
-def lose_small_layer(registry: RealRegistry, image: Made) -> None:
-    registry.blob(image.layers[2]).unlink()
-
-
-def halve_layer(registry: RealRegistry, image: Made) -> None:
-    blob = registry.blob(image.layers[0])
-    blob.write_bytes(blob.read_bytes()[: blob.stat().st_size // 2])
-
-
-def cut_last_byte(registry: RealRegistry, image: Made) -> None:
-    blob = registry.blob(image.layers[1])
-    blob.write_bytes(blob.read_bytes()[:-1])
-
-
-def empty_layer(registry: RealRegistry, image: Made) -> None:
-    registry.blob(image.layers[0]).write_bytes(b"")
-
-
-def lose_config(registry: RealRegistry, image: Made) -> None:
-    registry.blob(image.config).unlink()
-
-
-def empty_config(registry: RealRegistry, image: Made) -> None:
-    registry.blob(image.config).write_bytes(b"")
-
-
-def flip_byte(registry: RealRegistry, image: Made) -> None:
-    blob = registry.blob(image.layers[0])
-    data = bytearray(blob.read_bytes())
-    data[len(data) // 2] ^= 1
-    blob.write_bytes(data)
-
-
-def page_for_layer(registry: RealRegistry, image: Made) -> None:
-    blob = registry.blob(image.layers[0])
-    blob.write_bytes(b"<!DOCTYPE html>".ljust(blob.stat().st_size, b" "))
-
-
-FAULTS = {
-    "layer deleted": (lose_layer, "partial", "layer_missing"),
-    "small layer deleted": (lose_small_layer, "partial", "layer_missing"),
-    "layer halved": (halve_layer, "partial", "layer_truncated"),
-    "last byte lost": (cut_last_byte, "partial", "layer_truncated"),
-    "layer emptied": (empty_layer, "partial", "layer_missing"),
-    "config deleted": (lose_config, "partial", "config_missing"),
-    "config emptied": (empty_config, "partial", "config_missing"),
-    "web page stored as layer": (page_for_layer, "partial", "not_a_layer"),
+ROWS = {
+    setting: [row for row in group.rows if setting in row.where]
+    for group in groups()
+    if group.name != "servers"
+    for setting in group.where
 }
+CASES = [(setting, row.fault) for setting, rows in ROWS.items() for row in rows]
+
+Outcomes = dict[tuple[str, str], Outcome]
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """What came of every row of the table in each of its settings."""
+    found: Outcomes = {}
+    for setting, rows in ROWS.items():
+        place = tmp_path_factory.mktemp("registries")
+        with SETTINGS[setting].stand(place, [row.fault for row in rows]) as host:
+            found |= {(setting, row.fault): _outcome(host, setting, row) for row in rows}
+    return found
+
+
+def _outcome(host: str, setting: str, row: Row) -> Outcome:
+    name, kind = standing.repository(row.fault), SETTINGS[setting].kind
+    report = check(host, name, kind=kind)
+    deep = check(host, name, kind=kind, deep=True) if row.deep else None
+    return Outcome(row, report, deep, pull.works(host, name, TAG))
+
+
+@pytest.mark.parametrize(("setting", "fault"), CASES)
+def test_each_fault_has_its_name(outcomes: Outcomes, setting: str, fault: str) -> None:
+    its = outcomes[setting, fault]
+    assert (said(its.report), said(its.deep), its.pulled) == (its.row.said, its.row.deep, its.row.pull)
+
+
+def test_never_complete_where_a_pull_fails_and_no_alarm_where_it_works(outcomes: Outcomes) -> None:
+    assert not [case for case, its in outcomes.items() if its.is_false_complete]
+    assert not [case for case, its in outcomes.items() if its.is_false_alarm]
 
 
 @pytest.fixture(params=[True, False], ids=["stock cache", "no cache"])
@@ -82,48 +64,22 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealReg
         yield running
 
 
-def check(registry: RealRegistry, *, deep: bool = False, kind: MirrorKind = "static") -> SyncReport:
-    with Registry(registry.host, plain_http=True, kind=kind, environment={}) as looked_at:
-        return looked_at.check([REFERENCE], AMD64, deep=deep)[0]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
-def test_finds_what_breaks_a_pull(registry: RealRegistry, fault: str) -> None:
-    damage, state, code = FAULTS[fault]
+@pytest.mark.parametrize("fault", ["layer deleted", "layer halved", "layer emptied", "config deleted"])
+def test_what_is_missing_is_named_and_summed(registry: RealRegistry, fault: str) -> None:
     image = an_image()
     push(registry.host, REPOSITORY, TAG, image)
-    before = check(registry)
-    damage(registry, image)
-    after = check(registry)
-    assert (before.state, before.problems, before.bytes) == ("complete", (), sum(map(len, image.blobs.values())))
-    assert (after.state, [problem.code for problem in after.problems]) == (state, [code])
-    assert after.missing == tuple(d for d in image.blobs if not _whole(registry, image, d))
-    assert after.bytes_missing == sum(len(image.blobs[digest]) for digest in after.missing)
+    before = check(registry.host, REPOSITORY)
+    DAMAGES[fault](registry, image)
+    after = check(registry.host, REPOSITORY)
+    lost = tuple(digest for digest, blob in image.blobs.items() if not _holds(registry, digest, blob))
+    assert (before.missing, before.bytes) == ((), sum(map(len, image.blobs.values())))
+    assert (after.missing, after.bytes_missing) == (lost, sum(len(image.blobs[digest]) for digest in lost))
+    assert len(lost) == 1
 
 
-def _whole(registry: RealRegistry, image: Made, digest: str) -> bool:
-    blob = registry.blob(digest)
-    return blob.exists() and blob.read_bytes() == image.blobs[digest]
-
-
-def test_only_a_deep_look_finds_a_flipped_byte(registry: RealRegistry) -> None:
-    image = an_image()
-    push(registry.host, REPOSITORY, TAG, image)
-    flip_byte(registry, image)
-    deep = check(registry, deep=True)
-    assert check(registry).state == "complete"
-    assert (deep.state, [problem.code for problem in deep.problems]) == ("partial", ["digest_mismatch"])
-    assert deep.missing == image.layers[:1]
-
-
-def test_a_layer_without_its_link_is_missing(tmp_path: Path) -> None:
-    """With its cache the stock registry goes on serving it, and a pull works; without, it does not."""
-    image = an_image()
-    with real_registry(tmp_path / "registry", cached=False) as registry:
-        push(registry.host, REPOSITORY, TAG, image)
-        registry.link(REPOSITORY, image.layers[1]).unlink()
-        report = check(registry)
-    assert (report.state, report.missing) == ("partial", (image.layers[1],))
+def _holds(registry: RealRegistry, digest: str, blob: bytes) -> bool:
+    file = registry.blob(digest)
+    return file.exists() and file.read_bytes() == blob
 
 
 @pytest.mark.parametrize("deep", [False, True])
@@ -139,30 +95,35 @@ def test_no_false_alarm(registry: RealRegistry, *, deep: bool) -> None:
     assert (reports[0].state, reports[0].problems) == ("complete", ())
 
 
-def test_a_cache_is_not_filled_by_a_catalog(tmp_path: Path) -> None:
-    image = an_image([a_layer(2_000_000, seed=7)])
+def test_a_cache_is_filled_by_no_catalog_and_with_one_image_by_a_check(tmp_path: Path) -> None:
+    images = {f"2.{number}.0": an_image([a_layer(2_000_000, seed=number)]) for number in range(4)}
     with real_registry(tmp_path / "upstream") as upstream:
-        push(upstream.host, REPOSITORY, TAG, image)
-        proxy = {"remoteurl": f"http://{upstream.host}"}
-        with real_registry(tmp_path / "cache", proxy=proxy) as cache:
+        for tag, image in images.items():
+            push(upstream.host, REPOSITORY, tag, image)
+        with real_registry(tmp_path / "cache", proxy={"remoteurl": f"http://{upstream.host}"}) as cache:
             with Registry(cache.host, plain_http=True, kind="registry-proxy", environment={}) as mirror:
-                swept = mirror.catalog([REPOSITORY], AMD64).listings[0].report
-            after_sweep = cache.size()
-            asked_for = check(cache, kind="registry-proxy", deep=True)
-            warm = check(cache, kind="registry-proxy")
-    assert (swept.state, [problem.code for problem in swept.problems]) == ("cold", ["cold"])
+                swept = mirror.catalog([REPOSITORY], AMD64)
+                after_sweep = cache.size()
+                asked_for = mirror.check([ImageReference(repository=REPOSITORY, tag="2.0.0")], AMD64, deep=True)
+            kept = [tag for tag, image in images.items() if any(cache.links(digest) for digest in image.blobs)]
+    assert {entry.report.state for entry in swept.listings} == {"cold"}
     assert after_sweep < 100_000
-    assert (asked_for.state, warm.state) == ("complete", "complete")
+    assert (asked_for[0].state, kept) == ("complete", ["2.0.0"])
 
 
-def test_a_cold_layer_is_neither_there_nor_missing(tmp_path: Path) -> None:
-    image = an_image([a_layer(2_000_000, seed=7)])
+def test_a_cache_that_lost_a_layer_and_forgot_it_fetches_it_again(tmp_path: Path) -> None:
+    """Without the stock cache of descriptors it mends itself, so the look that says cold is followed by complete."""
+    image = an_image()
     with real_registry(tmp_path / "upstream") as upstream:
         push(upstream.host, REPOSITORY, TAG, image)
         proxy = {"remoteurl": f"http://{upstream.host}"}
-        with real_registry(tmp_path / "cache", proxy=proxy) as cache:
-            report = check(cache, kind="registry-proxy")
-    assert (report.state, report.missing, [problem.code for problem in report.problems]) == ("cold", (), ["cold"])
+        with real_registry(tmp_path / "cache", cached=False, proxy=proxy) as cache:
+            standing.warm(cache, REPOSITORY, image)
+            DAMAGES["layer deleted"](cache, image)
+            report = check(cache.host, REPOSITORY, kind="registry-proxy")
+            standing.warm(cache, REPOSITORY, image)
+            again = check(cache.host, REPOSITORY, kind="registry-proxy")
+    assert (report.state, again.state) == ("cold", "complete")
 
 
 def test_a_damaged_layer_is_told_for_every_image_that_has_it(registry: RealRegistry) -> None:

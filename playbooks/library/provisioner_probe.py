@@ -11,7 +11,7 @@ from ansible.module_utils.provisioner_cdi import toolkit_facts
 from ansible.module_utils.provisioner_entry import ORDER
 from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
 from ansible.module_utils.provisioner_nvidia import nvidia_facts
-from ansible.module_utils.provisioner_seats import attention, seat_facts
+from ansible.module_utils.provisioner_seats import attention, kept_images, seat_facts
 
 
 def node_facts(state_root: str) -> dict[str, Any]:
@@ -32,6 +32,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
         "engine": engine,
         "seats": seats,
         "images": image_digests() if engine else [],
+        "kept": kept_images(state_root),
         "absent_because": absent,
         "problems": problems + [problem for problem in map(attention, seats) if problem],
     }

@@ -24,6 +24,7 @@ _DOING: dict[Phase, str] = {
     "switch": "switching",
     "verify": "verifying",
     "report": "reporting",
+    "prepare": "preparing",
 }
 _ENDED = {"done", "failed", "skipped"}
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from provisioner.domain.model import Value
 
-Phase = Literal["probe", "catalog", "lock", "build", "plan", "stage", "switch", "verify", "report"]
+Phase = Literal["probe", "catalog", "lock", "build", "plan", "stage", "switch", "verify", "report", "prepare"]
 EventKind = Literal["started", "progress", "done", "failed", "skipped", "note"]
 
 

@@ -89,6 +89,7 @@ class NodeFacts(Value):
     clock_offset: float | None = None  # seconds, node minus control machine
     seats: tuple[RunningSeat, ...] = ()
     images: tuple[Digest, ...] = ()  # digests the engine already has
+    kept: tuple[str, ...] = ()  # references of every generation that a seat here has, runs or could go back to
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 

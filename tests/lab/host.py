@@ -21,6 +21,7 @@ PACKAGES = {
     "ssh": "openssh-client",
     "openssl": "openssl",
     "gcc": "gcc",
+    "gpg": "gnupg",
 }
 
 

@@ -14,6 +14,7 @@ from ansible.module_utils.provisioner_distribution import (
 
 CDI_SINCE = 25  # the first engine that knows CDI (moby 25.0, features.cdi)
 COMPOSE = 2
+AUTHORITIES = "ca-certificates"
 
 
 class Seen(NamedTuple):
@@ -35,6 +36,7 @@ class Seen(NamedTuple):
     cdi_wish: bool | None  # features.cdi of daemon.json
     cdi_complete: bool  # the specifications name every card
     hook_is_newer: bool  # than the running engine, which looks for it only when it starts
+    authorities: bool  # the machine has certificates to hold a source's https against
     untrusted: bool  # the lab registry's authority is not what certs.d has
 
     @property
@@ -108,7 +110,10 @@ def _packages(wanted: tuple[str, ...], source: Source | None, seen: Seen) -> lis
     install = Need("packages", f"install {', '.join(wanted)} {origin}", {"packages": list(wanted)})
     if source is None or source.name in seen.written:
         return [install]
-    return [Need("source", f"add the source {source.uri} with its key", {"source": source}), install]
+    add = Need("source", f"add the source {source.uri} with its key", {"source": source})
+    if seen.authorities or not source.uri.startswith("https:"):
+        return [add, install]
+    return [Need("packages", f"install {AUTHORITIES}", {"packages": [AUTHORITIES]}), add, install]
 
 
 def _major(version: str) -> int:

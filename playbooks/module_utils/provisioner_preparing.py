@@ -24,6 +24,7 @@ CERTIFICATES = Path("/etc/docker/certs.d")
 # A new package of one of these restarts the engine.
 ENGINE_PACKAGES = frozenset({"docker.io", "docker-ce", "containerd", "containerd.io", "runc"})
 PID_FILE = Path("/var/run/docker.pid")
+AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 SPEC_SECONDS = 120
 
 
@@ -109,6 +110,7 @@ def _look(order: dict[str, Any]) -> Seen:
         cdi_wish=(daemon.configuration().get("features") or {}).get("cdi"),
         cdi_complete=_names_all(uuids, info),
         hook_is_newer=_hook_is_newer(),
+        authorities=AUTHORITIES.exists(),
         untrusted=_is_untrusted(order["registry"]),
     )
 

@@ -20,6 +20,7 @@ PACKAGES = ("docker-registry", "openssl")
 ACCOUNT = SERVICE = "docker-registry"
 CONFIGURATION = Path("/etc/docker/registry/config.yml")
 STARTED_WITH = tls.FOLDER / "started"
+PID_FILE = Path("/var/run/docker-registry.pid")  # of its init script
 STORAGE = Path("/var/lib/docker-registry")
 MARK = "# Written by provision prepare; what is changed here by hand is written over.\n"
 LOWEST_PORT = 1024
@@ -75,7 +76,7 @@ def _lacking(order: dict[str, Any], tell: Callable[[str], None]) -> list[Step]:
         _must_not_be_anothers()
         steps.append(Step(f"write {CONFIGURATION}", lambda: write_whole(CONFIGURATION, wanted, 0o644)))
     if steps or not _serves(order["address"]):
-        steps.append(Step(f"start it on port {port}, now and at every boot", lambda: _start(order["address"])))
+        steps.append(Step(f"start it on port {port}, now and at every boot", lambda: start(order["address"])))
     return steps
 
 
@@ -135,8 +136,9 @@ def _fingerprint() -> str:
     return hashlib.sha256((read(CONFIGURATION) + read(tls.FOLDER / "server.crt")).encode()).hexdigest()
 
 
-def _start(address: str) -> None:
-    stop(address)
+def start(address: str) -> None:
+    """With what is configured now. Raises Fault where it does not serve."""
+    stop()
     daemon.service(SERVICE, "start")
     deadline = time.monotonic() + START_SECONDS
     while problems := reach(_reached(address)):
@@ -146,19 +148,16 @@ def _start(address: str) -> None:
     write_whole(STARTED_WITH, _fingerprint(), 0o644)
 
 
-def start(address: str) -> None:
-    _start(address)
-
-
-def stop(address: str) -> None:
-    """Until nobody answers: an init script says that it has stopped as soon as it has sent the signal."""
+def stop() -> None:
+    """Until it is gone: an init script says that it has stopped as soon as it has sent the signal."""
     if daemon.SYSTEMD.is_dir():
         daemon.service(SERVICE, "stop")
-    else:
-        run(["service", SERVICE, "stop"], daemon.SERVICE_SECONDS)  # fails where it does not run
+        return
+    process = Path("/proc") / (read(PID_FILE).strip() or "none")
+    run(["service", SERVICE, "stop"], daemon.SERVICE_SECONDS)  # fails where it does not run
     deadline = time.monotonic() + STOP_SECONDS
-    while not reach(_reached(address)) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    while process.exists() and time.monotonic() < deadline:
+        time.sleep(0.1)
 
 
 def _not_root() -> Fault:

@@ -27,7 +27,7 @@ def sweep(order: dict[str, Any], job: Job) -> dict[str, Any]:
         raise _not_ours()
     _must_be_quiet(order["quiet"])
     job.tell("stopping the registry")
-    stop(order["address"])
+    stop()
     try:
         job.tell("looking for what no image names")
         doomed = ELIGIBLE.findall(_collect("--dry-run"))

@@ -73,6 +73,10 @@ def test_a_check_says_what_is_lacking_and_changes_nothing(story: Story) -> None:
     assert "nvidia" not in without
     assert [state(node) for node in story.lab.nodes] == before
     assert story.lab.node("node1").exec("sh", "-c", "command -v docker || true") == ""
+    probed = story.tell("probe", "--limit", "node1")
+    (facts,) = probed.document["nodes"]
+    assert (probed.code, facts["engine"], facts["driver"]) == (0, None, "570.172.08")
+    assert "not installed" in facts["absent_because"]["engine"]
 
 
 def test_a_bare_node_is_made_ready(story: Story) -> None:

@@ -31,6 +31,7 @@ READY = needs.Seen(
     cdi_wish=True,
     cdi_complete=True,
     hook_is_newer=True,
+    authorities=True,
     untrusted=False,
 )
 NO_ENGINE = {"engine": None, "compose": None, "engine_installed": False, "containers": 0, "cdi_on": False}
@@ -42,6 +43,10 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "bare, with a GPU": (BARE, ["cdi", "packages", "source", "packages", "specification", "trust"]),
     "bare, without": (BARE | {"cards": 0, "uuids": ()}, ["packages", "trust"]),
     "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "cards": 0}, ["source", "packages", "trust"]),
+    "a source by https, and nothing to hold it against": (
+        BARE | {"docker": DOCKER, "cards": 0, "authorities": False},
+        ["packages", "source", "packages", "trust"],
+    ),
     "the source is there, its packages are not": (NO_TOOLKIT | {"written": {"nvidia"}}, ["packages", "specification"]),
     "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": None}, ["packages", "specification"]),
     "a card that the driver does not drive": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),

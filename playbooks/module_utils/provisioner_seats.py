@@ -25,18 +25,21 @@ def seat_facts(state_root: str) -> list[dict[str, Any]]:
 
 
 def kept_images(state_root: str) -> list[str]:
-    """What any seat here has a generation of: it runs, it is the one to go back to, or it is staged."""
+    """What any seat here has a generation of: it runs, it is the one to go back to, or it is staged.
+
+    "unknown" for one whose order cannot be read.
+    """
     seats = [
         Seat(state_root, path.name) for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name)
     ]
-    return sorted({reference for seat in seats for number in seat.numbers() if (reference := _image(seat, number))})
+    return sorted({_image(seat, number) for seat in seats for number in seat.numbers()})
 
 
 def _image(seat: Seat, number: int) -> str:
     try:
         return str(seat.order(number)["image"]["reference"])
     except Fault:
-        return ""
+        return "unknown"
 
 
 def _running_names() -> set[str]:

@@ -18,7 +18,7 @@ from provisioner.domain.lock import Lockfile
 from provisioner.domain.node import NodeFacts
 from provisioner.domain.preparation import READY, SweepOrder
 from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.sweep import SWEEP_SCHEMA, Sweep, sweep, wanted
+from provisioner.domain.sweep import SWEEP_SCHEMA, Sweep, sweep, tells_all, wanted
 from provisioner.workflow.hands import Probed
 from provisioner.workflow.probe import probe
 
@@ -104,7 +104,7 @@ def _look(work: Work, locks: dict[str, Lockfile]) -> Sweep:
         kept=kept,
         removed=removed,
         bytes=size,
-        silent=tuple(name for name, node in probed.items() if isinstance(node, Problem)),
+        silent=tuple(name for name, node in probed.items() if isinstance(node, Problem) or not tells_all(node)),
     )
 
 
@@ -124,7 +124,7 @@ def _remove(work: Work, found: Sweep, quiet: int) -> Sweep:
 def _silent(nodes: tuple[str, ...]) -> Problem:
     return Problem(
         code="silent_nodes",
-        what=f"not asked: {', '.join(nodes)}",
+        what=f"silent, or with a generation that cannot be read: {', '.join(nodes)}",
         why="what these nodes run, or could go back to, might be removed",
         fix="bring them back, or give --despite-silent: then their next rollback may have to pull what is gone",
     )

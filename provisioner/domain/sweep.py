@@ -79,6 +79,11 @@ def wanted(locks: Mapping[str, Lockfile], nodes: Iterable[NodeFacts]) -> Wanted:
     return found
 
 
+def tells_all(node: NodeFacts) -> bool:
+    """Whether a node could say by digest what each of its generations was made of."""
+    return all("@sha256:" in reference for reference in node.kept)
+
+
 def _want(found: Wanted, reference: str, who: str) -> None:
     names = found.setdefault(reference.rpartition("@")[2], [])
     if who not in names:

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from provisioner.domain.manifest import Blob
 from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.sweep import HeldImage, Wanted, sweep, wanted
+from provisioner.domain.sweep import HeldImage, Wanted, sweep, tells_all, wanted
 from tests.builders import a_digest, a_lock, a_locked_image, a_node
 
 REGISTRY = "registry.lab:5201/provisioner/lab"
@@ -40,6 +40,12 @@ def test_what_a_lock_names_or_a_node_could_go_back_to_stays_and_says_why() -> No
         "other": ("lock other.lock",),
     }
     assert [image.tags for image in removed] == [("older",)]
+
+
+def test_a_generation_that_cannot_be_read_is_no_generation_without_an_image() -> None:
+    assert tells_all(node("n1"))
+    assert tells_all(node("n1", "old", "new"))
+    assert not tells_all(a_node("n1", kept=(at("old"), "unknown")))
 
 
 def test_layers_that_a_kept_image_shares_are_not_won() -> None:

@@ -14,7 +14,7 @@ from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
 from ansible.module_utils.provisioner_nvidia import nvidia_facts
 from ansible.module_utils.provisioner_occupants import named
-from ansible.module_utils.provisioner_seats import attention, seat_facts
+from ansible.module_utils.provisioner_seats import attention, kept_images, seat_facts
 
 
 def node_facts(state_root: str) -> dict[str, Any]:
@@ -39,6 +39,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
         "seats": seats,
         **claims,
         "images": image_digests() if engine else [],
+        "kept": kept_images(state_root),
         "absent_because": absent,
         "problems": problems + damaged + [problem for problem in map(attention, seats) if problem],
     }

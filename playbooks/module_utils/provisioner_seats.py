@@ -26,6 +26,21 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
     return [fact for fact in (_fact(Seat(state_root, name), name in running, gpus) for name in names) if fact]
 
 
+def kept_images(state_root: str) -> list[str]:
+    """What any seat here has a generation of: it runs, it is the one to go back to, or it is staged.
+
+    "unknown" for one whose order cannot be read.
+    """
+    return sorted({_image(seat, number) for seat in seats_of(state_root) for number in seat.numbers()})
+
+
+def _image(seat: Seat, number: int) -> str:
+    try:
+        return str(seat.order(number)["image"]["reference"])
+    except Fault:
+        return "unknown"
+
+
 def _running_names() -> set[str]:
     try:
         found = get("/containers/json", all="1", filters={"label": [LABEL]}) or []

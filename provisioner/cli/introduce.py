@@ -50,15 +50,18 @@ def crew(directory: LabDirectory, reach: Reach, verbosity: int) -> Iterator[Call
 def fleet(
     directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEvent, shared: Path | None = None
 ) -> AnsibleFleet:
+    return AnsibleFleet(settings(directory, reach, verbosity), on_event, limit=reach.limit, shared=shared)
+
+
+def settings(directory: LabDirectory, reach: Reach, verbosity: int) -> Settings:
     """`verbosity` as -v counts it; Ansible speaks from the second on."""
-    settings = Settings(
+    return Settings(
         inventory=directory.inventory,
         forks=reach.forks or directory.lab.rollout.forks,
         vault_password_file=reach.vault_password_file,
         extra_vars=reach.extra_vars,
         verbosity=max(verbosity - 1, 0),
     )
-    return AnsibleFleet(settings, on_event, limit=reach.limit, shared=shared)
 
 
 def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:

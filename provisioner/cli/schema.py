@@ -7,16 +7,20 @@ from provisioner.cli.voice import print_json
 from provisioner.domain.lab import Lab
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.plan import Plan
+from provisioner.domain.preparation import Preparation
 from provisioner.domain.report import RolloutReport
 from provisioner.domain.status import LabStatus
+from provisioner.domain.sweep import Sweep
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 DOCUMENTS: dict[str, type[BaseModel]] = {
     "lab": Lab,
     "lock": Lockfile,
     "plan": Plan,
+    "preparation": Preparation,
     "report": RolloutReport,
     "status": LabStatus,
+    "sweep": Sweep,
 }
 
 

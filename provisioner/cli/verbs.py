@@ -16,6 +16,8 @@ VERBS = {
     "mirror": "What the mirror has, and how far",
     "select": "Choose an image from files alone, offline",
     "lock": "Choose, build the lab image, pin both by digest in lab.lock",
+    "prepare": "Make bare nodes ready: engine, compose, NVIDIA's toolkit; and the lab's registry",
+    "registry": "The lab's own registry: take out what no lock and no node wants any more",
     "plan": "Show what a rollout would do, seat by seat; change nothing",
     "rollout": "The main job: probe, plan, agree, roll out in waves, verify, report",
     "upgrade": "The next semester: a new lock, shown as what changes for whom, and rolled out",

@@ -26,6 +26,7 @@ _DOING: dict[Phase, str] = {
     "verify": "verifying",
     "notice": "telling",
     "report": "reporting",
+    "prepare": "preparing",
 }
 _ENDED = {"done", "failed", "skipped"}
 

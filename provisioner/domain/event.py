@@ -6,7 +6,9 @@ from typing import Any, Literal
 
 from provisioner.domain.model import Value
 
-Phase = Literal["probe", "claim", "catalog", "lock", "build", "plan", "stage", "switch", "verify", "notice", "report"]
+Phase = Literal[
+    "probe", "claim", "catalog", "lock", "build", "plan", "stage", "switch", "verify", "notice", "report", "prepare"
+]
 EventKind = Literal["started", "progress", "done", "failed", "skipped", "note"]
 
 

@@ -21,6 +21,10 @@ UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
 FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
+# One line of plain characters: it becomes a line of apt's sources. $(ARCH) stands for what dpkg calls the node's.
+PackagePlace = Annotated[
+    str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~$()-]+)*/?$")
+]
 MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redirector"]
 
 # What is not there yet comes when it is asked for, and no clock says when.
@@ -90,12 +94,23 @@ class Mirror(Wish):
 
 
 class Registry(Wish):
-    """The lab's own registry: the nodes pull from here alone. Paths are relative to the lab's directory."""
+    """The lab's own registry: the nodes pull from here alone. Paths are relative to the lab's directory.
+
+    `managed`: `provision prepare` sets it up, on the host of the inventory's group `registry` or else on the control
+    machine. Otherwise it is one that is there, and used as it is.
+    """
 
     address: Address
     repository: Repository = "provisioner/lab"
     ca: str | None = None
     plain_http: bool = False
+    managed: bool = False
+
+    @model_validator(mode="after")
+    def _with_tls(self) -> Self:
+        if self.managed and self.plain_http:
+            raise ValueError("a registry that provision sets up speaks TLS: take plain_http away, or managed")
+        return self
 
 
 class ImageWish(Wish):
@@ -182,6 +197,21 @@ class RolloutWish(Wish):
         return Calendar(self.freeze, self.windows, ZoneInfo(self.timezone or "UTC"))
 
 
+class PackageSource(Wish):
+    """A mirror of a vendor's packages. `key` is the file (relative to the lab's directory) they are signed by."""
+
+    uri: PackagePlace
+    key: str
+
+
+class PrepareWish(Wish):
+    """How bare nodes are made ready. A source None: packages come from the sources that the node has itself."""
+
+    deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
+    docker: PackageSource | None = None
+    nvidia: PackageSource | None = None
+
+
 class Lab(Wish):
     """One lab. `schema` is for editors; the order of fields is the order in which `init` writes them."""
 
@@ -193,6 +223,7 @@ class Lab(Wish):
     services: Services = Services()
     seat: SeatWish = SeatWish()
     rollout: RolloutWish = RolloutWish()
+    prepare: PrepareWish = PrepareWish()
 
 
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:

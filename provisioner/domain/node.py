@@ -102,6 +102,7 @@ class NodeFacts(Value):
     fence: int = 0  # the highest that any claim has had
     last: Claim | None = None  # of the run that was the last to let the node go
     images: tuple[Digest, ...] = ()  # digests the engine already has
+    kept: tuple[str, ...] = ()  # references of every generation that a seat here has, runs or could go back to
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 

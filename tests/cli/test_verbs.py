@@ -74,7 +74,7 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
     ("words", "said"),
     [
         (["rolout", "ai-lab"], "there is no verb rolout; did you mean rollout?"),
-        (["destroy"], "there is no verb destroy\n"),
+        (["frobnicate"], "there is no verb frobnicate\n"),
         (["plan"], "Missing argument 'LAB'"),
         (["plan", "ai-lab", "--limt", "n1"], "No such option"),
         (["plan", "ai-lab", "--limit", ""], "is empty, and would mean every node"),

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from tests.lab import gpus, networks, pki
+from tests.lab import gpus, networks, packages, pki
 from tests.lab.engine import Engine, the_engine
 from tests.lab.host import BedError, run
 from tests.lab.networks import LABEL, MIRROR_PORT, REGISTRY_PORT
@@ -21,14 +21,15 @@ class Lab:
     """`prefix` names everything the lab makes on the outer engine; `net` is N of its networks 198.18.N.0/24 and N+1.
 
     `trust_registry=False` leaves the nodes without the CA of the lab's registry; with `auth` mirror and registry let
-    in that user only.
+    in that user only. With `apt`, a folder of published packages, nodes are bare and install from there.
     """
 
     mirror: Registry
     registry: Registry
     nodes: list[Node]
+    gateway: str  # this machine's own address in the lab
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (what a lab can differ in)
         self,
         prefix: str,
         net: int | None = None,
@@ -36,12 +37,14 @@ class Lab:
         trust_registry: bool = True,
         auth: Auth | None = None,
         engine: Engine | None = None,
+        apt: Path | None = None,
     ) -> None:
         self.prefix = prefix
         self.engine = engine or the_engine()
         self._net = net
         self._trust_registry = trust_registry
         self._auth = auth
+        self._apt = apt
         self.nodes = []
 
     @property
@@ -74,6 +77,7 @@ class Lab:
             raise BedError(f"lab {self.prefix} is already up; `python -m tests.lab down {self.prefix}` removes it")
         self.folder.mkdir(parents=True)
         addresses = networks.claim(self.engine, self.prefix, self._net)
+        self.gateway = addresses.gateway
         make_key(self.key)
         self.mirror = self._registry("mirror", addresses.mirror, MIRROR_PORT)
         self.registry = self._registry("registry", addresses.registry, REGISTRY_PORT)
@@ -95,7 +99,8 @@ class Lab:
 
     def _node(self, index: int, address: str, *, has_engine: bool) -> Node:
         name = f"node{index + 1}"
-        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine)
+        bare = self._apt is not None
+        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine and not bare, bare)
 
     def _start(self, registry: Registry, network: str) -> None:
         registry.create(self.prefix, f"{self.prefix}-{network}")
@@ -110,6 +115,8 @@ class Lab:
             trusted = node.folder / "certs.d" / self.registry.address
             trusted.mkdir(parents=True)
             shutil.copy(self.ca, trusted / "ca.crt")
+        if self._apt is not None:
+            packages.configure(node.folder / "apt", self._apt, f"{self.gateway}:{packages.PORT}")
         node.create()
         node.wait()
 

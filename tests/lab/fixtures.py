@@ -3,9 +3,11 @@
 import os
 import secrets
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import pytest
 
+from tests.lab import bare, packages
 from tests.lab.bed import Lab
 from tests.lab.engine import Engine
 from tests.lab.host import BedError
@@ -56,6 +58,13 @@ def make_lab(testbed: Engine) -> Iterator[MakeLab]:
     yield make
     for lab in made:
         lab.down()
+
+
+@pytest.fixture(scope="session")
+def bare_bed(testbed: Engine) -> Path:
+    """The image of bare nodes, and the folder of packages that they install from."""
+    bare.build_image(testbed)
+    return packages.publish(testbed.root)
 
 
 def _a_lab(engine: Engine, *, trust_registry: bool = True, auth: Auth | None = None) -> Lab:

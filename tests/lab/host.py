@@ -23,6 +23,7 @@ PACKAGES = {
     "gcc": "gcc",
     "systemd-analyze": "systemd",
     "skopeo": "skopeo",
+    "gpg": "gnupg",
 }
 
 

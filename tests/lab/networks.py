@@ -34,6 +34,11 @@ class Addresses:
         return f"198.18.{self.net + 1}"
 
     @property
+    def gateway(self) -> str:
+        """This machine's own address there."""
+        return f"{self.lab}.1"
+
+    @property
     def mirror(self) -> str:
         return f"{self.wan}.2"
 

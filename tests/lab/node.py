@@ -1,11 +1,14 @@
-"""A node of a lab: a container with sshd, a Docker Engine of its own, and GPUs that a profile describes."""
+"""A node of a lab: a container with sshd, a Docker Engine of its own, and GPUs that a profile describes.
+
+A bare one has no engine until somebody installs it.
+"""
 
 import socket
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import images
+from tests.lab import bare, images
 from tests.lab.engine import Engine
 from tests.lab.host import BedError, run
 from tests.lab.networks import LABEL
@@ -28,6 +31,7 @@ class Node:
     address: str
     folder: Path
     has_engine: bool = True
+    bare: bool = False
 
     @property
     def container(self) -> str:
@@ -40,13 +44,17 @@ class Node:
     def create(self) -> None:
         label = ("--label", f"{LABEL}={self.prefix}")
         where = ("--hostname", self.name, "--network", self.network, "--ip", self.address)
-        what = ("-e", f"NODE_NAME={self.container}", "-e", f"NODE_ENGINE={int(self.has_engine)}")
+        what = ("-e", f"NODE_NAME={self.container}", "-e", f"NODE_ENGINE={int(self.has_engine or self.bare)}")
         mounts = ["-v", f"{self.folder}:/etc/lab:ro"]
-        if self.has_engine:
+        if self.has_engine or self.bare:
             # A volume: overlay2 does not go on top of overlay2, the inner engine would copy every layer instead.
             self.engine.docker("volume", "create", *label, self.container)
             mounts += ["-v", f"{self.container}:/var/lib/docker"]
-        self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, images.NODE)
+        self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, self._image)
+
+    @property
+    def _image(self) -> str:
+        return bare.IMAGE if self.bare else images.NODE
 
     def host_key(self) -> str:
         """Type and key, as in known_hosts."""

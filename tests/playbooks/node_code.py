@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import pynvml
+import pytest
 
 from provisioner.adapters import resources
 
@@ -21,3 +22,8 @@ def module_util(name: str) -> ModuleType:
 
 
 Fault: type[Exception] = module_util("host").Fault
+
+
+def problem(caught: pytest.ExceptionInfo[Exception]) -> dict[str, str]:
+    """Of the Fault that was caught."""
+    return dict(vars(caught.value)["problem"])

@@ -68,6 +68,17 @@ def test_a_damaged_seat_is_told_as_one_and_hides_no_other_fact(tmp_path: Path, e
     assert (fact["state"], fact["generation"], fact["ports"]) == ("damaged", 3, {"ssh": 22000})
 
 
+def test_what_a_seat_could_go_back_to_is_told_and_what_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+    assert facts.kept_images(str(tmp_path / "state")) == []
+    seat = a_committed_seat(tmp_path)
+    order = an_order(tmp_path)
+    older = order | {"image": order["image"] | {"reference": REFERENCE.replace("a" * 64, "b" * 64)}}
+    seat.write(2, older, {})
+    assert facts.kept_images(str(tmp_path / "state")) == [REFERENCE, older["image"]["reference"]]
+    (seat.generation(2) / "order.json").write_text("{")
+    assert facts.kept_images(str(tmp_path / "state")) == [REFERENCE, "unknown"]
+
+
 def test_a_seat_whose_record_is_lost_still_holds_its_ports(tmp_path: Path, engine: FakeEngine) -> None:
     put(engine, a_container("ssh"), seat="demo-lost")
     (fact,) = facts.seat_facts(str(tmp_path))

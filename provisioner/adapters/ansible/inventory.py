@@ -12,6 +12,7 @@ from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.problem import CannotGoOn, Problem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+REGISTRY = "registry"  # the group of the host that holds the lab's registry
 _SECONDS = 120  # an inventory may be a program that asks a cloud
 
 
@@ -24,7 +25,10 @@ class InventoryHost:
 
 
 def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
-    """In the inventory's order. Raises CannotGoOn (usage) where it cannot be read, or nothing is left of it."""
+    """The nodes, in the inventory's order: a host of the group `registry` alone is none.
+
+    Raises CannotGoOn (usage) where it cannot be read, or nothing is left of it.
+    """
     if limit is not None and not limit.strip():
         # To Ansible an empty limit is no limit.
         raise CannotGoOn(_nothing_matched(limit, ()), "usage")
@@ -42,6 +46,17 @@ def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
     if bad := [host.name for host in found if not _NAME.fullmatch(host.name)]:
         raise CannotGoOn([_bad_name(name) for name in bad], "usage")
     return found
+
+
+def registry_host(settings: Settings) -> InventoryHost | None:
+    """The one host of the group `registry`; None where there is no such group. Raises CannotGoOn (usage)."""
+    listing, said = _listing(settings, None)
+    if listing is None:
+        raise CannotGoOn(_unreadable(settings, said), "usage")
+    names = listing.get(REGISTRY, {}).get("hosts", [])
+    if len(names) > 1:
+        raise CannotGoOn(_two_registries(names), "usage")
+    return _host(names[0], listing["_meta"]["hostvars"].get(names[0], {})) if names else None
 
 
 def _listing(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
@@ -66,7 +81,7 @@ def _walk(listing: Mapping[str, Any], group: str, above: frozenset[str]) -> Iter
     content = listing.get(group, {})
     yield from content.get("hosts", ())
     for child in content.get("children", ()):
-        if child not in above:
+        if child not in above and child != REGISTRY:
             yield from _walk(listing, child, above | {group})
 
 
@@ -83,6 +98,15 @@ def _nothing_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
         fix = f"the inventory has: {', '.join(names[:20])}{', …' if names[20:] else ''}" if names else "correct --limit"
     why = "a run over no hosts would do nothing and look like success; to Ansible an empty limit even means all hosts"
     return Problem(code="no_hosts_matched", what=what, why=why, fix=fix)
+
+
+def _two_registries(names: list[str]) -> Problem:
+    return Problem(
+        code="two_registries",
+        what=f"the group {REGISTRY} of the inventory has {len(names)} hosts: {', '.join(names)}",
+        why="a lab has one registry, at registry.address in lab.yml",
+        fix="leave one host in the group",
+    )
 
 
 def _unreadable(settings: Settings, said: str) -> Problem:

@@ -17,7 +17,7 @@ _PHASES: tuple[str, ...] = get_args(Phase)
 def facts_of(heard: Heard) -> NodeFacts | Problem:
     """Of the last word of a probe."""
     if heard.word != "ok":
-        return _problem(heard)
+        return problem_of(heard)
     try:
         facts = NodeFacts.model_validate({"name": heard.node, **heard.result["facts"]})
     except (KeyError, ValidationError) as error:
@@ -39,7 +39,7 @@ def refusal(heard: Heard) -> Problem | None:
     if heard.word == "ok":
         return None
     told = heard.result.get("problem")
-    return Problem.model_validate(told) if told else _problem(heard)
+    return Problem.model_validate(told) if told else problem_of(heard)
 
 
 def record_of(heard: Heard, *, begun: bool) -> NodeRecord | None:
@@ -48,7 +48,7 @@ def record_of(heard: Heard, *, begun: bool) -> NodeRecord | None:
     if record and heard.word in {"ok", "failed"}:
         return _record(heard.node, record)
     if heard.word in {"failed", "unreachable"}:
-        problem = _problem(heard)
+        problem = problem_of(heard)
         if begun:
             return NodeRecord(node=heard.node, state="unknown", problems=(_lost_contact(problem),))
         state = "unreachable" if heard.word == "unreachable" else "failed"
@@ -99,7 +99,7 @@ def ended(phase: Phase, record: NodeRecord) -> Event:
     return Event(phase=phase, kind="done" if good else "failed", node=record.node, text=text)
 
 
-def _problem(heard: Heard) -> Problem:
+def problem_of(heard: Heard) -> Problem:
     return _unreachable(heard) if heard.word == "unreachable" else module_failed(_message(heard))
 
 

@@ -1,17 +1,19 @@
 """A lab is a directory: where it is, its wish, its inventory, and the files that the wish names."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from provisioner.adapters.files import read_text
-from provisioner.adapters.lab.keyfiles import certificates, public_keys
+from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
 from provisioner.adapters.lab.marks import Written, read_yaml
 from provisioner.adapters.lab.mistakes import did_you_mean, validated
-from provisioner.domain.lab import Lab
+from provisioner.domain.lab import Lab, Registry
 from provisioner.domain.problem import CannotGoOn, Problem
 
 WISH, LOCK = "lab.yml", "lab.lock"
+# The authority of a registry that `provision prepare` set up: written there by it, and read where lab.yml names none.
+MANAGED_CA = "registry-ca.pem"
 LABS = Path("inventories")
 
 # What may stand in a field of lab.yml whose rule is a pattern, as a person would say it.
@@ -20,6 +22,7 @@ WORDS = {
     "repositories": "a list of lower-case names such as pytorch/pytorch",
     "repository": "a lower-case name such as provisioner/lab",
     "url": "https://HOST/PATH, or a file below this directory",
+    "uri": "http://HOST/PATH or https://HOST/PATH, such as https://mirror.example/docker-ce/linux",
     "job": "the name of the sync job in the feed",
     "name": "lower-case letters, digits and -, starting with a letter, at most 31",
     "user": "a Linux user name: lower-case letters, digits, _ and -, at most 31",
@@ -39,13 +42,17 @@ _NOT_INVENTORIES = (".bak", ".orig", ".swp", ".retry", "~")
 
 
 class LabDirectory(NamedTuple):
-    """`keys` are the public SSH keys that the wish names; `registry_ca` is the text of its certificate (PEM)."""
+    """`keys` are the public SSH keys that the wish names; `registry_ca` is the text of its certificate (PEM).
+
+    `package_keys`: source of packages (docker, nvidia) -> the text of the key that it is signed by.
+    """
 
     path: Path
     lab: Lab
     inventory: Path
     keys: tuple[str, ...] = ()
     registry_ca: str | None = None
+    package_keys: Mapping[str, str] = {}
 
     @property
     def lock(self) -> Path:
@@ -70,16 +77,33 @@ def read_lab(name: str) -> LabDirectory:
     path = find_lab(name)
     written = read_wish(path / WISH)
     keys, authorities = list(_named_keys(path, written)), dict(_named_authorities(path, written))
-    inventory = _inventory(path)
-    found = [*keys, *authorities.values(), inventory]
+    packages, inventory = dict(_named_package_keys(path, written)), _inventory(path)
+    found = [*keys, *authorities.values(), *packages.values(), inventory]
     lab = validated(written, Lab, WORDS, (value for value in found if isinstance(value, Problem)))
+    lab = lab.model_copy(update={"registry": _with_managed_ca(path, lab.registry)})
     return LabDirectory(
         path=path,
         lab=lab,
         inventory=path / str(inventory),
         keys=tuple(dict.fromkeys(line for lines in keys if not isinstance(lines, Problem) for line in lines)),
-        registry_ca=None if lab.registry.ca is None else str(authorities["registry"]),
+        registry_ca=_registry_ca(path, lab.registry, authorities),
+        package_keys={name: key for name, key in packages.items() if isinstance(key, str)},
     )
+
+
+def _with_managed_ca(path: Path, wish: Registry) -> Registry:
+    there = wish.managed and wish.ca is None and (path / MANAGED_CA).exists()
+    return wish.model_copy(update={"ca": MANAGED_CA}) if there else wish
+
+
+def _registry_ca(path: Path, wish: Registry, authorities: Mapping[str, str | Problem]) -> str | None:
+    """Raises CannotGoOn where the file that we wrote once is no certificate any more."""
+    if wish.ca is None:
+        return None
+    found = authorities.get("registry") or certificates(path / wish.ca, str(path / wish.ca))
+    if isinstance(found, Problem):
+        raise CannotGoOn(found, "usage")
+    return found
 
 
 def read_wish(path: Path) -> Written:
@@ -96,6 +120,13 @@ def _named_authorities(path: Path, written: Written) -> Iterator[tuple[str, str 
     for way in (("mirror",), ("mirror", "upstream"), ("registry",)):
         for name in _texts(written.data, *way, "ca"):
             yield way[-1], certificates(path / name, written.place((*way, "ca")))
+
+
+def _named_package_keys(path: Path, written: Written) -> Iterator[tuple[str, str | Problem]]:
+    for name in ("docker", "nvidia"):
+        way = ("prepare", name, "key")
+        for file in _texts(written.data, *way):
+            yield name, package_key(path / file, written.place(way))
 
 
 def _texts(data: Any, *way: str) -> Iterator[str]:

@@ -8,8 +8,11 @@ from pathlib import Path
 from provisioner.adapters.files import read_text
 from provisioner.domain.problem import CannotGoOn, Problem
 
-_PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----|^PuTTY-User-Key-File-\d", re.MULTILINE)
+_PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|^PuTTY-User-Key-File-\d", re.MULTILINE)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+_PACKAGE_KEY = re.compile(
+    r"-----BEGIN PGP PUBLIC KEY BLOCK-----\n[A-Za-z0-9+/=:.,()\s-]+-----END PGP PUBLIC KEY BLOCK-----"
+)
 # DSA is left out: OpenSSH 10 no longer knows it.
 _KEY_TYPES = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
@@ -32,6 +35,15 @@ def certificates(path: Path, place: str) -> str | Problem:
         return text
     found = _CERTIFICATE.findall(text.replace("\r\n", "\n"))
     return "\n".join(found) + "\n" if found else _no_certificate(path, place)
+
+
+def package_key(path: Path, place: str) -> str | Problem:
+    """The ASCII-armoured keys that a repository of packages is signed by."""
+    text = _text(path, place)
+    if isinstance(text, Problem):
+        return text
+    found = _PACKAGE_KEY.findall(text.replace("\r\n", "\n"))
+    return "\n".join(found) + "\n" if found else _no_package_key(path, place)
 
 
 def _text(path: Path, place: str) -> str | Problem:
@@ -71,6 +83,15 @@ def _no_certificate(path: Path, place: str) -> Problem:
         what=f"{place}: {path} holds no PEM certificate",
         why="a registry is trusted by the certificate of the authority that signed its own",
         fix="give the authority's certificate as PEM (-----BEGIN CERTIFICATE-----)",
+    )
+
+
+def _no_package_key(path: Path, place: str) -> Problem:
+    return Problem(
+        code="not_a_package_key",
+        what=f"{place}: {path} holds no ASCII-armoured OpenPGP public key",
+        why="apt takes packages of that source only where they are signed by it",
+        fix="fetch the vendor's key as text (-----BEGIN PGP PUBLIC KEY BLOCK-----); gpg --enarmor makes text of a .gpg",
     )
 
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from provisioner.adapters.registry.contents import delete, held
 from provisioner.adapters.registry.http import Refused
 from provisioner.adapters.registry.listing import layers_of, listing
 from provisioner.adapters.registry.probe import Probe
@@ -29,6 +30,7 @@ from provisioner.domain.manifest import Blob, digest_of
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.proxy import asked_through
 from provisioner.domain.reference import ImageReference
+from provisioner.domain.sweep import HeldImage
 from provisioner.domain.sync import SyncReport, SyncState
 
 A = TypeVar("A")
@@ -152,6 +154,22 @@ class Registry:
         """None where the registry says that it has no such image. Raises CannotGoOn."""
         config = self.config(reference, platform)
         return None if config is None else config.labels
+
+    def held(self, repository: str) -> tuple[HeldImage, ...]:
+        """Every image that has a tag there; none where there is no such repository. Raises CannotGoOn."""
+        try:
+            return held(self._reader, repository, self._reader.tags(repository))
+        except Refused as refused:
+            if refused.fault.problem.code == "repository_missing":
+                return ()
+            raise CannotGoOn(refused.fault.problem) from None
+
+    def delete(self, repository: str, digest: str) -> None:
+        """Takes an image with all its tags out. Raises CannotGoOn."""
+        try:
+            delete(self._reader, repository, digest)
+        except Refused as refused:
+            raise CannotGoOn(refused.fault.problem) from None
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         return self._look([reference], platform, layers=True)[0]

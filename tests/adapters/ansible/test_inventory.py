@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.ansible.inventory import InventoryHost, hosts
+from provisioner.adapters.ansible.inventory import InventoryHost, hosts, registry_host
 from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.problem import CannotGoOn
 
@@ -131,3 +131,19 @@ def test_the_configuration_is_looked_for_as_ansible_does_and_in_the_lab(
     monkeypatch.setenv("ANSIBLE_CONFIG", "own.cfg")
     found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
     assert found == [str(here / "ansible.cfg"), str(inventory.parent / "ansible.cfg"), str(here / "own.cfg")]
+
+
+def test_the_host_of_the_registry_is_no_node_unless_it_is_one_too(inventory: Path) -> None:
+    assert registry_host(Settings(inventory)) is None
+    inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    store: {{ansible_host: 198.51.100.99}}\n")
+    assert registry_host(Settings(inventory)) == InventoryHost("store", "198.51.100.99")
+    assert names(inventory) == ["n10", "n2", "n3"]
+    inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    n2:\n")
+    assert names(inventory) == ["n10", "n2", "n3"]
+
+
+def test_two_hosts_of_a_registry_are_a_mistake(inventory: Path) -> None:
+    inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    one:\n    two:\n")
+    with pytest.raises(CannotGoOn) as caught:
+        registry_host(Settings(inventory))
+    assert (caught.value.ending, caught.value.problems[0].code) == ("usage", "two_registries")

@@ -163,3 +163,23 @@ def _patterned(model: Any) -> set[str]:
             if hasattr(below, "model_fields"):
                 found |= _patterned(below)
     return found
+
+
+def test_the_key_of_a_source_of_packages_is_text_and_public(lab_with: Callable[..., Path]) -> None:
+    key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaA==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+    wish = GOOD + 'prepare: {docker: {uri: "https://m.example/docker-ce/linux", key: d.asc}}\n'
+    assert read_lab(str(lab_with(wish, **{"d.asc": key}))).package_keys == {"docker": key}
+    secret = key.replace("PUBLIC", "PRIVATE")
+    assert [p.code for p in refused(lab_with(wish, **{"d.asc": secret})).problems] == ["private_key"]
+    assert [p.code for p in refused(lab_with(wish, **{"d.asc": "binary"})).problems] == ["not_a_package_key"]
+
+
+def test_the_authority_of_a_registry_that_was_set_up_is_found_without_a_word(lab_with: Callable[..., Path]) -> None:
+    pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    managed = GOOD.replace('"r:5000"', '"r:5000", managed: true')
+    assert read_lab(str(lab_with(managed))).lab.registry.ca is None
+    found = read_lab(str(lab_with(managed, **{"registry-ca.pem": pem})))
+    assert (found.lab.registry.ca, found.registry_ca) == ("registry-ca.pem", pem)
+    assert read_lab(str(lab_with(GOOD, **{"registry-ca.pem": pem}))).lab.registry.ca is None, "another's registry"
+    broken = lab_with(managed, **{"registry-ca.pem": "half a file"})
+    assert [p.code for p in refused(broken).problems] == ["not_a_certificate"]

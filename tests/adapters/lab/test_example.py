@@ -47,7 +47,7 @@ def test_the_values_that_the_example_says_are_the_defaults() -> None:
 
 def test_options_without_a_default_are_told_too() -> None:
     text = example("example")["lab.yml"]
-    for option in ("ca", "feed", "upstream", "apt_mirror", "memory", "cpus", "forks", "timezone"):
+    for option in ("ca", "feed", "upstream", "apt_mirror", "memory", "cpus", "forks", "timezone", "docker", "nvidia"):
         assert re.search(rf"(?m)^ *# {option}: \S", text), option
 
 

@@ -136,6 +136,11 @@ def install_driver(*, installed: bool) -> None:
     install(Path("/usr/bin/nvidia-smi"), PARTS / "bin/nvidia-smi" if installed else None)
 
 
+def has_own_toolkit() -> bool:
+    """A package brought it, so it is not ours to install or to remove; and so is its CDI specification."""
+    return Path("/var/lib/dpkg/info/nvidia-container-toolkit.list").exists()
+
+
 def install_toolkit(version: str) -> None:
     """Without the hook on its PATH a node's engine offers no GPUs."""
     control = Path("/usr/bin/nvidia-ctk")
@@ -168,13 +173,23 @@ def main(text: str, machine: str) -> None:
     profile = parse(text)
     describe(profile, machine, NODE)
     install_driver(installed=profile.state != "none")
-    install_toolkit(value(profile.head, "toolkit", "none" if profile.state == "none" else "1.17.8"))
     make_devices(len(profile.gpus) if profile.state == "ok" else 0)
+    if has_own_toolkit():
+        return
+    install_toolkit(value(profile.head, "toolkit", "none" if profile.state == "none" else "1.17.8"))
     CDI.unlink(missing_ok=True)
     if profile.state == "ok" and value(profile.head, "cdi", "0") == "1":
-        uuids = [value(gpu, "uuid", "") for gpu in parse(NODE.conf.read_text()).gpus]
-        write(CDI, json.dumps(cdi_specification(uuids), indent=2))  # JSON is YAML
+        write_cdi(CDI)
+
+
+def write_cdi(path: Path) -> None:
+    uuids = [value(gpu, "uuid", "") for gpu in parse(NODE.conf.read_text()).gpus]
+    write(path, json.dumps(cdi_specification(uuids), indent=2))  # JSON is YAML
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).read_text(), sys.argv[2])
+    # As nvidia-ctk of the stand-in package calls it, or as a node does when it starts.
+    if sys.argv[1:3] == ["cdi", "generate"]:
+        write_cdi(Path(next(word for word in sys.argv if word.startswith("--output=")).partition("=")[2]))
+    else:
+        main(Path(sys.argv[1]).read_text(), sys.argv[2])

@@ -1,0 +1,27 @@
+"""What a node, or the host of the registry, lacks before a lab can live on it. Changes nothing."""
+
+from __future__ import annotations
+
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner_entry import ORDER
+from ansible.module_utils.provisioner_host import Fault
+from ansible.module_utils.provisioner_preparing import survey as survey_node
+from ansible.module_utils.provisioner_registry import survey as survey_registry
+
+SURVEYS = {"node": survey_node, "registry": survey_registry}
+
+
+def main() -> None:
+    module = AnsibleModule(ORDER, supports_check_mode=True)
+    order = json.loads(module.params["order"])
+    try:
+        record = SURVEYS[order["what"]](order)
+    except Fault as fault:
+        record = {"state": "failed", "problems": [fault.problem]}
+    module.exit_json(changed=False, record=record)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,212 @@
+"""What a bare node installs from: repositories of packages, each signed by a key of its own, served in a lab's network.
+
+debian/     what Debian's archive has of engine, compose and registry, with all they depend on (flat)
+nvidia/     a stand-in for NVIDIA's container toolkit, under its real name (flat, as NVIDIA's own)
+docker-ce/  Docker's packages by name, with what Debian's have in them (dists/ and pool/, as Docker's own)
+other.asc   the key of nobody here
+
+They are made once: Debian's packages are fetched by apt in a tree of the suite, and indexed anew.
+"""
+
+import hashlib
+import shutil
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from email.utils import formatdate
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from tests.lab import bare, trees
+from tests.lab.host import content_hash, locked, run
+
+PORT = 5203
+WANTED = ("docker.io", "docker-cli", "docker-compose", "docker-registry", "openssl")
+KEYS = ("debian", "nvidia", "docker-ce", "other")
+
+# Package of Docker's -> Debian's packages of the same content, the first of which has the scripts; and what it needs.
+DOCKER_CE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "docker-ce": (("docker.io",), ("containerd.io", "docker-ce-cli")),
+    "docker-ce-cli": (("docker-cli",), ()),
+    "containerd.io": (("containerd", "runc"), ()),
+    "docker-compose-plugin": (("docker-compose",), ()),
+}
+CTK = """#!/bin/sh
+case $1 in
+  --version) echo 'NVIDIA Container Toolkit CLI version 1.17.8' ;;
+  *) exec /usr/lib/lab/gpu/bin/gpu_state.py "$@" ;;
+esac
+"""
+
+
+def publish(root: Path) -> Path:
+    """The folder to serve, made where it is not there yet."""
+    folder = root / "packages" / content_hash([Path(__file__), Path(trees.__file__), Path(bare.__file__)])
+    with locked("packages"):
+        if not folder.exists():
+            draft = folder.with_suffix(".draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            draft.mkdir(parents=True)
+            _publish(root, draft)
+            draft.rename(folder)
+    return folder
+
+
+def _publish(root: Path, folder: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="lab-gpg-", dir="/tmp") as home:
+        for name in KEYS:
+            _make_key(Path(home), name, folder / f"{name}.asc")
+        _fetch(root, folder / "debian")
+        _index(folder / "debian", folder / "debian", Path(home), "debian", {})
+        _toolkit(folder / "nvidia")
+        _index(folder / "nvidia", folder / "nvidia", Path(home), "nvidia", {})
+        _docker_ce(folder / "debian", folder / "docker-ce/linux/debian", Path(home))
+        run("gpgconf", "--homedir", home, "--kill", "gpg-agent")
+
+
+def _make_key(home: Path, name: str, path: Path) -> None:
+    gpg = ("gpg", "--homedir", home, "--batch", "--quiet", "--pinentry-mode", "loopback", "--passphrase", "")
+    run(*gpg, "--quick-generate-key", f"lab {name}", "ed25519", "sign", "never")
+    path.write_text(run("gpg", "--homedir", home, "--batch", "--armor", "--export", f"lab {name}").stdout)
+
+
+def _fetch(root: Path, folder: Path) -> None:
+    """Everything that these packages need on a bare node, and that it does not have."""
+    folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="lab-tree-") as place:
+        tree = Path(place) / "tree"
+        run("cp", "-a", trees.build(root, bare.TREE), tree)
+        with trees._usable(tree):
+            apt = ("chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y")
+            run(*apt, "update")
+            run(*apt, "install", "--download-only", *WANTED)
+        for package in (tree / "var/cache/apt/archives").glob("*.deb"):
+            shutil.move(package, folder / package.name.replace("%3a", "."))
+    _let_the_engine_start(next(folder.glob("docker.io_*.deb")))
+
+
+def _let_the_engine_start(package: Path) -> None:
+    """Its init script raises limits, which this machine may not let it do."""
+    with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
+        run("dpkg-deb", "-R", package, f"{place}/deb")
+        run("sed", "-i", r"s/^\(\s*\)ulimit /\1: ulimit /", f"{place}/deb/etc/init.d/docker")
+        run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", f"{place}/deb", package)
+
+
+def _toolkit(folder: Path) -> None:
+    folder.mkdir()
+    with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
+        programs = Path(place) / "usr/bin"
+        programs.mkdir(parents=True)
+        hook = "nvidia-container-runtime-hook"
+        (programs / hook).symlink_to(f"/usr/lib/lab/gpu/bin/{hook}")
+        (programs / "nvidia-ctk").write_text(CTK)
+        (programs / "nvidia-ctk").chmod(0o755)
+        _write_control(Path(place), "nvidia-container-toolkit", "1.17.8-1", ())
+        _pack(Path(place), folder, "nvidia-container-toolkit")
+
+
+def _docker_ce(debian: Path, folder: Path, home: Path) -> None:
+    pool, index = folder / "pool", folder / "dists" / trees.SUITE / "stable/binary-amd64"
+    for place in (pool, index):
+        place.mkdir(parents=True)
+    for name, (contents, needs) in DOCKER_CE.items():
+        _renamed([next(debian.glob(f"{package}_*.deb")) for package in contents], needs, name, pool)
+    more = {"Codename": trees.SUITE, "Suite": trees.SUITE, "Components": "stable"}
+    _index(folder, index, home, "docker-ce", more)
+
+
+def _renamed(packages: Sequence[Path], needs: Sequence[str], name: str, folder: Path) -> None:
+    """One package of the content of several, which it takes the place of, as Docker's do."""
+    taken = {package for contents, _ in DOCKER_CE.values() for package in contents}
+    listed = [run("dpkg-deb", "-f", package, "Depends").stdout.strip().split(", ") for package in packages]
+    depends = [entry for entries in listed for entry in entries if entry and entry.split()[0] not in taken]
+    with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
+        for package in packages[1:]:
+            run("dpkg-deb", "-x", package, place)
+        first = Path(place) / "first"
+        run("dpkg-deb", "-R", packages[0], first)
+        run("cp", "-aT", first, place)
+        shutil.rmtree(first)
+        _write_control(Path(place), name, "5:26.1.5-1", [*needs, *depends])
+        _pack(Path(place), folder, name)
+
+
+def _write_control(place: Path, name: str, version: str, depends: Sequence[str]) -> None:
+    needs = f"Depends: {', '.join(depends)}\n" if depends else ""
+    control = (
+        f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: the lab <lab@lab.example>\n{needs}"
+    )
+    (place / "DEBIAN").mkdir(exist_ok=True)
+    (place / "DEBIAN/control").write_text(f"{control}Description: what a package of this name brings\n")
+
+
+def _pack(place: Path, folder: Path, name: str) -> None:
+    place.chmod(0o755)
+    run("dpkg-deb", "--root-owner-group", "-Zgzip", "-z1", "-b", place, folder / f"{name}.deb")
+
+
+def _index(folder: Path, index: Path, home: Path, key: str, more: Mapping[str, str]) -> None:
+    """Packages in `index`; Release, signed, where apt looks for it: above the components, or beside it."""
+    packages = index / "Packages"
+    packages.write_text("\n".join(_entry(path, folder) for path in sorted(folder.rglob("*.deb"))))
+    suite = folder / "dists" / more["Suite"] if more else folder
+    digest = hashlib.sha256(packages.read_bytes()).hexdigest()
+    fields = {"Date": formatdate(usegmt=True), "Architectures": "amd64", **more}
+    head = "".join(f"{name}: {value}\n" for name, value in fields.items())
+    release = f"{head}SHA256:\n {digest} {packages.stat().st_size} {packages.relative_to(suite)}\n"
+    sign = ("gpg", "--homedir", home, "--batch", "--pinentry-mode", "loopback", "--passphrase", "")
+    signed = run(*sign, "--local-user", f"lab {key}", "--clearsign", stdin=release)
+    (suite / "InRelease").write_text(signed.stdout)
+
+
+def _entry(package: Path, folder: Path) -> str:
+    control = run("dpkg-deb", "-f", package).stdout.strip()
+    digest = hashlib.sha256(package.read_bytes()).hexdigest()
+    where = f"Filename: {package.relative_to(folder)}\nSize: {package.stat().st_size}\nSHA256: {digest}\n"
+    return f"{control}\n{where}"
+
+
+def configure(folder: Path, packages: Path, address: str) -> None:
+    """What a node finds in /etc/apt: its distribution's packages, from here."""
+    for name in ("sources.list.d", "keyrings"):
+        (folder / name).mkdir(parents=True)
+    shutil.copy(packages / "debian.asc", folder / "keyrings/lab-debian.asc")
+    signed = "Signed-By: /etc/apt/keyrings/lab-debian.asc\n"
+    text = f"Types: deb\nURIs: http://{address}/debian\nSuites: /\n{signed}"
+    (folder / "sources.list.d/debian.sources").write_text(text)
+
+
+@dataclass
+class Served:
+    """`asked`: every path that was asked for, in order."""
+
+    address: str
+    asked: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def serving(folder: Path, host: str) -> Iterator[Served]:
+    """On this machine's own address in a lab's network: its nodes reach it, and nobody else."""
+    served = Served(f"{host}:{PORT}")
+    with ThreadingHTTPServer((host, PORT), partial(_Handler, served, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield served
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+class _Handler(SimpleHTTPRequestHandler):
+    def __init__(self, served: Served, *args: Any, **more: Any) -> None:
+        self._served = served
+        super().__init__(*args, **more)
+
+    def log_message(self, *_: Any) -> None:
+        self._served.asked.append(self.path)

@@ -1,0 +1,123 @@
+"""Waiting for whoever is at the packages, and what is never replaced on the way; apt itself runs in the journey."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import Fault, module_util, problem
+
+apt: Any = module_util("apt")
+Ran: Any = module_util("host").Ran
+
+HOLDER = """
+import fcntl, sys
+file = open(sys.argv[1], "r+")
+fcntl.lockf(file, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    path = tmp_path / "lock"
+    path.touch()
+    monkeypatch.setattr(apt, "LOCKS", (path, tmp_path / "never made"))
+    return path
+
+
+def holder(path: Path) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    process = subprocess.Popen([sys.executable, "-c", HOLDER, path], stdin=pipe, stdout=pipe, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
+    return process
+
+
+def test_a_lock_of_another_program_is_waited_for_and_told(lock: Path) -> None:
+    told: list[str] = []
+    with holder(lock) as process:
+
+        def tell(text: str) -> None:
+            told.append(text)
+            process.communicate("go on\n")
+
+        apt.wait_for_locks(tell)
+    assert len(told) == 1
+    assert "waiting" in told[0]
+    apt.wait_for_locks(told.append)
+    assert len(told) == 1
+
+
+def test_a_lock_that_is_never_given_back_is_a_problem_with_its_path(lock: Path) -> None:
+    with holder(lock) as process:
+        with pytest.raises(Fault) as caught:
+            apt.wait_for_locks(lambda _: None, 0.1)
+        process.communicate("go on\n")
+    assert problem(caught)["code"] == "apt_busy"
+    assert str(lock) in problem(caught)["what"]
+
+
+@pytest.fixture
+def scripted(lock: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
+    """Answers of apt-get by its telling word, and the words that it was called with."""
+    del lock
+    answers: dict[str, Any] = {}
+    calls: list[str] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        word = next((w for w in argv if w in ("update", "--simulate", "--download-only", "--no-download")), argv[0])
+        calls.append(word)
+        return answers.get(word, Ran(0, "", ""))
+
+    monkeypatch.setattr(apt, "run", run)
+    monkeypatch.setattr(apt.shutil, "which", lambda _: "/usr/bin/apt-get")
+    return answers, calls
+
+
+def install(untouched: frozenset[str] = frozenset()) -> None:
+    apt.install(["docker-compose"], untouched, 10, lambda _: None)
+
+
+def test_nothing_is_installed_that_could_not_be_fetched_whole(scripted: tuple[dict[str, Any], list[str]]) -> None:
+    answers, calls = scripted
+    install()
+    assert calls == ["update", "--simulate", "--download-only", "--no-download"]
+    for word, code, last in (
+        ("--no-download", "not_installed", "--no-download"),
+        ("--download-only", "not_fetched", "--download-only"),
+        ("--simulate", "no_package", "--simulate"),
+    ):
+        answers[word] = Ran(100, "", "E: no")
+        calls.clear()
+        with pytest.raises(Fault) as caught:
+            install()
+        assert problem(caught)["code"] == code
+        assert calls[-1] == last
+
+
+def test_lists_that_cannot_be_read_are_no_reason_to_stop_where_the_package_is_known(
+    scripted: tuple[dict[str, Any], list[str]],
+) -> None:
+    answers, calls = scripted
+    answers["update"] = Ran(100, "", "E: a source that nobody needs is away")
+    install()
+    assert calls[-1] == "--no-download"
+    answers["--simulate"] = Ran(100, "", "E: Unable to locate package")
+    with pytest.raises(Fault) as caught:
+        install()
+    assert "away" in problem(caught)["what"]
+
+
+def test_an_engine_in_use_is_not_replaced_on_the_way(scripted: tuple[dict[str, Any], list[str]]) -> None:
+    answers, calls = scripted
+    answers["--simulate"] = Ran(0, "Inst docker.io [26.1] (27.0 x)\nInst docker-compose (2.26 x)\n", "")
+    with pytest.raises(Fault) as caught:
+        install(frozenset({"docker.io", "containerd"}))
+    assert problem(caught)["code"] == "engine_would_restart"
+    assert calls[-1] == "--simulate"
+    answers["--simulate"] = Ran(0, "Inst docker.io (27.0 x)\nInst docker-compose [2.25] (2.26 x)\n", "")
+    install(frozenset({"docker.io", "containerd"}))

@@ -1,0 +1,52 @@
+"""The engine's configuration: one key is ours, every other is somebody else's."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.playbooks.node_code import Fault, module_util, problem
+
+daemon: Any = module_util("daemon")
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=10,
+)
+
+
+@given(st.dictionaries(st.text(), JSON), st.dictionaries(st.text(), st.booleans()))
+def test_every_other_key_stays(found: dict[str, Any], features: dict[str, bool]) -> None:
+    configured = found | {"features": features}
+    made = daemon.with_cdi(configured)
+    assert made["features"] == features | {"cdi": True}
+    assert {k: v for k, v in made.items() if k != "features"} == {k: v for k, v in found.items() if k != "features"}
+    assert list(made) == list(configured)
+    assert daemon.with_cdi(made) == made
+
+
+@pytest.fixture
+def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    place = tmp_path / "docker/daemon.json"
+    monkeypatch.setattr(daemon, "CONFIGURATION", place)
+    return place
+
+
+def test_the_file_is_made_where_there_is_none(path: Path) -> None:
+    assert daemon.configuration() == {}
+    daemon.switch_cdi_on()
+    assert json.loads(path.read_text()) == {"features": {"cdi": True}}
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "null", "42", '"text"', "// {}\n{}"])
+def test_what_a_person_wrote_is_never_lost(path: Path, text: str) -> None:
+    path.parent.mkdir()
+    path.write_text(text)
+    with pytest.raises(Fault) as caught:
+        daemon.switch_cdi_on()
+    assert problem(caught)["code"] == "daemon_json_unreadable"
+    assert path.read_text() == text

@@ -1,0 +1,78 @@
+"""What the packages of each distribution are called, and where each source has them: cases without a node."""
+
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import Fault, module_util, problem
+
+distribution: Any = module_util("distribution")
+
+DEBIAN_13 = 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nVERSION_CODENAME=trixie\nID=debian\n'
+DEBIAN_12 = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_CODENAME=bookworm\nID=debian\n'
+UBUNTU_24 = 'PRETTY_NAME="Ubuntu 24.04.1 LTS"\nVERSION_CODENAME=noble\nID=ubuntu\nID_LIKE=debian\n'
+UBUNTU_22 = 'PRETTY_NAME="Ubuntu 22.04.5 LTS"\nVERSION_CODENAME=jammy\nID=ubuntu\nID_LIKE=debian\n'
+MIRROR = {"uri": "https://mirror.example/docker-ce/linux", "key": "KEY"}
+DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plugin")
+
+
+@pytest.mark.parametrize(
+    ("text", "own"),
+    [
+        (DEBIAN_13, ("docker.io", "docker-cli", "docker-compose")),
+        (UBUNTU_24, ("docker.io", "docker-compose-v2")),
+        (UBUNTU_22, ("docker.io", "docker-compose-v2")),
+    ],
+)
+def test_a_distributions_own_engine_and_compose(text: str, own: tuple[str, ...]) -> None:
+    at = distribution.distribution(text)
+    assert distribution.engine_packages(at, None) == own
+    assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
+    assert set(distribution.compose_packages(at, docker_ce=False)) <= set(own)
+    assert distribution.compose_packages(at, docker_ce=True) == ("docker-compose-plugin",)
+
+
+def test_bookworm_needs_a_mirror_of_dockers_packages_and_says_so() -> None:
+    at = distribution.distribution(DEBIAN_12)
+    for packages, more in ((distribution.engine_packages, (None,)), (distribution.compose_packages, ())):
+        with pytest.raises(Fault) as caught:
+            packages(at, *more, **({} if more else {"docker_ce": False}))
+        assert problem(caught)["code"] == "no_compose_package"
+        assert "prepare.docker" in problem(caught)["fix"]
+    assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
+
+
+@pytest.mark.parametrize(
+    "text", ["", "ID=fedora\nVERSION_ID=41\n", "ID=debian\nVERSION_CODENAME=bullseye\n", "ID=linuxmint\n", "\0\xff"]
+)
+def test_what_is_not_known_is_refused(text: str) -> None:
+    with pytest.raises(Fault) as caught:
+        distribution.distribution(text)
+    assert problem(caught)["code"] == "unsupported_distribution"
+
+
+@pytest.mark.parametrize(
+    ("text", "uri", "suite"),
+    [
+        (DEBIAN_12, "https://mirror.example/docker-ce/linux/debian", "bookworm"),
+        (UBUNTU_22, "https://mirror.example/docker-ce/linux/ubuntu", "jammy"),
+    ],
+)
+def test_dockers_source_is_the_distributions_and_signed(text: str, uri: str, suite: str) -> None:
+    source = distribution.docker_source(MIRROR, distribution.distribution(text))
+    assert source.text == (
+        f"# Written by provision prepare.\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: stable\n"
+        "Signed-By: /etc/apt/keyrings/provisioner-docker.asc\n"
+    )
+
+
+@pytest.mark.parametrize(("platform", "folder"), [("linux/amd64", "amd64"), ("linux/arm64", "arm64")])
+def test_nvidias_source_is_flat_and_of_the_nodes_architecture(platform: str, folder: str) -> None:
+    given = {"uri": "https://mirror.example/libnvidia-container/stable/deb/$(ARCH)/", "key": "KEY"}
+    source = distribution.nvidia_source(given, platform)
+    assert f"URIs: https://mirror.example/libnvidia-container/stable/deb/{folder}\nSuites: /\nSigned-By" in source.text
+
+
+def test_no_mirror_is_no_source() -> None:
+    assert distribution.docker_source(None, distribution.distribution(DEBIAN_13)) is None
+    assert distribution.nvidia_source(None, "linux/amd64") is None

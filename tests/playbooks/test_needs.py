@@ -1,0 +1,109 @@
+"""What a node lacks, from what was seen of it: cases without a node."""
+
+from typing import Any
+
+import pytest
+
+from tests.playbooks.node_code import module_util
+
+distribution: Any = module_util("distribution")
+needs: Any = module_util("needs")
+
+TRIXIE = distribution.distribution("ID=debian\nVERSION_CODENAME=trixie\n")
+BOOKWORM = distribution.distribution("ID=debian\nVERSION_CODENAME=bookworm\n")
+DOCKER = distribution.docker_source({"uri": "https://m.example/docker-ce/linux", "key": "K"}, TRIXIE)
+NVIDIA = distribution.nvidia_source({"uri": "https://m.example/nvidia", "key": "K"}, "linux/amd64")
+# A node that is ready, with one GPU.
+READY = needs.Seen(
+    at=TRIXIE,
+    docker=None,
+    nvidia=NVIDIA,
+    written=frozenset({"nvidia"}),
+    engine="26.1.5",
+    compose="2.26.1",
+    engine_installed=True,
+    docker_ce=False,
+    containers=2,
+    cards=1,
+    uuids=("GPU-1",),
+    toolkit=True,
+    cdi_on=True,
+    cdi_wish=True,
+    cdi_complete=True,
+    hook_is_newer=True,
+    authorities=True,
+    untrusted=False,
+)
+NO_ENGINE = {"engine": None, "compose": None, "engine_installed": False, "containers": 0, "cdi_on": False}
+NO_TOOLKIT = {"toolkit": False, "cdi_complete": False, "written": frozenset()}
+BARE = NO_ENGINE | NO_TOOLKIT | {"cdi_wish": None, "untrusted": True, "hook_is_newer": False}
+
+CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "ready": ({}, []),
+    "bare, with a GPU": (BARE, ["cdi", "packages", "source", "packages", "specification", "trust"]),
+    "bare, without": (BARE | {"cards": 0, "uuids": ()}, ["packages", "trust"]),
+    "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "cards": 0}, ["source", "packages", "trust"]),
+    "a source by https, and nothing to hold it against": (
+        BARE | {"docker": DOCKER, "cards": 0, "authorities": False},
+        ["packages", "source", "packages", "trust"],
+    ),
+    "the source is there, its packages are not": (NO_TOOLKIT | {"written": {"nvidia"}}, ["packages", "specification"]),
+    "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": None}, ["packages", "specification"]),
+    "a card that the driver does not drive": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),
+    "engine stopped": ({"engine": None, "cdi_on": False, "containers": 0}, ["start"]),
+    "no compose": ({"compose": None}, ["packages"]),
+    "compose v1": ({"compose": "1.29.2"}, ["packages"]),
+    "another card since": ({"cdi_complete": False}, ["specification"]),
+    "CDI was never switched on": ({"cdi_on": False, "cdi_wish": None, "containers": 0}, ["cdi", "restart"]),
+    "CDI is switched on, and the engine runs from before": ({"cdi_on": False, "containers": 0}, ["restart"]),
+    "a person's no to CDI": ({"cdi_on": False, "cdi_wish": False, "hook_is_newer": False, "cdi_complete": False}, []),
+    "an engine before CDI": ({"engine": "24.0.7", "cdi_on": False, "cdi_wish": None, "hook_is_newer": False}, []),
+    "the same, with a hook since": (
+        {"engine": "24.0.7", "cdi_on": False, "cdi_wish": None, "containers": 0},
+        ["restart"],
+    ),
+    "no GPU, so no CDI": ({"cards": 0, "uuids": (), "cdi_on": False, "cdi_wish": None, "toolkit": False}, []),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_lacking_in_order(name: str) -> None:
+    over, expected = CASES[name]
+    found = needs.needs(READY._replace(**over), may_restart=False)
+    assert [need.act for need in found] == expected
+    assert not any(need.deferred for need in found)
+
+
+@pytest.mark.parametrize(
+    ("over", "acts"),
+    [
+        ({"cdi_on": False, "cdi_wish": None}, ["cdi", "restart"]),
+        ({"cdi_on": False}, ["restart"]),
+        ({"engine": "24.0.7", "cdi_on": False}, ["restart"]),
+    ],
+)
+def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict[str, Any], acts: list[str]) -> None:
+    seen = READY._replace(**over)
+    deferred, asked = needs.needs(seen, may_restart=False), needs.needs(seen, may_restart=True)
+    assert [need.act for need in deferred] == [need.act for need in asked] == acts
+    assert all(need.deferred for need in deferred)
+    assert not any(need.deferred for need in asked)
+
+
+def test_the_rest_goes_on_while_a_restart_is_deferred() -> None:
+    seen = READY._replace(cdi_on=False, toolkit=False, untrusted=True)
+    found = needs.needs(seen, may_restart=False)
+    assert [(need.act, need.deferred) for need in found] == [("packages", False), ("restart", True), ("trust", False)]
+
+
+def test_compose_fits_the_engine_that_is_there() -> None:
+    own, of_docker = (
+        needs.needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
+        for ce in (False, True)
+    )
+    assert [need.detail.get("packages") for need in own] == [["docker-compose"]]
+    assert [need.detail.get("packages") for need in of_docker] == [None, ["docker-compose-plugin"]]
+
+
+def test_a_distribution_without_compose_is_no_fault_where_it_is_there_already() -> None:
+    assert needs.needs(READY._replace(at=BOOKWORM), may_restart=False) == []

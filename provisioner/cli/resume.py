@@ -53,6 +53,7 @@ def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Ca
             on_event = journal.telling(show)
             probed = _ask(nodes(on_event), [node for node in what.nodes if node not in ended])
         standing = stand(what, ended, probed)
+        what = what.sparing(standing.known.values(), care.allow_unreachable)
         what = what.held_by(claim_for(what.run, what.lab, what.verb, probed))
         return follow(
             voice,

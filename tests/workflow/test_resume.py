@@ -122,6 +122,16 @@ def test_what_went_wrong_before_counts_after(tmp_path: Path) -> None:
     assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
 
 
+@pytest.mark.parametrize(("allowed", "others"), [(0, "not_started"), (1, "committed")])
+def test_a_node_that_is_away_now_counts_unless_it_is_allowed_for(
+    tmp_path: Path, allowed: int, others: NodeState
+) -> None:
+    crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
+    standing = stand(what, {}, crew.probe(what.nodes))
+    outcome = resume(what.sparing(standing.known.values(), allowed), standing, crew, lambda _: None)
+    assert states(outcome) == {"n1": "unreachable", "n2": others, "n3": others}
+
+
 def test_a_node_that_has_moved_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:
     crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
     crew.add("n4", generation=1)

@@ -61,7 +61,7 @@ class Undertaking(Document):
 
     def sparing(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "Undertaking":
         """The same, where so many of these nodes may be out of reach for now."""
-        away = sum(record.state == "unreachable" for record in records)
+        away = sum(record.state in {"unreachable", "unknown"} for record in records)
         return self.model_copy(update={"budget": self.budget + min(away, allow_unreachable)})
 
     def held_by(self, claim: Claim) -> "Undertaking":

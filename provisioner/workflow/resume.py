@@ -54,7 +54,8 @@ def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
 def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
     """A record where nothing is left to do, else `begun` or `untouched`."""
     if isinstance(facts, Problem):
-        state: NodeState = "unreachable" if facts.code in {"unreachable", "not_in_inventory"} else "failed"
+        # Whether the run had come to it, only the node knows; so the run stays open until it has said so.
+        state: NodeState = "unreachable" if facts.code == "not_in_inventory" else "unknown"
         return NodeRecord(node=step.node, state=state, problems=(facts,))
     seat = next((seat for seat in facts.seats if seat.name == step.seat), None)
     if what.verb == "remove":

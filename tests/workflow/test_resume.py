@@ -53,10 +53,10 @@ def test_how_a_node_stands(seat: RunningSeat | None, verdict: str) -> None:
     assert found == verdict
 
 
-def test_a_node_that_does_not_answer_is_unreachable_and_one_that_is_gone_from_the_inventory_too() -> None:
+def test_a_node_that_does_not_answer_keeps_the_run_open_and_one_that_is_gone_from_the_inventory_does_not() -> None:
     gone = Problem(code="not_in_inventory", what="gone", why="w", fix="f")
     known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
-    assert {node: record.state for node, record in known.items()} == {"n1": "unreachable", "n2": "unreachable"}
+    assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "unreachable"}
     assert begun == ()
 
 
@@ -129,7 +129,7 @@ def test_a_node_that_is_away_now_counts_unless_it_is_allowed_for(
     crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
     standing = stand(what, {}, crew.probe(what.nodes))
     outcome = resume(what.sparing(standing.known.values(), allowed), standing, crew, lambda _: None)
-    assert states(outcome) == {"n1": "unreachable", "n2": others, "n3": others}
+    assert states(outcome) == {"n1": "unknown", "n2": others, "n3": others}
 
 
 def test_a_node_that_has_moved_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def _folder(lab: str, run: str | None) -> Path | None:
         known = [folder for folder in known if folder.name == run]
         if not known:
             raise CannotGoOn(_no_such_run(lab, run), "usage")
-    return next((folder for folder in reversed(known) if is_open(read_report(folder))), None)
+    return next((folder for folder in reversed(known) if is_open(read_undertaking(folder), read_report(folder))), None)
 
 
 def _ask(at_hand: Crew, nodes: list[str]) -> Probed:

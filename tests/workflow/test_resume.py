@@ -56,7 +56,7 @@ def test_how_a_node_stands(seat: RunningSeat | None, verdict: str) -> None:
 def test_a_node_that_does_not_answer_keeps_the_run_open_and_one_that_is_gone_from_the_inventory_does_not() -> None:
     gone = Problem(code="not_in_inventory", what="gone", why="w", fix="f")
     known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
-    assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "unreachable"}
+    assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "skipped"}
     assert begun == ()
 
 
@@ -78,6 +78,8 @@ def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> No
     [
         (("committed",), "", False),
         (("committed", "unknown"), "", True),
+        (("committed", "unreachable"), "too_many_failures", True),
+        (("committed", "committed", "committed", "unreachable"), "", False),
         (("unknown", "not_started"), "too_many_failures", True),
         (("rolled_back", "not_started"), "too_many_failures", False),
         (("committed", "not_started"), "interrupted", True),
@@ -85,10 +87,10 @@ def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> No
 )
 def test_which_runs_are_open(ends: tuple[NodeState, ...], code: str, still: bool) -> None:
     stopped = Problem(code=code, what="w", why="w", fix="f") if code else None
-    nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends))
+    nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends, 1))
     report = RolloutReport(lab="demo", run="r1", started_at=NOW, ended_at=NOW, nodes=nodes, stopped=stopped)
-    assert is_open(report) is still
-    assert is_open(None)
+    assert is_open(of_three(), report) is still
+    assert is_open(of_three(), None)
 
 
 def a_crew(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None) -> FakeCrew:

@@ -90,15 +90,20 @@ def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
     acts, what = acts_of(what, crew, halted), settling(what, standing.known)
     course = Course(what.waves, acts, what.budget, halted)
     left = [node for node in what.nodes if node not in standing.known]
-    if what.claim is None or not left or halted():
-        return go(what, course, on_event)
-    away = take(crew, what.claim, left, breaks, on_event)
-    begun = [node for node in standing.begun if node not in away]
-    # Followed to its end whatever else went wrong, and also where somebody says stop.
-    ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
-    outcome = go(settling(what, {**away, **ended, **_arrived(what, ended, crew)}), course, on_event)
-    # A job that had come to its end before lets nothing go that was claimed after.
-    let_go(crew, what.claim, left, {record.node: record for record in outcome.records if record.node not in begun})
+    begun: list[str] = []
+    if what.claim and left and not halted():
+        away = take(crew, what.claim, left, breaks, on_event)
+        begun = [node for node in standing.begun if node not in away]
+        # Followed to its end whatever else went wrong, and also where somebody says stop.
+        ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
+        what = settling(what, {**away, **ended, **_arrived(what, ended, crew)})
+    outcome = go(what, course, on_event)
+    if what.claim:
+        # What was said to be free before may have been claimed after, by a resumption that was cut off, too.
+        fresh = set(left) - set(begun)
+        let_go(
+            crew, what.claim, what.nodes, {record.node: record for record in outcome.records if record.node in fresh}
+        )
     return outcome
 
 

@@ -44,9 +44,9 @@ def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
 
 
 def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
-    """`ended` as heard of before; `probed` are the other nodes."""
+    """`ended` as heard of before: of these it does not matter how they stand now. `probed` are all nodes of the run."""
     steps = {step.node: step for step in what.plan.steps}
-    verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items()}
+    verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items() if node not in ended}
     known = {node: verdict for node, verdict in verdicts.items() if isinstance(verdict, NodeRecord)}
     begun = tuple(node for node, verdict in verdicts.items() if verdict == "begun")
     return Standing({**ended, **known}, begun)
@@ -101,9 +101,8 @@ def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
     if what.claim:
         # What was said to be free before may have been claimed after, by a resumption that was cut off, too.
         fresh = set(left) - set(begun)
-        let_go(
-            crew, what.claim, what.nodes, {record.node: record for record in outcome.records if record.node in fresh}
-        )
+        now = [record for record in outcome.records if record.node in fresh or record.state == "unknown"]
+        let_go(crew, what.claim, what.nodes, {record.node: record for record in now})
     return outcome
 
 

@@ -60,7 +60,7 @@ class Story:
     def _resumed(self, moments: list[int]) -> dict[str, NodeState]:
         crew, ended = self._dying(moments), heard(self.recorded)
         try:
-            probed = crew.probe([node for node in NODES if node not in ended])
+            probed = crew.probe(NODES)
             what = self.what.held_by(a_claim(fence=fence_above(probed)))
             return states(resume(what, stand(what, ended, probed), crew, self.hear))
         except Killed:

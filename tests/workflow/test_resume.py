@@ -169,3 +169,10 @@ def test_a_stop_while_resuming_still_follows_what_had_begun(tmp_path: Path) -> N
     assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
     assert outcome.stopped is not None
     assert outcome.stopped.code == "interrupted"
+
+
+def test_a_node_that_does_not_answer_is_not_let_go(tmp_path: Path) -> None:
+    """It may be at work for this very run."""
+    crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
+    resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
+    assert [nodes for act, nodes in crew.asked if act == "release"] == [("n2", "n3")]

@@ -1,4 +1,8 @@
-"""The law of resuming: wherever a run is cut off, however its nodes end, resumed it ends as if nobody had cut it."""
+"""The law of resuming: wherever a run is cut off, however its nodes end, resumed it ends as if nobody had cut it.
+
+With one exception, to the safe side: where some nodes of a wave had ended badly before others of it were begun, these
+are not begun any more.
+"""
 
 import os
 from datetime import UTC, datetime
@@ -10,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.domain.event import Event, Recorded
-from provisioner.domain.report import NodeState
+from provisioner.domain.report import BAD, NodeState
 from provisioner.domain.undertaking import Rules, Undertaking, set_out
 from provisioner.workflow.claims import fence_above
 from provisioner.workflow.resume import heard, resume, stand
@@ -22,6 +26,13 @@ NOW = datetime(2026, 11, 26, tzinfo=UTC)
 NODES = ("n1", "n2", "n3", "n4")
 STAGED: list[NodeState] = ["staged", "staged", "staged", "failed"]
 SWITCHED: list[NodeState] = ["committed", "committed", "committed", "rolled_back", "needs_attention"]
+
+
+LAST_WAVE = {"n3", "n4"}  # the only one of more than one node
+
+
+def bad(ended: dict[str, NodeState]) -> int:
+    return sum(state in BAD for state in ended.values())
 
 
 class Killed(BaseException):
@@ -94,5 +105,10 @@ def test_the_end_is_the_same(staged: list[NodeState], switched: list[NodeState],
     with TemporaryDirectory() as one, TemporaryDirectory() as other:
         wanted = Story(Path(one), ends, rules).undisturbed()
         story = Story(Path(other), ends, rules)
-        assert story.cut_off(moments) == wanted
+        got = story.cut_off(moments)
+        spared = {node for node in NODES if got[node] == "not_started" != wanted[node]}
+        assert {node: got[node] for node in NODES if node not in spared} == {
+            node: wanted[node] for node in NODES if node not in spared
+        }
+        assert not spared or (bad(got) > most and spared < LAST_WAVE)
         assert FakeCrew(Path(other)).alive() == dict.fromkeys(NODES), "nothing stays claimed"

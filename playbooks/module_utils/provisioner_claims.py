@@ -61,12 +61,12 @@ def take(state_root: str, claim: dict[str, Any], breaks: str) -> None:
 
 
 def release(state_root: str, claim: dict[str, Any] | None) -> None:
-    """Only the very claim that is given; another one is left alone."""
+    """The claim that is given, or an earlier one of the same run, which was cut off; any other is left alone."""
     if claim is None:
         return
     with _alone(state_root):
         alive, _ = seen(state_root)
-        if alive and (alive["run"], alive["fence"]) == (claim["run"], claim["fence"]):
+        if alive and alive["run"] == claim["run"] and alive["fence"] <= claim["fence"]:
             (Path(state_root) / "claim.json").replace(Path(state_root) / "last_claim.json")
             sync_folder(Path(state_root))
 

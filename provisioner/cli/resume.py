@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -51,8 +51,9 @@ def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Ca
         ended = heard(events(folder))
         with watching(voice) as show:
             on_event = journal.telling(show)
-            probed = _ask(nodes(on_event), [node for node in what.nodes if node not in ended])
+            probed = _ask(nodes(on_event), what.nodes)
         standing = stand(what, ended, probed)
+        what = what.sparing(standing.known.values(), care.allow_unreachable)
         what = what.held_by(claim_for(what.run, what.lab, what.verb, probed))
         return follow(
             voice,
@@ -71,10 +72,10 @@ def _folder(lab: str, run: str | None) -> Path | None:
         known = [folder for folder in known if folder.name == run]
         if not known:
             raise CannotGoOn(_no_such_run(lab, run), "usage")
-    return next((folder for folder in reversed(known) if is_open(read_report(folder))), None)
+    return next((folder for folder in reversed(known) if is_open(read_undertaking(folder), read_report(folder))), None)
 
 
-def _ask(at_hand: Crew, nodes: list[str]) -> Probed:
+def _ask(at_hand: Crew, nodes: Sequence[str]) -> Probed:
     """A node that has left the inventory since has a problem in its place."""
     present = {host.name for host in at_hand.hosts()}
     probed = at_hand.probe([node for node in nodes if node in present])

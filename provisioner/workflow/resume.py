@@ -27,12 +27,13 @@ class Standing(NamedTuple):
     begun: tuple[str, ...]
 
 
-def is_open(report: RolloutReport | None) -> bool:
+def is_open(what: Undertaking, report: RolloutReport | None) -> bool:
     """Whether the run has not come to its end. One that stopped because too much went wrong has."""
     if report is None:
         return True
     interrupted = report.stopped is not None and report.stopped.code == "interrupted"
-    return interrupted or any(record.state == "unknown" for record in report.nodes)
+    lost = {record.node for record in report.nodes if record.state in {"unknown", "unreachable"}}
+    return interrupted or bool(lost & set(what.nodes))
 
 
 def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
@@ -43,9 +44,9 @@ def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
 
 
 def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
-    """`ended` as heard of before; `probed` are the other nodes."""
+    """`ended` as heard of before: of these it does not matter how they stand now. `probed` are all nodes of the run."""
     steps = {step.node: step for step in what.plan.steps}
-    verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items()}
+    verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items() if node not in ended}
     known = {node: verdict for node, verdict in verdicts.items() if isinstance(verdict, NodeRecord)}
     begun = tuple(node for node, verdict in verdicts.items() if verdict == "begun")
     return Standing({**ended, **known}, begun)
@@ -54,7 +55,8 @@ def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
 def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
     """A record where nothing is left to do, else `begun` or `untouched`."""
     if isinstance(facts, Problem):
-        state: NodeState = "unreachable" if facts.code in {"unreachable", "not_in_inventory"} else "failed"
+        # Whether the run had come to it, only the node knows; so the run stays open until it has said so.
+        state: NodeState = "skipped" if facts.code == "not_in_inventory" else "unknown"
         return NodeRecord(node=step.node, state=state, problems=(facts,))
     seat = next((seat for seat in facts.seats if seat.name == step.seat), None)
     if what.verb == "remove":
@@ -88,15 +90,19 @@ def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
     acts, what = acts_of(what, crew, halted), settling(what, standing.known)
     course = Course(what.waves, acts, what.budget, halted)
     left = [node for node in what.nodes if node not in standing.known]
-    if what.claim is None or not left or halted():
-        return go(what, course, on_event)
-    away = take(crew, what.claim, left, breaks, on_event)
-    begun = [node for node in standing.begun if node not in away]
-    # Followed to its end whatever else went wrong, and also where somebody says stop.
-    ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
-    outcome = go(settling(what, {**away, **ended, **_arrived(what, ended, crew)}), course, on_event)
-    # A job that had come to its end before lets nothing go that was claimed after.
-    let_go(crew, what.claim, left, {record.node: record for record in outcome.records if record.node not in begun})
+    begun: list[str] = []
+    if what.claim and left and not halted():
+        away = take(crew, what.claim, left, breaks, on_event)
+        begun = [node for node in standing.begun if node not in away]
+        # Followed to its end whatever else went wrong, and also where somebody says stop.
+        ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
+        what = settling(what, {**away, **ended, **_arrived(what, ended, crew)})
+    outcome = go(what, course, on_event)
+    if what.claim:
+        # What was said to be free before may have been claimed after, by a resumption that was cut off, too.
+        fresh = set(left) - set(begun)
+        now = [record for record in outcome.records if record.node in fresh or record.state == "unknown"]
+        let_go(crew, what.claim, what.nodes, {record.node: record for record in now})
     return outcome
 
 

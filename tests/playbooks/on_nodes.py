@@ -63,6 +63,7 @@ class Images:
     without_ssh = cached_property(lambda self: self._push("4", "ssh"))
     open_to_all = cached_property(lambda self: self._push("5", "jupyter"))
     exits_at_once = cached_property(lambda self: self._push("6", "exits"))
+    big = cached_property(lambda self: self._push("8", "big"))
     flaps = cached_property(lambda self: self._push("7", "flaps"))
 
 

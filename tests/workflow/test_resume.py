@@ -157,3 +157,12 @@ def test_a_stop_while_resuming_still_follows_what_had_begun(tmp_path: Path) -> N
     assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
     assert outcome.stopped is not None
     assert outcome.stopped.code == "interrupted"
+
+
+def test_outside_of_the_labs_hours_what_had_begun_comes_to_its_end_and_no_more_begins(tmp_path: Path) -> None:
+    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "switching"})
+    closed = Problem(code="outside_window", what="no hour for changes", why="lab.yml", fix="wait")
+    standing = stand(what, {}, crew.probe(what.nodes))
+    outcome = resume(what, standing, crew, lambda _: None, hindrance=lambda: closed)
+    assert states(outcome) == {"n1": "committed", "n2": "deferred", "n3": "deferred"}

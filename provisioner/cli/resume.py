@@ -64,6 +64,7 @@ def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is 
             on_event = journal.telling(show)
             probed = _ask(nodes(on_event), [node for node in what.nodes if node not in ended])
         standing = stand(what, ended, probed)
+        what = what.sparing(standing.known.values(), care.allow_unreachable)
         what = what.held_by(claim_for(what.run, what.lab, what.verb, probed))
         return follow(
             voice,
@@ -88,7 +89,7 @@ def _folder(lab: str, run: str | None) -> Path | None:
         known = [folder for folder in known if folder.name == run]
         if not known:
             raise CannotGoOn(_no_such_run(lab, run), "usage")
-    return next((folder for folder in reversed(known) if is_open(read_report(folder))), None)
+    return next((folder for folder in reversed(known) if is_open(read_undertaking(folder), read_report(folder))), None)
 
 
 def _ask(at_hand: Crew, nodes: list[str]) -> Probed:

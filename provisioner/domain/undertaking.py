@@ -1,6 +1,6 @@
 """What a run has set out to do, whole: whoever reads it can finish the run, and comes to the same end."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Literal, NamedTuple
 
@@ -61,6 +61,11 @@ class Undertaking(Document):
         """That it changes."""
         return tuple(node for wave in self.waves for node in wave)
 
+    def sparing(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "Undertaking":
+        """The same, where so many of these nodes may be out of reach for now."""
+        away = sum(record.state in {"unreachable", "unknown"} for record in records)
+        return self.model_copy(update={"budget": self.budget + min(away, allow_unreachable)})
+
     def held_by(self, claim: Claim) -> "Undertaking":
         """The same, with a claim that the nodes have not seen yet."""
         orders = {node: order.model_copy(update={"claim": claim}) for node, order in self.orders.items()}
@@ -85,7 +90,7 @@ def set_out(  # noqa: PLR0913  (what was agreed)
     pending = [step for step in plan.pending if step.node not in stale]
     settled = tuple(_settled(step, step.node in stale) for step in plan.steps if step not in pending)
     bound = {step.node: step.generation for step in pending}
-    return Undertaking.model_validate(
+    made = Undertaking.model_validate(
         {
             "lab": plan.lab,
             "run": run,
@@ -93,18 +98,13 @@ def set_out(  # noqa: PLR0913  (what was agreed)
             "plan": plan,
             "settled": settled,
             "waves": waves([step.node for step in pending], rules.waves),
-            "budget": _budget(rules, settled, len(plan.steps)),
+            "budget": budget(rules.max_failures, len(plan.steps)),
             "pulls": rules.pulls,
             "orders": {node: order.model_copy(update={"expects": bound.get(node)}) for node, order in orders.items()},
             **other,
         }
     )
-
-
-def _budget(rules: Rules, settled: tuple[NodeRecord, ...], nodes: int) -> int:
-    """With nodes that nobody could reach beforehand, as far as they were allowed for."""
-    away = sum(record.state == "unreachable" for record in settled)
-    return budget(rules.max_failures, nodes) + min(away, rules.allow_unreachable)
+    return made.sparing(settled, rules.allow_unreachable)
 
 
 def _settled(step: Step, stale: bool) -> NodeRecord:

@@ -31,7 +31,8 @@ def take(fleet: Claims, claim: Claim, nodes: Sequence[str], breaks: str, on_even
 
     Raises CannotGoOn (locked) where another run holds one, once those that were taken are let go.
     """
-    on_event(Event(phase="claim", kind="started", text=f"run {claim.run}", total=len(nodes)))
+    over = f", over run {breaks}" if breaks else ""
+    on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
     answers = fleet.claim(claim, nodes, breaks)
     away = {node: problem for node, problem in answers.items() if problem and problem.code == "unreachable"}
     refused = {node: problem for node, problem in answers.items() if problem and node not in away}

@@ -27,12 +27,13 @@ class Standing(NamedTuple):
     begun: tuple[str, ...]
 
 
-def is_open(report: RolloutReport | None) -> bool:
+def is_open(what: Undertaking, report: RolloutReport | None) -> bool:
     """Whether the run has not come to its end. One that stopped because too much went wrong has."""
     if report is None:
         return True
     interrupted = report.stopped is not None and report.stopped.code == "interrupted"
-    return interrupted or any(record.state == "unknown" for record in report.nodes)
+    lost = {record.node for record in report.nodes if record.state in {"unknown", "unreachable"}}
+    return interrupted or bool(lost & set(what.nodes))
 
 
 def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
@@ -54,7 +55,8 @@ def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
 def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
     """A record where nothing is left to do, else `begun` or `untouched`."""
     if isinstance(facts, Problem):
-        state: NodeState = "unreachable" if facts.code in {"unreachable", "not_in_inventory"} else "failed"
+        # Whether the run had come to it, only the node knows; so the run stays open until it has said so.
+        state: NodeState = "skipped" if facts.code == "not_in_inventory" else "unknown"
         return NodeRecord(node=step.node, state=state, problems=(facts,))
     seat = next((seat for seat in facts.seats if seat.name == step.seat), None)
     if what.verb == "remove":

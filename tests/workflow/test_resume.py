@@ -53,10 +53,10 @@ def test_how_a_node_stands(seat: RunningSeat | None, verdict: str) -> None:
     assert found == verdict
 
 
-def test_a_node_that_does_not_answer_is_unreachable_and_one_that_is_gone_from_the_inventory_too() -> None:
+def test_a_node_that_does_not_answer_keeps_the_run_open_and_one_that_is_gone_from_the_inventory_does_not() -> None:
     gone = Problem(code="not_in_inventory", what="gone", why="w", fix="f")
     known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
-    assert {node: record.state for node, record in known.items()} == {"n1": "unreachable", "n2": "unreachable"}
+    assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "skipped"}
     assert begun == ()
 
 
@@ -78,6 +78,8 @@ def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> No
     [
         (("committed",), "", False),
         (("committed", "unknown"), "", True),
+        (("committed", "unreachable"), "too_many_failures", True),
+        (("committed", "committed", "committed", "unreachable"), "", False),
         (("unknown", "not_started"), "too_many_failures", True),
         (("rolled_back", "not_started"), "too_many_failures", False),
         (("committed", "not_started"), "interrupted", True),
@@ -85,10 +87,10 @@ def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> No
 )
 def test_which_runs_are_open(ends: tuple[NodeState, ...], code: str, still: bool) -> None:
     stopped = Problem(code=code, what="w", why="w", fix="f") if code else None
-    nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends))
+    nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends, 1))
     report = RolloutReport(lab="demo", run="r1", started_at=NOW, ended_at=NOW, nodes=nodes, stopped=stopped)
-    assert is_open(report) is still
-    assert is_open(None)
+    assert is_open(of_three(), report) is still
+    assert is_open(of_three(), None)
 
 
 def a_crew(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None) -> FakeCrew:
@@ -120,6 +122,16 @@ def test_what_went_wrong_before_counts_after(tmp_path: Path) -> None:
     assert states(outcome) == {"n1": "rolled_back", "n2": "not_started", "n3": "not_started"}
     assert outcome.stopped is not None
     assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+@pytest.mark.parametrize(("allowed", "others"), [(0, "not_started"), (1, "committed")])
+def test_a_node_that_is_away_now_counts_unless_it_is_allowed_for(
+    tmp_path: Path, allowed: int, others: NodeState
+) -> None:
+    crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
+    standing = stand(what, {}, crew.probe(what.nodes))
+    outcome = resume(what.sparing(standing.known.values(), allowed), standing, crew, lambda _: None)
+    assert states(outcome) == {"n1": "unknown", "n2": others, "n3": others}
 
 
 def test_a_node_that_has_moved_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:

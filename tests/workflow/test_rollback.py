@@ -7,17 +7,15 @@ import pytest
 from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
 from provisioner.domain.node import GpuProcess, NodeFacts, RunningSeat
-from provisioner.domain.plan import Plan, Step
 from provisioner.domain.problem import Problem
 from provisioner.domain.undertaking import Rules, set_out
-from provisioner.workflow.plan import Prepared
 from provisioner.workflow.removal import removal
 from provisioner.workflow.rollback import back_orders, rollback
 from provisioner.workflow.rollout import carry_through, never
 from provisioner.workflow.status import status
 from tests.builders import a_gpu, a_node
 from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, FakeHost, a_claim
-from tests.workflow.test_rollout import BEGAN, states
+from tests.workflow.test_rollout import BEGAN, prepared, states
 
 
 def with_seat(generation: int, previous: int) -> NodeFacts:
@@ -106,8 +104,6 @@ def test_status_says_which_run_has_a_node_in_hand() -> None:
 
 
 def remarks(facts: NodeFacts) -> tuple[str, ...]:
-    step = Step(node="n1", seat=SEAT, action="update", why="the image changes", generation=1)
-    plan = Plan(lab="demo", image=None, steps=(step,))
-    (seat,) = status(Prepared(plan, {}), {"n1": facts}).seats
+    (seat,) = status(prepared({"n1": "update"}), {"n1": facts}).seats
     assert isinstance(facts.last or facts.claim, Claim)
     return seat.remarks

@@ -10,10 +10,13 @@ from provisioner.domain.event import Event
 from provisioner.domain.plan import Action
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import NodeState
+from provisioner.domain.seat import SeatBundle
 from provisioner.domain.undertaking import Rules, Undertaking, set_out
 from provisioner.workflow.claims import fence_above, refuse_held
+from provisioner.workflow.plan import Prepared
 from provisioner.workflow.rollout import Outcome, carry_through, never, roll_out
-from tests.workflow.fake_crew import FakeCrew, a_claim, a_plan, an_order
+from tests.builders import a_locked_image
+from tests.workflow.fake_crew import FakeCrew, a_claim, a_plan, a_seat, an_order
 
 WAVES = Rules(waves=("1", "100%"))
 BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
@@ -22,6 +25,11 @@ BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
 def an_undertaking(actions: Mapping[str, Action], rules: Rules = WAVES, run: str = "r1", pull: int = 0) -> Undertaking:
     orders = {node: an_order(node, run) for node in actions}
     return set_out(run, a_plan(actions, pull), orders, rules, BEGAN).held_by(a_claim(run))
+
+
+def prepared(actions: Mapping[str, Action]) -> Prepared:
+    bundles = {node: SeatBundle(seat=a_seat(node), image=a_locked_image(), files={}) for node in actions}
+    return Prepared(a_plan(actions), bundles)
 
 
 def creating(*nodes: str) -> dict[str, Action]:

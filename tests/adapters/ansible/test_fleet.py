@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,7 +16,7 @@ import pytest
 import yaml
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
+from provisioner.adapters.ansible.play import Heard, connections, play, scratch, this_machine
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.claim import Claim
 from provisioner.domain.event import Event
@@ -247,3 +248,25 @@ def test_what_each_run_costs_in_results_of_tasks_is_counted(
     fleet.switch({"here": order})
     # Start, and the last answer of those that follow the job; those before it are retries.
     assert results == {"probe": 1, "claim": 1, "stage": 2, "switch": 2}
+
+
+def test_connections_that_are_shared_outlive_a_play_and_end_with_the_run() -> None:
+    with connections() as shared:
+        with scratch({"n1": "{}"}, shared) as folder:
+            (folder / "cp" / "socket").touch()
+        assert (shared / "socket").exists()
+        assert not folder.exists()
+    assert not shared.exists()
+
+
+def test_what_a_play_that_was_left_had_started_ends_too() -> None:
+    """Ansible's workers have sessions of their own, so that neither ^C nor a hang-up reaches them."""
+
+    def left() -> subprocess.Popen[bytes]:
+        given = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
+        return subprocess.Popen(["sleep", "600"], env=given, start_new_session=True)
+
+    with suppress(KeyboardInterrupt), scratch({"n1": "{}"}) as folder:
+        worker = left()
+        raise KeyboardInterrupt
+    assert worker.wait() == -signal.SIGTERM

@@ -23,4 +23,8 @@ def hold_to_hours(calendar: Calendar, plan: Plan, consent: Consent, journal: Run
         return lambda: None
     if problem:
         raise CannotGoOn(problem, "deferred")
+    return within_hours(calendar)
+
+
+def within_hours(calendar: Calendar) -> Hindrance:
     return lambda: calendar.hindrance(datetime.now(UTC))

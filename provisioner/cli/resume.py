@@ -9,6 +9,7 @@ from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.doing import follow
 from provisioner.cli.entering import claim_for, locked
 from provisioner.cli.exits import DONE
+from provisioner.cli.hours import within_hours
 from provisioner.cli.introduce import crew
 from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
@@ -16,6 +17,7 @@ from provisioner.cli.watch import watching
 from provisioner.domain.event import OnEvent
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
+from provisioner.workflow.course import Hindrance, nothing
 from provisioner.workflow.hands import Crew, Probed
 from provisioner.workflow.resume import heard, is_open, stand
 from provisioner.workflow.resume import resume as go_on
@@ -38,11 +40,20 @@ def resume(lab: str, run: str | None, care: Care, reach: Reach, voice: Voice) ->
     directory = read_lab(lab)
 
     with crew(directory, reach, voice.verbose) as nodes:
-        return finish(directory.lab.name, run, nodes, care, voice)
+        hindrance = within_hours(directory.lab.rollout.calendar)
+        return finish(directory.lab.name, run, nodes, care, voice, hindrance=hindrance)
 
 
-def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Care, voice: Voice) -> int:
-    """`nodes` makes a crew that tells its news to what it is given."""
+def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is told)
+    lab: str,
+    run: str | None,
+    nodes: Callable[[OnEvent], Crew],
+    care: Care,
+    voice: Voice,
+    *,
+    hindrance: Hindrance = nothing,
+) -> int:
+    """`nodes` makes a crew that tells its news to what it is given. A run may bring consent to ignore `hindrance`."""
     folder = _folder(lab, run)
     if folder is None:
         return _nothing(lab, voice)
@@ -60,7 +71,13 @@ def finish(lab: str, run: str | None, nodes: Callable[[OnEvent], Crew], care: Ca
             journal,
             what,
             lambda on_event, halted: go_on(
-                what, standing, nodes(on_event), on_event, halted=halted, breaks=care.break_lock
+                what,
+                standing,
+                nodes(on_event),
+                on_event,
+                halted=halted,
+                breaks=care.break_lock,
+                hindrance=nothing if what.ignore_freeze else hindrance,
             ),
         )
 

@@ -76,5 +76,6 @@ def rollback(  # noqa: PLR0913  (each is a flag, or a group of them)
             verb="rollback",
             place=str(directory.path),
             back=back_orders(plan, journal.run, to),
+            ignore_freeze=consent.ignore_freeze or "",
         ).held_by(claim_for(journal.run, directory.lab.name, "rollback", probed))
         return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)

@@ -118,7 +118,7 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
         if not agreed(seen, journal, care, voice, yes=yes):
             return FAILED
         look_again(seen, journal, voice)
-        what = undertaking(seen, journal.run, care)
+        what = undertaking(seen, journal.run, care, consent)
         return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
 
@@ -173,7 +173,7 @@ def look_again(seen: Seen, journal: RunJournal, voice: Voice) -> None:
             recheck(seen.directory, seen.looked.prepared, journal.telling(show))
 
 
-def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Undertaking:
+def undertaking(seen: Seen, run: str, care: Care, consent: Consent, verb: Verb = "rollout") -> Undertaking:
     """What was agreed, whole."""
     lab = seen.directory.lab
     bundles = seen.looked.prepared.bundles
@@ -184,7 +184,7 @@ def undertaking(seen: Seen, run: str, care: Care, verb: Verb = "rollout") -> Und
     rules = Rules.of(lab.rollout, care.allow_unreachable)
     place, claim = str(seen.directory.path), claim_for(run, lab.name, verb, seen.looked.probed)
     made = set_out(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)
-    return made.held_by(claim)
+    return made.model_copy(update={"ignore_freeze": consent.ignore_freeze or ""}).held_by(claim)
 
 
 def _moved(reviewed: Plan, now: Plan, skip: bool) -> frozenset[str]:

@@ -122,10 +122,11 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
             voice.note("Nothing was changed.")
             return FAILED
         look_again(seen, journal, voice)
-        _hold_to(directory, old, seen.lock, journal, voice, torch)
+        if not offered.change.is_empty:
+            _hold_to(directory, old, seen.lock, journal, voice, torch)
         if notice is not None:
             tell_seats(voice, journal, nodes, seen.plan, notice)
-        what = undertaking(seen, journal.run, care, "upgrade")
+        what = undertaking(seen, journal.run, care, consent, "upgrade")
         return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
 
 
@@ -171,8 +172,6 @@ def _hold_to(  # noqa: PLR0913, PLR0917
     directory: LabDirectory, old: Lockfile, new: Lockfile, journal: RunJournal, voice: Voice, torch: str | None
 ) -> None:
     """The new lock first: from then on every node that differs from it is what a rollout mends."""
-    if new == old:
-        return
     before = journal.keep("lock-before", old)
     write_lock(directory.lock, new)
     voice.note(f"{directory.lock} holds the new lock, for version control; the one before: {before}")

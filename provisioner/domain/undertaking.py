@@ -37,6 +37,7 @@ class Undertaking(Document):
     """`orders` are those of a rollout, `back` those of a rollback: by node, none holds a secret. `place`: of the lab.
 
     `settled` are nodes that the run leaves alone, with the reason; `budget` is how many may end badly, of these too.
+    `ignore_freeze` is the reason to go on at an hour that is none for changes, where somebody gave one.
     """
 
     schema_: Literal["provisioner/undertaking/1"] = Field(default=UNDERTAKING_SCHEMA, alias="schema")
@@ -51,6 +52,7 @@ class Undertaking(Document):
     budget: int
     pulls: int | None = None
     claim: Claim | None = None
+    ignore_freeze: str = ""
     orders: dict[str, Order] = {}
     back: dict[str, BackOrder] = {}
 

@@ -10,7 +10,7 @@ from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord, NodeState, RolloutReport
 from provisioner.domain.undertaking import Undertaking
 from provisioner.workflow.claims import let_go, take
-from provisioner.workflow.course import Course, Halted, Records, go_through
+from provisioner.workflow.course import Course, Halted, Hindrance, Records, go_through, nothing
 from provisioner.workflow.hands import Crew, Probed
 from provisioner.workflow.rollout import Outcome, acts_of, go, never, settling
 
@@ -84,11 +84,18 @@ def _stale(step: Step, generation: int) -> Problem:
 
 
 def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
-    what: Undertaking, standing: Standing, crew: Crew, on_event: OnEvent, *, halted: Halted = never, breaks: str = ""
+    what: Undertaking,
+    standing: Standing,
+    crew: Crew,
+    on_event: OnEvent,
+    *,
+    halted: Halted = never,
+    breaks: str = "",
+    hindrance: Hindrance = nothing,
 ) -> Outcome:
     """`what` with a claim that no node has seen yet. Raises CannotGoOn (locked) where another run holds a node."""
     acts, what = acts_of(what, crew, halted), settling(what, standing.known)
-    course = Course(what.waves, acts, what.budget, halted)
+    course = Course(what.waves, acts, what.budget, halted, hindrance)
     left = [node for node in what.nodes if node not in standing.known]
     begun: list[str] = []
     if what.claim and left and not halted():

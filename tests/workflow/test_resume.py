@@ -176,3 +176,12 @@ def test_a_node_that_does_not_answer_is_not_let_go(tmp_path: Path) -> None:
     crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
     resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
     assert [nodes for act, nodes in crew.asked if act == "release"] == [("n2", "n3")]
+
+
+def test_outside_of_the_labs_hours_what_had_begun_comes_to_its_end_and_no_more_begins(tmp_path: Path) -> None:
+    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "switching"})
+    closed = Problem(code="outside_window", what="no hour for changes", why="lab.yml", fix="wait")
+    standing = stand(what, {}, crew.probe(what.nodes))
+    outcome = resume(what, standing, crew, lambda _: None, hindrance=lambda: closed)
+    assert states(outcome) == {"n1": "committed", "n2": "deferred", "n3": "deferred"}

@@ -21,7 +21,6 @@ PACKAGES = {
     "ssh": "openssh-client",
     "openssl": "openssl",
     "gcc": "gcc",
-    "skopeo": "skopeo",
 }
 
 
@@ -65,6 +64,13 @@ def install_missing_programs() -> None:
     # Part of docker.io up to bookworm, a package of its own since.
     if not shutil.which("docker"):
         _apt_install(["docker-cli"])
+
+
+def program(name: str, package: str) -> str:
+    """Where a program is, installed from its Debian package where it is not there yet."""
+    if not shutil.which(name):
+        _apt_install([package])
+    return shutil.which(name) or name
 
 
 def registry_program() -> Path:

@@ -338,6 +338,21 @@ def test_public_mirrors_are_asked_every_ten_minutes_at_most(field: Field, capsys
     assert "m.daocloud.io is a public mirror" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("address", "kind", "sparing"),
+    [
+        ("registry.lab:5000", "static", False),
+        ("registry.lab:5000", "registry-proxy", True),
+        ("docker.io", None, True),  # it counts manifests
+        ("m.daocloud.io", None, True),
+        ("nvcr.io", None, False),  # its tags do not say what is in them
+    ],
+)
+def test_which_mirrors_are_never_asked_for_all(field: Field, address: str, kind: str | None, sparing: bool) -> None:
+    field.write(address=address, kind=kind, feed=None, upstream=None)
+    assert introduce.is_sparing(read_lab(str(field.lab))) is sparing
+
+
 def test_an_interrupted_wait_ends_with_130(field: Field) -> None:
     field.put(field.upstream, NEW)
     field.put(field.mirror, OLD)

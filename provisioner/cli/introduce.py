@@ -92,8 +92,12 @@ def is_public(directory: LabDirectory) -> bool:
 
 
 def is_sparing(directory: LabDirectory) -> bool:
-    """Whoever asks a public mirror or a cache for hundreds of manifests is counted, or makes it fetch them."""
-    return is_public(directory) or kind_of(directory) in ON_DEMAND
+    """Whoever asks a cache, or a mirror that counts, for hundreds of manifests makes it fetch them, or is shut out.
+
+    Elsewhere the manifests are read: the names of NGC's tags say too little to go by.
+    """
+    profile = profiles.load().of(directory.lab.mirror.address)
+    return kind_of(directory) in ON_DEMAND or (profile is not None and profile.images != "yes")
 
 
 def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:

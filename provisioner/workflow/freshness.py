@@ -58,10 +58,10 @@ class Freshness:
         there = self._upstream.digest(above)
         if there is None or there == report.digest:
             return None
-        here = self._mirror.identity(reference, report.platform)
+        here = self._mirror.identity(reference.model_copy(update={"digest": None}), report.platform)
         if here is None or here.tag == there:
             return None
-        upstream = self._upstream.identity(above, report.platform)
+        upstream = self._upstream.identity(above.pinned(there), report.platform)
         if upstream is None or same_image(here, upstream):
             return None
         return stale(report.reference, here.manifest, str(above.registry), upstream.manifest)

@@ -32,7 +32,7 @@ class Memory(Protocol):
 
 
 class Wanted(NamedTuple):
-    """`kind`: how the mirror is treated. `is_public`: asked seldom; `is_sparing`: and for little at a time."""
+    """`kind`: how the mirror is treated. `is_public`: asked seldom; `is_sparing`: and never for all."""
 
     mirror: MirrorWish
     kind: MirrorKind
@@ -115,7 +115,7 @@ def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
     names, found = candidates(here, wanted), dict[str, SyncReport]()
     above = world.upstream
     fresh = None if above is None else Freshness(world.mirror, above, named_above(wanted.mirror))
-    step = _FEW if wanted.is_sparing else max(len(names), 1)
+    step = _FEW if wanted.is_public or wanted.is_sparing else max(len(names), 1)
     for start in range(0, len(names), step):
         tags = {tag_of(name) for name in names[start : start + step]}
         try:

@@ -15,6 +15,7 @@ from tests.journeys.conftest import Story
 from tests.lab.bed import Lab
 from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
+from tests.lab.host import program as host_program
 from tests.lab.images import make_small
 from tests.lab.tags import push_demo_tags
 
@@ -112,6 +113,7 @@ def test_a_newer_tag_that_only_upstream_has_is_named_and_the_commands_really_bri
     better = first.document["next_best"]
     assert (better["state"], better["elsewhere"][0]["registry"]) == ("absent", lab.mirror.address)
     newer = f"{lab.registry.address}/{better['reference'].partition('/')[2]}"
+    assert host_program("skopeo", "skopeo")
     for way in ("engine", "skopeo"):
         shell(better[way], mine)
         words = ("mirror", "check", newer, "--ca", str(lab.ca), "--upstream", lab.mirror.address)

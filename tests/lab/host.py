@@ -22,7 +22,6 @@ PACKAGES = {
     "openssl": "openssl",
     "gcc": "gcc",
     "systemd-analyze": "systemd",
-    "skopeo": "skopeo",
     "gpg": "gnupg",
 }
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from provisioner.adapters.registry import identities
 from provisioner.adapters.registry.contents import delete, held
 from provisioner.adapters.registry.http import Refused
 from provisioner.adapters.registry.listing import layers_of, listing
@@ -138,8 +139,11 @@ class Registry:
         return _known(lambda: self._reader.digest(reference))
 
     def identity(self, reference: ImageReference, platform: str) -> Identity | None:
-        """Which image the tag means; None where there is no such tag. Raises CannotGoOn."""
-        return _known(lambda: self._reader.identity(reference, platform))
+        """Which image it means; None where there is none. What a digest means is asked once. Raises CannotGoOn."""
+        seen = None if reference.digest is None else identities.known(reference.digest, platform)
+        if seen is None and (seen := _known(lambda: self._reader.identity(reference, platform))) is not None:
+            identities.keep(seen, platform)
+        return seen
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
         """None where the registry says that it has no such image. Raises CannotGoOn."""

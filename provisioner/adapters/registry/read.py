@@ -117,8 +117,8 @@ class Reader:
         return digest_of(self.manifest(reference.model_copy(update={"digest": None})))
 
     def identity(self, reference: ImageReference, platform: str) -> Identity:
-        """Read from the manifests themselves; by tag, whatever digest the reference has."""
-        body = self.manifest(reference.model_copy(update={"digest": None}))
+        """Read from the manifests themselves; by digest where the reference has one."""
+        body = self.manifest(reference)
         first = _parsed(body)
         manifest = first if isinstance(first, ImageManifest) else self._child(reference, first, platform)
         return Identity(tag=digest_of(body), manifest=manifest.digest, config=manifest.config.digest)

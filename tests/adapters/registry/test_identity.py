@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.adapters.files import cache_home
 from provisioner.adapters.registry.client import Registry
 from provisioner.domain.identity import Identity
 from provisioner.domain.problem import CannotGoOn
@@ -73,3 +74,29 @@ def test_neither_yes_nor_no_is_an_end() -> None:
             with pytest.raises(CannotGoOn) as ended:
                 ask()
             assert ended.value.problems[0].code == "denied"
+
+
+def test_what_a_digest_means_is_asked_once_and_what_a_tag_means_each_time() -> None:
+    made = ScriptedRegistry()
+    made.put("a/b", "one", BOTH)
+    pinned = ONE.pinned(digest_of(BOTH.body))
+    with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
+        first = registry.identity(pinned, AMD64)
+        made.asked.clear()
+        assert registry.identity(pinned, AMD64) == first
+        assert made.asked == []
+        assert registry.identity(pinned, ARM64) != first
+        made.asked.clear()
+        assert registry.identity(ONE, AMD64) == first
+    assert [asked.path for asked in made.asked if asked.path.endswith("/one")]
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"x": {"tag": "y"}}'])
+def test_a_broken_memory_is_none(content: str) -> None:
+    made = ScriptedRegistry()
+    made.put("a/b", "one", IMAGE)
+    pinned = ONE.pinned(IMAGE.manifest)
+    with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
+        first = registry.identity(pinned, AMD64)
+        (cache_home() / "identities.json").write_text(content)
+        assert registry.identity(pinned, AMD64) == first

@@ -26,10 +26,12 @@ def sweep(order: dict[str, Any], job: Job) -> dict[str, Any]:
     if not read(CONFIGURATION).startswith(MARK):
         raise _not_ours()
     _must_be_quiet(order["quiet"])
+    job.tell("looking for what no image names")
+    if not ELIGIBLE.search(_collect("--dry-run")):
+        return _record([], 0)
     job.tell("stopping the registry")
     stop()
     try:
-        job.tell("looking for what no image names")
         doomed = ELIGIBLE.findall(_collect("--dry-run"))
         _must_be_old(doomed, order["quiet"])
         freed = sum(_size(digest) for digest in doomed)
@@ -38,6 +40,10 @@ def sweep(order: dict[str, Any], job: Job) -> dict[str, Any]:
             _collect()
     finally:
         start(order["address"])
+    return _record(doomed, freed)
+
+
+def _record(doomed: list[str], freed: int) -> dict[str, Any]:
     words = [f"removed {len(doomed)} blobs"] if doomed else []
     return {"state": "prepared" if doomed else "ready", "changes": words, "problems": [], "freed": freed}
 

@@ -76,15 +76,25 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
         voice.document(SWEEP_SCHEMA, found)
         raise CannotGoOn(_silent(found.silent))
     voice.say(sweep_view(found))
-    if found.removed and not dry_run:
-        question = f"Remove {count(len(found.removed), 'image')} from {found.registry}/{found.repository}?"
-        if not work.agreed(f"{question} Another lab that shares the repository keeps its own by --keep-lock."):
+    # A collection that was broken off has taken images out already: their layers are still there.
+    if not dry_run and (found.removed or work.directory.lab.registry.managed):
+        if not work.agreed(_question(found)):
             voice.note("Nothing was removed.")
             return FAILED
         found = _remove(work, found, quiet_seconds)
         voice.say(sweep_view(found))
     voice.document(SWEEP_SCHEMA, found)
     return FAILED if found.problems else DONE
+
+
+def _question(found: Sweep) -> str:
+    place = f"{found.registry}/{found.repository}"
+    if not found.removed:
+        return f"Remove layers that no image of {found.registry} names?"
+    return (
+        f"Remove {count(len(found.removed), 'image')} from {place}?"
+        " Another lab that shares the repository keeps its own by --keep-lock."
+    )
 
 
 def _look(work: Work, locks: dict[str, Lockfile]) -> Sweep:

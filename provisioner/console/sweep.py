@@ -27,7 +27,8 @@ def _image(word: str, style: str, tags: Iterable[str], size: int, why: str) -> T
 
 def _sum(found: Sweep) -> Text:
     if not found.removed:
-        return Text(f"\nNothing to remove: {count(len(found.kept), 'image')}, all wanted.")
+        left = f" {human_size(found.freed)} that no image names left the disk." if found.freed else ""
+        return Text(f"\nNothing to remove: {count(len(found.kept), 'image')}, all wanted.{left}")
     alone = f"{count(len(found.removed), 'image')}, {human_size(found.bytes)} that no other image here shares"
     freed = "" if found.freed is None else f"; {human_size(found.freed)} left the disk"
     silent = f"\nNot asked: {fold(found.silent)}." if found.silent else ""

@@ -1,4 +1,4 @@
-"""A lab without a registry of its own: prepare sets one up, a rollout uses it, and what nobody wants leaves it."""
+"""A lab without a registry of its own: prepare sets one up, images go through it, and what nobody wants leaves it."""
 
 import json
 from collections.abc import Iterator
@@ -20,6 +20,8 @@ pytestmark = pytest.mark.lab
 
 STORAGE = "/var/lib/docker-registry/docker/registry/v2/blobs"
 PORT = 5000
+# What moves is looked at here, not what runs: images are taken as they are, and none is built.
+COMPLETE = {"complete": True}
 UNUSED, OLD, NEW = "2.14.1", "2.11.0", "2.10.0"
 
 
@@ -34,7 +36,9 @@ def story(testbed: Engine, bare_bed: Path, program: Path) -> Iterator[Story]:
         folder = lab.folder / "lab"
         nvidia = {"uri": f"http://{lab.gateway}:{packages.PORT}/nvidia", "key": str(bare_bed / "nvidia.asc")}
         address = f"{lab.node('node2').address}:{PORT}"
-        write_lab(lab, folder, prepare={"nvidia": nvidia}, registry={"address": address, "managed": True})
+        write_lab(
+            lab, folder, prepare={"nvidia": nvidia}, registry={"address": address, "managed": True}, image=COMPLETE
+        )
         inventory = yaml.safe_load(lab.inventory_text())
         inventory["all"] = {"vars": inventory["nodes"].pop("vars")}
         inventory["registry"] = {"hosts": {"node2": inventory["nodes"]["hosts"].pop("node2")}}
@@ -49,18 +53,24 @@ def blobs(story: Story) -> set[str]:
     return set(story.lab.node("node2").exec("find", STORAGE, "-name", "data").split())
 
 
-def lock_images(story: Story) -> list[str]:
-    return [image["lab"].rpartition("@")[2] for image in json.loads((story.folder / "lab.lock").read_text())["images"]]
-
-
-def locked(story: Story, torch: str) -> list[str]:
-    """The lab is held to this torch, and rolled out where it is one that somebody is to work with."""
+def locked(story: Story, torch: str) -> str:
+    """The digest that the lab is held to from now on."""
     made = story.tell("lock", "--torch", torch)
     assert made.code == 0, made.people
-    if torch != UNUSED:
-        rolled = story.tell("rollout", "--yes")
-        assert rolled.code == 0, rolled.people
-    return lock_images(story)
+    (image,) = json.loads((story.folder / "lab.lock").read_text())["images"]
+    return str(image["lab"].rpartition("@")[2])
+
+
+def reference(story: Story, digest: str) -> str:
+    return f"{story.lab.node('node2').address}:{PORT}/provisioner/lab@{digest}"
+
+
+def give_generation(story: Story, number: int, digest: str) -> None:
+    """As a rollout leaves it on the node."""
+    order = json.dumps({"image": {"reference": reference(story, digest)}})
+    folder = f"/var/lib/provisioner/seats/demo-student/gens/{number}"
+    script = f"mkdir -p {folder} && cat >{folder}/order.json && echo '{{}}' >{folder}/meta.json"
+    story.lab.node("node1").exec("sh", "-c", script, stdin=order)
 
 
 def gc(story: Story, *words: str) -> Told:
@@ -112,7 +122,9 @@ def test_after_a_power_cut_it_serves_again(story: Story) -> None:
 
 
 def test_what_a_node_could_go_back_to_stays_and_what_no_node_ever_had_goes(story: Story) -> None:
-    (unused,), (old,), (new,) = (locked(story, torch) for torch in (UNUSED, OLD, NEW))
+    unused, old, new = (locked(story, torch) for torch in (UNUSED, OLD, NEW))
+    give_generation(story, 1, old)
+    give_generation(story, 2, new)
     before = blobs(story)
     told = gc(story, "--dry-run")
     assert (digests(told.document["kept"]), digests(told.document["removed"])) == ({old, new}, {unused}), told.people
@@ -147,9 +159,7 @@ def test_what_nobody_wants_leaves_the_disk_and_the_rest_is_whole(story: Story) -
     told = gc(story, "--yes", "--quiet-seconds", "0")
     assert told.code == 0, told.people
     assert blobs(story) < before
-    story.lab.node("node1").exec("sh", "-c", "docker image prune -af")
-    for digest in lock_images(story):
-        reference = f"{story.lab.node('node2').address}:{PORT}/provisioner/lab@{digest}"
-        story.lab.node("node1").exec("docker", "pull", "-q", reference)
+    for image in told.document["kept"]:
+        story.lab.node("node1").exec("docker", "pull", "-q", reference(story, image["digest"]))
     again = gc(story, "--yes", "--quiet-seconds", "0")
     assert (again.code, again.document["removed"]) == (0, []), again.people

@@ -9,6 +9,7 @@ from typing import Any
 
 from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_busy import consent
+from ansible.module_utils.provisioner_claims import check
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault
 from ansible.module_utils.provisioner_jobfile import Job
@@ -31,6 +32,7 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return {**committed(seat), "state": "unchanged"}
     _ready(compose, order["to"])  # what cannot be had is told before anybody is waited for
     consent(compose, journal, order, job.tell)
+    check(order["state_root"], order.get("claim"))  # to wait for somebody may have taken hours
     number = _ready(compose, order["to"])
     return transact(compose, journal, number, seat.order(number), job.tell)
 

@@ -11,6 +11,7 @@ from typing import Any, Callable
 
 from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_busy import consent, is_up
+from ansible.module_utils.provisioner_claims import check
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault, refused_by_system, write_whole
 from ansible.module_utils.provisioner_identity import host_key
@@ -42,6 +43,7 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed(seat)
     _ready(seat, order)  # what cannot be had is told before anybody is waited for
     consent(compose, journal, order, job.tell)
+    check(order["state_root"], order.get("claim"))  # to wait for somebody may have taken hours
     old = seat.current()
     record = transact(compose, journal, _ready(seat, order), order, job.tell)
     if record["state"] == "committed":

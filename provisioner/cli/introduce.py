@@ -1,7 +1,7 @@
 """Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -27,6 +27,7 @@ from provisioner.domain.lab import ON_DEMAND, MirrorKind
 from provisioner.domain.lab import Registry as RegistryWish
 from provisioner.domain.lab import Upstream as UpstreamWish
 from provisioner.domain.lock import Lockfile
+from provisioner.domain.order import OrderedImage
 from provisioner.domain.selection import Selection
 from provisioner.domain.tags import read_facts
 from provisioner.workflow.hands import Probed
@@ -34,7 +35,7 @@ from provisioner.workflow.lock import Locked, choose, make_lock
 from provisioner.workflow.next_best import Around
 from provisioner.workflow.offered import Wanted, World
 from provisioner.workflow.plan import Materials, Prepared
-from provisioner.workflow.presence import confirm
+from provisioner.workflow.presence import confirm, to_pull
 
 _FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
 _ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
@@ -149,10 +150,10 @@ def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
     return Registry(wish.address, ca=directory.below(wish.ca), plain_http=wish.plain_http, on_event=on_event)
 
 
-def recheck(directory: LabDirectory, prepared: Prepared, on_event: OnEvent) -> None:
+def recheck(directory: LabDirectory, images: Sequence[OrderedImage], on_event: OnEvent) -> None:
     """Raises CannotGoOn where what a node would pull is not on the lab's own registry now."""
     with registry(directory, on_event) as shelf:
-        confirm(prepared, shelf, on_event, again=f"provision lock {directory.path}")
+        confirm(images, shelf, on_event, again=f"provision lock {directory.path}")
 
 
 def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
@@ -162,7 +163,7 @@ def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
         file.flush()
         address, ca = lock.images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
         with Registry(address, ca=ca, on_event=on_event) as shelf:
-            confirm(prepared, shelf, on_event, again=_ASK, certain=True)
+            confirm(to_pull(prepared), shelf, on_event, again=_ASK, certain=True)
 
 
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:

@@ -1,5 +1,6 @@
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import click
@@ -10,17 +11,20 @@ from provisioner.cli.doing import follow
 from provisioner.cli.entering import claim_for, locked
 from provisioner.cli.exits import DONE
 from provisioner.cli.hours import within_hours
-from provisioner.cli.introduce import crew
+from provisioner.cli.introduce import crew, recheck
 from provisioner.cli.options import Care, Reach, careful, example, lab_argument, reaching, voiced
 from provisioner.cli.voice import Voice
 from provisioner.cli.watch import watching
 from provisioner.domain.event import OnEvent
+from provisioner.domain.order import OrderedImage
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
 from provisioner.workflow.course import Hindrance, nothing
 from provisioner.workflow.hands import Crew, Probed
-from provisioner.workflow.resume import heard, is_open, stand
+from provisioner.workflow.resume import heard, is_open, left_to_pull, stand
 from provisioner.workflow.resume import resume as go_on
+
+Look = Callable[[Sequence[OrderedImage], OnEvent], None]
 
 
 @click.command(epilog=example("provision resume ai-lab"))
@@ -41,7 +45,8 @@ def resume(lab: str, run: str | None, care: Care, reach: Reach, voice: Voice) ->
 
     with crew(directory, reach, voice.verbose) as nodes:
         hindrance = within_hours(directory.lab.rollout.calendar)
-        return finish(directory.lab.name, run, nodes, care, voice, hindrance=hindrance)
+        look = partial(recheck, directory)
+        return finish(directory.lab.name, run, nodes, care, voice, hindrance=hindrance, look=look)
 
 
 def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is told)
@@ -52,8 +57,12 @@ def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is 
     voice: Voice,
     *,
     hindrance: Hindrance = nothing,
+    look: Look = lambda _images, _on_event: None,
 ) -> int:
-    """`nodes` makes a crew that tells its news to what it is given. A run may bring consent to ignore `hindrance`."""
+    """`nodes` makes a crew that tells its news to what it is given. A run may bring consent to ignore `hindrance`.
+
+    `look` raises CannotGoOn where what is still to be pulled is not all there.
+    """
     folder = _folder(lab, run)
     if folder is None:
         return _nothing(lab, voice)
@@ -63,7 +72,8 @@ def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is 
         with watching(voice) as show:
             on_event = journal.telling(show)
             probed = _ask(nodes(on_event), what.nodes)
-        standing = stand(what, ended, probed)
+            standing = stand(what, ended, probed)
+            look(left_to_pull(what, standing, probed), on_event)
         what = what.sparing(standing.known.values(), care.allow_unreachable)
         what = what.held_by(claim_for(what.run, what.lab, what.verb, probed))
         return follow(

@@ -44,6 +44,7 @@ from provisioner.domain.stale import moved_since
 from provisioner.domain.undertaking import Rules, Undertaking, Verb, set_out
 from provisioner.workflow.claims import refuse_held
 from provisioner.workflow.plan import prepare
+from provisioner.workflow.presence import to_pull
 from provisioner.workflow.probe import probe
 
 plan_option = click.option(
@@ -170,7 +171,7 @@ def look_again(seen: Seen, journal: RunJournal, voice: Voice) -> None:
     """Raises CannotGoOn where what a node would pull is not all there, right before the first one is touched."""
     if seen.nodes:
         with watching(voice) as show:
-            recheck(seen.directory, seen.looked.prepared, journal.telling(show))
+            recheck(seen.directory, to_pull(seen.looked.prepared), journal.telling(show))
 
 
 def undertaking(seen: Seen, run: str, care: Care, consent: Consent, verb: Verb = "rollout") -> Undertaking:

@@ -3,6 +3,7 @@
 from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
+from provisioner.domain.lock import LockedImage
 from provisioner.domain.model import Value
 from provisioner.domain.seat import Seat, SeatBundle
 
@@ -69,6 +70,12 @@ class BackOrder(Value):
     when_busy: WhenBusy = WhenBusy()
 
 
+def ordered(image: LockedImage) -> OrderedImage:
+    return OrderedImage(
+        reference=image.lab, tag=image.reference, platform=image.platform, rootfs=image.rootfs, bytes=image.bytes
+    )
+
+
 def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kept)
     bundle: SeatBundle,
     lab: Lab,
@@ -83,9 +90,7 @@ def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kep
         run=run,
         state_root=state_root,
         seat=bundle.seat,
-        image=OrderedImage(
-            reference=image.lab, tag=image.reference, platform=image.platform, rootfs=image.rootfs, bytes=image.bytes
-        ),
+        image=ordered(image),
         registry=OrderedRegistry(address=image.lab.split("/", 1)[0], ca=ca),
         files=bundle.files,
         deadlines=Deadlines(

@@ -1,14 +1,12 @@
 """Right before the first node is touched: what is to be pulled is there, every layer, where the nodes pull it from."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 
 from provisioner.domain.event import Event, OnEvent
 from provisioner.domain.fault import human_size
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.plan import Step
+from provisioner.domain.order import OrderedImage, ordered
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.reference import ImageReference
-from provisioner.domain.seat import SeatBundle
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.workflow.hands import Shelf
 from provisioner.workflow.plan import Prepared
@@ -17,12 +15,13 @@ from provisioner.workflow.plan import Prepared
 _UNCERTAIN = {SyncState.UNKNOWN, SyncState.DENIED, SyncState.LIMITED, SyncState.NO_SUCH_SERVICE}
 
 
-def confirm(prepared: Prepared, shelf: Shelf, on_event: OnEvent, *, again: str, certain: bool = False) -> None:
-    """Looks by digest at every image that a pending step pulls. Raises CannotGoOn where one is not complete.
+def confirm(
+    images: Sequence[OrderedImage], shelf: Shelf, on_event: OnEvent, *, again: str, certain: bool = False
+) -> None:
+    """Looks by digest at every image that is to be pulled. Raises CannotGoOn where one is not complete.
 
     `again`: how to get an image back. `certain`: only what is known to be missing ends the run.
     """
-    images = to_pull(prepared.plan.pending, prepared.bundles)
     if not images:
         return
     on_event(Event(phase="stage", kind="started", text="looking once more at every layer that is to be pulled"))
@@ -34,18 +33,22 @@ def confirm(prepared: Prepared, shelf: Shelf, on_event: OnEvent, *, again: str, 
     on_event(Event(phase="stage", kind="note" if unproven else "done", text=_seen([report for _, report in found])))
 
 
-def to_pull(steps: Iterable[Step], bundles: Mapping[str, SeatBundle]) -> list[LockedImage]:
-    """Each image once. One whose size nobody knows counts as not yet on the node."""
-    images = [(step, bundles[step.node].image) for step in steps]
-    return list({image.lab: image for step, image in images if step.bytes_to_pull or not image.bytes}.values())
+def to_pull(prepared: Prepared) -> list[OrderedImage]:
+    """By a pending step, each image once. One whose size nobody knows counts as not yet on the node."""
+    images = [(step, ordered(prepared.bundles[step.node].image)) for step in prepared.plan.pending]
+    return once(image for step, image in images if step.bytes_to_pull or not image.bytes)
 
 
-def _looked_at(images: Iterable[LockedImage], shelf: Shelf) -> Iterable[tuple[LockedImage, SyncReport]]:
-    by_platform: dict[str, list[LockedImage]] = {}
+def once(images: Iterable[OrderedImage]) -> list[OrderedImage]:
+    return list({image.reference: image for image in images}.values())
+
+
+def _looked_at(images: Iterable[OrderedImage], shelf: Shelf) -> Iterable[tuple[OrderedImage, SyncReport]]:
+    by_platform: dict[str, list[OrderedImage]] = {}
     for image in images:
         by_platform.setdefault(image.platform, []).append(image)
     for platform, alike in by_platform.items():
-        yield from zip(alike, shelf.check([ImageReference.parse(i.lab) for i in alike], platform), strict=True)
+        yield from zip(alike, shelf.check([ImageReference.parse(i.reference) for i in alike], platform), strict=True)
 
 
 def _seen(reports: Sequence[SyncReport]) -> str:
@@ -54,10 +57,10 @@ def _seen(reports: Sequence[SyncReport]) -> str:
     return f"{human_size(sum(report.bytes for report in reports))} to be pulled are on the lab's registry, every layer"
 
 
-def _gone(image: LockedImage, report: SyncReport, again: str) -> list[Problem]:
+def _gone(image: OrderedImage, report: SyncReport, again: str) -> list[Problem]:
     """One problem for each fault, in the words of the look, with the image it is about and the way out."""
-    what = f"{image.reference} as locked ({image.lab}) is {report.state.replace('_', ' ')} on the lab's own registry"
+    what = f"{image.tag} as locked ({image.reference}) is {report.state.replace('_', ' ')} on the lab's own registry"
     seen = [problem.what for problem in report.problems] or ["it did not say why"]
-    why = "the nodes pull from there alone; no node was touched, so everything old still runs"
+    why = "the nodes pull from there alone; none was touched for it, so everything old still runs"
     fix = f"{again}; a registry that was damaged from outside may first need a restart: it remembers what it had"
     return [Problem(code="not_on_registry", what=f"{what}: {text}", why=why, fix=fix) for text in seen]

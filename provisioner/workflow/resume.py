@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from provisioner.domain.event import OnEvent, Recorded
 from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.order import OrderedImage
 from provisioner.domain.plan import Step
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord, NodeState, RolloutReport
@@ -12,6 +13,7 @@ from provisioner.domain.undertaking import Undertaking
 from provisioner.workflow.claims import let_go, take
 from provisioner.workflow.course import Course, Halted, Hindrance, Records, go_through, nothing
 from provisioner.workflow.hands import Crew, Probed
+from provisioner.workflow.presence import once
 from provisioner.workflow.rollout import Outcome, acts_of, go, never, settling
 
 # Of these a node has to say itself how it stands.
@@ -50,6 +52,16 @@ def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
     known = {node: verdict for node, verdict in verdicts.items() if isinstance(verdict, NodeRecord)}
     begun = tuple(node for node, verdict in verdicts.items() if verdict == "begun")
     return Standing({**ended, **known}, begun)
+
+
+def left_to_pull(what: Undertaking, standing: Standing, probed: Probed) -> list[OrderedImage]:
+    """By nodes that the run has not come to, or that hold it only in part."""
+    return once(
+        what.orders[node].image
+        for node, facts in probed.items()
+        if isinstance(facts, NodeFacts) and node in what.orders and node not in {*standing.known, *standing.begun}
+        if what.orders[node].image.reference.rpartition("@")[2] not in facts.images
+    )
 
 
 def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:

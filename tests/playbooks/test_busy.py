@@ -14,8 +14,10 @@ from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
 busy, switching, nvml = module_util("busy"), module_util("switching"), module_util("nvml")
+claims = module_util("claims")
 
 GIB = 1 << 30
+MINE = {"run": "r1", "lab": "demo", "holder": "ann@one", "since": "2026-11-26T09:00:00+00:00", "fence": 1}
 IN_SEAT = a_process(4242, container="lab-student-jupyter-1")
 
 
@@ -98,7 +100,7 @@ def test_force_without_a_reason_is_refused_even_where_nobody_works(world: World,
 def test_force_is_on_record_before_anything_stops(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
     wish = {"policy": "force", "reason": "exam at noon"}
-    assert world.switch(when_busy=wish, claim={"holder": "ann@control1"})["state"] == "committed"
+    assert world.switch(when_busy=wish, claim={**MINE, "holder": "ann@control1"})["state"] == "committed"
     assert world.states == ["forced", "switching", "verifying", "committed"]
     assert world.journal().lines()[0]["detail"] == {
         "by": "ann@control1",
@@ -166,6 +168,23 @@ def test_what_became_untrue_during_the_wait_is_seen(
     with pytest.raises(Fault, match="does not hold what it is to switch to"):
         switching.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
     assert clock == [2]
+
+
+def test_a_node_that_was_taken_over_during_the_wait_is_left_alone(
+    world: World, idle: list[Any], clock: list[float]
+) -> None:
+    root = world.order["state_root"]
+    claims.take(root, MINE, "")
+    idle[0]["processes"] = [IN_SEAT]
+
+    class Listener(NoJob):
+        def tell(self, *_: Any, **__: Any) -> None:
+            claims.take(root, {**MINE, "run": "r2", "holder": "bob@two", "fence": 2}, "r1")
+            idle[0]["processes"] = []
+
+    with pytest.raises(Fault, match="has taken this node over"):
+        switching.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+    assert (clock, world.compose.calls) == ([2], [])
 
 
 def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(

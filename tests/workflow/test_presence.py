@@ -13,7 +13,7 @@ from provisioner.domain.reference import ImageReference
 from provisioner.domain.seat import SeatBundle
 from provisioner.domain.sync import SyncReport, SyncState
 from provisioner.workflow.plan import Prepared
-from provisioner.workflow.presence import confirm
+from provisioner.workflow.presence import confirm, to_pull
 from tests.builders import a_digest, a_locked_image
 from tests.workflow.fake_crew import a_seat
 
@@ -54,7 +54,7 @@ def prepared(*steps: tuple[Action, LockedImage, int]) -> Prepared:
 
 def looked(shelf: AShelf, *steps: tuple[Action, LockedImage, int], certain: bool = False) -> list[Event]:
     news: list[Event] = []
-    confirm(prepared(*steps), shelf, news.append, again="provision lock demo", certain=certain)
+    confirm(to_pull(prepared(*steps)), shelf, news.append, again="provision lock demo", certain=certain)
     return news
 
 
@@ -90,7 +90,7 @@ def test_anything_but_complete_ends_the_run_and_says_what_and_how_to_get_it_back
     (problem,) = ended.value.problems
     assert (ended.value.ending, problem.code) == ("failed", "not_on_registry")
     assert all(word in problem.what for word in (NEW.reference, NEW.lab, a_digest("layer")))
-    assert "no node was touched" in problem.why
+    assert "none was touched" in problem.why
     assert problem.fix.startswith("provision lock demo")
 
 

@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 
 from provisioner.domain.event import Event, Recorded
-from provisioner.domain.node import RunningSeat
+from provisioner.domain.node import NodeFacts, RunningSeat
+from provisioner.domain.order import OrderedImage
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord, NodeState, RolloutReport
 from provisioner.domain.undertaking import Rules, Undertaking, set_out
 from provisioner.workflow.course import tell
-from provisioner.workflow.resume import heard, is_open, resume, stand
-from tests.builders import a_node
+from provisioner.workflow.resume import heard, is_open, left_to_pull, resume, stand
+from tests.builders import a_digest, a_node
 from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, a_claim, a_plan, an_order
 from tests.workflow.test_rollout import states
 
@@ -58,6 +59,21 @@ def test_a_node_that_does_not_answer_keeps_the_run_open_and_one_that_is_gone_fro
     known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
     assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "skipped"}
     assert begun == ()
+
+
+def test_what_is_still_to_be_pulled_is_what_nodes_lack_that_the_run_has_not_come_to() -> None:
+    what, image = of_three(), an_order("n1").image.model_copy(update={"reference": f"registry.lab/x@{a_digest('new')}"})
+    orders = {node: order.model_copy(update={"image": image}) for node, order in what.orders.items()}
+    what = what.model_copy(update={"orders": orders})
+    lacks = a_node("n1", seats=(a_running(1, "r0", "committed"),))
+    holds = lacks.model_copy(update={"images": (a_digest("new"),)})
+    begun = a_node("n1", seats=(a_running(1, "r1", "switching"),))
+
+    def left(**probed: NodeFacts | Problem) -> list[OrderedImage]:
+        return left_to_pull(what, stand(what, {}, probed), probed)
+
+    assert left(n1=holds, n2=lacks, n3=lacks) == [image]
+    assert left(n1=begun, n2=UNREACHABLE, n3=holds) == []
 
 
 def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> None:

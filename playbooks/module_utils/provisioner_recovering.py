@@ -7,7 +7,6 @@ import fcntl
 import json
 import os
 import sys
-from pathlib import Path
 from typing import Any, Callable, Iterator
 
 from ansible.module_utils.provisioner_compose import Compose
@@ -22,17 +21,6 @@ BOOT_SECONDS = 300  # for an engine to start, and for a driver to answer
 STATES = ("needs_attention", "failed", "unknown", "deferred", "rolled_back", "committed", "unchanged")
 
 Tell = Callable[..., None]
-
-
-class Node:
-    """Where a node keeps what belongs to no single seat."""
-
-    def __init__(self, state_root: str) -> None:
-        self.folder = Path(state_root) / "node"
-        self.jobs = self.folder / "jobs"
-
-    def make_folders(self) -> None:
-        self.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
 
 
 def recover_all(order: dict[str, Any], tell: Tell) -> dict[str, Any]:

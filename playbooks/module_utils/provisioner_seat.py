@@ -130,19 +130,14 @@ def seats_of(state_root: str) -> list[Seat]:
     return [Seat(state_root, name) for name in names]
 
 
-def check_run(order: dict[str, Any]) -> None:
-    """Raises Fault where the run's name could lead out of the folder of jobs."""
-    if not RUN.fullmatch(order.get("run", "")):
-        raise _bad_order(f"not a run's name: {order.get('run')!r}")
-
-
 def seat_of(order: dict[str, Any]) -> Seat:
     """Raises Fault where the order's names could lead out of the seat's folder."""
     try:
         seat = Seat(order["state_root"], order["seat"]["name"])
     except ValueError as error:
         raise _bad_order(str(error)) from None
-    check_run(order)
+    if not RUN.fullmatch(order.get("run", "")):
+        raise _bad_order(f"not a run's name: {order.get('run')!r}")
     for name in order.get("files", {}):
         if not FILE_NAME.fullmatch(name) or name in OURS:
             raise _bad_order(f"not a name for a seat's file: {name!r}")

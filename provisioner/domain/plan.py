@@ -19,6 +19,9 @@ Action = Literal["create", "update", "restart", "keep", "defer", "skip"]
 # Bytes in the containers' own layers that are nobody's work: caches, sockets, logs, compiled Python.
 LAYER_NOISE = 50 << 20
 
+# Of a seat's last transaction: neither old nor new is certain. Whoever stages next ends it first.
+_OPEN = frozenset({"switching", "verifying", "rolling_back"})
+
 
 class Step(Value):
     """One node. `diff` is a unified diff of the rendered files; `bytes_to_pull` is compressed, 0 where the image is.
@@ -134,6 +137,8 @@ def _decide(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, st
         return "update", "the image changes"
     if running.files != bundle.files:
         return "update", "the rendered files change"
+    if running.state in _OPEN:
+        return "restart", f"its last change was cut off ({running.state})"
     down = [f"{name} is {state}" for name in SERVICES if (state := running.services.get(name, "missing")) != "healthy"]
     if down:
         return "restart", ", ".join(down)

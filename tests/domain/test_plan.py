@@ -44,6 +44,8 @@ def step(facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
         (running(files={**FILES, "sshd_config": "Port 1\n"}), "update", "rendered files change"),
         (running(services={"jupyter": "healthy"}), "restart", "ssh is missing"),
         (running(services={"jupyter": "exited", "ssh": "healthy"}), "restart", "jupyter is exited"),
+        (running(state="rolled_back"), "keep", "unchanged and healthy"),
+        (running(state="verifying"), "restart", "its last change was cut off"),
     ],
 )
 def test_what_it_takes(seat: RunningSeat | None, action: str, why: str) -> None:

@@ -115,9 +115,6 @@ class Rollout:
     def roll_back(self, to: int = 0, run: str | None = None) -> NodeRecord:
         return self._ask("rollback", run, {"seat": {"name": SEAT}, "to": to})
 
-    def recover(self, run: str | None = None) -> NodeRecord:
-        return self._ask("recover", run, {})
-
     def _ask(self, playbook: str, run: str | None, what: Mapping[str, object]) -> NodeRecord:
         order = json.dumps({"run": run or a_run(), "state_root": STATE_ROOT, **what})
         return self.fleet._work(playbook, "switch", {self.node: order})[self.node]

@@ -156,18 +156,6 @@ def test_what_is_only_noted_does_not_hide_that_a_person_is_needed(stuck: World) 
         stuck.switch("r12")
 
 
-def test_the_node_keeps_its_own_job(tmp_path: Path) -> None:
-    node = recovering.Node(str(tmp_path))
-    jobs = module_util("job")
-    path = jobs.start(node, "r1", "recover", lambda job, _: recovering.recover_all(_order(tmp_path), job.tell))
-    assert files.follow(path, 10)["record"]["state"] == "unchanged"
-    assert path == tmp_path / "node/jobs/r1.recover.json"
-
-
-def _order(root: Path) -> dict[str, Any]:
-    return {"run": "r1", "state_root": str(root)}
-
-
 @pytest.mark.parametrize(("broken", "status"), [(set(), 0), ({1, 2}, 1)])
 def test_at_boot_the_system_is_told_how_it_ended(
     world: World, capsys: pytest.CaptureFixture[str], broken: set[int], status: int

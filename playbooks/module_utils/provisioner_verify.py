@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_compose import SERVICES, Compose
 from ansible.module_utils.provisioner_engine import client_environment
 from ansible.module_utils.provisioner_host import Fault, run
@@ -27,7 +28,7 @@ def verify(compose: Compose, number: int, order: dict[str, Any], tell: Callable[
     """`checks` and `gpu` for the record. Raises Fault with the first check that does not pass."""
     seat, wanted = compose.seat, order["seat"]
     compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], tell)
-    checks = {}
+    checks = {"image": check_layers(compose, order)}
     tell("asking Jupyter")
     checks["jupyter"] = _settled(lambda: check_jupyter(seat, wanted))
     tell("logging in by SSH")
@@ -39,6 +40,19 @@ def verify(compose: Compose, number: int, order: dict[str, Any], tell: Callable[
     compose.stay_healthy(order["deadlines"]["min_healthy"])
     checks["healthy"] = f"stayed so for {order['deadlines']['min_healthy']} s"
     return {"checks": checks, "gpu": {name: seen["jupyter"][name] for name in ("method", "uuids", "detail")}}
+
+
+def check_layers(compose: Compose, order: dict[str, Any]) -> str:
+    """What the containers were made of, layer by layer: an engine may know another image by the name that was asked."""
+    wanted = order["image"]["rootfs"]
+    for service in SERVICES:
+        made_of = engine.image(str((compose.container(service) or {}).get("Image"))) or {}
+        layers = made_of.get("RootFS", {}).get("Layers", [])
+        if wanted and layers != wanted:
+            raise _fault(
+                "rootfs_mismatch", f"{service} runs {len(layers)} layers that are not the {len(wanted)} locked"
+            )
+    return f"{len(wanted)} layers, as locked" if wanted else "the lock does not name its layers"
 
 
 class NoAnswer(Fault):

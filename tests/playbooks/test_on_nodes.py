@@ -28,7 +28,7 @@ def test_a_seat_from_nothing_to_a_login(rollout: Rollout, bare: Node, images: Im
     assert not bare.exec("docker", "ps", "-aq")
     record = rollout.switch(order)
     assert (record.state, record.generation, record.problems) == ("committed", 1, ())
-    assert set(record.checks) == {"jupyter", "ssh", "gpu", "healthy"}
+    assert set(record.checks) == {"image", "jupyter", "ssh", "gpu", "healthy"}
     assert record.gpu is not None
     assert set(record.gpu.uuids) == set(order.seat.gpus)
     assert record.access is not None

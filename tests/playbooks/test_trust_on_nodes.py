@@ -59,7 +59,7 @@ def test_back_and_forth_in_place_without_the_network(rollout: Rollout, serving: 
     try:
         back = rollout.roll_back(run="r-back")
         assert (back.state, back.generation, back.problems) == ("committed", before.generation, ())
-        assert set(back.checks) == {"jupyter", "ssh", "gpu", "healthy"}
+        assert set(back.checks) == {"image", "jupyter", "ssh", "gpu", "healthy"}
         now = seat_of(rollout)
         assert (now.image, now.services, now.drift) == (images.first.lab, before.services, ())
         assert face(now, serving) == face(before, serving)

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import Fault, module_util
 from tests.playbooks.orders import an_order
 
@@ -150,6 +151,34 @@ def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str,
     printed.append(text)
     with pytest.raises(Fault, match=match):
         gpus(tmp_path, wanted)
+
+
+@pytest.mark.parametrize(
+    ("locked", "has", "said"),
+    [
+        (["a", "b"], ["a", "b"], "2 layers, as locked"),
+        ([], ["a", "b"], "does not name"),
+        (["a", "b"], ["a", "c"], None),
+        (["a", "b"], ["b", "a"], None),
+        (["a"], None, None),
+    ],
+)
+def test_the_containers_are_made_of_the_layers_that_were_locked(
+    tmp_path: Path, engine: FakeEngine, locked: list[str], has: list[str] | None, said: str | None
+) -> None:
+    class Made:
+        def container(self, _: str) -> dict[str, Any]:
+            return {"Image": "sha256:1"}
+
+    if has is not None:
+        engine.images["sha256:1"] = {"RootFS": {"Layers": has}}
+    order = an_order(tmp_path)
+    order["image"]["rootfs"] = locked
+    if said:
+        assert said in verify.check_layers(Made(), order)
+    else:
+        with pytest.raises(Fault, match="layers that are not the"):
+            verify.check_layers(Made(), order)
 
 
 def test_the_door_for_the_login_is_the_same_file_and_closed_again(seat: Any, tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 
 # LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers.
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
-	$(BIN)/pytest $(if $(filter 0,$(LAB)),-m 'not lab')
+	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab')
 
 # Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50
 bench: $(READY) ## selection, start, a look at a mirror, a rollout: how each grows, beside other tools

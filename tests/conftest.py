@@ -15,3 +15,4 @@ def _no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes into a person's folders by accident: every place that we keep things in is a fresh one."""
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(tmp_path / name.lower()))
+    monkeypatch.delenv("COLUMNS", raising=False)  # of whoever runs the tests; theirs is said where it matters

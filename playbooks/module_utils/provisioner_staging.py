@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils import provisioner_engine as engine
 from ansible.module_utils.provisioner_accounts import with_group, with_user
 from ansible.module_utils.provisioner_boot import install
+from ansible.module_utils.provisioner_busy import is_up
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault, read, run, write_whole
 from ansible.module_utils.provisioner_identity import make_identity
@@ -39,6 +40,7 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     _check(order)
     _trust(order["registry"])
     pull(order, job.tell)
+    _hold_way_back(compose, order, job.tell)
     job.tell("starting the image once")
     made = _accounts(order)
     make_identity(seat, order["seat"]["uid"], order["seat"]["gid"])
@@ -54,6 +56,17 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     journal.append("staged", generation=number)
     tidy(seat, {number, seat.current(), seat.previous()})  # what failed before takes no room twice
     return {"state": "staged", "generation": number}
+
+
+def _hold_way_back(compose: Compose, order: dict[str, Any], tell: Callable[..., None]) -> None:
+    """`docker image prune -a` leaves one name of an image that runs, and that may be another than compose asks for.
+
+    All its layers are there, so it is pulled for its name alone. Where that fails, the switch says what is lacking.
+    """
+    old = compose.seat.current()
+    if old and is_up(compose):
+        with contextlib.suppress(Fault):
+            pull({**compose.seat.order(old), "deadlines": order["deadlines"]}, tell)
 
 
 def _check(order: dict[str, Any]) -> None:

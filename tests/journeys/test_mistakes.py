@@ -135,7 +135,7 @@ def test_a_tag_that_lacks_a_layer_is_not_chosen_and_the_plan_says_why(desk: Desk
     content = blob.read_bytes()
     blob.unlink()
     try:
-        done = desk.run("plan", str(desk.folder), config=logged_in(desk.lab, tmp_path / "docker", PASSWORD))
+        done = desk.run("plan", str(desk.folder), "--fresh", config=logged_in(desk.lab, tmp_path / "docker", PASSWORD))
     finally:
         blob.write_bytes(content)
     assert done.returncode == 0, done.stderr

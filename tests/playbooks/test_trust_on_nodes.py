@@ -75,6 +75,8 @@ def test_back_and_forth_in_place_without_the_network(rollout: Rollout, serving: 
     refused = rollout.roll_back()
     assert (refused.state, refused.problems[0].code) == ("failed", "no_rollback_target")
     assert (containers(serving), seat_of(rollout).previous) == (running, 0)
+    assert rollout.roll_out(images.first).state == "committed"  # what runs has its name again, and so a way back
+    assert seat_of(rollout).previous == newer.generation
 
 
 def test_a_rollback_that_does_not_verify_goes_forward_again(rollout: Rollout, serving: Node, images: Images) -> None:

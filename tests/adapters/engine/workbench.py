@@ -113,7 +113,7 @@ class Bench:
         files["identity/token"] = File(TOKEN, 0o400, STUDENT, STUDENT)
         private = (self.lab.folder / "host_key").read_text()
         files["identity/ssh_host_ed25519_key"] = File(private, 0o440, 0, STUDENT)
-        self.on_node("mkdir", "-p", STATE, seat.home)
+        self.on_node("mkdir", "-p", STATE, f"{STATE}/notice", seat.home)
         self.on_node("chown", f"{STUDENT}:{STUDENT}", seat.home)
         command = ["docker", "cp", "-", f"{self.node}:{STATE}"]
         subprocess.run(command, input=_tar(files), env=self.lab.engine.env(), check=True, capture_output=True)

@@ -109,9 +109,10 @@ def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, im
     assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
 
 
-@pytest.mark.usefixtures("serving")
-def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(rollout: Rollout, images: Images) -> None:
-    before, registry = rollout.facts().seats, rollout.lab.registry
+def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    before, registry = serving.exec("docker", "ps", "-q", "--no-trunc"), rollout.lab.registry
     order = rollout.order(images.big, "r-wrong")
     name = order.image.reference.partition("@")[0]
     missing = order.image.model_copy(update={"reference": f"{name}@sha256:{'0' * 64}"})
@@ -121,12 +122,9 @@ def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(rollout:
     refused.append(rollout.stage(order))
     registry.flip_byte(layer)
     assert [(record.state, record.problems[0].code) for record in refused] == [("failed", "pull_failed")] * 2
-    said = [record.problems[0].what for record in refused]
-    assert all(word in what for word, what in zip(("unknown", "platform", "verification failed"), said, strict=True)), (
-        said
-    )
+    assert "verification failed" in refused[1].problems[0].what
     assert rollout.switch(order).problems[0].code == "not_staged"
-    assert rollout.facts().seats == before
+    assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
     assert rollout.stage(order).state == "staged"
 
 

@@ -62,7 +62,8 @@ def request(
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             raise Fault("no_engine", *_silence(where, error)) from None
-        yield answer
+        with answer:  # it holds the socket, too: one that is broken off is never closed otherwise
+            yield answer
 
 
 def ask(method: str, path: str, seconds: float = SECONDS) -> tuple[int, Any]:

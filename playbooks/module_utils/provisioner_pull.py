@@ -62,7 +62,8 @@ def pull(order: dict[str, Any], tell: Tell) -> None:
 def _pull_once(image: dict[str, Any], deadline: float, tell: Tell) -> None:
     layers = Layers()
     tell("pulling", 0, image["bytes"] or None)
-    for news in engine.pull(image["reference"], image["platform"], STALL):
+    patience = min(STALL, max(deadline - time.monotonic(), 0.1))
+    for news in engine.pull(image["reference"], image["platform"], patience):
         layers.heed(news)
         # What is on the node already is never downloaded, so the sum may end below the image's size.
         tell("unpacking" if layers.unpacking else "pulling", layers.done, image["bytes"] or layers.total)

@@ -10,6 +10,7 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import this_machine
 from provisioner.adapters.journal import open_run
 from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
+from provisioner.adapters.lablock import in_turn
 from provisioner.adapters.person import account, own_keys, seat_home, seat_root
 from provisioner.cli.doing import carry_out_here, show_plan, take_down_here
 from provisioner.cli.exits import DONE, FAILED
@@ -61,10 +62,11 @@ def me(  # noqa: PLR0913  (each is a flag)
     own = Own(lock, _lab(lock))
     if act == "status":
         return _status(own, voice, urls=urls)
-    if act == "down":
-        return take_down_here(voice, own.lab.name, _nodes, {this_machine(): own.seat}, "stop")
-    write_lock(_remembered(), lock)
-    return _up(own, voice, yes=yes)
+    with in_turn(own.lab.name, lambda: voice.note("Waiting for another `provision me` of yours to end.")):
+        if act == "down":
+            return take_down_here(voice, own.lab.name, _nodes, {this_machine(): own.seat}, "stop")
+        write_lock(_remembered(), lock)
+        return _up(own, voice, yes=yes)
 
 
 def _up(own: Own, voice: Voice, *, yes: bool) -> int:

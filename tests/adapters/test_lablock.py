@@ -1,9 +1,12 @@
 """One run at a time on a lab: the kernel's lock, a note of who holds it, and taking over."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from provisioner.adapters.files import state_home
-from provisioner.adapters.lablock import Holder, holding
+from provisioner.adapters.lablock import Holder, holding, in_turn
 from provisioner.domain.problem import CannotGoOn
 
 
@@ -58,3 +61,19 @@ def test_without_a_lock_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
     with pytest.raises(CannotGoOn, match="lock_unusable"), holding("demo", a_holder("r1")):
         pass
+
+
+def test_who_takes_turns_waits_for_whoever_is_there_and_says_so() -> None:
+    order, waiting = list[str](), threading.Event()
+
+    def second() -> None:
+        with in_turn("demo", waiting.set):
+            order.append("second")
+
+    with ThreadPoolExecutor(1) as pool:
+        with in_turn("demo", lambda: pytest.fail("nobody is there")):
+            other = pool.submit(second)
+            waiting.wait()
+            order.append("first")
+        other.result()
+    assert order == ["first", "second"]

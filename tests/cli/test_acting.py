@@ -1,6 +1,7 @@
 """How acting ends: code, report and record; on a fleet that does nothing, and by Ansible on nodes that are down."""
 
 import json
+import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -103,6 +104,20 @@ def test_a_rollout_to_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: 
     (folder,) = (state_home() / "demo" / "runs").iterdir()
     assert {path.name for path in folder.iterdir()} == {"events.jsonl", "plan.json", "report.json"}
     assert str(folder) in ran.stderr
+
+
+@pytest.mark.parametrize("limit", ["", "n3"])
+@pytest.mark.parametrize("verb", ["rollout", "rollback", "remove", "upgrade", "prepare", "probe"])
+def test_a_limit_that_names_nobody_makes_no_connection(dark_lab: str, verb: str, limit: str) -> None:
+    hosts = Path(dark_lab, "hosts.yml")
+    write_lock(Path(dark_lab, "lab.lock"), a_lock())
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        hosts.write_text(hosts.read_text().replace('"ansible_port": 1', f'"ansible_port": {door.getsockname()[1]}'))
+        agreed = () if verb == "probe" else ("--yes",)
+        assert run(verb, dark_lab, "--limit", limit, *agreed).exit_code == 2
+        door.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            door.accept()
 
 
 def test_a_removal_asks_first(dark_lab: str) -> None:

@@ -68,15 +68,37 @@ class SmallLab:
 
     def running(self) -> dict[str, str]:
         """Node -> the image that its seat really runs, as a number of ours."""
-        names = {image.lab: name for name, image in self.images.items()}
+        return {node: self.image_on(node) for node in NODES}
+
+    def image_on(self, node: str) -> str:
         seats = "docker ps -q --filter label=provisioner.service=ssh"
         ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
-        found = {node: self.lab.node(node).exec("sh", "-c", ask).strip() for node in NODES}
-        return {node: names.get(image, image) for node, image in found.items()}
+        image = self.lab.node(node).exec("sh", "-c", ask).strip()
+        return next((name for name, made in self.images.items() if made.lab == image), image)
 
     def claims(self) -> dict[str, str]:
         ask = "cat /var/lib/provisioner/claim.json 2>/dev/null || true"
         return {node: self.lab.node(node).exec("sh", "-c", ask) for node in NODES}
+
+    def faces(self) -> dict[str, str]:
+        """Node -> what a student knows the seat by: token, host key and ports."""
+        identity = "cat /var/lib/provisioner/seats/*/identity/token /var/lib/provisioner/seats/*/identity/*.pub"
+        ports = "docker ps --filter label=provisioner.seat --format '{{.Ports}}' | sort"
+        return {node: self.lab.node(node).exec("sh", "-c", f"{identity}; {ports}") for node in NODES}
+
+    def steps(self, node: str) -> list[str]:
+        """States of the journal of the node's seat, oldest first."""
+        lines = self.lab.node(node).exec("sh", "-c", "cat /var/lib/provisioner/seats/*/journal.jsonl").splitlines()
+        return [json.loads(line)["state"] for line in lines]
+
+    def ledger(self) -> dict[str, str]:
+        """What the last run has written down of each node."""
+        newest = max(self.state.glob("provisioner/*/runs/*/report.json"))
+        return {record["node"]: record["state"] for record in json.loads(newest.read_text())["nodes"]}
+
+    def kept(self) -> str:
+        """All that was ever written down on this machine."""
+        return "".join(path.read_text(errors="replace") for path in self.state.rglob("*") if path.is_file())
 
     @contextmanager
     def started(self, verb: str, *words: str) -> Iterator["Started"]:

@@ -1,4 +1,4 @@
-"""Back to what ran before, on real nodes whose registry has gone."""
+"""Back to what ran before, on real nodes: on purpose, without a registry; and because the new one does not verify."""
 
 import json
 from collections.abc import Iterator
@@ -34,3 +34,14 @@ def test_back_and_forward_again(small: SmallLab) -> None:
     assert small.states("resume") == (0, {})
     assert small.states("rollout", "--yes") == (0, dict.fromkeys(NODES, "committed"))
     assert small.running() == dict.fromkeys(NODES, "2")
+
+
+def test_what_fails_on_the_first_node_goes_no_further(small: SmallLab) -> None:
+    running, faces = small.running(), small.faces()
+    small.lock("3")
+    code, document, people = small.tell("rollout", "--yes")
+    assert (code, small.ledger()) == (1, {"node1": "rolled_back", "node2": "not_started"}), people
+    assert document["stopped"]["code"] == "too_many_failures"
+    assert (small.running(), small.faces()) == (running, faces)
+    assert small.claims() == dict.fromkeys(NODES, "")
+    assert small.states("resume") == (0, {})

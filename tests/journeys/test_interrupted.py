@@ -1,4 +1,7 @@
-"""Runs that are stopped, killed, put to sleep or overtaken, on real nodes: every end is that of a run left in peace."""
+"""Runs that are stopped, killed, put to sleep, overtaken or cut off from their nodes, which are real.
+
+Every end is that of a run left in peace.
+"""
 
 import os
 import signal
@@ -13,6 +16,8 @@ from tests.lab.engine import Engine
 
 pytestmark = pytest.mark.lab
 
+# So that a line that is dead is given up after ten seconds, not thirty.
+IMPATIENT = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=2"
 ALL_DONE = dict.fromkeys(NODES, "committed")
 FREE = dict.fromkeys(NODES, "")
 
@@ -128,3 +133,77 @@ def test_a_controller_that_slept_while_another_took_over_writes_nothing(changing
     assert taken == (0, {"node1": "unchanged", "node2": "committed"})
     assert (code, "fenced" in run.said) == (1, True), run.said
     assert arrived(changing)
+
+
+@pytest.fixture
+def cut(changing: SmallLab, monkeypatch: pytest.MonkeyPatch) -> Iterator[SmallLab]:
+    """In the end every seat has the face that it had, and no secret is in what was kept."""
+    monkeypatch.setenv("ANSIBLE_SSH_ARGS", IMPATIENT)
+    before = changing.faces()
+    yield changing
+    assert arrived(changing)
+    assert changing.faces() == before
+    tokens = [face.split("ssh-ed25519")[0].strip() for face in before.values()]
+    assert all(len(token) == 64 for token in tokens)
+    kept = changing.kept()
+    assert not [token for token in tokens if token in kept]
+
+
+def test_a_node_that_is_off_stops_the_run_before_it_begins_unless_it_was_allowed_for(cut: SmallLab) -> None:
+    node, before = cut.lab.node("node2"), (cut.image_on("node1"), cut.steps("node1"))
+    node.stop()
+    try:
+        assert cut.states("rollout", "--yes") == (1, {"node1": "not_started", "node2": "unreachable"})
+        assert (cut.image_on("node1"), cut.steps("node1")) == before
+        allowed = cut.states("rollout", "--yes", "--allow-unreachable", "1")
+        assert allowed == (1, {"node1": "committed", "node2": "unreachable"})
+    finally:
+        node.start()
+    assert cut.states("rollout", "--yes") == (0, {"node1": "unchanged", "node2": "committed"})
+    assert cut.states("rollout", "--yes") == (0, dict.fromkeys(NODES, "unchanged"))
+
+
+@pytest.fixture
+def one_wave(cut: SmallLab) -> Iterator[SmallLab]:
+    path = cut.folder / "lab.yml"
+    wish = path.read_text()
+    path.write_text(wish.replace("rollout:\n", "rollout:\n  waves: [100%]\n"))
+    yield cut
+    path.write_text(wish)
+
+
+def test_a_node_that_is_lost_once_it_is_staged_keeps_what_it_has_and_its_mate_goes_on(one_wave: SmallLab) -> None:
+    lab, before = one_wave, one_wave.image_on("node1")
+    with lab.started("rollout", "--yes") as run:
+        for name in NODES:
+            run.until(f"{name}: stage done")
+        os.kill(run.pid, signal.SIGSTOP)
+        with lab.lab.node("node1").mute():
+            os.kill(run.pid, signal.SIGCONT)
+            code = run.code()
+            assert (lab.image_on("node1"), lab.steps("node1")[-1]) == (before, "staged")
+    assert (code, lab.ledger()) == (1, {"node1": "unreachable", "node2": "committed"}), run.said
+    assert lab.states("resume") == (0, ALL_DONE)
+    assert lab.states("resume") == (0, {})
+
+
+def test_a_node_that_is_lost_in_mid_switch_ends_it_alone_and_no_further_wave_begins(cut: SmallLab) -> None:
+    before = cut.image_on("node2")
+    with cut.started("rollout", "--yes") as run:
+        run.until("node1: stage done")
+        step_beyond(cut, "node1", {"staged"})
+        with cut.lab.node("node1").mute():
+            code = run.code()
+            assert step_beyond(cut, "node1", {"switching", "verifying"}) == "committed"
+            assert cut.running() == {"node1": cut.wanted, "node2": before}
+    assert (code, cut.ledger()) == (1, {"node1": "unknown", "node2": "not_started"}), run.said
+    assert "lost_contact" in run.said
+    assert cut.states("resume") == (0, ALL_DONE)
+    assert cut.states("resume") == (0, {})
+
+
+def step_beyond(lab: SmallLab, node: str, steps: set[str]) -> str:
+    deadline = time.monotonic() + 120
+    while (step := lab.steps(node)[-1]) in steps:
+        assert time.monotonic() < deadline, step
+    return step

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +99,18 @@ def test_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_pat
     after = student.seat()
     assert (after["url"], after["access"]) == (before["url"], before["access"])
     assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
+
+
+def test_at_the_same_instant_it_is_one_seat_and_the_same_answer(student: Student) -> None:
+    before = student.seat()
+    assert student.me("down").returncode == 0
+    with ThreadPoolExecutor(2) as pool:
+        records = list(pool.map(lambda _: student.up(), range(2)))
+    assert sorted(record["state"] for record in records) == ["committed", "unchanged"]
+    ways = [{name: text for name, text in record["access"].items() if name != "host_key"} for record in records]
+    assert ways[0] == ways[1]
+    after = student.seat()
+    assert (after["url"], after["access"]) == (before["url"], before["access"])
 
 
 def test_without_a_lock_it_says_where_to_get_one(student: Student, tmp_path: Path) -> None:

@@ -160,3 +160,34 @@ def killed_in(node: Node, run: str, state: str, act: str = "switch") -> Iterator
         killer = pool.submit(node.exec, "timeout", "60", "python3", "-c", script)
         yield
         killer.result()
+
+
+WATCHER = """
+import json, pathlib, time
+token, found, rounds = open(TOKEN).read(), set(), 0
+while not pathlib.Path(END).exists():
+    for path in [way for name in ("cmdline", "environ") for way in pathlib.Path("/proc").glob("[0-9]*/" + name)]:
+        try:
+            if token in path.read_text(errors="replace"):
+                found.add(path.with_name("comm").read_text())
+        except OSError:
+            pass
+    rounds += 1
+    time.sleep(0.05)
+print(json.dumps([rounds, sorted(found)]))
+"""
+
+
+@contextmanager
+def whoever_shows_the_token(node: Node) -> Iterator[set[str]]:
+    """Filled in the end: names of the processes that had it in their arguments or environment meanwhile."""
+    names, found = {"TOKEN": f"{FOLDER}/identity/token", "END": "/tmp/watched"}, set[str]()
+    script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + WATCHER
+    node.exec("rm", "-f", names["END"])
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(node.exec, "timeout", "300", "python3", "-c", script)
+        yield found
+        node.exec("touch", names["END"])
+        rounds, told = json.loads(watcher.result())
+    assert rounds > 1
+    found.update(told)

@@ -8,7 +8,17 @@ import pytest
 from tests.lab.bed import Lab
 from tests.lab.host import run
 from tests.lab.node import Node
-from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, journal, killed_in, token_of
+from tests.playbooks.on_nodes import (
+    FOLDER,
+    REPOSITORY,
+    SEAT,
+    Images,
+    Rollout,
+    journal,
+    killed_in,
+    token_of,
+    whoever_shows_the_token,
+)
 
 pytestmark = pytest.mark.lab
 
@@ -47,9 +57,15 @@ def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:
     return run("ssh", "-F", "none", *options, "-p", str(port), f"student@{address}", "whoami").stdout
 
 
-def test_the_token_is_in_one_file_of_the_node_and_comes_by_no_other_way(rollout: Rollout, serving: Node) -> None:
+def test_the_token_is_in_one_file_of_the_node_and_comes_by_no_other_way(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
     token = token_of(serving)
-    assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
+    with whoever_shows_the_token(serving) as shown:
+        assert rollout.roll_out(images.second).state == "committed"
+        assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
+        serving.exec("sh", "-c", f"WATCHED={token} sleep 1")
+    assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "this test, and nobody else"
     found = serving.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
     assert found == f"{FOLDER}/identity/token"
     assert token not in serving.exec("sh", "-c", "docker inspect $(docker ps -q)")
@@ -93,6 +109,25 @@ def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, im
     ]
     assert rollout.switch(order).problems[0].code == "not_staged"
     assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
+
+
+def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(
+    rollout: Rollout, serving: Node, images: Images
+) -> None:
+    before, registry = serving.exec("docker", "ps", "-q", "--no-trunc"), rollout.lab.registry
+    order = rollout.order(images.big, "r-wrong")
+    name = order.image.reference.partition("@")[0]
+    missing = order.image.model_copy(update={"reference": f"{name}@sha256:{'0' * 64}"})
+    refused = [rollout.stage(order.model_copy(update={"image": missing}))]
+    layer = registry.layers(f"{REPOSITORY}:8")[-1]
+    registry.flip_byte(layer)
+    refused.append(rollout.stage(order))
+    registry.flip_byte(layer)
+    assert [(record.state, record.problems[0].code) for record in refused] == [("failed", "pull_failed")] * 2
+    assert "verification failed" in refused[1].problems[0].what
+    assert rollout.switch(order).problems[0].code == "not_staged"
+    assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
+    assert rollout.stage(order).state == "staged"
 
 
 COMMITTED = ["switching", "verifying", "committed"]

@@ -1,5 +1,6 @@
 import base64
 import json
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -129,6 +130,25 @@ def test_an_engine_that_falls_silent_is_given_up(
     engine.pulls = [Silence()]
     with pytest.raises(Fault, match="stream broke"):
         pulls.pull(an_order(tmp_path), Told())
+
+
+def test_a_registry_that_stalls_at_the_end_is_not_waited_for_beyond_the_deadline(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    ended = threading.Event()
+
+    class Stalling(list[Any]):
+        def __iter__(self) -> Any:
+            yield downloading("b", 99, 100)
+            ended.wait(pulls.STALL / 10)
+
+    engine.pulls = [Stalling()]
+    told = Told()
+    with pytest.raises(Fault, match="stream broke: Timeout") as caught:
+        pulls.pull(an_order(tmp_path, deadlines={"pull": 1, "healthy": 1, "min_healthy": 0}), told)
+    ended.set()
+    assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
+    assert told[-1] == ("pulling", 99, 100)
 
 
 def test_other_layers_than_were_locked_are_refused(tmp_path: Path, engine: FakeEngine) -> None:

@@ -1,0 +1,44 @@
+"""The page of a rollout's faults names all of them, and only tests that there are."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+PAGE = TESTS.parent / "docs/faults.md"
+ROW = re.compile(r"^\| (?P<fault>[A-Z]\d\d) \|.*\|$", re.MULTILINE)
+NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
+WORD = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")  # a state, a problem's code or a verb
+SAID = ("provisioner", "playbooks/module_utils")
+# There is nothing yet that these could happen to; the page says why.
+WITHOUT = {"F26", "F30"}
+
+
+def rows() -> dict[str, str]:
+    return {row["fault"]: row[0] for row in ROW.finditer(PAGE.read_text())}
+
+
+def functions(path: Path) -> set[str]:
+    return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_fault_has_its_row_and_every_row_its_tests() -> None:
+    found = rows()
+    assert [fault for fault in found if fault.startswith("F")] == [f"F{number:02}" for number in range(1, 31)]
+    assert {fault for fault, row in found.items() if not NAMED.search(row)} == WITHOUT
+
+
+@pytest.mark.parametrize("fault", sorted(rows().keys() - WITHOUT))
+def test_every_test_that_is_named_is_there(fault: str) -> None:
+    named = NAMED.findall(rows()[fault])
+    assert len(named) == rows()[fault].count(".py::")
+    assert not [f"{file}::{name}" for file, name in named if name not in functions(TESTS / file)]
+
+
+def test_every_word_of_ours_is_one_that_the_program_says() -> None:
+    code = "".join(path.read_text() for folder in SAID for path in (TESTS.parent / folder).rglob("*.py"))
+    words = {word for row in rows().values() for word in WORD.findall(row)}
+    assert words >= {"committed", "rolled_back", "unreachable"}
+    assert not [word for word in sorted(words) if f'"{word}"' not in code]

@@ -17,6 +17,7 @@ from tests.builders import a_lock, a_locked_image
 from tests.lab.bed import Lab
 from tests.lab.demo import write_lab
 from tests.lab.engine import Engine
+from tests.lab.node import Node
 from tests.playbooks.on_nodes import push_image
 
 NODES = ("node1", "node2")
@@ -69,9 +70,7 @@ class SmallLab:
     def running(self) -> dict[str, str]:
         """Node -> the image that its seat really runs, as a number of ours."""
         names = {image.lab: name for name, image in self.images.items()}
-        seats = "docker ps -q --filter label=provisioner.service=ssh"
-        ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
-        found = {node: self.lab.node(node).exec("sh", "-c", ask).strip() for node in NODES}
+        found = {node: served(self.lab.node(node)) for node in NODES}
         return {node: names.get(image, image) for node, image in found.items()}
 
     def claims(self) -> dict[str, str]:
@@ -85,6 +84,13 @@ class SmallLab:
             yield begun
         finally:
             begun.end()
+
+
+def served(node: Node) -> str:
+    """The image that the node's seat really runs; empty where none does."""
+    seats = "docker ps -q --filter label=provisioner.service=ssh"
+    ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
+    return node.exec("sh", "-c", ask).strip()
 
 
 class Started:

@@ -26,7 +26,8 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab')
 
-# Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50
+# Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50;
+# their whole semester, with a crash in it: python -m bench.semester
 bench: $(READY) ## selection, start, a look at a mirror, a rollout: how each grows, beside other tools
 	$(BIN)/python -m bench
 

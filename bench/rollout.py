@@ -27,7 +27,7 @@ from tests.playbooks import on_nodes
 
 NODES = (3, 10)
 PROFILE = "rtx4090-570"
-TAG = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
+TORCH = "2.10.0"
 FORKS = 25
 PLAIN_SEAT = "/srv/plain"
 HERE = Path(__file__).parent
@@ -155,22 +155,25 @@ def _bench(engine: Engine, count: int) -> Iterator[Bench]:
     lab.down()
     try:
         lab.up([PROFILE] * count)
-        _push_base(lab)
+        push_base(lab, TORCH)
         with TemporaryDirectory() as scratch:
             yield Bench(lab, Command(engine, lab), Path(scratch))
     finally:
         lab.down()
 
 
-def _push_base(lab: Lab) -> None:
-    """60 MB with all that a seat asks of an image, under a name that says which torch it would have."""
-    seat, base = f"{lab.prefix}/seat:1", f"{lab.prefix}/base:1"
-    arguments = ("--build-arg", "GENERATION=1", "--build-arg", "BREAK=")
+def push_base(lab: Lab, torch: str) -> None:
+    """60 MB with all that a seat asks of an image, under a name that says which torch it would have.
+
+    Images of two torches share all their layers but a tiny one.
+    """
+    seat, base = f"{lab.prefix}/seat:{torch}", f"{lab.prefix}/base:{torch}"
+    arguments = ("--build-arg", f"GENERATION={torch}", "--build-arg", "BREAK=")
     lab.engine.docker("build", "-q", *arguments, "-t", seat, on_nodes.IMAGE)
     with TemporaryDirectory() as context:
-        Path(context, "Dockerfile").write_text(f"FROM {seat}\nENV PYTORCH_VERSION=2.10.0\n")
+        Path(context, "Dockerfile").write_text(f"FROM {seat}\nENV PYTORCH_VERSION={torch}\n")
         lab.engine.docker("build", "-q", "-t", base, context)
-    lab.mirror.push(base, TAG)
+    lab.mirror.push(base, f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime")
     lab.engine.docker("rmi", base, seat)
 
 

@@ -1,7 +1,9 @@
+from collections.abc import Callable
 from typing import NamedTuple
 
 import click
 
+from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.journal import RunJournal
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
@@ -33,6 +35,7 @@ from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.console.upgrade import change_view
 from provisioner.domain.busy import WhenBusy
+from provisioner.domain.event import OnEvent
 from provisioner.domain.lock import Lockfile
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn
@@ -103,9 +106,9 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     old = held_lock(directory)
     with (
         entered(directory.lab.name, "upgrade", care.break_lock) as journal,
-        crew(directory, reach, voice.verbose) as nodes,
+        crew(directory, reach._replace(limit=None), voice.verbose) as nodes,
     ):
-        offered = _offer(directory, old, reach, voice, journal, torch, consent.when_busy)
+        offered = _offer(directory, old, nodes, reach, voice, journal, torch, consent.when_busy)
         _show(voice, offered)
         left_behind = list(offered.change.left_behind.items())
         if check:
@@ -133,18 +136,18 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
 def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how it is told)
     directory: LabDirectory,
     old: Lockfile,
+    nodes: Callable[[OnEvent], AnsibleFleet],
     reach: Reach,
     voice: Voice,
     journal: RunJournal,
     torch: str | None,
     when_busy: WhenBusy,
 ) -> Offered:
-    """The whole lab is asked and chosen for, so that a limit never makes a lock that serves a part of it."""
+    """`nodes` makes the whole lab: a limit never makes a lock that serves a part of it."""
     with watching(voice) as show:
         on_event = journal.telling(show)
-        everybody = fleet(directory, reach._replace(limit=None), voice.verbose, on_event)
         hosts = fleet(directory, reach, voice.verbose, on_event).hosts()
-        probed = probe(everybody, on_event)
+        probed = probe(nodes(on_event), on_event)
         locked = new_lock(directory, probed, on_event, torch=torch)
         prepared = prepare(materials(directory, locked.lock), hosts, probed, when_busy=when_busy)
     change = lock_change(old, locked.lock, reasons(locked.selection, probed))

@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -52,9 +52,9 @@ class Story(NamedTuple):
     folder: Path
     command: Command
 
-    def tell(self, verb: str, *words: str) -> Told:
+    def tell(self, verb: str, *words: str, env: Mapping[str, str] | None = None) -> Told:
         """With --json: the document is what stdout holds."""
-        done = self.command.run(verb, str(self.folder), *words, "--json")
+        done = self.command.run(verb, str(self.folder), *words, "--json", env=env)
         assert "Traceback" not in done.stderr
         return Told(done.returncode, json.loads(done.stdout), done.stderr)
 

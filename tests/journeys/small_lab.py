@@ -17,6 +17,7 @@ from tests.builders import a_lock, a_locked_image
 from tests.lab.bed import Lab
 from tests.lab.demo import write_lab
 from tests.lab.engine import Engine
+from tests.lab.node import Node
 from tests.playbooks.on_nodes import push_image
 
 NODES = ("node1", "node2")
@@ -71,9 +72,7 @@ class SmallLab:
         return {node: self.image_on(node) for node in NODES}
 
     def image_on(self, node: str) -> str:
-        seats = "docker ps -q --filter label=provisioner.service=ssh"
-        ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
-        image = self.lab.node(node).exec("sh", "-c", ask).strip()
+        image = served(self.lab.node(node))
         return next((name for name, made in self.images.items() if made.lab == image), image)
 
     def claims(self) -> dict[str, str]:
@@ -107,6 +106,13 @@ class SmallLab:
             yield begun
         finally:
             begun.end()
+
+
+def served(node: Node) -> str:
+    """The image that the node's seat really runs; empty where none does."""
+    seats = "docker ps -q --filter label=provisioner.service=ssh"
+    ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
+    return node.exec("sh", "-c", ask).strip()
 
 
 class Started:

@@ -1,6 +1,8 @@
 """The next semester on two machines, one of which somebody works on, told as one story."""
 
 import json
+import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,6 +27,14 @@ HOME = "/srv/provisioner/homes/student"
 Seats = dict[str, dict[str, Any]]
 NOTICE = "torch 2.10 comes tonight: 考试 is over"
 FOREVER = {"freeze": [{"from": "2020-01-01", "to": "2199-12-31", "why": "exams"}], "timezone": "Asia/Shanghai"}
+
+# In the place of ssh: notes the folder in which Ansible has it keep its connections.
+NOTING_SSH = """#!/bin/sh
+for word; do
+    case $word in ControlPath=*) readlink -f "$(dirname "$(echo "${word#*=}" | tr -d '"')")" >>%s ;; esac
+done
+exec %s "$@"
+"""
 
 # What a student finds: torch, what they have installed themselves, and where the next package would go.
 LOOK = """
@@ -161,9 +171,26 @@ def upgraded(term: Story, before: Seats) -> Told:
     assert before.keys() == {"node1", "node2"}
     term.lab.node("node2").set_profile(BUSY)
     running = containers(term, "node2")
-    told = term.tell("upgrade", "--torch", "2.10.0", "--notice", NOTICE, "--yes")
+    ssh = term.lab.folder / "noting" / "ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(NOTING_SSH % (connections(term), shutil.which("ssh")))
+    ssh.chmod(0o755)
+    noting = {"PATH": f"{ssh.parent}:{os.environ['PATH']}"}
+    told = term.tell("upgrade", "--torch", "2.10.0", "--notice", NOTICE, "--yes", env=noting)
     assert containers(term, "node2") == running
     return told
+
+
+def connections(story: Story) -> Path:
+    """The folder of ssh's connections, once for each time that it was called in an upgrade."""
+    return story.lab.folder / "connections.txt"
+
+
+def test_a_node_is_called_once_for_a_whole_upgrade(term: Story, upgraded: Told) -> None:
+    assert upgraded.code == 4
+    folders = connections(term).read_text().splitlines()
+    assert len(folders) > len(term.lab.nodes)
+    assert len(set(folders)) == 1
 
 
 def test_the_seat_that_someone_works_on_is_left_alone(term: Story, before: Seats, upgraded: Told) -> None:

@@ -182,7 +182,7 @@ def test_a_node_that_is_lost_once_it_is_staged_keeps_what_it_has_and_its_mate_go
             os.kill(run.pid, signal.SIGCONT)
             code = run.code()
             assert (lab.image_on("node1"), lab.steps("node1")[-1]) == (before, "staged")
-    assert (code, lab.ledger()) == (1, {"node1": "unreachable", "node2": "committed"}), run.said
+    assert (code, lab.ledger()) == (1, {"node1": "unknown", "node2": "committed"}), run.said
     assert lab.states("resume") == (0, ALL_DONE)
     assert lab.states("resume") == (0, {})
 

@@ -91,7 +91,7 @@ def test_what_does_not_verify_goes_back_by_itself(
 
 def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, images: Images) -> None:
     before = serving.exec("docker", "ps", "-q", "--no-trunc")
-    order = rollout.order(images.second, "r-cannot")
+    order = rollout.order(images.third, "r-cannot")  # of which the node has nothing yet
     huge = order.model_copy(update={"image": order.image.model_copy(update={"bytes": 10**15})})
     other = order.model_copy(update={"image": order.image.model_copy(update={"rootfs": ("sha256:" + "0" * 64,)})})
     serving.exec("chown", "4242", "/srv/provisioner/homes/student")

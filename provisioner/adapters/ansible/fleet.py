@@ -138,7 +138,9 @@ class AnsibleFleet:
         begun: set[str] = set()
 
         def hear(heard: Heard) -> None:
-            if record := record_of(heard, begun=heard.node in begun):
+            # Where a switch is ordered and the line goes dead, only the node knows whether it has the order.
+            maybe = phase == "switch" and heard.word == "unreachable"
+            if record := record_of(heard, begun=heard.node in begun or maybe):
                 records[heard.node] = record
                 self._on_event(ended(phase, record))
             elif heard.word == "ok":

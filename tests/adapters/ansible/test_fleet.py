@@ -121,6 +121,8 @@ def test_work_goes_through_a_job_and_each_node_ends_by_its_own_record(
         "bad": ("failed", "bad_order"),
         "dead": ("unreachable", "unreachable"),
     }
+    lost = fleet.switch({"dead": an_order(tmp_path)})["dead"]  # nobody here knows whether it has its order
+    assert (lost.state, lost.problems[0].code) == ("unknown", "lost_contact")
     assert [(e.phase, e.kind) for e in events if e.node == "here"] == [("stage", "started"), ("stage", "failed")]
     job = json.loads((tmp_path / "seats/demo-student/jobs/r1.stage.json").read_text())
     assert job["finished"]

@@ -1,4 +1,4 @@
-"""How far a job is: answers when it has ended, when its news is another, or when patience (seconds) is at an end."""
+"""How far a job is: answers when it has ended, or within `patience` seconds with its news (see `follow`)."""
 
 from __future__ import annotations
 

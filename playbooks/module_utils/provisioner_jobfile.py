@@ -75,8 +75,12 @@ def _start_time(pid: int) -> str | None:
 
 
 def follow(path: Path, patience: float) -> dict[str, Any]:
-    """The job as it is: when it ends, when its news is another, or after `patience` seconds."""
-    end, first = time.monotonic() + patience, None
+    """The job as it is: at once when it has ended, after `patience` seconds, or from half of them on when it has news.
+
+    Each answer costs a start of Python on the node and work on the control machine, and a job's first steps follow
+    each other within seconds.
+    """
+    begun, first = time.monotonic(), None
     while True:
         alive, job = True, read_job(path)
         if job and not job["finished"] and not is_alive(job):
@@ -84,7 +88,8 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
         if job is None or not (alive or job["finished"]):
             return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_died(path)]}}
         first = first or job["text"]
-        if job["finished"] or job["text"] != first or time.monotonic() >= end:
+        waited = time.monotonic() - begun
+        if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
             return job
         time.sleep(0.3)
 

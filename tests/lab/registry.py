@@ -6,7 +6,8 @@ import os
 import re
 import socket
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -99,6 +100,15 @@ class Registry:
         """Also makes the registry forget what it believes of its blobs."""
         self.stop()
         self.start()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """It takes connections and answers nothing."""
+        self.engine.docker("pause", self.name)
+        try:
+            yield
+        finally:
+            self.engine.docker("unpause", self.name)
 
     def push(self, image: str, name: str) -> str:
         """Puts an image of the outer engine here as `name` (REPOSITORY:TAG); returns its manifest's digest."""

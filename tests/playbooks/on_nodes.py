@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import time
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -103,6 +104,13 @@ class Rollout:
 
     def stage(self, order: Order) -> NodeRecord:
         return self.fleet.stage({self.node: order})[self.node]
+
+    def wait_for_bytes(self, seconds: float = 60) -> None:
+        """Until it is told how many bytes of a pull have come."""
+        deadline = time.monotonic() + seconds
+        while not any(event.unit == "B" for event in self.events):
+            assert time.monotonic() < deadline, self.events
+            time.sleep(0.1)
 
     def switch(self, order: Order) -> NodeRecord:
         return self.fleet.switch({self.node: order})[self.node]

@@ -167,19 +167,35 @@ def test_a_job_of_before_the_reboot_is_dead(tmp_path: Path) -> None:
     assert not files.is_alive(job | {"boot_id": "another"})
 
 
-def test_following_answers_when_the_news_is_another(tmp_path: Path) -> None:
+class Clock:
+    """Time that passes only when somebody sleeps; `at` has what happens then, by the second."""
+
+    def __init__(self, at: dict[float, Callable[[], None]]) -> None:
+        self._now, self._at = 0.0, at
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        self._now += seconds
+        for moment in [moment for moment in self._at if moment <= self._now]:
+            self._at.pop(moment)()
+
+
+@pytest.mark.parametrize(
+    ("news", "told", "after"),
+    [(("pulling", 50, 100), "pulling", 10), (("unpacking", 100, 100), "unpacking", 5), (None, "pulling", 1)],
+)
+def test_following_answers_at_the_end_or_from_half_of_its_patience_on_where_there_is_news(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, news: tuple[str, int, int] | None, told: str, after: float
+) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
     job.tell("pulling", 0, 100)
-    begun = time.monotonic()
-    assert files.follow(tmp_path / "j.json", 0.5)["text"] == "pulling"
-    assert time.monotonic() - begun >= 0.5
-    child = os.fork()
-    if not child:
-        time.sleep(0.3)
-        job.tell("unpacking", 100, 100)
-        os._exit(0)
-    assert files.follow(tmp_path / "j.json", 30)["text"] == "unpacking"
-    os.waitpid(child, 0)
+    happens = (lambda: job.tell(*news)) if news else (lambda: job.finish({"state": "staged"}))
+    clock = Clock({1.0: happens})
+    monkeypatch.setattr(files, "time", clock)
+    assert files.follow(tmp_path / "j.json", 10)["text"] == told
+    assert after <= clock.monotonic() < after + 0.5
 
 
 def test_a_job_that_never_was_is_unknown(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_host import Fault
@@ -80,7 +80,23 @@ def at_work(uuids: list[str]) -> list[str]:
     nvml = ask_nvml()
     if "error" in nvml:
         return [f"the GPUs cannot be asked who uses them: {nvml['reason']}"]
-    known = {gpu.get("uuid"): gpu for gpu in named(nvml["gpus"])}
+    return _users_of(uuids, named(nvml["gpus"]))
+
+
+def who_would_stop(seat: Seat, gpus: Iterable[dict[str, Any]]) -> list[str]:
+    """The same for a seat as it runs, by what NVML told of the node's GPUs a moment ago; for a plan."""
+    try:
+        up = is_up(Compose(seat))
+    except Fault:
+        up = True
+    try:
+        return _users_of(gpus_of(seat, Journal(seat.folder, "")), gpus) if up else []
+    except Fault:
+        return []  # its order cannot be read: it is damaged, and told as such
+
+
+def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]]) -> list[str]:
+    known = {gpu.get("uuid"): gpu for gpu in gpus}
     return [line for uuid in uuids for line in _users(uuid, known.get(uuid))]
 
 

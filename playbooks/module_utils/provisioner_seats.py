@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
+from ansible.module_utils.provisioner_busy import who_would_stop
 from ansible.module_utils.provisioner_compose import SERVICES, Compose, state_of
 from ansible.module_utils.provisioner_drift import drift
 from ansible.module_utils.provisioner_engine import get
@@ -73,6 +74,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "run": last["run"] if last else "",
         "previous": _previous(seat),
         "layer_bytes": _layer_bytes(seat),
+        "at_work": who_would_stop(seat, gpus),
         "drift": drift(seat, order, found, gpus) if order and found else [],
     }
 

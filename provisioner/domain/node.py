@@ -72,6 +72,7 @@ class RunningSeat(Value):
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
+    at_work: tuple[str, ...] = ()  # who uses its GPUs while it runs, and why that is not known; it is asked again
     drift: tuple[Problem, ...] = ()  # where what runs is not what was committed, as the node itself sees it
     run: str = ""  # that was the last to change it, or to try
     previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone

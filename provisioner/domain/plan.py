@@ -39,7 +39,7 @@ class Step(Value):
     generation: int = 0  # the node's own number now; the plan is stale once the node has moved past it
     diff: str = ""
     bytes_to_pull: int = 0
-    busy: tuple[str, ...] = ()  # processes on the seat's GPUs
+    busy: tuple[str, ...] = ()  # whose work on the seat's GPUs a switch would end
     problems: tuple[Problem, ...] = ()
 
 
@@ -83,16 +83,14 @@ def step_for(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) 
         diff=files_diff(running.files if running else {}, bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
     )
-    return step if running is None else minding(step, running, facts, seat.gpus, when_busy)
+    return step if running is None else minding(step, running, when_busy)
 
 
-def minding(
-    step: Step, running: RunningSeat, facts: NodeFacts, gpus: tuple[str, ...], when_busy: WhenBusy = DEFER
-) -> Step:
+def minding(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
     """The same step; where it stops a seat, with what becomes of whoever works there, and of what is kept there."""
     if step.action not in {"update", "restart"}:
         return step
-    busy = _busy(facts, gpus)
+    busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
     losses = (_layer_problem(step.node, running.layer_bytes),) if _loses(running) else ()
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
@@ -186,19 +184,3 @@ def _layer_problem(node: str, layer_bytes: int | None) -> Problem:
         why="a switch makes the containers anew: what apt, conda or a build has put there is gone then",
         fix="what is needed belongs below the home: pip install --user, or conda create -p ~/envs/NAME",
     )
-
-
-def _busy(facts: NodeFacts, gpus: tuple[str, ...]) -> tuple[str, ...]:
-    """Whom a switch would disturb. Unknown is busy."""
-    found = []
-    for gpu in facts.gpus:
-        if gpu.uuid not in gpus:
-            continue
-        if gpu.processes is None:
-            found.append(f"GPU {gpu.index}: its processes are not known")
-        found += [
-            f"GPU {gpu.index}: pid {p.pid} {p.command or ''} of {p.user or 'an unknown user'}".replace("  ", " ")
-            for p in gpu.processes or ()
-            if p.kind == "compute"
-        ]
-    return tuple(found)

@@ -43,7 +43,7 @@ def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None, when
         return Step(node=node, seat=name, action="keep", why=f"runs generation {wanted}", generation=wanted)
     why = f"from generation {seat.generation} back to {wanted}"
     step = Step(node=node, seat=name, action="update", why=why, generation=seat.generation)
-    return minding(step, seat, facts, seat.gpus, when_busy)
+    return minding(step, seat, when_busy)
 
 
 def _nothing_runs(node: str, name: str) -> Problem:

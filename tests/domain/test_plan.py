@@ -3,10 +3,10 @@ from typing import Any
 import pytest
 
 from provisioner.domain.busy import DEFER, WhenBusy
-from provisioner.domain.node import Gpu, GpuProcess, NodeFacts, RunningSeat
+from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.plan import LAYER_NOISE, Plan, Step, files_diff, step_for
 from provisioner.domain.seat import Seat, SeatBundle, seat_of
-from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node, a_uuid
+from tests.builders import a_digest, a_lab, a_locked_image, a_node, a_uuid
 
 FILES = {"compose.yaml": "a: 1\nb: 2\n", "sshd_config": "Port 2222\n"}
 HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
@@ -54,26 +54,13 @@ def test_what_it_takes(seat: RunningSeat | None, action: str, why: str) -> None:
     assert why in found.why
 
 
-def using(gpu: Gpu, *processes: GpuProcess) -> Gpu:
-    return gpu.model_copy(update={"processes": processes})
+TRAINING = ("GPU 0: pid 4242 python of li in demo-student-jupyter-1",)
 
 
-TRAINING = GpuProcess(pid=4242, kind="compute", user="li", command="python")
-
-
-@pytest.mark.parametrize(
-    ("gpu", "expected"),
-    [
-        (using(a_gpu(), TRAINING), "defer"),
-        (a_gpu(processes=None), "defer"),
-        (using(a_gpu(), GpuProcess(pid=1, kind="graphics")), "update"),
-        (using(a_gpu(index=1), TRAINING), "update"),  # a card of somebody else's
-    ],
-)
-def test_work_on_the_seats_cards_defers_it_and_what_is_unknown_is_work(gpu: Gpu, expected: str) -> None:
-    found = step(a_node(seats=(running(image="old@x"),), gpus=(gpu,)))
-    assert found.action == expected
-    assert [problem.code for problem in found.problems] == (["busy"] if expected == "defer" else [])
+def test_work_on_the_seats_cards_defers_it() -> None:
+    found = step(a_node(seats=(running(image="old@x", at_work=TRAINING),)))
+    assert (found.action, found.busy) == ("defer", TRAINING)
+    assert [problem.code for problem in found.problems] == ["busy"]
 
 
 @pytest.mark.parametrize(
@@ -84,10 +71,10 @@ def test_work_on_the_seats_cards_defers_it_and_what_is_unknown_is_work(gpu: Gpu,
     ],
 )
 def test_with_consent_the_step_stays_and_says_whom_it_concerns(when_busy: WhenBusy, code: str, why: str) -> None:
-    found = step(a_node(seats=(running(image="old@x"),), gpus=(using(a_gpu(), TRAINING),)), when_busy)
-    assert (found.action, found.busy) == ("update", ("GPU 0: pid 4242 python of li",))
+    found = step(a_node(seats=(running(image="old@x", at_work=TRAINING),)), when_busy)
+    assert (found.action, found.busy) == ("update", TRAINING)
     (problem,) = found.problems
-    assert (problem.code, problem.what) == (code, "n1: GPU 0: pid 4242 python of li")
+    assert (problem.code, problem.what) == (code, f"n1: {TRAINING[0]}")
     assert why in problem.why
 
 
@@ -112,14 +99,14 @@ def test_what_a_switch_would_lose_is_told_beforehand(layer_bytes: int | None, im
 
 
 def test_also_whoever_is_deferred_is_told_what_the_next_switch_would_lose() -> None:
-    seat = running(image="old@x", layer_bytes=2_000_000_000)
-    found = step(a_node(seats=(seat,), gpus=(using(a_gpu(), TRAINING),)))
+    seat = running(image="old@x", layer_bytes=2_000_000_000, at_work=TRAINING)
+    found = step(a_node(seats=(seat,)))
     assert [problem.code for problem in found.problems] == ["busy", "layer_is_lost"]
     assert found.problems[1].what.startswith("n1: 2 GB were written")
 
 
 def test_a_seat_that_stays_as_it_is_disturbs_nobody() -> None:
-    assert step(a_node(seats=(running(),), gpus=(using(a_gpu(), TRAINING),))).action == "keep"
+    assert step(a_node(seats=(running(at_work=TRAINING),))).action == "keep"
 
 
 def test_only_what_is_not_on_the_node_is_pulled() -> None:

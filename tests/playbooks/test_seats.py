@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
@@ -38,8 +39,41 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         "run": "r1",
         "previous": 0,
         "layer_bytes": 0,
+        "at_work": ["the driver does not name GPU-1: who uses it is not known"],
         "drift": [],
     }
+
+
+@pytest.mark.parametrize(
+    ("containers", "gpus", "told"),
+    [
+        (["ssh"], [a_gpu("GPU-1", processes=[a_process(4242)])], ["GPU 0: pid 4242 python of li"]),
+        (["ssh"], [a_gpu("GPU-2", processes=[a_process(4242)]), a_gpu("GPU-1")], []),
+        (
+            ["ssh"],
+            [a_gpu("GPU-1", memory_used=2 << 30)],
+            ["GPU 0: 2.1 GB are held, by no process that the driver names"],
+        ),
+        (["ssh"], [], ["the driver does not name GPU-1: who uses it is not known"]),
+        ([], [a_gpu("GPU-1", processes=[a_process(4242)])], []),  # nothing of the seat runs: it is somebody else's
+    ],
+)
+def test_the_probe_tells_whose_work_a_switch_would_end_as_the_switch_itself_would(
+    tmp_path: Path, engine: FakeEngine, containers: list[str], gpus: list[Any], told: list[str]
+) -> None:
+    a_committed_seat(tmp_path)
+    put(engine, *map(a_container, containers))
+    (fact,) = facts.seat_facts(str(tmp_path / "state"), gpus)
+    assert fact["at_work"] == told
+
+
+def test_where_the_engine_does_not_answer_the_seat_counts_as_running(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_committed_seat(tmp_path)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    (fact,) = facts.seat_facts(str(tmp_path / "state"), [a_gpu("GPU-1", processes=[a_process(4242)])])
+    assert fact["at_work"] == ["GPU 0: pid 4242 python of li"]
 
 
 def test_the_probe_tells_where_one_could_go_back_to(tmp_path: Path, engine: FakeEngine) -> None:

@@ -6,14 +6,14 @@ import pytest
 
 from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
-from provisioner.domain.node import GpuProcess, NodeFacts, RunningSeat
+from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.problem import Problem
 from provisioner.domain.undertaking import Rules, set_out
 from provisioner.workflow.removal import removal
 from provisioner.workflow.rollback import back_orders, rollback
 from provisioner.workflow.rollout import carry_through, never
 from provisioner.workflow.status import status
-from tests.builders import a_gpu, a_node
+from tests.builders import a_node
 from tests.workflow.fake_crew import SEAT, UNREACHABLE, FakeCrew, FakeHost, a_claim
 from tests.workflow.test_rollout import BEGAN, prepared, states
 
@@ -50,10 +50,8 @@ def test_to_what_a_node_would_go_back(facts: NodeFacts | Problem, to: int | None
     ],
 )
 def test_going_back_stops_nobodys_work_without_consent(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
-    training = GpuProcess(pid=4242, kind="compute", user="li", command="python")
-    gpu = a_gpu("n1", processes=(training,))
-    seat = RunningSeat(name=SEAT, generation=3, image="i", previous=2, gpus=(str(gpu.uuid),))
-    facts = a_node("n1", gpus=(gpu,), seats=(seat,))
+    seat = RunningSeat(name=SEAT, generation=3, image="i", previous=2, at_work=("GPU 0: pid 4242 python of li",))
+    facts = a_node("n1", seats=(seat,))
     plan = rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
     assert [(step.action, step.busy) for step in plan.steps] == [(action, ("GPU 0: pid 4242 python of li",))]
     assert [problem.code for problem in plan.steps[0].problems] == codes

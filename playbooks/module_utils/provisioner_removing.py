@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.provisioner_boot import uninstall
+from ansible.module_utils.provisioner_busy import consent
 from ansible.module_utils.provisioner_compose import Compose
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
@@ -31,6 +32,8 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not (compose.containers() or seat.numbers()):
         return {"state": "unchanged"}
+    if order.get("when_busy"):
+        consent(compose, journal, order, job.tell)
     job.tell("removing the containers")
     journal.append("removing")
     compose.down()

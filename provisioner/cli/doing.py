@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from rich.console import RenderableType
 
-from provisioner.adapters.journal import RunJournal, open_run
+from provisioner.adapters.journal import RunJournal
 from provisioner.cli.brake import braking
 from provisioner.cli.exits import DEFERRED, DONE, FAILED, INTERRUPTED, STALE
 from provisioner.cli.voice import Voice
@@ -14,13 +14,14 @@ from provisioner.cli.watch import watching
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.report import REMOVAL, report_view
 from provisioner.domain.event import OnEvent
+from provisioner.domain.order import DownOrder
 from provisioner.domain.plan import Plan
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import DONE as GOOD
 from provisioner.domain.report import REPORT_SCHEMA, RolloutReport
 from provisioner.domain.undertaking import Undertaking
 from provisioner.workflow.course import Halted, Hindrance, nothing
-from provisioner.workflow.hands import Act, Crew, Fleet, TakesDown
+from provisioner.workflow.hands import Crew, Fleet, TakesDown
 from provisioner.workflow.rollout import Outcome, carry_through, roll_out
 
 Work = Callable[[OnEvent, Halted], Outcome]
@@ -78,12 +79,16 @@ def carry_out_here(voice: Voice, journal: RunJournal, what: Undertaking, nodes: 
 
 
 def take_down_here(
-    voice: Voice, lab: str, nodes: Callable[[OnEvent], TakesDown], seats: Mapping[str, str], act: Act
+    voice: Voice,
+    journal: RunJournal,
+    lab: str,
+    nodes: Callable[[OnEvent], TakesDown],
+    orders: Mapping[str, DownOrder],
 ) -> int:
-    """`seats`: node -> name of the seat; the exit code."""
-    journal, began = open_run(lab), datetime.now(UTC)
+    """The exit code."""
+    began = datetime.now(UTC)
     with watching(voice) as show:
-        records = nodes(journal.telling(show)).remove(seats, journal.run, act)
+        records = nodes(journal.telling(show)).take_down(orders)
     report = RolloutReport(
         lab=lab, run=journal.run, started_at=began, ended_at=datetime.now(UTC), nodes=tuple(records.values())
     )

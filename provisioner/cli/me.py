@@ -24,7 +24,7 @@ from provisioner.console.status import urls_view, with_token
 from provisioner.domain.event import OnEvent
 from provisioner.domain.lab import Lab
 from provisioner.domain.lock import Lockfile
-from provisioner.domain.order import order_for
+from provisioner.domain.order import DownOrder, NamedSeat, order_for
 from provisioner.domain.problem import CannotGoOn, Problem
 from provisioner.domain.report import access_of
 from provisioner.domain.seat import seat_name
@@ -64,7 +64,7 @@ def me(  # noqa: PLR0913  (each is a flag)
         return _status(own, voice, urls=urls)
     with in_turn(own.lab.name, lambda: voice.note("Waiting for another `provision me` of yours to end.")):
         if act == "down":
-            return take_down_here(voice, own.lab.name, _nodes, {this_machine(): own.seat}, "stop")
+            return _down(own, voice)
         write_lock(_remembered(), lock)
         return _up(own, voice, yes=yes)
 
@@ -90,6 +90,12 @@ def _up(own: Own, voice: Voice, *, yes: bool) -> int:
     if code == DONE and not voice.as_json:
         _show_urls(own, prepared, voice)
     return code
+
+
+def _down(own: Own, voice: Voice) -> int:
+    journal, seat = open_run(own.lab.name), NamedSeat(name=own.seat)
+    order = DownOrder(run=journal.run, act="stop", state_root=str(seat_root()), seat=seat)
+    return take_down_here(voice, journal, own.lab.name, _nodes, {this_machine(): order})
 
 
 def _show_urls(own: Own, prepared: Prepared, voice: Voice) -> None:

@@ -25,6 +25,7 @@ SIGNS: Mapping[Action, Sign] = {
     "create": Sign("+", "green"),
     "update": Sign("~", "yellow"),
     "restart": Sign("-/+", "yellow"),
+    "remove": Sign("x", "yellow"),
     "keep": Sign("=", "dim"),
     "defer": Sign("!", "magenta"),
     "skip": Sign("-", "red"),
@@ -57,6 +58,8 @@ def summary(plan: Plan) -> str:
         return _no_changes(plan)
     done = {action: sum(step.action == action for step in plan.steps) for action in SIGNS}
     deferred = f", {done['defer']} deferred" if done["defer"] else ""
+    if done["remove"]:
+        return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_disturbing(plan)}"
     pull = sum(step.bytes_to_pull for step in plan.pending)
     return (
         f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart, "

@@ -1,5 +1,7 @@
 """What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
 
+from typing import Literal
+
 from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.claim import Claim
 from provisioner.domain.lab import Lab
@@ -68,6 +70,20 @@ class BackOrder(Value):
     to: int = 0
     expects: int | None = None
     when_busy: WhenBusy = WhenBusy()
+
+
+class DownOrder(Value):
+    """To take a seat down: so that it can come back as it was (`stop`), or for good; homes and identities stay.
+
+    `when_busy` None: one's own machine, nobody is asked who works there.
+    """
+
+    run: str
+    act: Literal["remove", "stop"]
+    claim: Claim | None = None
+    state_root: str = STATE_ROOT
+    seat: NamedSeat
+    when_busy: WhenBusy | None = None
 
 
 def ordered(image: LockedImage) -> OrderedImage:

@@ -14,7 +14,7 @@ from provisioner.domain.problem import Problem
 from provisioner.domain.seat import SERVICES, SeatBundle
 
 PLAN_SCHEMA: Literal["provisioner/plan/1"] = "provisioner/plan/1"
-Action = Literal["create", "update", "restart", "keep", "defer", "skip"]
+Action = Literal["create", "update", "restart", "remove", "keep", "defer", "skip"]
 
 # Bytes in the containers' own layers that are nobody's work: caches, sockets, logs, compiled Python.
 LAYER_NOISE = 50 << 20
@@ -52,7 +52,7 @@ class Plan(Document):
 
     @property
     def pending(self) -> tuple[Step, ...]:
-        return tuple(step for step in self.steps if step.action in {"create", "update", "restart"})
+        return tuple(step for step in self.steps if step.action in {"create", "update", "restart", "remove"})
 
     @property
     def deferred(self) -> tuple[Step, ...]:
@@ -88,11 +88,12 @@ def step_for(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) 
 
 def minding(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
     """The same step; where it stops a seat, with what becomes of whoever works there, and of what is kept there."""
-    if step.action not in {"update", "restart"}:
+    if step.action not in {"update", "restart", "remove"}:
         return step
     busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
-    losses = (_layer_problem(step.node, running.layer_bytes),) if _loses(running) else ()
+    lost = _loses(running) and step.action != "remove"  # which is asked for to be rid of it
+    losses = (_layer_problem(step.node, running.layer_bytes),) if lost else ()
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
     if busy:
         changes["why"] = f"{step.why}; its GPUs are in use"
@@ -157,17 +158,17 @@ def _busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Prob
 _CONSENTS = {
     "defer": (
         "busy",
-        "a switch would stop the seat's containers and end this work; what is not known counts as work",
+        "the seat's containers would have to stop, and this work with them; what is not known counts as work",
         "run again when it has ended, or ask its owner to stop it",
     ),
     "wait": (
         "waits_for_work",
-        "--when-busy wait: the switch waits up to {length} for its end, and leaves the seat alone if there is none",
+        "--when-busy wait: the node waits up to {length} for its end, and leaves the seat alone if there is none",
         "nothing; whoever works there may be told: provision notify LAB TEXT",
     ),
     "force": (
         "stops_work",
-        "--when-busy force: the switch ends this work, because: {reason}",
+        "--when-busy force: this work ends, because: {reason}",
         "tell whoever works there beforehand: provision notify LAB TEXT; without force the seat is left alone",
     ),
 }

@@ -1,21 +1,20 @@
 """What a journey needs from the world. The adapters fit these shapes; the CLI introduces them."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, Protocol
+from typing import Protocol
 
 from provisioner.domain.catalog import Catalog, Listing
 from provisioner.domain.claim import Claim
 from provisioner.domain.identity import Identity
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import BackOrder, Order
+from provisioner.domain.order import BackOrder, DownOrder, Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.reference import ImageReference
 from provisioner.domain.report import NodeRecord
 from provisioner.domain.sync import SyncReport
 
 Probed = Mapping[str, NodeFacts | Problem]
-Act = Literal["remove", "stop"]
 
 
 class Host(Protocol):
@@ -53,11 +52,9 @@ class GoesBack(Protocol):
 
 
 class TakesDown(Protocol):
-    """The part of a fleet that takes seats (node -> name) down."""
+    """The part of a fleet that takes seats down."""
 
-    def remove(
-        self, seats: Mapping[str, str], run: str, act: Act, claim: Claim | None = None
-    ) -> Mapping[str, NodeRecord]: ...
+    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]: ...
 
 
 class Crew(Fleet, Claims, GoesBack, TakesDown, Protocol):

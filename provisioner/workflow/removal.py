@@ -1,23 +1,36 @@
 """Taking seats down, as a plan: every node that answers is asked, for what is left of a seat need not be whole."""
 
+from provisioner.domain.busy import DEFER, WhenBusy
 from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.plan import Plan, Step, skipped
+from provisioner.domain.order import DownOrder, NamedSeat
+from provisioner.domain.plan import Plan, Step, minding, skipped
 from provisioner.domain.problem import Problem
+from provisioner.domain.undertaking import Undertaking
 from provisioner.workflow.hands import Probed
 
 
-def removal(lab: str, seat: str, probed: Probed) -> Plan:
+def removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
     steps = (
-        skipped(node, (facts,)) if isinstance(facts, Problem) else _step(node, seat, facts)
+        skipped(node, (facts,)) if isinstance(facts, Problem) else _step(node, seat, facts, when_busy)
         for node, facts in probed.items()
     )
-    return Plan(lab=lab, image=None, steps=tuple(steps))
+    return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
-def _step(node: str, seat: str, facts: NodeFacts) -> Step:
+def down_orders(what: Undertaking) -> dict[str, DownOrder]:
+    given = {"run": what.run, "act": "remove", "claim": what.claim, "when_busy": what.plan.when_busy}
+    return {
+        step.node: DownOrder.model_validate({**given, "seat": NamedSeat(name=step.seat)})
+        for step in what.plan.pending
+        if step.seat
+    }
+
+
+def _step(node: str, seat: str, facts: NodeFacts, when_busy: WhenBusy) -> Step:
     running = seat_of(facts, seat)
     generation = running.generation if running else 0
-    return Step(node=node, seat=seat, action="update", why="it is to be taken down", generation=generation)
+    step = Step(node=node, seat=seat, action="remove", why="it is to be taken down", generation=generation)
+    return minding(step, running, when_busy) if running else step
 
 
 def seat_of(facts: NodeFacts, name: str) -> RunningSeat | None:

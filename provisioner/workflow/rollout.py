@@ -20,6 +20,7 @@ from provisioner.workflow.course import (
 )
 from provisioner.workflow.hands import Crew, Fleet
 from provisioner.workflow.pulling import Puller
+from provisioner.workflow.removal import down_orders
 
 
 class Outcome(NamedTuple):
@@ -72,8 +73,8 @@ def acts_of(what: Undertaking, crew: Crew, halted: Halted) -> Sequence[Act]:
     if what.verb == "rollback":
         return (lambda nodes: crew.roll_back({node: what.back[node] for node in nodes}),)
     if what.verb == "remove":
-        seats = {step.node: step.seat for step in what.plan.steps if step.seat}
-        return (lambda nodes: crew.remove({node: seats[node] for node in nodes}, what.run, "remove", what.claim),)
+        orders = down_orders(what)
+        return (lambda nodes: crew.take_down({node: orders[node] for node in nodes}),)
     return forward(what, crew, halted)
 
 

@@ -13,11 +13,10 @@ from provisioner.adapters.journal import open_run
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.cli.doing import carry_out, take_down_here
 from provisioner.cli.voice import Voice
-from provisioner.domain.claim import Claim
+from provisioner.domain.order import DownOrder, NamedSeat
 from provisioner.domain.plan import Action
 from provisioner.domain.report import NodeRecord, NodeState
 from provisioner.domain.undertaking import Rules, set_out
-from provisioner.workflow.hands import Act
 from tests.builders import a_lock
 from tests.cli.running import document, run
 from tests.workflow.fake_crew import FakeCrew, a_plan
@@ -30,12 +29,8 @@ class StillFleet(FakeCrew):
         super().__init__(Path("/no/such/folder"))
         self._states = states
 
-    def remove(
-        self, seats: Mapping[str, str], run: str, act: Act, claim: Claim | None = None
-    ) -> Mapping[str, NodeRecord]:
-        assert run
-        assert (act, claim) == ("remove", None)
-        return {n: NodeRecord(node=n, state=state) for n, state in zip(seats, self._states, strict=True)}
+    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
+        return {n: NodeRecord(node=n, state=state) for n, state in zip(orders, self._states, strict=True)}
 
 
 @pytest.mark.parametrize(
@@ -67,8 +62,10 @@ def test_codes_of_a_rollout(
     [(("committed", "unchanged"), 0), (("committed", "unreachable"), 1)],
 )
 def test_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    seats = {f"n{number}": "demo-student" for number in range(len(states))}
-    assert take_down_here(Voice(), "demo", lambda _: StillFleet(*states), seats, "remove") == code
+    journal = open_run("demo")
+    order = DownOrder(run=journal.run, act="remove", seat=NamedSeat(name="demo-student"))
+    orders = {f"n{number}": order for number in range(len(states))}
+    assert take_down_here(Voice(), journal, "demo", lambda _: StillFleet(*states), orders) == code
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
 
@@ -120,11 +117,10 @@ def test_a_limit_that_names_nobody_makes_no_connection(dark_lab: str, verb: str,
             door.accept()
 
 
-def test_a_removal_asks_first(dark_lab: str) -> None:
+def test_of_nodes_that_are_down_nothing_is_removed(dark_lab: str) -> None:
     ran = run("remove", dark_lab)
-    assert ran.exit_code == 2
-    assert "Take demo-student down on 2 nodes (n[1-2])?" in ran.stderr
-    assert "--yes" in ran.stderr
+    assert ran.exit_code == 1
+    assert "No changes: there is no node to change. 2 nodes skipped." in ran.stdout
 
 
 def test_an_upgrade_of_a_lab_without_a_lock_says_how_to_begin(dark_lab: str) -> None:

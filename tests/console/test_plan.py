@@ -16,6 +16,7 @@ def a_step(node: str, action: Action = "keep", **over: object) -> Step:
         "create": "no seat of this lab on the node yet",
         "update": "the image changes",
         "restart": "ssh is missing",
+        "remove": "it is to be taken down",
         "keep": "runs the locked image, unchanged and healthy",
         "defer": "the image changes; its GPUs are in use",
         "skip": "no route to host",
@@ -80,6 +81,7 @@ def test_a_plan_with_everything_in_it() -> None:
             [a_step("n1", "create"), a_step("n2", "create"), a_step("n3", "update")],
             "Plan: 2 to create, 1 to update, 0 to restart, 0 skipped.",
         ),
+        ([a_step("n1", "remove"), a_step("n2", "defer")], "Plan: 1 to remove, 0 skipped, 1 deferred."),
     ],
 )
 def test_one_line_sums_it_up(steps: list[Step], said: str) -> None:

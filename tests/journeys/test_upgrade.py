@@ -198,6 +198,15 @@ def test_the_seat_that_someone_works_on_is_left_alone(term: Story, before: Seats
     assert found(term, "node2", before["node2"]["access"])[0][:2] == ["2.8.0", "True"]
 
 
+def test_nor_is_it_taken_down(term: Story, upgraded: Told) -> None:
+    assert upgraded.code == 4
+    running = containers(term, "node2")
+    told = term.tell("remove", "--limit", "node2", "--yes")
+    assert (told.code, states(told)) == (4, {"node2": "deferred"}), told.people
+    assert "busy: GPU 0: pid 4242 python" in told.people
+    assert containers(term, "node2") == running
+
+
 def test_the_lock_is_the_new_one_and_the_one_before_is_kept(term: Story, upgraded: Told) -> None:
     lock = json.loads((term.folder / "lab.lock").read_text())
     assert (lock["torch"], set(lock["nodes"])) == ("2.10.0", {"node1", "node2"})

@@ -18,7 +18,7 @@ from provisioner.domain.event import Event
 from provisioner.domain.lab import Lab as LabWish
 from provisioner.domain.lock import LockedImage
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, Order, order_for
+from provisioner.domain.order import STATE_ROOT, DownOrder, NamedSeat, Order, order_for
 from provisioner.domain.render import render
 from provisioner.domain.report import NodeRecord
 from provisioner.domain.seat import Seat, seat_of
@@ -128,7 +128,8 @@ class Rollout:
         return self.fleet._work(playbook, "switch", {self.node: order})[self.node]
 
     def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
-        return self.fleet.remove({self.node: SEAT}, a_run(), act)[self.node]
+        order = DownOrder(run=a_run(), act=act, seat=NamedSeat(name=SEAT))
+        return self.fleet.take_down({self.node: order})[self.node]
 
 
 def a_run() -> str:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import module_util
+from tests.playbooks.node_code import Fault, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
 seats, facts, removing, journals = (module_util(name) for name in ("seat", "seats", "removing", "journal"))
@@ -164,6 +164,24 @@ def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngi
     assert seat.current() == 3
     engine.containers.clear()
     assert removing.stop(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
+
+
+@pytest.mark.usefixtures("ran")
+@pytest.mark.usefixtures("ran")
+def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
+    tmp_path: Path, engine: FakeEngine, idle: list[Any]
+) -> None:
+    seat = a_committed_seat(tmp_path)
+    put(engine, a_container("ssh"))
+    idle[0]["processes"] = [a_process(4242)]
+    wish = {"policy": "defer", "seconds": 0, "reason": ""}
+    with pytest.raises(Fault, match="pid 4242 python of li"):
+        removing.remove(an_order(tmp_path, when_busy=wish), NoJob(), 0)
+    assert (seat.current(), len(engine.containers)) == (3, 1)
+    forced = an_order(tmp_path, when_busy={**wish, "policy": "force", "reason": "the term is over"})
+    assert removing.remove(forced, NoJob(), 0)["state"] == "committed"
+    states = [line["state"] for line in journals.Journal(seat.folder, "r1").lines()]
+    assert states == ["committed", "forced", "removing", "removed"]
 
 
 @pytest.mark.usefixtures("ran")

@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 from provisioner.domain.claim import Claim
 from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.order import BackOrder, Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.order import BackOrder, Deadlines, DownOrder, Order, OrderedImage, OrderedRegistry
 from provisioner.domain.plan import Action, Plan, Step
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord, NodeState
 from provisioner.domain.seat import Seat
-from provisioner.workflow.hands import Act, Host, Probed
+from provisioner.workflow.hands import Host, Probed
 from tests.builders import a_node, a_uuid
 from tests.playbooks.node_code import Fault, module_util
 
@@ -73,21 +73,19 @@ class FakeCrew:
     def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]:
         return self._each("roll_back", list(orders), lambda n: self._change("roll_back", n, orders[n], "old"))
 
-    def remove(
-        self, seats: Mapping[str, str], run: str, act: Act, claim: Claim | None = None
-    ) -> Mapping[str, NodeRecord]:
-        assert act == "remove"
-
+    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
         def gone(node: str) -> NodeRecord:
-            held = claim.model_dump() if claim else None
+            order = orders[node]
+            assert order.act == "remove"
+            held = order.claim.model_dump() if order.claim else None
             if refused := self._asked(node, claims.check, held):
                 return NodeRecord(node=node, state="failed", problems=(refused,))
             was = self.read(node)
             claims.release(str(self.folder / node), held)
-            self._write(node, was | {"generation": 0, "run": run, "state": "removed"})
+            self._write(node, was | {"generation": 0, "run": order.run, "state": "removed"})
             return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
 
-        return self._each("remove", list(seats), gone)
+        return self._each("remove", list(orders), gone)
 
     def read(self, node: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / node / "node.json").read_text())

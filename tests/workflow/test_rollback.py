@@ -9,7 +9,7 @@ from provisioner.domain.claim import Claim
 from provisioner.domain.node import NodeFacts, RunningSeat
 from provisioner.domain.problem import Problem
 from provisioner.domain.undertaking import Rules, set_out
-from provisioner.workflow.removal import removal
+from provisioner.workflow.removal import down_orders, removal
 from provisioner.workflow.rollback import back_orders, rollback
 from provisioner.workflow.rollout import carry_through, never
 from provisioner.workflow.status import status
@@ -67,6 +67,23 @@ def test_going_back_is_gone_through_in_waves_and_stops_where_too_much_goes_wrong
     assert states(outcome) == {"n1": "committed", "n2": "rolled_back", "n3": "not_started"}
     assert [crew.read(node)["generation"] for node in ("n1", "n2", "n3")] == [1, 2, 2]
     assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "action", "codes"),
+    [
+        (DEFER, "defer", ["busy"]),
+        (WhenBusy(policy="force", reason="the term is over"), "remove", ["stops_work"]),
+    ],
+)
+def test_taking_down_ends_nobodys_work_without_consent(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
+    seat = RunningSeat(name=SEAT, generation=3, image="i", layer_bytes=9 << 30, at_work=("GPU 0: pid 4242 python",))
+    plan = removal("demo", SEAT, {"n1": a_node("n1", seats=(seat,)), "n2": a_node("n2")}, when_busy=when_busy)
+    assert [step.action for step in plan.steps] == [action, "remove"]
+    assert [problem.code for problem in plan.steps[0].problems] == codes
+    orders = down_orders(set_out("r1", plan, {}, Rules(), BEGAN, verb="remove").held_by(a_claim()))
+    assert {order.when_busy for order in orders.values()} == {when_busy}
+    assert ("n1" in orders) == (action == "remove")
 
 
 def test_taking_down_asks_every_node_that_answers(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
@@ -23,7 +23,7 @@ from provisioner.adapters.ansible.told import (
 from provisioner.domain.claim import Claim
 from provisioner.domain.event import Event, OnEvent, Phase
 from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, BackOrder, Order
+from provisioner.domain.order import STATE_ROOT, BackOrder, DownOrder, Order
 from provisioner.domain.problem import Problem
 from provisioner.domain.report import NodeRecord
 
@@ -105,14 +105,8 @@ class AnsibleFleet:
                 play(self._settings, folder, "claim", hear)
         return {node: answers.get(node, module_failed("the play ended without a word of it")) for node in nodes}
 
-    def remove(
-        self, seats: Mapping[str, str], run: str, act: Literal["remove", "stop"], claim: Claim | None = None
-    ) -> Mapping[str, NodeRecord]:
-        """Takes down a seat (by name) of each node; homes and identities stay. `stop` keeps its generations, too."""
-        held = claim.model_dump() if claim else None
-        given = {"run": run, "act": act, "state_root": self._state_root, "claim": held}
-        orders = {node: json.dumps({**given, "seat": {"name": seat}}) for node, seat in seats.items()}
-        return self._work("remove", "switch", orders)
+    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
+        return self._work("remove", "switch", {node: order.model_dump_json() for node, order in orders.items()})
 
     def access(self, seats: Mapping[str, str]) -> Mapping[str, str | Problem]:
         """The token of a seat (by name) of each node. It is in no event, result or argument on its way."""

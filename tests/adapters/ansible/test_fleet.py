@@ -143,7 +143,7 @@ def test_no_text_in_an_order_is_ever_a_template(inventory: Callable[..., Setting
 def test_over_no_nodes_nothing_runs(tmp_path: Path) -> None:
     fleet = AnsibleFleet(Settings(tmp_path / "no such inventory"), lambda _: None)
     assert (fleet.probe([]), fleet.stage({}), fleet.switch({}), fleet.access({})) == ({}, {}, {}, {})
-    assert fleet.remove({}, "r1", "remove") == {}
+    assert fleet.take_down({}) == {}
     with scratch({}) as folder, pytest.raises(ValueError, match="all of them"):
         play(Settings(None), folder, "probe", lambda _: None)
 

@@ -10,6 +10,7 @@ import pytest
 
 from tests.journeys.conftest import Story, Told
 from tests.lab import packages
+from tests.lab.bare import BOOKWORM
 from tests.lab.bed import Lab
 from tests.lab.demo import Command, http_status, write_lab
 from tests.lab.engine import Engine
@@ -157,6 +158,52 @@ def test_engine_and_compose_come_from_the_mirror_that_the_lab_names(story: Story
     assert told.code == 0, told.people
     assert "docker-ce" in story.lab.node("node2").exec("dpkg-query", "-W", "docker-ce")
     assert mirrored.tell("prepare", "--check", "--limit", "node2").code == 0
+
+
+@pytest.fixture(scope="module")
+def older(testbed: Engine, older_bare_bed: Path, program: Path) -> Iterator[Story]:
+    """A bare Debian 12 with a GPU."""
+    lab = Lab("jolder", engine=testbed, trust_registry=False, apt=older_bare_bed, release=BOOKWORM)
+    lab.down()
+    try:
+        lab.up([BARE_WITH_GPU])
+        push_demo_tags(lab.mirror)
+        folder = lab.folder / "lab"
+        write_lab(lab, folder, prepare={"nvidia": source(lab, "nvidia")})
+        for key in ("nvidia", "docker-ce"):
+            shutil.copy(older_bare_bed / f"{key}.asc", folder)
+        with packages.serving(older_bare_bed, lab.gateway):
+            yield Story(lab, folder, Command(testbed, lab, program))
+    finally:
+        lab.down()
+
+
+def test_debian_12_has_no_compose_v2_and_that_is_said_before_anything_is_installed(older: Story) -> None:
+    before = state(older.lab.node("node1"))
+    for words in (("--check",), ("--yes",)):
+        told = older.tell("prepare", *words)
+        assert (told.code, codes(told, "node1")) == (1, ["no_compose_package"]), told.people
+        assert "prepare.docker" in told.people
+    assert state(older.lab.node("node1")) == before
+
+
+def test_debian_12_is_made_ready_with_dockers_packages_and_serves(older: Story) -> None:
+    """Its engine is older than CDI, so GPUs come into its containers by NVIDIA's hook."""
+    ready = Story(
+        older.lab, lab_of(older, "docker-ce", source(older.lab, "docker-ce/linux", "docker-ce")), older.command
+    )
+    told = ready.tell("prepare", "--yes")
+    assert (told.code, nodes(told)["node1"]["state"]) == (0, "prepared"), told.people
+    facts = ready.tell("probe").document["nodes"][0]
+    assert facts["engine"]["version"].startswith("20.10.")
+    assert facts["engine"]["compose_version"].startswith("2.")
+    assert (facts["toolkit_mode"], facts["absent_because"]) == ("legacy", {})
+    again = ready.tell("prepare", "--yes")
+    assert (again.code, nodes(again)["node1"]["state"], nodes(again)["node1"]["changes"]) == (0, "ready", [])
+    rolled = ready.tell("rollout", "--yes")
+    assert rolled.code == 0, rolled.people
+    (record,) = rolled.document["nodes"]
+    assert (record["state"], record["gpu"]["method"]) == ("committed", "torch")
 
 
 def lab_of(story: Story, name: str, docker: dict[str, str]) -> Path:

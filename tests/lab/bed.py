@@ -8,6 +8,7 @@ from pathlib import Path
 import yaml
 
 from tests.lab import gpus, networks, packages, pki
+from tests.lab.bare import TRIXIE, Release
 from tests.lab.engine import Engine, the_engine
 from tests.lab.host import BedError, run
 from tests.lab.networks import LABEL, MIRROR_PORT, REGISTRY_PORT
@@ -21,7 +22,7 @@ class Lab:
     """`prefix` names everything the lab makes on the outer engine; `net` is N of its networks 198.18.N.0/24 and N+1.
 
     `trust_registry=False` leaves the nodes without the CA of the lab's registry; with `auth` mirror and registry let
-    in that user only. With `apt`, a folder of published packages, nodes are bare and install from there.
+    in that user only. With `apt`, a folder of packages published for `release`, nodes are bare and install from there.
     """
 
     mirror: Registry
@@ -38,6 +39,7 @@ class Lab:
         auth: Auth | None = None,
         engine: Engine | None = None,
         apt: Path | None = None,
+        release: Release = TRIXIE,
     ) -> None:
         self.prefix = prefix
         self.engine = engine or the_engine()
@@ -45,6 +47,7 @@ class Lab:
         self._trust_registry = trust_registry
         self._auth = auth
         self._apt = apt
+        self._bare = release if apt else None
         self.nodes = []
 
     @property
@@ -99,7 +102,7 @@ class Lab:
 
     def _node(self, index: int, address: str, *, has_engine: bool) -> Node:
         name = f"node{index + 1}"
-        bare = self._apt is not None
+        bare = self._bare
         return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine and not bare, bare)
 
     def _start(self, registry: Registry, network: str) -> None:

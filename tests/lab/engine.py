@@ -151,9 +151,13 @@ class Engine:
         # After a power cut the file names some other process by now, and dockerd would refuse to start.
         self.pid_file.unlink(missing_ok=True)
 
+    @property
+    def compose(self) -> Path:
+        """The compose v2 plugin, where this engine's clients find it."""
+        return self.config / "cli-plugins/docker-compose"
+
     def install_compose(self) -> None:
-        """Puts the compose v2 plugin where this engine's clients find it."""
-        plugin = self.config / "cli-plugins/docker-compose"
+        plugin = self.compose
         if plugin.exists():
             return
         packages = self.root / "compose"

@@ -62,9 +62,19 @@ def make_lab(testbed: Engine) -> Iterator[MakeLab]:
 
 @pytest.fixture(scope="session")
 def bare_bed(testbed: Engine) -> Path:
-    """The image of bare nodes, and the folder of packages that they install from."""
-    bare.build_image(testbed)
-    return packages.publish(testbed.root)
+    """The image of bare nodes of Debian 13, and the folder of packages that they install from."""
+    return _bare(testbed, bare.TRIXIE)
+
+
+@pytest.fixture(scope="session")
+def older_bare_bed(testbed: Engine) -> Path:
+    """The same of Debian 12, whose own archive has no compose v2."""
+    return _bare(testbed, bare.BOOKWORM)
+
+
+def _bare(engine: Engine, release: bare.Release) -> Path:
+    bare.build_image(engine, release)
+    return packages.publish(engine, release)
 
 
 def _a_lab(engine: Engine, *, trust_registry: bool = True, auth: Auth | None = None) -> Lab:

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import bare, images
+from tests.lab import images
+from tests.lab.bare import Release
 from tests.lab.engine import Engine
 from tests.lab.host import BedError, run
 from tests.lab.networks import LABEL
@@ -33,7 +34,7 @@ class Node:
     address: str
     folder: Path
     has_engine: bool = True
-    bare: bool = False
+    bare: Release | None = None
 
     @property
     def container(self) -> str:
@@ -46,7 +47,12 @@ class Node:
     def create(self) -> None:
         label = ("--label", f"{LABEL}={self.prefix}")
         where = ("--hostname", self.name, "--network", self.network, "--ip", self.address)
-        what = ("-e", f"NODE_NAME={self.container}", "-e", f"NODE_ENGINE={int(self.has_engine or self.bare)}")
+        what = (
+            "-e",
+            f"NODE_NAME={self.container}",
+            "-e",
+            f"NODE_ENGINE={int(self.has_engine or self.bare is not None)}",
+        )
         mounts = ["-v", f"{self.folder}:/etc/lab:ro"]
         if self.has_engine or self.bare:
             # A volume: overlay2 does not go on top of overlay2, the inner engine would copy every layer instead.
@@ -56,7 +62,7 @@ class Node:
 
     @property
     def _image(self) -> str:
-        return bare.IMAGE if self.bare else images.NODE
+        return self.bare.image if self.bare else images.NODE
 
     def host_key(self) -> str:
         """Type and key, as in known_hosts."""

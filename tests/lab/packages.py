@@ -2,7 +2,7 @@
 
 debian/     what Debian's archive has of engine, compose and registry, with all they depend on (flat)
 nvidia/     a stand-in for NVIDIA's container toolkit, under its real name (flat, as NVIDIA's own)
-docker-ce/  Docker's packages by name, with what Debian's have in them (dists/ and pool/, as Docker's own)
+docker-ce/  Docker's packages by name: what Debian's have in them, and Docker's compose (dists/ and pool/, as its own)
 other.asc   the key of nobody here
 
 They are made once: Debian's packages are fetched by apt in a tree of the suite, and indexed anew.
@@ -22,19 +22,39 @@ from pathlib import Path
 from typing import Any
 
 from tests.lab import bare, trees
+from tests.lab.bare import Release
+from tests.lab.engine import COMPOSE, Engine
 from tests.lab.host import content_hash, locked, run
 
 PORT = 5203
-WANTED = ("docker.io", "docker-cli", "docker-compose", "docker-registry", "openssl")
 KEYS = ("debian", "nvidia", "docker-ce", "other")
 
-# Package of Docker's -> Debian's packages of the same content, the first of which has the scripts; and what it needs.
-DOCKER_CE: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+
+@dataclass(frozen=True)
+class Stock:
+    """What is fetched of a Debian.
+
+    `docker_ce`: package of Docker's -> Debian's packages of the same content, the first of which has the scripts; and
+    what it needs. Compose comes to it as Docker's own binary.
+    """
+
+    wanted: tuple[str, ...]
+    docker_ce: Mapping[str, tuple[tuple[str, ...], tuple[str, ...]]]
+
+
+ENGINE = {
     "docker-ce": (("docker.io",), ("containerd.io", "docker-ce-cli")),
-    "docker-ce-cli": (("docker-cli",), ()),
     "containerd.io": (("containerd", "runc"), ()),
-    "docker-compose-plugin": (("docker-compose",), ()),
 }
+STOCKS = {
+    bare.TRIXIE: Stock(
+        ("docker.io", "docker-cli", "docker-compose", "docker-registry", "openssl"),
+        {**ENGINE, "docker-ce-cli": (("docker-cli",), ())},
+    ),
+    # The client is in docker.io, and there is no compose v2.
+    bare.BOOKWORM: Stock(("docker.io", "docker-registry", "openssl"), {**ENGINE, "docker-ce-cli": ((), ())}),
+}
+PLUGIN = "usr/libexec/docker/cli-plugins/docker-compose"
 CTK = """#!/bin/sh
 case $1 in
   --version) echo 'NVIDIA Container Toolkit CLI version 1.17.8' ;;
@@ -43,28 +63,33 @@ esac
 """
 
 
-def publish(root: Path) -> Path:
+def publish(engine: Engine, release: Release) -> Path:
     """The folder to serve, made where it is not there yet."""
-    folder = root / "packages" / content_hash([Path(__file__), Path(trees.__file__), Path(bare.__file__)])
+    inputs = content_hash([Path(__file__), Path(trees.__file__), Path(bare.__file__)], COMPOSE)
+    folder = engine.root / "packages" / f"{release.suite}-{inputs}"
     with locked("packages"):
         if not folder.exists():
             draft = folder.with_suffix(".draft")
             shutil.rmtree(draft, ignore_errors=True)
             draft.mkdir(parents=True)
-            _publish(root, draft)
+            _publish(engine, release, draft)
             draft.rename(folder)
     return folder
 
 
-def _publish(root: Path, folder: Path) -> None:
+def _publish(engine: Engine, release: Release, folder: Path) -> None:
+    stock = STOCKS[release]
     with tempfile.TemporaryDirectory(prefix="lab-gpg-", dir="/tmp") as home:
         for name in KEYS:
             _make_key(Path(home), name, folder / f"{name}.asc")
-        _fetch(root, folder / "debian")
+        _fetch(trees.build(engine.root, release.tree), stock.wanted, folder / "debian")
         _index(folder / "debian", folder / "debian", Path(home), "debian", {})
         _toolkit(folder / "nvidia")
         _index(folder / "nvidia", folder / "nvidia", Path(home), "nvidia", {})
-        _docker_ce(folder / "debian", folder / "docker-ce/linux/debian", Path(home))
+        docker_ce = folder / "docker-ce/linux/debian"
+        _docker_ce(stock, folder / "debian", docker_ce / "pool")
+        _compose(engine.compose, docker_ce / "pool")
+        _index_suite(release.suite, docker_ce, Path(home))
         run("gpgconf", "--homedir", home, "--kill", "gpg-agent")
 
 
@@ -74,16 +99,16 @@ def _make_key(home: Path, name: str, path: Path) -> None:
     path.write_text(run("gpg", "--homedir", home, "--batch", "--armor", "--export", f"lab {name}").stdout)
 
 
-def _fetch(root: Path, folder: Path) -> None:
-    """Everything that these packages need on a bare node, and that it does not have."""
+def _fetch(node: Path, wanted: Sequence[str], folder: Path) -> None:
+    """Everything that these packages need on a bare node of this tree, and that it does not have."""
     folder.mkdir()
     with tempfile.TemporaryDirectory(prefix="lab-tree-") as place:
         tree = Path(place) / "tree"
-        run("cp", "-a", trees.build(root, bare.TREE), tree)
+        run("cp", "-a", node, tree)
         with trees._usable(tree):
             apt = ("chroot", tree, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q", "-y")
             run(*apt, "update")
-            run(*apt, "install", "--download-only", *WANTED)
+            run(*apt, "install", "--download-only", *wanted)
         for package in (tree / "var/cache/apt/archives").glob("*.deb"):
             shutil.move(package, folder / package.name.replace("%3a", "."))
     _let_the_engine_start(next(folder.glob("docker.io_*.deb")))
@@ -110,28 +135,41 @@ def _toolkit(folder: Path) -> None:
         _pack(Path(place), folder, "nvidia-container-toolkit")
 
 
-def _docker_ce(debian: Path, folder: Path, home: Path) -> None:
-    pool, index = folder / "pool", folder / "dists" / trees.SUITE / "stable/binary-amd64"
-    for place in (pool, index):
-        place.mkdir(parents=True)
-    for name, (contents, needs) in DOCKER_CE.items():
-        _renamed([next(debian.glob(f"{package}_*.deb")) for package in contents], needs, name, pool)
-    more = {"Codename": trees.SUITE, "Suite": trees.SUITE, "Components": "stable"}
-    _index(folder, index, home, "docker-ce", more)
+def _docker_ce(stock: Stock, debian: Path, pool: Path) -> None:
+    pool.mkdir(parents=True)
+    taken = {package for contents, _ in stock.docker_ce.values() for package in contents}
+    for name, (contents, needs) in stock.docker_ce.items():
+        _renamed([next(debian.glob(f"{package}_*.deb")) for package in contents], needs, taken, name, pool)
 
 
-def _renamed(packages: Sequence[Path], needs: Sequence[str], name: str, folder: Path) -> None:
-    """One package of the content of several, which it takes the place of, as Docker's do."""
-    taken = {package for contents, _ in DOCKER_CE.values() for package in contents}
+def _compose(binary: Path, pool: Path) -> None:
+    with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
+        plugin = Path(place, PLUGIN)
+        plugin.parent.mkdir(parents=True)
+        shutil.copy(binary, plugin)
+        plugin.chmod(0o755)
+        _write_control(Path(place), "docker-compose-plugin", "2.40.3-1", ())
+        _pack(Path(place), pool, "docker-compose-plugin")
+
+
+def _index_suite(suite: str, folder: Path, home: Path) -> None:
+    index = folder / "dists" / suite / "stable/binary-amd64"
+    index.mkdir(parents=True)
+    _index(folder, index, home, "docker-ce", {"Codename": suite, "Suite": suite, "Components": "stable"})
+
+
+def _renamed(packages: Sequence[Path], needs: Sequence[str], taken: set[str], name: str, folder: Path) -> None:
+    """One package of the content of several, which it takes the place of, as Docker's do. None of `taken` is needed."""
     listed = [run("dpkg-deb", "-f", package, "Depends").stdout.strip().split(", ") for package in packages]
     depends = [entry for entries in listed for entry in entries if entry and entry.split()[0] not in taken]
     with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
         for package in packages[1:]:
             run("dpkg-deb", "-x", package, place)
-        first = Path(place) / "first"
-        run("dpkg-deb", "-R", packages[0], first)
-        run("cp", "-aT", first, place)
-        shutil.rmtree(first)
+        for package in packages[:1]:
+            first = Path(place) / "first"
+            run("dpkg-deb", "-R", package, first)
+            run("cp", "-aT", first, place)
+            shutil.rmtree(first)
         _write_control(Path(place), name, "5:26.1.5-1", [*needs, *depends])
         _pack(Path(place), folder, name)
 

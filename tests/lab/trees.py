@@ -21,6 +21,11 @@ class Tree:
 
     name: str
     packages: Sequence[str] = ()
+    suite: str = SUITE
+
+    @property
+    def base(self) -> "Tree":
+        return BASE if self.suite == SUITE else Tree(f"{self.suite}-base", suite=self.suite)
 
 
 BASE = Tree("base")
@@ -38,7 +43,7 @@ PYTHON = Tree("python", ("python3", "python3-venv", "python3-pip", "python-is-py
 
 def build(root: Path, tree: Tree) -> Path:
     """The tree's folder; made where it is not there yet. Its name holds a hash of the recipe."""
-    folder = root / "trees" / f"{tree.name}-{content_hash([Path(__file__)], *tree.packages)}"
+    folder = root / "trees" / f"{tree.name}-{content_hash([Path(__file__)], tree.suite, *tree.packages)}"
     if not folder.exists():
         draft = folder.with_suffix(".draft")
         shutil.rmtree(draft, ignore_errors=True)
@@ -58,10 +63,10 @@ def _drop_older(folder: Path, tree: Tree) -> None:
 def _make(root: Path, tree: Tree, folder: Path) -> None:
     if not tree.packages:
         # debootstrap knows its own mirror; ca-certificates is what apt in a later build needs.
-        run("debootstrap", "--variant=minbase", "--include=ca-certificates", SUITE, folder)
+        run("debootstrap", "--variant=minbase", "--include=ca-certificates", tree.suite, folder)
         _configure(folder)
         return
-    run("cp", "-a", build(root, BASE), folder)
+    run("cp", "-a", build(root, tree.base), folder)
     _install(folder, tree.packages)
 
 

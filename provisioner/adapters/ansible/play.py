@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -34,6 +35,9 @@ _WORDS: dict[str, Word] = {
     "runner_retry": "retry",
 }
 _TAIL = 30  # lines of what Ansible printed, for the case that it did not run the play
+# Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
+_TMP, _PREFIX = Path("/tmp"), "prov-"  # noqa: S108  (each folder in it is made by mkdtemp)
+_LEFT_SECONDS = 3600  # a run in another PID namespace is none that we can see alive
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -80,12 +84,23 @@ def scratch(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[P
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    # Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
-    folder = Path(tempfile.mkdtemp(prefix=f"prov-{os.getpid()}-", dir="/tmp"))
+    _sweep()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TMP))
     try:
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _sweep() -> None:
+    """What killed runs have left: orders, sockets and, where they were killed at the wrong moment, tokens."""
+    for folder in _TMP.glob(f"{_PREFIX}[0-9]*-*"):
+        with suppress(OSError):  # another run sweeps it just now
+            found, owner = folder.lstat(), folder.name.split("-")[1]
+            old = time.time() - found.st_mtime > _LEFT_SECONDS
+            if old and found.st_uid == os.geteuid() and not Path("/proc", owner).exists():
+                _end_processes(folder)
+                shutil.rmtree(folder)
 
 
 def _end_processes(folder: Path) -> None:

@@ -272,3 +272,21 @@ def test_what_a_play_that_was_left_had_started_ends_too() -> None:
         worker = left()
         raise KeyboardInterrupt
     assert worker.wait() == -signal.SIGTERM
+
+
+def test_what_a_killed_run_has_left_is_swept_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.adapters.ansible.play._TMP", tmp_path)
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    alive = os.getpid()
+    folders = {
+        name: tmp_path / name for name in (f"prov-{ended.pid}-old", f"prov-{ended.pid}-new", f"prov-{alive}-old")
+    }
+    for name, folder in folders.items():
+        (folder / "orders").mkdir(parents=True)
+        (folder / "orders" / "n1.token").write_text("secret")
+        if name.endswith("old"):
+            os.utime(folder, (0, 0))
+    with scratch({"n1": "{}"}):
+        pass
+    assert [folder.exists() for folder in folders.values()] == [False, True, True]

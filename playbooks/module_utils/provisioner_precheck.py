@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,22 @@ def _try_bind(service: str, address: str, port: int) -> None:
             if error.errno == errno.EADDRNOTAVAIL:
                 raise _no_address(service, address) from None
             raise _taken(service, address, port, os.strerror(error.errno or 0)) from None
+
+
+def wait_for_addresses(seat: dict[str, Any], seconds: float) -> None:
+    """Until the node has all that the seat publishes on, or time is up: a pulled cable can take its address along."""
+    deadline = time.monotonic() + seconds
+    while not all(map(_is_here, seat["binds"].values())) and time.monotonic() < deadline:
+        time.sleep(1)
+
+
+def _is_here(address: str) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        try:
+            probe.bind((address, 0))
+        except OSError as error:
+            return error.errno != errno.EADDRNOTAVAIL
+        return True
 
 
 def ensure_home(home: Path, uid: int, gid: int) -> None:

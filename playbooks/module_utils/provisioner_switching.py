@@ -19,7 +19,7 @@ from ansible.module_utils.provisioner_job import bug
 from ansible.module_utils.provisioner_jobfile import Job
 from ansible.module_utils.provisioner_journal import Journal
 from ansible.module_utils.provisioner_moved import check_unmoved, moved_by
-from ansible.module_utils.provisioner_precheck import check_ports
+from ansible.module_utils.provisioner_precheck import check_ports, wait_for_addresses
 from ansible.module_utils.provisioner_seat import Seat, seat_of
 from ansible.module_utils.provisioner_verify import close_doors, verify
 
@@ -27,6 +27,7 @@ KEEP = "provisioner/keep"  # repository of the tags that keep images from being 
 TRIES = 2  # at going back
 ATTEMPTS = 3  # at ending one switch, each of which a kill or a power cut may have ended
 ENGINE_SECONDS = 60
+ADDRESS_SECONDS = 600  # in which somebody plugs a cable in again; meanwhile nobody could reach the seat in any case
 CHECK_SECONDS = 120  # in which a check of ours that nobody follows any more has ended
 
 Tell = Callable[..., None]
@@ -142,8 +143,10 @@ def _restore(compose: Compose, old: int, tell: Tell) -> None:
     if not old:
         compose.down()
         return
+    order = compose.seat.order(old)
+    wait_for_addresses(order["seat"], ADDRESS_SECONDS)
     compose.up(old)
-    compose.wait_healthy(time.monotonic() + compose.seat.order(old)["deadlines"]["healthy"], tell)
+    compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], tell)
 
 
 def _told(error: Exception) -> dict[str, str]:

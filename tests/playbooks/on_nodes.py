@@ -171,6 +171,30 @@ def killed_in(node: Node, run: str, state: str, act: str = "switch") -> Iterator
         killer.result()
 
 
+AWAY = """
+import json, subprocess, time
+states = lambda: [json.loads(line)["state"] for line in open(JOURNAL).read().splitlines()]
+while states()[-1] != "switching":
+    time.sleep(0.01)
+subprocess.run(["ip", "address", "del", ADDRESS, "dev", "eth0"], check=True)
+while states()[-1] != "rolling_back":
+    time.sleep(0.01)
+time.sleep(3)
+subprocess.run(["ip", "address", "add", ADDRESS, "dev", "eth0"], check=True)
+"""
+
+
+@contextmanager
+def away_in_mid_switch(node: Node) -> Iterator[None]:
+    """The node loses its address when a switch begins, and has it again a while after the seat began to go back."""
+    address = node.exec("ip", "-o", "-4", "address", "show", "eth0").split()[3]
+    script = f"JOURNAL, ADDRESS = {f'{FOLDER}/journal.jsonl'!r}, {address!r}\n{AWAY}"
+    with ThreadPoolExecutor(1) as pool:
+        watcher = pool.submit(node.exec, "timeout", "120", "python3", "-c", script)
+        yield
+        watcher.result()
+
+
 WATCHER = """
 import json, pathlib, time
 token, found, rounds = open(TOKEN).read(), set(), 0

@@ -37,6 +37,20 @@ def test_a_port_that_someone_listens_on_is_named(tmp_path: Path, listener: socke
     assert code(caught) == "port_taken"
 
 
+@pytest.mark.parametrize(("missing", "waited"), [(0, 0), (3, 3), (99, 10)])
+def test_an_address_that_is_away_is_waited_for_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int, waited: int
+) -> None:
+    """The node has it again after `missing` seconds."""
+    now = [0.0]
+    monkeypatch.setattr(precheck.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(precheck.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+    real = precheck._is_here
+    monkeypatch.setattr(precheck, "_is_here", lambda address: real(address if now[0] >= missing else "192.0.2.1"))
+    precheck.wait_for_addresses(a_seat(tmp_path, 1), 10)
+    assert now == [waited]
+
+
 def published(project: str | None, address: str, port: int) -> dict[str, Any]:
     labels = {"com.docker.compose.project": project} if project else {}
     return {"Names": ["/jenkins"], "Labels": labels, "Ports": [{"IP": address, "PublicPort": port}, {}]}

@@ -14,7 +14,7 @@ from provisioner.domain.node import RunningSeat
 from provisioner.domain.order import Order
 from tests.lab.gpus import profile_text
 from tests.lab.node import Node
-from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, journal, killed_in, token_of
+from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, away_in_mid_switch, journal, killed_in, token_of
 
 pytestmark = pytest.mark.lab
 
@@ -200,6 +200,18 @@ def test_after_a_power_cut_the_node_recovers_by_itself(rollout: Rollout, serving
     assert (after.services, face(after, serving)) == (before.services, face(before, serving))
     assert json.loads(serving.exec(*command).splitlines()[-1])["state"] == "unchanged"
     serving.exec("rm", "-rf", "/etc/systemd/system/provisioner-recover.service")
+
+
+def test_an_address_that_goes_away_in_mid_switch_is_waited_for(rollout: Rollout, serving: Node, images: Images) -> None:
+    """As a cable that is pulled takes it along: neither the new containers can publish on it nor the old ones."""
+    before = seat_of(rollout)
+    order = staged(rollout, rollout.order(images.without_ssh, "r-away"))
+    with away_in_mid_switch(serving):
+        record = rollout.switch(order)
+    assert (record.state, record.generation) == ("rolled_back", before.generation)
+    assert [problem.code for problem in record.problems] == ["start_failed"]
+    after = seat_of(rollout)
+    assert (after.services, face(after, serving)) == (before.services, face(before, serving))
 
 
 def test_whoever_comes_first_ends_what_was_killed_and_it_is_ended_once(

@@ -75,7 +75,7 @@ class Bench:
     def keep_files(self) -> None:
         """Of every node's seat, for the others to bring."""
         for node in self.lab.nodes:
-            archive = node.exec("sh", "-c", f"tar -C {self.seat} -cf - gens/1 identity | base64")
+            archive = node.exec("sh", "-c", f"tar -C {self.seat} -cf - gens/1 identity notice | base64")
             (self.scratch / f"{node.name}.tar").write_bytes(b64decode(archive))
             (self.scratch / f"{node.name}.token").write_text(node.exec("cat", f"{self.seat}/identity/token"))
 

@@ -183,7 +183,7 @@ def test_debian_12_has_no_compose_v2_and_that_is_said_before_anything_is_install
     for words in (("--check",), ("--yes",)):
         told = older.tell("prepare", *words)
         assert (told.code, codes(told, "node1")) == (1, ["no_compose_package"]), told.people
-        assert "prepare.docker" in told.people
+        assert "prepare.docker" in nodes(told)["node1"]["problems"][0]["fix"]
     assert state(older.lab.node("node1")) == before
 
 

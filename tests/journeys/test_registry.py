@@ -163,3 +163,19 @@ def test_what_nobody_wants_leaves_the_disk_and_the_rest_is_whole(story: Story) -
         story.lab.node("node1").exec("docker", "pull", "-q", reference(story, image["digest"]))
     again = gc(story, "--yes", "--quiet-seconds", "0")
     assert (again.code, again.document["removed"]) == (0, []), again.people
+
+
+def test_a_seat_is_rolled_out_of_it(story: Story) -> None:
+    """With Jupyter and sshd, so the image is built here and pushed there, and the node pulls it."""
+    wish = yaml.safe_load((story.folder / "lab.yml").read_text())
+    del wish["image"]
+    (story.folder / "lab.yml").write_text(yaml.safe_dump(wish, sort_keys=False))
+    locked(story, NEW)
+    told = story.tell("rollout", "--yes")
+    assert told.code == 0, told.people
+    (record,) = told.document["nodes"]
+    assert (record["node"], record["state"], record["gpu"]["method"]) == ("node1", "committed", "torch")
+    address = f"{story.lab.node('node2').address}:{PORT}"
+    images = story.lab.node("node1").exec("docker", "ps", "--format", "{{.Image}}").split()
+    assert images
+    assert all(image.startswith(f"{address}/provisioner/lab@sha256:") for image in images)

@@ -23,7 +23,7 @@ from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.host import run
 from tests.lab.steps import setup
-from tests.playbooks import on_nodes
+from tests.playbooks.on_nodes import push_base
 
 NODES = (3, 10)
 PROFILE = "rtx4090-570"
@@ -160,21 +160,6 @@ def _bench(engine: Engine, count: int) -> Iterator[Bench]:
             yield Bench(lab, Command(engine, lab), Path(scratch))
     finally:
         lab.down()
-
-
-def push_base(lab: Lab, torch: str) -> None:
-    """60 MB with all that a seat asks of an image, under a name that says which torch it would have.
-
-    Images of two torches share all their layers but a tiny one.
-    """
-    seat, base = f"{lab.prefix}/seat:{torch}", f"{lab.prefix}/base:{torch}"
-    arguments = ("--build-arg", f"GENERATION={torch}", "--build-arg", "BREAK=")
-    lab.engine.docker("build", "-q", *arguments, "-t", seat, on_nodes.IMAGE)
-    with TemporaryDirectory() as context:
-        Path(context, "Dockerfile").write_text(f"FROM {seat}\nENV PYTORCH_VERSION={torch}\n")
-        lab.engine.docker("build", "-q", "-t", base, context)
-    lab.mirror.push(base, f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime")
-    lab.engine.docker("rmi", base, seat)
 
 
 if __name__ == "__main__":

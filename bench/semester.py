@@ -19,7 +19,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import TypeVar
 
-from bench.rollout import FORKS, PROFILE, TORCH, push_base
+from bench.rollout import FORKS, PROFILE, TORCH
 from bench.usage import Usage, measured
 from provisioner.adapters.journal import events
 from provisioner.adapters.lab.lockfile import read_lock
@@ -30,6 +30,7 @@ from tests.lab.demo import PROGRAM, Command, write_lab
 from tests.lab.gpus import profile_text
 from tests.lab.node import Node
 from tests.lab.steps import setup
+from tests.playbooks.on_nodes import push_base
 
 Answer = TypeVar("Answer")
 

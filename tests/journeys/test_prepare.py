@@ -17,6 +17,7 @@ from tests.lab.engine import Engine
 from tests.lab.gpus import profile_text
 from tests.lab.node import Node
 from tests.lab.tags import push_demo_tags
+from tests.playbooks.on_nodes import push_base
 
 pytestmark = pytest.mark.lab
 
@@ -167,9 +168,9 @@ def older(testbed: Engine, older_bare_bed: Path, program: Path) -> Iterator[Stor
     lab.down()
     try:
         lab.up([BARE_WITH_GPU])
-        push_demo_tags(lab.mirror)
+        push_base(lab, "2.10.0")
         folder = lab.folder / "lab"
-        write_lab(lab, folder, prepare={"nvidia": source(lab, "nvidia")})
+        write_lab(lab, folder, image={"complete": True}, prepare={"nvidia": source(lab, "nvidia")})
         for key in ("nvidia", "docker-ce"):
             shutil.copy(older_bare_bed / f"{key}.asc", folder)
         with packages.serving(older_bare_bed, lab.gateway):
@@ -203,7 +204,7 @@ def test_debian_12_is_made_ready_with_dockers_packages_and_serves(older: Story) 
     rolled = ready.tell("rollout", "--yes")
     assert rolled.code == 0, rolled.people
     (record,) = rolled.document["nodes"]
-    assert (record["state"], record["gpu"]["method"]) == ("committed", "torch")
+    assert (record["state"], record["gpu"]["method"]) == ("committed", "driver")
 
 
 def lab_of(story: Story, name: str, docker: dict[str, str]) -> Path:

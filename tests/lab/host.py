@@ -79,21 +79,23 @@ def registry_program() -> Path:
     """The distribution project's registry, unpacked beside the machine: installed, it would run as a service."""
     folder = cache_dir() / "docker-registry"
     program = folder / "usr/bin/docker-registry"
-    if not program.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        run("apt-get", "-q", "update")
-        run("apt-get", "-q", "download", "docker-registry", cwd=folder)
-        for package in folder.glob("*.deb"):
-            run("dpkg", "-x", package, folder)
-            package.unlink()
+    with locked("apt"):
+        if not program.exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            run("apt-get", "-q", "update")
+            run("apt-get", "-q", "download", "docker-registry", cwd=folder)
+            for package in folder.glob("*.deb"):
+                run("dpkg", "-x", package, folder)
+                package.unlink()
     return program
 
 
 def _apt_install(packages: Sequence[str]) -> None:
     # RUNLEVEL=1: a freshly installed engine must not start as a service of this machine.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    run("apt-get", "-q", "update", env=quiet)
-    run("apt-get", "-q", "install", "-y", "--no-install-recommends", *packages, env=quiet)
+    with locked("apt"):  # by itself it does not wait for another of its kind, and tests run on every processor
+        run("apt-get", "-q", "update", env=quiet)
+        run("apt-get", "-q", "install", "-y", "--no-install-recommends", *packages, env=quiet)
 
 
 def content_hash(paths: Iterable[Path], *extra: str) -> str:

@@ -203,7 +203,7 @@ def test_nor_is_it_taken_down(term: Story, upgraded: Told) -> None:
     running = containers(term, "node2")
     told = term.tell("remove", "--limit", "node2", "--yes")
     assert (told.code, states(told)) == (4, {"node2": "deferred"}), told.people
-    assert "busy: GPU 0: pid 4242 python" in told.people
+    assert [problem["code"] for problem in told.document["nodes"][0]["problems"]] == ["busy"]
     assert containers(term, "node2") == running
 
 

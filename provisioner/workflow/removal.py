@@ -18,9 +18,14 @@ def removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER)
 
 
 def down_orders(what: Undertaking) -> dict[str, DownOrder]:
-    given = {"run": what.run, "act": "remove", "claim": what.claim, "when_busy": what.plan.when_busy}
     return {
-        step.node: DownOrder.model_validate({**given, "seat": NamedSeat(name=step.seat)})
+        step.node: DownOrder(
+            run=what.run,
+            act="remove",
+            claim=what.claim,
+            seat=NamedSeat(name=step.seat),
+            when_busy=what.plan.when_busy,
+        )
         for step in what.plan.pending
         if step.seat
     }

@@ -63,7 +63,11 @@ def _check(wish: dict[str, Any]) -> None:
 
 def is_up(compose: Compose) -> bool:
     """Whether anything of the seat runs; a container that is paused holds its GPU, too."""
-    return any(container["State"] not in ("created", "exited", "dead") for container in compose.containers())
+    return runs(compose.containers())
+
+
+def runs(containers: list[dict[str, Any]]) -> bool:
+    return any(container["State"] not in ("created", "exited", "dead") for container in containers)
 
 
 def gpus_of(seat: Seat, journal: Journal) -> list[str]:
@@ -84,13 +88,9 @@ def at_work(uuids: list[str]) -> list[str]:
 
 
 def who_would_stop(seat: Seat, gpus: Iterable[dict[str, Any]]) -> list[str]:
-    """The same for a seat as it runs, by what NVML told of the node's GPUs a moment ago; for a plan."""
+    """The same for a seat that runs, by what NVML told of the node's GPUs a moment ago; for a plan."""
     try:
-        up = is_up(Compose(seat))
-    except Fault:
-        up = True
-    try:
-        return _users_of(gpus_of(seat, Journal(seat.folder, "")), gpus) if up else []
+        return _users_of(gpus_of(seat, Journal(seat.folder, "")), gpus)
     except Fault:
         return []  # its order cannot be read: it is damaged, and told as such
 

@@ -71,14 +71,22 @@ def container_on(address: str, port: int) -> str | None:
 
 
 def _try_bind(service: str, address: str, port: int) -> None:
+    refused = _refused(address, port)
+    if refused == errno.EADDRNOTAVAIL:
+        raise _no_address(service, address)
+    if refused is not None:
+        raise _taken(service, address, port, os.strerror(refused))
+
+
+def _refused(address: str, port: int) -> int | None:
+    """The error number with which the system refuses to listen there; None where it does not."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the engine binds
         try:
             probe.bind((address, port))
         except OSError as error:
-            if error.errno == errno.EADDRNOTAVAIL:
-                raise _no_address(service, address) from None
-            raise _taken(service, address, port, os.strerror(error.errno or 0)) from None
+            return error.errno or 0
+        return None
 
 
 def wait_for_addresses(seat: dict[str, Any], seconds: float) -> None:
@@ -89,12 +97,7 @@ def wait_for_addresses(seat: dict[str, Any], seconds: float) -> None:
 
 
 def _is_here(address: str) -> bool:
-    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-        try:
-            probe.bind((address, 0))
-        except OSError as error:
-            return error.errno != errno.EADDRNOTAVAIL
-        return True
+    return _refused(address, 0) != errno.EADDRNOTAVAIL
 
 
 def ensure_home(home: Path, uid: int, gid: int) -> None:

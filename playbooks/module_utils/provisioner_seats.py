@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
-from ansible.module_utils.provisioner_busy import who_would_stop
+from ansible.module_utils.provisioner_busy import runs, who_would_stop
 from ansible.module_utils.provisioner_compose import SERVICES, Compose, state_of
 from ansible.module_utils.provisioner_drift import drift
 from ansible.module_utils.provisioner_engine import get
@@ -60,7 +60,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         order = seat.order(number) if number else None
     except Fault:
         order, state = None, "damaged"
-    found = _containers(seat)
+    found, listed = _containers(seat), _listed(seat)
     return {
         "name": seat.name,
         "generation": number,
@@ -73,8 +73,8 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "state": state,
         "run": last["run"] if last else "",
         "previous": _previous(seat),
-        "layer_bytes": _layer_bytes(seat),
-        "at_work": who_would_stop(seat, gpus),
+        "layer_bytes": None if listed is None else sum(container.get("SizeRw") or 0 for container in listed),
+        "at_work": who_would_stop(seat, gpus) if listed is None or runs(listed) else [],
         "drift": drift(seat, order, found, gpus) if order and found else [],
     }
 
@@ -96,14 +96,13 @@ def _containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
         return None
 
 
-def _layer_bytes(seat: Seat) -> int | None:
-    """What was written into the containers' own layers: it goes with them. None where the engine would not say."""
+def _listed(seat: Seat) -> list[dict[str, Any]] | None:
+    """With what was written into the containers' own layers: it goes with them. None where the engine would not say."""
     label = {"label": [f"com.docker.compose.project={seat.name}"]}
     try:
-        found = get("/containers/json", all="1", size="1", filters=label)
+        return list(get("/containers/json", all="1", size="1", filters=label) or [])
     except Fault:
         return None
-    return sum(container.get("SizeRw") or 0 for container in found or ())
 
 
 def _published(found: dict[str, dict[str, Any] | None]) -> dict[str, int]:

@@ -167,7 +167,6 @@ def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngi
 
 
 @pytest.mark.usefixtures("ran")
-@pytest.mark.usefixtures("ran")
 def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
     tmp_path: Path, engine: FakeEngine, idle: list[Any]
 ) -> None:

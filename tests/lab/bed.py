@@ -102,8 +102,8 @@ class Lab:
 
     def _node(self, index: int, address: str, *, has_engine: bool) -> Node:
         name = f"node{index + 1}"
-        bare = self._bare
-        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine and not bare, bare)
+        has_engine = has_engine and self._bare is None
+        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine, self._bare)
 
     def _start(self, registry: Registry, network: str) -> None:
         registry.create(self.prefix, f"{self.prefix}-{network}")

@@ -68,6 +68,7 @@ def scratch(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[P
 
     So do its connections, but for those that are `shared`.
     """
+    _sweep()
     with _private_folder() as folder, nullcontext(shared) if shared else connections() as sockets:
         for name in ("orders", "module_utils"):
             (folder / name).mkdir()
@@ -84,7 +85,6 @@ def scratch(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[P
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    _sweep()
     folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TMP))
     try:
         yield folder

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from provisioner.adapters.files import read_text
-from provisioner.domain.render import COMPOSE_TEMPLATE
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.seat.render import COMPOSE_TEMPLATE
 
 
 def read_templates(shipped: Path, lab: Path | None = None) -> dict[str, str]:

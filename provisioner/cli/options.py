@@ -10,9 +10,9 @@ from click.shell_completion import CompletionItem
 from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.directory import LABS, WISH
-from provisioner.cli.voice import Voice
-from provisioner.domain.busy import WhenBusy, when_busy
-from provisioner.domain.lab import TorchSpec
+from provisioner.cli.output import Voice
+from provisioner.domain.lab.lab import TorchSpec
+from provisioner.domain.rollout.busy import WhenBusy, when_busy
 
 Verb = Callable[..., Any]
 

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from provisioner.adapters.ansible.inventory import registry_host
-from provisioner.adapters.ansible.preparing import local, registry_preparer
+from provisioner.adapters.ansible.prepare import local, registry_preparer
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.files import write_text
 from provisioner.adapters.lab.directory import MANAGED_CA, LabDirectory
-from provisioner.cli.introduce import registry
-from provisioner.cli.preparing import Work
-from provisioner.domain.event import OnEvent
-from provisioner.domain.preparation import READY, RegistryPreparation, registry_order
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.state.files import write_text
+from provisioner.cli.prepare_context import Work
+from provisioner.cli.wiring import registry
+from provisioner.domain.rollout.preparation import READY, RegistryPreparation, registry_order
+from provisioner.domain.values.event import OnEvent
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.reference import ImageReference
 
 
 def lab_registry(work: Work) -> RegistryPreparation | None:

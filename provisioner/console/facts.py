@@ -8,9 +8,9 @@ from rich.text import Text
 
 from provisioner.console.tables import table
 from provisioner.console.text import count, line
-from provisioner.domain.compatibility import CompatibilityData
-from provisioner.domain.compatibility_rows import Build, Release
-from provisioner.domain.problem import Problem
+from provisioner.domain.compatibility.data import CompatibilityData
+from provisioner.domain.compatibility.rows import Build, Release
+from provisioner.domain.values.problem import Problem
 
 OLD_AFTER_DAYS = 120  # torch has a minor release about every two months (RELEASE.md, "Release Cadence")
 

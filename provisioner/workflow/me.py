@@ -1,9 +1,9 @@
 """A student's own seat on their own machine: the same journey, with a lab of one made from the published lock."""
 
-from provisioner.domain.lab import Lab, Mirror, Registry, SeatWish, Service, Services
-from provisioner.domain.lock import Lockfile
-from provisioner.domain.model import Value
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatWish, Service, Services
+from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 
 class Person(Value):

@@ -1,12 +1,12 @@
 """What runs where: the plan that would be made now, read as a finding."""
 
-from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.plan import Step
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import access_of
-from provisioner.domain.status import LabStatus, SeatStatus
-from provisioner.workflow.hands import Probed
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.rollout.plan import Step
+from provisioner.domain.rollout.report import access_of
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
+from provisioner.workflow.protocols import Probed
+from provisioner.workflow.rollout.plan import Prepared
 
 
 def status(prepared: Prepared, probed: Probed, *, local: bool = False) -> LabStatus:

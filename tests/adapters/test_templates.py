@@ -4,8 +4,8 @@ import pytest
 
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.render import render
+from provisioner.domain.seat.render import render
+from provisioner.domain.values.problem import CannotGoOn
 from tests.builders import a_locked_image
 from tests.domain.seats import a_seat
 

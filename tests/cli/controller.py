@@ -10,16 +10,16 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioner.cli.doing import carry_out
-from provisioner.cli.ending import end
-from provisioner.cli.entering import claim_for, entered
+from provisioner.cli.commands.resume import finish
+from provisioner.cli.errors import end
+from provisioner.cli.execute import carry_out
 from provisioner.cli.options import Care
-from provisioner.cli.resume import finish
-from provisioner.cli.voice import Voice
-from provisioner.domain.plan import Action
-from provisioner.domain.undertaking import Rules, Undertaking, set_out
-from provisioner.workflow.rollback import back_orders, rollback
-from tests.workflow.fake_crew import SEAT, FakeCrew, a_plan, an_order
+from provisioner.cli.output import Voice
+from provisioner.cli.run_context import claim_for, entered
+from provisioner.domain.rollout.plan import Action
+from provisioner.domain.rollout.run_spec import Rules, Undertaking, set_out
+from provisioner.workflow.rollout.rollback import back_orders, rollback
+from tests.workflow.fake_fleet import SEAT, FakeCrew, a_plan, an_order
 
 RULES = Rules(("1", "100%"))
 

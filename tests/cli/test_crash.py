@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.fake_crew import FakeCrew
+from tests.workflow.fake_fleet import FakeCrew
 
 NODES = ("n1", "n2", "n3")
 MOMENTS = [

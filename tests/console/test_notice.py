@@ -1,7 +1,7 @@
 from provisioner.console.notice import notice_view
-from provisioner.domain.notice import NoticeReport
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import NodeRecord
+from provisioner.domain.rollout.notice import NoticeReport
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawn
 
 OFF = Problem(code="unreachable", what="no route to host", why="it is off", fix="switch it on")

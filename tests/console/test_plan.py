@@ -1,9 +1,9 @@
 import pytest
 
 from provisioner.console.plan import plan_view, summary
-from provisioner.domain.busy import WhenBusy
-from provisioner.domain.plan import Action, Plan, Step
-from provisioner.domain.problem import Problem
+from provisioner.domain.rollout.busy import WhenBusy
+from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
 TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"

@@ -1,8 +1,8 @@
+from provisioner.console.gc import sweep_view
 from provisioner.console.preparation import preparation_view
-from provisioner.console.sweep import sweep_view
-from provisioner.domain.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
-from provisioner.domain.problem import Problem
-from provisioner.domain.sweep import KeptImage, RemovedImage, Sweep
+from provisioner.domain.registry.gc import KeptImage, RemovedImage, Sweep
+from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
+from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest
 from tests.console.screen import drawing, drawn
 

@@ -3,7 +3,7 @@ from io import StringIO
 from rich.console import Console
 
 from provisioner.console.problems import problems
-from provisioner.domain.problem import Problem
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
 DOWN = Problem(code="unreachable", what="n1: no route to host", why="nothing is known of it", fix="ansible n1 -m ping")

@@ -3,9 +3,9 @@ from typing import get_args
 
 from provisioner.console.report import _MEANS, REMOVAL, report_view
 from provisioner.console.status import status_view, summary, urls_view, with_token
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import Access, NodeRecord, NodeState, RolloutReport
-from provisioner.domain.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)

@@ -1,6 +1,6 @@
 import pytest
 
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import CannotGoOn
 from provisioner.workflow.me import Person, lab_of_one
 from tests.builders import a_lock
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.plan import Action
-from provisioner.domain.problem import Problem
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.rollout.plan import Action
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
+from provisioner.workflow.rollout.plan import Prepared
 from provisioner.workflow.status import status
-from tests.workflow.fake_crew import a_plan
+from tests.workflow.fake_fleet import a_plan
 
 LOST = Problem(code="gpu_lost_inside", what="jupyter sees no GPU", why="someone", fix="take it down")
 

@@ -8,8 +8,7 @@ from typing import Any
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
-from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.ansible.told import (
+from provisioner.adapters.ansible.results import (
     ended,
     facts_of,
     module_failed,
@@ -20,12 +19,13 @@ from provisioner.adapters.ansible.told import (
     refusal,
     silent,
 )
-from provisioner.domain.claim import Claim
-from provisioner.domain.event import Event, OnEvent, Phase
-from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, BackOrder, DownOrder, Order
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import NodeRecord
+from provisioner.adapters.ansible.settings import Settings
+from provisioner.domain.rollout.order import STATE_ROOT, BackOrder, DownOrder, Order
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.event import Event, OnEvent, Phase
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import Problem
 
 _LAST_WORDS = {"ok", "failed", "unreachable"}
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisioner.adapters.ansible.settings import Settings, environment
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 REGISTRY = "registry"  # the group of the host that holds the lab's registry

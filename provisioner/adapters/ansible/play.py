@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.settings import Settings, environment, module_utils
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 Word = Literal["start", "ok", "failed", "unreachable", "retry"]
 _WORDS: dict[str, Word] = {

@@ -4,8 +4,8 @@ import json
 
 from pydantic import ValidationError
 
-from provisioner.domain.model import Value
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 OLDEST_PYTHON = (3, 10)
 

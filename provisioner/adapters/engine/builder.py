@@ -13,15 +13,15 @@ from jinja2 import Environment, StrictUndefined
 
 from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.domain.catalog import Listing
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.image import ImageConfig, ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish
-from provisioner.domain.lab import Registry as RegistryWish
-from provisioner.domain.lock import LockedImage, telling
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncState
+from provisioner.domain.lab.lab import ImageWish
+from provisioner.domain.lab.lab import Registry as RegistryWish
+from provisioner.domain.lab.lock import LockedImage, telling
+from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncState
 
 INPUTS_LABEL = "provisioner.inputs"
 

@@ -9,9 +9,9 @@ from provisioner.adapters.engine import stream as engine_stream
 from provisioner.adapters.engine.base_image import BaseFacts, read, unfit
 from provisioner.adapters.engine.stream import EngineSaid, News
 from provisioner.adapters.engine.trust import CERTS, trust
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.reference import ImageReference
 
 if TYPE_CHECKING:
     from docker import DockerClient

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from provisioner.adapters.files import read_text
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 CERTS = Path("/etc/docker/certs.d")  # dockerd reads every *.crt below HOST:PORT anew at each pull and push
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 _OLDEST_GLIBC = 17  # manylinux2014
 _BLOCK = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)  # a requirement, with its hashes below it

@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioner.adapters.files import read_text
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
-from provisioner.adapters.lab.marks import Written, read_yaml
-from provisioner.adapters.lab.mistakes import did_you_mean, validated
-from provisioner.domain.lab import Lab, Registry
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.lab.source_location import Written, read_yaml
+from provisioner.adapters.lab.validation import did_you_mean, validated
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.lab.lab import Lab, Registry
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 WISH, LOCK = "lab.yml", "lab.lock"
 # The authority of a registry that `provision prepare` set up: written there by it, and read where lab.yml names none.

@@ -2,10 +2,10 @@
 
 from typing import Any, TypeVar
 
-from provisioner.adapters.lab.marks import read_json
-from provisioner.adapters.lab.mistakes import validated
-from provisioner.domain.model import Document
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.lab.source_location import read_json
+from provisioner.adapters.lab.validation import validated
+from provisioner.domain.values.model import Document
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 Model = TypeVar("Model", bound=Document)
 

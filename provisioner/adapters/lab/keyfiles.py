@@ -5,8 +5,8 @@ import binascii
 import re
 from pathlib import Path
 
-from provisioner.adapters.files import read_text
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 _PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|^PuTTY-User-Key-File-\d", re.MULTILINE)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")

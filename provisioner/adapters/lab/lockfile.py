@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
-from provisioner.adapters.files import MAX_BYTES, decode, read_text, write_text
 from provisioner.adapters.lab.documents import read_document
-from provisioner.adapters.registry.wire import through
-from provisioner.domain.lock import Lockfile
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.proxy import proxy_for
+from provisioner.adapters.registry.transport import through
+from provisioner.adapters.state.files import MAX_BYTES, decode, read_text, write_text
+from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.proxy import proxy_for
 
 _REMOTE = ("http", "https")
 

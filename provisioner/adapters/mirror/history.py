@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from provisioner.adapters.files import state_home
-from provisioner.domain.history import SIGHTING, Sighting, news
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.state.files import state_home
+from provisioner.domain.forecast.history import SIGHTING, Sighting, news
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 _READ = 8 << 20  # bytes from the end: years of one mirror; older habits are not its habits
 

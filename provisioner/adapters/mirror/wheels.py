@@ -7,10 +7,7 @@ from urllib.parse import urlsplit
 
 from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.registry.http import Refused, Reply
-from provisioner.domain.fault import Fault, denied, unreachable
-from provisioner.domain.problem import Problem
-from provisioner.domain.sync import SyncState
-from provisioner.domain.wheel import (
+from provisioner.domain.forecast.wheel import (
     END_SIZE,
     ZIP_END,
     ZIP_START,
@@ -24,6 +21,9 @@ from provisioner.domain.wheel import (
     read_index,
     wheels_in,
 )
+from provisioner.domain.registry.image_problems import Fault, denied, unreachable
+from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.sync import SyncState
 
 _PAGE = 16 << 20
 _PAGES = 4

@@ -11,28 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from provisioner.adapters.registry import identities
+from provisioner.adapters.registry import image_identities
+from provisioner.adapters.registry.blob_probe import Probe
 from provisioner.adapters.registry.contents import delete, held
 from provisioner.adapters.registry.http import Refused
+from provisioner.adapters.registry.layer_cache import Verdicts
 from provisioner.adapters.registry.listing import layers_of, listing
-from provisioner.adapters.registry.probe import Probe
-from provisioner.adapters.registry.read import ManifestMissing, Reader, Seen
-from provisioner.adapters.registry.sender import Sender
+from provisioner.adapters.registry.reader import ManifestMissing, Reader, Seen
+from provisioner.adapters.registry.retry import Sender
 from provisioner.adapters.registry.session import Session, api_host
-from provisioner.adapters.registry.verdicts import Verdicts
-from provisioner.adapters.registry.wire import Patience, Wire
-from provisioner.domain.catalog import Catalog, Listing
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.fault import Fault, listed_only, not_looked_at
-from provisioner.domain.identity import Identity
-from provisioner.domain.image import ImageConfig
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.manifest import Blob, digest_of
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.proxy import asked_through
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sweep import HeldImage
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.adapters.registry.transport import Patience, Wire
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.registry.gc import HeldImage
+from provisioner.domain.registry.image_problems import Fault, listed_only, not_looked_at
+from provisioner.domain.registry.manifest import Blob, digest_of
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.image import ImageConfig
+from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.proxy import asked_through
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport, SyncState
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -140,9 +140,9 @@ class Registry:
 
     def identity(self, reference: ImageReference, platform: str) -> Identity | None:
         """Which image it means; None where there is none. What a digest means is asked once. Raises CannotGoOn."""
-        seen = None if reference.digest is None else identities.known(reference.digest, platform)
+        seen = None if reference.digest is None else image_identities.known(reference.digest, platform)
         if seen is None and (seen := _known(lambda: self._reader.identity(reference, platform))) is not None:
-            identities.keep(seen, platform)
+            image_identities.keep(seen, platform)
         return seen
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from provisioner.adapters.registry.http import Refused, Request, up_to
-from provisioner.adapters.registry.read import ManifestMissing, Reader
-from provisioner.domain.fault import unreachable
-from provisioner.domain.manifest import ImageIndex, digest_of, read_manifest
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sweep import HeldImage
+from provisioner.adapters.registry.reader import ManifestMissing, Reader
+from provisioner.domain.registry.gc import HeldImage
+from provisioner.domain.registry.image_problems import unreachable
+from provisioner.domain.registry.manifest import ImageIndex, digest_of, read_manifest
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.reference import ImageReference
 
 _ANSWER_LIMIT = 1 << 16
 

@@ -18,12 +18,12 @@ import yaml
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import Heard, connections, play, scratch, this_machine
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.claim import Claim
-from provisioner.domain.event import Event
-from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.seat import Seat
+from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.seat.seat import Seat
+from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import CannotGoOn, Problem
 
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
 DEAD = {"ansible_host": "127.0.0.1", "ansible_port": 1}

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts, registry_host
 from provisioner.adapters.ansible.settings import Settings, environment
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import CannotGoOn
 
 HOSTS = """
 nodes:

@@ -7,7 +7,7 @@ import pytest
 
 from provisioner.adapters.engine.base_image import read
 from provisioner.adapters.resources import templates
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import CannotGoOn
 
 GOOD = {
     "python": "/opt/conda/bin/python3",

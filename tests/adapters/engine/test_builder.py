@@ -10,14 +10,14 @@ from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.builder import INPUTS_LABEL, EngineBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.catalog import Listing
-from provisioner.domain.event import Event
-from provisioner.domain.image import ImageConfig, ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish, Registry
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.lab.lab import ImageWish, Registry
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport, SyncState
 from tests.builders import TAG, a_digest
 
 TEMPLATES = read_templates(templates())

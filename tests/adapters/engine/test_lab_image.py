@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.docker_engine import DockerEngine
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
 from tests.lab.bed import Lab
 from tests.lab.engine import Engine

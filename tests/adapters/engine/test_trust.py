@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.trust import trust
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import CannotGoOn
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.wheels import download, platforms, requirements_for
 from provisioner.adapters.resources import templates
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import CannotGoOn
 from tests.made_wheel import a_wheel, locked
 
 LOCK = (templates() / "requirements-lab.txt").read_text()

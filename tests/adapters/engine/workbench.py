@@ -13,14 +13,14 @@ from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.event import Event
-from provisioner.domain.image import ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish
-from provisioner.domain.lab import Registry as RegistryWish
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.render import render
-from provisioner.domain.seat import Seat
+from provisioner.domain.lab.lab import ImageWish
+from provisioner.domain.lab.lab import Registry as RegistryWish
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.seat.render import render
+from provisioner.domain.seat.seat import Seat
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.image import ImageFacts, TaggedImage
+from provisioner.domain.values.reference import ImageReference
 from tests.domain.seats import a_seat
 from tests.lab.bed import Lab, make_key
 from tests.lab.host import run

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from provisioner.adapters.lab.directory import WORDS, LabDirectory, find_lab, read_lab
-from provisioner.domain.lab import Lab
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.lab.lab import Lab
+from provisioner.domain.values.problem import CannotGoOn
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 GOOD = 'name: demo\nmirror: {address: "m:5000"}\nregistry: {address: "r:5000"}\n'

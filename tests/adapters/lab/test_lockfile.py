@@ -6,12 +6,12 @@ from threading import Thread
 
 import pytest
 
-from provisioner.adapters.files import MAX_BYTES
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, write_lock
-from provisioner.domain.lock import LockedNode, Lockfile
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.version import ComputeCapability
+from provisioner.adapters.state.files import MAX_BYTES
+from provisioner.domain.lab.lock import LockedNode, Lockfile
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.version import ComputeCapability
 from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.builders import TAG, a_lock, a_uuid
 

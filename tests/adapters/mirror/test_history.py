@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.files import state_home
 from provisioner.adapters.mirror.history import MirrorHistory
-from provisioner.domain.feed import Job
-from provisioner.domain.history import FeedSeen, ListedSeen, Sighting, TagSeen
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.sync import SyncState
+from provisioner.adapters.state.files import state_home
+from provisioner.domain.forecast.feed import Job
+from provisioner.domain.forecast.history import FeedSeen, ListedSeen, Sighting, TagSeen
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.sync import SyncState
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)
 SEEN: list[Sighting] = [

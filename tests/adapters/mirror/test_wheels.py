@@ -10,8 +10,8 @@ import pytest
 
 from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.mirror.wheels import look_at_wheels
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.wheel import WheelReport, WheelWish, is_all_there
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.forecast.wheel import WheelReport, WheelWish, is_all_there
 from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, ranged, served
 
 WISH = WheelWish(torch="2.8.0", cuda="cu128", python="cp311")

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.event import Event
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry.made_image import a_layer, an_image, digest_of
 from tests.adapters.registry.scripted_registry import Answer, Asked, Script, ScriptedRegistry, ranged, served
 from tests.lab import pki

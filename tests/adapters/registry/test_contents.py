@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.sweep import sweep
+from provisioner.domain.registry.gc import sweep
+from provisioner.domain.values.problem import CannotGoOn
 from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
 from tests.lab.host import registry_program

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.files import cache_home
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.identity import Identity
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.state.files import cache_home
+from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry.made_image import an_image, an_index, digest_of, push
 from tests.adapters.registry.real_registry import real_registry
 from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, served

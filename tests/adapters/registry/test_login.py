@@ -10,10 +10,10 @@ import pytest
 
 from provisioner.adapters.registry.auth import Challenge, read_challenge
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, ranged, served
 from tests.adapters.registry.token_service import TokenService

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import Answer, Script, ScriptedRegistry, served
 from tests.adapters.registry.small_proxy import SmallProxy, proxying

@@ -15,7 +15,7 @@ from provisioner.adapters.state.files import state_home, write_text
 from provisioner.cli.exit_codes import BUG, ENDINGS, INTERRUPTED
 from provisioner.cli.output import console, print_json
 from provisioner.console.problems import problems
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 PROBLEMS_SCHEMA = "provisioner/problems/1"
 _SECRETIVE = ("-e", "--extra-vars")
@@ -26,7 +26,7 @@ def end(error: BaseException, words: Sequence[str]) -> int:
     if isinstance(error, click.ClickException):
         error.show()
         return _close(words, [_usage(error)], error.exit_code)
-    if isinstance(error, CannotGoOn):
+    if isinstance(error, ProblemError):
         found, code = list(error.problems), ENDINGS[error.ending]
     elif isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
         found, code = [_interrupted()], INTERRUPTED
@@ -46,26 +46,24 @@ def _close(words: Sequence[str], found: Sequence[Problem], code: int) -> int:
 def _usage(error: click.ClickException) -> Problem:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "provision"
-    return Problem(
-        code="usage", what=error.format_message(), why="the command was not understood", fix=f"{command} --help"
-    )
+    return Problem("usage", error.format_message(), "the command was not understood", f"{command} --help")
 
 
 def _interrupted() -> Problem:
     return Problem(
-        code="interrupted",
-        what="stopped before the end",
-        why="a node in the middle of a switch ends on the old or the new by itself, never between",
-        fix="run the same command again: it goes on where things stand",
+        "interrupted",
+        "stopped before the end",
+        "a node in the middle of a switch ends on the old or the new by itself, never between",
+        "run the same command again: it goes on where things stand",
     )
 
 
 def _bug(error: BaseException, words: Sequence[str]) -> Problem:
     return Problem(
-        code="bug",
-        what=f"{type(error).__name__}: {error}",
-        why="this should not have happened; it is a fault of provision, not of your lab",
-        fix=f"report it with the file {_trace(error, words)}",
+        "bug",
+        f"{type(error).__name__}: {error}",
+        "this should not have happened; it is a fault of provision, not of your lab",
+        f"report it with the file {_trace(error, words)}",
     )
 
 
@@ -75,7 +73,7 @@ def _trace(error: BaseException, words: Sequence[str]) -> Path | str:
     head = f"provision {version('lab-provisioner')}\nPython {sys.version}\n{platform.platform()}\n"
     try:
         write_text(path, f"{head}{' '.join(_public(words))}\n\n{''.join(traceback.format_exception(error))}", 0o600)
-    except CannotGoOn as unwritable:
+    except ProblemError as unwritable:
         return f"that could not be written ({unwritable})"
     return path
 

@@ -8,94 +8,94 @@ from rich.console import RenderableType
 
 from provisioner.adapters.state.journal import RunJournal
 from provisioner.cli.exit_codes import DEFERRED, DONE, FAILED, INTERRUPTED, STALE
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
-from provisioner.cli.signals import braking
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
+from provisioner.cli.signals import handle_interrupts
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.report import REMOVAL, report_view
 from provisioner.domain.rollout.order import DownOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import DONE as GOOD
 from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
-from provisioner.domain.rollout.run_spec import Undertaking
+from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import CannotGoOn, Problem
-from provisioner.workflow.protocols import Crew, Fleet, TakesDown
-from provisioner.workflow.rollout.run import Outcome, carry_through, roll_out
-from provisioner.workflow.rollout.waves import Halted, Hindrance, nothing
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.workflow.protocols import Fleet, NodeFleet, SupportsRemoval
+from provisioner.workflow.rollout.run import Outcome, roll_out, run_waves
+from provisioner.workflow.rollout.waves import Gate, StopRequested, nothing
 
-Work = Callable[[OnEvent, Halted], Outcome]
-
-
-def show_plan(voice: Voice, plan: Plan) -> None:
-    voice.say(plan_view(plan, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
+Work = Callable[[OnEvent, StopRequested], Outcome]
 
 
-def carry_out(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
-    voice: Voice,
+def show_plan(output: Output, plan: Plan) -> None:
+    output.say(plan_view(plan, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+
+
+def execute_run(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
+    output: Output,
     journal: RunJournal,
-    what: Undertaking,
-    crew: Callable[[OnEvent], Crew],
+    what: RunSpec,
+    make_fleet: Callable[[OnEvent], NodeFleet],
     *,
     breaks: str = "",
-    hindrance: Hindrance = nothing,
+    gate: Gate = nothing,
 ) -> int:
-    """Do what was agreed; the exit code. `crew` makes nodes that tell their news to what they are given.
+    """Do what was agreed; the exit code. `make_fleet` returns a fleet that sends its events to the function given.
 
-    Raises CannotGoOn: `locked` where another run than `breaks` holds one of the nodes, and nothing was changed.
+    Raises ProblemError: `locked` where another run than `breaks` holds one of the nodes, and nothing was changed.
     """
 
-    def work(on_event: OnEvent, halted: Halted) -> Outcome:
-        return carry_through(what, crew(on_event), on_event, halted, breaks=breaks, hindrance=hindrance)
+    def work(on_event: OnEvent, stop_requested: StopRequested) -> Outcome:
+        return run_waves(what, make_fleet(on_event), on_event, stop_requested, breaks=breaks, gate=gate)
 
     if what.nodes:
         journal.keep("undertaking", what)
     try:
-        return follow(voice, journal, what, work)
-    except CannotGoOn as error:
+        return follow(output, journal, what, work)
+    except ProblemError as error:
         if error.ending == "locked":
             journal.forget("undertaking")
         raise
 
 
-def follow(voice: Voice, journal: RunJournal, what: Undertaking, work: Work) -> int:
+def follow(output: Output, journal: RunJournal, what: RunSpec, work: Work) -> int:
     """Work on the nodes of a lab, which ^C ends after what has begun; the exit code."""
     try:
-        with watching(voice) as show:
+        with show_progress(output) as show:
             on_event = journal.telling(show)
-            with braking(on_event) as halted:
-                outcome = work(on_event, halted)
+            with handle_interrupts(on_event) as stop_requested:
+                outcome = work(on_event, stop_requested)
     except KeyboardInterrupt:
-        raise CannotGoOn(_left_alone(what), "interrupted") from None
-    return _report(voice, journal, what, outcome)
+        raise ProblemError(_left_alone(what), "interrupted") from None
+    return _report(output, journal, what, outcome)
 
 
-def carry_out_here(voice: Voice, journal: RunJournal, what: Undertaking, nodes: Callable[[OnEvent], Fleet]) -> int:
+def execute_locally(output: Output, journal: RunJournal, what: RunSpec, nodes: Callable[[OnEvent], Fleet]) -> int:
     """The same for one's own machine, on which nobody else has a say."""
-    with watching(voice) as show:
+    with show_progress(output) as show:
         on_event = journal.telling(show)
         outcome = roll_out(what, nodes(on_event), on_event, local=True)
-    return _report(voice, journal, what, outcome)
+    return _report(output, journal, what, outcome)
 
 
-def take_down_here(
-    voice: Voice,
+def remove_locally(
+    output: Output,
     journal: RunJournal,
     lab: str,
-    nodes: Callable[[OnEvent], TakesDown],
+    nodes: Callable[[OnEvent], SupportsRemoval],
     orders: Mapping[str, DownOrder],
 ) -> int:
     """The exit code."""
     began = datetime.now(UTC)
-    with watching(voice) as show:
+    with show_progress(output) as show:
         records = nodes(journal.telling(show)).take_down(orders)
     report = RolloutReport(
         lab=lab, run=journal.run, started_at=began, ended_at=datetime.now(UTC), nodes=tuple(records.values())
     )
-    return _tell(voice, journal, report, report_view(report, REMOVAL))
+    return _tell(output, journal, report, report_view(report, REMOVAL))
 
 
-def _report(voice: Voice, journal: RunJournal, what: Undertaking, outcome: Outcome) -> int:
+def _report(output: Output, journal: RunJournal, what: RunSpec, outcome: Outcome) -> int:
     stopped = outcome.stopped
     if stopped and stopped.code == "interrupted":
         stopped = stopped.model_copy(update={"fix": _resume(what)})
@@ -108,15 +108,15 @@ def _report(voice: Voice, journal: RunJournal, what: Undertaking, outcome: Outco
         nodes=outcome.records,
         stopped=stopped,
     )
-    return _tell(voice, journal, report, report_view(report, REMOVAL if what.verb == "remove" else {}))
+    return _tell(output, journal, report, report_view(report, REMOVAL if what.verb == "remove" else {}))
 
 
-def _tell(voice: Voice, journal: RunJournal, report: RolloutReport, view: RenderableType) -> int:
+def _tell(output: Output, journal: RunJournal, report: RolloutReport, view: RenderableType) -> int:
     """The report, on the disk and to whoever asked."""
     kept = journal.keep("report", report)
-    voice.document(REPORT_SCHEMA, report)
-    voice.say(view)
-    voice.note(f"The record of this run: {kept.parent}")
+    output.document(REPORT_SCHEMA, report)
+    output.say(view)
+    output.note(f"The record of this run: {kept.parent}")
     return code_of(report)
 
 
@@ -129,14 +129,14 @@ def code_of(report: RolloutReport) -> int:
     return DEFERRED if left == {"deferred"} else STALE if left == {"stale"} else FAILED
 
 
-def _resume(what: Undertaking) -> str:
+def _resume(what: RunSpec) -> str:
     return f"provision resume {what.place}"
 
 
-def _left_alone(what: Undertaking) -> Problem:
+def _left_alone(what: RunSpec) -> Problem:
     return Problem(
-        code="interrupted",
-        what=f"run {what.run} was left before its end",
-        why="each node that is at work ends on the old or the new by itself, never between; the others were not begun",
-        fix=_resume(what),
+        "interrupted",
+        f"run {what.run} was left before its end",
+        "each node that is at work ends on the old or the new by itself, never between; the others were not begun",
+        _resume(what),
     )

@@ -9,7 +9,7 @@ from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.proxy import asked_through, proxy_for
 
 
-def look_alikes(host: str, told: Iterable[Problem], *, plain_http: bool) -> tuple[Problem, ...]:
+def find_interference(host: str, told: Iterable[Problem], *, plain_http: bool) -> tuple[Problem, ...]:
     """Of our own client and of the engine, beside what was `told` already."""
     before = set(told)
     named = {problem.code for problem in before} & {"proxy_failed", "proxy_in_between"}

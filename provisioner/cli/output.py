@@ -10,12 +10,12 @@ import click
 from pydantic import BaseModel
 from rich.console import Console, RenderableType
 
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 WIDE = 500  # columns where nobody looks at a terminal: nothing is wrapped in a log or a pipe
 
 
-class Voice:
+class Output:
     def __init__(self, *, as_json: bool = False, no_color: bool = False, verbose: int = 0) -> None:
         self.as_json, self.verbose = as_json, verbose
         self.err = console(sys.stderr, no_color=no_color)
@@ -38,9 +38,9 @@ class Voice:
             print_json({"schema": schema} | fields)
 
     def agreed(self, question: str) -> bool:
-        """Ask a person. Raises CannotGoOn where nobody is there to answer."""
+        """Ask a person. Raises ProblemError where nobody is there to answer."""
         if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise CannotGoOn(_nobody_to_ask(question), "usage")
+            raise ProblemError(_nobody_to_ask(question), "usage")
         return click.confirm(question, default=False, err=True)
 
 
@@ -64,8 +64,8 @@ def print_json(document: dict[str, Any]) -> None:
 
 def _nobody_to_ask(question: str) -> Problem:
     return Problem(
-        code="nobody_to_ask",
-        what=f"{question} Nobody is at a terminal to answer.",
-        why="nothing is changed without consent",
-        fix="look at `provision plan` first; give the answer with --yes",
+        "nobody_to_ask",
+        f"{question} Nobody is at a terminal to answer.",
+        "nothing is changed without consent",
+        "look at `provision plan` first; give the answer with --yes",
     )

@@ -9,30 +9,30 @@ from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, Probed
-from provisioner.workflow.rollout.plan import Prepared, prepare
+from provisioner.workflow.rollout.plan import PreparedPlan, prepare
 
 
-class Looked(NamedTuple):
+class Context(NamedTuple):
     probed: Probed
-    prepared: Prepared
+    prepared: PreparedPlan
 
 
-def held_lock(directory: LabDirectory) -> Lockfile:
-    """Raises CannotGoOn where the lab has none yet."""
+def require_lock(directory: LabDirectory) -> Lockfile:
+    """Raises ProblemError where the lab has none yet."""
     lock = read_lock(directory.lock)
     if lock is None:
-        raise CannotGoOn(_no_lock(directory), "usage")
+        raise ProblemError(_no_lock(directory), "usage")
     return lock
 
 
 def look(
     directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent, when_busy: WhenBusy = DEFER
-) -> Looked:
+) -> Context:
     probed = probe(fleet, on_event)
-    return Looked(probed, prepare(materials(directory, lock), fleet.hosts(), probed, when_busy=when_busy))
+    return Context(probed, prepare(materials(directory, lock), fleet.hosts(), probed, when_busy=when_busy))
 
 
 def source(catalog: Catalog) -> dict[str, Any]:
@@ -47,8 +47,8 @@ def source(catalog: Catalog) -> dict[str, Any]:
 
 def _no_lock(directory: LabDirectory) -> Problem:
     return Problem(
-        code="no_lock",
-        what=f"{directory.lock}: the lab has no lock yet",
-        why="a plan is the difference between what runs and what the lock holds the lab to",
-        fix=f"provision lock {directory.path}",
+        "no_lock",
+        f"{directory.lock}: the lab has no lock yet",
+        "a plan is the difference between what runs and what the lock holds the lab to",
+        f"provision lock {directory.path}",
     )

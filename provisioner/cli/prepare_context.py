@@ -7,9 +7,9 @@ from typing import NamedTuple
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.state.journal import RunJournal, open_run
-from provisioner.cli.options import Reach
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
+from provisioner.cli.options import AnsibleOptions
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import settings
 from provisioner.domain.values.event import OnEvent
 
@@ -17,7 +17,7 @@ from provisioner.domain.values.event import OnEvent
 class Work(NamedTuple):
     directory: LabDirectory
     settings: Settings
-    voice: Voice
+    output: Output
     yes: bool
     journal: RunJournal | None
 
@@ -27,15 +27,15 @@ class Work(NamedTuple):
 
     @contextmanager
     def telling(self) -> Iterator[OnEvent]:
-        with watching(self.voice) as show:
+        with show_progress(self.output) as show:
             yield show if self.journal is None else self.journal.telling(show)
 
     def agreed(self, question: str) -> bool:
-        """Raises CannotGoOn where nobody is there to answer."""
-        return self.yes or self.voice.agreed(question)
+        """Raises ProblemError where nobody is there to answer."""
+        return self.yes or self.output.agreed(question)
 
 
-def open_work(lab: str, reach: Reach, voice: Voice, *, yes: bool, check: bool) -> Work:
+def open_work(lab: str, ansible: AnsibleOptions, output: Output, *, yes: bool, check: bool) -> Work:
     directory = read_lab(lab)
     journal = None if check else open_run(directory.lab.name)
-    return Work(directory, settings(directory, reach, voice.verbose), voice, yes, journal)
+    return Work(directory, settings(directory, ansible, output.verbose), output, yes, journal)

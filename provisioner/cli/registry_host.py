@@ -11,7 +11,7 @@ from provisioner.cli.prepare_context import Work
 from provisioner.cli.wiring import registry
 from provisioner.domain.rollout.preparation import READY, RegistryPreparation, registry_order
 from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 
 
@@ -58,15 +58,15 @@ def _prove(directory: LabDirectory, on_event: OnEvent) -> RegistryPreparation:
     with registry(directory, on_event) as own:
         try:
             own.exists(ImageReference(registry=wish.address, repository=wish.repository, tag="latest"))
-        except CannotGoOn as refused:
+        except ProblemError as refused:
             return RegistryPreparation(node="", address=wish.address, state="failed", problems=refused.problems)
     return RegistryPreparation(node="", address=wish.address, state="ready")
 
 
 def _another_ca(named: Path, path: Path) -> Problem:
     return Problem(
-        code="another_ca",
-        what=f"registry.ca is {named}, which is not the authority of the registry that was set up",
-        why="nothing that trusts only that file could use the registry",
-        fix=f"take registry.ca out of lab.yml: without it {path} is taken, which now holds the right one",
+        "another_ca",
+        f"registry.ca is {named}, which is not the authority of the registry that was set up",
+        "nothing that trusts only that file could use the registry",
+        f"take registry.ca out of lab.yml: without it {path} is taken, which now holds the right one",
     )

@@ -16,8 +16,8 @@ from provisioner.workflow.rollout.claims import fence_above
 
 
 @contextmanager
-def entered(lab: str, verb: Verb, breaks: str) -> Iterator[RunJournal]:
-    """Raises CannotGoOn (locked) where another run than `breaks` is at the lab."""
+def open_run_context(lab: str, verb: Verb, breaks: str) -> Iterator[RunJournal]:
+    """Raises ProblemError (locked) where another run than `breaks` is at the lab."""
     journal = open_run(lab)
     with locked(lab, journal.run, verb, breaks):
         yield journal

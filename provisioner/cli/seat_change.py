@@ -5,17 +5,17 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from provisioner.adapters.lab.directory import LabDirectory
-from provisioner.cli.execute import carry_out, show_plan
+from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import FAILED
-from provisioner.cli.maintenance import hold_to_hours
-from provisioner.cli.options import Care, Consent, Reach
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
-from provisioner.cli.run_context import claim_for, entered
-from provisioner.cli.wiring import crew
+from provisioner.cli.maintenance import check_maintenance
+from provisioner.cli.options import AnsibleOptions, Overrides, RunOptions
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
+from provisioner.cli.run_context import claim_for, open_run_context
+from provisioner.cli.wiring import fleet_factory
 from provisioner.domain.rollout.order import BackOrder
 from provisioner.domain.rollout.plan import Plan
-from provisioner.domain.rollout.run_spec import Rules, Verb, set_out
+from provisioner.domain.rollout.run_spec import Rules, Verb, build_run_spec
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Host, Probed
 from provisioner.workflow.rollout.claims import refuse_held
@@ -32,25 +32,35 @@ class Withdrawal(NamedTuple):
 
 
 def withdraw(  # noqa: PLR0913  (what, and the groups of flags that both verbs have)
-    directory: LabDirectory, what: Withdrawal, *, yes: bool, care: Care, consent: Consent, reach: Reach, voice: Voice
+    directory: LabDirectory,
+    what: Withdrawal,
+    *,
+    yes: bool,
+    run_options: RunOptions,
+    overrides: Overrides,
+    ansible: AnsibleOptions,
+    output: Output,
 ) -> int:
     """Look, plan, ask, and do it; the exit code."""
     lab = directory.lab
-    with entered(lab.name, what.verb, care.break_lock) as journal, crew(directory, reach, voice.verbose) as nodes:
-        with watching(voice) as show:
+    with (
+        open_run_context(lab.name, what.verb, run_options.break_lock) as journal,
+        fleet_factory(directory, ansible, output.verbose) as nodes,
+    ):
+        with show_progress(output) as show:
             on_event = journal.telling(show)
             at_hand = nodes(on_event)
             probed = probe(at_hand, on_event)
         plan = what.plan(at_hand.hosts(), probed)
         journal.keep("plan", plan)
-        show_plan(voice, plan)
+        show_plan(output, plan)
         pending = [step.node for step in plan.pending]
-        refuse_held(probed, pending, journal.run, care.break_lock)
-        hindrance = hold_to_hours(lab.rollout.calendar, plan, consent, journal)
-        if pending and not (yes or voice.agreed(what.question(pending))):
-            voice.note("Nothing was changed.")
+        refuse_held(probed, pending, journal.run, run_options.break_lock)
+        gate = check_maintenance(lab.rollout.calendar, plan, overrides, journal)
+        if pending and not (yes or output.agreed(what.question(pending))):
+            output.note("Nothing was changed.")
             return FAILED
-        agreed = set_out(
+        agreed = build_run_spec(
             journal.run,
             plan,
             {},
@@ -59,6 +69,6 @@ def withdraw(  # noqa: PLR0913  (what, and the groups of flags that both verbs h
             verb=what.verb,
             place=str(directory.path),
             back=what.back(plan, journal.run),
-            ignore_freeze=consent.ignore_freeze or "",
-        ).held_by(claim_for(journal.run, lab.name, what.verb, probed))
-        return carry_out(voice, journal, agreed, nodes, breaks=care.break_lock, hindrance=hindrance)
+            ignore_freeze=overrides.ignore_freeze or "",
+        ).with_claim(claim_for(journal.run, lab.name, what.verb, probed))
+        return execute_run(output, journal, agreed, nodes, breaks=run_options.break_lock, gate=gate)

@@ -7,8 +7,8 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 from provisioner.domain.values.event import Event, OnEvent
-from provisioner.domain.values.problem import CannotGoOn
-from provisioner.workflow.rollout.waves import Halted
+from provisioner.domain.values.problem import ProblemError
+from provisioner.workflow.rollout.waves import StopRequested
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAID = "stopping: what is at work now is followed to its end; once more leaves the nodes to themselves"
@@ -25,7 +25,7 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def braking(on_event: OnEvent) -> Iterator[Halted]:
+def handle_interrupts(on_event: OnEvent) -> Iterator[StopRequested]:
     """Whether somebody has said stop. The second time raises KeyboardInterrupt, wherever the run is."""
     pulled = threading.Event()
 
@@ -49,5 +49,5 @@ def braking(on_event: OnEvent) -> Iterator[Halted]:
 
 
 def _tell(on_event: OnEvent) -> None:
-    with suppress(CannotGoOn):  # the run meets the same trouble, and ends with it
+    with suppress(ProblemError):  # the run meets the same trouble, and ends with it
         on_event(Event(phase="report", kind="note", text=_SAID))

@@ -19,12 +19,12 @@ from provisioner.adapters.mirror.feed import read_job
 from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
-from provisioner.cli.options import Reach
+from provisioner.cli.options import AnsibleOptions
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.forecast.feed import FeedReading
 from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
-from provisioner.domain.lab.lab import Registry as RegistryWish
-from provisioner.domain.lab.lab import Upstream as UpstreamWish
+from provisioner.domain.lab.lab import Registry as RegistrySettings
+from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.registry.copy_commands import Place
@@ -35,7 +35,7 @@ from provisioner.workflow.lock.better_tag import Around
 from provisioner.workflow.lock.lock import Locked, choose, make_lock
 from provisioner.workflow.mirror.mirror_listing import Wanted, World
 from provisioner.workflow.protocols import Probed
-from provisioner.workflow.rollout.plan import Materials, Prepared
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.rollout.preflight import confirm, to_pull
 
 _FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
@@ -43,25 +43,27 @@ _ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock agai
 
 
 @contextmanager
-def crew(directory: LabDirectory, reach: Reach, verbosity: int) -> Iterator[Callable[[OnEvent], AnsibleFleet]]:
+def fleet_factory(
+    directory: LabDirectory, ansible: AnsibleOptions, verbosity: int
+) -> Iterator[Callable[[OnEvent], AnsibleFleet]]:
     """Makes fleets that tell their news to what they are given, and share their connections while the block lasts."""
     with connections() as shared:
-        yield lambda on_event: fleet(directory, reach, verbosity, on_event, shared)
+        yield lambda on_event: fleet(directory, ansible, verbosity, on_event, shared)
 
 
 def fleet(
-    directory: LabDirectory, reach: Reach, verbosity: int, on_event: OnEvent, shared: Path | None = None
+    directory: LabDirectory, ansible: AnsibleOptions, verbosity: int, on_event: OnEvent, shared: Path | None = None
 ) -> AnsibleFleet:
-    return AnsibleFleet(settings(directory, reach, verbosity), on_event, limit=reach.limit, shared=shared)
+    return AnsibleFleet(settings(directory, ansible, verbosity), on_event, limit=ansible.limit, shared=shared)
 
 
-def settings(directory: LabDirectory, reach: Reach, verbosity: int) -> Settings:
+def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -> Settings:
     """`verbosity` as -v counts it; Ansible speaks from the second on."""
     return Settings(
         inventory=directory.inventory,
-        forks=reach.forks or directory.lab.rollout.forks,
-        vault_password_file=reach.vault_password_file,
-        extra_vars=reach.extra_vars,
+        forks=ansible.forks or directory.lab.rollout.forks,
+        vault_password_file=ansible.vault_password_file,
+        extra_vars=ansible.extra_vars,
         verbosity=max(verbosity - 1, 0),
     )
 
@@ -152,12 +154,12 @@ def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
 
 
 def recheck(directory: LabDirectory, images: Sequence[OrderedImage], on_event: OnEvent) -> None:
-    """Raises CannotGoOn where what a node would pull is not on the lab's own registry now."""
+    """Raises ProblemError where what a node would pull is not on the lab's own registry now."""
     with registry(directory, on_event) as shelf:
         confirm(images, shelf, on_event, again=f"provision lock {directory.path}")
 
 
-def recheck_own(lock: Lockfile, prepared: Prepared, on_event: OnEvent) -> None:
+def recheck_own(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent) -> None:
     """The same for whoever has only the lock. What cannot be asked from here is left to the pull itself."""
     with tempfile.NamedTemporaryFile("w", prefix="provisioner-ca-", suffix=".pem") as file:
         file.write(lock.registry_ca or "")
@@ -200,7 +202,7 @@ def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Ar
     )
 
 
-def _place(directory: LabDirectory, wish: UpstreamWish | RegistryWish) -> Place:
+def _place(directory: LabDirectory, wish: UpstreamSettings | RegistrySettings) -> Place:
     ca = directory.below(wish.ca)
     return Place(address=wish.address, ca=ca and str(ca.absolute()), plain_http=wish.plain_http)
 
@@ -247,6 +249,6 @@ def _chosen(  # noqa: PLR0913
         )
 
 
-def materials(directory: LabDirectory, lock: Lockfile) -> Materials:
+def materials(directory: LabDirectory, lock: Lockfile) -> PlanInputs:
     data = compatibility_data.load_for(directory.path)
-    return Materials(directory.lab, lock, data, templates(directory.path), directory.keys)
+    return PlanInputs(directory.lab, lock, data, templates(directory.path), directory.keys)

@@ -41,10 +41,10 @@ def too_old(data: CompatibilityData, today: date) -> Problem | None:
     if age <= OLD_AFTER_DAYS:
         return None
     return Problem(
-        code="old_facts",
-        what=f"the compatibility data is {age} days old ({data.version})",
-        why="newer builds of torch, drivers and cards are unknown to it, and what is unknown is never chosen",
-        fix="upgrade provision: the data comes with it",
+        "old_facts",
+        f"the compatibility data is {age} days old ({data.version})",
+        "newer builds of torch, drivers and cards are unknown to it, and what is unknown is never chosen",
+        "upgrade provision: the data comes with it",
     )
 
 

@@ -7,11 +7,11 @@ from rich.text import Text
 
 from provisioner.console.problems import problems
 from provisioner.console.text import count, fold, line
-from provisioner.domain.registry.gc import Sweep
+from provisioner.domain.registry.gc import GarbageReport
 from provisioner.domain.values.size import human_size
 
 
-def sweep_view(found: Sweep) -> Group:
+def sweep_view(found: GarbageReport) -> Group:
     kept = (
         _image("stays", "green", image.tags, image.bytes, fold(list(map(line, image.because)))) for image in found.kept
     )
@@ -25,7 +25,7 @@ def _image(word: str, style: str, tags: Iterable[str], size: int, why: str) -> T
     return Text.assemble((word, style), f"  {names}  {human_size(size)}  {why}")
 
 
-def _sum(found: Sweep) -> Text:
+def _sum(found: GarbageReport) -> Text:
     if not found.removed:
         left = f" {human_size(found.freed)} that no image names left the disk." if found.freed else ""
         return Text(f"\nNothing to remove: {count(len(found.kept), 'image')}, all wanted.{left}")

@@ -11,7 +11,7 @@ from provisioner.console.problems import problems
 from provisioner.console.tables import cell, state, table
 from provisioner.console.text import count, duration, line
 from provisioner.domain.forecast.forecast import Decision, Forecast
-from provisioner.domain.forecast.mirror_status import Outlook, TagOutlook
+from provisioner.domain.forecast.mirror_status import MirrorStatus, TagStatus
 from provisioner.domain.values.size import human_size
 from provisioner.domain.values.sync import SyncState
 
@@ -24,7 +24,7 @@ DOING: dict[Decision, str] = {
 }
 
 
-def outlook_view(outlook: Outlook) -> Group:
+def mirror_status_view(outlook: MirrorStatus) -> Group:
     told = outlook.forecast
     rows: list[RenderableType] = [_tags(outlook), Text()] if outlook.tags else []
     found = [("", problem) for problem in outlook.problems if problem != told.problem]
@@ -34,7 +34,7 @@ def outlook_view(outlook: Outlook) -> Group:
     )
 
 
-def _head(outlook: Outlook) -> Iterator[Text]:
+def _head(outlook: MirrorStatus) -> Iterator[Text]:
     yield Text(f"{line(outlook.mirror)} ({outlook.kind}); wished for: torch {line(outlook.torch)}")
     if (profile := outlook.profile) is not None:
         yield Text(f"{profile.name}: {profile.note} (as of {profile.as_of}; {profile.source}. Hearsay: it was asked.)")
@@ -44,7 +44,7 @@ def _head(outlook: Outlook) -> Iterator[Text]:
         yield Text(f"its job {line(job.name)}: {job.status}; last success {last}{due}")
 
 
-def _tags(outlook: Outlook) -> Table:
+def _tags(outlook: MirrorStatus) -> Table:
     made = table("image", "state", "upstream", "missing", "what to do", "expected", "nine of ten by")
     for row in outlook.tags:
         told = row.forecast
@@ -60,7 +60,7 @@ def _tags(outlook: Outlook) -> Table:
     return made
 
 
-def _decision(outlook: Outlook) -> Text:
+def _decision(outlook: MirrorStatus) -> Text:
     told, said = outlook.forecast, DOING[outlook.forecast.decision]
     if outlook.reference is not None:
         return Text(f"{said}: {line(outlook.reference)} is complete", "bold")
@@ -77,7 +77,7 @@ def _evidence(told: Forecast) -> Iterator[str]:
         yield f"  {given.name} = {line(str(given.value))}  ({line(given.source)})"
 
 
-def heartbeat(outlook: Outlook, pause: float, left: float) -> str:
+def heartbeat(outlook: MirrorStatus, pause: float, left: float) -> str:
     """One line for a log, between two looks."""
     parts = [
         f"{outlook.checked_at:%Y-%m-%d %H:%M} UTC",
@@ -96,7 +96,7 @@ def _told(told: Forecast, now: datetime) -> str:
     return f"{DOING[told.decision]}{code}"
 
 
-def _nearest(tags: tuple[TagOutlook, ...]) -> str:
+def _nearest(tags: tuple[TagStatus, ...]) -> str:
     partial = next((row for row in tags if row.state is SyncState.PARTIAL), None)
     if partial is not None:
         return f"{line(partial.reference)} lacks {human_size(partial.bytes_missing)}"

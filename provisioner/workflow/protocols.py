@@ -29,7 +29,7 @@ class Host(Protocol):
 class Fleet(Protocol):
     """The nodes, through Ansible. A node that cannot be reached is a Problem in its place, never an exception.
 
-    Every method raises CannotGoOn where Ansible itself did not run the play.
+    Every method raises ProblemError where Ansible itself did not run the play.
     """
 
     def hosts(self) -> Sequence[Host]: ...
@@ -45,19 +45,19 @@ class Claims(Protocol):
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]: ...
 
 
-class GoesBack(Protocol):
+class SupportsRollback(Protocol):
     """The part of a fleet that brings seats back to what they ran before."""
 
     def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]: ...
 
 
-class TakesDown(Protocol):
+class SupportsRemoval(Protocol):
     """The part of a fleet that takes seats down."""
 
     def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]: ...
 
 
-class Crew(Fleet, Claims, GoesBack, TakesDown, Protocol):
+class NodeFleet(Fleet, Claims, SupportsRollback, SupportsRemoval, Protocol):
     """All that a run over a lab needs of its nodes."""
 
 
@@ -77,7 +77,7 @@ class Upstream(Mirror, Protocol):
     def digest(self, reference: ImageReference) -> str | None: ...
 
 
-class Shelf(Protocol):
+class ImageCheck(Protocol):
     """The registry that the nodes pull from, looked at layer by layer. A fault of it stands in the report."""
 
     def check(self, references: Sequence[ImageReference], platform: str) -> Sequence[SyncReport]: ...

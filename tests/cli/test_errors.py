@@ -11,22 +11,22 @@ import pytest
 
 from provisioner.adapters.state.files import state_home
 from provisioner.cli.errors import end
-from provisioner.domain.values.problem import CannotGoOn, Ending, Problem
+from provisioner.domain.values.problem import Ending, Problem, ProblemError
 from tests.cli.running import document, run, spawn
 
-SEEN = Problem(code="some_code", what="seen", why="because", fix="do this")
+SEEN = Problem("some_code", "seen", "because", "do this")
 
 
 @pytest.mark.parametrize(("ending", "code"), [("failed", 1), ("usage", 2), ("locked", 5), ("stale", 6)])
 def test_how_a_run_ends_is_its_exit_code(ending: Ending, code: int, capsys: pytest.CaptureFixture[str]) -> None:
-    assert end(CannotGoOn([SEEN, SEEN.model_copy(update={"code": "other"})], ending), []) == code
+    assert end(ProblemError([SEEN, SEEN.model_copy(update={"code": "other"})], ending), []) == code
     said = capsys.readouterr()
     assert said.out == ""
     assert said.err.startswith("╷ some_code\n│ seen\n│ why: because\n│ fix: do this\n╵\n╷ other\n")
 
 
 def test_a_program_is_told_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    end(CannotGoOn(SEEN, "locked"), ["plan", "--json"])
+    end(ProblemError(SEEN, "locked"), ["plan", "--json"])
     read = json.loads(capsys.readouterr().out)
     assert read == {"schema": "provisioner/problems/1", "problems": [SEEN.model_dump()]}
 

@@ -11,18 +11,18 @@ import pytest
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import open_run
-from provisioner.cli.execute import carry_out, take_down_here
-from provisioner.cli.output import Voice
+from provisioner.cli.execute import execute_run, remove_locally
+from provisioner.cli.output import Output
 from provisioner.domain.rollout.order import DownOrder, NamedSeat
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.rollout.report import NodeRecord, NodeState
-from provisioner.domain.rollout.run_spec import Rules, set_out
+from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from tests.builders import a_lock
 from tests.cli.running import document, run
-from tests.workflow.fake_fleet import FakeCrew, a_plan
+from tests.workflow.fake_fleet import FakeFleet, a_plan
 
 
-class StillFleet(FakeCrew):
+class StillFleet(FakeFleet):
     """Seats that are taken down end in the states that it was made with."""
 
     def __init__(self, *states: NodeState) -> None:
@@ -50,8 +50,8 @@ def test_codes_of_a_rollout(
     actions: tuple[Action, ...], stale: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, journal = a_plan({f"n{number}": action for number, action in enumerate(actions)}), open_run("demo")
-    what = set_out(journal.run, plan, {}, Rules(), datetime.now(UTC), stale=frozenset({stale}))
-    assert carry_out(Voice(as_json=True), journal, what, lambda _: StillFleet()) == code
+    what = build_run_spec(journal.run, plan, {}, Rules(), datetime.now(UTC), stale=frozenset({stale}))
+    assert execute_run(Output(as_json=True), journal, what, lambda _: StillFleet()) == code
     told = json.loads(capsys.readouterr().out)
     assert told == json.loads((journal.folder / "report.json").read_text())
     assert (told["schema"], told["run"], len(told["nodes"])) == ("provisioner/report/1", journal.run, len(actions))
@@ -65,7 +65,7 @@ def test_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: py
     journal = open_run("demo")
     order = DownOrder(run=journal.run, act="remove", seat=NamedSeat(name="demo-student"))
     orders = {f"n{number}": order for number in range(len(states))}
-    assert take_down_here(Voice(), journal, "demo", lambda _: StillFleet(*states), orders) == code
+    assert remove_locally(Output(), journal, "demo", lambda _: StillFleet(*states), orders) == code
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
 

@@ -7,11 +7,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from provisioner.adapters.state.journal import open_run
-from provisioner.cli.maintenance import hold_to_hours
-from provisioner.cli.options import Consent
+from provisioner.cli.maintenance import check_maintenance
+from provisioner.cli.options import Overrides
 from provisioner.domain.lab.calendar import Calendar, Freeze
 from provisioner.domain.rollout.plan import Action, Plan, Step
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from tests.cli.running import run
 
 FOREVER = Freeze.model_validate({"from": "2020-01-01", "to": "2199-12-31", "why": "exams"})
@@ -24,33 +24,33 @@ def a_plan(action: Action) -> Plan:
 
 
 def test_a_change_in_a_freeze_is_refused_and_ends_as_deferred() -> None:
-    with pytest.raises(CannotGoOn) as refused:
-        hold_to_hours(CLOSED, a_plan("update"), Consent(), open_run("demo"))
+    with pytest.raises(ProblemError) as refused:
+        check_maintenance(CLOSED, a_plan("update"), Overrides(), open_run("demo"))
     assert refused.value.ending == "deferred"
     assert [problem.code for problem in refused.value.problems] == ["frozen"]
 
 
 @pytest.mark.parametrize("action", ["keep", "defer", "skip"])
 def test_what_changes_nothing_is_never_refused(action: Action) -> None:
-    hindrance = hold_to_hours(CLOSED, a_plan(action), Consent(), open_run("demo"))
-    assert hindrance() is not None
+    gate = check_maintenance(CLOSED, a_plan(action), Overrides(), open_run("demo"))
+    assert gate() is not None
 
 
 def test_an_open_lab_is_asked_again_before_every_wave() -> None:
-    assert hold_to_hours(OPEN, a_plan("update"), Consent(), open_run("demo"))() is None
+    assert check_maintenance(OPEN, a_plan("update"), Overrides(), open_run("demo"))() is None
 
 
 def test_a_freeze_that_is_ignored_is_on_record_with_its_reason() -> None:
     journal = open_run("demo")
-    hindrance = hold_to_hours(CLOSED, a_plan("update"), Consent(ignore_freeze="a card is on fire"), journal)
-    assert hindrance() is None
+    gate = check_maintenance(CLOSED, a_plan("update"), Overrides(ignore_freeze="a card is on fire"), journal)
+    assert gate() is None
     (line,) = (journal.folder / "events.jsonl").read_text().splitlines()
     assert json.loads(line)["event"]["text"].endswith(": exams; ignored: a card is on fire")
 
 
 def test_a_reason_for_nothing_is_not_put_on_record() -> None:
     journal = open_run("demo")
-    hold_to_hours(OPEN, a_plan("update"), Consent(ignore_freeze="just in case"), journal)
+    check_maintenance(OPEN, a_plan("update"), Overrides(ignore_freeze="just in case"), journal)
     assert (journal.folder / "events.jsonl").read_text() == ""
 
 

@@ -9,10 +9,10 @@ import threading
 
 import pytest
 
-from provisioner.cli.output import Voice, console
-from provisioner.cli.progress_display import watching
+from provisioner.cli.output import Output, console
+from provisioner.cli.progress_display import show_progress
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 WORDS = ("plan", "nowhere")
 
@@ -73,32 +73,32 @@ def test_a_terminal_that_knows_little() -> None:
 
 @pytest.mark.parametrize("as_json", [False, True])
 def test_nobody_to_ask(as_json: bool) -> None:
-    with pytest.raises(CannotGoOn) as refusal:
-        Voice(as_json=as_json).agreed("Roll this out to 3 nodes?")
+    with pytest.raises(ProblemError) as refusal:
+        Output(as_json=as_json).agreed("Roll this out to 3 nodes?")
     (problem,) = refusal.value.problems
     assert refusal.value.ending == "usage"
     assert "--yes" in problem.fix
 
 
 def test_with_json_only_the_document_is_on_stdout(capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Voice(as_json=True)
-    voice.say("a table")
-    voice.note("a note")
-    voice.document("provisioner/x/1", {"a": "\ud83d\x1b"})
+    output = Output(as_json=True)
+    output.say("a table")
+    output.note("a note")
+    output.document("provisioner/x/1", {"a": "\ud83d\x1b"})
     said = capsys.readouterr()
     assert said.out == '{"schema": "provisioner/x/1", "a": "\\ud83d\\u001b"}\n'
     assert said.err == "a note\n"
 
 
 def test_without_json_there_is_no_document(capsys: pytest.CaptureFixture[str]) -> None:
-    voice = Voice()
-    voice.document("provisioner/x/1", {})
-    voice.say("a table")
+    output = Output()
+    output.document("provisioner/x/1", {})
+    output.say("a table")
     assert capsys.readouterr().out == "a table\n"
 
 
 def test_news_of_many_threads_are_lines_on_stderr(capsys: pytest.CaptureFixture[str]) -> None:
-    with watching(Voice()) as on_event:
+    with show_progress(Output()) as on_event:
         events = [Event(phase="stage", kind="done", node=f"n{number}") for number in range(20)]
         threads = [threading.Thread(target=on_event, args=(event,)) for event in events]
         for thread in threads:

@@ -42,7 +42,7 @@ def test_once_follows_what_is_at_work_and_starts_nothing_more(tmp_path: Path, nu
     report = json.loads(out)
     assert (run.returncode, report["stopped"]["fix"]) == (130, "provision resume inventories/demo"), err
     assert ended(report) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
-    assert lab.crew.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.alive() == dict.fromkeys(NODES)
     assert "Traceback" not in err
     assert lab.run("resume").returncode == 0
     assert lab.stands() == UNDISTURBED
@@ -89,7 +89,7 @@ def test_from_a_terminal(tmp_path: Path) -> None:
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, said
     assert set(ended(lab.report()).values()) == {"not_started"}
-    assert lab.crew.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.alive() == dict.fromkeys(NODES)
 
 
 def read_until(terminal: int, text: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 from provisioner.cli.wiring import recheck_own
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import ScriptedRegistry, served
 from tests.builders import a_lock, a_locked_image
@@ -53,7 +53,7 @@ def test_by_the_authority_that_the_lock_carries(registry: ScriptedRegistry, auth
     assert look(locked(registry), ca) == ["started", "done"]
     assert any(IMAGE.layers[0] in asked.path for asked in registry.asked)
     registry.lose(IMAGE.layers[0])
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         look(locked(registry), ca)
     assert IMAGE.layers[0] in ended.value.problems[0].what
     assert "ask the lab's admin" in ended.value.problems[0].fix

@@ -4,7 +4,7 @@ from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawn
 
-OFF = Problem(code="unreachable", what="no route to host", why="it is off", fix="switch it on")
+OFF = Problem("unreachable", "no route to host", "it is off", "switch it on")
 NODES = (
     NodeRecord(node="n1", state="committed"),
     NodeRecord(node="n2", state="committed"),

@@ -24,8 +24,8 @@ TAG = "mirror.lab:5200/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 
 
 def test_nodes_that_are_alike_share_a_line() -> None:
-    lost = Problem(code="gpu_lost", what="n1: GPU 1 fell off the bus", why="w", fix="f")
-    down = Problem(code="unreachable", what="no route to host", why="w", fix="f")
+    lost = Problem("gpu_lost", "n1: GPU 1 fell off the bus", "w", "f")
+    down = Problem("unreachable", "no route to host", "w", "f")
     probed: dict[str, NodeFacts | Problem] = {f"pc{number:03}": a_node(f"pc{number:03}") for number in range(1, 201)}
     probed["n1"] = a_node("n1", gpus=(a_gpu("n1"), a_gpu("n1", 1), Gpu(index=2, name="x\x1b[2J", problems=(lost,))))
     probed["n2"] = NodeFacts(name="n2", absent_because={"driver": "not loaded", "engine": "no docker.sock"})

@@ -17,7 +17,7 @@ from tests.builders import a_node, a_uuid
 from tests.playbooks.node_code import Fault, module_util
 
 SEAT = "demo-student"
-UNREACHABLE = Problem(code="unreachable", what="no answer", why="it is off", fix="switch it on")
+UNREACHABLE = Problem("unreachable", "no answer", "it is off", "switch it on")
 claims = module_util("claims")
 
 
@@ -26,7 +26,7 @@ class FakeHost(NamedTuple):
     address: str | None = None
 
 
-class FakeCrew:
+class FakeFleet:
     """Every node does as asked, but for those named in `ends` (act -> node) with the state that they end in.
 
     `at` is told of every moment, before and after each node's part of a call: it may raise, kill or look.
@@ -42,7 +42,7 @@ class FakeCrew:
         self.folder, self.ends, self.at, self.seconds = folder, ends or {}, at, seconds
         self.asked: list[tuple[str, tuple[str, ...]]] = []
 
-    def add(self, *nodes: str, generation: int = 0) -> "FakeCrew":
+    def add(self, *nodes: str, generation: int = 0) -> "FakeFleet":
         for node in nodes:
             (self.folder / node).mkdir(parents=True)
             self._write(node, {"generation": generation, "image": "", "run": "", "state": "committed", "ends": {}})

@@ -5,7 +5,7 @@ from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
+from provisioner.adapters.ansible.play import HostEvent, play, scratch, this_machine
 from provisioner.adapters.ansible.results import module_failed, problem_of, progress
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.preparation import (
@@ -24,7 +24,7 @@ PreparesOrder = PrepareOrder | RegistryOrder | SweepOrder
 
 
 class Preparer(Generic[Answer]):
-    """Each machine that is asked is in the result. Methods raise CannotGoOn where Ansible did not run the play."""
+    """Each machine that is asked is in the result. Methods raise ProblemError where Ansible did not run the play."""
 
     def __init__(self, settings: Settings, on_event: OnEvent, answer: type[Answer]) -> None:
         self._settings = settings
@@ -42,7 +42,7 @@ class Preparer(Generic[Answer]):
         answers: dict[str, Answer] = {}
         begun: set[str] = set()
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: HostEvent) -> None:
             if answer := self._of(heard, begun=heard.node in begun):
                 answers[heard.node] = answer
                 self._on_event(_ended(answer))
@@ -58,7 +58,7 @@ class Preparer(Generic[Answer]):
         silent = module_failed("the play ended without a word of it").model_dump()
         return {node: answers.get(node) or self._made(node, "unknown", [silent]) for node in orders}
 
-    def _of(self, heard: Heard, *, begun: bool) -> Answer | None:
+    def _of(self, heard: HostEvent, *, begun: bool) -> Answer | None:
         """None where more is to come."""
         record = heard.result.get("record")
         if record and heard.word in {"ok", "failed"}:

@@ -5,7 +5,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from provisioner.adapters.ansible.play import Heard
+from provisioner.adapters.ansible.play import HostEvent
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.event import Event, Phase
 from provisioner.domain.values.node import NodeFacts
@@ -14,7 +14,7 @@ from provisioner.domain.values.problem import Problem
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 
-def facts_of(heard: Heard) -> NodeFacts | Problem:
+def facts_of(heard: HostEvent) -> NodeFacts | Problem:
     """Of the last word of a probe."""
     if heard.word != "ok":
         return problem_of(heard)
@@ -25,7 +25,7 @@ def facts_of(heard: Heard) -> NodeFacts | Problem:
     return facts.model_copy(update={"clock_offset": _clock_offset(heard)})
 
 
-def _clock_offset(heard: Heard) -> float | None:
+def _clock_offset(heard: HostEvent) -> float | None:
     """Seconds, node minus control machine, as far as it is certain: the node's clock was read between start and end."""
     if heard.start is None or heard.end is None:
         return None
@@ -34,7 +34,7 @@ def _clock_offset(heard: Heard) -> float | None:
     return round(clock - start if clock < start else max(clock - end, 0.0), 1)
 
 
-def refusal(heard: Heard) -> Problem | None:
+def refusal(heard: HostEvent) -> Problem | None:
     """Of the last word on a claim: why the node was not taken, or not let go."""
     if heard.word == "ok":
         return None
@@ -42,7 +42,7 @@ def refusal(heard: Heard) -> Problem | None:
     return Problem.model_validate(told) if told else problem_of(heard)
 
 
-def record_of(heard: Heard, *, begun: bool) -> NodeRecord | None:
+def record_of(heard: HostEvent, *, begun: bool) -> NodeRecord | None:
     """None where more is to come. `begun`: the node has a job, and ends on old or new whether we hear of it or not."""
     record = heard.result.get("record")
     if record and heard.word in {"ok", "failed"}:
@@ -68,7 +68,7 @@ def silent(node: str) -> NodeRecord:
     return NodeRecord(node=node, state="unknown", problems=(module_failed("the play ended without a word of it"),))
 
 
-def progress(heard: Heard) -> Event:
+def progress(heard: HostEvent) -> Event:
     """Of a job that goes on."""
     told = heard.result
     return Event(
@@ -99,49 +99,49 @@ def ended(phase: Phase, record: NodeRecord) -> Event:
     return Event(phase=phase, kind="done" if good else "failed", node=record.node, text=text)
 
 
-def problem_of(heard: Heard) -> Problem:
+def problem_of(heard: HostEvent) -> Problem:
     return _unreachable(heard) if heard.word == "unreachable" else module_failed(_message(heard))
 
 
-def _message(heard: Heard) -> str:
+def _message(heard: HostEvent) -> str:
     """Ansible's own words, and what a module wrote where it broke."""
     told = heard.result
     words = (str(told.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
     return "\n".join(word for word in words if word)[-2000:] or "no message"
 
 
-def _unreachable(heard: Heard) -> Problem:
+def _unreachable(heard: HostEvent) -> Problem:
     said = str(heard.result.get("msg", "")).strip().removeprefix("Task failed: ")
     return Problem(
-        code="unreachable",
-        what=said.splitlines()[0] if said else "Ansible cannot reach it",
-        why="so nothing is known of it",
-        fix=f"try `ssh` to it as Ansible does: ansible {heard.node} -m ping -i INVENTORY -vvv",
+        "unreachable",
+        said.splitlines()[0] if said else "Ansible cannot reach it",
+        "so nothing is known of it",
+        f"try `ssh` to it as Ansible does: ansible {heard.node} -m ping -i INVENTORY -vvv",
     )
 
 
 def module_failed(said: str) -> Problem:
     return Problem(
-        code="module_failed",
-        what=said,
-        why="our part on the node did not come to its end; it needs Python 3.8 or newer there, and root",
-        fix="`-vvv` shows the whole of it; see ansible_python_interpreter and ansible_become in the inventory",
+        "module_failed",
+        said,
+        "our part on the node did not come to its end; it needs Python 3.8 or newer there, and root",
+        "`-vvv` shows the whole of it; see ansible_python_interpreter and ansible_become in the inventory",
     )
 
 
 def _lost_contact(problem: Problem) -> Problem:
     return Problem(
-        code="lost_contact",
-        what=f"contact was lost while the node was at work: {problem.what}",
-        why="it works on by itself, and ends on its old or its new generation",
-        fix="when it answers again: provision resume",
+        "lost_contact",
+        f"contact was lost while the node was at work: {problem.what}",
+        "it works on by itself, and ends on its old or its new generation",
+        "when it answers again: provision resume",
     )
 
 
 def no_token(seat: str) -> Problem:
     return Problem(
-        code="no_token",
-        what=f"the node has no token for {seat}, or it could not be fetched",
-        why="a seat has its token from the first time that it is staged",
-        fix="see `provision status` for whether the seat is there",
+        "no_token",
+        f"the node has no token for {seat}, or it could not be fetched",
+        "a seat has its token from the first time that it is staged",
+        "see `provision status` for whether the seat is there",
     )

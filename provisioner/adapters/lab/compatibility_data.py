@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from provisioner.adapters.lab.source_location import Loc, Written
+    from provisioner.adapters.lab.source_location import Loc, SourceDocument
     from provisioner.domain.compatibility.data import CompatibilityData
     from provisioner.domain.values.problem import Problem
 
@@ -41,13 +41,13 @@ def load() -> "CompatibilityData":
 def load_for(lab: Path) -> "CompatibilityData":
     """The data as a lab has it: with the rows of its directory's compatibility.yaml, where there is one.
 
-    Raises CannotGoOn with every mistake in that file.
+    Raises ProblemError with every mistake in that file.
     """
     return load_with(lab / OVERLAY) if (lab / OVERLAY).exists() else load()
 
 
 def load_with(path: Path) -> "CompatibilityData":
-    """The data with the rows of one file laid over it. Raises CannotGoOn with every mistake in it, and its place."""
+    """The data with the rows of one file laid over it. Raises ProblemError with every mistake in it, and its place."""
     from provisioner.adapters.lab.source_location import read_yaml  # noqa: PLC0415
     from provisioner.adapters.lab.validation import validated  # noqa: PLC0415
     from provisioner.adapters.state.files import read_text  # noqa: PLC0415  (not for `--help`)
@@ -59,17 +59,17 @@ def load_with(path: Path) -> "CompatibilityData":
     return overlaid(load(), validated(written, Overlay, _WORDS, _unquoted(written, written.data, ())))
 
 
-def _unquoted(written: "Written", part: Any, loc: "Loc") -> "Iterator[Problem]":
+def _unquoted(written: "SourceDocument", part: Any, loc: "Loc") -> "Iterator[Problem]":
     """Versions that YAML read as numbers: 12.10 would have become 12.1."""
     from provisioner.domain.values.problem import Problem  # noqa: PLC0415
 
     if isinstance(part, float):
         typed = written.scalar(loc)
         yield Problem(
-            code="bad_value",
-            what=f'{written.place(loc)}: {typed} is read as a number; write it in quotes: "{typed}"',
-            why="12.10 would be read as 12.1",
-            fix=f'write "{typed}"',
+            "bad_value",
+            f'{written.place(loc)}: {typed} is read as a number; write it in quotes: "{typed}"',
+            "12.10 would be read as 12.1",
+            f'write "{typed}"',
         )
     pairs = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in pairs:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from provisioner.adapters.lab.source_location import Written, read_json
+from provisioner.adapters.lab.source_location import SourceDocument, read_json
 from provisioner.adapters.lab.validation import validated
 from provisioner.adapters.state.files import decode, read_text
 from provisioner.domain.values.image import TaggedImage
@@ -42,7 +42,7 @@ class TagsFile(Value):
 
 
 def read_nodes(source: str) -> tuple[NodeProfile, ...]:
-    """`-` is stdin. Raises CannotGoOn with every mistake and its place."""
+    """`-` is stdin. Raises ProblemError with every mistake and its place."""
     written = _read(source)
     twice = _named_twice(written)
     if isinstance(written.data, dict) and written.data.get("schema") == PROBE_SCHEMA:
@@ -60,22 +60,22 @@ def read_tags(source: str) -> tuple[TaggedImage, ...]:
     return validated(written, TagsFile, _WORDS).tags
 
 
-def _read(source: str) -> Written:
+def _read(source: str) -> SourceDocument:
     if source == "-":
         return read_json("stdin", decode(sys.stdin.buffer.read(), "stdin"))
     return read_json(source, read_text(Path(source), "name a file that is there, or - for stdin"))
 
 
-def _named_twice(written: Written) -> Iterator[Problem]:
+def _named_twice(written: SourceDocument) -> Iterator[Problem]:
     """Two nodes of one name: the result holds each name once, so one of them would vanish."""
     seen: set[str] = set()
     for index, name in enumerate(_names(written.data)):
         if name in seen:
             yield Problem(
-                code="named_twice",
-                what=f'{written.place(("nodes", index, "name"))}: a second node "{name}"',
-                why="the result names each node once",
-                fix="give every node a name of its own",
+                "named_twice",
+                f'{written.place(("nodes", index, "name"))}: a second node "{name}"',
+                "the result names each node once",
+                "give every node a name of its own",
             )
         seen.add(name)
 

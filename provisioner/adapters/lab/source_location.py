@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 Loc = Sequence[str | int]
 
 
-class Written(NamedTuple):
+class SourceDocument(NamedTuple):
     """A document's value. `root` gives its YAML node, for places; JSON is only composed where one is asked for.
 
     `twice`: keys that it holds twice, of which only the last counts in `data`.
@@ -44,8 +44,8 @@ _Loader.yaml_implicit_resolvers = {
 }
 
 
-def read_yaml(name: str, text: str) -> Written:
-    """Raises CannotGoOn where `text` is no YAML."""
+def read_yaml(name: str, text: str) -> SourceDocument:
+    """Raises ProblemError where `text` is no YAML."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
@@ -58,11 +58,11 @@ def read_yaml(name: str, text: str) -> Written:
     except (RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _not_yaml(f"{name}:1:1", reason) from None
-    return Written(name, data, lambda: node, twice)
+    return SourceDocument(name, data, lambda: node, twice)
 
 
-def read_json(name: str, text: str) -> Written:
-    """Raises CannotGoOn where `text` is no JSON."""
+def read_json(name: str, text: str) -> SourceDocument:
+    """Raises ProblemError where `text` is no JSON."""
     doubled: list[dict[str, Any]] = []
     try:
         data = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, doubled))
@@ -71,7 +71,7 @@ def read_json(name: str, text: str) -> Written:
     except RecursionError:
         raise _not_json(f"{name}:1:1", "nested too deeply") from None
     twice = tuple(_duplicates(name, _compose_json(text))) if doubled else ()
-    return Written(name, data, lambda: _compose_json(text), twice)
+    return SourceDocument(name, data, lambda: _compose_json(text), twice)
 
 
 def _object(pairs: list[tuple[str, Any]], doubled: list[dict[str, Any]]) -> dict[str, Any]:
@@ -142,10 +142,10 @@ def _twice(name: str, node: yaml.MappingNode) -> Iterator[Problem]:
         if key.value in first:
             line = first[key.value].start_mark.line + 1
             yield Problem(
-                code="duplicate_key",
-                what=f'{name}:{_position(key.start_mark)}: the key "{key.value}" is here twice, first in line {line}',
-                why="only the last one would count, without a word",
-                fix="keep one of them",
+                "duplicate_key",
+                f'{name}:{_position(key.start_mark)}: the key "{key.value}" is here twice, first in line {line}',
+                "only the last one would count, without a word",
+                "keep one of them",
             )
         first.setdefault(key.value, key)
 
@@ -156,23 +156,23 @@ def _reason(error: yaml.MarkedYAMLError) -> str:
     return f"{error.context} {reason}" if reason.startswith("but ") else reason
 
 
-def _not_yaml(place: str, reason: str) -> CannotGoOn:
+def _not_yaml(place: str, reason: str) -> ProblemError:
     tab = "'\\t'" in reason
     quotes = "put text that holds a colon or starts with a sign in quotes, and align the keys"
     problem = Problem(
-        code="not_yaml",
-        what=f"{place}: {'a tab where YAML wants spaces' if tab else f'not YAML: {reason}'}",
-        why="the file is only understood as a whole",
-        fix="indent with spaces" if tab else quotes,
+        "not_yaml",
+        f"{place}: {'a tab where YAML wants spaces' if tab else f'not YAML: {reason}'}",
+        "the file is only understood as a whole",
+        "indent with spaces" if tab else quotes,
     )
-    return CannotGoOn(problem, "usage")
+    return ProblemError(problem, "usage")
 
 
-def _not_json(place: str, reason: str) -> CannotGoOn:
+def _not_json(place: str, reason: str) -> ProblemError:
     problem = Problem(
-        code="not_json",
-        what=f"{place}: not JSON: {reason}",
-        why="the file is only understood as a whole",
-        fix="mend the file there, or write it again with the program that made it",
+        "not_json",
+        f"{place}: not JSON: {reason}",
+        "the file is only understood as a whole",
+        "mend the file there, or write it again with the program that made it",
     )
-    return CannotGoOn(problem, "usage")
+    return ProblemError(problem, "usage")

@@ -8,8 +8,8 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from provisioner.adapters.lab.source_location import Loc, Written
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.adapters.lab.source_location import Loc, SourceDocument
+from provisioner.domain.values.problem import Problem, ProblemError
 
 Model = TypeVar("Model", bound=BaseModel)
 Words = Mapping[str, str]  # field name -> what may stand there
@@ -17,16 +17,16 @@ Words = Mapping[str, str]  # field name -> what may stand there
 _KINDS = {bool: "yes or no", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
 
 
-def validated(written: Written, model: type[Model], words: Words, others: Iterable[Problem] = ()) -> Model:
-    """The document as `model`. Raises CannotGoOn with all its mistakes and those that were found elsewhere in it."""
+def validated(written: SourceDocument, model: type[Model], words: Words, others: Iterable[Problem] = ()) -> Model:
+    """The document as `model`. Raises ProblemError with all its mistakes and those that were found elsewhere in it."""
     found = [*written.twice, *others]
     try:
         value = model.model_validate(written.data)
     except ValidationError as error:
         found += [_mistake(written, model, words, details) for details in error.errors(include_url=False)]
-        raise CannotGoOn(sorted(found, key=_place), "usage") from None
+        raise ProblemError(sorted(found, key=_place), "usage") from None
     if found:
-        raise CannotGoOn(sorted(found, key=_place), "usage")
+        raise ProblemError(sorted(found, key=_place), "usage")
     return value
 
 
@@ -41,7 +41,7 @@ def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
-def _mistake(written: Written, model: type[BaseModel], words: Words, details: ErrorDetails) -> Problem:
+def _mistake(written: SourceDocument, model: type[BaseModel], words: Words, details: ErrorDetails) -> Problem:
     loc = details["loc"]
     if details["type"] == "extra_forbidden":
         return _unknown_key(written, model, loc)
@@ -49,38 +49,38 @@ def _mistake(written: Written, model: type[BaseModel], words: Words, details: Er
         return _missing_key(written, words, loc)
     what, fix = _wrong_value(written, words, details)
     return Problem(
-        code="bad_value",
-        what=f"{written.place(loc)}: {_dotted(loc)}{what}",
-        why="a value that is not understood is never replaced by a default",
-        fix=fix,
+        "bad_value",
+        f"{written.place(loc)}: {_dotted(loc)}{what}",
+        "a value that is not understood is never replaced by a default",
+        fix,
     )
 
 
-def _unknown_key(written: Written, model: type[BaseModel], loc: Loc) -> Problem:
+def _unknown_key(written: SourceDocument, model: type[BaseModel], loc: Loc) -> Problem:
     key, known = str(loc[-1]), list(_fields(_at(model, loc[:-1])))
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     hint = did_you_mean(key, known) or (f'; did you mean "{elsewhere[0]}"?' if len(elsewhere) == 1 else "")
     around = f' in "{_path(loc[:-1])}"' if loc[:-1] else ""
     return Problem(
-        code="unknown_key",
-        what=f'{written.place(loc, key=True)}: unknown key "{key}"{around}{hint}',
-        why="a wish that is not understood would be dropped without a word",
-        fix=f"known keys here: {', '.join(known)}",
+        "unknown_key",
+        f'{written.place(loc, key=True)}: unknown key "{key}"{around}{hint}',
+        "a wish that is not understood would be dropped without a word",
+        f"known keys here: {', '.join(known)}",
     )
 
 
-def _missing_key(written: Written, words: Words, loc: Loc) -> Problem:
+def _missing_key(written: SourceDocument, words: Words, loc: Loc) -> Problem:
     key = str(loc[-1])
     around = f' in "{_path(loc[:-1])}"' if loc[:-1] else ""
     return Problem(
-        code="missing_key",
-        what=f'{written.place(loc[:-1], key=True)}: the key "{key}" is missing{around}',
-        why="it has no default",
-        fix=f"write {_path(loc)}: {words.get(key, 'a value of your own')}",
+        "missing_key",
+        f'{written.place(loc[:-1], key=True)}: the key "{key}" is missing{around}',
+        "it has no default",
+        f"write {_path(loc)}: {words.get(key, 'a value of your own')}",
     )
 
 
-def _wrong_value(written: Written, words: Words, details: ErrorDetails) -> tuple[str, str]:
+def _wrong_value(written: SourceDocument, words: Words, details: ErrorDetails) -> tuple[str, str]:
     """What is wrong with a value, and how to mend it."""
     name = next((str(part) for part in reversed(details["loc"]) if isinstance(part, str)), "")
     fix = f"write {words[name]}" if name in words else "see `provision schema` for what may stand here"

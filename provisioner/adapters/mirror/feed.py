@@ -105,18 +105,18 @@ def _kept(place: Path) -> Kept | None:
 
 def _unreadable(url: str, reason: str) -> Problem:
     return Problem(
-        code="feed_unreadable",
-        what=f"the feed {url} says nothing: {reason}",
-        why="without it nobody knows when the mirror syncs next; what it has now is looked at all the same",
-        fix="check mirror.feed in lab.yml; open the address in a browser",
+        "feed_unreadable",
+        f"the feed {url} says nothing: {reason}",
+        "without it nobody knows when the mirror syncs next; what it has now is looked at all the same",
+        "check mirror.feed in lab.yml; open the address in a browser",
     )
 
 
 def _no_job(url: str, job: str, jobs: dict[str, Job]) -> Problem:
     near = difflib.get_close_matches(job, jobs, n=3) or sorted(jobs)[:10]
     return Problem(
-        code="no_such_job",
-        what=f"the feed {url} has no job {job}",
-        why="its jobs are named as its keeper likes, not as the path or the image",
-        fix=f"mirror.feed.job in lab.yml is one of: {', '.join(near)}",
+        "no_such_job",
+        f"the feed {url} has no job {job}",
+        "its jobs are named as its keeper likes, not as the path or the image",
+        f"mirror.feed.job in lab.yml is one of: {', '.join(near)}",
     )

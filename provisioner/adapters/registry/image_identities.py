@@ -12,7 +12,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.state.files import cache_home, write_text
 from provisioner.domain.values.image_identity import Identity
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 _MOST = 1000
 _LIMIT = 1 << 20
@@ -28,7 +28,7 @@ def keep(identity: Identity, platform: str) -> None:
     before = _read()
     before.pop(f"{identity.tag} {platform}", None)
     after = [*before.items(), (f"{identity.tag} {platform}", identity)][-_MOST:]
-    with suppress(CannotGoOn):
+    with suppress(ProblemError):
         write_text(_place(), json.dumps({key: one.model_dump() for key, one in after}) + "\n")
 
 

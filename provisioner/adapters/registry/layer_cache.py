@@ -15,7 +15,7 @@ from pydantic import TypeAdapter, ValidationError
 from provisioner.adapters.state.files import cache_home, write_text
 from provisioner.domain.registry.image_problems import Fault
 from provisioner.domain.registry.manifest import Blob
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 _MOST = 20_000  # verdicts of one registry; the newest stay
 _LIMIT = 8 << 20
@@ -55,7 +55,7 @@ class Verdicts:
             return
         oldest = self._clock() - _LONGEST
         newest = sorted(((key, at) for key, at in after.items() if at > oldest), key=lambda one: one[1])
-        with suppress(CannotGoOn):
+        with suppress(ProblemError):
             write_text(self._place, json.dumps(dict(newest[-_MOST:])) + "\n")
 
     def _read(self) -> dict[str, float]:

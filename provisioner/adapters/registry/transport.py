@@ -19,7 +19,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
 
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.proxy import Proxied, proxy_for
 
 
@@ -103,7 +103,7 @@ def _trusting(ca: Path | None) -> ssl.SSLContext:
         what = f"The certificate file {ca} cannot be read: {error.strerror or error}."
         why = "It is what the mirror's certificate is checked against."
         fix = "Give a PEM file that holds the certificate of the signing authority."
-        raise CannotGoOn(Problem(code="ca_unreadable", what=what, why=why, fix=fix), "usage") from None
+        raise ProblemError(Problem("ca_unreadable", what, why, fix), "usage") from None
     return context
 
 
@@ -115,7 +115,7 @@ def user_agent() -> str:
 
 
 def through(proxied: Proxied, given: Mapping[str, Any]) -> ProxyManager:
-    """Raises CannotGoOn where the variable names nothing that can be spoken with."""
+    """Raises ProblemError where the variable names nothing that can be spoken with."""
     login = urlsplit(proxied.url)
     try:
         headers = {} if login.username is None else _login(login.username, login.password or "")
@@ -126,7 +126,7 @@ def through(proxied: Proxied, given: Mapping[str, Any]) -> ProxyManager:
         what = f"{proxied.variable} names no http proxy: {proxied.public}"
         why = "every request to that kind of address would go through it"
         fix = f"write it as http://HOST:PORT, or unset {proxied.variable}"
-        raise CannotGoOn(Problem(code="proxy_unusable", what=what, why=why, fix=fix), "usage") from None
+        raise ProblemError(Problem("proxy_unusable", what, why, fix), "usage") from None
 
 
 def _login(user: str, password: str) -> dict[str, str]:

@@ -5,7 +5,7 @@ import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 MAX_BYTES = 8 << 20  # no file that a person writes for us comes near it
 
@@ -25,25 +25,25 @@ def _home(variable: str, below: str) -> Path:
 
 
 def read_text(path: Path, fix: str) -> str:
-    """The text of a file that a person gave. Raises CannotGoOn, naming `fix`, where it is not there or is no text."""
+    """The text of a file that a person gave. Raises ProblemError, naming `fix`, where it is not there or is no text."""
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB", fix)
         return decode(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise CannotGoOn(_missing(path, fix), "usage") from None
+        raise ProblemError(_missing(path, fix), "usage") from None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), fix) from None
 
 
 def decode(raw: bytes, name: str) -> str:
-    """UTF-8, with or without a byte order mark. Raises CannotGoOn with the place of the first byte that is not."""
+    """UTF-8, with or without a byte order mark. Raises ProblemError with the place of the first byte that is not."""
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise CannotGoOn(_not_utf8(f"{name}:{line}:{column}"), "usage") from None
+        raise ProblemError(_not_utf8(f"{name}:{line}:{column}"), "usage") from None
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
@@ -57,7 +57,7 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        raise CannotGoOn(_unwritable(path, error.strerror or str(error))) from error
+        raise ProblemError(_unwritable(path, error.strerror or str(error))) from error
 
 
 def _write_synced(path: Path, text: str, mode: int) -> None:
@@ -76,27 +76,27 @@ def _sync_folder(folder: Path) -> None:
 
 
 def _missing(path: Path, fix: str) -> Problem:
-    return Problem(code="no_such_file", what=f"{path}: there is no such file", why="it was asked for by name", fix=fix)
+    return Problem("no_such_file", f"{path}: there is no such file", "it was asked for by name", fix)
 
 
-def _unreadable(path: Path, reason: str, fix: str) -> CannotGoOn:
-    problem = Problem(code="unreadable", what=f"{path}: {reason}", why="nothing is guessed in its place", fix=fix)
-    return CannotGoOn(problem, "usage")
+def _unreadable(path: Path, reason: str, fix: str) -> ProblemError:
+    problem = Problem("unreadable", f"{path}: {reason}", "nothing is guessed in its place", fix)
+    return ProblemError(problem, "usage")
 
 
 def _unwritable(path: Path, reason: str) -> Problem:
     return Problem(
-        code="unwritable",
-        what=f"{path}: {reason}",
-        why="nothing goes on that could not be written down",
-        fix="make room or give yourself the right to write there, then run the command again",
+        "unwritable",
+        f"{path}: {reason}",
+        "nothing goes on that could not be written down",
+        "make room or give yourself the right to write there, then run the command again",
     )
 
 
 def _not_utf8(place: str) -> Problem:
     return Problem(
-        code="not_utf8",
-        what=f"{place}: not UTF-8 text",
-        why="another encoding read as UTF-8 would change names without a word",
-        fix="save the file as UTF-8",
+        "not_utf8",
+        f"{place}: not UTF-8 text",
+        "another encoding read as UTF-8 would change names without a word",
+        "save the file as UTF-8",
     )

@@ -12,12 +12,12 @@ from pydantic import ValidationError
 
 from provisioner.adapters.state.files import state_home, write_text
 from provisioner.domain.rollout.report import RolloutReport
-from provisioner.domain.rollout.run_spec import Undertaking
+from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import Event, OnEvent, Recorded
 from provisioner.domain.values.model import Document
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
-Kept = TypeVar("Kept", Undertaking, RolloutReport)
+Kept = TypeVar("Kept", RunSpec, RolloutReport)
 
 
 class RunJournal:
@@ -40,7 +40,7 @@ class RunJournal:
         return on_event
 
     def record(self, event: Event) -> None:
-        """Raises CannotGoOn where it cannot be written: no record, no act."""
+        """Raises ProblemError where it cannot be written: no record, no act."""
         with self._lock:
             self._seq += 1
             line = Recorded(seq=self._seq, at=datetime.now(UTC), event=event).model_dump_json() + "\n"
@@ -66,7 +66,7 @@ class RunJournal:
                 line = line[os.write(self._events, line) :]
             os.fsync(self._events)
         except OSError as error:
-            raise CannotGoOn(_unwritable(self.folder, error.strerror or str(error))) from error
+            raise ProblemError(_unwritable(self.folder, error.strerror or str(error))) from error
 
 
 def open_run(lab: str) -> RunJournal:
@@ -77,15 +77,15 @@ def open_run(lab: str) -> RunJournal:
         folder.mkdir(mode=0o700)
         return RunJournal(folder)
     except OSError as error:
-        raise CannotGoOn(_unwritable(folder, error.strerror or str(error))) from error
+        raise ProblemError(_unwritable(folder, error.strerror or str(error))) from error
 
 
 def reopen_run(folder: Path) -> RunJournal:
-    """To go on with what is written there. Raises CannotGoOn where nothing can be added to it."""
+    """To go on with what is written there. Raises ProblemError where nothing can be added to it."""
     try:
         journal = RunJournal(folder, len(events(folder)))
     except OSError as error:
-        raise CannotGoOn(_unwritable(folder, error.strerror or str(error))) from error
+        raise ProblemError(_unwritable(folder, error.strerror or str(error))) from error
     journal.end_line()
     return journal
 
@@ -103,14 +103,14 @@ def events(folder: Path) -> list[Recorded]:
     return found
 
 
-def undertakings(lab: str) -> list[Path]:
+def run_spec_names(lab: str) -> list[Path]:
     """Folders of the runs of `lab` that had begun to change something, oldest first."""
     return sorted(path.parent for path in runs(lab).glob("*/undertaking.json"))
 
 
-def read_undertaking(folder: Path) -> Undertaking:
-    """Raises CannotGoOn where it is damaged."""
-    return _read(folder / "undertaking.json", Undertaking)
+def read_run_spec(folder: Path) -> RunSpec:
+    """Raises ProblemError where it is damaged."""
+    return _read(folder / "undertaking.json", RunSpec)
 
 
 def read_report(folder: Path) -> RolloutReport | None:
@@ -122,7 +122,7 @@ def _read(path: Path, model: type[Kept]) -> Kept:
     try:
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise CannotGoOn(_damaged(path, str(error))) from error
+        raise ProblemError(_damaged(path, str(error))) from error
 
 
 def runs(lab: str) -> Path:
@@ -131,17 +131,17 @@ def runs(lab: str) -> Path:
 
 def _damaged(path: Path, reason: str) -> Problem:
     return Problem(
-        code="journal_damaged",
-        what=f"{path}: {reason}",
-        why="it says what the run had set out to do",
-        fix="look at `provision status`, and run again what is still wanted",
+        "journal_damaged",
+        f"{path}: {reason}",
+        "it says what the run had set out to do",
+        "look at `provision status`, and run again what is still wanted",
     )
 
 
 def _unwritable(folder: Path, reason: str) -> Problem:
     return Problem(
-        code="journal_unwritable",
-        what=f"{folder}: {reason}",
-        why="a run that leaves no record could neither be finished nor explained",
-        fix="make room there, or set XDG_STATE_HOME to a directory that can be written",
+        "journal_unwritable",
+        f"{folder}: {reason}",
+        "a run that leaves no record could neither be finished nor explained",
+        "make room there, or set XDG_STATE_HOME to a directory that can be written",
     )

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from provisioner.adapters.state.files import read_text, state_home
 from provisioner.domain.values.model import Value
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 
 class Holder(Value):
@@ -26,7 +26,7 @@ class Holder(Value):
 
 @contextmanager
 def holding(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
-    """Raises CannotGoOn (locked) where another run than `breaks` holds the lab.
+    """Raises ProblemError (locked) where another run than `breaks` holds the lab.
 
     A run that was taken over from goes on to hold a file that nobody looks at any more; its nodes refuse it.
     """
@@ -67,7 +67,7 @@ def _taken(path: Path, breaks: str) -> int:
             os.close(handle)
             other = _holder(path)
             if other is None or other.run != breaks:
-                raise CannotGoOn(_locked(path, other), "locked") from None
+                raise ProblemError(_locked(path, other), "locked") from None
             with suppress(FileNotFoundError):
                 path.unlink()
             continue
@@ -81,7 +81,7 @@ def _opened(path: Path) -> int:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise CannotGoOn(_unusable(path, error.strerror or str(error))) from error
+        raise ProblemError(_unusable(path, error.strerror or str(error))) from error
 
 
 def _is_still_there(handle: int, path: Path) -> bool:
@@ -95,7 +95,7 @@ def _holder(path: Path) -> Holder | None:
     """None where it has not yet said who it is."""
     try:
         return Holder.model_validate_json(read_text(path, "run it again"))
-    except (CannotGoOn, ValidationError):
+    except (ProblemError, ValidationError):
         return None
 
 
@@ -104,17 +104,17 @@ def _locked(path: Path, other: Holder | None) -> Problem:
         f"{other.verb}, run {other.run} of {other.holder} (process {other.pid}) since {other.since}" if other else path
     )
     return Problem(
-        code="locked",
-        what=f"another run is at this lab: {who}",
-        why="two runs that change one node would leave it as neither of them wanted",
-        fix=f"wait until it has ended, or take over: --break-lock {other.run if other else 'RUN'}",
+        "locked",
+        f"another run is at this lab: {who}",
+        "two runs that change one node would leave it as neither of them wanted",
+        f"wait until it has ended, or take over: --break-lock {other.run if other else 'RUN'}",
     )
 
 
 def _unusable(path: Path, reason: str) -> Problem:
     return Problem(
-        code="lock_unusable",
-        what=f"{path}: {reason}",
-        why="without it two runs could change one lab at the same time",
-        fix="make room there, or set XDG_STATE_HOME to a directory that can be written",
+        "lock_unusable",
+        f"{path}: {reason}",
+        "without it two runs could change one lab at the same time",
+        "make room there, or set XDG_STATE_HOME to a directory that can be written",
     )

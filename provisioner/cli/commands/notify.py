@@ -6,9 +6,9 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.state.journal import RunJournal, open_run
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
+from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet
 from provisioner.console.notice import notice_view
 from provisioner.console.problems import problems
@@ -33,9 +33,9 @@ def notice_argument(ctx: click.Context, param: click.Parameter, value: str | Non
 @lab_argument
 @click.argument("text", required=False, callback=notice_argument)
 @click.option("--clear", is_flag=True, help="Take the notice back.")
-@reaching
-@voiced
-def notify(*, lab: str, text: str | None, clear: bool, reach: Reach, voice: Voice) -> int:
+@with_ansible_options
+@with_output
+def notify(*, lab: str, text: str | None, clear: bool, ansible: AnsibleOptions, output: Output) -> int:
     """Tell TEXT to whoever works in the seats: in JupyterLab, in every new shell, and with `wall` on the nodes.
 
     A line of at most 300 characters. It stays, also through an upgrade, until it is replaced or taken back.
@@ -46,22 +46,22 @@ def notify(*, lab: str, text: str | None, clear: bool, reach: Reach, voice: Voic
     name = seat_name(directory.lab.name, directory.lab.seat.user)
 
     def nodes(on_event: OnEvent) -> AnsibleFleet:
-        return fleet(directory, reach, voice.verbose, on_event)
+        return fleet(directory, ansible, output.verbose, on_event)
 
     journal = open_run(directory.lab.name)
-    with watching(voice) as show:
+    with show_progress(output) as show:
         told = nodes(journal.telling(show))
         records = told.notify({host.name: name for host in told.hosts()}, journal.run, text)
     report = NoticeReport(lab=directory.lab.name, text=text, nodes=tuple(records.values()))
-    voice.document(NOTICE_SCHEMA, report)
-    voice.say(notice_view(report))
+    output.document(NOTICE_SCHEMA, report)
+    output.say(notice_view(report))
     return DONE if report.done else FAILED
 
 
-def tell_seats(voice: Voice, journal: RunJournal, nodes: Nodes, plan: Plan, text: str) -> None:
+def tell_seats(output: Output, journal: RunJournal, nodes: Nodes, plan: Plan, text: str) -> None:
     """Before a switch: whoever sits in a seat that is about to change. Who could not be told is named, and no more."""
     seats = {step.node: step.seat for step in plan.pending if step.seat and step.generation}
-    with watching(voice) as show:
+    with show_progress(output) as show:
         records = nodes(journal.telling(show)).notify(seats, journal.run, text)
     untold = [(record.node, problem) for record in records.values() for problem in record.problems]
-    voice.note(problems(untold, "yellow"))
+    output.note(problems(untold, "yellow"))

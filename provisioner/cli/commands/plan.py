@@ -8,10 +8,19 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.adapters.state.files import write_text
 from provisioner.cli.exit_codes import DONE, FAILED, PENDING
-from provisioner.cli.options import Consent, Reach, consenting, example, fresh_option, lab_argument, reaching, voiced
-from provisioner.cli.output import Voice
-from provisioner.cli.plan_context import held_lock, look, source
-from provisioner.cli.progress_display import watching
+from provisioner.cli.options import (
+    AnsibleOptions,
+    Overrides,
+    example,
+    fresh_option,
+    lab_argument,
+    with_ansible_options,
+    with_output,
+    with_overrides,
+)
+from provisioner.cli.output import Output
+from provisioner.cli.plan_context import look, require_lock, source
+from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import choice, fleet
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.problems import problems
@@ -25,12 +34,19 @@ from provisioner.workflow.probe import probe
 @lab_argument
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for rollout --plan.")
 @click.option("--exit-code", is_flag=True, help="Exit 3 where changes are pending.")
-@consenting
+@with_overrides
 @fresh_option
-@reaching
-@voiced
+@with_ansible_options
+@with_output
 def plan(  # noqa: PLR0913  (each is a flag)
-    *, lab: str, out: Path | None, exit_code: bool, consent: Consent, fresh: bool, reach: Reach, voice: Voice
+    *,
+    lab: str,
+    out: Path | None,
+    exit_code: bool,
+    overrides: Overrides,
+    fresh: bool,
+    ansible: AnsibleOptions,
+    output: Output,
 ) -> int:
     """Show what a rollout would do to each seat: real differences, GB to pull, who is busy. Nothing is changed.
 
@@ -38,33 +54,33 @@ def plan(  # noqa: PLR0913  (each is a flag)
     Exit 1 where a node cannot be planned for.
     """
     directory = read_lab(lab)
-    lock = read_lock(directory.lock) if out is None else held_lock(directory)
+    lock = read_lock(directory.lock) if out is None else require_lock(directory)
     if lock is None:
-        served = _choose(directory, reach, voice, fresh=fresh)
+        served = _choose(directory, ansible, output, fresh=fresh)
         return FAILED if not served else PENDING if exit_code else DONE
-    with watching(voice) as on_event:
-        nodes = fleet(directory, reach, voice.verbose, on_event)
-        made = look(directory, lock, nodes, on_event, consent.when_busy).prepared.plan
+    with show_progress(output) as on_event:
+        nodes = fleet(directory, ansible, output.verbose, on_event)
+        made = look(directory, lock, nodes, on_event, overrides.when_busy).prepared.plan
     if out is not None:
         write_text(out, made.model_dump_json(indent=2) + "\n")
-    voice.document(PLAN_SCHEMA, made)
-    voice.say(plan_view(made, diff_lines=sys.maxsize if voice.verbose else MAX_DIFF_LINES))
-    closed = directory.lab.rollout.calendar.hindrance(datetime.now(UTC))
-    if made.pending and closed and consent.ignore_freeze is None:
-        voice.note(problems([("", closed)], "yellow"))
+    output.document(PLAN_SCHEMA, made)
+    output.say(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+    closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
+    if made.pending and closed and overrides.ignore_freeze is None:
+        output.note(problems([("", closed)], "yellow"))
     if made.pending:
-        voice.note(f"Next: provision rollout {lab}{f' --plan {out}' if out else ''}")
+        output.note(f"Next: provision rollout {lab}{f' --plan {out}' if out else ''}")
     if made.skipped:
         return FAILED
     return PENDING if exit_code and made.pending else DONE
 
 
-def _choose(directory: LabDirectory, reach: Reach, voice: Voice, *, fresh: bool) -> bool:
+def _choose(directory: LabDirectory, ansible: AnsibleOptions, output: Output, *, fresh: bool) -> bool:
     """Show what a lock would hold, without one; whether every node would be served."""
-    with watching(voice) as on_event:
-        probed = probe(fleet(directory, reach, voice.verbose, on_event), on_event)
+    with show_progress(output) as on_event:
+        probed = probe(fleet(directory, ansible, output.verbose, on_event), on_event)
         selection, catalog = choice(directory, probed, on_event, fresh=fresh)
-    voice.document(SELECTION_SCHEMA, selection.to_json() | source(catalog))
-    voice.say(selection_view(selection, voice.out.width), passed_over(selection, catalog))
-    voice.note(f"No lock yet. `provision rollout {directory.path}` makes it, shows the plan with its files, and asks.")
+    output.document(SELECTION_SCHEMA, selection.to_json() | source(catalog))
+    output.say(selection_view(selection, output.out.width), passed_over(selection, catalog))
+    output.note(f"No lock yet. `provision rollout {directory.path}` makes it, shows the plan with its files, and asks.")
     return all(name in selection.nodes and selection.nodes[name].tag for name in probed)

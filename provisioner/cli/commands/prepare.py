@@ -3,8 +3,8 @@ import click
 from provisioner.adapters.ansible.inventory import hosts
 from provisioner.adapters.ansible.prepare import nodes_preparer
 from provisioner.cli.exit_codes import DEFERRED, DONE, FAILED, PENDING
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced, yes_option
-from provisioner.cli.output import Voice
+from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output, yes_option
+from provisioner.cli.output import Output
 from provisioner.cli.prepare_context import Work, open_work
 from provisioner.cli.registry_host import lab_registry
 from provisioner.console.preparation import preparation_view
@@ -31,10 +31,10 @@ restart_option = click.option(
 @check_option
 @restart_option
 @yes_option
-@reaching
-@voiced
+@with_ansible_options
+@with_output
 def prepare(  # noqa: PLR0913, PLR0917  (flags)
-    lab: str, check: bool, restart_engine: bool, yes: bool, reach: Reach, voice: Voice
+    lab: str, check: bool, restart_engine: bool, yes: bool, ansible: AnsibleOptions, output: Output
 ) -> int:
     """Make bare nodes ready: Docker Engine, compose v2 and, where there is a GPU, NVIDIA's toolkit with CDI.
 
@@ -43,29 +43,29 @@ def prepare(  # noqa: PLR0913, PLR0917  (flags)
 
     No engine is restarted while a container runs on it: what would need that is pending, and ends in exit 4.
     """
-    work = open_work(lab, reach, voice, yes=yes, check=check)
+    work = open_work(lab, ansible, output, yes=yes, check=check)
     registry = lab_registry(work)
     if registry is None:
-        return _left(voice)
+        return _left(output)
     order = prepare_order(
         work.directory.lab, work.run, work.directory.package_keys, registry.ca or work.directory.registry_ca
     ).model_copy(update={"restart_engine": restart_engine, "reach": registry.state in READY})
-    found = _survey(work, order, registry, reach.limit)
+    found = _survey(work, order, registry, ansible.limit)
     if work.journal is not None and any(node.state == "lacking" for node in found.nodes):
-        voice.say(preparation_view(found))
+        output.say(preparation_view(found))
         lacking = [node.node for node in found.nodes if node.state == "lacking"]
         if not work.agreed(f"Do this on {count(len(lacking), 'node')}?"):
-            return _left(voice)
+            return _left(output)
         found = _do(work, found, dict.fromkeys(lacking, order))
     if work.journal is not None:
         work.journal.keep("report", found)
-    voice.document(PREPARATION_SCHEMA, found)
-    voice.say(preparation_view(found))
+    output.document(PREPARATION_SCHEMA, found)
+    output.say(preparation_view(found))
     return _code(found)
 
 
-def _left(voice: Voice) -> int:
-    voice.note("Nothing was changed.")
+def _left(output: Output) -> int:
+    output.note("Nothing was changed.")
     return FAILED
 
 

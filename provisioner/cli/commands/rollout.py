@@ -12,36 +12,36 @@ from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.adapters.state.files import read_text
 from provisioner.adapters.state.journal import RunJournal
 from provisioner.cli.commands.lock import keep
-from provisioner.cli.execute import carry_out, show_plan
+from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import FAILED
-from provisioner.cli.maintenance import hold_to_hours
+from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import (
-    Care,
-    Consent,
-    Reach,
-    careful,
-    consenting,
+    AnsibleOptions,
+    Overrides,
+    RunOptions,
     example,
     fresh_option,
     lab_argument,
-    reaching,
-    voiced,
+    with_ansible_options,
+    with_output,
+    with_overrides,
+    with_run_options,
     yes_option,
 )
-from provisioner.cli.output import Voice
-from provisioner.cli.plan_context import Looked
-from provisioner.cli.progress_display import watching
-from provisioner.cli.run_context import claim_for, entered
-from provisioner.cli.wiring import crew, materials, new_lock, recheck
+from provisioner.cli.output import Output
+from provisioner.cli.plan_context import Context
+from provisioner.cli.progress_display import show_progress
+from provisioner.cli.run_context import claim_for, open_run_context
+from provisioner.cli.wiring import fleet_factory, materials, new_lock, recheck
 from provisioner.console.text import count
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import order_for
 from provisioner.domain.rollout.plan import Plan
-from provisioner.domain.rollout.run_spec import Rules, Undertaking, Verb, set_out
+from provisioner.domain.rollout.run_spec import Rules, RunSpec, Verb, build_run_spec
 from provisioner.domain.rollout.stale import moved_since
 from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.rollout.claims import refuse_held
 from provisioner.workflow.rollout.plan import prepare
@@ -64,7 +64,7 @@ class Seen(NamedTuple):
 
     directory: LabDirectory
     lock: Lockfile
-    looked: Looked
+    looked: Context
     stale: frozenset[str] = frozenset()
 
     @property
@@ -82,22 +82,22 @@ class Seen(NamedTuple):
 @plan_option
 @skip_stale_option
 @yes_option
-@careful
-@consenting
+@with_run_options
+@with_overrides
 @fresh_option
-@reaching
-@voiced
+@with_ansible_options
+@with_output
 def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
     *,
     lab: str,
     saved: Path | None,
     skip_stale: bool,
     yes: bool,
-    care: Care,
-    consent: Consent,
+    run_options: RunOptions,
+    overrides: Overrides,
     fresh: bool,
-    reach: Reach,
-    voice: Voice,
+    ansible: AnsibleOptions,
+    output: Output,
 ) -> int:
     """The main job: probe, lock where there is none, plan, agree, roll out in waves, verify, report.
 
@@ -106,28 +106,28 @@ def rollout(  # noqa: PLR0913  (each is a flag, or a group of them)
     """
     directory = read_lab(lab)
     reviewed = None if saved is None else read_document(str(saved), read_text(saved, "provision plan -o FILE"), Plan)
-    when_busy = _agreed_before(reviewed, consent)
+    when_busy = _agreed_before(reviewed, overrides)
 
     with (
-        entered(directory.lab.name, "rollout", care.break_lock) as journal,
-        crew(directory, reach, voice.verbose) as nodes,
+        open_run_context(directory.lab.name, "rollout", run_options.break_lock) as journal,
+        fleet_factory(directory, ansible, output.verbose) as nodes,
     ):
-        seen = see(directory, journal, nodes, voice, when_busy, fresh=fresh)
+        seen = see(directory, journal, nodes, output, when_busy, fresh=fresh)
         if reviewed is not None:
             seen = seen._replace(stale=_moved(reviewed, seen.plan, skip_stale))
-        hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
-        if not agreed(seen, journal, care, voice, yes=yes):
+        gate = check_maintenance(directory.lab.rollout.calendar, seen.plan, overrides, journal)
+        if not agreed(seen, journal, run_options, output, yes=yes):
             return FAILED
-        look_again(seen, journal, voice)
-        what = undertaking(seen, journal.run, care, consent)
-        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
+        look_again(seen, journal, output)
+        what = undertaking(seen, journal.run, run_options, overrides)
+        return execute_run(output, journal, what, nodes, breaks=run_options.break_lock, gate=gate)
 
 
-def _agreed_before(reviewed: Plan | None, consent: Consent) -> WhenBusy:
+def _agreed_before(reviewed: Plan | None, overrides: Overrides) -> WhenBusy:
     """What was reviewed is what runs: whose work is stopped, too."""
     if reviewed is None:
-        return consent.when_busy
-    if consent.when_busy not in {DEFER, reviewed.when_busy}:
+        return overrides.when_busy
+    if overrides.when_busy not in {DEFER, reviewed.when_busy}:
         raise click.UsageError("the saved plan has its own --when-busy: make and review it again, with this one")
     return reviewed.when_busy
 
@@ -136,14 +136,14 @@ def see(  # noqa: PLR0913  (where, through whom, under which conditions)
     directory: LabDirectory,
     journal: RunJournal,
     nodes: Callable[[OnEvent], AnsibleFleet],
-    voice: Voice,
+    output: Output,
     when_busy: WhenBusy,
     *,
     fresh: bool,
 ) -> Seen:
     """Look, lock where there is no lock, hold the one against the other, and show it."""
     lock, locked = read_lock(directory.lock), None
-    with watching(voice) as show:
+    with show_progress(output) as show:
         on_event = journal.telling(show)
         at_hand = nodes(on_event)
         probed = probe(at_hand, on_event)
@@ -152,29 +152,29 @@ def see(  # noqa: PLR0913  (where, through whom, under which conditions)
             lock = locked.lock
         prepared = prepare(materials(directory, lock), at_hand.hosts(), probed, when_busy=when_busy)
     if locked is not None:
-        keep(directory, locked, voice)
+        keep(directory, locked, output)
     journal.keep("plan", prepared.plan)
-    show_plan(voice, prepared.plan)
-    return Seen(directory, lock, Looked(probed, prepared))
+    show_plan(output, prepared.plan)
+    return Seen(directory, lock, Context(probed, prepared))
 
 
-def agreed(seen: Seen, journal: RunJournal, care: Care, voice: Voice, *, yes: bool) -> bool:
-    """Raises CannotGoOn (locked) where another run holds one of the nodes."""
-    refuse_held(seen.looked.probed, seen.nodes, journal.run, care.break_lock)
-    if not seen.nodes or yes or voice.agreed(f"Roll this out to {count(len(seen.nodes), 'node')}?"):
+def agreed(seen: Seen, journal: RunJournal, run_options: RunOptions, output: Output, *, yes: bool) -> bool:
+    """Raises ProblemError (locked) where another run holds one of the nodes."""
+    refuse_held(seen.looked.probed, seen.nodes, journal.run, run_options.break_lock)
+    if not seen.nodes or yes or output.agreed(f"Roll this out to {count(len(seen.nodes), 'node')}?"):
         return True
-    voice.note("Nothing was changed.")
+    output.note("Nothing was changed.")
     return False
 
 
-def look_again(seen: Seen, journal: RunJournal, voice: Voice) -> None:
-    """Raises CannotGoOn where what a node would pull is not all there, right before the first one is touched."""
+def look_again(seen: Seen, journal: RunJournal, output: Output) -> None:
+    """Raises ProblemError where what a node would pull is not all there, right before the first one is touched."""
     if seen.nodes:
-        with watching(voice) as show:
+        with show_progress(output) as show:
             recheck(seen.directory, to_pull(seen.looked.prepared), journal.telling(show))
 
 
-def undertaking(seen: Seen, run: str, care: Care, consent: Consent, verb: Verb = "rollout") -> Undertaking:
+def undertaking(seen: Seen, run: str, run_options: RunOptions, overrides: Overrides, verb: Verb = "rollout") -> RunSpec:
     """What was agreed, whole."""
     lab = seen.directory.lab
     bundles = seen.looked.prepared.bundles
@@ -182,15 +182,15 @@ def undertaking(seen: Seen, run: str, care: Care, consent: Consent, verb: Verb =
         node: order_for(bundle, lab, run, ca=seen.lock.registry_ca, when_busy=seen.plan.when_busy)
         for node, bundle in bundles.items()
     }
-    rules = Rules.of(lab.rollout, care.allow_unreachable)
+    rules = Rules.of(lab.rollout, run_options.allow_unreachable)
     place, claim = str(seen.directory.path), claim_for(run, lab.name, verb, seen.looked.probed)
-    made = set_out(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)
-    return made.model_copy(update={"ignore_freeze": consent.ignore_freeze or ""}).held_by(claim)
+    made = build_run_spec(run, seen.plan, orders, rules, datetime.now(UTC), stale=seen.stale, verb=verb, place=place)
+    return made.model_copy(update={"ignore_freeze": overrides.ignore_freeze or ""}).with_claim(claim)
 
 
 def _moved(reviewed: Plan, now: Plan, skip: bool) -> frozenset[str]:
-    """Nodes that are no longer as they were reviewed. Raises CannotGoOn (stale) unless they may be left out."""
+    """Nodes that are no longer as they were reviewed. Raises ProblemError (stale) unless they may be left out."""
     problems = moved_since(reviewed, now)
     if problems and not (skip and reviewed.lab == now.lab):
-        raise CannotGoOn(problems, "stale")
+        raise ProblemError(problems, "stale")
     return frozenset(problem.what.split()[0] for problem in problems)

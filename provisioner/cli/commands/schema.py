@@ -6,7 +6,7 @@ from provisioner.cli.options import example
 from provisioner.cli.output import print_json
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.registry.gc import Sweep
+from provisioner.domain.registry.gc import GarbageReport
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.preparation import Preparation
 from provisioner.domain.rollout.report import RolloutReport
@@ -20,7 +20,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
     "preparation": Preparation,
     "report": RolloutReport,
     "status": LabStatus,
-    "sweep": Sweep,
+    "sweep": GarbageReport,
 }
 
 

@@ -6,8 +6,8 @@ import click
 from provisioner.adapters.lab.compatibility_data import load, load_with
 from provisioner.adapters.lab.select_input import read_nodes, read_tags
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.options import data_option, example, torch_option, voiced
-from provisioner.cli.output import Voice
+from provisioner.cli.options import data_option, example, torch_option, with_output
+from provisioner.cli.output import Output
 from provisioner.console.selection import selection_view
 from provisioner.domain.selection.selection import SELECTION_SCHEMA
 from provisioner.domain.selection.selection import select as choose
@@ -20,9 +20,9 @@ from provisioner.domain.values.image import Flavour
 @torch_option
 @click.option("--flavour", type=click.Choice(get_args(Flavour)), default="runtime", show_default=True)
 @data_option
-@voiced
+@with_output
 def select(  # noqa: PLR0913  (each is a flag)
-    *, nodes: str, tags: str, torch: str | None, flavour: Flavour, data_file: Path | None, voice: Voice
+    *, nodes: str, tags: str, torch: str | None, flavour: Flavour, data_file: Path | None, output: Output
 ) -> int:
     """Choose an image for nodes from files alone, without a lab, a network or a GPU.
 
@@ -34,6 +34,6 @@ def select(  # noqa: PLR0913  (each is a flag)
         raise click.UsageError("--nodes and --tags cannot both be stdin")
     data = load_with(data_file) if data_file else load()
     selection = choose(read_nodes(nodes), read_tags(tags), data, torch=torch, flavour=flavour)
-    voice.document(SELECTION_SCHEMA, selection.to_json())
-    voice.say(selection_view(selection, voice.out.width))
+    output.document(SELECTION_SCHEMA, selection.to_json())
+    output.say(selection_view(selection, output.out.width))
     return DONE if all(choice.tag for choice in selection.nodes.values()) else FAILED

@@ -3,10 +3,10 @@ import click
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.exit_codes import DONE, FAILED, PENDING
-from provisioner.cli.options import Reach, example, lab_argument, reaching, voiced
-from provisioner.cli.output import Voice
-from provisioner.cli.plan_context import held_lock, look
-from provisioner.cli.progress_display import watching
+from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output
+from provisioner.cli.output import Output
+from provisioner.cli.plan_context import look, require_lock
+from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet
 from provisioner.console.status import status_view, urls_view, with_token
 from provisioner.domain.rollout.status import STATUS_SCHEMA, LabStatus
@@ -19,21 +19,21 @@ urls_option = click.option("--urls", is_flag=True, help="Jupyter's URLs with the
 @click.command(epilog=example("provision status ai-lab --urls --limit gpu01"))
 @lab_argument
 @urls_option
-@reaching
-@voiced
-def status(lab: str, urls: bool, reach: Reach, voice: Voice) -> int:
+@with_ansible_options
+@with_output
+def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int:
     """Show what runs where, held against the lock.
 
     Exit 3 where a seat differs from it; 1 where a node could not be judged at all.
     """
     directory = read_lab(lab)
-    lock = held_lock(directory)
-    with watching(voice) as on_event:
-        nodes = fleet(directory, reach, voice.verbose, on_event)
+    lock = require_lock(directory)
+    with show_progress(output) as on_event:
+        nodes = fleet(directory, ansible, output.verbose, on_event)
         looked = look(directory, lock, nodes, on_event)
         found = find(looked.prepared, looked.probed)
         tokens = tokens_of(nodes, found) if urls else None
-    return tell(voice, found, tokens)
+    return tell(output, found, tokens)
 
 
 def tokens_of(nodes: AnsibleFleet, found: LabStatus) -> dict[str, str | Problem]:
@@ -41,12 +41,12 @@ def tokens_of(nodes: AnsibleFleet, found: LabStatus) -> dict[str, str | Problem]
     return dict(nodes.access({seat.node: seat.seat for seat in found.seats if seat.seat and seat.access}))
 
 
-def tell(voice: Voice, found: LabStatus, tokens: dict[str, str | Problem] | None) -> int:
+def tell(output: Output, found: LabStatus, tokens: dict[str, str | Problem] | None) -> int:
     """What was found, and the exit code. `tokens` None: nobody asked for them."""
     known = {node: token for node, token in (tokens or {}).items() if isinstance(token, str)}
     ways = {s.node: with_token(s.access, known[s.node]) for s in found.seats if s.access and s.node in known}
-    voice.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": ways}))
-    voice.say(status_view(found), urls_view(ways, tokens or {}))
+    output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": ways}))
+    output.say(status_view(found), urls_view(ways, tokens or {}))
     if any(seat.seat is None for seat in found.seats):
         return FAILED
     return PENDING if found.drifted else DONE

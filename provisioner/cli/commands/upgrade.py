@@ -9,27 +9,27 @@ from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.adapters.state.journal import RunJournal
 from provisioner.cli.commands.notify import notice_argument, tell_seats
 from provisioner.cli.commands.rollout import Seen, look_again, undertaking
-from provisioner.cli.execute import carry_out, show_plan
+from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.maintenance import hold_to_hours
+from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import (
-    Care,
-    Consent,
-    Reach,
-    careful,
-    consenting,
+    AnsibleOptions,
+    Overrides,
+    RunOptions,
     example,
     lab_argument,
-    reaching,
     torch_option,
-    voiced,
+    with_ansible_options,
+    with_output,
+    with_overrides,
+    with_run_options,
     yes_option,
 )
-from provisioner.cli.output import Voice
-from provisioner.cli.plan_context import Looked, held_lock
-from provisioner.cli.progress_display import watching
-from provisioner.cli.run_context import entered
-from provisioner.cli.wiring import crew, fleet, materials, new_lock
+from provisioner.cli.output import Output
+from provisioner.cli.plan_context import Context, require_lock
+from provisioner.cli.progress_display import show_progress
+from provisioner.cli.run_context import open_run_context
+from provisioner.cli.wiring import fleet, fleet_factory, materials, new_lock
 from provisioner.console.lock import lock_view
 from provisioner.console.problems import problems
 from provisioner.console.text import count
@@ -39,7 +39,7 @@ from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, lock_change
 from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.workflow.lock.lock import Locked
 from provisioner.workflow.probe import probe
 from provisioner.workflow.rollout.claims import refuse_held
@@ -52,7 +52,7 @@ class Offered(NamedTuple):
 
     locked: Locked
     change: LockChange
-    looked: Looked
+    looked: Context
 
     @property
     def plan(self) -> Plan:
@@ -79,10 +79,10 @@ class Offered(NamedTuple):
     "--notice", metavar="TEXT", callback=notice_argument, help="Tell it beforehand in every seat that changes."
 )
 @yes_option
-@careful
-@consenting
-@reaching
-@voiced
+@with_run_options
+@with_overrides
+@with_ansible_options
+@with_output
 def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     *,
     lab: str,
@@ -91,10 +91,10 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     leave_behind: bool,
     notice: str | None,
     yes: bool,
-    care: Care,
-    consent: Consent,
-    reach: Reach,
-    voice: Voice,
+    run_options: RunOptions,
+    overrides: Overrides,
+    ansible: AnsibleOptions,
+    output: Output,
 ) -> int:
     """The next semester: choose anew, show what changes for whom, and roll that out over what runs.
 
@@ -103,63 +103,63 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     lock before is kept in the run's record. Homes, ports, tokens, host keys and uids stay.
     """
     directory = read_lab(lab)
-    old = held_lock(directory)
+    old = require_lock(directory)
     with (
-        entered(directory.lab.name, "upgrade", care.break_lock) as journal,
-        crew(directory, reach._replace(limit=None), voice.verbose) as nodes,
+        open_run_context(directory.lab.name, "upgrade", run_options.break_lock) as journal,
+        fleet_factory(directory, ansible._replace(limit=None), output.verbose) as nodes,
     ):
-        offered = _offer(directory, old, nodes, reach, voice, journal, torch, consent.when_busy)
-        _show(voice, offered)
+        offered = _offer(directory, old, nodes, ansible, output, journal, torch, overrides.when_busy)
+        _show(output, offered)
         left_behind = list(offered.change.left_behind.items())
         if check:
-            voice.document(UPGRADE_SCHEMA, _upgrade(offered))
-            voice.note(problems(left_behind))
+            output.document(UPGRADE_SCHEMA, _upgrade(offered))
+            output.note(problems(left_behind))
             return FAILED if left_behind else DONE
         if left_behind and not leave_behind:
-            raise CannotGoOn(problem for _, problem in left_behind)
+            raise ProblemError(problem for _, problem in left_behind)
         journal.keep("plan", offered.plan)
         seen = Seen(directory, offered.locked.lock, offered.looked)
-        refuse_held(seen.looked.probed, seen.nodes, journal.run, care.break_lock)
-        hindrance = hold_to_hours(directory.lab.rollout.calendar, seen.plan, consent, journal)
-        if offered.changes and not (yes or voice.agreed(_question(offered))):
-            voice.note("Nothing was changed.")
+        refuse_held(seen.looked.probed, seen.nodes, journal.run, run_options.break_lock)
+        gate = check_maintenance(directory.lab.rollout.calendar, seen.plan, overrides, journal)
+        if offered.changes and not (yes or output.agreed(_question(offered))):
+            output.note("Nothing was changed.")
             return FAILED
-        look_again(seen, journal, voice)
+        look_again(seen, journal, output)
         if not offered.change.is_empty:
-            _hold_to(directory, old, seen.lock, journal, voice, torch)
+            _hold_to(directory, old, seen.lock, journal, output, torch)
         if notice is not None:
-            tell_seats(voice, journal, nodes, seen.plan, notice)
-        what = undertaking(seen, journal.run, care, consent, "upgrade")
-        return carry_out(voice, journal, what, nodes, breaks=care.break_lock, hindrance=hindrance)
+            tell_seats(output, journal, nodes, seen.plan, notice)
+        what = undertaking(seen, journal.run, run_options, overrides, "upgrade")
+        return execute_run(output, journal, what, nodes, breaks=run_options.break_lock, gate=gate)
 
 
 def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how it is told)
     directory: LabDirectory,
     old: Lockfile,
     nodes: Callable[[OnEvent], AnsibleFleet],
-    reach: Reach,
-    voice: Voice,
+    ansible: AnsibleOptions,
+    output: Output,
     journal: RunJournal,
     torch: str | None,
     when_busy: WhenBusy,
 ) -> Offered:
     """`nodes` makes the whole lab: a limit never makes a lock that serves a part of it."""
-    with watching(voice) as show:
+    with show_progress(output) as show:
         on_event = journal.telling(show)
-        hosts = fleet(directory, reach, voice.verbose, on_event).hosts()
+        hosts = fleet(directory, ansible, output.verbose, on_event).hosts()
         probed = probe(nodes(on_event), on_event)
         locked = new_lock(directory, probed, on_event, torch=torch)
         prepared = prepare(materials(directory, locked.lock), hosts, probed, when_busy=when_busy)
     change = lock_change(old, locked.lock, reasons(locked.selection, probed))
-    return Offered(locked, change, Looked(probed, prepared))
+    return Offered(locked, change, Context(probed, prepared))
 
 
-def _show(voice: Voice, offered: Offered) -> None:
+def _show(output: Output, offered: Offered) -> None:
     locked = offered.locked
-    voice.say(lock_view(locked.lock, locked.selection, locked.catalog, voice.out.width), change_view(offered.change))
-    voice.say("")
-    if not voice.as_json:
-        show_plan(voice, offered.plan)
+    output.say(lock_view(locked.lock, locked.selection, locked.catalog, output.out.width), change_view(offered.change))
+    output.say("")
+    if not output.as_json:
+        show_plan(output, offered.plan)
 
 
 def _upgrade(offered: Offered) -> Upgrade:
@@ -172,14 +172,14 @@ def _question(offered: Offered) -> str:
 
 
 def _hold_to(  # noqa: PLR0913, PLR0917
-    directory: LabDirectory, old: Lockfile, new: Lockfile, journal: RunJournal, voice: Voice, torch: str | None
+    directory: LabDirectory, old: Lockfile, new: Lockfile, journal: RunJournal, output: Output, torch: str | None
 ) -> None:
     """The new lock first: from then on every node that differs from it is what a rollout mends."""
     before = journal.keep("lock-before", old)
     write_lock(directory.lock, new)
-    voice.note(f"{directory.lock} holds the new lock, for version control; the one before: {before}")
+    output.note(f"{directory.lock} holds the new lock, for version control; the one before: {before}")
     if torch is not None and torch != directory.lab.image.torch:
-        voice.note(
+        output.note(
             f'lab.yml still wishes for torch "{directory.lab.image.torch}", and the next lock would follow that. To '
             f'stay with this choice, write below image in lab.yml:\n  torch: "{torch}"'
         )

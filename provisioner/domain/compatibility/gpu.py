@@ -111,10 +111,10 @@ def _no_driver(card: Card, data: CompatibilityData) -> Problem:
     floor = min_driver(card, data)
     wanted = f"driver {data.first_driver(floor)} or newer" if floor else "an NVIDIA driver"
     return Problem(
-        code="gpu_not_visible",
-        what=f"no driver is known to run for {card}",
-        why="without a loaded driver no container sees the card",
-        fix=f"install {wanted}, reboot, then `provision probe` again",
+        "gpu_not_visible",
+        f"no driver is known to run for {card}",
+        "without a loaded driver no container sees the card",
+        f"install {wanted}, reboot, then `provision probe` again",
     )
 
 
@@ -125,10 +125,10 @@ def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
         return None
     newest = data.last_driver(last)
     return Problem(
-        code="driver_too_new",
-        what=f"driver {card.driver} no longer drives {card}",
-        why=f"{last} is the last driver branch for {architecture.name}",
-        fix=f"go back to the {last} branch" + (f", for example {newest}" if newest else "") + ", and hold it there",
+        "driver_too_new",
+        f"driver {card.driver} no longer drives {card}",
+        f"{last} is the last driver branch for {architecture.name}",
+        f"go back to the {last} branch" + (f", for example {newest}" if newest else "") + ", and hold it there",
     )
 
 
@@ -141,12 +141,12 @@ def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
     flavour = " with the open kernel module" if _open_module(card, data) == "required" else ""
     fix = f"install driver {data.first_driver(floor)} or newer{flavour}"
     return (
-        Problem(code="driver_too_old", what=what, why="a driver knows only the cards of its own day", fix=fix),
+        Problem("driver_too_old", what, "a driver knows only the cards of its own day", fix),
         Problem(
-            code="gpu_not_visible",
-            what=f"{card} is not driven by {card.driver}",
-            why=f"neither NVML nor a container sees it before driver {floor}",
-            fix=fix,
+            "gpu_not_visible",
+            f"{card} is not driven by {card.driver}",
+            f"neither NVML nor a container sees it before driver {floor}",
+            fix,
         ),
     )
 
@@ -171,8 +171,8 @@ def _wrong_module(card: Card, data: CompatibilityData) -> Problem | None:
         return None
     what = "an unknown kernel module" if card.module == "contested" else f"the {card.module} kernel module"
     return Problem(
-        code="gpu_not_visible",
-        what=f"{card} is not driven by {what} of {card.driver}",
-        why=_MODULE_WHY[card.module],
-        fix=_MODULE_FIX[card.module],
+        "gpu_not_visible",
+        f"{card} is not driven by {what} of {card.driver}",
+        _MODULE_WHY[card.module],
+        _MODULE_FIX[card.module],
     )

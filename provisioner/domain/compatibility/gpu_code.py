@@ -91,12 +91,14 @@ def _unknown_build(
     where = "its TORCH_CUDA_ARCH_LIST was not read" if ngc else f"the data of {data.version} has no such build"
     return (
         Problem(
-            code="unknown_build",
-            what=f"which cards {built(image)} has code for on {card.platform} is not known: {where}",
-            why="an image is only chosen where it is known to hold code for the card",
-            fix="let the mirror check read the image's config"
-            if ngc
-            else "choose a released torch build, or update provisioner when its compatibility data knows this one",
+            "unknown_build",
+            f"which cards {built(image)} has code for on {card.platform} is not known: {where}",
+            "an image is only chosen where it is known to hold code for the card",
+            (
+                "let the mirror check read the image's config"
+                if ngc
+                else "choose a released torch build, or update provisioner when its compatibility data knows this one"
+            ),
         ),
     )
 
@@ -111,12 +113,14 @@ def _known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> boo
 def _no_kernel(card: Card, image: ImageFacts, data: CompatibilityData, why: str) -> Problem:
     newest = data.newest_build(card.capability, card.platform)
     return Problem(
-        code="no_kernel",
-        what=f"{built(image)} has no code for {card}",
-        why=f'{why}: it would end in "no kernel image is available for execution on the device"',
-        fix=f"use a tag with code for it; the newest known is {newest}"
-        if newest
-        else "no published torch build has code for this card: leave it out",
+        "no_kernel",
+        f"{built(image)} has no code for {card}",
+        f'{why}: it would end in "no kernel image is available for execution on the device"',
+        (
+            f"use a tag with code for it; the newest known is {newest}"
+            if newest
+            else "no published torch build has code for this card: leave it out"
+        ),
     )
 
 
@@ -127,10 +131,10 @@ def _cudnn_problems(card: Card, image: ImageFacts, compiled: Compiled, data: Com
         return ()
     return (
         Problem(
-            code="unknown_build",
-            what=f"{built(image)} brings cuDNN {compiled.cudnn}, which nobody has confirmed on {card}",
-            why=f"cuDNN {limit} is the newest confirmed for its architecture; convolutions may find no code",
-            fix=f"use a tag with cuDNN {limit} or older",
+            "unknown_build",
+            f"{built(image)} brings cuDNN {compiled.cudnn}, which nobody has confirmed on {card}",
+            f"cuDNN {limit} is the newest confirmed for its architecture; convolutions may find no code",
+            f"use a tag with cuDNN {limit} or older",
         ),
     )
 
@@ -144,10 +148,12 @@ def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tup
     needed = data.toolkit_driver(image.cuda)
     return (
         Problem(
-            code="driver_too_old",
-            what=f"driver {card.driver} is too old to compile the PTX of {built(image)} for {card}",
-            why=f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
-            f" this one speaks {spoken or 'an unknown one'} (cudaErrorUnsupportedPtxVersion)",
-            fix=f"install driver {needed or 'of that CUDA'} or newer, or use a tag with machine code for this card",
+            "driver_too_old",
+            f"driver {card.driver} is too old to compile the PTX of {built(image)} for {card}",
+            (
+                f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
+                f" this one speaks {spoken or 'an unknown one'} (cudaErrorUnsupportedPtxVersion)"
+            ),
+            f"install driver {needed or 'of that CUDA'} or newer, or use a tag with machine code for this card",
         ),
     )

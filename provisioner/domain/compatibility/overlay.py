@@ -19,7 +19,7 @@ from provisioner.domain.compatibility.rows import (
     Release,
     ToolkitDrivers,
 )
-from provisioner.domain.values.model import Value, Wish
+from provisioner.domain.values.model import UserInput, Value
 from provisioner.domain.values.version import DottedVersion
 
 Row = TypeVar("Row", bound=Value)
@@ -33,7 +33,7 @@ class OwnBuild(Build):
     evidence: Source
 
 
-class OwnRelease(Wish):
+class OwnRelease(UserInput):
     version: DottedVersion
     patches: tuple[DottedVersion, ...] = ()
     builds: tuple[OwnBuild, ...]
@@ -74,7 +74,7 @@ class OwnNgcCard(NgcCard):
     source: Source
 
 
-class Overlay(Wish):
+class Overlay(UserInput):
     """A lab's compatibility.yaml: blocks of the data's own names, holding only the rows that it adds or replaces."""
 
     releases: tuple[OwnRelease, ...] = ()

@@ -159,11 +159,13 @@ def _conflicts(reference: str, claimed: Facts, told: Facts) -> list[Problem]:
         return []
     return [
         Problem(
-            code="unknown_build",
-            what=f"{reference}: the tag says {fact} {claimed[fact][0]}, its {told[fact][1]} says {told[fact][0]}",
-            why="one of the two is wrong, and nothing here tells which",
-            fix="find out inside the image (python -c 'import torch; print(torch.__version__, torch.version.cuda)')"
-            " and tag it by what it holds, or choose another tag",
+            "unknown_build",
+            f"{reference}: the tag says {fact} {claimed[fact][0]}, its {told[fact][1]} says {told[fact][0]}",
+            "one of the two is wrong, and nothing here tells which",
+            (
+                "find out inside the image (python -c 'import torch; print(torch.__version__, torch.version.cuda)')"
+                " and tag it by what it holds, or choose another tag"
+            ),
         )
         for fact in ("torch", "cuda")
         if fact in claimed and fact in told and not _agree(claimed[fact][0], told[fact][0])
@@ -183,12 +185,16 @@ def _missing(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Pro
         return []
     return [
         Problem(
-            code="unknown_build",
-            what=f"{reference}: neither its tag nor what was read of its config says which {' and '.join(absent)}"
-            " it holds",
-            why="an image of unknown make may hold no code for a card, or need a newer driver",
-            fix="set PYTORCH_VERSION and CUDA_VERSION in the image's environment, or use a tag such as"
-            " 2.8.0-cuda12.8-cudnn9-runtime",
+            "unknown_build",
+            (
+                f"{reference}: neither its tag nor what was read of its config says which {' and '.join(absent)}"
+                " it holds"
+            ),
+            "an image of unknown make may hold no code for a card, or need a newer driver",
+            (
+                "set PYTORCH_VERSION and CUDA_VERSION in the image's environment, or use a tag such as"
+                " 2.8.0-cuda12.8-cudnn9-runtime"
+            ),
         )
     ]
 

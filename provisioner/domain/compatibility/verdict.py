@@ -32,10 +32,10 @@ def judge(node: NodeProfile, image: ImageFacts, data: CompatibilityData) -> Verd
 
 def no_gpu() -> Problem:
     return Problem(
-        code="gpu_not_visible",
-        what="no usable NVIDIA GPU was found on this node",
-        why="every image here is for NVIDIA GPUs, and a node without one would silently compute on its CPU",
-        fix="see `nvidia-smi` and `lspci -d 10de:` on the node, then `provision probe` again",
+        "gpu_not_visible",
+        "no usable NVIDIA GPU was found on this node",
+        "every image here is for NVIDIA GPUs, and a node without one would silently compute on its CPU",
+        "see `nvidia-smi` and `lspci -d 10de:` on the node, then `provision probe` again",
     )
 
 
@@ -64,11 +64,13 @@ def platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
         return ()
     return (
         Problem(
-            code="wrong_platform",
-            what=f"{image.reference} is made for {', '.join(image.platforms) or 'no platform'}, the node is {platform}",
-            why="machine code of another processor does not run here",
-            fix=f"use an image for {platform}"
-            + (", for example nvcr.io/nvidia/pytorch:YY.MM-py3" if platform == "linux/arm64" else ""),
+            "wrong_platform",
+            f"{image.reference} is made for {', '.join(image.platforms) or 'no platform'}, the node is {platform}",
+            "machine code of another processor does not run here",
+            (
+                f"use an image for {platform}"
+                + (", for example nvcr.io/nvidia/pytorch:YY.MM-py3" if platform == "linux/arm64" else "")
+            ),
         ),
     )
 
@@ -78,10 +80,10 @@ def _integrated_problems(card: Card, image: ImageFacts, data: CompatibilityData)
         return ()
     return (
         Problem(
-            code="wrong_platform",
-            what=f"an -igpu image is made for the integrated GPUs of Jetson boards, not for {card}",
-            why="its libraries are those of JetPack",
-            fix="use the tag of the same month without -igpu",
+            "wrong_platform",
+            f"an -igpu image is made for the integrated GPUs of Jetson boards, not for {card}",
+            "its libraries are those of JetPack",
+            "use the tag of the same month without -igpu",
         ),
     )
 
@@ -102,22 +104,24 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
         older += ", or the -devel tag, whose compatibility package runs on this card and driver"
     return (
         Problem(
-            code="driver_too_old",
-            what=f"driver {card.driver} is older than {floor}, the first for CUDA {image.cuda}",
-            why=f"every CUDA {image.cuda.major}.x needs driver {floor} or newer (minor-version compatibility)",
-            fix=f"{older}: no driver after branch {last} drives {card}"
-            if last is not None and last < floor.major
-            else f"install driver {data.first_driver(floor)} or newer, or {older}",
+            "driver_too_old",
+            f"driver {card.driver} is older than {floor}, the first for CUDA {image.cuda}",
+            f"every CUDA {image.cuda.major}.x needs driver {floor} or newer (minor-version compatibility)",
+            (
+                f"{older}: no driver after branch {last} drives {card}"
+                if last is not None and last < floor.major
+                else f"install driver {data.first_driver(floor)} or newer, or {older}"
+            ),
         ),
     )
 
 
 def _unknown_cuda(image: ImageFacts, data: CompatibilityData) -> Problem:
     return Problem(
-        code="unknown_build",
-        what=f"the oldest driver for CUDA {image.cuda} is not known",
-        why=f"the compatibility data of {data.version} ends before it",
-        fix="choose a tag with an older CUDA, or update provisioner when its compatibility data knows this one",
+        "unknown_build",
+        f"the oldest driver for CUDA {image.cuda} is not known",
+        f"the compatibility data of {data.version} ends before it",
+        "choose a tag with an older CUDA, or update provisioner when its compatibility data knows this one",
     )
 
 
@@ -136,12 +140,16 @@ def _container_require(card: Card, image: ImageFacts, expression: str, data: Com
     wanted = first + (f" or one of {len(others)} exceptions for older branches" if others else "")
     needed = data.toolkit_driver(image.cuda) if image.cuda else None
     return Problem(
-        code="container_require",
-        what=f"the container runtime would refuse the image: it demands {wanted}",
-        why=f"driver {card.driver} speaks CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
-        f" exception is for brand {card.brand or 'unknown'} ({card.name})",
-        fix="use the -runtime tag, or CDI, which does not check"
-        + (f", or install driver {needed} or newer" if needed else ", or install a newer driver"),
+        "container_require",
+        f"the container runtime would refuse the image: it demands {wanted}",
+        (
+            f"driver {card.driver} speaks CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
+            f" exception is for brand {card.brand or 'unknown'} ({card.name})"
+        ),
+        (
+            "use the -runtime tag, or CDI, which does not check"
+            + (f", or install driver {needed} or newer" if needed else ", or install a newer driver")
+        ),
     )
 
 
@@ -162,9 +170,9 @@ def sync_problems(image: ImageFacts) -> tuple[Problem, ...]:
         return ()
     return (
         Problem(
-            code="not_synced",
-            what=f"{image.reference} is {image.sync.replace('_', ' ')} on the mirror",
-            why=_SYNC_WHY[image.sync],
-            fix=f"see what is missing with `provision mirror check {image.reference}`, and wait until it is complete",
+            "not_synced",
+            f"{image.reference} is {image.sync.replace('_', ' ')} on the mirror",
+            _SYNC_WHY[image.sync],
+            f"see what is missing with `provision mirror check {image.reference}`, and wait until it is complete",
         ),
     )

@@ -16,7 +16,7 @@ from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncState
 
-OUTLOOK_SCHEMA = "provisioner/outlook/1"
+MIRROR_STATUS_SCHEMA = "provisioner/outlook/1"
 _RANKS: tuple[Decision, ...] = ("move_now", "wait_until", "choose_other_tag", "use_other_mirror", "never")
 _LAST = datetime.max.replace(tzinfo=UTC)
 
@@ -30,7 +30,7 @@ _STATES = {
 }
 
 
-class TagOutlook(Value):
+class TagStatus(Value):
     """One tag that would meet the wish. Sizes in bytes."""
 
     reference: str
@@ -42,17 +42,17 @@ class TagOutlook(Value):
     forecast: Forecast
 
 
-class Outlook(Document):
+class MirrorStatus(Document):
     """`reference`: an image that meets the wish and is complete now. `forecast`: what to do about the wish."""
 
-    schema_: str = Field(default=OUTLOOK_SCHEMA, alias="schema")
+    schema_: str = Field(default=MIRROR_STATUS_SCHEMA, alias="schema")
     mirror: str
     kind: MirrorKind
     torch: str
     checked_at: datetime
     reference: str | None = None
     forecast: Forecast
-    tags: tuple[TagOutlook, ...] = ()
+    tags: tuple[TagStatus, ...] = ()
     feed: FeedReading | None = None
     learned: Learned
     profile: MirrorProfile | None = None
@@ -71,7 +71,7 @@ def newest_first(rows: Iterable[ImageFacts]) -> list[ImageFacts]:
     )
 
 
-def best(rows: Iterable[TagOutlook]) -> TagOutlook | None:
+def best(rows: Iterable[TagStatus]) -> TagStatus | None:
     """The one to go by: what is there now, else what comes first; of equals the first."""
     return min(rows, key=_rank, default=None)
 
@@ -81,6 +81,6 @@ def state_of(problems: Iterable[Problem]) -> SyncState:
     return next((_STATES.get(problem.code, SyncState.UNKNOWN) for problem in problems), SyncState.UNKNOWN)
 
 
-def _rank(row: TagOutlook) -> tuple[bool, int, datetime]:
+def _rank(row: TagStatus) -> tuple[bool, int, datetime]:
     told = row.forecast
     return row.state is not SyncState.COMPLETE, _RANKS.index(told.decision), told.p50 or _LAST

@@ -10,80 +10,77 @@ _ANOTHER = "name another mirror in lab.yml, or copy the image to the lab's own r
 
 def does_not_carry(mirror: str) -> Problem:
     return Problem(
-        code="no_such_service",
-        what=f"{mirror} carries no images",
-        why="do not wait: nothing there speaks the registry protocol, so no image will appear there",
-        fix=_ANOTHER,
+        "no_such_service",
+        f"{mirror} carries no images",
+        "do not wait: nothing there speaks the registry protocol, so no image will appear there",
+        _ANOTHER,
     )
 
 
 def not_there(tag: str, nearest: Sequence[str]) -> Problem:
     return Problem(
-        code="never_existed",
-        what=f"{tag} does not exist upstream",
-        why="a mirror has only what its upstream has: this is never, not late, unless it is released one day",
-        fix=f"choose what exists: {', '.join(nearest)}" if nearest else "widen the wish (image.torch in lab.yml)",
+        "never_existed",
+        f"{tag} does not exist upstream",
+        "a mirror has only what its upstream has: this is never, not late, unless it is released one day",
+        f"choose what exists: {', '.join(nearest)}" if nearest else "widen the wish (image.torch in lab.yml)",
     )
 
 
 def asked_too_often(mirror: str) -> Problem:
     return Problem(
-        code="rate_limited",
-        what=f"{mirror} says: too many requests",
-        why="its limit is counted over hours, per account or address; a whole campus can share one",
-        fix="log in there, or ask less often",
+        "rate_limited",
+        f"{mirror} says: too many requests",
+        "its limit is counted over hours, per account or address; a whole campus can share one",
+        "log in there, or ask less often",
     )
 
 
 def no_schedule(tag: str, mirror: str) -> Problem:
     return Problem(
-        code="no_schedule",
-        what=f"nothing says that {tag} will come to {mirror}",
-        why="a registry has what somebody copied there; no feed of its syncs is known, so no date can be given",
-        fix=f"{_ANOTHER}; where it tells of its syncs, name that as mirror.feed and what it copies as mirror.upstream",
+        "no_schedule",
+        f"nothing says that {tag} will come to {mirror}",
+        "a registry has what somebody copied there; no feed of its syncs is known, so no date can be given",
+        f"{_ANOTHER}; where it tells of its syncs, name that as mirror.feed and what it copies as mirror.upstream",
     )
 
 
 def on_demand(tag: str, mirror: str) -> Problem:
     return Problem(
-        code="on_demand",
-        what=f"{mirror} fetches {tag} from its upstream once it is asked for",
-        why="no schedule exists: it is available after the first pull, and only where the upstream then answers",
-        fix="pull it on one machine first; `provision mirror wait` asks for it until it is whole",
+        "on_demand",
+        f"{mirror} fetches {tag} from its upstream once it is asked for",
+        "no schedule exists: it is available after the first pull, and only where the upstream then answers",
+        "pull it on one machine first; `provision mirror wait` asks for it until it is whole",
     )
 
 
 def stopped(mirror: str, job: str, status: str) -> Problem:
     return Problem(
-        code="sync_stopped",
-        what=f"the job {job} of {mirror} is {status}",
-        why="do not wait: it has no next run",
-        fix=_ANOTHER,
+        "sync_stopped", f"the job {job} of {mirror} is {status}", "do not wait: it has no next run", _ANOTHER
     )
 
 
 def stalled(mirror: str, job: str, since: datetime) -> Problem:
     return Problem(
-        code="sync_stalled",
-        what=f"the job {job} of {mirror} last succeeded at {since:%Y-%m-%d %H:%M} UTC",
-        why="do not wait: more than three of its cycles have passed without a success, and such stalls last for days",
-        fix=_ANOTHER,
+        "sync_stalled",
+        f"the job {job} of {mirror} last succeeded at {since:%Y-%m-%d %H:%M} UTC",
+        "do not wait: more than three of its cycles have passed without a success, and such stalls last for days",
+        _ANOTHER,
     )
 
 
 def not_taken(tag: str, mirror: str, job: str, runs: int) -> Problem:
     return Problem(
-        code="not_taken",
-        what=f"{runs} complete runs of the job {job} of {mirror} have begun since {tag} was released; it is not there",
-        why="do not wait: it seems that the job leaves it out, and a success of a job says nothing of a file",
-        fix=_ANOTHER,
+        "not_taken",
+        f"{runs} complete runs of the job {job} of {mirror} have begun since {tag} was released; it is not there",
+        "do not wait: it seems that the job leaves it out, and a success of a job says nothing of a file",
+        _ANOTHER,
     )
 
 
 def wait_for_it(tag: str, mirror: str, reason: str) -> Problem:
     return Problem(
-        code="not_yet",
-        what=f"{mirror} does not have all of {tag} yet",
-        why=f"{reason}; the dates say with even odds (p50) and nine times of ten (p90)",
-        fix="block until it is complete: provision mirror wait LAB --torch SPEC",
+        "not_yet",
+        f"{mirror} does not have all of {tag} yet",
+        f"{reason}; the dates say with even odds (p50) and nine times of ten (p90)",
+        "block until it is complete: provision mirror wait LAB --torch SPEC",
     )

@@ -44,7 +44,7 @@ class WheelLink(Value):
         return cls(name=name, url=re.split("%23", place, maxsplit=1)[0], sha256=digest[1] if digest else None)
 
 
-class WheelWish(Value):
+class WheelRequest(Value):
     """`cuda` as in a local version: cu128. `python` as in a tag: cp311; None for every one."""
 
     torch: str
@@ -145,7 +145,7 @@ def wheels_in(targets: Iterable[str]) -> tuple[WheelLink, ...]:
     return tuple(link for target in targets if (link := WheelLink.of(target)) is not None)
 
 
-def nearest(links: Iterable[WheelLink], wish: WheelWish) -> tuple[str, ...]:
+def nearest(links: Iterable[WheelLink], wish: WheelRequest) -> tuple[str, ...]:
     near = {link.name: _public(link.name) or Version("0") for link in links if wish.is_near(link.name)}
     return tuple(sorted(near, key=lambda name: near[name], reverse=True)[:_NEAR])
 
@@ -175,17 +175,17 @@ def judge(link: WheelLink, here: WheelEnds, above: Above) -> WheelReport:
     )
 
 
-def stale_index(index: str, names: Iterable[str], wish: WheelWish, reports: Sequence[WheelReport]) -> Problem | None:
+def stale_index(index: str, names: Iterable[str], wish: WheelRequest, reports: Sequence[WheelReport]) -> Problem | None:
     """What pip's own index lacks of a torch that exists; None where it has it, or where nobody knows that it exists."""
     exists = [r for r in reports if r.upstream == "present" or r.state is SyncState.COMPLETE]
     if not exists or any(wish.is_version(name) for name in names):
         return None
     where = "upstream" if exists[0].upstream == "present" else "on the mirror"
     return Problem(
-        code="stale_index",
-        what=f"pip on this machine asks {index}, whose page of torch lists no file of {wish.torch}; it is {where}",
-        why="pip then says that no such version exists, whatever the mirror of wheels has",
-        fix=f"give pip the other index, --index-url or --find-links; or see `pip config list` for what names {index}",
+        "stale_index",
+        f"pip on this machine asks {index}, whose page of torch lists no file of {wish.torch}; it is {where}",
+        "pip then says that no such version exists, whatever the mirror of wheels has",
+        f"give pip the other index, --index-url or --find-links; or see `pip config list` for what names {index}",
     )
 
 
@@ -220,22 +220,22 @@ def _absent(name: str, above: Above) -> Problem:
     if above.presence == "absent":
         fix = f"choose what exists: {', '.join(above.nearest)}" if above.nearest else "choose another torch or CUDA"
         why = "it does not exist upstream either: this is never, not late"
-        return Problem(code="never_existed", what=what, why=why, fix=fix)
+        return Problem("never_existed", what, why, fix)
     if above.presence == "present":
-        return Problem(code="not_yet", what=what, why="upstream has it: the mirror is behind", fix="ask again later")
+        return Problem("not_yet", what, "upstream has it: the mirror is behind", "ask again later")
     why = "whether it ever existed is not known: a mirror answers alike for what is late and for what never was"
-    return Problem(code="wheel_missing", what=what, why=why, fix="name the index that it copies: --upstream INDEX")
+    return Problem("wheel_missing", what, why, "name the index that it copies: --upstream INDEX")
 
 
 def _redirected(name: str, host: str) -> Problem:
     why = f"it sends those who ask on to {host}: what it does not hold comes from upstream, at upstream's speed"
-    return Problem(code="cold", what=f"the mirror does not hold {name} yet", why=why, fix="ask again later")
+    return Problem("cold", f"the mirror does not hold {name} yet", why, "ask again later")
 
 
 def _other(name: str, seen: str) -> Problem:
     return Problem(
-        code="differs_from_upstream",
-        what=f"{name} is not upstream's: {seen}",
-        why="an upload that broke off, or a file that was replaced; pip refuses it where it knows the hash",
-        fix="ask again later; tell whoever keeps the mirror",
+        "differs_from_upstream",
+        f"{name} is not upstream's: {seen}",
+        "an upload that broke off, or a file that was replaced; pip refuses it where it knows the hash",
+        "ask again later; tell whoever keeps the mirror",
     )

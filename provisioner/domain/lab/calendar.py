@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, Field, StringConstraints, model_validator
 
-from provisioner.domain.values.model import Wish
+from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.problem import Problem
 
 Weekday = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -29,7 +29,7 @@ Day = Annotated[str, StringConstraints(pattern=r"^2[01]\d\d-\d\d-\d\d$"), AfterV
 Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
-class Freeze(Wish):
+class Freeze(UserInput):
     """From the beginning of the first day to the end of the last one nothing is changed. `why` is shown."""
 
     first: Day = Field(alias="from")
@@ -43,7 +43,7 @@ class Freeze(Wish):
         return self
 
 
-class Window(Wish):
+class Window(UserInput):
     """Hours in which a change may begin. `days` are those on which it opens; it may close on the next one."""
 
     days: tuple[Weekday, ...] = Field(default=WEEKDAYS, min_length=1)
@@ -68,7 +68,7 @@ class Calendar(NamedTuple):
     windows: tuple[Window, ...]
     zone: ZoneInfo
 
-    def hindrance(self, now: datetime) -> Problem | None:
+    def closed_problem(self, now: datetime) -> Problem | None:
         """What keeps a change from beginning now, and when it may."""
         frozen = next((freeze for freeze in self.freezes if self._frozen(freeze).holds(now)), None)
         if frozen is None and self._open(now):
@@ -121,17 +121,17 @@ class Calendar(NamedTuple):
 
 def _in_freeze(freeze: Freeze, opening: str) -> Problem:
     return Problem(
-        code="frozen",
-        what=f"nothing is changed from {freeze.first} to {freeze.last}: {freeze.why}",
-        why=f"lab.yml says so (rollout.freeze); the next change may begin: {opening}",
-        fix="wait until then; or take it upon you, on record: --ignore-freeze --reason TEXT",
+        "frozen",
+        f"nothing is changed from {freeze.first} to {freeze.last}: {freeze.why}",
+        f"lab.yml says so (rollout.freeze); the next change may begin: {opening}",
+        "wait until then; or take it upon you, on record: --ignore-freeze --reason TEXT",
     )
 
 
 def _outside(opening: str) -> Problem:
     return Problem(
-        code="outside_window",
-        what="this is not an hour at which this lab may be changed",
-        why=f"lab.yml says so (rollout.windows); the next change may begin: {opening}",
-        fix="wait until then; or take it upon you, on record: --ignore-freeze --reason TEXT",
+        "outside_window",
+        "this is not an hour at which this lab may be changed",
+        f"lab.yml says so (rollout.windows); the next change may begin: {opening}",
+        "wait until then; or take it upon you, on record: --ignore-freeze --reason TEXT",
     )

@@ -11,7 +11,7 @@ from provisioner.domain.lab.calendar import Calendar, Freeze, Window
 from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.image import Flavour
-from provisioner.domain.values.model import Wish
+from provisioner.domain.values.model import UserInput
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
@@ -55,7 +55,7 @@ def _zone(text: str) -> str:
 TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
-class FeedWish(Wish):
+class FeedSettings(UserInput):
     """What the mirror publishes of its own syncs. `url` may be a file, relative to the lab's directory."""
 
     url: FeedPlace
@@ -63,7 +63,7 @@ class FeedWish(Wish):
     format: FeedFormat = "tunasync"
 
 
-class Upstream(Wish):
+class Upstream(UserInput):
     """The registry that the mirror copies: asked first, since what it does not have no mirror will ever have.
 
     `repositories` where they have other names there than on the mirror. `fallback`: the whole lab may be taken from it
@@ -77,7 +77,7 @@ class Upstream(Wish):
     fallback: bool = False
 
 
-class Mirror(Wish):
+class Mirror(UserInput):
     """Where base images come from. Paths are relative to the lab's directory.
 
     `cache_minutes`: for how long a layer that was seen whole here counts as whole without asking; 0: every look asks.
@@ -88,12 +88,12 @@ class Mirror(Wish):
     kind: MirrorKind = "static"
     ca: str | None = None
     plain_http: bool = False
-    feed: FeedWish | None = None
+    feed: FeedSettings | None = None
     upstream: Upstream | None = None
     cache_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
 
 
-class Registry(Wish):
+class Registry(UserInput):
     """The lab's own registry: the nodes pull from here alone. Paths are relative to the lab's directory.
 
     `managed`: `provision prepare` sets it up, on the host of the inventory's group `registry` or else on the control
@@ -113,7 +113,7 @@ class Registry(Wish):
         return self
 
 
-class ImageWish(Wish):
+class ImageSettings(UserInput):
     """Which environment. `complete` says that the mirror's images hold Jupyter and sshd already."""
 
     torch: TorchSpec = ">=2"
@@ -122,18 +122,18 @@ class ImageWish(Wish):
     apt_mirror: str | None = None  # replaces the host part of the image's own package sources while it is built
 
 
-class Service(Wish):
+class Service(UserInput):
     """`bind`: the node's loopback, or the address by which the node is known in the lab. Never every address."""
 
     bind: Literal["loopback", "lan"]
 
 
-class Services(Wish):
+class Services(UserInput):
     jupyter: Service = Service(bind="loopback")
     ssh: Service = Service(bind="lan")
 
 
-class Limits(Wish):
+class Limits(UserInput):
     """Ceilings of each service of a seat. None: the engine's own, which is none."""
 
     memory: Size | None = None
@@ -142,7 +142,7 @@ class Limits(Wish):
     shm: Size = "8g"
 
 
-class Ports(Wish):
+class Ports(UserInput):
     """Ports to publish from; each seat takes two. Below the kernel's own range (32768), so nothing else grabs them."""
 
     first: Annotated[int, Field(ge=1024, le=32767)] = 22000
@@ -155,7 +155,7 @@ class Ports(Wish):
         return self
 
 
-class SeatWish(Wish):
+class SeatSettings(UserInput):
     """The seat of a lab without a roster: one on each node, all of its GPUs."""
 
     user: UserName = "student"
@@ -167,7 +167,7 @@ class SeatWish(Wish):
     limits: Limits = Limits()
 
 
-class RolloutWish(Wish):
+class RolloutSettings(UserInput):
     """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured.
 
     `windows` are the hours in which a change may begin, `freeze` the days on which none may, by `timezone`.
@@ -197,14 +197,14 @@ class RolloutWish(Wish):
         return Calendar(self.freeze, self.windows, ZoneInfo(self.timezone or "UTC"))
 
 
-class PackageSource(Wish):
+class PackageSource(UserInput):
     """A mirror of a vendor's packages. `key` is the file (relative to the lab's directory) they are signed by."""
 
     uri: PackagePlace
     key: str
 
 
-class PrepareWish(Wish):
+class PrepareSettings(UserInput):
     """How bare nodes are made ready. A source None: packages come from the sources that the node has itself."""
 
     deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
@@ -212,18 +212,18 @@ class PrepareWish(Wish):
     nvidia: PackageSource | None = None
 
 
-class Lab(Wish):
+class Lab(UserInput):
     """One lab. `schema` is for editors; the order of fields is the order in which `init` writes them."""
 
     schema_: str | None = Field(default=None, alias="$schema")
     name: Slug
     mirror: Mirror
     registry: Registry
-    image: ImageWish = ImageWish()
+    image: ImageSettings = ImageSettings()
     services: Services = Services()
-    seat: SeatWish = SeatWish()
-    rollout: RolloutWish = RolloutWish()
-    prepare: PrepareWish = PrepareWish()
+    seat: SeatSettings = SeatSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    prepare: PrepareSettings = PrepareSettings()
 
 
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:

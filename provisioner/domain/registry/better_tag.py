@@ -34,10 +34,10 @@ class NextBest(Value):
     def told(self) -> Problem:
         tag = self.reference.rpartition("/")[2]
         return Problem(
-            code="newer_tag_incomplete",
-            what=f"with {tag}, {self.gains}; but here it is {self._lacks()}",
-            why=self._where(),
-            fix=self._fix(),
+            "newer_tag_incomplete",
+            f"with {tag}, {self.gains}; but here it is {self._lacks()}",
+            self._where(),
+            self._fix(),
         )
 
     def _lacks(self) -> str:

@@ -12,7 +12,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
 
-SWEEP_SCHEMA: Literal["provisioner/sweep/1"] = "provisioner/sweep/1"
+GC_SCHEMA: Literal["provisioner/sweep/1"] = "provisioner/sweep/1"
 
 
 class HeldImage(Value):
@@ -44,13 +44,13 @@ class RemovedImage(Value):
     bytes: int
 
 
-class Sweep(Document):
+class GarbageReport(Document):
     """`bytes`: what the removed images hold alone in this repository. `freed`: what left the disk, None where unknown.
 
     `silent`: nodes that could not be asked, and what runs there was not kept for their sake.
     """
 
-    schema_: Literal["provisioner/sweep/1"] = Field(default=SWEEP_SCHEMA, alias="schema")
+    schema_: Literal["provisioner/sweep/1"] = Field(default=GC_SCHEMA, alias="schema")
     lab: str
     registry: str
     repository: str
@@ -79,7 +79,7 @@ def wanted(locks: Mapping[str, Lockfile], nodes: Iterable[NodeFacts]) -> Wanted:
     return found
 
 
-def tells_all(node: NodeFacts) -> bool:
+def has_complete_facts(node: NodeFacts) -> bool:
     """Whether a node could say by digest what each of its generations was made of."""
     return all("@sha256:" in reference for reference in node.kept)
 

@@ -25,11 +25,11 @@ class Fault(Value):
 
 
 def _fault(state: SyncState, code: str, what: str, why: str, fix: str) -> Fault:
-    return Fault(state=state, problem=Problem(code=code, what=what, why=why, fix=fix))
+    return Fault(state=state, problem=Problem(code, what, why, fix))
 
 
 def _part(digest: str, size: int, code: str, what: str, why: str = _PULL_FAILS) -> Fault:
-    problem = Problem(code=code, what=what, why=why, fix=_COPY_AGAIN)
+    problem = Problem(code, what, why, _COPY_AGAIN)
     return Fault(state=SyncState.PARTIAL, problem=problem, missing=digest, size=size)
 
 

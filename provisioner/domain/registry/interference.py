@@ -33,9 +33,11 @@ def _found(host: str, engine: EngineNetwork, url: str) -> Iterator[Problem]:
 
 def _falls_back(host: str, mirrors: tuple[str, ...]) -> Problem:
     return Problem(
-        code="registry_mirrors",
-        what=f"Docker on this machine has registry-mirrors: {', '.join(mirrors)}",
-        why="they are asked for images of Docker Hub alone, and what they lack comes from Docker Hub without a word: a "
-        f"pull that works says nothing of {host}",
-        fix=f"to see what the mirror itself has, pull by its own name: docker pull {host}/REPOSITORY@DIGEST",
+        "registry_mirrors",
+        f"Docker on this machine has registry-mirrors: {', '.join(mirrors)}",
+        (
+            "they are asked for images of Docker Hub alone, and what they lack comes from Docker Hub without a word: a "
+            f"pull that works says nothing of {host}"
+        ),
+        f"to see what the mirror itself has, pull by its own name: docker pull {host}/REPOSITORY@DIGEST",
     )

@@ -148,10 +148,10 @@ def _busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Prob
     """What becomes of whoever is there, in the words of the consent that was given."""
     code, why, fix = _CONSENTS[when_busy.policy]
     return Problem(
-        code=code,
-        what=f"{node}: {'; '.join(busy)}",
-        why=why.format(reason=when_busy.reason, length=length_text(when_busy.seconds) if when_busy.seconds else ""),
-        fix=fix,
+        code,
+        f"{node}: {'; '.join(busy)}",
+        why.format(reason=when_busy.reason, length=length_text(when_busy.seconds) if when_busy.seconds else ""),
+        fix,
     )
 
 
@@ -180,8 +180,8 @@ def _loses(running: RunningSeat) -> bool:
 
 def _layer_problem(node: str, layer_bytes: int | None) -> Problem:
     return Problem(
-        code="layer_is_lost",
-        what=f"{node}: {human_size(layer_bytes or 0)} were written into the seat's containers, outside of its home",
-        why="a switch makes the containers anew: what apt, conda or a build has put there is gone then",
-        fix="what is needed belongs below the home: pip install --user, or conda create -p ~/envs/NAME",
+        "layer_is_lost",
+        f"{node}: {human_size(layer_bytes or 0)} were written into the seat's containers, outside of its home",
+        "a switch makes the containers anew: what apt, conda or a build has put there is gone then",
+        "what is needed belongs below the home: pip install --user, or conda create -p ~/envs/NAME",
     )

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from provisioner.domain.lab.lab import RolloutWish
+from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
 from provisioner.domain.rollout.order import BackOrder, Order
 from provisioner.domain.rollout.plan import Plan, Step
@@ -14,7 +14,7 @@ from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Document
 
-UNDERTAKING_SCHEMA: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"
+RUN_SPEC_SCHEMA: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"
 
 
 Verb = Literal["rollout", "upgrade", "rollback", "remove"]
@@ -29,18 +29,18 @@ class Rules(NamedTuple):
     pulls: int | None = None
 
     @classmethod
-    def of(cls, wish: RolloutWish, allow_unreachable: int = 0) -> "Rules":
+    def of(cls, wish: RolloutSettings, allow_unreachable: int = 0) -> "Rules":
         return cls(wish.waves, wish.max_failures, allow_unreachable, wish.pull_concurrency)
 
 
-class Undertaking(Document):
+class RunSpec(Document):
     """`orders` are those of a rollout, `back` those of a rollback: by node, none holds a secret. `place`: of the lab.
 
     `settled` are nodes that the run leaves alone, with the reason; `budget` is how many may end badly, of these too.
     `ignore_freeze` is the reason to go on at an hour that is none for changes, where somebody gave one.
     """
 
-    schema_: Literal["provisioner/undertaking/1"] = Field(default=UNDERTAKING_SCHEMA, alias="schema")
+    schema_: Literal["provisioner/undertaking/1"] = Field(default=RUN_SPEC_SCHEMA, alias="schema")
     lab: str
     run: str
     verb: Verb = "rollout"
@@ -61,19 +61,19 @@ class Undertaking(Document):
         """That it changes."""
         return tuple(node for wave in self.waves for node in wave)
 
-    def sparing(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "Undertaking":
+    def sparing(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "RunSpec":
         """The same, where so many of these nodes may be out of reach for now."""
         away = sum(record.state in {"unreachable", "unknown"} for record in records)
         return self.model_copy(update={"budget": self.budget + min(away, allow_unreachable)})
 
-    def held_by(self, claim: Claim) -> "Undertaking":
+    def with_claim(self, claim: Claim) -> "RunSpec":
         """The same, with a claim that the nodes have not seen yet."""
         orders = {node: order.model_copy(update={"claim": claim}) for node, order in self.orders.items()}
         back = {node: order.model_copy(update={"claim": claim}) for node, order in self.back.items()}
         return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
 
 
-def set_out(  # noqa: PLR0913  (what was agreed)
+def build_run_spec(  # noqa: PLR0913  (what was agreed)
     run: str,
     plan: Plan,
     orders: Mapping[str, Order],
@@ -82,7 +82,7 @@ def set_out(  # noqa: PLR0913  (what was agreed)
     *,
     stale: frozenset[str] = frozenset(),
     **other: object,
-) -> Undertaking:
+) -> RunSpec:
     """`orders` of every node that has a seat in the plan; each is bound to the generation that the plan saw.
 
     `stale` nodes moved since a plan was reviewed, and are left alone. `other` are further fields as they are.
@@ -90,7 +90,7 @@ def set_out(  # noqa: PLR0913  (what was agreed)
     pending = [step for step in plan.pending if step.node not in stale]
     settled = tuple(_settled(step, step.node in stale) for step in plan.steps if step not in pending)
     bound = {step.node: step.generation for step in pending}
-    made = Undertaking.model_validate(
+    made = RunSpec.model_validate(
         {
             "lab": plan.lab,
             "run": run,

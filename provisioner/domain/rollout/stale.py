@@ -26,17 +26,17 @@ def _substance(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
 
 def _moved(node: str) -> Problem:
     return Problem(
-        code="plan_stale",
-        what=f"{node} is no longer as the saved plan has it",
-        why="what was reviewed is what runs, or nothing does",
-        fix="make and review the plan again: provision plan -o FILE",
+        "plan_stale",
+        f"{node} is no longer as the saved plan has it",
+        "what was reviewed is what runs, or nothing does",
+        "make and review the plan again: provision plan -o FILE",
     )
 
 
 def _other_lab(saved: str, now: str) -> Problem:
     return Problem(
-        code="plan_stale",
-        what=f"the saved plan is of the lab {saved}, not of {now}",
-        why="what was reviewed is what runs, or nothing does",
-        fix="give the plan of this lab",
+        "plan_stale",
+        f"the saved plan is of the lab {saved}, not of {now}",
+        "what was reviewed is what runs, or nothing does",
+        "give the plan of this lab",
     )

@@ -74,8 +74,8 @@ def _tag(lock: Lockfile, node: str) -> str | None:
 def _left_behind(move: Move, reason: Problem | None) -> Problem:
     because = f": {reason.what}" if reason else ""
     return Problem(
-        code="left_behind",
-        what=f"{move.node} has an image now, and would have none{because}",
-        why="an upgrade is for the whole lab: what the new lock does not serve stays on the old image, and drifts",
-        fix="bring it back, or choose a torch that serves it (--torch SPEC); or agree to it: --leave-behind",
+        "left_behind",
+        f"{move.node} has an image now, and would have none{because}",
+        "an upgrade is for the whole lab: what the new lock does not serve stays on the old image, and drifts",
+        "bring it back, or choose a torch that serves it (--torch SPEC); or agree to it: --leave-behind",
     )

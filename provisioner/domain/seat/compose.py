@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
 from provisioner.domain.seat.seat import ServiceName
-from provisioner.domain.values.model import Wish
+from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.reference import ImageReference
 
 # What a seat's home can never lie in: the system's own folders, and the engine's socket and data.
@@ -71,11 +71,11 @@ OwnFile = Annotated[
 ]
 
 
-class BindOptions(Wish):
+class BindOptions(UserInput):
     create_host_path: Literal[False]
 
 
-class Bind(Wish):
+class Bind(UserInput):
     """`source` is the home, a file of the seat's generation or identity, or the folder of its notice."""
 
     type: Literal["bind"] = "bind"
@@ -85,7 +85,7 @@ class Bind(Wish):
     bind: BindOptions = BindOptions(create_host_path=False)
 
 
-class Port(Wish):
+class Port(UserInput):
     """`published` is text, as Compose wants it; `host_ip` is never every address."""
 
     target: int
@@ -94,7 +94,7 @@ class Port(Wish):
     protocol: Literal["tcp"] = "tcp"
 
 
-class Device(Wish):
+class Device(UserInput):
     """GPUs by name only: there is no `count` and no `all`."""
 
     driver: Literal["nvidia", "cdi"]
@@ -102,19 +102,19 @@ class Device(Wish):
     capabilities: tuple[Literal["gpu"]] = ("gpu",)
 
 
-class Reservations(Wish):
+class Reservations(UserInput):
     devices: tuple[Device]
 
 
-class Resources(Wish):
+class Resources(UserInput):
     reservations: Reservations
 
 
-class Deploy(Wish):
+class Deploy(UserInput):
     resources: Resources
 
 
-class Healthcheck(Wish):
+class Healthcheck(UserInput):
     test: tuple[Text, ...]
     interval: Seconds
     timeout: Seconds
@@ -123,24 +123,24 @@ class Healthcheck(Wish):
     start_interval: Seconds | None = None
 
 
-class LogOptions(Wish):
+class LogOptions(UserInput):
     model_config = ConfigDict(serialize_by_alias=True)
 
     max_size: Annotated[Size, Field(alias="max-size")]
     max_file: Annotated[Count, Field(alias="max-file")]
 
 
-class Logging(Wish):
+class Logging(UserInput):
     driver: Literal["local", "json-file"]
     options: LogOptions
 
 
-class Ulimits(Wish):
+class Ulimits(UserInput):
     memlock: Annotated[int, Field(ge=-1)]
     stack: Annotated[int, Field(gt=0)]
 
 
-class Service(Wish):
+class Service(UserInput):
     image: PinnedImage
     pull_policy: Literal["never"]
     user: NotRoot
@@ -167,6 +167,6 @@ class Service(Wish):
     labels: dict[str, Text]
 
 
-class ComposeProject(Wish):
+class ComposeProject(UserInput):
     name: ProjectName
     services: dict[ServiceName, Service]

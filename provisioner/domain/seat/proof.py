@@ -11,7 +11,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.compose import ComposeProject, Service
 from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 INNER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
 CONFIG = "/etc/provisioner"
@@ -84,15 +84,15 @@ def visible_devices(seat: Seat) -> str | None:
 
 
 def prove(text: str, seat: Seat, image: LockedImage) -> ComposeProject:
-    """The project in `text`. Raises CannotGoOn with every place that says more, or other, than the seat is given."""
+    """The project in `text`. Raises ProblemError with every place that says more, or other, than the seat is given."""
     try:
         project = ComposeProject.model_validate(compose_text.read(text))
     except ValidationError as error:
-        raise CannotGoOn(_refused(_path(fault["loc"]), fault["msg"]) for fault in error.errors()) from None
+        raise ProblemError(_refused(_path(fault["loc"]), fault["msg"]) for fault in error.errors()) from None
     except ValueError as error:
-        raise CannotGoOn(_refused("the file", str(error))) from None
+        raise ProblemError(_refused("the file", str(error))) from None
     if problems := tuple(_refused(path, fault) for path, fault in _faults(project, seat, image)):
-        raise CannotGoOn(problems)
+        raise ProblemError(problems)
     return project
 
 
@@ -178,9 +178,11 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 def _refused(path: str, fault: str) -> Problem:
     return Problem(
-        code="compose_refused",
-        what=f"{path}: {fault}",
-        why="a compose file may say only what its seat is given, whatever the template or a name in it holds",
-        fix="correct that place in the lab's templates/compose.yaml.j2 (without one, the shipped template is used), "
-        "or the value in lab.yml that it comes from",
+        "compose_refused",
+        f"{path}: {fault}",
+        "a compose file may say only what its seat is given, whatever the template or a name in it holds",
+        (
+            "correct that place in the lab's templates/compose.yaml.j2 (without one, the shipped template is used), "
+            "or the value in lab.yml that it comes from"
+        ),
     )

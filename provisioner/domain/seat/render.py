@@ -11,7 +11,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text, proof
 from provisioner.domain.seat.seat import SERVICES, Seat, SeatBundle
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 COMPOSE_TEMPLATE = "compose.yaml.j2"
 SSHD_TEMPLATE = "sshd_config.j2"
@@ -36,7 +36,7 @@ _PUBLIC_KEY = re.compile(
 
 
 def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatBundle:
-    """`templates` maps a file name to its text. Raises CannotGoOn where the result is not what the seat is given."""
+    """`templates` maps a file name to its text. Raises ProblemError where the result is not what the seat is given."""
     values = _values(seat, image)
     project = proof.prove(fill(templates[COMPOSE_TEMPLATE], values), seat, image)
     files = {
@@ -51,11 +51,11 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """The template with every value as a quoted YAML value. Raises CannotGoOn where the template itself is at fault."""
+    """Fill the template, each value quoted for YAML. Raises ProblemError where the template itself is at fault."""
     try:
         return _compiled(template).render(values)
     except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise CannotGoOn(_bad_template(error)) from None
+        raise ProblemError(_bad_template(error)) from None
 
 
 @lru_cache(maxsize=8)
@@ -89,24 +89,24 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
 
 def _authorized_keys(keys: tuple[str, ...]) -> str:
     if bad := [key for key in keys if not _PUBLIC_KEY.fullmatch(key)]:
-        raise CannotGoOn(_bad_key(key) for key in bad)
+        raise ProblemError(_bad_key(key) for key in bad)
     return "".join(f"{key}\n" for key in keys)
 
 
 def _bad_key(key: str) -> Problem:
     return Problem(
-        code="bad_public_key",
-        what=f"not one line of a public key: {key[:40]!r}",  # a private key must not land in a log
-        why="each line of authorized_keys lets someone in, so nothing that only looks like a key goes into it",
-        fix="name files that ssh-keygen wrote with the ending .pub in seat.authorized_keys",
+        "bad_public_key",
+        f"not one line of a public key: {key[:40]!r}",
+        "each line of authorized_keys lets someone in, so nothing that only looks like a key goes into it",
+        "name files that ssh-keygen wrote with the ending .pub in seat.authorized_keys",
     )
 
 
 def _bad_template(error: Exception) -> Problem:
     line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
     return Problem(
-        code="bad_template",
-        what=f"{line}{error}",
-        why="a template may only place the values that it is given; one that it does not know is a mistake",
-        fix="correct the lab's templates/compose.yaml.j2, or remove it: the shipped template is used then",
+        "bad_template",
+        f"{line}{error}",
+        "a template may only place the values that it is given; one that it does not know is a mistake",
+        "correct the lab's templates/compose.yaml.j2, or remove it: the shipped template is used then",
     )

@@ -113,17 +113,17 @@ def _major(version: str) -> int:
 
 def _no_ports(ports: Ports) -> Problem:
     return Problem(
-        code="no_free_port",
-        what=f"every pair of ports from {ports.first} to {ports.last} is taken by another seat",
-        why="a seat publishes SSH and Jupyter on two ports of its own, and keeps them",
-        fix="widen seat.ports in lab.yml, or remove a seat that is no longer used",
+        "no_free_port",
+        f"every pair of ports from {ports.first} to {ports.last} is taken by another seat",
+        "a seat publishes SSH and Jupyter on two ports of its own, and keeps them",
+        "widen seat.ports in lab.yml, or remove a seat that is no longer used",
     )
 
 
 def _no_address(node: str) -> Problem:
     return Problem(
-        code="no_lan_address",
-        what=f"{node} has no IPv4 address that a service could be published on",
-        why="lab.yml asks for `bind: lan`, and a service is never published on every address",
-        fix="set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
+        "no_lan_address",
+        f"{node} has no IPv4 address that a service could be published on",
+        "lab.yml asks for `bind: lan`, and a service is never published on every address",
+        "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
     )

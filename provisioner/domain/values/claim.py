@@ -25,8 +25,8 @@ def next_fence(seen: Iterable[int]) -> int:
 def claimed(claim: Claim) -> Problem:
     """What another run is told. The node says the same in the same words."""
     return Problem(
-        code="claimed",
-        what=f"run {claim.run} of {claim.holder} on the lab {claim.lab} holds it since {claim.since}",
-        why="two runs that change one node would leave it as neither of them wanted",
-        fix=f"wait for it, or finish it if it was cut off: provision resume; to take over: --break-lock {claim.run}",
+        "claimed",
+        f"run {claim.run} of {claim.holder} on the lab {claim.lab} holds it since {claim.since}",
+        "two runs that change one node would leave it as neither of them wanted",
+        f"wait for it, or finish it if it was cut off: provision resume; to take over: --break-lock {claim.run}",
     )

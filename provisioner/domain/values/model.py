@@ -9,7 +9,7 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
 
-class Wish(BaseModel):
+class UserInput(BaseModel):
     """Immutable, and written by a person: an unknown field is a mistake to be told, not to be dropped."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")

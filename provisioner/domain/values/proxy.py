@@ -84,11 +84,13 @@ def asked_through(host: str, proxied: Proxied, who: str = "") -> Problem:
     name = host.rpartition(":")[0] if ":" in host else host
     excepted = ",".join(part for part in (proxied.no_proxy, name) if part)
     return Problem(
-        code="proxy_in_between",
-        what=f"{who or 'this command'} asks {host} through the proxy {proxied.public} (variable {proxied.variable})",
-        why="what the proxy answers (a refusal, a login page, an old copy) looks like an answer of the mirror, and a "
-        "mirror in your own network is seldom to be reached through it",
-        fix=f"where {name} is in your own network: NO_PROXY={excepted}",
+        "proxy_in_between",
+        f"{who or 'this command'} asks {host} through the proxy {proxied.public} (variable {proxied.variable})",
+        (
+            "what the proxy answers (a refusal, a login page, an old copy) looks like an answer of the mirror, and a "
+            "mirror in your own network is seldom to be reached through it"
+        ),
+        f"where {name} is in your own network: NO_PROXY={excepted}",
     )
 
 

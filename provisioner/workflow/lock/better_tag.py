@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from provisioner.domain.lab.lab import Mirror as MirrorWish
+from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.registry.better_tag import Elsewhere, NextBest
 from provisioner.domain.registry.copy_commands import Place, with_engine, with_skopeo
 from provisioner.domain.selection.advice import Advice
 from provisioner.domain.values.image import TaggedImage
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.lock.source import Found, Search
@@ -42,14 +42,14 @@ def _only_above(search: Search, here: Found, upstream: Upstream | None) -> list[
         return []
     try:
         listed = upstream.listed(wish.repositories or search.wish.repositories, search.platform, wanted=search.wanted)
-    except CannotGoOn:  # the choice stands without it
+    except ProblemError:  # the choice stands without it
         return []
     known = {entry.image.reference for entry in here.catalog.listings}
     names = (_named_here(search.wish, ImageReference.parse(entry.image.reference)) for entry in listed.listings)
     return [TaggedImage(reference=name, sync=SyncState.ABSENT) for name in names if name and name not in known]
 
 
-def _named_here(wish: MirrorWish, above: ImageReference) -> str | None:
+def _named_here(wish: MirrorSettings, above: ImageReference) -> str | None:
     name = named_above(wish)
     for repository in wish.repositories:
         here = ImageReference(registry=wish.address, repository=repository, tag=above.tag)
@@ -93,7 +93,7 @@ def _elsewhere(registry: str, report: SyncReport) -> Elsewhere:
     return Elsewhere(registry=registry, state=report.state, reference=pinned.by_digest())
 
 
-def _with_commands(wish: MirrorWish, around: Around, told: NextBest) -> NextBest:
+def _with_commands(wish: MirrorSettings, around: Around, told: NextBest) -> NextBest:
     """From upstream into the lab's own registry; none is needed where that has it already."""
     whole = {place.registry: place.reference for place in told.elsewhere if place.reference is not None}
     if around.to_own.address in whole:

@@ -11,7 +11,7 @@ from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeFacts, profile
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.lock.better_tag import Around, next_best
 from provisioner.workflow.lock.source import Search, find
 from provisioner.workflow.protocols import Builder, Mirror, Probed, Upstream
@@ -40,11 +40,11 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
 
     `around`: where a better tag is looked for. `sparing`: the mirror counts what it is asked, or fetches it.
-    Raises CannotGoOn where no node answered or no complete tag serves any.
+    Raises ProblemError where no node answered or no complete tag serves any.
     """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
-        raise CannotGoOn([value for value in probed.values() if isinstance(value, Problem)])
+        raise ProblemError([value for value in probed.values() if isinstance(value, Problem)])
     spec, flavour = torch or lab.image.torch, lab.image.flavour
 
     def pick(images: Sequence[TaggedImage]) -> Selection:
@@ -56,7 +56,7 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     catalog = found.catalog.model_copy(update={"next_best": better})
     if found.selection.decision == "none":
         told = [] if better is None else [better.told()]
-        raise CannotGoOn([*_nothing(lab, spec, catalog, found.selection), *told])
+        raise ProblemError([*_nothing(lab, spec, catalog, found.selection), *told])
     return found.selection, catalog
 
 
@@ -109,10 +109,10 @@ def _nothing(lab: Lab, spec: str, catalog: Catalog, selection: Selection) -> lis
     if not catalog.listings:
         return [
             Problem(
-                code="no_tag",
-                what=f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
-                why="an image is chosen among the tags that the mirror lists",
-                fix="see `provision mirror tags`; widen image.torch in lab.yml or name another mirror",
+                "no_tag",
+                f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
+                "an image is chosen among the tags that the mirror lists",
+                "see `provision mirror tags`; widen image.torch in lab.yml or name another mirror",
             )
         ]
     found = {

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.tags import may_fit
-from provisioner.domain.lab.lab import Mirror as MirrorWish
+from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import Flavour
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.lock.refine import Pick, hoped_for, settled
 from provisioner.workflow.mirror.freshness import Freshness, named_above
 from provisioner.workflow.protocols import Mirror, Upstream
@@ -21,7 +21,7 @@ from provisioner.workflow.protocols import Mirror, Upstream
 class Search(NamedTuple):
     """What is looked for on either source. `sparing`: the mirror is asked only for what would be chosen."""
 
-    wish: MirrorWish
+    wish: MirrorSettings
     torch: str
     flavour: Flavour
     platform: str
@@ -47,11 +47,11 @@ class Found(NamedTuple):
 
 
 def find(search: Search, mirror: Mirror, upstream: Upstream | None) -> Found:
-    """The better source's. Raises CannotGoOn where the mirror cannot be asked and no other source stands in for it."""
+    """Find the better source. Raises ProblemError where the mirror cannot be asked and has no substitute."""
     above = None if search.wish.upstream is None or not search.wish.upstream.fallback else upstream
     try:
         here = _on_mirror(search, mirror, upstream)
-    except CannotGoOn as stopped:
+    except ProblemError as stopped:
         instead = None if above is None else _instead(search, above, 0, stopped.problems)
         if instead is None:
             raise
@@ -84,7 +84,7 @@ def _instead(search: Search, above: Upstream, served: int, why: Sequence[Problem
         if Found(hoped, listed).served <= served:
             return None
         found = _found(search, settled(listed, above, search.platform, search.pick))
-    except CannotGoOn as stopped:
+    except ProblemError as stopped:
         text = f"{wish.address} does not stand in: {stopped.problems[0].what}"
         search.on_event(Event(phase="catalog", kind="note", text=text))
         return None
@@ -108,12 +108,16 @@ def _taken(mirror: str, upstream: str, found: Found, served: int, why: Sequence[
     reason = f": {why[0].what}" if why else ""
     nodes = len(found.selection.nodes)
     return Problem(
-        code="taken_from_upstream",
-        what=f"the whole lab is taken from {upstream} and nothing of it from {mirror}",
-        why=f"lab.yml allows it, and {mirror} serves {served} of {nodes} nodes where {upstream} serves "
-        f"{found.served}{reason}",
-        fix=f"once {mirror} has the tag whole, `provision lock` takes it from there again; "
-        "mirror.upstream.fallback: false forbids this",
+        "taken_from_upstream",
+        f"the whole lab is taken from {upstream} and nothing of it from {mirror}",
+        (
+            f"lab.yml allows it, and {mirror} serves {served} of {nodes} nodes where {upstream} serves "
+            f"{found.served}{reason}"
+        ),
+        (
+            f"once {mirror} has the tag whole, `provision lock` takes it from there again; "
+            "mirror.upstream.fallback: false forbids this"
+        ),
     )
 
 

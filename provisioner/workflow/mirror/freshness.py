@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from provisioner.domain.lab.lab import Mirror as MirrorWish
+from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.registry.image_problems import Fault, stale
 from provisioner.domain.values.image_identity import Identity, same_image
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 
@@ -48,7 +48,7 @@ class Freshness:
         self._left -= 1
         try:
             fault = self._compared(report, reference, above)
-        except CannotGoOn as stopped:
+        except ProblemError as stopped:
             self.unknown = stopped.problems
             return report
         return report if fault is None else _with(report, fault)
@@ -67,7 +67,7 @@ class Freshness:
         return stale(report.reference, here.manifest, str(above.registry), upstream.manifest)
 
 
-def named_above(wish: MirrorWish) -> Above:
+def named_above(wish: MirrorSettings) -> Above:
     """By lab.yml: the same repository, or the one that stands in the same place of upstream's list."""
 
     def above(reference: ImageReference) -> ImageReference | None:

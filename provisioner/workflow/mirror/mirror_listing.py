@@ -11,10 +11,10 @@ from provisioner.domain.forecast.history import Sighting
 from provisioner.domain.forecast.mirror_profile import MirrorProfile
 from provisioner.domain.forecast.mirror_status import meets, newest_first, state_of
 from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
-from provisioner.domain.lab.lab import Mirror as MirrorWish
+from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.image import Flavour, ImageFacts, TaggedImage
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.mirror.freshness import Freshness, named_above
@@ -34,7 +34,7 @@ class Memory(Protocol):
 class Wanted(NamedTuple):
     """`kind`: how the mirror is treated. `is_public`: asked seldom; `is_sparing`: and never for all."""
 
-    mirror: MirrorWish
+    mirror: MirrorSettings
     kind: MirrorKind
     torch: str
     flavour: Flavour
@@ -92,7 +92,7 @@ def listed(offer: Upstream, repositories: Iterable[str], world: World) -> Listed
     for repository in repositories:
         try:
             names = [f"{repository}:{tag}" for tag in offer.tags(repository)]
-        except CannotGoOn as stopped:
+        except ProblemError as stopped:
             problems += stopped.problems
             continue
         answered.append(repository)
@@ -120,7 +120,7 @@ def look_at(wanted: Wanted, world: World, here: Listed) -> LookedAt:
         tags = {tag_of(name) for name in names[start : start + step]}
         try:
             listings = world.mirror.catalog(here.repositories, wanted.platform, wanted=tags.__contains__).listings
-        except CannotGoOn as stopped:  # it answered a moment ago
+        except ProblemError as stopped:  # it answered a moment ago
             return LookedAt(found, stopped.problems)
         found |= {tag_of(e.image.reference): e.report for e in listings if _is_wanted(e, wanted, world)}
         if fresh is not None:

@@ -16,7 +16,7 @@ from provisioner.domain.forecast.history import (
     learn,
     looks_at,
 )
-from provisioner.domain.forecast.mirror_status import Outlook, TagOutlook, best, newest_first
+from provisioner.domain.forecast.mirror_status import MirrorStatus, TagStatus, best, newest_first
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.mirror.mirror_listing import (
@@ -62,7 +62,7 @@ class Scene(NamedTuple):
         return SyncState.COLD if state is SyncState.ABSENT and self.wanted.kind == "lazy" else state
 
 
-def look(wanted: Wanted, world: World, now: datetime) -> Outlook:
+def look(wanted: Wanted, world: World, now: datetime) -> MirrorStatus:
     """Never raises for a fault of the mirror, of its upstream or of its feed."""
     here, above = listed(world.mirror, wanted.mirror.repositories, world), _above(wanted, world)
     found, unseen = look_at(wanted, world, here)
@@ -72,7 +72,7 @@ def look(wanted: Wanted, world: World, now: datetime) -> Outlook:
     rows = _rows(scene, [tag for tag in hoped if tag not in here.tags][:_ROWS])
     chosen = best(rows) or _nothing(scene)
     listings = [here] if above is None else [here, above]
-    return Outlook(
+    return MirrorStatus(
         mirror=wanted.host,
         kind=wanted.kind,
         torch=wanted.torch,
@@ -127,7 +127,7 @@ def _added(memory: Memory, host: str, fresh: Sequence[Sighting]) -> list[Sightin
     return [*known, *fresh]
 
 
-def _rows(scene: Scene, only_above: Iterable[str]) -> list[TagOutlook]:
+def _rows(scene: Scene, only_above: Iterable[str]) -> list[TagStatus]:
     """Newest first."""
     base = _question(scene)
     if not any(report.state is SyncState.COMPLETE for report in scene.found.values()):
@@ -156,9 +156,9 @@ def _question(scene: Scene) -> Question:
     )
 
 
-def _found_row(scene: Scene, base: Question, tag: str, report: SyncReport) -> TagOutlook:
+def _found_row(scene: Scene, base: Question, tag: str, report: SyncReport) -> TagStatus:
     asked = _of_tag(scene, base, tag).model_copy(update={"state": report.state, "problems": report.problems})
-    return TagOutlook(
+    return TagStatus(
         reference=report.reference,
         torch=scene.world.facts(report.reference).torch,
         state=report.state,
@@ -169,10 +169,10 @@ def _found_row(scene: Scene, base: Question, tag: str, report: SyncReport) -> Ta
     )
 
 
-def _missing_row(scene: Scene, base: Question, tag: str) -> TagOutlook:
+def _missing_row(scene: Scene, base: Question, tag: str) -> TagStatus:
     asked = _of_tag(scene, base, tag)
     reference = f"{scene.wanted.host}/{scene.wanted.mirror.repositories[0]}:{tag}"
-    return TagOutlook(
+    return TagStatus(
         reference=reference,
         torch=scene.world.facts(reference).torch,
         state=asked.state,
@@ -189,9 +189,9 @@ def _of_tag(scene: Scene, base: Question, tag: str) -> Question:
     return base.model_copy(update={"tag": tag, "upstream": there, "released": released, "looks": looks})
 
 
-def _nothing(scene: Scene) -> TagOutlook:
+def _nothing(scene: Scene) -> TagStatus:
     """Neither the mirror nor its upstream has a tag that would meet the wish."""
     asked = _question(scene).model_copy(update={"others": others(scene.wanted, scene.world, scene.here)})
-    return TagOutlook(
+    return TagStatus(
         reference=asked.tag, torch=None, state=asked.state, upstream=asked.upstream, forecast=forecast(asked)
     )

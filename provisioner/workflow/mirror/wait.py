@@ -4,7 +4,7 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import NamedTuple
 
-from provisioner.domain.forecast.mirror_status import Outlook
+from provisioner.domain.forecast.mirror_status import MirrorStatus
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 
@@ -22,14 +22,14 @@ class Waited(NamedTuple):
     """How it ended. `reference` None: not in time, or nothing that will ever come."""
 
     reference: str | None
-    outlook: Outlook
+    outlook: MirrorStatus
 
 
 def wait(
     pace: Pace,
-    look: Callable[[], Outlook],
+    look: Callable[[], MirrorStatus],
     ask: Callable[[ImageReference], SyncReport],
-    tell: Callable[[Outlook, float, float], None],
+    tell: Callable[[MirrorStatus, float, float], None],
 ) -> Waited:
     """`ask` looks at every layer of one image: to a cache that is the question which makes it fetch them.
 
@@ -47,13 +47,13 @@ def wait(
         pace.sleep(pause)
 
 
-def is_hopeless(outlook: Outlook) -> bool:
+def is_hopeless(outlook: MirrorStatus) -> bool:
     """Nothing there is a registry: no image will come, however long one waits. One that answered before may be back."""
     problem = outlook.forecast.problem
     return problem is not None and problem.code == "no_such_service"
 
 
-def _warmed(outlook: Outlook, ask: Callable[[ImageReference], SyncReport]) -> str | None:
+def _warmed(outlook: MirrorStatus, ask: Callable[[ImageReference], SyncReport]) -> str | None:
     """Of a cache one image is asked for: the newest that it can be had from."""
     cold = next((row for row in outlook.tags if row.state is SyncState.COLD and row.upstream != "absent"), None)
     if cold is None:

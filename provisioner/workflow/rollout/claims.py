@@ -7,7 +7,7 @@ from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.values.claim import Claim, claimed, next_fence
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.node import NodeFacts
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import Claims, Probed
 
 # Nobody can tell these anything.
@@ -19,17 +19,17 @@ def fence_above(probed: Probed) -> int:
 
 
 def refuse_held(probed: Probed, nodes: Iterable[str], run: str, breaks: str) -> None:
-    """Raises CannotGoOn (locked) where another run holds one of `nodes`: before anybody is asked anything."""
+    """Raises ProblemError (locked) where another run holds one of `nodes`: before anybody is asked anything."""
     held = [facts.claim for node in nodes if isinstance(facts := probed[node], NodeFacts) and facts.claim]
     others = {claim.run: claim for claim in held if claim.run not in (run, breaks)}
     if others:
-        raise CannotGoOn(map(claimed, others.values()), "locked")
+        raise ProblemError(map(claimed, others.values()), "locked")
 
 
 def take(fleet: Claims, claim: Claim, nodes: Sequence[str], breaks: str, on_event: OnEvent) -> dict[str, NodeRecord]:
     """All of them or none. The records of those that cannot be reached any more.
 
-    Raises CannotGoOn (locked) where another run holds one, once those that were taken are let go.
+    Raises ProblemError (locked) where another run holds one, once those that were taken are let go.
     """
     over = f", over run {breaks}" if breaks else ""
     on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
@@ -38,15 +38,15 @@ def take(fleet: Claims, claim: Claim, nodes: Sequence[str], breaks: str, on_even
     refused = {node: problem for node, problem in answers.items() if problem and node not in away}
     if refused:
         fleet.release(claim, [node for node, problem in answers.items() if problem is None])
-        raise CannotGoOn(_told(refused), "locked")
+        raise ProblemError(_told(refused), "locked")
     on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=len(nodes), total=len(nodes)))
     return {node: NodeRecord(node=node, state="unreachable", problems=(problem,)) for node, problem in away.items()}
 
 
-def let_go(fleet: Claims, claim: Claim, nodes: Iterable[str], records: Mapping[str, NodeRecord]) -> None:
+def release_claims(fleet: Claims, claim: Claim, nodes: Iterable[str], records: Mapping[str, NodeRecord]) -> None:
     """What the run still holds at its end. A node that cannot be told so has to be taken over by a later run."""
     held = [node for node in nodes if node not in records or _is_held(records[node])]
-    with suppress(CannotGoOn):  # all is done that was to be done, and the report matters more
+    with suppress(ProblemError):  # all is done that was to be done, and the report matters more
         fleet.release(claim, held)
 
 

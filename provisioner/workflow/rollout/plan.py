@@ -16,7 +16,7 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
 
 
-class Materials(NamedTuple):
+class PlanInputs(NamedTuple):
     """What every seat of a lab is made from. `keys` are public SSH keys; `home` overrides the lab's for one's own."""
 
     lab: Lab
@@ -27,14 +27,16 @@ class Materials(NamedTuple):
     home: str | None = None
 
 
-class Prepared(NamedTuple):
+class PreparedPlan(NamedTuple):
     """A plan and the rendered seats it speaks of, by node. Applying decides nothing again."""
 
     plan: Plan
     bundles: Mapping[str, SeatBundle]
 
 
-def prepare(materials: Materials, hosts: Sequence[Host], probed: Probed, *, when_busy: WhenBusy = DEFER) -> Prepared:
+def prepare(
+    materials: PlanInputs, hosts: Sequence[Host], probed: Probed, *, when_busy: WhenBusy = DEFER
+) -> PreparedPlan:
     """Every host ends in the plan once, in the inventory's order: with a step, or skipped for a reason."""
     replay = _replay(materials, probed)
     bundles: dict[str, SeatBundle] = {}
@@ -49,7 +51,7 @@ def prepare(materials: Materials, hosts: Sequence[Host], probed: Probed, *, when
             steps.append(skipped(host.name, bundle))
     references = sorted({bundle.image.reference for bundle in bundles.values()})
     image = ", ".join(references) or None
-    return Prepared(Plan(lab=materials.lab.name, image=image, steps=tuple(steps), when_busy=when_busy), bundles)
+    return PreparedPlan(Plan(lab=materials.lab.name, image=image, steps=tuple(steps), when_busy=when_busy), bundles)
 
 
 def _remarks(facts: NodeFacts, choice: NodeChoice) -> tuple[Problem, ...]:
@@ -61,20 +63,20 @@ def _remarks(facts: NodeFacts, choice: NodeChoice) -> tuple[Problem, ...]:
     )
 
 
-def _replay(materials: Materials, probed: Probed) -> Selection:
+def _replay(materials: PlanInputs, probed: Probed) -> Selection:
     """The choice made again among the locked images alone; the law is that it comes out as it did."""
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     return select(profiles, materials.lock.tagged(), materials.data, flavour=materials.lab.image.flavour)
 
 
 def _bundle(
-    materials: Materials, host: Host, facts: NodeFacts | Problem, replay: Selection
+    materials: PlanInputs, host: Host, facts: NodeFacts | Problem, replay: Selection
 ) -> SeatBundle | tuple[Problem, ...]:
     if isinstance(facts, Problem):
         return (facts,)
-    hindrance = _hindrance(facts)
-    if hindrance:
-        return hindrance
+    gate = _hindrance(facts)
+    if gate:
+        return gate
     choice = replay.nodes[host.name]
     image = materials.lock.image(choice.tag) if choice.tag else None
     if image is None or host.name in materials.lock.unserved:
@@ -108,18 +110,16 @@ def _hindrance(facts: NodeFacts) -> tuple[Problem, ...]:
 
 def _absent(facts: NodeFacts, fact: str, code: str, fix: str) -> Problem:
     reason = facts.absent_because.get(fact) or facts.absent_because.get("driver") or "the probe did not say"
-    return Problem(
-        code=code, what=f"{facts.name}: {reason}", why="a seat runs in containers on the node's GPUs", fix=fix
-    )
+    return Problem(code, f"{facts.name}: {reason}", "a seat runs in containers on the node's GPUs", fix)
 
 
 def unserved(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
     return tuple(problem for verdict in choice.verdicts.values() for problem in verdict.problems) or (
         Problem(
-            code="no_image",
-            what=f"no locked image serves {node}",
-            why="the lock was made without this node's GPUs and driver",
-            fix="make the lock again: provision lock",
+            "no_image",
+            f"no locked image serves {node}",
+            "the lock was made without this node's GPUs and driver",
+            "make the lock again: provision lock",
         ),
     )
 

@@ -4,21 +4,21 @@ from collections.abc import Iterable, Sequence
 
 from provisioner.domain.rollout.order import OrderedImage, ordered
 from provisioner.domain.values.event import Event, OnEvent
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.size import human_size
 from provisioner.domain.values.sync import SyncReport, SyncState
-from provisioner.workflow.protocols import Shelf
-from provisioner.workflow.rollout.plan import Prepared
+from provisioner.workflow.protocols import ImageCheck
+from provisioner.workflow.rollout.plan import PreparedPlan
 
 # A look from here that ends so says nothing of what a node would find.
 _UNCERTAIN = {SyncState.UNKNOWN, SyncState.DENIED, SyncState.LIMITED, SyncState.NO_SUCH_SERVICE}
 
 
 def confirm(
-    images: Sequence[OrderedImage], shelf: Shelf, on_event: OnEvent, *, again: str, certain: bool = False
+    images: Sequence[OrderedImage], shelf: ImageCheck, on_event: OnEvent, *, again: str, certain: bool = False
 ) -> None:
-    """Looks by digest at every image that is to be pulled. Raises CannotGoOn where one is not complete.
+    """Looks by digest at every image that is to be pulled. Raises ProblemError where one is not complete.
 
     `again`: how to get an image back. `certain`: only what is known to be missing ends the run.
     """
@@ -29,11 +29,11 @@ def confirm(
     unproven = [(image, report) for image, report in found if report.state is not SyncState.COMPLETE]
     gone = [pair for pair in unproven if not (certain and pair[1].state in _UNCERTAIN)]
     if gone:
-        raise CannotGoOn([problem for image, report in gone for problem in _gone(image, report, again)])
+        raise ProblemError([problem for image, report in gone for problem in _gone(image, report, again)])
     on_event(Event(phase="stage", kind="note" if unproven else "done", text=_seen([report for _, report in found])))
 
 
-def to_pull(prepared: Prepared) -> list[OrderedImage]:
+def to_pull(prepared: PreparedPlan) -> list[OrderedImage]:
     """By a pending step, each image once. One whose size nobody knows counts as not yet on the node."""
     images = [(step, ordered(prepared.bundles[step.node].image)) for step in prepared.plan.pending]
     return once(image for step, image in images if step.bytes_to_pull or not image.bytes)
@@ -43,7 +43,7 @@ def once(images: Iterable[OrderedImage]) -> list[OrderedImage]:
     return list({image.reference: image for image in images}.values())
 
 
-def _looked_at(images: Iterable[OrderedImage], shelf: Shelf) -> Iterable[tuple[OrderedImage, SyncReport]]:
+def _looked_at(images: Iterable[OrderedImage], shelf: ImageCheck) -> Iterable[tuple[OrderedImage, SyncReport]]:
     by_platform: dict[str, list[OrderedImage]] = {}
     for image in images:
         by_platform.setdefault(image.platform, []).append(image)
@@ -63,4 +63,4 @@ def _gone(image: OrderedImage, report: SyncReport, again: str) -> list[Problem]:
     seen = [problem.what for problem in report.problems] or ["it did not say why"]
     why = "the nodes pull from there alone; none was touched for it, so everything old still runs"
     fix = f"{again}; a registry that was damaged from outside may first need a restart: it remembers what it had"
-    return [Problem(code="not_on_registry", what=f"{what}: {text}", why=why, fix=fix) for text in seen]
+    return [Problem("not_on_registry", f"{what}: {text}", why, fix) for text in seen]

@@ -5,19 +5,24 @@ from collections.abc import Callable, Mapping, Sequence
 from provisioner.domain.lab.waves import pulls_at_once
 from provisioner.domain.rollout.order import Order
 from provisioner.domain.rollout.report import NodeRecord
-from provisioner.workflow.rollout.waves import Halted
+from provisioner.workflow.rollout.waves import StopRequested
 
 Stage = Callable[[Mapping[str, Order]], Mapping[str, NodeRecord]]
 
 
-class Puller:
+class PullThrottle:
     """`sizes`: bytes that each node still has to pull. `at_once` None: reckoned from what the turns before measured."""
 
     def __init__(
-        self, stage: Stage, orders: Mapping[str, Order], sizes: Mapping[str, int], at_once: int | None, halted: Halted
+        self,
+        stage: Stage,
+        orders: Mapping[str, Order],
+        sizes: Mapping[str, int],
+        at_once: int | None,
+        stop_requested: StopRequested,
     ) -> None:
         self._stage, self._orders, self._sizes = stage, orders, sizes
-        self._at_once, self._halted = at_once, halted
+        self._at_once, self._halted = at_once, stop_requested
         self._line: float | None = None  # bytes per second
 
     def __call__(self, nodes: Sequence[str]) -> Mapping[str, NodeRecord]:

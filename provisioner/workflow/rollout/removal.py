@@ -3,7 +3,7 @@
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import DownOrder, NamedSeat
 from provisioner.domain.rollout.plan import Plan, Step, minding, skipped
-from provisioner.domain.rollout.run_spec import Undertaking
+from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
@@ -17,7 +17,7 @@ def removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER)
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
-def down_orders(what: Undertaking) -> dict[str, DownOrder]:
+def down_orders(what: RunSpec) -> dict[str, DownOrder]:
     return {
         step.node: DownOrder(
             run=what.run,

@@ -6,15 +6,15 @@ from typing import NamedTuple
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
-from provisioner.domain.rollout.run_spec import Undertaking
+from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import OnEvent, Recorded
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.protocols import Crew, Probed
-from provisioner.workflow.rollout.claims import let_go, take
+from provisioner.workflow.protocols import NodeFleet, Probed
+from provisioner.workflow.rollout.claims import release_claims, take
 from provisioner.workflow.rollout.preflight import once
 from provisioner.workflow.rollout.run import Outcome, acts_of, go, never, settling
-from provisioner.workflow.rollout.waves import Course, Halted, Hindrance, Records, go_through, nothing
+from provisioner.workflow.rollout.waves import Gate, Records, StopRequested, WaveRun, nothing, run_all_waves
 
 # Of these a node has to say itself how it stands.
 _NOT_AN_END: frozenset[NodeState] = frozenset({"unknown", "unreachable", "not_started"})
@@ -29,7 +29,7 @@ class Standing(NamedTuple):
     begun: tuple[str, ...]
 
 
-def is_open(what: Undertaking, report: RolloutReport | None) -> bool:
+def is_open(what: RunSpec, report: RolloutReport | None) -> bool:
     """Whether the run has not come to its end. One that stopped because too much went wrong has."""
     if report is None:
         return True
@@ -45,7 +45,7 @@ def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
     return {record.node: record for record in records if record.state not in _NOT_AN_END}
 
 
-def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
+def stand(what: RunSpec, ended: Records, probed: Probed) -> Standing:
     """`ended` as heard of before: of these it does not matter how they stand now. `probed` are all nodes of the run."""
     steps = {step.node: step for step in what.plan.steps}
     verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items() if node not in ended}
@@ -54,7 +54,7 @@ def stand(what: Undertaking, ended: Records, probed: Probed) -> Standing:
     return Standing({**ended, **known}, begun)
 
 
-def left_to_pull(what: Undertaking, standing: Standing, probed: Probed) -> list[OrderedImage]:
+def left_to_pull(what: RunSpec, standing: Standing, probed: Probed) -> list[OrderedImage]:
     """By nodes that the run has not come to, or that hold it only in part."""
     return once(
         what.orders[node].image
@@ -64,7 +64,7 @@ def left_to_pull(what: Undertaking, standing: Standing, probed: Probed) -> list[
     )
 
 
-def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
+def _verdict(what: RunSpec, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
     """A record where nothing is left to do, else `begun` or `untouched`."""
     if isinstance(facts, Problem):
         # Whether the run had come to it, only the node knows; so the run stays open until it has said so.
@@ -79,7 +79,7 @@ def _verdict(what: Undertaking, step: Step, facts: NodeFacts | Problem) -> NodeR
     return "untouched" if generation == step.generation else _moved(what, step, seat, generation)
 
 
-def _moved(what: Undertaking, step: Step, seat: RunningSeat | None, generation: int) -> NodeRecord:
+def _moved(what: RunSpec, step: Step, seat: RunningSeat | None, generation: int) -> NodeRecord:
     order = what.orders.get(step.node)
     if seat and order and (seat.image, seat.files) == (order.image.reference, order.files):
         return NodeRecord(node=step.node, state="unchanged", generation=generation)
@@ -88,47 +88,47 @@ def _moved(what: Undertaking, step: Step, seat: RunningSeat | None, generation: 
 
 def _stale(step: Step, generation: int) -> Problem:
     return Problem(
-        code="stale_plan",
-        what=f"{step.node} is at generation {generation}, and was at {step.generation} when this was agreed",
-        why="somebody else has changed it since, and what was agreed is what runs, or nothing does",
-        fix="see `provision plan` for what is left to do there",
+        "stale_plan",
+        f"{step.node} is at generation {generation}, and was at {step.generation} when this was agreed",
+        "somebody else has changed it since, and what was agreed is what runs, or nothing does",
+        "see `provision plan` for what is left to do there",
     )
 
 
 def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
-    what: Undertaking,
+    what: RunSpec,
     standing: Standing,
-    crew: Crew,
+    fleet: NodeFleet,
     on_event: OnEvent,
     *,
-    halted: Halted = never,
+    stop_requested: StopRequested = never,
     breaks: str = "",
-    hindrance: Hindrance = nothing,
+    gate: Gate = nothing,
 ) -> Outcome:
-    """`what` with a claim that no node has seen yet. Raises CannotGoOn (locked) where another run holds a node."""
-    acts, what = acts_of(what, crew, halted), settling(what, standing.known)
-    course = Course(what.waves, acts, what.budget, halted, hindrance)
+    """`what` with a claim that no node has seen yet. Raises ProblemError (locked) where another run holds a node."""
+    acts, what = acts_of(what, fleet, stop_requested), settling(what, standing.known)
+    course = WaveRun(what.waves, acts, what.budget, stop_requested, gate)
     left = [node for node in what.nodes if node not in standing.known]
     begun: list[str] = []
-    if what.claim and left and not halted():
-        away = take(crew, what.claim, left, breaks, on_event)
+    if what.claim and left and not stop_requested():
+        away = take(fleet, what.claim, left, breaks, on_event)
         begun = [node for node in standing.begun if node not in away]
         # Followed to its end whatever else went wrong, and also where somebody says stop.
-        ended = go_through(Course([begun], acts[-1:], len(left), never), {}, on_event).records
-        what = settling(what, {**away, **ended, **_arrived(what, ended, crew)})
+        ended = run_all_waves(WaveRun([begun], acts[-1:], len(left), never), {}, on_event).records
+        what = settling(what, {**away, **ended, **_arrived(what, ended, fleet)})
     outcome = go(what, course, on_event)
     if what.claim:
         # What was said to be free before may have been claimed after, by a resumption that was cut off, too.
         fresh = set(left) - set(begun)
         now = [record for record in outcome.records if record.node in fresh or record.state == "unknown"]
-        let_go(crew, what.claim, what.nodes, {record.node: record for record in now})
+        release_claims(fleet, what.claim, what.nodes, {record.node: record for record in now})
     return outcome
 
 
-def _arrived(what: Undertaking, ended: Records, crew: Crew) -> Records:
+def _arrived(what: RunSpec, ended: Records, fleet: NodeFleet) -> Records:
     """Nodes that refused to do again what they had done, but for the last line in their journal."""
     doubtful = [node for node, record in ended.items() if record.state in {"failed", "stale"}]
-    probed = crew.probe(doubtful) if doubtful else {}
+    probed = fleet.probe(doubtful) if doubtful else {}
     steps = {step.node: step for step in what.plan.steps}
     looked = {node: _verdict(what, steps[node], facts) for node, facts in probed.items()}
     return {node: v for node, v in looked.items() if isinstance(v, NodeRecord) and v.state == "unchanged"}

@@ -48,17 +48,14 @@ def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None, when
 
 def _nothing_runs(node: str, name: str) -> Problem:
     return Problem(
-        code="no_seat",
-        what=f"{node} has no seat {name}",
-        why="there is nothing to go back from",
-        fix="provision rollout brings the seat",
+        "no_seat", f"{node} has no seat {name}", "there is nothing to go back from", "provision rollout brings the seat"
     )
 
 
 def _nothing_kept(node: str, generation: int) -> Problem:
     return Problem(
-        code="nothing_to_go_back_to",
-        what=f"{node} keeps no generation before {generation}",
-        why="this is its first one, or it has gone back already; a node keeps one generation beside the present",
-        fix="set image.torch in lab.yml, then: provision lock, provision rollout",
+        "nothing_to_go_back_to",
+        f"{node} keeps no generation before {generation}",
+        "this is its first one, or it has gone back already; a node keeps one generation beside the present",
+        "set image.torch in lab.yml, then: provision lock, provision rollout",
     )

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.ansible.play import Heard, Word
+from provisioner.adapters.ansible.play import HostEvent, Word
 from provisioner.adapters.ansible.results import ended, facts_of, probed, progress, record_of
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.node import Gpu, NodeFacts
@@ -13,9 +13,9 @@ START, END = "2026-11-23T10:00:00.000000+00:00", "2026-11-23T10:00:04.000000+00:
 AT_START = 1795428000.0
 
 
-def a_probe(**over: Any) -> Heard:
+def a_probe(**over: Any) -> HostEvent:
     result = {"facts": {"hostname": "n1"}, "clock": AT_START} | over
-    return Heard("n1", "ok", result, START, END)
+    return HostEvent("n1", "ok", result, START, END)
 
 
 @pytest.mark.parametrize(
@@ -30,7 +30,7 @@ def test_a_clock_is_off_by_no_less_than_what_is_told(clock: float, offset: float
 
 @pytest.mark.parametrize("facts", [{"gpus": "none"}, {"driver": "x.y"}, None])
 def test_facts_that_cannot_be_read_are_a_problem(facts: Any) -> None:
-    told = facts_of(a_probe(facts=facts) if facts else Heard("n1", "ok", {}, START, END))
+    told = facts_of(a_probe(facts=facts) if facts else HostEvent("n1", "ok", {}, START, END))
     assert isinstance(told, Problem)
     assert told.code == "module_failed"
 
@@ -49,7 +49,7 @@ BROKEN = {"msg": "MODULE FAILURE", "module_stderr": "Traceback …\nImportError:
     ],
 )
 def test_what_ansible_said_becomes_the_problem(word: Word, result: dict[str, Any], code: str, text: str) -> None:
-    problem = facts_of(Heard("n1", word, result))
+    problem = facts_of(HostEvent("n1", word, result))
     assert isinstance(problem, Problem)
     assert (problem.code, problem.what) == (code, text)
 
@@ -69,7 +69,7 @@ def test_what_ansible_said_becomes_the_problem(word: Word, result: dict[str, Any
 def test_a_node_is_judged_by_its_own_record_and_without_one_by_what_could_have_begun(
     word: Word, result: dict[str, Any], begun: bool, state: str, code: str | None
 ) -> None:
-    record = record_of(Heard("n1", word, result), begun=begun)
+    record = record_of(HostEvent("n1", word, result), begun=begun)
     assert record is not None
     assert (record.node, record.state) == ("n1", state)
     assert [problem.code for problem in record.problems] == ([code] if code else [])
@@ -79,13 +79,13 @@ def test_a_node_is_judged_by_its_own_record_and_without_one_by_what_could_have_b
     ("word", "result"), [("ok", {"job": "/x"}), ("retry", {"finished": False, "record": None}), ("start", {})]
 )
 def test_as_long_as_more_is_to_come_there_is_no_record(word: Word, result: dict[str, Any]) -> None:
-    assert record_of(Heard("n1", word, result), begun=True) is None
+    assert record_of(HostEvent("n1", word, result), begun=True) is None
 
 
 @pytest.mark.parametrize(("phase", "shown"), [("verify", "verify"), ("remove", "switch")])
 def test_progress_has_its_bytes(phase: str, shown: str) -> None:
     told = {"phase": phase, "text": "pulling", "done": 5, "total": 10, "unit": "B"}
-    event = progress(Heard("n1", "retry", told))
+    event = progress(HostEvent("n1", "retry", told))
     assert (event.phase, event.kind, event.node, event.done, event.total) == (shown, "progress", "n1", 5, 10)
 
 

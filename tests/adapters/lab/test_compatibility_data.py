@@ -7,7 +7,7 @@ import yaml
 
 from provisioner.adapters.lab.compatibility_data import OVERLAY, load, load_for, load_with
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.version import CudaVersion, DottedVersion
 
 
@@ -96,7 +96,7 @@ def test_the_version_is_that_of_the_rows_and_not_of_their_layout(tmp_path: Path)
 def test_every_mistake_has_its_place(tmp_path: Path, wrong: str, right: str, said: str) -> None:
     path = tmp_path / OVERLAY
     path.write_text(GOOD.replace(right, wrong))
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         load_for(tmp_path)
     assert ended.value.ending == "usage"
     assert f"{path}:{said}" in {problem.what for problem in ended.value.problems}

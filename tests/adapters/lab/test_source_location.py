@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.adapters.lab.source_location import read_json, read_yaml
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
 KEYS = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=8)
@@ -47,7 +47,7 @@ def test_every_value_of_json_is_found_where_it_stands(value: Any, indent: int | 
     ],
 )
 def test_no_json(text: str, what: str) -> None:
-    with pytest.raises(CannotGoOn) as refusal:
+    with pytest.raises(ProblemError) as refusal:
         read_json("f", text)
     assert [problem.what for problem in refusal.value.problems] == [what]
 
@@ -59,7 +59,7 @@ def test_a_key_twice_in_json() -> None:
 
 @pytest.mark.parametrize("text", ["[" * 5000, "a: &a [*a]\n", "a: !!int x\n", "? [a]\n: 1\n", "a: 0o8\n", "\x00"])
 def test_strange_yaml_is_refused_or_read_but_never_a_fault_of_ours(text: str) -> None:
-    with suppress(CannotGoOn):
+    with suppress(ProblemError):
         assert read_yaml("f", text).data
 
 

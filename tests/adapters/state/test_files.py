@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.state.files import MAX_BYTES, cache_home, read_text, state_home, write_text
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 
 def test_a_new_text_takes_the_old_ones_place_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     path = tmp_path / "lab.lock"
     path.mkdir()
     (path / "kept").touch()
-    with pytest.raises(CannotGoOn, match="unwritable") as refusal:
+    with pytest.raises(ProblemError, match="unwritable") as refusal:
         write_text(path, "new")
     assert refusal.value.ending == "failed"
     assert [file.name for file in tmp_path.iterdir()] == ["lab.lock"]
@@ -41,7 +41,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
     for path, code in ((tmp_path / "none", "no_such_file"), (tmp_path, "unreadable"), (large, "unreadable")):
-        with pytest.raises(CannotGoOn) as refusal:
+        with pytest.raises(ProblemError) as refusal:
             read_text(path, "do this")
         (problem,) = refusal.value.problems
         assert (problem.code, problem.fix, refusal.value.ending) == (code, "do this", "usage")

@@ -11,13 +11,13 @@ from provisioner.adapters.state.journal import (
     events,
     open_run,
     read_report,
-    read_undertaking,
+    read_run_spec,
     reopen_run,
-    undertakings,
+    run_spec_names,
 )
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.values.event import Event, Recorded
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 EVENT = Event(phase="stage", kind="progress", node="n1", done=1, total=2, unit="B")
 
@@ -56,7 +56,7 @@ def test_runs_are_named_by_the_clock_and_seen_by_their_owner_alone() -> None:
 
 def test_no_record_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
-    with pytest.raises(CannotGoOn, match="journal_unwritable"):
+    with pytest.raises(ProblemError, match="journal_unwritable"):
         open_run("demo")
 
 
@@ -65,7 +65,7 @@ def test_no_record_no_act() -> None:
     folder = open_run("demo").folder
     (folder / "events.jsonl").unlink()
     (folder / "events.jsonl").symlink_to("/dev/full")
-    with pytest.raises(CannotGoOn, match="journal_unwritable"):
+    with pytest.raises(ProblemError, match="journal_unwritable"):
         RunJournal(folder).telling(shown.append)(EVENT)
     assert shown == []
 
@@ -84,9 +84,9 @@ def test_a_run_that_is_opened_again_goes_on_with_what_is_whole() -> None:
 def test_only_runs_that_had_begun_are_found_and_a_damaged_one_is_told() -> None:
     one, _two = open_run("demo"), open_run("demo")
     one.keep("undertaking", Plan(lab="demo", image=None, steps=()))
-    assert undertakings("demo") == [one.folder]
+    assert run_spec_names("demo") == [one.folder]
     assert read_report(one.folder) is None
-    with pytest.raises(CannotGoOn, match="journal_damaged"):
-        read_undertaking(one.folder)
+    with pytest.raises(ProblemError, match="journal_damaged"):
+        read_run_spec(one.folder)
     one.forget("undertaking")
-    assert undertakings("demo") == []
+    assert run_spec_names("demo") == []

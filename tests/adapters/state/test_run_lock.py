@@ -7,7 +7,7 @@ import pytest
 
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.run_lock import Holder, holding, in_turn
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 
 def a_holder(run: str) -> Holder:
@@ -16,7 +16,7 @@ def a_holder(run: str) -> Holder:
 
 def test_a_second_run_is_refused_and_told_who_is_there() -> None:
     with holding("demo", a_holder("r1")):
-        with pytest.raises(CannotGoOn) as caught, holding("demo", a_holder("r2")):
+        with pytest.raises(ProblemError) as caught, holding("demo", a_holder("r2")):
             pass
         (problem,) = caught.value.problems
         with holding("other", a_holder("r3")):
@@ -31,11 +31,11 @@ def test_a_second_run_is_refused_and_told_who_is_there() -> None:
 
 def test_only_the_run_that_is_named_is_taken_over_from_and_then_others_meet_the_new_one() -> None:
     with holding("demo", a_holder("r1")):
-        with pytest.raises(CannotGoOn), holding("demo", a_holder("r2"), breaks="r9"):
+        with pytest.raises(ProblemError), holding("demo", a_holder("r2"), breaks="r9"):
             pass
         with (
             holding("demo", a_holder("r2"), breaks="r1"),
-            pytest.raises(CannotGoOn, match="run r2"),
+            pytest.raises(ProblemError, match="run r2"),
             holding("demo", a_holder("r3")),
         ):
             pass
@@ -53,13 +53,13 @@ def test_a_longer_note_of_a_dead_holder_leaves_nothing_behind() -> None:
 def test_one_that_has_not_yet_said_who_it_is_is_in_the_way_too() -> None:
     with holding("demo", a_holder("r1")):
         (state_home() / "demo" / "lock").write_text("")
-        with pytest.raises(CannotGoOn, match="another run is at this lab"), holding("demo", a_holder("r2")):
+        with pytest.raises(ProblemError, match="another run is at this lab"), holding("demo", a_holder("r2")):
             pass
 
 
 def test_without_a_lock_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
-    with pytest.raises(CannotGoOn, match="lock_unusable"), holding("demo", a_holder("r1")):
+    with pytest.raises(ProblemError, match="lock_unusable"), holding("demo", a_holder("r1")):
         pass
 
 

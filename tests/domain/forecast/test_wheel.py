@@ -5,7 +5,7 @@ import pytest
 from provisioner.domain.forecast.wheel import (
     WheelLink,
     WheelReport,
-    WheelWish,
+    WheelRequest,
     nearest,
     read_index,
     stale_index,
@@ -14,7 +14,7 @@ from provisioner.domain.forecast.wheel import (
 from provisioner.domain.values.sync import SyncState
 from tests.domain.group import cases
 
-WISH = WheelWish(torch="2.8.0", cuda="cu128", python="cp311")
+WISH = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
 BASE = "https://m.example/pytorch-wheels/cu128/"
 
 

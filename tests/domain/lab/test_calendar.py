@@ -57,13 +57,13 @@ HOLIDAYS = a_freeze("2026-12-20", "2027-01-10")
 )
 def test_when_a_change_may_begin(parts: list[Window | Freeze], now: str, code: str | None, opening: str | None) -> None:
     calendar = a_calendar(*parts)
-    found = calendar.hindrance(local(now))
+    found = calendar.closed_problem(local(now))
     assert (found.code if found else None) == code
     assert calendar.next_opening(local(now)) == local(opening or now)
 
 
 def test_the_problem_names_the_freeze_and_the_hour_in_the_labs_own_time() -> None:
-    found = a_calendar(HOLIDAYS).hindrance(local("2026-12-24T12:00").astimezone(UTC))
+    found = a_calendar(HOLIDAYS).closed_problem(local("2026-12-24T12:00").astimezone(UTC))
     assert found is not None
     assert found.what == "nothing is changed from 2026-12-20 to 2027-01-10: exams"
     assert "Mon 2027-01-11 00:00 CET" in found.why
@@ -86,10 +86,10 @@ def test_nights_in_which_the_clock_is_changed(window: Window, open_from: str, op
     calendar = a_calendar(window)
     start, end = datetime.fromisoformat(open_from), datetime.fromisoformat(open_until)
     minute = timedelta(minutes=1)
-    assert calendar.hindrance(start - minute) is not None
-    assert calendar.hindrance(start) is None
-    assert calendar.hindrance(end - minute) is None
-    assert calendar.hindrance(end) is not None
+    assert calendar.closed_problem(start - minute) is not None
+    assert calendar.closed_problem(start) is None
+    assert calendar.closed_problem(end - minute) is None
+    assert calendar.closed_problem(end) is not None
     assert calendar.next_opening(start - minute) == start
 
 
@@ -134,7 +134,7 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
 def test_the_wall_clock_agrees_but_for_the_night_of_a_change(calendar: Calendar, now: datetime) -> None:
     offsets = {(now + timedelta(days=day)).astimezone(calendar.zone).utcoffset() for day in (-2, 0, 2)}
     if len(offsets) == 1:
-        assert (calendar.hindrance(now) is None) == is_open(calendar, now)
+        assert (calendar.closed_problem(now) is None) == is_open(calendar, now)
 
 
 @settings(max_examples=100, deadline=None)
@@ -145,13 +145,13 @@ def test_the_next_opening_is_open_and_nothing_before_it_is(
     opening = calendar.next_opening(now)
     assert opening is not None
     assert opening >= now
-    assert calendar.hindrance(opening) is None
+    assert calendar.closed_problem(opening) is None
     if opening > now:
         minutes = int((opening - now).total_seconds()) // 60
         early = now + timedelta(minutes=data.draw(st.integers(0, max(minutes - 1, 0))))
-        assert calendar.hindrance(early) is not None
+        assert calendar.closed_problem(early) is not None
     else:
-        assert calendar.hindrance(now) is None
+        assert calendar.closed_problem(now) is None
 
 
 @pytest.mark.parametrize(

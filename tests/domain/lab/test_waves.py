@@ -3,10 +3,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from provisioner.domain.lab.lab import RolloutWish
+from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import Share, budget, pulls_at_once, waves
 
-DEFAULT = RolloutWish().waves
+DEFAULT = RolloutSettings().waves
 shares = st.one_of(st.integers(0, 60).map(str), st.integers(0, 100).map(lambda percent: f"{percent}%"))
 
 

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.domain.registry.gc import HeldImage, Wanted, sweep, tells_all, wanted
+from provisioner.domain.registry.gc import HeldImage, Wanted, has_complete_facts, sweep, wanted
 from provisioner.domain.registry.manifest import Blob
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.builders import a_digest, a_lock, a_locked_image, a_node
@@ -43,9 +43,9 @@ def test_what_a_lock_names_or_a_node_could_go_back_to_stays_and_says_why() -> No
 
 
 def test_a_generation_that_cannot_be_read_is_no_generation_without_an_image() -> None:
-    assert tells_all(node("n1"))
-    assert tells_all(node("n1", "old", "new"))
-    assert not tells_all(a_node("n1", kept=(at("old"), "unknown")))
+    assert has_complete_facts(node("n1"))
+    assert has_complete_facts(node("n1", "old", "new"))
+    assert not has_complete_facts(a_node("n1", kept=(at("old"), "unknown")))
 
 
 def test_layers_that_a_kept_image_shares_are_not_won() -> None:

@@ -7,7 +7,7 @@ from provisioner.domain.values.problem import Problem
 
 UPDATE = Step(node="n1", seat="demo-li", action="update", why="the image changes", generation=3, diff="-a\n+b\n")
 KEEP = Step(node="n2", seat="demo-li", action="keep", why="as locked", generation=1)
-DOWN = Problem(code="unreachable", what="no route", why="w", fix="f")
+DOWN = Problem("unreachable", "no route", "w", "f")
 
 
 def a_plan(*steps: Step, lab: str = "demo") -> Plan:

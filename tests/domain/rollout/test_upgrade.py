@@ -6,7 +6,7 @@ from tests.builders import a_lock, a_locked_image
 OLD = a_locked_image("m/p:2.8.0-cuda12.8", torch="2.8.0")
 NEW = a_locked_image("m/p:2.10.0-cuda12.8", torch="2.10.0")
 OLDEST = a_locked_image("m/p:2.8.0-cuda11.8", torch="2.8.0")
-OFF = Problem(code="unreachable", what="no route to host", why="w", fix="switch it on")
+OFF = Problem("unreachable", "no route to host", "w", "switch it on")
 
 
 def lock(torch: str, **nodes: str) -> Lockfile:

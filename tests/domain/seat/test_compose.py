@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.proof import prove
 from provisioner.domain.seat.render import render
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from tests.builders import a_locked_image
 from tests.domain.seats import TEMPLATES, a_seat
 
@@ -37,7 +37,7 @@ def changed(case: dict[str, Any]) -> str:
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: f"{case['path']}={case.get('value', 'missing')}")
 def test_what_a_seat_is_not_given_is_refused_at_its_place(case: dict[str, Any]) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         prove(changed(case), a_seat(), a_locked_image())
     assert {problem.code for problem in refused.value.problems} == {"compose_refused"}
     assert refused.value.problems[0].what.startswith(case.get("at", case["path"]))
@@ -45,14 +45,14 @@ def test_what_a_seat_is_not_given_is_refused_at_its_place(case: dict[str, Any]) 
 
 def test_all_faults_are_told_at_once() -> None:
     text = GOOD.replace('"10m"', '"loud"').replace('"unless-stopped"', '"always"')
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         prove(text, a_seat(), a_locked_image())
     assert len(refused.value.problems) == 4
 
 
 @pytest.mark.parametrize("text", UNREADABLE.values(), ids=UNREADABLE)
 def test_what_two_readers_could_read_in_two_ways_is_refused(text: str) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         prove(text, a_seat(), a_locked_image())
     assert {problem.code for problem in refused.value.problems} == {"compose_refused"}
 
@@ -60,12 +60,12 @@ def test_what_two_readers_could_read_in_two_ways_is_refused(text: str) -> None:
 def test_a_file_proved_for_one_seat_is_refused_for_another() -> None:
     others = [a_seat(uid=1001), a_seat(ports={"ssh": 22002, "jupyter": 22003}), a_seat(gpus=()), a_seat(user="other")]
     for other in others:
-        with pytest.raises(CannotGoOn):
+        with pytest.raises(ProblemError):
             prove(GOOD, other, a_locked_image())
 
 
 def test_an_engine_too_old_for_a_start_interval_is_not_told_of_one() -> None:
-    with pytest.raises(CannotGoOn, match="start_interval"):
+    with pytest.raises(ProblemError, match="start_interval"):
         prove(GOOD, a_seat(start_interval=False), a_locked_image())
 
 

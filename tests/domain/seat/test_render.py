@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat.render import STATIC_FILES, fill, render
 from provisioner.domain.seat.seat import Seat
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from tests.builders import a_locked_image
 from tests.domain.seats import KEY, TEMPLATES, a_seat
 
@@ -66,7 +66,7 @@ def assert_text_stays_text(field: str, text: str) -> None:
     seat, image = with_text(field, text)
     try:
         files = render(seat, image, TEMPLATES).files
-    except CannotGoOn:
+    except ProblemError:
         return
     found = dict(leaves(yaml.safe_load(files["compose.yaml"])))
     assert set(found) - LIMITED == set(HARMLESS_LEAVES)
@@ -124,7 +124,7 @@ def test_a_value_in_a_template_reads_as_itself(value: Any) -> None:
     ],
 )
 def test_a_seat_that_no_lab_may_have_is_refused_at_its_place(change: dict[str, Any], where: str) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         render(a_seat(**change), a_locked_image(), TEMPLATES)
     assert any(problem.what.startswith(where) for problem in refused.value.problems)
     assert {problem.code for problem in refused.value.problems} == {"compose_refused"}
@@ -137,7 +137,7 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----"
     "key", ["", "# a comment", PRIVATE, f"{KEY}\n{KEY}", f'command="a\nb" {KEY}', f"{KEY} a\u2028b"]
 )
 def test_what_is_not_one_public_key_is_refused(key: str) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         render(a_seat(authorized_keys=(f"{KEY} x", key)), a_locked_image(), TEMPLATES)
     assert [problem.code for problem in refused.value.problems] == ["bad_public_key"]
 
@@ -171,7 +171,7 @@ def test_accounts_of_a_campus_have_names_like_these(user: str) -> None:
     "user", ["", "a*", "a?", "!a", "a b", 'a"b', "a@host", "-a", ".", "..", "../a", "a/b", "a\n", "李"]
 )
 def test_a_name_that_says_more_to_sshd_than_one_user_is_refused(user: str) -> None:
-    with pytest.raises(CannotGoOn, match="compose_refused"):
+    with pytest.raises(ProblemError, match="compose_refused"):
         render(a_seat(user=user), a_locked_image(), TEMPLATES)
 
 
@@ -221,7 +221,7 @@ def test_an_older_engine_is_not_told_of_a_start_interval() -> None:
     ],
 )
 def test_a_template_at_fault_is_named(template: str, what: str) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         render(a_seat(), a_locked_image(), TEMPLATES | {"compose.yaml.j2": template})
     (problem,) = refused.value.problems
     assert problem.code == "bad_template"

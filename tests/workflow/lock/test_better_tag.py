@@ -7,7 +7,7 @@ import pytest
 from provisioner.domain.registry.better_tag import NextBest
 from provisioner.domain.registry.copy_commands import Place
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.sync import SyncState
 from provisioner.workflow.lock.better_tag import Around
 from provisioner.workflow.lock.lock import choose
@@ -102,7 +102,7 @@ def test_an_upstream_that_is_away_changes_nothing() -> None:
 
 
 def test_where_nothing_serves_the_way_out_is_named_beside_the_reasons() -> None:
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         look({NEW: P}, AnUpstream({NEW: C}))
     assert [problem.code for problem in ended.value.problems] == ["not_synced", "newer_tag_incomplete"]
     assert "skopeo copy" in ended.value.problems[-1].fix
@@ -110,6 +110,6 @@ def test_where_nothing_serves_the_way_out_is_named_beside_the_reasons() -> None:
 
 def test_a_mirror_that_does_not_answer_has_no_next_best() -> None:
     around = Around(None, None, None, Place(address="r"), "demo")
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         choose(a_lab(), {"n1": a_node()}, Deaf({}), DATA, lambda _: None, around=around)
     assert [problem.code for problem in ended.value.problems] == ["unreachable"]

@@ -12,14 +12,14 @@ from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.image_identity import Identity
 from provisioner.domain.values.node import NodeFacts
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.lock.lock import Locked, choose, make_lock
 from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node
 
 DATA = load()
-SILENT = Problem(code="unreachable", what="no answer", why="it is away", fix="try again")
+SILENT = Problem("unreachable", "no answer", "it is away", "try again")
 PREFIX, ABOVE = "mirror.lab:5200/pytorch/pytorch:", "docker.io/pytorch/pytorch:"
 OLD, MIDDLE, NEW = (
     f"{tag}-runtime" for tag in ("2.8.0-cuda12.8-cudnn9", "2.10.0-cuda12.8-cudnn9", "2.11.0-cuda12.8-cudnn9")
@@ -78,7 +78,7 @@ class AnUpstream(AMirror):
     def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
         self.asked.append("list")
         if self.moved is None:
-            raise CannotGoOn(SILENT)
+            raise ProblemError(SILENT)
         return super().listed(repositories, platform, wanted=wanted)
 
     def tags(self, repository: str) -> tuple[str, ...]:
@@ -90,7 +90,7 @@ class AnUpstream(AMirror):
         assert str(reference) == f"docker.io/pytorch/pytorch:{tag}"
         self.asked.append(tag)
         if self.moved is None:
-            raise CannotGoOn(SILENT)
+            raise ProblemError(SILENT)
         return a_digest(f"{tag} moved" if tag in self.moved else tag) if tag in self.tagged else None
 
     def identity(self, reference: ImageReference, platform: str) -> Identity:
@@ -191,7 +191,7 @@ def test_a_cache_that_is_stale_is_found_out_after_it_was_warmed() -> None:
 class Deaf(AMirror):
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
         assert all(map(wanted, self.tagged)), (repositories, platform)
-        raise CannotGoOn(SILENT)
+        raise ProblemError(SILENT)
 
 
 BROKEN = dict.fromkeys((OLD, MIDDLE, NEW), SyncState.PARTIAL)
@@ -213,7 +213,7 @@ def test_where_the_mirror_serves_nobody_the_whole_lab_may_be_taken_from_upstream
 @pytest.mark.parametrize("mirror", POOR)
 def test_upstream_stands_in_only_where_lab_yml_says_so(mirror: str) -> None:
     upstream = AnUpstream(ALL)
-    with pytest.raises(CannotGoOn):
+    with pytest.raises(ProblemError):
         locked(POOR[mirror], upstream=upstream)
     assert upstream.asked == []
 
@@ -246,7 +246,7 @@ def test_names_alone_tell_that_upstream_serves_nobody_more() -> None:
 
 def test_an_upstream_that_is_away_too_leaves_the_mirrors_own_reasons() -> None:
     news = list[Event]()
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         locked(AMirror(BROKEN), upstream=AnUpstream(ALL, None), news=news, fallback=True)
     assert {problem.code for problem in ended.value.problems} == {"not_synced"}
     assert "docker.io does not stand in: no answer" in [event.text for event in news]
@@ -268,7 +268,7 @@ def test_a_wish_for_a_version_leaves_the_others_out() -> None:
 
 
 def test_the_lock_holds_what_each_node_was_given_and_leaves_out_the_silent() -> None:
-    silent = Problem(code="unreachable", what="n2", why="off", fix="switch it on")
+    silent = Problem("unreachable", "n2", "off", "switch it on")
     lock = locked(AMirror({OLD: SyncState.COMPLETE}), {"n2": silent, "n1": a_node()}).lock
     assert {name: (node.image, node.gpus) for name, node in lock.nodes.items()} == {
         "n1": (PREFIX + OLD, (a_gpu("n1").uuid,))
@@ -276,8 +276,8 @@ def test_the_lock_holds_what_each_node_was_given_and_leaves_out_the_silent() -> 
 
 
 def test_nobody_answered() -> None:
-    silent = Problem(code="unreachable", what="n1", why="off", fix="switch it on")
-    with pytest.raises(CannotGoOn) as ended:
+    silent = Problem("unreachable", "n1", "off", "switch it on")
+    with pytest.raises(ProblemError) as ended:
         locked(AMirror({OLD: SyncState.COMPLETE}), {"n1": silent})
     assert ended.value.problems == (silent,)
 
@@ -291,7 +291,7 @@ def test_nobody_answered() -> None:
     ],
 )
 def test_nothing_to_choose_says_why(tags: Mapping[str, SyncState], code: str) -> None:
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         locked(AMirror(tags))
     codes = {problem.code for problem in ended.value.problems}
     assert codes == {code}

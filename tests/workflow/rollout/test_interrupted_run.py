@@ -14,12 +14,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.domain.rollout.report import BAD, NodeState
-from provisioner.domain.rollout.run_spec import Rules, Undertaking, set_out
+from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.values.event import Event, Recorded
 from provisioner.workflow.rollout.claims import fence_above
 from provisioner.workflow.rollout.resume import heard, resume, stand
-from provisioner.workflow.rollout.run import carry_through, never
-from tests.workflow.fake_fleet import FakeCrew, a_claim, a_plan, an_order
+from provisioner.workflow.rollout.run import never, run_waves
+from tests.workflow.fake_fleet import FakeFleet, a_claim, a_plan, an_order
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -50,34 +50,34 @@ class Story:
 
     def __init__(self, folder: Path, ends: dict[str, dict[str, NodeState]], rules: Rules) -> None:
         self.folder, self.ends, self.recorded = folder, ends, list[Recorded]()
-        FakeCrew(folder).add(*NODES, generation=1)
+        FakeFleet(folder).add(*NODES, generation=1)
         plan = a_plan(dict.fromkeys(NODES, "update"), generation=1)
         orders = {node: an_order(node) for node in NODES}
-        self.what: Undertaking = set_out("r1", plan, orders, rules, NOW).held_by(a_claim())
+        self.what: RunSpec = build_run_spec("r1", plan, orders, rules, NOW).with_claim(a_claim())
 
     def hear(self, event: Event) -> None:
         self.recorded.append(Recorded(seq=len(self.recorded) + 1, at=NOW, event=event))
 
     def undisturbed(self) -> dict[str, NodeState]:
-        return states(carry_through(self.what, FakeCrew(self.folder, self.ends), self.hear, never))
+        return states(run_waves(self.what, FakeFleet(self.folder, self.ends), self.hear, never))
 
     def cut_off(self, moments: list[int]) -> dict[str, NodeState]:
         """Killed after so many moments, resumed, killed again, …; until one comes to its end."""
         try:
-            return states(carry_through(self.what, self._dying(moments), self.hear, never))
+            return states(run_waves(self.what, self._dying(moments), self.hear, never))
         except Killed:
             return self._resumed(moments[1:])
 
     def _resumed(self, moments: list[int]) -> dict[str, NodeState]:
-        crew, ended = self._dying(moments), heard(self.recorded)
+        fleet, ended = self._dying(moments), heard(self.recorded)
         try:
-            probed = crew.probe(NODES)
-            what = self.what.held_by(a_claim(fence=fence_above(probed)))
-            return states(resume(what, stand(what, ended, probed), crew, self.hear))
+            probed = fleet.probe(NODES)
+            what = self.what.with_claim(a_claim(fence=fence_above(probed)))
+            return states(resume(what, stand(what, ended, probed), fleet, self.hear))
         except Killed:
             return self._resumed(moments[1:])
 
-    def _dying(self, moments: list[int]) -> FakeCrew:
+    def _dying(self, moments: list[int]) -> FakeFleet:
         left = moments[0] if moments else -1
 
         def at(_moment: str) -> None:
@@ -86,7 +86,7 @@ class Story:
             if left == -1 and moments:
                 raise Killed
 
-        return FakeCrew(self.folder, self.ends, at)
+        return FakeFleet(self.folder, self.ends, at)
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -111,4 +111,4 @@ def test_the_end_is_the_same(staged: list[NodeState], switched: list[NodeState],
             node: wanted[node] for node in NODES if node not in spared
         }
         assert not spared or (bad(got) > most and spared < LAST_WAVE)
-        assert FakeCrew(Path(other)).alive() == dict.fromkeys(NODES), "nothing stays claimed"
+        assert FakeFleet(Path(other)).alive() == dict.fromkeys(NODES), "nothing stays claimed"

@@ -13,7 +13,7 @@ from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.rollout.plan import Materials, Prepared, prepare
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, prepare
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
 from tests.domain.seats import TEMPLATES
 
@@ -42,11 +42,11 @@ def hosts(probed: Mapping[str, object]) -> Sequence[AHost]:
     return [AHost(name) for name in probed]
 
 
-def plan(lock: Lockfile, probed: Mapping[str, NodeFacts | Problem]) -> Prepared:
-    return prepare(Materials(a_lab(), lock, DATA, TEMPLATES, ()), hosts(probed), probed)
+def plan(lock: Lockfile, probed: Mapping[str, NodeFacts | Problem]) -> PreparedPlan:
+    return prepare(PlanInputs(a_lab(), lock, DATA, TEMPLATES, ()), hosts(probed), probed)
 
 
-def after(prepared: Prepared, facts: NodeFacts) -> NodeFacts:
+def after(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
     """The node once it has done what the plan says."""
     bundle = prepared.bundles.get(facts.name)
     if bundle is None:
@@ -112,7 +112,7 @@ def test_rest_a_plan_made_right_after_its_own_rollout_holds_no_step(probed: dict
     assert {step.node for step in second.plan.steps if step.action == "keep"} == set(first.bundles)
 
 
-UNREACHABLE = Problem(code="unreachable", what="n2: no answer", why="it is off", fix="switch it on")
+UNREACHABLE = Problem("unreachable", "n2: no answer", "it is off", "switch it on")
 
 
 @pytest.mark.parametrize(

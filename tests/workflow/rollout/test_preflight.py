@@ -9,10 +9,10 @@ from provisioner.domain.registry.image_problems import layer_missing, unreachabl
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.seat.seat import SeatBundle
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
-from provisioner.workflow.rollout.plan import Prepared
+from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.rollout.preflight import confirm, to_pull
 from tests.builders import a_digest, a_locked_image
 from tests.workflow.fake_fleet import a_seat
@@ -39,7 +39,7 @@ class AShelf:
         return SyncReport(reference=name, platform=platform, state=state, bytes=10**9, problems=tuple(problems))
 
 
-def prepared(*steps: tuple[Action, LockedImage, int]) -> Prepared:
+def prepared(*steps: tuple[Action, LockedImage, int]) -> PreparedPlan:
     """`steps`: what is to be done, with which image, and how much of it is to be pulled."""
     made = [
         Step(node=f"n{place}", seat="s", action=action, why="", bytes_to_pull=size)
@@ -49,7 +49,7 @@ def prepared(*steps: tuple[Action, LockedImage, int]) -> Prepared:
         f"n{place}": SeatBundle(seat=a_seat(f"n{place}"), image=image, files={})
         for place, (_, image, _) in enumerate(steps)
     }
-    return Prepared(Plan(lab="demo", image=None, steps=tuple(made)), bundles)
+    return PreparedPlan(Plan(lab="demo", image=None, steps=tuple(made)), bundles)
 
 
 def looked(shelf: AShelf, *steps: tuple[Action, LockedImage, int], certain: bool = False) -> list[Event]:
@@ -85,7 +85,7 @@ def test_an_image_of_unknown_size_counts_as_to_be_pulled() -> None:
 @pytest.mark.parametrize("state", [state for state in SyncState if state is not SyncState.COMPLETE])
 def test_anything_but_complete_ends_the_run_and_says_what_and_how_to_get_it_back(state: SyncState) -> None:
     shelf = AShelf({NEW.lab: (state, [LOST.problem])})
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         looked(shelf, ("create", OLD, 5), ("create", NEW, 5))
     (problem,) = ended.value.problems
     assert (ended.value.ending, problem.code) == ("failed", "not_on_registry")
@@ -95,7 +95,7 @@ def test_anything_but_complete_ends_the_run_and_says_what_and_how_to_get_it_back
 
 
 def test_a_state_without_a_word_is_told_all_the_same() -> None:
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         looked(AShelf({NEW.lab: (SyncState.UNKNOWN, [])}), ("create", NEW, 5))
     assert NEW.reference in ended.value.problems[0].what
 
@@ -104,5 +104,5 @@ def test_who_may_not_be_able_to_ask_is_stopped_only_by_what_is_certain() -> None
     silent = AShelf({NEW.lab: (SyncState.UNKNOWN, [SILENT.problem])})
     assert [event.kind for event in looked(silent, ("create", NEW, 5), certain=True)] == ["started", "note"]
     gone = AShelf({NEW.lab: (SyncState.PARTIAL, [LOST.problem])})
-    with pytest.raises(CannotGoOn):
+    with pytest.raises(ProblemError):
         looked(gone, ("create", NEW, 5), certain=True)

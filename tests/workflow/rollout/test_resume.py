@@ -7,23 +7,23 @@ import pytest
 
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
-from provisioner.domain.rollout.run_spec import Rules, Undertaking, set_out
+from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.values.event import Event, Recorded
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.resume import heard, is_open, left_to_pull, resume, stand
 from provisioner.workflow.rollout.waves import tell
 from tests.builders import a_digest, a_node
-from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeCrew, a_claim, a_plan, an_order
+from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, a_claim, a_plan, an_order
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 
 
-def of_three(generation: int = 1) -> Undertaking:
+def of_three(generation: int = 1) -> RunSpec:
     nodes = ("n1", "n2", "n3")
     plan = a_plan(dict.fromkeys(nodes, "update"), generation=generation)
-    return set_out("r1", plan, {node: an_order(node) for node in nodes}, Rules(("1", "2", "3")), NOW)
+    return build_run_spec("r1", plan, {node: an_order(node) for node in nodes}, Rules(("1", "2", "3")), NOW)
 
 
 def a_running(generation: int, run: str, state: str, image: str = "other") -> RunningSeat:
@@ -55,7 +55,7 @@ def test_how_a_node_stands(seat: RunningSeat | None, verdict: str) -> None:
 
 
 def test_a_node_that_does_not_answer_keeps_the_run_open_and_one_that_is_gone_from_the_inventory_does_not() -> None:
-    gone = Problem(code="not_in_inventory", what="gone", why="w", fix="f")
+    gone = Problem("not_in_inventory", "gone", "w", "f")
     known, begun = stand(of_three(), {}, {"n1": UNREACHABLE, "n2": gone})
     assert {node: record.state for node, record in known.items()} == {"n1": "unknown", "n2": "skipped"}
     assert begun == ()
@@ -102,27 +102,27 @@ def test_the_last_word_that_was_written_down_counts_but_not_one_of_doubt() -> No
     ],
 )
 def test_which_runs_are_open(ends: tuple[NodeState, ...], code: str, still: bool) -> None:
-    stopped = Problem(code=code, what="w", why="w", fix="f") if code else None
+    stopped = Problem(code, "w", "w", "f") if code else None
     nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(ends, 1))
     report = RolloutReport(lab="demo", run="r1", started_at=NOW, ended_at=NOW, nodes=nodes, stopped=stopped)
     assert is_open(of_three(), report) is still
     assert is_open(of_three(), None)
 
 
-def a_crew(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None) -> FakeCrew:
-    return FakeCrew(tmp_path, ends).add("n1", "n2", "n3", generation=1)
+def a_crew(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None) -> FakeFleet:
+    return FakeFleet(tmp_path, ends).add("n1", "n2", "n3", generation=1)
 
 
 def test_a_node_that_was_lost_is_asked_again_and_the_waves_go_on(tmp_path: Path) -> None:
     """The first controller heard nothing of n1's switch; n1 had come to its end by itself."""
-    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
-    crew.claim(a_claim(), ["n1", "n2", "n3"], "")
-    crew.switch({"n1": what.orders["n1"]})
-    what = what.held_by(a_claim(fence=2))
-    outcome = resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
+    fleet, what = a_crew(tmp_path), of_three().with_claim(a_claim())
+    fleet.claim(a_claim(), ["n1", "n2", "n3"], "")
+    fleet.switch({"n1": what.orders["n1"]})
+    what = what.with_claim(a_claim(fence=2))
+    outcome = resume(what, stand(what, {}, fleet.probe(what.nodes)), fleet, lambda _: None)
     assert states(outcome) == {"n1": "committed", "n2": "committed", "n3": "committed"}
-    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
-    assert [asked for asked in crew.asked if asked[0] in {"stage", "switch"}][1:] == [
+    assert fleet.alive() == dict.fromkeys(("n1", "n2", "n3"))
+    assert [asked for asked in fleet.asked if asked[0] in {"stage", "switch"}][1:] == [
         ("switch", ("n1",)),
         ("stage", ("n2",)),
         ("switch", ("n2",)),
@@ -132,56 +132,56 @@ def test_a_node_that_was_lost_is_asked_again_and_the_waves_go_on(tmp_path: Path)
 
 
 def test_what_went_wrong_before_counts_after(tmp_path: Path) -> None:
-    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
+    fleet, what = a_crew(tmp_path), of_three().with_claim(a_claim())
     ended = {"n1": NodeRecord(node="n1", state="rolled_back")}
-    outcome = resume(what, stand(what, ended, crew.probe(("n2", "n3"))), crew, lambda _: None)
+    outcome = resume(what, stand(what, ended, fleet.probe(("n2", "n3"))), fleet, lambda _: None)
     assert states(outcome) == {"n1": "rolled_back", "n2": "not_started", "n3": "not_started"}
     assert outcome.stopped is not None
-    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+    assert fleet.alive() == dict.fromkeys(("n1", "n2", "n3"))
 
 
 @pytest.mark.parametrize(("allowed", "others"), [(0, "not_started"), (1, "committed")])
 def test_a_node_that_is_away_now_counts_unless_it_is_allowed_for(
     tmp_path: Path, allowed: int, others: NodeState
 ) -> None:
-    crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
-    standing = stand(what, {}, crew.probe(what.nodes))
-    outcome = resume(what.sparing(standing.known.values(), allowed), standing, crew, lambda _: None)
+    fleet, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().with_claim(a_claim())
+    standing = stand(what, {}, fleet.probe(what.nodes))
+    outcome = resume(what.sparing(standing.known.values(), allowed), standing, fleet, lambda _: None)
     assert states(outcome) == {"n1": "unknown", "n2": others, "n3": others}
 
 
 def test_a_node_that_has_moved_is_left_alone_and_the_others_go_on(tmp_path: Path) -> None:
-    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
-    crew.add("n4", generation=1)
-    crew._write("n2", crew.read("n2") | {"generation": 7, "run": "r9"})
-    outcome = resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
+    fleet, what = a_crew(tmp_path), of_three().with_claim(a_claim())
+    fleet.add("n4", generation=1)
+    fleet._write("n2", fleet.read("n2") | {"generation": 7, "run": "r9"})
+    outcome = resume(what, stand(what, {}, fleet.probe(what.nodes)), fleet, lambda _: None)
     assert states(outcome) == {"n1": "committed", "n2": "stale", "n3": "committed"}
     assert outcome.records[1].problems[0].code == "stale_plan"
-    assert crew.read("n2")["generation"] == 7
+    assert fleet.read("n2")["generation"] == 7
 
 
 def test_a_node_that_had_arrived_but_for_its_last_line_has_arrived(tmp_path: Path) -> None:
     """Its job was killed between the moment of the commit and the word for it: it refuses to switch again."""
-    crew, what = a_crew(tmp_path, {"switch": {"n1": "failed"}}), of_three().held_by(a_claim())
-    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "verifying"})
-    standing = stand(what, {}, crew.probe(what.nodes))
-    crew._write("n1", crew.read("n1") | {"run": "r1", "image": "new"})
-    arriving = FakeCrew(tmp_path, {"switch": {"n1": "failed"}}, at=lambda moment: _arrive(crew, moment))
+    fleet, what = a_crew(tmp_path, {"switch": {"n1": "failed"}}), of_three().with_claim(a_claim())
+    fleet._write("n1", fleet.read("n1") | {"run": "r1", "state": "verifying"})
+    standing = stand(what, {}, fleet.probe(what.nodes))
+    fleet._write("n1", fleet.read("n1") | {"run": "r1", "image": "new"})
+    arriving = FakeFleet(tmp_path, {"switch": {"n1": "failed"}}, at=lambda moment: _arrive(fleet, moment))
     outcome = resume(what, standing, arriving, lambda _: None)
     assert states(outcome) == {"n1": "unchanged", "n2": "committed", "n3": "committed"}
 
 
-def _arrive(crew: FakeCrew, moment: str) -> None:
+def _arrive(fleet: FakeFleet, moment: str) -> None:
     if moment == "probe before n1":
-        crew._write("n1", crew.read("n1") | {"generation": 2, "run": "r9", "state": "committed", "image": "new"})
+        fleet._write("n1", fleet.read("n1") | {"generation": 2, "run": "r9", "state": "committed", "image": "new"})
 
 
 def test_a_stop_while_resuming_still_follows_what_had_begun(tmp_path: Path) -> None:
     said = set[str]()
-    crew, what = FakeCrew(tmp_path, at=said.add).add("n1", "n2", "n3", generation=1), of_three().held_by(a_claim())
-    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "switching"})
-    standing = stand(what, {}, crew.probe(what.nodes))
-    outcome = resume(what, standing, crew, lambda _: None, halted=lambda: "claim after n1" in said)
+    fleet, what = FakeFleet(tmp_path, at=said.add).add("n1", "n2", "n3", generation=1), of_three().with_claim(a_claim())
+    fleet._write("n1", fleet.read("n1") | {"run": "r1", "state": "switching"})
+    standing = stand(what, {}, fleet.probe(what.nodes))
+    outcome = resume(what, standing, fleet, lambda _: None, stop_requested=lambda: "claim after n1" in said)
     assert states(outcome) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
     assert outcome.stopped is not None
     assert outcome.stopped.code == "interrupted"
@@ -189,15 +189,15 @@ def test_a_stop_while_resuming_still_follows_what_had_begun(tmp_path: Path) -> N
 
 def test_a_node_that_does_not_answer_is_not_let_go(tmp_path: Path) -> None:
     """It may be at work for this very run."""
-    crew, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().held_by(a_claim())
-    resume(what, stand(what, {}, crew.probe(what.nodes)), crew, lambda _: None)
-    assert [nodes for act, nodes in crew.asked if act == "release"] == [("n2", "n3")]
+    fleet, what = a_crew(tmp_path, {"reach": {"n1": "unreachable"}}), of_three().with_claim(a_claim())
+    resume(what, stand(what, {}, fleet.probe(what.nodes)), fleet, lambda _: None)
+    assert [nodes for act, nodes in fleet.asked if act == "release"] == [("n2", "n3")]
 
 
 def test_outside_of_the_labs_hours_what_had_begun_comes_to_its_end_and_no_more_begins(tmp_path: Path) -> None:
-    crew, what = a_crew(tmp_path), of_three().held_by(a_claim())
-    crew._write("n1", crew.read("n1") | {"run": "r1", "state": "switching"})
-    closed = Problem(code="outside_window", what="no hour for changes", why="lab.yml", fix="wait")
-    standing = stand(what, {}, crew.probe(what.nodes))
-    outcome = resume(what, standing, crew, lambda _: None, hindrance=lambda: closed)
+    fleet, what = a_crew(tmp_path), of_three().with_claim(a_claim())
+    fleet._write("n1", fleet.read("n1") | {"run": "r1", "state": "switching"})
+    closed = Problem("outside_window", "no hour for changes", "lab.yml", "wait")
+    standing = stand(what, {}, fleet.probe(what.nodes))
+    outcome = resume(what, standing, fleet, lambda _: None, gate=lambda: closed)
     assert states(outcome) == {"n1": "committed", "n2": "deferred", "n3": "deferred"}

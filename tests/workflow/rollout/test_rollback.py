@@ -5,16 +5,16 @@ from pathlib import Path
 import pytest
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.run_spec import Rules, set_out
+from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.removal import down_orders, removal
 from provisioner.workflow.rollout.rollback import back_orders, rollback
-from provisioner.workflow.rollout.run import carry_through, never
+from provisioner.workflow.rollout.run import never, run_waves
 from provisioner.workflow.status import status
 from tests.builders import a_node
-from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeCrew, FakeHost, a_claim
+from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, FakeHost, a_claim
 from tests.workflow.rollout.test_run import BEGAN, prepared, states
 
 
@@ -59,14 +59,16 @@ def test_going_back_stops_nobodys_work_without_consent(when_busy: WhenBusy, acti
 
 
 def test_going_back_is_gone_through_in_waves_and_stops_where_too_much_goes_wrong(tmp_path: Path) -> None:
-    crew = FakeCrew(tmp_path, {"roll_back": {"n2": "rolled_back"}}).add("n1", "n2", "n3", generation=2)
-    plan = rollback("demo", SEAT, crew.hosts(), crew.probe(["n1", "n2", "n3"]), None)
+    fleet = FakeFleet(tmp_path, {"roll_back": {"n2": "rolled_back"}}).add("n1", "n2", "n3", generation=2)
+    plan = rollback("demo", SEAT, fleet.hosts(), fleet.probe(["n1", "n2", "n3"]), None)
     back = back_orders(plan, "r1", None)
-    what = set_out("r1", plan, {}, Rules(("1", "2", "3")), BEGAN, verb="rollback", back=back).held_by(a_claim())
-    outcome = carry_through(what, crew, lambda _: None, never)
+    what = build_run_spec("r1", plan, {}, Rules(("1", "2", "3")), BEGAN, verb="rollback", back=back).with_claim(
+        a_claim()
+    )
+    outcome = run_waves(what, fleet, lambda _: None, never)
     assert states(outcome) == {"n1": "committed", "n2": "rolled_back", "n3": "not_started"}
-    assert [crew.read(node)["generation"] for node in ("n1", "n2", "n3")] == [1, 2, 2]
-    assert crew.alive() == dict.fromkeys(("n1", "n2", "n3"))
+    assert [fleet.read(node)["generation"] for node in ("n1", "n2", "n3")] == [1, 2, 2]
+    assert fleet.alive() == dict.fromkeys(("n1", "n2", "n3"))
 
 
 @pytest.mark.parametrize(
@@ -81,21 +83,21 @@ def test_taking_down_ends_nobodys_work_without_consent(when_busy: WhenBusy, acti
     plan = removal("demo", SEAT, {"n1": a_node("n1", seats=(seat,)), "n2": a_node("n2")}, when_busy=when_busy)
     assert [step.action for step in plan.steps] == [action, "remove"]
     assert [problem.code for problem in plan.steps[0].problems] == codes
-    orders = down_orders(set_out("r1", plan, {}, Rules(), BEGAN, verb="remove").held_by(a_claim()))
+    orders = down_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN, verb="remove").with_claim(a_claim()))
     assert {order.when_busy for order in orders.values()} == {when_busy}
     assert ("n1" in orders) == (action == "remove")
 
 
 def test_taking_down_asks_every_node_that_answers(tmp_path: Path) -> None:
-    crew = FakeCrew(tmp_path).add("n1", generation=2).add("n2")
-    plan = removal("demo", SEAT, {**crew.probe(["n1", "n2"]), "n3": UNREACHABLE})
-    what = set_out("r1", plan, {}, Rules(max_failures="100%"), BEGAN, verb="remove").held_by(a_claim())
-    assert states(carry_through(what, crew, lambda _: None, never)) == {
+    fleet = FakeFleet(tmp_path).add("n1", generation=2).add("n2")
+    plan = removal("demo", SEAT, {**fleet.probe(["n1", "n2"]), "n3": UNREACHABLE})
+    what = build_run_spec("r1", plan, {}, Rules(max_failures="100%"), BEGAN, verb="remove").with_claim(a_claim())
+    assert states(run_waves(what, fleet, lambda _: None, never)) == {
         "n1": "committed",
         "n2": "unchanged",
         "n3": "unreachable",
     }
-    assert crew.alive() == dict.fromkeys(("n1", "n2"))
+    assert fleet.alive() == dict.fromkeys(("n1", "n2"))
 
 
 @pytest.mark.parametrize(

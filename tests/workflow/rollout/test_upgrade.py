@@ -6,7 +6,7 @@ from provisioner.workflow.rollout.upgrade import reasons
 from tests.builders import a_gpu, a_node
 from tests.workflow.rollout.test_plan import DATA
 
-OFF = Problem(code="unreachable", what="no answer", why="it is off", fix="switch it on")
+OFF = Problem("unreachable", "no answer", "it is off", "switch it on")
 
 
 def test_each_node_without_an_image_has_its_own_reason() -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from provisioner.domain.lab.waves import budget, waves
 from provisioner.domain.rollout.report import BAD, NodeRecord, NodeState
 from provisioner.workflow.rollout.run import never
-from provisioner.workflow.rollout.waves import Course, Ended, go_through
+from provisioner.workflow.rollout.waves import WaveRun, WavesResult, run_all_waves
 
 SHARES = st.sampled_from(["0", "1", "3", "1%", "2%", "10%"])
 STAGED: list[NodeState] = ["staged", "failed", "unreachable", "stale"]
@@ -31,9 +31,9 @@ class Lab:
         self.bad += sum(record.state in BAD for record in records.values())
         return records
 
-    def go(self, shares: Sequence[str], most: int) -> Ended:
+    def go(self, shares: Sequence[str], most: int) -> WavesResult:
         acts = (lambda nodes: self.act(0, nodes), lambda nodes: self.act(1, nodes))
-        return go_through(Course(waves(NODES, shares), acts, most, never), {}, lambda _: None)
+        return run_all_waves(WaveRun(waves(NODES, shares), acts, most, never), {}, lambda _: None)
 
 
 def some(fails: float, dice: Random, states: Sequence[NodeState]) -> dict[str, NodeState]:

@@ -9,10 +9,10 @@ from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.registry.client import Registry
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.interference import look_alikes
-from provisioner.cli.options import ca_option, example, platform_option, voiced
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
+from provisioner.cli.interference import find_interference
+from provisioner.cli.options import ca_option, example, platform_option, with_output
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
 from provisioner.console.catalog import sync_table
 from provisioner.console.problems import problems
 from provisioner.domain.lab.lab import Address, MirrorKind
@@ -59,7 +59,7 @@ def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Or
     help="The registry that the mirror copies: an image that is another there is stale.",
 )
 @click.option("--allow-cold", is_flag=True, help="A cache that would fetch the image first is good enough.")
-@voiced
+@with_output
 def check(  # noqa: PLR0913  (each is a flag)
     *,
     references: tuple[str, ...],
@@ -70,12 +70,12 @@ def check(  # noqa: PLR0913  (each is a flag)
     deep: bool,
     upstream: Origin | None,
     allow_cold: bool,
-    voice: Voice,
+    output: Output,
 ) -> int:
     """Look at every layer of each image; exit 0 only if all are complete. Needs no lab."""
     wanted = [_parsed(text) for text in references]
     reports: dict[str, SyncReport] = {}
-    with watching(voice) as on_event:
+    with show_progress(output) as on_event:
         for host in dict.fromkeys(str(reference.registry) for reference in wanted):
             here = [reference for reference in wanted if reference.registry == host]
             with Registry(host, ca=ca, plain_http=plain_http, kind=kind, on_event=on_event) as registry:
@@ -87,8 +87,8 @@ def check(  # noqa: PLR0913  (each is a flag)
     good = _good(ordered, allow_cold=allow_cold)
     alike = () if good else _alike(ordered, plain_http=plain_http)
     images = [report.model_dump(mode="json") for report in ordered]
-    voice.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in alike]})
-    voice.say(sync_table(ordered), problems([("", problem) for problem in alike], "yellow"))
+    output.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in alike]})
+    output.say(sync_table(ordered), problems([("", problem) for problem in alike], "yellow"))
     return DONE if good else FAILED
 
 
@@ -96,7 +96,7 @@ def _alike(reports: Sequence[SyncReport], *, plain_http: bool) -> list[Problem]:
     """What of this machine may make each mirror look so, less what its images say already."""
     hosts = dict.fromkeys(report.reference.partition("/")[0] for report in reports)
     told = [problem for report in reports for problem in report.problems]
-    found = [problem for host in hosts for problem in look_alikes(host, told, plain_http=plain_http)]
+    found = [problem for host in hosts for problem in find_interference(host, told, plain_http=plain_http)]
     return list(dict.fromkeys(found))
 
 

@@ -5,12 +5,12 @@ import click
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli import wiring
 from provisioner.cli.exit_codes import DONE
-from provisioner.cli.interference import look_alikes
-from provisioner.cli.options import example, fresh_option, lab_argument, platform_option, torch_option, voiced
-from provisioner.cli.output import Voice
-from provisioner.cli.progress_display import watching
-from provisioner.console.mirror_status import outlook_view
-from provisioner.domain.forecast.mirror_status import OUTLOOK_SCHEMA
+from provisioner.cli.interference import find_interference
+from provisioner.cli.options import example, fresh_option, lab_argument, platform_option, torch_option, with_output
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
+from provisioner.console.mirror_status import mirror_status_view
+from provisioner.domain.forecast.mirror_status import MIRROR_STATUS_SCHEMA
 from provisioner.workflow.mirror.mirror_status import look
 
 
@@ -19,8 +19,8 @@ from provisioner.workflow.mirror.mirror_status import look
 @torch_option
 @fresh_option
 @platform_option
-@voiced
-def status(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice) -> int:
+@with_output
+def status(lab: str, torch: str | None, fresh: bool, platform: str, output: Output) -> int:
     """Say when to wait and when to move: what the mirror is, how far the tags are, and when the rest will come.
 
     A date rests on the mirror's own feed (mirror.feed in lab.yml) and on what was seen of it before; whether a tag will
@@ -28,11 +28,11 @@ def status(lab: str, torch: str | None, fresh: bool, platform: str, voice: Voice
     """
     directory, now = read_lab(lab), datetime.now(UTC)
     wanted = wiring.wanted(directory, torch, platform)
-    with watching(voice) as on_event, wiring.world(directory, wanted, now, on_event, fresh=fresh) as world:
+    with show_progress(output) as on_event, wiring.world(directory, wanted, now, on_event, fresh=fresh) as world:
         outlook = look(wanted, world, now)
     if outlook.reference is None:
-        alike = look_alikes(wanted.host, outlook.problems, plain_http=wanted.mirror.plain_http)
+        alike = find_interference(wanted.host, outlook.problems, plain_http=wanted.mirror.plain_http)
         outlook = outlook.model_copy(update={"problems": (*outlook.problems, *alike)})
-    voice.document(OUTLOOK_SCHEMA, outlook)
-    voice.say(outlook_view(outlook))
+    output.document(MIRROR_STATUS_SCHEMA, outlook)
+    output.say(mirror_status_view(outlook))
     return DONE

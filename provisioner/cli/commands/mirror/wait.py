@@ -10,12 +10,12 @@ import click
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.cli import wiring
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.options import example, lab_argument, platform_option, torch_option, voiced
-from provisioner.cli.output import Voice
+from provisioner.cli.options import example, lab_argument, platform_option, torch_option, with_output
+from provisioner.cli.output import Output
 from provisioner.console.mirror_status import heartbeat
 from provisioner.console.problems import problems
 from provisioner.domain.forecast.forecast import RECHECK
-from provisioner.domain.forecast.mirror_status import Outlook
+from provisioner.domain.forecast.mirror_status import MirrorStatus
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import ImageReference
@@ -56,7 +56,7 @@ def _words(ctx: click.Context, param: click.Parameter, value: str | None) -> lis
 )
 @click.option("--notify", metavar="CMD", callback=_words, help="Run this at the end, with the image behind it.")
 @platform_option
-@voiced
+@with_output
 def wait(  # noqa: PLR0913  (each is a flag)
     *,
     lab: str,
@@ -65,7 +65,7 @@ def wait(  # noqa: PLR0913  (each is a flag)
     every: float,
     notify: list[str],
     platform: str,
-    voice: Voice,
+    output: Output,
 ) -> int:
     """Block until the mirror has a complete image with that torch: exit 0 then, 1 at the deadline.
 
@@ -75,20 +75,20 @@ def wait(  # noqa: PLR0913  (each is a flag)
     directory = read_lab(lab)
     wanted = wiring.wanted(directory, torch, platform)
     began = _now()
-    pace = Pace(_now, time.sleep, polite(wanted, every, voice), began + timedelta(seconds=deadline))
-    return conclude(voice, waiting(directory, wanted, pace, voice), notify, (_now() - began).total_seconds())
+    pace = Pace(_now, time.sleep, polite(wanted, every, output), began + timedelta(seconds=deadline))
+    return conclude(output, waiting(directory, wanted, pace, output), notify, (_now() - began).total_seconds())
 
 
-def polite(wanted: Wanted, every: float, voice: Voice) -> float:
+def polite(wanted: Wanted, every: float, output: Output) -> float:
     """Seconds between looks: a public mirror is never asked more often than it syncs anything."""
     if not wanted.is_public or every >= RECHECK:
         return max(every, 1)
-    voice.note(f"{wanted.host} is a public mirror: looking every 10 min, not more often.")
+    output.note(f"{wanted.host} is a public mirror: looking every 10 min, not more often.")
     return RECHECK
 
 
-def waiting(directory: LabDirectory, wanted: Wanted, pace: Pace, voice: Voice) -> Waited:
-    def at_it() -> Outlook:
+def waiting(directory: LabDirectory, wanted: Wanted, pace: Pace, output: Output) -> Waited:
+    def at_it() -> MirrorStatus:
         now = pace.clock()
         with wiring.world(directory, wanted, now, _silent, fresh=True) as world:
             return look(wanted, world, now)
@@ -97,20 +97,20 @@ def waiting(directory: LabDirectory, wanted: Wanted, pace: Pace, voice: Voice) -
         with wiring.mirror(directory, _silent, fresh=True) as registry:
             return registry.inspect(reference, wanted.platform).report
 
-    return wait_for(pace, at_it, ask, lambda outlook, pause, left: voice.note(heartbeat(outlook, pause, left)))
+    return wait_for(pace, at_it, ask, lambda outlook, pause, left: output.note(heartbeat(outlook, pause, left)))
 
 
-def conclude(voice: Voice, waited: Waited, notify: list[str], seconds: float) -> int:
+def conclude(output: Output, waited: Waited, notify: list[str], seconds: float) -> int:
     """Say how it ended, run the hook where it ended well, and give the exit code."""
     found = [] if waited.reference is not None else [_not_there(waited.outlook)]
     if waited.reference is not None and notify and (code := _notified(notify, waited.reference)) != 0:
         found.append(_hook_failed(notify, code))
     told = {"reference": waited.reference, "waited_seconds": round(seconds)}
     rest = {"problems": [problem.model_dump() for problem in found], "outlook": waited.outlook.model_dump(mode="json")}
-    voice.document("provisioner/waited/1", told | rest)
+    output.document("provisioner/waited/1", told | rest)
     if waited.reference is not None:
-        voice.say(waited.reference)
-    voice.note(problems(("", problem) for problem in found))
+        output.say(waited.reference)
+    output.note(problems(("", problem) for problem in found))
     return FAILED if found else DONE
 
 
@@ -119,22 +119,22 @@ def _notified(words: list[str], reference: str) -> int:
     return subprocess.run([*words, reference], check=False, stdin=subprocess.DEVNULL, stdout=2).returncode
 
 
-def _not_there(outlook: Outlook) -> Problem:
+def _not_there(outlook: MirrorStatus) -> Problem:
     told = outlook.forecast.problem
     return Problem(
-        code="not_there_in_time" if told is None or told.code != "no_such_service" else told.code,
-        what=f"{outlook.mirror} has no complete image with torch {outlook.torch}",
-        why="it did not come in time" if told is None else f"{told.what.removesuffix('.')}; {told.why}",
-        fix="wait longer (--deadline)" if told is None else told.fix,
+        "not_there_in_time" if told is None or told.code != "no_such_service" else told.code,
+        f"{outlook.mirror} has no complete image with torch {outlook.torch}",
+        "it did not come in time" if told is None else f"{told.what.removesuffix('.')}; {told.why}",
+        "wait longer (--deadline)" if told is None else told.fix,
     )
 
 
 def _hook_failed(words: list[str], code: int) -> Problem:
     return Problem(
-        code="notify_failed",
-        what=f"the image is there, but {words[0]} ended with exit code {code}",
-        why="whoever was to be told may not know",
-        fix="run it by hand",
+        "notify_failed",
+        f"the image is there, but {words[0]} ended with exit code {code}",
+        "whoever was to be told may not know",
+        "run it by hand",
     )
 
 

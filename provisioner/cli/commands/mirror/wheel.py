@@ -10,15 +10,15 @@ from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.mirror.pip_index import pip_index
 from provisioner.adapters.mirror.wheels import look_at_wheels, read
 from provisioner.cli.exit_codes import DONE, FAILED
-from provisioner.cli.options import ca_option, example, platform_option, voiced
-from provisioner.cli.output import Voice
+from provisioner.cli.options import ca_option, example, platform_option, with_output
+from provisioner.cli.output import Output
 from provisioner.console.wheel import wheels_table
 from provisioner.domain.forecast.wheel import (
     WHEELS_SCHEMA,
     WheelLink,
     WheelReport,
     WheelReports,
-    WheelWish,
+    WheelRequest,
     is_all_there,
     stale_index,
 )
@@ -57,7 +57,7 @@ def _matching(pattern: str, like: str) -> Callable[[click.Context, click.Paramet
 @click.option("--upstream", metavar="INDEX", callback=_address, help="The index that the mirror copies.")
 @ca_option
 @platform_option
-@voiced
+@with_output
 def wheel(  # noqa: PLR0913  (each is a flag)
     *,
     place: str,
@@ -67,13 +67,13 @@ def wheel(  # noqa: PLR0913  (each is a flag)
     upstream: str | None,
     ca: Path | None,
     platform: str,
-    voice: Voice,
+    output: Output,
 ) -> int:
     """Look whether a mirror of wheels has torch for a CUDA version, whole; exit 0 only then.
 
     URL-or-INDEX is a wheel, a flat directory, or a PEP 503 index. --upstream tells "not yet" from "never".
     """
-    wish = WheelWish(torch=torch, cuda=cuda, python=python, platform=platform)
+    wish = WheelRequest(torch=torch, cuda=cuda, python=python, platform=platform)
     direct = WheelLink.of(place)
     if direct is not None and not wish.fits(direct.name):
         raise click.BadParameter(f"{direct.name} is not a wheel of {wish}")
@@ -81,12 +81,12 @@ def wheel(  # noqa: PLR0913  (each is a flag)
         reports = look_at_wheels(fetcher, place, wish, upstream)
         stale = _of_pip(fetcher, place, wish, reports)
     told = WheelReports(asked=place, wish=str(wish), wheels=tuple(reports), problems=() if stale is None else (stale,))
-    voice.document(WHEELS_SCHEMA, told)
-    voice.say(wheels_table(told))
+    output.document(WHEELS_SCHEMA, told)
+    output.say(wheels_table(told))
     return DONE if is_all_there(reports) else FAILED
 
 
-def _of_pip(fetcher: Fetcher, place: str, wish: WheelWish, reports: Sequence[WheelReport]) -> Problem | None:
+def _of_pip(fetcher: Fetcher, place: str, wish: WheelRequest, reports: Sequence[WheelReport]) -> Problem | None:
     """Whether the index that pip would ask here hides what exists."""
     index = pip_index()
     if index is None or place.startswith(index):

@@ -15,7 +15,7 @@ from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.state.files import state_home
 from provisioner.cli import wiring
 from provisioner.cli.commands.mirror.wait import conclude, polite, waiting
-from provisioner.cli.output import Voice
+from provisioner.cli.output import Output
 from provisioner.workflow.mirror.wait import Pace
 from tests.adapters.registry.made_image import BIG, a_layer, an_image
 from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, served
@@ -226,7 +226,7 @@ class Clock:
 def wait(field: Field, clock: Clock, torch: str = "2.9", hours: float = 12) -> tuple[str | None, int]:
     directory = read_lab(str(field.lab))
     pace = Pace(clock, clock.sleep, 600, NOW + timedelta(hours=hours))
-    waited = waiting(directory, wiring.wanted(directory, torch, "linux/amd64"), pace, Voice())
+    waited = waiting(directory, wiring.wanted(directory, torch, "linux/amd64"), pace, Output())
     return waited.reference, len(clock.slept)
 
 
@@ -334,7 +334,7 @@ def test_public_mirrors_are_asked_every_ten_minutes_at_most(field: Field, capsys
     public = wiring.wanted(read_lab(str(field.lab)), None, "linux/amd64")
     assert (own.kind, own.is_public) == ("static", False)
     assert (public.kind, public.is_public) == ("lazy", True)
-    assert [polite(wish, every, Voice()) for wish in (own, public) for every in (5, 3600)] == [5, 3600, 600, 3600]
+    assert [polite(wish, every, Output()) for wish in (own, public) for every in (5, 3600)] == [5, 3600, 600, 3600]
     assert "m.daocloud.io is a public mirror" in capsys.readouterr().err
 
 
@@ -369,8 +369,8 @@ def test_conclusion_of_a_wait_is_one_document(field: Field, capsys: pytest.Captu
     field.put(field.mirror, NEW)
     directory, clock = read_lab(str(field.lab)), Clock()
     pace = Pace(clock, clock.sleep, 600, NOW)
-    waited = waiting(directory, wiring.wanted(directory, "2.9", "linux/amd64"), pace, Voice())
-    assert conclude(Voice(as_json=True), waited, [], 3.4) == 0
+    waited = waiting(directory, wiring.wanted(directory, "2.9", "linux/amd64"), pace, Output())
+    assert conclude(Output(as_json=True), waited, [], 3.4) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["waited_seconds"], told["problems"]) == (3, [])
     assert told["reference"] == waited.reference

@@ -1,0 +1,1 @@
+"""Benchmarks, run by hand. Their recorded results are in the Markdown files."""

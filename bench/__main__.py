@@ -1,4 +1,4 @@
-"""Runs every benchmark and prints its tables in Markdown; nothing is asserted here."""
+"""Run every benchmark and print its tables in Markdown. Nothing is asserted."""
 
 from bench import registry, rollout, scale, startup
 

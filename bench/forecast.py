@@ -1,14 +1,14 @@
-"""How far forecasts are from what a simulated tunasync mirror then does, beside the rule "synced at 00:00 and 12:00".
+"""Measure the error of forecasts for a simulated tunasync mirror, compared with the rule "synced at 00:00 and 12:00".
 
     python -m bench.forecast
 
-The habits are assumptions; the numbers compare two rules, they promise nothing of a real mirror.
+The schedules are assumptions: the numbers compare two rules, and say nothing about a real mirror.
 """
 
 import random
 from statistics import mean, median
 
-from provisioner.domain.forecast.history import FeedSeen, Learned, learn
+from provisioner.domain.forecast.history import FeedObservation, JobStatistics, learn_statistics
 from provisioner.domain.forecast.schedule import next_complete
 from tests.domain.mirror_clock import HOUR, Habits, Run, by_the_clock, complete_at, feed_at, moment, polls, runs
 
@@ -23,19 +23,21 @@ MIRRORS = {
 
 
 def main() -> None:
-    print(f"{'mirror':26} {'known':>6} {'ours, mean':>11} {'median':>8} {'clock rule':>11} {'p90 held':>9}")
+    """Print the mean and median error in hours of both rules, for each mirror, after 1 and 20 days of observation."""
+    print(f"{'mirror':26} {'known':>6} {'ours, mean':>11} {'median':>8} {'clock rule':>11} {'p90 kept':>9}")
     for name, habits in MIRRORS.items():
         made = runs(habits, seed=1, until=800 * DAY)
         for days in (1, 20):
-            _print_row(name, habits_known_after(made, days), made, days)
+            _print_row(name, learn_habits(made, days), made, days)
 
 
-def habits_known_after(made: list[Run], days: int) -> Learned:
-    seen = [FeedSeen(at=moment(when), job=job) for when, job in polls(made, HOUR, days * DAY)]
-    return learn(seen, "images")
+def learn_habits(made: list[Run], days: int) -> JobStatistics:
+    """Return what is learned from polling the feed of a mirror every hour for `days` days."""
+    seen = [FeedObservation(at=moment(when), job=job) for when, job in polls(made, HOUR, days * DAY)]
+    return learn_statistics(seen, "images")
 
 
-def _print_row(name: str, learned: Learned, made: list[Run], days: int) -> None:
+def _print_row(name: str, learned: JobStatistics, made: list[Run], days: int) -> None:
     chance, kept = random.Random(1), list[bool]()
     ours, clock = list[float](), list[float]()
     while len(ours) < RELEASES:
@@ -44,10 +46,10 @@ def _print_row(name: str, learned: Learned, made: list[Run], days: int) -> None:
         true = complete_at(made, released)
         if true <= now:
             continue
-        told = next_complete(feed_at(made, now), learned, moment(released), moment(now))
-        ours.append(abs((told.p50 - moment(true)).total_seconds()) / HOUR)
+        forecast = next_complete(feed_at(made, now), learned, moment(released), moment(now))
+        ours.append(abs((forecast.p50 - moment(true)).total_seconds()) / HOUR)
         clock.append(abs(by_the_clock(now) - true) / HOUR)
-        kept.append(moment(true) <= told.p90)
+        kept.append(moment(true) <= forecast.p90)
     print(f"{name:26} {days:>4} d {mean(ours):>9.2f} h {median(ours):>6.2f} h {mean(clock):>9.2f} h {mean(kept):>8.0%}")
 
 

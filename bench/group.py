@@ -1,4 +1,4 @@
-"""Made-up labs and catalogs of any size, always the same ones."""
+"""Generate labs and catalogs of any size for benchmarks. The result is the same in every run."""
 
 from itertools import cycle, islice
 
@@ -7,7 +7,7 @@ from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import GpuProfile, NodeProfile
 from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
-# (name, compute capability, kernel module), and drivers as a lab that grew over the years has them
+# (name, compute capability, kernel module), and drivers of a lab that has grown over years
 _CARDS = (
     ("NVIDIA GeForce GTX 1080 Ti", "6.1", "proprietary"),
     ("Tesla V100-SXM2-16GB", "7.0", "proprietary"),
@@ -22,13 +22,13 @@ _DRIVERS = ("470.256.02", "535.183.01", "550.54.15", "570.172.08", "575.64.03", 
 
 
 def nodes(count: int) -> list[NodeProfile]:
-    """Kinds of machines come round every 56 nodes, some of them with two kinds of cards."""
+    """Return `count` nodes. Their kinds repeat every 56 nodes; some have two kinds of GPUs."""
     kinds = cycle((card, driver) for driver in _DRIVERS for card in range(len(_CARDS)))
     return [_node(place, card, driver) for place, (card, driver) in enumerate(islice(kinds, count))]
 
 
 def lab(count: int, kinds: int = 8) -> list[NodeProfile]:
-    """A lab as it is bought: of a few kinds, many of each."""
+    """Return a typical lab: `count` nodes of a few kinds."""
     bought = nodes(kinds)
     return [bought[place % kinds].model_copy(update={"name": f"n{place:05}"}) for place in range(count)]
 
@@ -50,7 +50,7 @@ def _gpu(card: int) -> GpuProfile:
 
 
 def tags(count: int) -> list[TaggedImage]:
-    """Every known build as its tags, in one repository after the other."""
+    """Return `count` tags: all known builds, repeated for as many mirrors as needed."""
     names = [
         f"{patch}-cuda{build.cuda}-cudnn9-{flavour}"
         for release in load().releases

@@ -1,9 +1,9 @@
-"""A wire of a given length: TCP from one loopback port to another, each way late by half of a round trip.
+"""Proxy TCP from one loopback port to another with a given round trip time: half of it is added in each direction.
 
     python -m bench.latency TARGET_PORT MILLISECONDS
 
-It is a process of its own, so that its work is not counted as that of whoever is measured, and prints its port. Bytes
-stay in order and are not slowed down otherwise; a new connection waits a round trip, as its handshake would.
+It runs as a separate process, so that its CPU time is not counted for the program that is measured, and prints its
+port. Bytes stay in order, bandwidth is not limited, and a new connection waits one round trip as for a handshake.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 _CHUNK = 1 << 16
-_Parcel = tuple[float, bytes]
+_Packet = tuple[float, bytes]  # when to deliver, content
 
 
 @contextmanager
 def delayed(host: str, milliseconds: float) -> Iterator[str]:
-    """The address by which `host` (127.0.0.1:PORT) is that far away."""
+    """Start the proxy and return the address by which `host` (127.0.0.1:PORT) is that many milliseconds away."""
     words = [sys.executable, "-m", "bench.latency", host.rpartition(":")[2], str(milliseconds)]
     with subprocess.Popen(words, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
@@ -39,29 +39,29 @@ async def _serve(target: int, round_trip: float) -> None:
 
 
 async def _connect(target: int, round_trip: float, reader: StreamReader, writer: StreamWriter) -> None:
-    there_reader, there_writer = await asyncio.open_connection("127.0.0.1", target)
+    target_reader, target_writer = await asyncio.open_connection("127.0.0.1", target)
     await asyncio.sleep(round_trip)
     await asyncio.gather(
-        _carry(reader, there_writer, round_trip / 2),
-        _carry(there_reader, writer, round_trip / 2),
+        _forward(reader, target_writer, round_trip / 2),
+        _forward(target_reader, writer, round_trip / 2),
     )
 
 
-async def _carry(reader: StreamReader, writer: StreamWriter, delay: float) -> None:
-    parcels: Queue[_Parcel] = Queue()
-    delivery = asyncio.create_task(_deliver(parcels, writer))
+async def _forward(reader: StreamReader, writer: StreamWriter, delay: float) -> None:
+    packets: Queue[_Packet] = Queue()
+    delivery = asyncio.create_task(_deliver(packets, writer))
     with suppress(OSError):
         while chunk := await reader.read(_CHUNK):
-            parcels.put_nowait((asyncio.get_running_loop().time() + delay, chunk))
-    parcels.put_nowait((0, b""))
+            packets.put_nowait((asyncio.get_running_loop().time() + delay, chunk))
+    packets.put_nowait((0, b""))
     await delivery
 
 
-async def _deliver(parcels: Queue[_Parcel], writer: StreamWriter) -> None:
+async def _deliver(packets: Queue[_Packet], writer: StreamWriter) -> None:
     loop = asyncio.get_running_loop()
     with suppress(OSError):
-        while (parcel := await parcels.get())[1]:
-            due, chunk = parcel
+        while (packet := await packets.get())[1]:
+            due, chunk = packet
             await asyncio.sleep(max(0, due - loop.time()))
             writer.write(chunk)
         writer.close()

@@ -1,8 +1,8 @@
-"""oras-py's look at every layer of every tag given: run by the Python that has it, with this file's path.
+"""Check every layer of the given tags with oras-py. Run by a Python that has it installed, with this file's path.
 
     python bench/oras_look.py HOST/REPOSITORY CONNECTIONS TAG...
 
-It ends with 1 where a layer is not there.
+The exit code is 1 where a layer is missing.
 """
 
 import sys
@@ -10,19 +10,20 @@ from concurrent.futures import ThreadPoolExecutor
 from threading import local
 from typing import Any
 
-_OWN = local()
+_THREAD = local()
 
 
 def client() -> Any:
-    """One for each thread: its session is not made to be shared."""
-    if not hasattr(_OWN, "client"):
-        from oras.provider import Registry  # noqa: PLC0415  (of another environment)
+    """Return the client of this thread. Its session is not thread-safe."""
+    if not hasattr(_THREAD, "client"):
+        from oras.provider import Registry  # noqa: PLC0415  (installed in another environment)
 
-        _OWN.client = Registry(insecure=True)
-    return _OWN.client
+        _THREAD.client = Registry(insecure=True)
+    return _THREAD.client
 
 
-def look(name: str) -> bool:
+def is_complete(name: str) -> bool:
+    """Return whether the registry has the config and all layers of an image."""
     from oras.container import Container  # noqa: PLC0415
 
     container = Container(name)
@@ -31,8 +32,9 @@ def look(name: str) -> bool:
 
 
 def main(repository: str, connections: str, *tags: str) -> int:
+    """Return the exit code: 0 if every tag is complete."""
     with ThreadPoolExecutor(int(connections)) as pool:
-        found = list(pool.map(look, [f"{repository}:{tag}" for tag in tags]))
+        found = list(pool.map(is_complete, [f"{repository}:{tag}" for tag in tags]))
     return 0 if all(found) else 1
 
 

@@ -1,9 +1,9 @@
-"""What a rollout costs, beside a plain playbook that does the same steps, and beside the engines' own pull and start.
+"""Measure a rollout, compared with a plain playbook of the same steps and with pull and start on the engines alone.
 
     python -m bench.rollout [NODES...]
 
-Needs root: nodes are containers of the test bed, each with an engine of its own. 50 nodes take a quarter of an hour.
-What one run printed is in bench/rollout.md.
+Needs root: nodes are containers of the test bed, each with its own engine. 50 nodes take a quarter of an hour.
+The output of one run is in bench/rollout.md.
 """
 
 import json
@@ -37,77 +37,84 @@ START = "docker pull -q {image} && docker compose -f {seat}/gens/1/compose.yaml 
 
 @dataclass(frozen=True)
 class Seconds:
+    """Duration of the first run, and of a second one that has nothing to do."""
+
     first: float
     again: float
 
 
 @dataclass(frozen=True)
 class Bench:
+    """A lab, the command that is measured, and a folder for files."""
+
     lab: Lab
     command: Command
     scratch: Path
 
     @property
     def seat(self) -> str:
+        """The folder of the seat on a node."""
         return f"/var/lib/provisioner/seats/{self.lab.prefix}-student"
 
     def lock(self) -> str:
-        """Pushes the image to the lab's registry; its name there, by digest."""
+        """Push the image to the lab's registry and return its name there, by digest."""
         write_lab(self.lab, self._folder, image={"complete": True}, rollout={"min_healthy_seconds": 0})
         self._provision("lock")
         lock = json.loads((self._folder / "lab.lock").read_text())
         return str(lock["images"][0]["lab"])
 
     def ours(self) -> Seconds:
+        """Measure `provision rollout`."""
         return Seconds(self._provision("rollout", "--yes"), self._provision("rollout", "--yes"))
 
     def _provision(self, verb: str, *words: str) -> float:
-        began = perf_counter()
+        start = perf_counter()
         done = self.command.run(verb, str(self._folder), *words)
         if done.returncode:
             raise RuntimeError(f"provision {verb} ended with {done.returncode}: {done.stderr}")
-        return perf_counter() - began
+        return perf_counter() - start
 
     @property
     def _folder(self) -> Path:
         return self.lab.folder / "lab"
 
     def keep_files(self) -> None:
-        """Of every node's seat, for the others to bring."""
+        """Copy the files of every seat here, as input of the other measurements."""
         for node in self.lab.nodes:
             archive = node.exec("sh", "-c", f"tar -C {self.seat} -cf - gens/1 identity notice | base64")
             (self.scratch / f"{node.name}.tar").write_bytes(b64decode(archive))
             (self.scratch / f"{node.name}.token").write_text(node.exec("cat", f"{self.seat}/identity/token"))
 
     def plain(self, image: str) -> Seconds:
+        """Measure the plain playbook."""
         return Seconds(self._playbook(image), self._playbook(image))
 
     def _playbook(self, image: str) -> float:
         program = Path(sys.executable).with_name("ansible-playbook")
-        given = [f"seat={PLAIN_SEAT}", f"files={self.scratch}", f"image={image}"]
+        variables = [f"seat={PLAIN_SEAT}", f"files={self.scratch}", f"image={image}"]
         words: list[str | Path] = [
             program,
             "-i",
             self.lab.inventory,
             "-f",
             str(FORKS),
-            *(w for g in given for w in ("-e", g)),
+            *(word for text in variables for word in ("-e", text)),
         ]
-        began = perf_counter()
+        start = perf_counter()
         run(*words, HERE / "plain.yml", env={**os.environ, "ANSIBLE_PIPELINING": "1"})
-        return perf_counter() - began
+        return perf_counter() - start
 
     def engines(self, image: str) -> Seconds:
-        """All at once, without SSH: what no way of bringing them up can save."""
+        """Measure pull and start on all engines at once, without SSH: the lower bound for every tool."""
         return Seconds(self._engines(image), self._engines(image))
 
     def _engines(self, image: str) -> float:
-        began = perf_counter()
+        start = perf_counter()
         self._on_all(START.format(image=image, seat=PLAIN_SEAT))
-        return perf_counter() - began
+        return perf_counter() - start
 
     def wipe(self) -> None:
-        """No container and no image is left."""
+        """Remove all containers and images from the nodes."""
         self._on_all(WIPE)
 
     def _on_all(self, script: str) -> None:
@@ -116,6 +123,7 @@ class Bench:
 
 
 def main(counts: tuple[int, ...] = NODES) -> None:
+    """Print the table for labs of these sizes."""
     engine = setup()
     print("## A rollout: seconds, cold and once more with nothing to do\n")
     print("| nodes | provision | plain playbook | engines alone | times plain | our share above the engines |")
@@ -129,7 +137,7 @@ def main(counts: tuple[int, ...] = NODES) -> None:
 
 
 def _row(engine: Engine, count: int) -> tuple[float, float]:
-    """The seconds of the first runs: ours, and the plain playbook's."""
+    """Print two rows; return the seconds of the first runs of ours and of the plain playbook."""
     with _bench(engine, count) as bench:
         image = bench.lock()
         ours = bench.ours()

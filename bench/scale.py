@@ -1,4 +1,4 @@
-"""How the time of a selection grows with nodes and tags, and against judging every node with every tag."""
+"""Measure how the time of a selection grows with nodes and tags, and compare it with judging every pair."""
 
 from collections.abc import Callable
 from time import perf_counter
@@ -10,11 +10,11 @@ from provisioner.domain.compatibility.verdict import judge
 from provisioner.domain.selection.selection import select
 
 MOST_NODES, MOST_TAGS = 10_000, 500
-_BASELINE = 1_000, 50  # nodes, tags: the baseline's own time is what bounds it
+_BASELINE = 1_000, 50  # nodes, tags: larger ones would take the baseline too long
 
 
 def seconds(work: Callable[[], object]) -> float:
-    """Of the quicker of two runs."""
+    """Return the seconds of the faster of two runs."""
     took = []
     for _ in range(2):
         start = perf_counter()
@@ -24,18 +24,20 @@ def seconds(work: Callable[[], object]) -> float:
 
 
 def selecting(node_count: int, tag_count: int) -> float:
+    """Return the seconds of a selection."""
     fleet, offer, data = nodes(node_count), tags(tag_count), load()
     return seconds(lambda: select(fleet, offer, data))
 
 
 def judging(node_count: int, tag_count: int) -> float:
-    """The plain way: every node with every tag, nothing remembered."""
+    """Return the seconds of the baseline: judge every node with every tag, without caches."""
     fleet, data = nodes(node_count), load()
     images = [read_facts(tag, data) for tag in tags(tag_count)]
     return seconds(lambda: [judge(node, image, data) for node in fleet for image in images])
 
 
 def main() -> None:
+    """Print the table of growth and the comparison."""
     print("## Selection: growth\n\n| nodes | tags | seconds | per node and tag |\n|--:|--:|--:|--:|")
     for node_count in (100, 1_000, MOST_NODES):
         _row(node_count, MOST_TAGS)

@@ -1,4 +1,4 @@
-"""What `provision select` on a lab of 200 nodes spends: the interpreter's start, imports, its own work."""
+"""Measure the parts of `provision select` on a lab of 200 nodes: interpreter start, imports, own work."""
 
 import json
 import subprocess
@@ -14,6 +14,7 @@ _RUNS = 5
 
 
 def main() -> None:
+    """Print the table."""
     with TemporaryDirectory() as folder:
         fleet, offer = Path(folder, "nodes.json"), Path(folder, "tags.json")
         fleet.write_text(json.dumps({"nodes": [node.model_dump(mode="json") for node in lab(200)]}))
@@ -33,7 +34,7 @@ def main() -> None:
         }
         print("## Start-up (median of five runs)\n\n| run | seconds |\n|:--|--:|")
         for name, arguments in runs.items():
-            print(f"| {name} | {_took(arguments):.3f} |", flush=True)
+            print(f"| {name} | {_median_seconds(arguments):.3f} |", flush=True)
 
 
 def _one(folder: str) -> Path:
@@ -42,7 +43,7 @@ def _one(folder: str) -> Path:
     return path
 
 
-def _took(arguments: list[str]) -> float:
+def _median_seconds(arguments: list[str]) -> float:
     took = []
     for _ in range(_RUNS):
         start = perf_counter()

@@ -1,22 +1,22 @@
-"""A real registry with as many images as a benchmark wants, put into its storage as a push would leave them there."""
+"""Fill the storage of a real registry with images, in the form in which a push leaves them."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 from tests.adapters.registry.made_image import Made, a_layer, an_image
 
-LAYER = 66_000  # bytes: above what is read whole, so that it is looked at as a layer of gigabytes is
+LAYER = 66_000  # bytes: larger than blobs that are read completely, so it is inspected like a layer of gigabytes
 LAYERS = 8
 
 
 def image(number: int, shared: int = 0) -> Made:
-    """One config and eight layers, the first `shared` of them the same in every image."""
+    """Return an image of one config and eight layers. The first `shared` layers are the same in every image."""
     seeds = [at if at < shared else LAYERS * (number + 1) + at for at in range(LAYERS)]
     return an_image([a_layer(LAYER, seed) for seed in seeds], env=[f"NUMBER={number}"])
 
 
 def fill(root: Path, repository: str, images: Sequence[Made]) -> list[str]:
-    """The tags, in order. `root` is a registry's `rootdirectory`; its layout is that of distribution 2 and 3."""
+    """Write images and return their tags in order. `root`: the `rootdirectory` of a registry (distribution 2 or 3)."""
     tags = [f"2.{number}.0-cuda12.8-cudnn9-runtime" for number in range(len(images))]
     for tag, made in zip(tags, images, strict=True):
         _put(root / "docker/registry/v2", repository, tag, made)

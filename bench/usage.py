@@ -1,4 +1,4 @@
-"""What a command costs this machine, with every process that it starts: time, processors, memory. Linux only."""
+"""Measure time, CPU time and memory of a command with all processes that it starts. Linux only."""
 
 import ctypes
 import os
@@ -12,15 +12,15 @@ from pathlib import Path
 from time import perf_counter
 
 _SET_CHILD_SUBREAPER = 36  # linux/prctl.h
-_TICK = 1.0  # seconds between two looks
+_TICK = 1.0  # seconds between two samples
 
 
 @dataclass(frozen=True)
 class Usage:
-    """`code` as a shell's caller sees it, minus a signal. `cpu`: seconds, in user mode and in the kernel.
+    """`code`: exit code, or minus the signal. `cpu`: seconds in user mode and in the kernel.
 
-    `own`: bytes that the command itself had in memory at most. `tree`: the same of all its processes together, pages
-    that several share counted once; looked at once a second, so a shorter peak is missed.
+    `own`: peak memory of the command itself in bytes. `tree`: peak memory of all its processes together, shared pages
+    counted once. It is sampled once a second, so a shorter peak is missed.
     """
 
     code: int
@@ -37,47 +37,48 @@ def measured(
     err: Path,
     kill_when: Callable[[], bool] = lambda: False,
 ) -> Usage:
-    """Runs it to its end, or until `kill_when`, asked once a second: then it is killed with all that it has started.
+    """Run a command to its end, or kill it with all its processes once `kill_when` (checked every second) is true.
 
-    This process must start no other one meanwhile.
+    This process must not start other processes meanwhile.
     """
-    brood = _Brood(frozenset(_children().get(os.getpid(), ())))
-    with _adopting(), out.open("w") as stdout, err.open("w") as stderr:
-        began = perf_counter()
+    processes = _ProcessTree(frozenset(_children().get(os.getpid(), ())))
+    with _subreaper(), out.open("w") as stdout, err.open("w") as stderr:
+        start = perf_counter()
         process = subprocess.Popen(argv, env=env, stdin=subprocess.DEVNULL, stdout=stdout, stderr=stderr, cwd="/")
         try:
-            own, tree = _watch(process.pid, brood, kill_when)
+            own, tree = _watch(process.pid, processes, kill_when)
         except BaseException:
-            brood.kill()
+            processes.kill()
             raise
         finally:
-            seconds = perf_counter() - began
-            process.returncode, cpu = brood.reap(process.pid)
+            seconds = perf_counter() - start
+            process.returncode, cpu = processes.reap(process.pid)
     return Usage(process.returncode, seconds, cpu, own, tree)
 
 
 @contextmanager
-def _adopting() -> Iterator[None]:
-    """Whatever loses its parent below this process becomes its child, as ssh does that keeps a connection."""
-    _adopt(1)
+def _subreaper() -> Iterator[None]:
+    """Make orphaned descendants children of this process, such as an ssh that keeps a connection open."""
+    _set_subreaper(1)
     try:
         yield
     finally:
-        _adopt(0)
+        _set_subreaper(0)
 
 
-def _adopt(on: int) -> None:
+def _set_subreaper(on: int) -> None:
     if ctypes.CDLL(None, use_errno=True).prctl(_SET_CHILD_SUBREAPER, on, 0, 0, 0):
         raise OSError(ctypes.get_errno(), "prctl")
 
 
 @dataclass(frozen=True)
-class _Brood:
-    """The children that this process has beside those of `before`, and theirs."""
+class _ProcessTree:
+    """The descendants of this process, without the children that it had `before`."""
 
     before: frozenset[int]
 
     def members(self) -> set[int]:
+        """Return the process ids."""
         children = _children()
         found, left = set[int](), [pid for pid in children.get(os.getpid(), ()) if pid not in self.before]
         while left:
@@ -86,15 +87,16 @@ class _Brood:
         return found
 
     def kill(self) -> None:
+        """Kill all of them with SIGKILL."""
         killed = set[int]()
-        while left := self.members() - killed:  # one may have been started since
+        while left := self.members() - killed:  # a new one may have been started
             for pid in left:
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
             killed |= left
 
     def reap(self, command: int) -> tuple[int, float]:
-        """The command's exit code, and the CPU seconds of all that has ended; waits for whatever is left of it."""
+        """Wait for all of them; return the exit code of `command` and the CPU seconds of all."""
         _, status, used = os.wait4(command, 0)
         cpu = used.ru_utime + used.ru_stime
         while left := [pid for pid in _children().get(os.getpid(), ()) if pid not in self.before]:
@@ -105,33 +107,33 @@ class _Brood:
 
 
 def _children() -> dict[int, list[int]]:
-    """Process -> those that it has started and not lost."""
+    """Return the children of each process on this machine."""
     found: dict[int, list[int]] = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError):
-            # The name of a program may hold blanks and parentheses.
+            # The name of a program may contain spaces and parentheses.
             parent = int(path.read_text().rpartition(")")[2].split()[1])
             found.setdefault(parent, []).append(int(path.parent.name))
     return found
 
 
-def _watch(pid: int, brood: _Brood, kill_when: Callable[[], bool]) -> tuple[int, int]:
-    """The peaks in memory: of this process, and of all."""
+def _watch(pid: int, processes: _ProcessTree, kill_when: Callable[[], bool]) -> tuple[int, int]:
+    """Return the peak memory in bytes: of the process, and of all together."""
     own = tree = 0
     ended = os.pidfd_open(pid)
     try:
         while not select.select([ended], (), (), _TICK)[0]:
             own = max(own, _bytes(pid, "status", "VmHWM:"))
-            tree = max(tree, sum(_bytes(each, "smaps_rollup", "Pss:") for each in brood.members()))
+            tree = max(tree, sum(_bytes(each, "smaps_rollup", "Pss:") for each in processes.members()))
             if kill_when():
-                brood.kill()
+                processes.kill()
     finally:
         os.close(ended)
     return own, tree
 
 
 def _bytes(pid: int, file: str, name: str) -> int:
-    """0 of a process that has ended."""
+    """Return a value of /proc in bytes, 0 for a process that has ended."""
     with suppress(OSError):
         lines = Path(f"/proc/{pid}/{file}").read_text().splitlines()
         return next((int(line.split()[1]) << 10 for line in lines if line.startswith(name)), 0)

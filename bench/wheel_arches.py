@@ -1,9 +1,9 @@
-"""Which architectures the wheels of torch really hold, held against the compatibility data. Run by hand:
+"""Compare the GPU architectures in torch wheels with the compatibility data. Run by hand:
 
     python -m bench.wheel_arches 2.8.0 2.11.0 2.15.0
 
-Each wheel is downloaded with pip and its own configuration (0.5 to 1 GB), never installed, and deleted afterwards.
-What was found is in bench/wheel_arches.md.
+Each wheel (0.5 to 1 GB) is downloaded with pip and its configuration, never installed, and deleted afterwards.
+The results are in bench/wheel_arches.md.
 """
 
 import re
@@ -25,21 +25,22 @@ _PYTHON = "3.11"
 _BLOCK = 1 << 24
 _FATBIN = (0xBA55ED50).to_bytes(4, "little")
 _KINDS = {1: "compute", 2: "sm"}
-# One string of torch's build flags: "sm_75 sm_80 … compute_120".
+# A string of torch's build flags: "sm_75 sm_80 … compute_120".
 _FLAGS = re.compile(rb"(?:(?:sm|compute)_\d+[af]?[ ;]){2,}(?:sm|compute)_\d+[af]?")
 
 
 def main(versions: list[str]) -> None:
+    """Print a row for each version of torch."""
     print("| wheel | CUDA | torch's own list | PTX | code in libtorch_cuda.so | data agrees |")
     print("|:--|:--|:--|:--|:--|:--|")
     for version in versions:
         with TemporaryDirectory() as folder:
-            print(_row(version, _downloaded(version, Path(folder))), flush=True)
+            print(_row(version, _download(version, Path(folder))), flush=True)
 
 
-def _downloaded(version: str, folder: Path) -> Path:
+def _download(version: str, folder: Path) -> Path:
     choice = ["--only-binary", ":all:", "--python-version", _PYTHON, *(f"--platform={name}" for name in _PLATFORMS)]
-    words = [
+    arguments = [
         "download",
         "--quiet",
         "--no-deps",
@@ -48,27 +49,30 @@ def _downloaded(version: str, folder: Path) -> Path:
         str(folder),
         f"torch==={version}",
     ]  # no local version such as +cpu
-    subprocess.run([sys.executable, "-m", "pip", *words], check=True)
+    subprocess.run([sys.executable, "-m", "pip", *arguments], check=True)
     return next(folder.glob("*.whl"))
 
 
 def _row(version: str, wheel: Path) -> str:
     with ZipFile(wheel) as archive:
         cuda = re.search(r"cuda[^\n]*= '([\d.]+)'", archive.read("torch/version.py").decode())
-        flags = next(_found(archive, "torch/lib/libtorch_python.so", _FLAGS), b"").decode()
+        flags = next(_find_all(archive, "torch/lib/libtorch_python.so", _FLAGS), b"").decode()
         # Up to 1.13 the library was split in two.
         names = [name for name in archive.namelist() if re.fullmatch(r"torch/lib/libtorch_cuda(_cu|_cpp)?\.so", name)]
         entries = sum((_entries(archive, name, wheel.parent) for name in names), Counter())
     built = None if cuda is None else load().build(DottedVersion(version), CudaVersion(cuda[1]))
     listed = _numbers(flags, "sm"), _numbers(flags, "compute")
-    agree = built is not None and (built.sm, built.ptx) == listed == (_whole(entries, "sm"), _whole(entries, "compute"))
+    agree = built is not None and (built.sm, built.ptx) == listed == (
+        _of_whole_library(entries, "sm"),
+        _of_whole_library(entries, "compute"),
+    )
     code = ", ".join(f"{kind}_{arch}: {count}" for (kind, arch), count in sorted(entries.items()))
-    words = (" ".join(map(str, numbers)) or "none" for numbers in listed)
-    return f"| {version} | {cuda and cuda[1]} | {' | '.join(words)} | {code} | {'yes' if agree else 'NO'} |"
+    columns = (" ".join(map(str, numbers)) or "none" for numbers in listed)
+    return f"| {version} | {cuda and cuda[1]} | {' | '.join(columns)} | {code} | {'yes' if agree else 'NO'} |"
 
 
-def _whole(entries: Counter[tuple[str, int]], kind: str) -> tuple[int, ...]:
-    """The architectures that the whole library is compiled for: single kernels are for others besides."""
+def _of_whole_library(entries: Counter[tuple[str, int]], kind: str) -> tuple[int, ...]:
+    """Return the architectures of the whole library, without those of single kernels."""
     most = max(entries.values(), default=0)
     return tuple(sorted(arch for (own, arch), count in entries.items() if own == kind and 2 * count > most))
 
@@ -78,10 +82,10 @@ def _numbers(flags: str, kind: str) -> tuple[int, ...]:
 
 
 def _entries(archive: ZipFile, name: str, folder: Path) -> Counter[tuple[str, int]]:
-    """Every piece of code in a library, by kind and architecture, from the headers of its fat binaries.
+    """Count the pieces of code in a library by kind and architecture, from the headers of its fat binaries.
 
-    A fat binary begins with a magic number, its version and header size, and the size of what follows; each entry
-    with its kind (1 is PTX, 2 machine code), its header's size, its own size, and at byte 28 its architecture.
+    A fat binary starts with a magic number, its version and header size, and the size of its content. An entry starts
+    with its kind (1: PTX, 2: machine code), the size of its header and its own size; byte 28 is its architecture.
     """
     found: Counter[tuple[str, int]] = Counter()
     with Path(archive.extract(name, folder)).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as library:
@@ -99,8 +103,8 @@ def _entries(archive: ZipFile, name: str, folder: Path) -> Counter[tuple[str, in
     return found
 
 
-def _found(archive: ZipFile, name: str, pattern: re.Pattern[bytes]) -> Iterator[bytes]:
-    """Every match in a member, read in blocks that overlap."""
+def _find_all(archive: ZipFile, name: str, pattern: re.Pattern[bytes]) -> Iterator[bytes]:
+    """Yield every match in a file of the archive, read in overlapping blocks."""
     kept = b""
     with archive.open(name) as file:
         while block := file.read(_BLOCK):

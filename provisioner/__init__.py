@@ -1,1 +1,1 @@
-"""The same PyTorch GPU environment on every machine of a lab: picked, pinned, rolled out, verified, undone."""
+"""The same PyTorch GPU environment on every machine of a lab: selected, locked, rolled out, verified, rolled back."""

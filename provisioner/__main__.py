@@ -1,3 +1,5 @@
+"""`python -m provisioner` is the command `provision`."""
+
 from provisioner.cli import main
 
 if __name__ == "__main__":

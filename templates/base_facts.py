@@ -1,5 +1,5 @@
-# ruff: noqa: INP001  (run in a container of the base)
-"""What a base image has already. Prints one line of JSON."""
+# ruff: noqa: INP001  (runs in a container of the base image)
+"""Print what a base image already contains, as one line of JSON."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import platform
 import shutil
 import sys
 
-SINCE = 2  # the first jupyter_server that reads its token as our configuration gives it
+SINCE = 2  # the first major version of jupyter_server that reads its token from our configuration
 
 
 def has_jupyter() -> bool:
+    """Return whether JupyterLab, a new enough server and a kernel are installed and `jupyter` is on PATH."""
     try:
         server = importlib.metadata.version("jupyter_server")
         importlib.metadata.version("jupyterlab")
@@ -23,6 +24,7 @@ def has_jupyter() -> bool:
 
 
 def main() -> None:
+    """Print the facts. Their names are the fields of BaseFacts."""
     facts = {
         "python": sys.executable,
         "version": platform.python_version(),

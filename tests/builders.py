@@ -1,4 +1,4 @@
-"""Values with good defaults: a test names only what it is about."""
+"""Values with good defaults: a test sets only the fields it depends on."""
 
 import hashlib
 from typing import Any

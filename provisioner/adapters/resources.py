@@ -1,4 +1,4 @@
-"""Where playbooks and templates lie: inside the package where it was installed, beside it in a checkout."""
+"""Find playbooks and templates: inside an installed package, or beside the package in a checkout."""
 
 from pathlib import Path
 
@@ -6,10 +6,12 @@ _PACKAGE = Path(__file__).parent.parent
 
 
 def playbooks() -> Path:
+    """Return the directory of the playbooks."""
     return _find("playbooks")
 
 
 def templates() -> Path:
+    """Return the directory of the templates."""
     return _find("templates")
 
 

@@ -1,4 +1,4 @@
-"""Who sits at this machine, their public keys, and where their own seat is kept."""
+"""The user of this machine: account, public keys, and the directories of the user's own seat."""
 
 import getpass
 import os
@@ -10,33 +10,34 @@ from provisioner.adapters.lab.keyfiles import public_keys
 
 
 def account() -> pwd.struct_passwd | None:
-    """Whose seat it is: under sudo, of whoever called it. None for root itself, who has none."""
+    """Return the account that owns the seat: under sudo the calling user. None for root itself."""
     uid = int(os.environ.get("SUDO_UID", "0")) if os.getuid() == 0 else os.getuid()
     return pwd.getpwuid(uid) if uid else None
 
 
 def holder() -> str:
-    """Who acts, as other people know them: person@machine."""
+    """Return the user of this run as shown to others: person@machine."""
     return f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
 
 
 def home() -> Path:
-    person = account()
-    return Path(person.pw_dir) if person and os.getuid() == 0 else Path.home()
+    """Return the home directory of the account, also under sudo."""
+    user = account()
+    return Path(user.pw_dir) if user and os.getuid() == 0 else Path.home()
 
 
-def own_keys() -> tuple[str, ...]:
-    """Every public key below ~/.ssh, each once; what is none is passed over."""
+def read_user_keys() -> tuple[str, ...]:
+    """Return every public key in ~/.ssh/*.pub without duplicates. Files that hold something else are skipped."""
     found = [public_keys(path, str(path)) for path in sorted((home() / ".ssh").glob("*.pub"))]
     return tuple(dict.fromkeys(line for lines in found if isinstance(lines, tuple) for line in lines))
 
 
 def seat_root() -> Path:
-    """Where one's own machine keeps one's own seat: `$XDG_DATA_HOME/provisioner`."""
-    named = Path(os.environ.get("XDG_DATA_HOME", ""))
-    return (named if named.is_absolute() else home() / ".local" / "share") / "provisioner"
+    """Return the state directory of the user's own seat: `$XDG_DATA_HOME/provisioner`."""
+    path = Path(os.environ.get("XDG_DATA_HOME", ""))
+    return (path if path.is_absolute() else home() / ".local" / "share") / "provisioner"
 
 
 def seat_home() -> Path:
-    """What a seat shows as its home: a folder of one's own home; where root made the seat, one beside it."""
+    """Return the home directory inside the user's own seat: `~/provisioner`, for root a folder of the seat's state."""
     return seat_root() / "home" if account() is None else home() / "provisioner"

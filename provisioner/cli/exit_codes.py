@@ -1,16 +1,16 @@
-"""Exit codes; they are a contract with scripts."""
+"""The exit codes. Scripts rely on them."""
 
 from typing import Final
 
-DONE: Final = 0  # or nothing to do
-FAILED: Final = 1  # some node or check
-USAGE: Final = 2  # what was typed, or a file that a person wrote
-PENDING: Final = 3  # changes, or drift
-DEFERRED: Final = 4  # because busy, or because it is no hour for changes
-LOCKED: Final = 5  # by another run
-STALE: Final = 6  # the saved plan
-BUG: Final = 70  # ours; EX_SOFTWARE of sysexits.h
-INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+DONE: Final = 0  # done, or nothing to do
+FAILED: Final = 1  # a node or a check failed
+USAGE: Final = 2  # a mistake on the command line or in a file of the user
+PENDING: Final = 3  # there are changes to make, or drift
+DEFERRED: Final = 4  # a node is busy, or it is outside the maintenance window
+LOCKED: Final = 5  # another run is changing the lab
+STALE: Final = 6  # the saved plan no longer fits
+BUG: Final = 70  # a bug of provision; EX_SOFTWARE of sysexits.h
+INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 
 ENDINGS: Final = {
     "failed": FAILED,

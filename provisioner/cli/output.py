@@ -1,4 +1,4 @@
-"""Where words go: what was asked for to stdout, news to stderr; with --json stdout is one document and nothing else."""
+"""Output: results to stdout, notes and progress to stderr. With --json, stdout is one JSON document."""
 
 import json
 import os
@@ -12,41 +12,51 @@ from rich.console import Console, RenderableType
 
 from provisioner.domain.values.problem import Problem, ProblemError
 
-WIDE = 500  # columns where nobody looks at a terminal: nothing is wrapped in a log or a pipe
+WIDE = 500  # columns in a log or a pipe, so that nothing is wrapped
 
 
 class Output:
+    """Prints the results and notes of one run, and asks for confirmation. `verbose`: how often -v was given."""
+
     def __init__(self, *, as_json: bool = False, no_color: bool = False, verbose: int = 0) -> None:
+        """Open a console for stdout and one for stderr."""
         self.as_json, self.verbose = as_json, verbose
-        self.err = console(sys.stderr, no_color=no_color)
-        self.out = console(sys.stdout, no_color=no_color)
+        self.err = make_console(sys.stderr, no_color=no_color)
+        self.out = make_console(sys.stdout, no_color=no_color)
 
-    def say(self, *what: RenderableType) -> None:
-        """What was asked for, in words; with --json the document says it."""
-        for one in () if self.as_json else what:
-            self.out.print(one, crop=False)
+    def show(self, *parts: RenderableType) -> None:
+        """Print the result on stdout; nothing with --json."""
+        for part in () if self.as_json else parts:
+            self.out.print(part, crop=False)
 
-    def note(self, *what: RenderableType) -> None:
-        """What a person should know beside it."""
-        for one in what:
-            self.err.print(one, crop=False)
+    def note(self, *parts: RenderableType) -> None:
+        """Print a note on stderr."""
+        for part in parts:
+            self.err.print(part, crop=False)
 
     def document(self, schema: str, value: BaseModel | dict[str, Any]) -> None:
-        """The one JSON document of a run with --json; nothing without."""
+        """Print the JSON document of the run; nothing without --json."""
         if self.as_json:
             fields = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             print_json({"schema": schema} | fields)
 
-    def agreed(self, question: str) -> bool:
-        """Ask a person. Raises ProblemError where nobody is there to answer."""
+    def confirm(self, question: str) -> bool:
+        """Ask a yes/no question on stderr. Raises ProblemError with --json or without a terminal."""
         if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            raise ProblemError(_nobody_to_ask(question), "usage")
+            problem = Problem(
+                "nobody_to_ask",
+                f"{question} There is no terminal to answer on.",
+                "nothing is changed without confirmation",
+                "read `provision plan` first; confirm with --yes",
+            )
+            raise ProblemError(problem, "usage")
         return click.confirm(question, default=False, err=True)
 
 
-def console(stream: IO[str], *, no_color: bool = False) -> Console:
+def make_console(stream: IO[str], *, no_color: bool = False) -> Console:
+    """Return a console without markup: as wide as the terminal, or WIDE in a pipe unless COLUMNS is set."""
     if isinstance(stream, TextIOWrapper):
-        stream.reconfigure(errors="backslashreplace")  # a terminal that knows no Chinese is no reason to stop
+        stream.reconfigure(errors="backslashreplace")  # a terminal without Chinese must not end the run
     width = None if stream.isatty() or "COLUMNS" in os.environ else WIDE
     return Console(
         file=stream, width=width, no_color=no_color or None, markup=False, emoji=False, highlight=False, soft_wrap=False
@@ -54,18 +64,10 @@ def console(stream: IO[str], *, no_color: bool = False) -> Console:
 
 
 def print_json(document: dict[str, Any]) -> None:
+    """Print a document on stdout. A closed pipe ends the run without a traceback."""
     try:
-        # Indented for eyes; for programs at once, which with hundreds of verdicts is a third of the time.
+        # Indented on a terminal only: on one line, hundreds of verdicts take a third of the time.
         sys.stdout.write(json.dumps(document, indent=2 if sys.stdout.isatty() else None) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        console(sys.stdout).on_broken_pipe()
-
-
-def _nobody_to_ask(question: str) -> Problem:
-    return Problem(
-        "nobody_to_ask",
-        f"{question} Nobody is at a terminal to answer.",
-        "nothing is changed without consent",
-        "look at `provision plan` first; give the answer with --yes",
-    )
+        make_console(sys.stdout).on_broken_pipe()

@@ -1,10 +1,9 @@
-"""What plan, rollout and status have in common: read the lab, ask the nodes, hold them against the lock."""
+"""What plan, rollout and status share: read the lab's lock, probe its nodes, and plan what differs."""
 
 from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
-from provisioner.cli.wiring import materials
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
@@ -12,43 +11,41 @@ from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, Probed
-from provisioner.workflow.rollout.plan import PreparedPlan, prepare
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 
 
-class Context(NamedTuple):
+class PlanContext(NamedTuple):
+    """A plan and the facts that it was made from."""
+
     probed: Probed
     prepared: PreparedPlan
 
 
 def require_lock(directory: LabDirectory) -> Lockfile:
-    """Raises ProblemError where the lab has none yet."""
+    """Read lab.lock. Raises ProblemError (usage) where the lab has none yet."""
     lock = read_lock(directory.lock)
     if lock is None:
-        raise ProblemError(_no_lock(directory), "usage")
+        problem = Problem(
+            "no_lock",
+            f"{directory.lock}: the lab has no lock yet",
+            "a plan is the difference between what runs and what the lock requires",
+            f"provision lock {directory.path}",
+        )
+        raise ProblemError(problem, "usage")
     return lock
 
 
-def look(
-    directory: LabDirectory, lock: Lockfile, fleet: Fleet, on_event: OnEvent, when_busy: WhenBusy = DEFER
-) -> Context:
+def build_context(inputs: PlanInputs, fleet: Fleet, on_event: OnEvent, when_busy: WhenBusy = DEFER) -> PlanContext:
+    """Probe the nodes and plan for them."""
     probed = probe(fleet, on_event)
-    return Context(probed, prepare(materials(directory, lock), fleet.hosts(), probed, when_busy=when_busy))
+    return PlanContext(probed, build_plan(inputs, fleet.hosts(), probed, when_busy=when_busy))
 
 
-def source(catalog: Catalog) -> dict[str, Any]:
-    """What a document says beside the choice: where it was made, what is to be said of that place, what was better."""
+def catalog_fields(catalog: Catalog) -> dict[str, Any]:
+    """Return what a JSON document has about the mirror: its address, its problems, the next better tag."""
     better = catalog.next_best
     return {
         "mirror": catalog.mirror,
         "problems": [problem.model_dump() for problem in catalog.problems],
         "next_best": None if better is None else better.model_dump(mode="json"),
     }
-
-
-def _no_lock(directory: LabDirectory) -> Problem:
-    return Problem(
-        "no_lock",
-        f"{directory.lock}: the lab has no lock yet",
-        "a plan is the difference between what runs and what the lock holds the lab to",
-        f"provision lock {directory.path}",
-    )

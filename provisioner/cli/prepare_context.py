@@ -1,4 +1,4 @@
-"""One run of prepare: its lab, its flags, and where its news go. Without a journal it only looks."""
+"""The context of a `prepare` run: lab, Ansible settings, output and journal. A check has no journal."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,9 @@ from provisioner.cli.wiring import settings
 from provisioner.domain.values.event import OnEvent
 
 
-class Work(NamedTuple):
+class PrepareContext(NamedTuple):
+    """What the steps of a prepare run share. `journal` is None where nothing may be changed."""
+
     directory: LabDirectory
     settings: Settings
     output: Output
@@ -23,19 +25,24 @@ class Work(NamedTuple):
 
     @property
     def run(self) -> str:
+        """The identifier of the run, or "check" where there is no journal."""
         return "check" if self.journal is None else self.journal.run
 
     @contextmanager
-    def telling(self) -> Iterator[OnEvent]:
+    def progress(self) -> Iterator[OnEvent]:
+        """Show events while the block runs, and record them where there is a journal."""
         with show_progress(self.output) as show:
-            yield show if self.journal is None else self.journal.telling(show)
+            yield show if self.journal is None else self.journal.recording(show)
 
-    def agreed(self, question: str) -> bool:
-        """Raises ProblemError where nobody is there to answer."""
-        return self.yes or self.output.agreed(question)
+    def confirm(self, question: str) -> bool:
+        """Ask the user for confirmation, unless --yes was given. Raises ProblemError without a terminal."""
+        return self.yes or self.output.confirm(question)
 
 
-def open_work(lab: str, ansible: AnsibleOptions, output: Output, *, yes: bool, check: bool) -> Work:
+def open_prepare_context(
+    lab: str, ansible: AnsibleOptions, output: Output, *, yes: bool, check: bool
+) -> PrepareContext:
+    """Read the lab and start a run, with a journal unless it is a check."""
     directory = read_lab(lab)
     journal = None if check else open_run(directory.lab.name)
-    return Work(directory, settings(directory, ansible, output.verbose), output, yes, journal)
+    return PrepareContext(directory, settings(directory, ansible, output.verbose), output, yes, journal)

@@ -1,4 +1,4 @@
-"""News of a run while it goes on: a living view on a terminal, plain lines elsewhere; always on stderr."""
+"""Progress of a run on stderr: a live view on a terminal, plain lines elsewhere."""
 
 import threading
 import time
@@ -13,29 +13,29 @@ from provisioner.cli.output import Output
 from provisioner.console.progress import LiveProgress, PlainProgress
 from provisioner.domain.values.event import Event, OnEvent
 
-_TICK = 1.0  # seconds between looks at whether it has been quiet for too long
+_TICK = 1.0  # seconds between checks for a long silence
 
 
 @contextmanager
 def show_progress(output: Output) -> Iterator[OnEvent]:
-    """Where events go while the block runs. They may come from any thread."""
+    """Yield the function that shows events while the block runs. It may be called from any thread."""
     with _live(output) if output.err.is_terminal else _plain(output) as on_event:
         yield on_event
 
 
 @contextmanager
 def _live(output: Output) -> Iterator[OnEvent]:
-    progress, guard = LiveProgress(time.monotonic), threading.Lock()
+    progress, lock = LiveProgress(time.monotonic), threading.Lock()
 
     def view() -> RenderableType:
-        with guard:
+        with lock:
             return progress.view(output.err.height - 2)
 
     def on_event(event: Event) -> None:
-        with guard:
-            said = progress.news(event)
-        if said:
-            output.err.print(Text(said))
+        with lock:
+            text = progress.add(event)
+        if text:
+            output.err.print(Text(text))
 
     with Live(get_renderable=view, console=output.err, transient=True):
         yield on_event
@@ -43,15 +43,15 @@ def _live(output: Output) -> Iterator[OnEvent]:
 
 @contextmanager
 def _plain(output: Output) -> Iterator[OnEvent]:
-    progress, guard, ended = PlainProgress(time.monotonic), threading.Lock(), threading.Event()
+    progress, lock, ended = PlainProgress(time.monotonic), threading.Lock(), threading.Event()
 
     def on_event(event: Event) -> None:
-        with guard:
-            output.note(*progress.lines(event))
+        with lock:
+            output.note(*progress.add(event))
 
     def tick() -> None:
         while not ended.wait(_TICK):
-            with guard:
+            with lock:
                 output.note(*progress.tick())
 
     ticker = threading.Thread(target=tick, name="progress", daemon=True)

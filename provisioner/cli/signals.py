@@ -1,4 +1,4 @@
-"""^C while a run changes nodes: once ends it after what is at work, twice leaves the nodes to themselves."""
+"""Signals while a run changes nodes: the first SIGINT or SIGTERM ends it after the running jobs, a second at once."""
 
 import signal
 import threading
@@ -8,15 +8,14 @@ from types import FrameType
 
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import ProblemError
-from provisioner.workflow.rollout.waves import StopRequested
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-_SAID = "stopping: what is at work now is followed to its end; once more leaves the nodes to themselves"
+_STOPPING = "stopping: running jobs are followed to their end; a second signal stops waiting for them"
 
 
 @contextmanager
-def terminable() -> Iterator[None]:
-    """What asks a program to end is ^C to it, so that nothing of it is left behind."""
+def sigterm_as_interrupt() -> Iterator[None]:
+    """Handle SIGTERM as SIGINT, so that a terminated program cleans up."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -25,29 +24,28 @@ def terminable() -> Iterator[None]:
 
 
 @contextmanager
-def handle_interrupts(on_event: OnEvent) -> Iterator[StopRequested]:
-    """Whether somebody has said stop. The second time raises KeyboardInterrupt, wherever the run is."""
-    pulled = threading.Event()
+def request_stop_on_signal(requested: threading.Event, on_event: OnEvent) -> Iterator[None]:
+    """Set `requested` at the first signal, and raise KeyboardInterrupt at the second, wherever the run is."""
 
-    def heard(_number: int, _frame: FrameType | None) -> None:
-        if pulled.is_set():
+    def handle(_number: int, _frame: FrameType | None) -> None:
+        if requested.is_set():
             raise KeyboardInterrupt
-        pulled.set()
-        # In a thread: whoever was interrupted may hold the locks that telling takes.
-        threading.Thread(target=_tell, args=(on_event,), daemon=True).start()
+        requested.set()
+        # In a thread: the interrupted code may hold the locks that on_event takes.
+        threading.Thread(target=_announce, args=(on_event,), daemon=True).start()
 
-    # What the shell of a background job has set to be ignored stays so.
+    # A signal that the shell of a background job ignores stays ignored.
     before = {number: signal.getsignal(number) for number in SIGNALS}
-    heeded = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
+    handled = [number for number, handler in before.items() if handler is not signal.SIG_IGN]
     try:
-        for number in heeded:
-            signal.signal(number, heard)
-        yield pulled.is_set
+        for number in handled:
+            signal.signal(number, handle)
+        yield
     finally:
-        for number in heeded:
+        for number in handled:
             signal.signal(number, before[number])
 
 
-def _tell(on_event: OnEvent) -> None:
-    with suppress(ProblemError):  # the run meets the same trouble, and ends with it
-        on_event(Event(phase="report", kind="note", text=_SAID))
+def _announce(on_event: OnEvent) -> None:
+    with suppress(ProblemError):  # the run meets the same fault at its next event, and ends with it
+        on_event(Event(phase="report", kind="note", text=_STOPPING))

@@ -1,7 +1,7 @@
-"""Where the journeys meet the hands: the only module that knows both the flags and the adapters they end in."""
+"""Connect workflows with adapters: the only module that knows both the flags and the adapters they configure."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -10,7 +10,7 @@ from provisioner.adapters import resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.play import connections
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.engine.builder import EngineBuilder
+from provisioner.adapters.engine.builder import LabImageBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory
@@ -27,38 +27,39 @@ from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
-from provisioner.domain.registry.copy_commands import Place
+from provisioner.domain.registry.copy_commands import RegistryEndpoint
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import OnEvent
-from provisioner.workflow.lock.better_tag import Around
-from provisioner.workflow.lock.lock import Locked, choose, make_lock
-from provisioner.workflow.mirror.mirror_listing import Wanted, World
+from provisioner.workflow.lock.better_tag import BetterTagSources
+from provisioner.workflow.lock.lock import LockResult, choose, make_lock
+from provisioner.workflow.mirror.mirror_listing import MirrorQuery, MirrorSources
 from provisioner.workflow.protocols import Probed
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
-from provisioner.workflow.rollout.preflight import confirm, to_pull
+from provisioner.workflow.rollout.preflight import check_images, images_to_pull
 
 _FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
 _ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
 
 
 @contextmanager
-def fleet_factory(
-    directory: LabDirectory, ansible: AnsibleOptions, verbosity: int
-) -> Iterator[Callable[[OnEvent], AnsibleFleet]]:
-    """Makes fleets that tell their news to what they are given, and share their connections while the block lasts."""
+def open_fleet(
+    directory: LabDirectory, ansible: AnsibleOptions, verbosity: int, on_event: OnEvent
+) -> Iterator[AnsibleFleet]:
+    """Open the nodes of a lab. Their SSH connections stay open while the block runs."""
     with connections() as shared:
-        yield lambda on_event: fleet(directory, ansible, verbosity, on_event, shared)
+        yield fleet(directory, ansible, verbosity, on_event, shared)
 
 
 def fleet(
     directory: LabDirectory, ansible: AnsibleOptions, verbosity: int, on_event: OnEvent, shared: Path | None = None
 ) -> AnsibleFleet:
+    """Return the nodes of a lab. `shared`: a directory for SSH connections that outlast a play."""
     return AnsibleFleet(settings(directory, ansible, verbosity), on_event, limit=ansible.limit, shared=shared)
 
 
 def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -> Settings:
-    """`verbosity` as -v counts it; Ansible speaks from the second on."""
+    """Return the Ansible settings of a lab. `verbosity` is the count of -v; Ansible gets what exceeds one."""
     return Settings(
         inventory=directory.inventory,
         forks=ansible.forks or directory.lab.rollout.forks,
@@ -69,111 +70,121 @@ def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -
 
 
 def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:
-    """`fresh`: nothing that was seen of it before counts."""
-    wish = directory.lab.mirror
+    """Return the mirror that lab.yml names. `fresh`: ignore cached results of earlier checks."""
+    lab_mirror = directory.lab.mirror
     return Registry(
-        wish.address,
-        ca=directory.below(wish.ca),
-        plain_http=wish.plain_http,
+        lab_mirror.address,
+        ca=directory.below(lab_mirror.ca),
+        plain_http=lab_mirror.plain_http,
         kind=kind_of(directory),
         connections=_FEW if is_public(directory) else None,
         on_event=on_event,
-        remembered=0 if fresh else 60 * wish.cache_minutes,
+        cache_seconds=0 if fresh else 60 * lab_mirror.cache_minutes,
     )
 
 
 def kind_of(directory: LabDirectory) -> MirrorKind:
-    """Where lab.yml does not say what kind of mirror it is, hearsay about it does."""
-    wish = directory.lab.mirror
-    profile = profiles.load().of(wish.address)
-    hearsay = None if profile is None or "kind" in wish.model_fields_set else profile.kind
-    return hearsay or wish.kind
+    """Return the kind of mirror: as lab.yml says, else as the profile of a known mirror says, else the default."""
+    lab_mirror = directory.lab.mirror
+    profile = profiles.load().of(lab_mirror.address)
+    known = None if profile is None or "kind" in lab_mirror.model_fields_set else profile.kind
+    return known or lab_mirror.kind
 
 
 def is_public(directory: LabDirectory) -> bool:
+    """Whether the mirror is shared with other institutions, so that requests to it are kept few."""
     profile = profiles.load().of(directory.lab.mirror.address)
     return kind_of(directory) in {"lazy", "redirector"} or (profile is not None and profile.public)
 
 
-def is_sparing(directory: LabDirectory) -> bool:
-    """Whoever asks a cache, or a mirror that counts, for hundreds of manifests makes it fetch them, or is shut out.
+def is_metered(directory: LabDirectory) -> bool:
+    """Whether tags are judged by name, without reading the manifest of each.
 
-    Elsewhere the manifests are read: the names of NGC's tags say too little to go by.
+    True for a pull-through cache, which would fetch hundreds of images, and for a mirror that limits requests. Other
+    mirrors are read, because the tag names of NGC do not contain enough information.
     """
     profile = profiles.load().of(directory.lab.mirror.address)
     return kind_of(directory) in ON_DEMAND or (profile is not None and profile.images != "yes")
 
 
-def wanted(directory: LabDirectory, torch: str | None, platform: str) -> Wanted:
-    wish, image = directory.lab.mirror, directory.lab.image
+def wanted(directory: LabDirectory, torch: str | None, platform: str) -> MirrorQuery:
+    """Return which images a lab needs of its mirror. `torch` replaces the version that lab.yml requests."""
+    lab_mirror, image = directory.lab.mirror, directory.lab.image
     spec = torch or image.torch
-    return Wanted(wish, kind_of(directory), spec, image.flavour, platform, is_public(directory), is_sparing(directory))
+    return MirrorQuery(
+        lab_mirror, kind_of(directory), spec, image.flavour, platform, is_public(directory), is_metered(directory)
+    )
 
 
 @contextmanager
 def world(
-    directory: LabDirectory, wish: Wanted, now: datetime, on_event: OnEvent, *, fresh: bool = False
-) -> Iterator[World]:
-    """Everything that a look at the mirror asks, open for one look: a registry remembers what it was once refused."""
+    directory: LabDirectory, query: MirrorQuery, now: datetime, on_event: OnEvent, *, fresh: bool = False
+) -> Iterator[MirrorSources]:
+    """Open everything that one check of the mirror reads. A client is used for one check: it remembers refusals."""
     with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
-        yield World(
+        yield MirrorSources(
             mirror=offered,
             upstream=above,
             feed=_feed(directory, now),
             memory=MirrorHistory(),
             data=compatibility_data.load(),
-            profile=profiles.load().of(wish.mirror.address),
+            profile=profiles.load().of(query.mirror.address),
         )
 
 
 @contextmanager
 def upstream(directory: LabDirectory, on_event: OnEvent) -> Iterator[Registry | None]:
-    """What the mirror copies, where lab.yml names it: few connections, since it is somebody else's."""
-    wish = directory.lab.mirror.upstream
-    if wish is None:
+    """Open the registry that the mirror copies, or None where lab.yml names none. Uses two connections only."""
+    lab_upstream = directory.lab.mirror.upstream
+    if lab_upstream is None:
         yield None
         return
-    ca = directory.below(wish.ca)
-    with Registry(wish.address, ca=ca, plain_http=wish.plain_http, connections=2, on_event=on_event) as above:
+    ca = directory.below(lab_upstream.ca)
+    with Registry(
+        lab_upstream.address, ca=ca, plain_http=lab_upstream.plain_http, connections=2, on_event=on_event
+    ) as above:
         yield above
 
 
 def _feed(directory: LabDirectory, now: datetime) -> FeedReading | None:
-    wish = directory.lab.mirror
-    if wish.feed is None:
+    lab_mirror = directory.lab.mirror
+    feed = lab_mirror.feed
+    if feed is None:
         return None
-    url = wish.feed.url
-    place = url if url.startswith(("http://", "https://")) else str(directory.path / url)
-    return read_job(place, wish.feed.job, wish.feed.format, now, ca=directory.below(wish.ca))
+    source = feed.url if feed.url.startswith(("http://", "https://")) else str(directory.path / feed.url)
+    return read_job(source, feed.job, feed.format, now, ca=directory.below(lab_mirror.ca))
 
 
 def registry(directory: LabDirectory, on_event: OnEvent) -> Registry:
-    """The lab's own."""
-    wish = directory.lab.registry
-    return Registry(wish.address, ca=directory.below(wish.ca), plain_http=wish.plain_http, on_event=on_event)
+    """Return the lab's own registry."""
+    lab_registry = directory.lab.registry
+    return Registry(
+        lab_registry.address, ca=directory.below(lab_registry.ca), plain_http=lab_registry.plain_http, on_event=on_event
+    )
 
 
-def recheck(directory: LabDirectory, images: Sequence[OrderedImage], on_event: OnEvent) -> None:
-    """Raises ProblemError where what a node would pull is not on the lab's own registry now."""
-    with registry(directory, on_event) as shelf:
-        confirm(images, shelf, on_event, again=f"provision lock {directory.path}")
+def recheck_registry(directory: LabDirectory, images: Sequence[OrderedImage], on_event: OnEvent) -> None:
+    """Check the images to be pulled. Raises ProblemError where one is incomplete on the lab's own registry."""
+    with registry(directory, on_event) as own:
+        check_images(images, own, on_event, fix=f"provision lock {directory.path}")
 
 
-def recheck_own(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent) -> None:
-    """The same for whoever has only the lock. What cannot be asked from here is left to the pull itself."""
+def recheck_with_lock(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent) -> None:
+    """Check the images to be pulled, with what the lock holds alone. A registry that does not answer is no error."""
     with tempfile.NamedTemporaryFile("w", prefix="provisioner-ca-", suffix=".pem") as file:
         file.write(lock.registry_ca or "")
         file.flush()
         address, ca = lock.images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
-        with Registry(address, ca=ca, on_event=on_event) as shelf:
-            confirm(to_pull(prepared), shelf, on_event, again=_ASK, certain=True)
+        with Registry(address, ca=ca, on_event=on_event) as own:
+            check_images(images_to_pull(prepared), own, on_event, fix=_ASK, only_certain=True)
 
 
-def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> EngineBuilder:
-    data, lab = compatibility_data.load_for(directory.path), directory.lab
-    named = {wish.address: wish.ca for wish in (lab.mirror.upstream, lab.mirror, lab.registry) if wish is not None}
+def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> LabImageBuilder:
+    """Return the builder of lab images. It connects to the local engine only when it has to build one."""
+    data, lab = compatibility_data.load_for_lab(directory.path), directory.lab
+    named = {part.address: part.ca for part in (lab.mirror.upstream, lab.mirror, lab.registry) if part is not None}
     authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
-    return EngineBuilder(
+    return LabImageBuilder(
         lab.registry,
         lab.image,
         lookup=lookup,
@@ -185,15 +196,16 @@ def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> Eng
 
 
 def templates(lab: Path | None) -> dict[str, str]:
+    """Return the templates by name; those in the directory `lab` replace the built-in ones."""
     return read_templates(resources.templates(), lab)
 
 
-def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Around:
-    """`own` is the lab's registry; where that is the mirror, it has been looked at already."""
+def around(directory: LabDirectory, above: Registry | None, own: Registry) -> BetterTagSources:
+    """Return the other registries that may have a better tag. `own` is left out where it is the mirror itself."""
     lab = directory.lab
     is_mirror = lab.registry.address == lab.mirror.address
     there = lab.mirror.upstream
-    return Around(
+    return BetterTagSources(
         above,
         None if is_mirror else own,
         None if there is None else _place(directory, there),
@@ -202,31 +214,31 @@ def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Ar
     )
 
 
-def _place(directory: LabDirectory, wish: UpstreamSettings | RegistrySettings) -> Place:
-    ca = directory.below(wish.ca)
-    return Place(address=wish.address, ca=ca and str(ca.absolute()), plain_http=wish.plain_http)
+def _place(directory: LabDirectory, endpoint: UpstreamSettings | RegistrySettings) -> RegistryEndpoint:
+    ca = directory.below(endpoint.ca)
+    return RegistryEndpoint(address=endpoint.address, ca=ca and str(ca.absolute()), plain_http=endpoint.plain_http)
 
 
-def choice(
+def choose_images(
     directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
 ) -> tuple[Selection, Catalog]:
-    """What a lock made now would be made of; nothing is built and nothing is written."""
+    """Select images as a lock made now would. Nothing is built and nothing is written."""
     with registry(directory, on_event) as own:
-        return _chosen(directory, probed, own, on_event, fresh=fresh)
+        return _choose(directory, probed, own, on_event, fresh=fresh)
 
 
 def new_lock(
     directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None, fresh: bool = False
-) -> Locked:
-    """Choose among what the mirror has, and pin it; nothing is written here but the lab image to its registry."""
-    data = compatibility_data.load_for(directory.path)
+) -> LockResult:
+    """Select images of the mirror and pin them. Lab images are built and pushed; lab.lock is not written."""
+    data = compatibility_data.load_for_lab(directory.path)
     with registry(directory, on_event) as own:
-        chosen = _chosen(directory, probed, own, on_event, torch=torch, fresh=fresh)
-        hand = builder(directory, own, on_event)
-        return make_lock(directory.lab, probed, chosen, hand, data, registry_ca=directory.registry_ca)
+        chosen = _choose(directory, probed, own, on_event, torch=torch, fresh=fresh)
+        image_builder = builder(directory, own, on_event)
+        return make_lock(directory.lab, probed, chosen, image_builder, data, registry_ca=directory.registry_ca)
 
 
-def _chosen(  # noqa: PLR0913
+def _choose(  # noqa: PLR0913
     directory: LabDirectory,
     probed: Probed,
     own: Registry,
@@ -240,15 +252,16 @@ def _chosen(  # noqa: PLR0913
             directory.lab,
             probed,
             offered,
-            compatibility_data.load_for(directory.path),
+            compatibility_data.load_for_lab(directory.path),
             on_event,
             torch=torch,
             upstream=above,
-            around=around(directory, above, own),
-            sparing=is_sparing(directory),
+            registries=around(directory, above, own),
+            metered=is_metered(directory),
         )
 
 
-def materials(directory: LabDirectory, lock: Lockfile) -> PlanInputs:
-    data = compatibility_data.load_for(directory.path)
+def plan_inputs(directory: LabDirectory, lock: Lockfile) -> PlanInputs:
+    """Return what a plan of the lab is made from."""
+    data = compatibility_data.load_for_lab(directory.path)
     return PlanInputs(directory.lab, lock, data, templates(directory.path), directory.keys)

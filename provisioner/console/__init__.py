@@ -1,1 +1,1 @@
-"""Values to text for a terminal: one module for each document."""
+"""Render values as text for a terminal: one module for each document."""

@@ -1,4 +1,4 @@
-"""What a mirror has, and how far."""
+"""The images of a mirror and their sync state."""
 
 from collections.abc import Iterable, Sequence
 
@@ -7,7 +7,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.tables import cell, state, table
+from provisioner.console.tables import cell, make_table, state_cell
 from provisioner.console.text import count
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.values.size import human_size
@@ -17,28 +17,29 @@ _SHORT = len("sha256:") + 12
 
 
 def catalog_table(catalog: Catalog) -> Group:
+    """Render a catalog: a row for each tag, then the problems of whole repositories."""
     reports = [listing.report for listing in catalog.listings]
     found = [("", problem) for problem in catalog.problems]
     return Group(_table(reports), problems(found), _sum(reports))
 
 
 def sync_table(reports: Sequence[SyncReport]) -> Group:
-    """Reports with their problems told in full."""
+    """Render reports: a row for each image, then all their problems in full."""
     found = [(report.reference, problem) for report in reports for problem in report.problems]
     return Group(_table(reports), problems(found), _sum(reports))
 
 
 def _table(reports: Iterable[SyncReport]) -> Table:
-    made = table("image", "state", "size", "digest", "missing", right=("size",))
+    rows = make_table("image", "state", "size", "digest", "missing", right=("size",))
     for report in reports:
-        made.add_row(
+        rows.add_row(
             cell(report.reference),
-            state(report.state),
+            state_cell(report.state),
             human_size(report.bytes) if report.bytes else "",
             (report.digest or "")[:_SHORT],
             cell(_missing(report)),
         )
-    return made
+    return rows
 
 
 def _missing(report: SyncReport) -> str:

@@ -1,4 +1,4 @@
-"""The compatibility data: how old it is, what it holds, and where each block of it is from."""
+"""The compatibility data: its age, its rows, and the source of each block."""
 
 from collections.abc import Iterator
 from datetime import date
@@ -6,8 +6,8 @@ from datetime import date
 from rich.console import Group
 from rich.text import Text
 
-from provisioner.console.tables import table
-from provisioner.console.text import count, line
+from provisioner.console.tables import make_table
+from provisioner.console.text import count, safe_line
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.rows import Build, Release
 from provisioner.domain.values.problem import Problem
@@ -16,47 +16,53 @@ OLD_AFTER_DAYS = 120  # torch has a minor release about every two months (RELEAS
 
 
 _HOW_TO_ADD = """\
-A lab that knows better writes compatibility.yaml into its directory: the same blocks as in --json, with only the rows
-that it adds or replaces. Each row says in `source` (a build: in `evidence`) where it is from. For example:
+To add or replace rows for one lab, put a file compatibility.yaml into its directory: the same blocks as in --json, with
+only those rows. Each row names its source in `source` (a build: in `evidence`). For example:
   products:
     - {name: RTX 5090 SUPER, capability: "12.0", min_driver: "595.45.04", source: "our node g7, 2026-11-20"}
   releases:
     - version: "2.16"
       builds: [{cuda: "13.2", sm: [75, 80, 86, 90, 100, 120], evidence: "measured(2.16.0)"}]
-`provision facts LAB` shows what they make of it; the lock then says so in its data_version."""
+`provision facts LAB` shows the result, and data_version of the lock records it."""
 
 
 def facts_view(data: CompatibilityData, today: date) -> Group:
-    made = table("torch", "CUDA", "machine code for", "PTX", "evidence")
+    """Render the age of the data, the rows that the lab added, the builds of torch, and the source of each block."""
+    rows = make_table("torch", "CUDA", "machine code for", "PTX", "evidence")
     for release in reversed(data.releases):
         for build in release.builds:
-            made.add_row(*_row(release, build))
+            rows.add_row(*_row(release, build))
     age = Text(f"Compatibility data of {data.version}, {count(age_days(data, today), 'day')} old.\n")
     sources = (Text(text) for text in _sources(data))
-    return Group(age, *_own(data), made, Text(), *sources, Text(), Text(_HOW_TO_ADD))
+    return Group(age, *_lab_rows(data), rows, Text(), *sources, Text(), Text(_HOW_TO_ADD))
 
 
-def too_old(data: CompatibilityData, today: date) -> Problem | None:
+def check_data_age(data: CompatibilityData, today: date) -> Problem | None:
+    """Return a problem if the data is older than OLD_AFTER_DAYS days, else None."""
     age = age_days(data, today)
     if age <= OLD_AFTER_DAYS:
         return None
     return Problem(
         "old_facts",
         f"the compatibility data is {age} days old ({data.version})",
-        "newer builds of torch, drivers and cards are unknown to it, and what is unknown is never chosen",
-        "upgrade provision: the data comes with it",
+        "newer builds of torch, drivers and GPUs are unknown to it, and nothing unknown is chosen",
+        "upgrade provision: the data is part of it",
     )
 
 
 def age_days(data: CompatibilityData, today: date) -> int:
+    """Return the age of the data in whole days, at least 0."""
     return max((today - date.fromisoformat(data.compiled)).days, 0)
 
 
-def _own(data: CompatibilityData) -> Iterator[Text]:
-    """The rows that the lab laid over the package's."""
+def _lab_rows(data: CompatibilityData) -> Iterator[Text]:
+    """Yield a line for each row that the lab added or replaced."""
     for row in data.own:
         how = "replaced" if row.replaced else "added"
-        yield Text(f"{how} by the lab: {row.block.replace('_', ' ')}: {line(row.row)} ({line(row.source)})", "bold")
+        yield Text(
+            f"{how} by the lab: {row.block.replace('_', ' ')}: {safe_line(row.row)} ({safe_line(row.source)})",
+            "bold",
+        )
     if data.own:
         yield Text()
 
@@ -78,7 +84,7 @@ def _numbers(architectures: tuple[int, ...]) -> str:
 
 
 def _sources(data: CompatibilityData) -> Iterator[str]:
-    """`name (rows): source` for each block that names one."""
+    """Yield `name (rows): source` for each block that names a source."""
     for field in type(data).model_fields:
         block = field.removesuffix("_source")
         if block != field:

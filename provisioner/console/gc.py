@@ -1,4 +1,4 @@
-"""What stays in a lab's registry and why, and what goes."""
+"""A garbage collection: the images of the lab's registry that are kept, and why, and those that are removed."""
 
 from collections.abc import Iterable
 
@@ -6,30 +6,32 @@ from rich.console import Group
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.text import count, fold, line
+from provisioner.console.text import count, fold_names, safe_line
 from provisioner.domain.registry.gc import GarbageReport
 from provisioner.domain.values.size import human_size
 
 
-def sweep_view(found: GarbageReport) -> Group:
+def gc_view(found: GarbageReport) -> Group:
+    """Render a line for each image, then the problems and the sum."""
     kept = (
-        _image("stays", "green", image.tags, image.bytes, fold(list(map(line, image.because)))) for image in found.kept
+        _image("keep", "green", image.tags, image.bytes, fold_names(list(map(safe_line, image.because))))
+        for image in found.kept
     )
-    word = "would go" if found.dry_run else "goes" if found.freed is None else "gone"
-    gone = (_image(word, "yellow", image.tags, image.bytes, "no lock, no node") for image in found.removed)
-    return Group(*kept, *gone, problems(("", problem) for problem in found.problems), _sum(found))
+    word = "would remove" if found.dry_run else "remove" if found.freed is None else "removed"
+    removed = (_image(word, "yellow", image.tags, image.bytes, "in no lock, on no node") for image in found.removed)
+    return Group(*kept, *removed, problems(("", problem) for problem in found.problems), _sum(found))
 
 
 def _image(word: str, style: str, tags: Iterable[str], size: int, why: str) -> Text:
-    names = ", ".join(map(line, tags))
+    names = ", ".join(map(safe_line, tags))
     return Text.assemble((word, style), f"  {names}  {human_size(size)}  {why}")
 
 
 def _sum(found: GarbageReport) -> Text:
     if not found.removed:
-        left = f" {human_size(found.freed)} that no image names left the disk." if found.freed else ""
-        return Text(f"\nNothing to remove: {count(len(found.kept), 'image')}, all wanted.{left}")
+        freed = f" {human_size(found.freed)} of unused layers deleted from disk." if found.freed else ""
+        return Text(f"\nNothing to remove: {count(len(found.kept), 'image')}, all in use.{freed}")
     alone = f"{count(len(found.removed), 'image')}, {human_size(found.bytes)} that no other image here shares"
-    freed = "" if found.freed is None else f"; {human_size(found.freed)} left the disk"
-    silent = f"\nNot asked: {fold(found.silent)}." if found.silent else ""
+    freed = "" if found.freed is None else f"; {human_size(found.freed)} deleted from disk"
+    silent = f"\nNo answer: {fold_names(found.silent)}." if found.silent else ""
     return Text(f"\n{alone}{freed}.{silent}")

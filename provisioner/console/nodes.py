@@ -1,4 +1,4 @@
-"""What the probe brought: one row for nodes that are alike, and below it what is wrong with any of them."""
+"""The result of a probe: one row for equal nodes, then their problems."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.tables import cell, folded, table
+from provisioner.console.tables import cell, group_rows, make_table
 from provisioner.console.text import count
 from provisioner.domain.values.node import Gpu, NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -17,29 +17,30 @@ _Row = tuple[str, str, str, str]
 
 
 def probe_table(probed: Probed) -> Group:
-    made = table("nodes", "GPUs", "driver", "engine", "problems")
-    for names, (gpus, driver, engine, codes) in folded((name, _row(value)) for name, value in probed.items()):
-        made.add_row(names, cell(gpus), cell(driver), cell(engine), cell(codes, "red"))
+    """Render a row for each group of equal nodes, then the problems and how many nodes answered."""
+    rows = make_table("nodes", "GPUs", "driver", "engine", "problems")
+    for names, (gpus, driver, engine, codes) in group_rows((name, _row(value)) for name, value in probed.items()):
+        rows.add_row(names, cell(gpus), cell(driver), cell(engine), cell(codes, "red"))
     seen = sum(isinstance(value, NodeFacts) for value in probed.values())
     answered = Text(f"\n{seen} of {count(len(probed), 'node')} answered.")
-    return Group(made, problems(_problems(probed)), answered)
+    return Group(rows, problems(_problems(probed)), answered)
 
 
 def _row(value: NodeFacts | Problem) -> _Row:
     if isinstance(value, Problem):
         return "", "", "", value.code
-    codes = dict.fromkeys(problem.code for problem in _of_node(value))
+    codes = dict.fromkeys(problem.code for problem in _node_problems(value))
     return _gpus(value), _driver(value), _engine(value), ", ".join(codes)
 
 
 def _gpus(facts: NodeFacts) -> str:
-    kinds = Counter(_card(gpu) for gpu in facts.gpus)
+    kinds = Counter(_gpu(gpu) for gpu in facts.gpus)
     found = ", ".join(f"{number} x {kind}" if number > 1 else kind for kind, number in kinds.items())
     return found or _absent(facts, "gpus")
 
 
-def _card(gpu: Gpu) -> str:
-    return f"{gpu.name or 'unknown card'} ({gpu.compute_capability or 'unusable'})"
+def _gpu(gpu: Gpu) -> str:
+    return f"{gpu.name or 'unknown GPU'} ({gpu.compute_capability or 'unusable'})"
 
 
 def _driver(facts: NodeFacts) -> str:
@@ -59,11 +60,11 @@ def _absent(facts: NodeFacts, fact: str) -> str:
     return f"none: {facts.absent_because[fact]}" if fact in facts.absent_because else "none"
 
 
-def _of_node(facts: NodeFacts) -> list[Problem]:
+def _node_problems(facts: NodeFacts) -> list[Problem]:
     return [*facts.problems, *(problem for gpu in facts.gpus for problem in gpu.problems)]
 
 
 def _problems(probed: Probed) -> Iterable[tuple[str, Problem]]:
     for name, value in probed.items():
-        for problem in [value] if isinstance(value, Problem) else _of_node(value):
+        for problem in [value] if isinstance(value, Problem) else _node_problems(value):
             yield name, problem

@@ -1,4 +1,4 @@
-"""A plan on a screen: each node with its sign, why, the real difference and its cost; then one line that sums it up."""
+"""A plan: the action for each node with its reason, difference and download size, then one line of summary."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -7,16 +7,18 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.tables import folded
-from provisioner.console.text import block, count, fold, line
-from provisioner.domain.rollout.busy import length_text
+from provisioner.console.tables import group_rows
+from provisioner.console.text import count, fold_names, safe_block, safe_line
 from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.size import human_size
 
 MAX_DIFF_LINES = 400
 
 
 class Sign(NamedTuple):
+    """The mark of an action and its style."""
+
     mark: str
     style: str
 
@@ -33,25 +35,26 @@ SIGNS: Mapping[Action, Sign] = {
 
 
 def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
-    """`diff_lines`: how many lines of differences are shown before the rest is only counted."""
+    """Render a plan. `diff_lines`: lines of differences to show; the rest is counted."""
     parts: list[RenderableType] = [
-        Text(f"Lab {line(plan.lab)}: {line(plan.image or 'no image')}"),
+        Text(f"Lab {safe_line(plan.lab)}: {safe_line(plan.image or 'no image')}"),
         _legend(plan),
         Text(),
     ]
     parts += [
-        _line(names, step) for names, step in folded((s.node, _bare(s)) for s in plan.steps if s not in plan.pending)
+        _step_line(names, step)
+        for names, step in group_rows((s.node, _without_node(s)) for s in plan.steps if s not in plan.pending)
     ]
     left = diff_lines
     for step in plan.pending:
-        parts += [_line(line(step.node), step), *_diff(step, left)]
+        parts += [_step_line(safe_line(step.node), step), *_diff(step, left)]
         left -= step.diff.count("\n")
     found = [(step.node, problem) for step in plan.steps for problem in step.problems]
     return Group(*parts, problems(found), Text(f"\n{summary(plan)}"))
 
 
 def summary(plan: Plan) -> str:
-    """One line: what would happen, or that nothing would."""
+    """Return one line: how many nodes would change, or why none would."""
     if not plan.steps:
         return "Nothing to do: the inventory and its limit name no node."
     if not plan.pending:
@@ -59,22 +62,23 @@ def summary(plan: Plan) -> str:
     done = {action: sum(step.action == action for step in plan.steps) for action in SIGNS}
     deferred = f", {done['defer']} deferred" if done["defer"] else ""
     if done["remove"]:
-        return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_disturbing(plan)}"
+        return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_busy_text(plan)}"
     pull = sum(step.bytes_to_pull for step in plan.pending)
     return (
         f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart, "
         f"{done['skip']} skipped{deferred}.{f' {human_size(pull)} to pull in all.' if pull else ''}"
-        f"{_disturbing(plan)}"
+        f"{_busy_text(plan)}"
     )
 
 
-def _disturbing(plan: Plan) -> str:
-    nodes = plan.disturbing
+def _busy_text(plan: Plan) -> str:
+    nodes = plan.interrupting
     if not nodes:
         return ""
+    names = fold_names(step.node for step in nodes)
     if plan.when_busy.policy == "force":
-        return f" Work is stopped on {fold(step.node for step in nodes)}: {line(plan.when_busy.reason)}"
-    return f" Work is waited for on {fold(step.node for step in nodes)}, up to {length_text(plan.when_busy.seconds)}."
+        return f" Work is stopped on {names}: {safe_line(plan.when_busy.reason)}"
+    return f" The run waits for work on {names}, up to {format_duration(plan.when_busy.seconds)}."
 
 
 def _no_changes(plan: Plan) -> str:
@@ -88,7 +92,7 @@ def _no_changes(plan: Plan) -> str:
 
 
 def _legend(plan: Plan) -> Text:
-    """Only the signs that are used."""
+    """Return the signs of the actions in this plan."""
     used = {step.action for step in plan.steps}
     legend = Text("   ").join(
         Text(f"{sign.mark} {action}", sign.style) for action, sign in SIGNS.items() if action in used
@@ -96,17 +100,17 @@ def _legend(plan: Plan) -> Text:
     return Text.assemble("\n  ", legend) if used else Text()
 
 
-def _bare(step: Step) -> Step:
-    """What nodes that nothing happens to can have in common."""
+def _without_node(step: Step) -> Step:
+    """Return the step without the node's name, so that unchanged nodes with equal steps share a line."""
     return Step(node="", seat=None, action=step.action, why=step.why.removeprefix(f"{step.node}: "), busy=step.busy)
 
 
-def _line(names: str, step: Step) -> Text:
+def _step_line(names: str, step: Step) -> Text:
     sign = SIGNS[step.action]
-    head = Text.assemble("  ", (f"{sign.mark:<3} {names}", sign.style), f"  {line(step.why)}")
+    head = Text.assemble("  ", (f"{sign.mark:<3} {names}", sign.style), f"  {safe_line(step.why)}")
     if step.bytes_to_pull:
         head.append(f"; {human_size(step.bytes_to_pull)} to pull")
-    return head.append("".join(f"\n        busy: {line(who)}" for who in step.busy), "magenta")
+    return head.append("".join(f"\n        busy: {safe_line(who)}" for who in step.busy), "magenta")
 
 
 def _diff(step: Step, left: int) -> Iterable[Text]:
@@ -114,7 +118,7 @@ def _diff(step: Step, left: int) -> Iterable[Text]:
     if len(lines) > max(left, 0):
         yield Text(f"        {count(len(lines), 'line')} of differences not shown (-v shows all)", "dim")
     else:
-        yield from (Text(f"        {block(text)}", _diff_style(text)) for text in lines)
+        yield from (Text(f"        {safe_block(text)}", _diff_style(text)) for text in lines)
 
 
 def _diff_style(text: str) -> str:

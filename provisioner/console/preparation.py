@@ -1,4 +1,4 @@
-"""What nodes lack, or what was done to them: nodes that are alike once."""
+"""The state of prepared nodes and of the registry: equal nodes share a line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.tables import folded
-from provisioner.console.text import count, line
+from provisioner.console.tables import group_rows
+from provisioner.console.text import count, safe_line
 from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
 from provisioner.domain.values.problem import Problem
 
@@ -17,36 +17,37 @@ _STYLES: Mapping[PrepareState, str] = {
     "lacking": "yellow",
     "deferred": "magenta",
 }
-# What a state means for the person who reads it.
+# What each state means.
 _MEANS: Mapping[PrepareState, str] = {
-    "ready": "has all it needs; nothing was to do",
-    "lacking": "not changed yet; it lacks:",
-    "prepared": "was made ready:",
-    "deferred": "is in use; left as it is where a restart would end containers",
-    "failed": "is not ready",
+    "ready": "complete; nothing to do",
+    "lacking": "not changed yet; missing:",
+    "prepared": "prepared with these changes:",
+    "deferred": "in use; not changed where a restart would stop containers",
+    "failed": "not ready",
     "unreachable": "could not be reached; not touched",
-    "unknown": "contact was lost; what it was at goes on by itself",
+    "unknown": "contact was lost; the node finishes its job on its own",
 }
-_Alike = tuple[PrepareState, tuple[str, ...], tuple[str, ...]]
+_NodeRow = tuple[PrepareState, tuple[str, ...], tuple[str, ...]]
 
 
 def preparation_view(found: Preparation) -> Group:
-    alike = folded((node.node, _alike(node)) for node in found.nodes)
+    """Render the registry and the nodes, then their problems and the sum."""
+    rows = group_rows((node.node, _node_row(node)) for node in found.nodes)
     parts: list[RenderableType] = [_registry(found.registry)]
-    parts += [_nodes(names, *kind) for names, kind in alike]
+    parts += [_nodes(names, *row) for names, row in rows]
     return Group(*parts, problems(_problems(found)), _sum(found))
 
 
-def _alike(node: NodePreparation) -> _Alike:
+def _node_row(node: NodePreparation) -> _NodeRow:
     return node.state, node.changes, node.pending
 
 
 def _registry(registry: RegistryPreparation) -> Text:
     if not registry.node:
-        means = "answers; it is used as it is" if registry.state == "ready" else "does not serve"
+        means = "answers; used as it is" if registry.state == "ready" else "does not work"
     else:
-        means = f"on {line(registry.node)}  {_MEANS[registry.state]}"
-    head = _head(f"registry {line(registry.address)}", registry.state, means)
+        means = f"on {safe_line(registry.node)}  {_MEANS[registry.state]}"
+    head = _head(f"registry {safe_line(registry.address)}", registry.state, means)
     return head.append(_items(registry.changes))
 
 
@@ -60,7 +61,7 @@ def _head(name: str, state: PrepareState, means: str) -> Text:
 
 
 def _items(words: Iterable[str]) -> str:
-    return "".join(f"\n  - {line(text)}" for text in words)
+    return "".join(f"\n  - {safe_line(text)}" for text in words)
 
 
 def _problems(found: Preparation) -> Iterable[tuple[str, Problem]]:
@@ -73,5 +74,5 @@ def _sum(found: Preparation) -> Text:
     ready = sum(state in {"ready", "prepared"} for state in states)
     text = f"\n{ready} of {count(len(states), 'node')} ready."
     if "deferred" in states:
-        text += " What is pending is done by --restart-engine, which ends the containers of these nodes for a moment."
+        text += " --restart-engine makes the pending changes; it stops the containers of these nodes for a moment."
     return Text(text)

@@ -1,4 +1,4 @@
-"""Problems on a screen: code and whose it is, what was seen, why it matters, what to do; a rule down the left side."""
+"""Problems: code and nodes, what was seen, why it matters and what to do, with a rule down the left side."""
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -6,26 +6,28 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from provisioner.console.tables import folded
-from provisioner.console.text import block, fold
+from provisioner.console.tables import group_rows
+from provisioner.console.text import fold_names, safe_block
 from provisioner.domain.values.problem import Problem
 
 COMMAND = "    "  # in front of a line to be copied
-_MOST = 8  # different things seen that are told of one kind of problem
-Found = tuple[str, Problem]  # whose it is ("" where that is nobody in particular), and what
+_MOST = 8  # different observations shown for one kind of problem
+Found = tuple[str, Problem]  # the node or image it belongs to ("" for none), and the problem
 
 
 class Ruled:
-    """Text with a rule down its left side, wrapped lines too, so that nobody wonders where a problem ends.
+    """Text with a rule down its left side, also beside wrapped lines, that shows where a problem ends.
 
-    Indented lines are commands, to be copied: they stand alone and whole. They may so be wider than the screen, which
-    whoever prints must not crop.
+    Indented lines are commands to copy: they have no rule and are never wrapped. They may be wider than the screen, so
+    print with crop=False.
     """
 
     def __init__(self, text: Text, style: str) -> None:
+        """Keep the text and the style of the rule."""
         self._text, self._style = text, style
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yield the lines for a console."""
         top, side, end = "|||" if options.ascii_only else "╷│╵"
         first = True
         for written in self._text.split("\n"):
@@ -40,44 +42,44 @@ class Ruled:
 
 
 def problems(found: Iterable[Found], style: str = "red") -> Group:
-    """Each kind of problem once, with all whom it concerns: a hundred nodes that are down are one problem."""
+    """Render each kind of problem once with all its nodes: a hundred unreachable nodes are one problem."""
     kinds: dict[tuple[str, ...], list[Found]] = {}
     for name, problem in found:
-        key = tuple(_of_any(name, text) for text in (problem.code, problem.why, problem.fix))
+        key = tuple(_replace_name(name, text) for text in (problem.code, problem.why, problem.fix))
         kinds.setdefault(key, []).append((name, problem))
-    return Group(*(Ruled(_told(kind, style), style) for kind in kinds.values()))
+    return Group(*(Ruled(_problem_text(kind, style), style) for kind in kinds.values()))
 
 
-def _told(kind: Sequence[Found], style: str) -> Text:
+def _problem_text(kind: Sequence[Found], style: str) -> Text:
     names = list(dict.fromkeys(name for name, _ in kind if name))
-    first = kind[0][1] if len(names) <= 1 else _nameless(*kind[0])
-    head = Text.assemble((block(first.code), f"bold {style}"), (f"  {fold(names)}" if names else "", "bold"))
-    seen = _of_one(kind) if len(names) <= 1 else _of_many(kind)
+    first = kind[0][1] if len(names) <= 1 else _generalize(*kind[0])
+    head = Text.assemble((safe_block(first.code), f"bold {style}"), (f"  {fold_names(names)}" if names else "", "bold"))
+    seen = _observations(kind) if len(names) <= 1 else _observations_by_node(kind)
     body = "".join(f"\n{text}" for text in seen)
-    why = f"\nwhy: {block(first.why)}" if first.why else ""
-    fix = f"\nfix: {block(first.fix)}" if first.fix else ""
+    why = f"\nwhy: {safe_block(first.why)}" if first.why else ""
+    fix = f"\nfix: {safe_block(first.fix)}" if first.fix else ""
     return Text.assemble(head, body, (why, "dim"), fix)
 
 
-def _of_one(kind: Sequence[Found]) -> Iterator[str]:
-    """What was seen, without the node's name before it: the head has it."""
-    yield from dict.fromkeys(block(problem.what.removeprefix(f"{name}: ")) for name, problem in kind)
+def _observations(kind: Sequence[Found]) -> Iterator[str]:
+    """Yield what was seen, without the node's name in front: the head line has it."""
+    yield from dict.fromkeys(safe_block(problem.what.removeprefix(f"{name}: ")) for name, problem in kind)
 
 
-def _of_many(kind: Sequence[Found]) -> Iterator[str]:
-    """What was seen, with the nodes where that is not the same for all."""
-    seen = folded((name, _nameless(name, problem).what) for name, problem in kind)
+def _observations_by_node(kind: Sequence[Found]) -> Iterator[str]:
+    """Yield what was seen, with the nodes if it differs between them."""
+    seen = group_rows((name, _generalize(name, problem).what) for name, problem in kind)
     for names, what in seen[:_MOST]:
-        yield block(what) if len(seen) == 1 else f"{names}: {block(what)}"
+        yield safe_block(what) if len(seen) == 1 else f"{names}: {safe_block(what)}"
     if len(seen) > _MOST:
         yield f"and {len(seen) - _MOST} more"
 
 
-def _nameless(name: str, problem: Problem) -> Problem:
-    """The problem in words that fit every node that has it."""
+def _generalize(name: str, problem: Problem) -> Problem:
+    """Return the problem with NODE in place of the name, so that it fits every node."""
     what = problem.what.removeprefix(f"{name}: ") if name else problem.what
-    return problem.model_copy(update={"what": _of_any(name, what), "fix": _of_any(name, problem.fix)})
+    return problem.model_copy(update={"what": _replace_name(name, what), "fix": _replace_name(name, problem.fix)})
 
 
-def _of_any(name: str, text: str) -> str:
+def _replace_name(name: str, text: str) -> str:
     return re.sub(rf"(?<![\w.-]){re.escape(name)}(?![\w-])", "NODE", text) if name else text

@@ -1,4 +1,4 @@
-"""A run while it goes on: on a terminal one living line per node at work, elsewhere plain lines, and never silence."""
+"""Progress of a run: one live line per active node on a terminal, plain lines elsewhere, a summary in a silence."""
 
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Group
 from rich.text import Text
 
-from provisioner.console.tables import folded
-from provisioner.console.text import count, duration, line
+from provisioner.console.tables import group_rows
+from provisioner.console.text import count, human_duration, safe_line
 from provisioner.domain.values.event import Event, Phase
 from provisioner.domain.values.size import human_size
 
@@ -15,7 +15,7 @@ QUIET_SECONDS = 10.0
 _RATE_WINDOW = 10.0  # seconds
 
 _DOING: dict[Phase, str] = {
-    "probe": "asking",
+    "probe": "probing",
     "claim": "claiming the nodes",
     "catalog": "looking at the mirror",
     "lock": "pinning",
@@ -24,22 +24,24 @@ _DOING: dict[Phase, str] = {
     "stage": "staging",
     "switch": "switching",
     "verify": "verifying",
-    "notice": "telling",
+    "notice": "showing the notice",
     "report": "reporting",
     "prepare": "preparing",
 }
 _ENDED = {"done", "failed", "skipped"}
 
 
-class Work:
-    """What one node (or the run as a whole) is at. Times are the caller's clock, in seconds."""
+class Activity:
+    """What one node, or the whole run, is doing. Times are in seconds of the caller's clock."""
 
     def __init__(self, event: Event, now: float) -> None:
+        """Start with the first event of a phase."""
         self.phase, self.since, self.event = event.phase, now, event
         self._samples: deque[tuple[float, int]] = deque()
-        self.news(event, now)
+        self.add(event, now)
 
-    def news(self, event: Event, now: float) -> None:
+    def add(self, event: Event, now: float) -> None:
+        """Take the next event of the same phase."""
         self.event = event
         if event.done is not None:
             self._samples.append((now, event.done))
@@ -47,17 +49,17 @@ class Work:
                 self._samples.popleft()
 
     def rate(self) -> float | None:
-        """Units per second over the last seconds; None where too little was seen to say."""
+        """Return units per second over the last seconds, or None with fewer than two samples."""
         if len(self._samples) < 2:  # noqa: PLR2004  (a rate needs two points)
             return None
         (start, before), (end, after) = self._samples[0], self._samples[-1]
         return (after - before) / (end - start) if end > start else None
 
-    def words(self, now: float) -> str:
-        """News of the whole run say themselves what is done."""
-        said = line(self.event.text)
-        doing = "" if said and self.event.node is None else _DOING[self.phase]
-        parts = [doing, said, self._amount(), duration(now - self.since)]
+    def text(self, now: float) -> str:
+        """Return one line: what is done, the amount and the duration. An event of the whole run says what is done."""
+        detail = safe_line(self.event.text)
+        doing = "" if detail and self.event.node is None else _DOING[self.phase]
+        parts = [doing, detail, self._amount(), human_duration(now - self.since)]
         return "  ".join(part for part in parts if part)
 
     def _amount(self) -> str:
@@ -70,16 +72,17 @@ class Work:
         return f"{show(done)}{of}{f', {human_size(round(rate))}/s' if rate is not None else ''}"
 
 
-class Board:
-    """The state of a run as its events tell it: who is at what, and how many ended how."""
+class RunState:
+    """The state of a run by its events: what each node is doing, and how its last phase ended."""
 
     def __init__(self) -> None:
-        self.working: dict[str | None, Work] = {}
+        """Start without any node."""
+        self.working: dict[str | None, Activity] = {}
         self.ended: dict[str, str] = {}  # node -> how its last phase ended
 
-    def news(self, event: Event, now: float) -> bool:
-        """Take an event in; True where it begins or ends something."""
-        at = self.working.get(event.node)
+    def add(self, event: Event, now: float) -> bool:
+        """Take an event; return whether it begins or ends a phase, or is a note."""
+        activity = self.working.get(event.node)
         if event.kind == "note":
             return True
         if event.kind in _ENDED:
@@ -87,79 +90,83 @@ class Board:
             if event.node is not None:
                 self.ended[event.node] = event.kind
             return True
-        if at is not None and at.phase == event.phase:
-            at.news(event, now)
+        if activity is not None and activity.phase == event.phase:
+            activity.add(event, now)
             return event.kind == "started"
-        self.working[event.node] = Work(event, now)
+        self.working[event.node] = Activity(event, now)
         return True
 
     def summary(self, now: float) -> str:
-        """One line over all nodes at work; empty where none is."""
-        nodes = [work for node, work in self.working.items() if node is not None]
+        """Return one line about all active nodes; empty if there are none."""
+        nodes = [activity for node, activity in self.working.items() if node is not None]
         if not nodes:
-            return next((work.words(now) for work in self.working.values()), "")
+            return next((activity.text(now) for activity in self.working.values()), "")
         phases = ", ".join(f"{phase} {names}" for names, phase in self._by_phase())
-        pulled = sum(work.event.done or 0 for work in nodes if work.event.unit == "B")
-        total = sum(work.event.total or 0 for work in nodes if work.event.unit == "B")
+        pulled = sum(activity.event.done or 0 for activity in nodes if activity.event.unit == "B")
+        total = sum(activity.event.total or 0 for activity in nodes if activity.event.unit == "B")
         size = f"; {human_size(pulled)} of {human_size(total)}" if total else ""
-        return f"still {phases}{size}  {duration(now - min(work.since for work in nodes))}"
+        return f"still {phases}{size}  {human_duration(now - min(activity.since for activity in nodes))}"
 
     def _by_phase(self) -> list[tuple[str, str]]:
-        return folded((node, _DOING[work.phase]) for node, work in self.working.items() if node is not None)
+        return group_rows((node, _DOING[activity.phase]) for node, activity in self.working.items() if node is not None)
 
 
 class PlainProgress:
-    """Lines for a log: one per node and change of phase, and a sum line where nothing was said for a while."""
+    """Lines for a log: one per node and change of phase, and a summary after QUIET_SECONDS of silence."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._board, self._clock, self._spoke = Board(), clock, clock()
+        """Start now. `clock` returns seconds."""
+        self._state, self._clock, self._last_output = RunState(), clock, clock()
 
-    def lines(self, event: Event) -> Iterator[str]:
+    def add(self, event: Event) -> Iterator[str]:
+        """Take an event; yield the lines to print."""
         now = self._clock()
-        if self._board.news(event, now):
-            self._spoke = now
-            yield told(event)
+        if self._state.add(event, now):
+            self._last_output = now
+            yield event_line(event)
         else:
             yield from self.tick()
 
     def tick(self) -> Iterator[str]:
-        """What to say when the clock has moved on: nothing, or that work still goes on."""
+        """Yield a summary line if nothing was printed for QUIET_SECONDS and work continues."""
         now = self._clock()
-        if now - self._spoke >= QUIET_SECONDS and (text := self._board.summary(now)):
-            self._spoke = now
+        if now - self._last_output >= QUIET_SECONDS and (text := self._state.summary(now)):
+            self._last_output = now
             yield text
 
 
 class LiveProgress:
-    """What stands on the screen now. `height` lines at most, whatever the number of nodes."""
+    """A live view of the active nodes."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
-        self._board, self._clock = Board(), clock
+        """Start now. `clock` returns seconds."""
+        self._state, self._clock = RunState(), clock
 
-    def news(self, event: Event) -> str | None:
-        """Take an event in; a line to leave on the screen for good, where it says how something ended."""
-        begins_or_ends = self._board.news(event, self._clock())
-        return told(event) if begins_or_ends and event.kind != "started" else None
+    def add(self, event: Event) -> str | None:
+        """Take an event; return the line to print permanently if the event ends a phase or is a note, else None."""
+        begins_or_ends = self._state.add(event, self._clock())
+        return event_line(event) if begins_or_ends and event.kind != "started" else None
 
     def view(self, height: int) -> Group:
+        """Render the active nodes in at most `height` lines."""
         now = self._clock()
-        rows = [_row(node, work, now) for node, work in self._board.working.items()]
+        rows = [_row(node, activity, now) for node, activity in self._state.working.items()]
         shown = rows if len(rows) <= height else rows[: max(height - 1, 1)]
         more = [Text(f"  and {count(len(rows) - len(shown), 'more node')}", "dim")] if len(shown) < len(rows) else []
         return Group(*shown, *more)
 
 
-def _row(node: str | None, work: Work, now: float) -> Text:
+def _row(node: str | None, activity: Activity, now: float) -> Text:
     return Text.assemble(
-        "  ", (f"{line(node)}  " if node else "", "bold"), work.words(now), no_wrap=True, overflow="ellipsis"
+        "  ", (f"{safe_line(node)}  " if node else "", "bold"), activity.text(now), no_wrap=True, overflow="ellipsis"
     )
 
 
-def told(event: Event) -> str:
-    """An event as one line."""
+def event_line(event: Event) -> str:
+    """Return an event as one line."""
     how = "" if event.kind in {"started", "note", "progress"} else event.kind
-    said = line(event.text)
+    text = safe_line(event.text)
     if event.phase == "report" and event.kind == "done":
-        how = ""  # its text is how the node ended
+        how = ""  # the text is the state of the node
     head = " ".join(word for word in ("" if event.phase == "report" else event.phase, how) if word)
-    return ": ".join(part for part in (line(event.node or ""), head, said) if part)
+    return ": ".join(part for part in (safe_line(event.node or ""), head, text) if part)

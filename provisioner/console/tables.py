@@ -1,4 +1,4 @@
-"""How tables look here: no lines but one under the head, cells that wrap and never lose a character."""
+"""Tables: one rule under the head, cells that wrap and are never cut."""
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import TypeVar
@@ -7,7 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from provisioner.console.text import fold, line
+from provisioner.console.text import fold_names, safe_line
 from provisioner.domain.values.sync import SyncState
 
 Row = TypeVar("Row", bound=Hashable)
@@ -21,8 +21,8 @@ _STATES: Mapping[SyncState, str] = {
 }
 
 
-def table(*heads: str, right: Sequence[str] = ()) -> Table:
-    """`right`: columns of numbers."""
+def make_table(*heads: str, right: Sequence[str] = ()) -> Table:
+    """Return an empty table with these columns. `right`: the columns with numbers, aligned right."""
     made = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, header_style="bold")
     for head in heads:
         made.add_column(head, justify="right" if head in right else "left", overflow="fold")
@@ -30,17 +30,18 @@ def table(*heads: str, right: Sequence[str] = ()) -> Table:
 
 
 def cell(text: str, style: str = "") -> Text:
-    """Text from outside as a cell: no markup is read in it, nothing in it reaches the terminal as a command."""
-    return Text(line(text), style)
+    """Return a cell with untrusted text: markup is not interpreted and control characters are escaped."""
+    return Text(safe_line(text), style)
 
 
-def state(value: SyncState) -> Text:
+def state_cell(value: SyncState) -> Text:
+    """Return a cell with the sync state in its colour."""
     return Text(value.value, _STATES.get(value, "red"))
 
 
-def folded(rows: Iterable[tuple[str, Row]]) -> list[tuple[str, Row]]:
-    """Nodes that say the same share a row, so that two hundred equal ones take one line."""
+def group_rows(rows: Iterable[tuple[str, Row]]) -> list[tuple[str, Row]]:
+    """Group equal rows: return the folded node names of each different row, in order of first appearance."""
     groups: dict[Row, list[str]] = {}
     for name, row in rows:
         groups.setdefault(row, []).append(name)
-    return [(fold(names), row) for row, names in groups.items()]
+    return [(fold_names(names), row) for row, names in groups.items()]

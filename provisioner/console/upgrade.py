@@ -1,20 +1,20 @@
-"""An upgrade on a screen: what the lab is held to now and then, and for which nodes that is something else."""
+"""An upgrade: the images of the old and the new lock, and the nodes whose image changes."""
 
 from collections.abc import Iterator
 
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from provisioner.console.tables import folded
-from provisioner.console.text import line
+from provisioner.console.tables import group_rows
+from provisioner.console.text import safe_line
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.rollout.upgrade import LockChange
 
 NO_IMAGE = "no image"
 
 
-def change_view(change: LockChange) -> Group:
-    """Problems of nodes that are left behind are not in it: they end the run, or were agreed to."""
+def lock_change_view(change: LockChange) -> Group:
+    """Render the change of a lock. Problems of nodes that are left behind are reported elsewhere."""
     if change.is_empty:
         return Group(Text("\nThe lock stays as it is: no newer image serves the lab."))
     return Group(Text(f"\n{_head(change)}", "bold"), *_images(change), *_moves(change))
@@ -22,8 +22,8 @@ def change_view(change: LockChange) -> Group:
 
 def _head(change: LockChange) -> str:
     if change.torch_before == change.torch_after:
-        return f"torch stays {line(change.torch_after or 'unknown')}; its image is another one:"
-    return f"torch {line(change.torch_before or 'unknown')} -> {line(change.torch_after or 'unknown')}"
+        return f"torch stays {safe_line(change.torch_after or 'unknown')}; its image changes:"
+    return f"torch {safe_line(change.torch_before or 'unknown')} -> {safe_line(change.torch_after or 'unknown')}"
 
 
 def _images(change: LockChange) -> Iterator[RenderableType]:
@@ -33,14 +33,16 @@ def _images(change: LockChange) -> Iterator[RenderableType]:
 
 def _image(image: LockedImage) -> str:
     cuda = f"\n      CUDA {image.cuda}" if image.cuda else ""
-    return f"{line(image.reference)}{cuda}\n      {line(image.lab)}"
+    return f"{safe_line(image.reference)}{cuda}\n      {safe_line(image.lab)}"
 
 
 def _moves(change: LockChange) -> Iterator[Text]:
-    for names, (before, after) in folded((move.node, (_tag(move.before), _tag(move.after))) for move in change.moves):
+    for names, (before, after) in group_rows(
+        (move.node, (_tag(move.before), _tag(move.after))) for move in change.moves
+    ):
         yield Text(f"  {names}  {before} -> {after}", "red" if after == NO_IMAGE else "")
 
 
 def _tag(reference: str | None) -> str:
-    """The tag alone: repositories and digests stand above."""
-    return NO_IMAGE if reference is None else line(reference.rpartition(":")[2])
+    """Return the tag without its repository, which is shown above."""
+    return NO_IMAGE if reference is None else safe_line(reference.rpartition(":")[2])

@@ -1,1 +1,1 @@
-"""The order of work of each command: adapters are passed in, nothing here touches a machine."""
+"""The order of work of each command. Adapters are passed in; no module here does I/O itself."""

@@ -1,4 +1,4 @@
-"""Ask every node what it is, all at once."""
+"""Probe all nodes at once."""
 
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.node import NodeFacts
@@ -6,12 +6,12 @@ from provisioner.workflow.protocols import Fleet, Probed
 
 
 def probe(fleet: Fleet, on_event: OnEvent) -> Probed:
-    """Facts or the reason for their absence, for every host that the inventory and its limit name."""
+    """Return facts, or the reason for their absence, of every host that the inventory and its limit name."""
     hosts = [host.name for host in fleet.hosts()]
-    on_event(Event(phase="probe", kind="started", text=f"asking {len(hosts)} nodes", total=len(hosts)))
+    total = len(hosts)
+    on_event(Event(phase="probe", kind="started", text=f"probing {total} nodes", total=total))
     probed = fleet.probe(hosts)
-    seen = sum(isinstance(facts, NodeFacts) for facts in probed.values())
-    on_event(
-        Event(phase="probe", kind="done", text=f"{seen} of {len(hosts)} nodes answered", done=seen, total=len(hosts))
-    )
+    answered = sum(isinstance(facts, NodeFacts) for facts in probed.values())
+    text = f"{answered} of {total} nodes answered"
+    on_event(Event(phase="probe", kind="done", text=text, done=answered, total=total))
     return probed

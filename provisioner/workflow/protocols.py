@@ -1,89 +1,173 @@
-"""What a journey needs from the world. The adapters fit these shapes; the CLI introduces them."""
+"""What a workflow needs from outside: protocols that the adapters implement, and the context of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
-from provisioner.domain.rollout.order import BackOrder, DownOrder, Order
+from provisioner.domain.rollout.order import Order, RemovalOrder, RollbackOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
-from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.event import OnEvent
+from provisioner.domain.values.image_identity import ImageIdentity
+from provisioner.domain.values.model import Document
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport
 
 Probed = Mapping[str, NodeFacts | Problem]
+StopRequested = Callable[[], bool]
+
+
+class Journal(Protocol):
+    """The record of one run on disk: a folder named after the run."""
+
+    @property
+    def run(self) -> str:
+        """The identifier of the run."""
+        ...
+
+    @property
+    def folder(self) -> Path:
+        """Where the files of the run are."""
+        ...
+
+    def keep(self, name: Literal["plan", "undertaking", "lock-before", "report"], document: Document) -> Path:
+        """Write a document of the run and return its path."""
+        ...
+
+    def forget(self, name: Literal["undertaking"]) -> None:
+        """Delete the document of a run that changed nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """What every step of a run needs. `on_event` records an event in the journal and then shows it.
+
+    `stop` returns whether the user has asked the run to stop; a step that has begun is completed all the same.
+    """
+
+    journal: Journal
+    on_event: OnEvent
+    stop: StopRequested
 
 
 class Host(Protocol):
-    """A node as the inventory names it. `address` is how Ansible reaches it (ansible_host), None for its own name."""
+    """A node of the inventory. `address` is how Ansible reaches it (ansible_host), or None where its name is enough."""
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """The name in the inventory."""
+        ...
+
     @property
-    def address(self) -> str | None: ...
+    def address(self) -> str | None:
+        """The value of ansible_host."""
+        ...
 
 
 class Fleet(Protocol):
-    """The nodes, through Ansible. A node that cannot be reached is a Problem in its place, never an exception.
+    """The nodes, reached through Ansible. An unreachable node is a Problem in the result, never an exception.
 
     Every method raises ProblemError where Ansible itself did not run the play.
     """
 
-    def hosts(self) -> Sequence[Host]: ...
-    def probe(self, nodes: Sequence[str]) -> Probed: ...
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]: ...
+    def hosts(self) -> Sequence[Host]:
+        """Return the nodes that the inventory and its limit name, in the order of the inventory."""
+        ...
+
+    def probe(self, nodes: Sequence[str]) -> Probed:
+        """Return the facts of each node, or the reason why there are none."""
+        ...
+
+    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
+        """Bring image and files to each node; what runs there goes on running."""
+        ...
+
+    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
+        """Replace the seat of each staged node and verify the new one."""
+        ...
 
 
-class Claims(Protocol):
-    """The part of a fleet that asks its nodes who may change them. A node that is held for the run has None."""
+class SupportsClaims(Protocol):
+    """The part of a fleet that gives a run the sole right to change nodes. The result of a node is None on success."""
 
-    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]: ...
-    def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]: ...
+    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
+        """Claim the nodes; a claim of the run `breaks` is replaced."""
+        ...
+
+    def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
+        """Give up the claim."""
+        ...
 
 
 class SupportsRollback(Protocol):
-    """The part of a fleet that brings seats back to what they ran before."""
+    """The part of a fleet that returns seats to an earlier generation."""
 
-    def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]: ...
+    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
+        """Return the seat of each node to the generation that its order names."""
+        ...
 
 
 class SupportsRemoval(Protocol):
-    """The part of a fleet that takes seats down."""
+    """The part of a fleet that removes seats."""
 
-    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]: ...
+    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+        """Stop or remove the seat of each node."""
+        ...
 
 
-class NodeFleet(Fleet, Claims, SupportsRollback, SupportsRemoval, Protocol):
-    """All that a run over a lab needs of its nodes."""
+class NodeFleet(Fleet, SupportsClaims, SupportsRollback, SupportsRemoval, Protocol):
+    """All that a run on a lab needs of its nodes."""
 
 
 class Mirror(Protocol):
-    """`catalog` looks at every tag; `listed` reads their names alone, and they count as cold."""
+    """A registry that images are chosen from."""
 
-    def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
-    def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog: ...
-    def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
-    def identity(self, reference: ImageReference, platform: str) -> Identity | None: ...
+    def listed(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
+        """Return the tags by name alone, without a request per tag; they count as cold."""
+        ...
+
+    def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
+        """Return the tags with the sync state of each."""
+        ...
+
+    def inspect(self, reference: ImageReference, platform: str) -> Listing:
+        """Return one image with its sync state."""
+        ...
+
+    def identity(self, reference: ImageReference, platform: str) -> ImageIdentity | None:
+        """Return what identifies the content of an image, or None where it cannot be read."""
+        ...
 
 
 class Upstream(Mirror, Protocol):
-    """What the mirror copies. It counts what it is asked: `digest` costs a HEAD."""
+    """The registry that the mirror copies. It limits requests: `digest` costs a HEAD."""
 
-    def tags(self, repository: str) -> tuple[str, ...]: ...
-    def digest(self, reference: ImageReference) -> str | None: ...
+    def tags(self, repository: str) -> tuple[str, ...]:
+        """Return the names of all tags."""
+        ...
+
+    def digest(self, reference: ImageReference) -> str | None:
+        """Return the digest of a tag, or None where it has none."""
+        ...
 
 
 class ImageCheck(Protocol):
-    """The registry that the nodes pull from, looked at layer by layer. A fault of it stands in the report."""
+    """The registry that the nodes pull from."""
 
-    def check(self, references: Sequence[ImageReference], platform: str) -> Sequence[SyncReport]: ...
+    def check(self, references: Sequence[ImageReference], platform: str) -> Sequence[SyncReport]:
+        """Check every layer of each image. A fault is part of the report of its image."""
+        ...
 
 
 class Builder(Protocol):
-    """Makes the lab image of a base, or finds the one made before, and leaves it in the lab's own registry."""
+    """Builds lab images."""
 
-    def lab_image(self, base: Listing) -> LockedImage: ...
+    def lab_image(self, base: Listing) -> LockedImage:
+        """Return the lab image of `base` in the lab's registry: the one that exists, or a new one."""
+        ...

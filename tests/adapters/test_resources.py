@@ -6,12 +6,12 @@ from pathlib import Path
 from provisioner.adapters import resources
 
 
-def test_a_checkout_has_them_at_its_root() -> None:
+def test_a_checkout_has_playbooks_and_templates_at_its_root() -> None:
     root = Path(__file__).parents[2]
     assert (resources.playbooks(), resources.templates()) == (root / "playbooks", root / "templates")
 
 
-def test_an_installed_package_has_them_inside(tmp_path: Path) -> None:
+def test_an_installed_package_contains_playbooks_and_templates(tmp_path: Path) -> None:
     package = tmp_path / "provisioner"
     adapters = package / "adapters"
     adapters.mkdir(parents=True)

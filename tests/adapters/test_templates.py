@@ -18,11 +18,11 @@ def lab(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_a_lab_without_templates_has_the_shipped_ones(lab: Path) -> None:
+def test_a_lab_without_templates_gets_the_shipped_ones(lab: Path) -> None:
     assert read_templates(templates(), lab) == read_templates(templates())
 
 
-def test_a_labs_own_compose_template_takes_the_place_of_the_shipped_one(lab: Path) -> None:
+def test_a_labs_compose_template_replaces_the_shipped_one(lab: Path) -> None:
     shipped = read_templates(templates())
     (lab / OWN).write_text(shipped["compose.yaml.j2"].replace("stop_grace_period: 30s", "stop_grace_period: 90s"))
     (lab / "templates/health.py").write_text("raise SystemExit(0)\n")
@@ -31,14 +31,14 @@ def test_a_labs_own_compose_template_takes_the_place_of_the_shipped_one(lab: Pat
     assert 'stop_grace_period: "90s"' in render(a_seat(), a_locked_image(), own).files["compose.yaml"]
 
 
-def test_the_same_proof_holds_a_labs_own_template(lab: Path) -> None:
+def test_a_labs_template_must_pass_the_same_checks(lab: Path) -> None:
     shipped = read_templates(templates())["compose.yaml.j2"]
     (lab / OWN).write_text(shipped.replace("cap_drop: [ALL]", "privileged: true"))
     with pytest.raises(ProblemError, match=r"services\.jupyter\.privileged"):
         render(a_seat(), a_locked_image(), read_templates(templates(), lab))
 
 
-def test_a_template_that_is_no_text_is_named(lab: Path) -> None:
+def test_a_template_that_is_not_utf8_is_refused_with_its_place(lab: Path) -> None:
     (lab / OWN).write_bytes(b"name: \xff\n")
     with pytest.raises(ProblemError) as refused:
         read_templates(templates(), lab)

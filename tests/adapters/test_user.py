@@ -2,13 +2,15 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.user import own_keys, seat_root
+from provisioner.adapters.user import read_user_keys, seat_root
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 
-def test_the_public_keys_of_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_user_keys_are_the_public_keys_in_ssh_without_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert own_keys() == ()
+    assert read_user_keys() == ()
     (tmp_path / ".ssh").mkdir()
     for name, text in {
         "a.pub": AN_ED25519,
@@ -17,11 +19,13 @@ def test_the_public_keys_of_a_person(tmp_path: Path, monkeypatch: pytest.MonkeyP
         "id": AN_RSA,
     }.items():
         (tmp_path / ".ssh" / name).write_text(text)
-    assert own_keys() == (AN_ED25519, AN_RSA)
+    assert read_user_keys() == (AN_ED25519, AN_RSA)
 
 
-@pytest.mark.parametrize(("named", "kept"), [("/x/data", "/x/data"), ("relative", "")])
-def test_where_ones_own_seat_is_kept(named: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("value", "directory"), [("/x/data", "/x/data"), ("relative", "")])
+def test_the_directory_of_the_users_seat_follows_xdg(
+    value: str, directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_DATA_HOME", named)
-    assert seat_root() == Path(kept or tmp_path / ".local" / "share") / "provisioner"
+    monkeypatch.setenv("XDG_DATA_HOME", value)
+    assert seat_root() == Path(directory or tmp_path / ".local" / "share") / "provisioner"

@@ -1,4 +1,4 @@
-"""A controller as a process of its own, on nodes that are small files; it can be made to die or to wait at a moment.
+"""A controller as a separate process, on nodes that are small files; it can be killed or suspended at a moment.
 
 python -m tests.cli.controller {rollout | resume | rollback} NODES [--die MOMENT | --wait MOMENT]
 """
@@ -10,29 +10,34 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioner.cli.commands.resume import finish
-from provisioner.cli.errors import end
+from provisioner.cli.commands.resume import find_open_run, finish_run, report_nothing_to_resume
+from provisioner.cli.errors import report_error
 from provisioner.cli.execute import execute_run
 from provisioner.cli.options import RunOptions
 from provisioner.cli.output import Output
-from provisioner.cli.run_context import claim_for, open_run_context
+from provisioner.cli.run_context import build_claim, open_run_context, reopen_run_context
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
-from provisioner.workflow.rollout.rollback import back_orders, rollback
+from provisioner.workflow.rollout.rollback import plan_rollback, rollback_orders
 from tests.workflow.fake_fleet import SEAT, FakeFleet, a_plan, an_order
 
 RULES = Rules(("1", "100%"))
 
 
 def main(verb: str, folder: Path, *how: str) -> int:
-    """`--die` and `--wait` are followed by a moment as FakeFleet names them; a wait ends with a file `go`."""
+    """`--die` and `--wait` take a moment as FakeFleet names it; a wait ends when the file `go` exists."""
     output = Output(as_json=True)
     fleet = FakeFleet(folder, at=lambda moment: _at(moment, folder, how))
     if verb == "resume":
-        return finish("demo", None, lambda _: fleet, RunOptions(), output)
-    with open_run_context("demo", "rollout", "") as journal:
-        what = _rollout(fleet, journal.run) if verb == "rollout" else _rollback(fleet, journal.run)
-        return execute_run(output, journal, what, lambda _: fleet)
+        interrupted = find_open_run("demo", None)
+        if interrupted is None:
+            return report_nothing_to_resume("demo", output)
+        with reopen_run_context("demo", interrupted, "", output) as run:
+            return finish_run(run, fleet, RunOptions())
+    with open_run_context("demo", "rollout", "", output) as run:
+        name = run.journal.run
+        run_spec = _rollout(fleet, name) if verb == "rollout" else _rollback(fleet, name)
+        return execute_run(run, run_spec, fleet)
 
 
 def _rollout(fleet: FakeFleet, run: str) -> RunSpec:
@@ -42,16 +47,16 @@ def _rollout(fleet: FakeFleet, run: str) -> RunSpec:
     made = build_run_spec(
         run, a_plan(actions, generation=1), orders, RULES, datetime.now(UTC), place="inventories/demo"
     )
-    return made.with_claim(claim_for(run, "demo", "rollout", probed))
+    return made.with_claim(build_claim(run, "demo", "rollout", probed))
 
 
 def _rollback(fleet: FakeFleet, run: str) -> RunSpec:
     probed = fleet.probe([host.name for host in fleet.hosts()])
-    plan = rollback("demo", SEAT, fleet.hosts(), probed, None)
+    plan = plan_rollback("demo", SEAT, fleet.hosts(), probed, None)
     made = build_run_spec(
-        run, plan, {}, RULES, datetime.now(UTC), verb="rollback", place="demo", back=back_orders(plan, run, None)
+        run, plan, {}, RULES, datetime.now(UTC), verb="rollback", place="demo", back=rollback_orders(plan, run, None)
     )
-    return made.with_claim(claim_for(run, "demo", "rollback", probed))
+    return made.with_claim(build_claim(run, "demo", "rollback", probed))
 
 
 def _at(moment: str, folder: Path, how: tuple[str, ...]) -> None:
@@ -69,5 +74,5 @@ if __name__ == "__main__":
     try:
         code = main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
     except BaseException as error:  # noqa: BLE001  (as the command does)
-        code = end(error, ["--json"])
+        code = report_error(error, ["--json"])
     sys.exit(code)

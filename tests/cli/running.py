@@ -1,4 +1,4 @@
-"""The command as a person and a program see it: exit code, stdout, stderr."""
+"""Run the command: exit code, stdout, stderr."""
 
 import json
 import os
@@ -12,12 +12,12 @@ from provisioner.cli.app import provision
 
 
 def run(*words: str, stdin: str = "") -> Result:
-    """In this process; nobody is at a terminal."""
+    """Run in this process, without a terminal."""
     return CliRunner().invoke(provision, list(words), input=stdin, prog_name="provision")
 
 
 def document(result: Result) -> dict[str, Any]:
-    """stdout, which must be one JSON document and nothing else."""
+    """Return stdout, which must be one JSON document and nothing else."""
     read = json.loads(result.stdout)
     assert isinstance(read, dict)
     assert read["schema"].startswith("provisioner/"), read
@@ -25,7 +25,7 @@ def document(result: Result) -> dict[str, Any]:
 
 
 def spawn(*words: str, **environment: str) -> subprocess.Popen[str]:
-    """As a process of its own, that hears ^C also where what runs the tests, a job in the background, does not."""
+    """Start a process that handles SIGINT even where the tests run as a background job that ignores it."""
     argv = ["env", "--default-signal=INT", sys.executable, "-m", "provisioner", *words]
     pipe = subprocess.PIPE
     return subprocess.Popen(argv, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=os.environ | environment)

@@ -1,15 +1,19 @@
+"""The command line: help, version, completion and mistakes in what was typed."""
+
 import os
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
+from provisioner.adapters.lab.compatibility_data import load
 from provisioner.cli.app import VERBS
 from tests.cli.running import run
 
 HEAVY = ("ansible", "ansible_runner", "docker", "jinja2", "pydantic", "pynvml", "requests", "rich", "urllib3", "yaml")
-IN_TIME = f"""
+LIST_HEAVY_MODULES = f"""
 import sys
 from provisioner.cli import main
 sys.argv = ["provision", *{{words}}]
@@ -20,19 +24,19 @@ finally:
 """
 
 
-@pytest.mark.parametrize("words", [["--help"], ["--version"]])
-def test_help_comes_at_once(words: list[str]) -> None:
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["help"]])
+def test_help_and_version_import_no_heavy_module(words: list[str]) -> None:
     ran = subprocess.run(
-        [sys.executable, "-c", IN_TIME.format(words=words)], capture_output=True, text=True, check=True
+        [sys.executable, "-c", LIST_HEAVY_MODULES.format(words=words)], capture_output=True, text=True, check=True
     )
     assert ran.stdout
-    assert ran.stderr == "[]\n", "help must not wait for what it does not need"
+    assert ran.stderr == "[]\n", "help must not import these"
 
 
-def test_completion_of_verbs_comes_at_once_too() -> None:
+def test_completion_of_verbs_imports_no_heavy_module() -> None:
     asked = {"_PROVISION_COMPLETE": "bash_complete", "COMP_WORDS": "provision rollo", "COMP_CWORD": "1"}
     ran = subprocess.run(
-        [sys.executable, "-c", IN_TIME.format(words=[])],
+        [sys.executable, "-c", LIST_HEAVY_MODULES.format(words=[])],
         capture_output=True,
         text=True,
         check=True,
@@ -45,7 +49,7 @@ def test_completion_of_labs(tmp_path: Path) -> None:
     (tmp_path / "inventories" / "physics").mkdir(parents=True)
     (tmp_path / "inventories" / "physics" / "lab.yml").touch()
     asked = {"_PROVISION_COMPLETE": "bash_complete", "COMP_WORDS": "provision plan ph", "COMP_CWORD": "2"}
-    argv = [sys.executable, "-c", IN_TIME.format(words=[])]
+    argv = [sys.executable, "-c", LIST_HEAVY_MODULES.format(words=[])]
     ran = subprocess.run(argv, capture_output=True, text=True, check=True, env=os.environ | asked, cwd=tmp_path)
     assert ran.stdout == "plain,physics\n"
 
@@ -71,34 +75,47 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
-        (["rolout", "ai-lab"], "there is no verb rolout; did you mean rollout?"),
-        (["frobnicate"], "there is no verb frobnicate\n"),
+        (["rolout", "ai-lab"], "unknown verb rolout; did you mean rollout?"),
+        (["frobnicate"], "unknown verb frobnicate\n"),
+        (["help", "rolout"], "unknown verb rolout; did you mean rollout?"),
+        (["help", "frobnicate"], "unknown verb frobnicate\n"),
+        (["help", "mirror", "chek"], "unknown command of provision mirror: chek; did you mean check?"),
+        (["help", "plan", "ai-lab"], "provision plan has no commands\n"),
         (["plan"], "Missing argument 'LAB'"),
         (["plan", "ai-lab", "--limt", "n1"], "No such option"),
         (["plan", "ai-lab", "--limit", ""], "is empty, and would mean every node"),
         (["lock", "ai-lab", "--torch", "newest"], "not a version or a range"),
-        (["upgrade", "ai-lab", "--notice", "\x1b[2J"], "holds U+001B, which is not for showing"),
-        (["notify", "ai-lab"], "give a TEXT to tell, or --clear to take it back"),
-        (["notify", "ai-lab", "exam", "--clear"], "give a TEXT to tell, or --clear to take it back"),
-        (["notify", "ai-lab", "x" * 301], "has 301 characters, and at most 300 are shown"),
+        (["upgrade", "ai-lab", "--notice", "\x1b[2J"], "contains U+001B, which is not printable"),
+        (["notify", "ai-lab"], "give either a TEXT to show, or --clear to remove the notice"),
+        (["notify", "ai-lab", "exam", "--clear"], "give either a TEXT to show, or --clear to remove the notice"),
+        (["notify", "ai-lab", "x" * 301], "has 301 characters; the maximum is 300"),
         (["select", "--nodes", "-", "--tags", "-"], "cannot both be stdin"),
         (["mirror", "check", "pytorch/pytorch:2.8.0"], "names no registry: write HOST/pytorch/pytorch:2.8.0"),
         (["mirror", "check", "Not A Reference"], "not an image reference"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
     ],
 )
-def test_what_is_typed_wrong_is_exit_2_and_says_what(words: list[str], said: str) -> None:
+def test_a_mistake_on_the_command_line_is_exit_2_and_explained(words: list[str], expected: str) -> None:
     ran = run(*words)
     assert ran.exit_code == 2
     assert ran.stdout == ""
-    assert said in ran.stderr
+    assert expected in ran.stderr
 
 
-def test_the_module_is_the_command_too() -> None:
+def test_version_and_date_of_the_compatibility_data() -> None:
     ran = subprocess.run([sys.executable, "-m", "provisioner", "--version"], capture_output=True, text=True, check=True)
-    assert ran.stdout.startswith("provision, version ")
+    assert ran.stdout == f"provision {version('lab-provisioner')} (compatibility data of {load().compiled})\n"
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["rollout"], ["mirror"], ["mirror", "check"], ["registry", "gc"], ["help"]], ids=str
+)
+def test_help_of_a_verb_is_the_text_of_its_help_option(words: list[str]) -> None:
+    shown, expected = run("help", *words), run(*words, "--help")
+    assert (shown.exit_code, shown.stdout) == (0, expected.stdout)
+    assert expected.stdout.startswith(f"Usage: {' '.join(['provision', *words])} ")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

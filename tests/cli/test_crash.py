@@ -1,4 +1,4 @@
-"""The controller is killed in every phase of a run: what is resumed comes to the end of a run that nobody disturbed."""
+"""A controller that is killed in any phase of a run: the resumed run ends like one that was not interrupted."""
 
 import json
 import os
@@ -29,12 +29,12 @@ MOMENTS = [
     "switch before n3",
     "switch after n3",
 ]
-UNDISTURBED = {node: {"generation": 2, "state": "committed", "image": "new"} for node in NODES}
-GONE_BACK = {node: {"generation": 1, "state": "committed", "image": "old"} for node in NODES}
+COMMITTED = {node: {"generation": 2, "state": "committed", "image": "new"} for node in NODES}
+ROLLED_BACK = {node: {"generation": 1, "state": "committed", "image": "old"} for node in NODES}
 
 
-class Controlled:
-    """A lab of three nodes that run generation `generation`, and processes that control it."""
+class ControlledLab:
+    """A lab of three nodes that run generation `generation`, and controller processes for it."""
 
     def __init__(self, folder: Path, generation: int = 1) -> None:
         self.state, self.nodes = folder / "state", folder / "nodes"
@@ -50,7 +50,7 @@ class Controlled:
         found: dict[str, Any] = json.loads(path.read_text())
         return found
 
-    def stands(self) -> dict[str, dict[str, Any]]:
+    def node_states(self) -> dict[str, dict[str, Any]]:
         return {node: {k: self.fleet.read(node)[k] for k in ("generation", "state", "image")} for node in NODES}
 
 
@@ -59,15 +59,15 @@ def ended(document: dict[str, Any]) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("moment", MOMENTS)
-def test_a_rollout_that_was_killed_is_finished(tmp_path: Path, moment: str) -> None:
-    lab = Controlled(tmp_path)
+def test_resume_finishes_a_killed_rollout(tmp_path: Path, moment: str) -> None:
+    lab = ControlledLab(tmp_path)
     killed = lab.run("rollout", "--die", moment)
     assert (killed.returncode, killed.stdout) == (-9, "")
-    # Before anything was agreed there is nothing to finish, and nobody is in the way of beginning again.
+    # Before the confirmation there is nothing to resume, and a new run is not blocked.
     first = lab.run("resume" if moment != "probe before n1" else "rollout")
     assert (first.returncode, ended(json.loads(first.stdout))) == (0, dict.fromkeys(NODES, "committed")), first.stderr
-    assert lab.stands() == UNDISTURBED
-    assert lab.fleet.alive() == dict.fromkeys(NODES)
+    assert lab.node_states() == COMMITTED
+    assert lab.fleet.claims_by_node() == dict.fromkeys(NODES)
     assert ended(lab.report()) == dict.fromkeys(NODES, "committed")
     again = lab.run("resume")
     assert (again.returncode, json.loads(again.stdout)["nodes"]) == (0, [])
@@ -77,25 +77,25 @@ def test_a_rollout_that_was_killed_is_finished(tmp_path: Path, moment: str) -> N
 @pytest.mark.parametrize(
     "moment", ["claim after n1", "roll_back before n1", "roll_back after n1", "roll_back after n3"]
 )
-def test_a_rollback_that_was_killed_is_finished(tmp_path: Path, moment: str) -> None:
-    lab = Controlled(tmp_path, generation=2)
+def test_resume_finishes_a_killed_rollback(tmp_path: Path, moment: str) -> None:
+    lab = ControlledLab(tmp_path, generation=2)
     assert lab.run("rollback", "--die", moment).returncode == -9
     assert lab.run("resume").returncode == 0
-    assert lab.stands() == GONE_BACK
-    assert lab.fleet.alive() == dict.fromkeys(NODES)
+    assert lab.node_states() == ROLLED_BACK
+    assert lab.fleet.claims_by_node() == dict.fromkeys(NODES)
 
 
 @pytest.mark.parametrize("moment", ["claim after n2", "stage before n1", "switch before n2"])
-def test_one_that_was_killed_while_it_resumed_is_resumed(tmp_path: Path, moment: str) -> None:
-    lab = Controlled(tmp_path)
+def test_resume_finishes_a_killed_resume(tmp_path: Path, moment: str) -> None:
+    lab = ControlledLab(tmp_path)
     lab.run("rollout", "--die", "stage before n1")
     assert lab.run("resume", "--die", moment).returncode == -9
     assert lab.run("resume").returncode == 0
-    assert lab.stands() == UNDISTURBED
+    assert lab.node_states() == COMMITTED
 
 
-def test_what_a_killed_run_holds_is_refused_to_another_and_says_whose_it_is(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
+def test_nodes_claimed_by_a_killed_run_refuse_another_run_and_name_the_first(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
     lab.run("rollout", "--die", "switch before n1")
     other = lab.run("rollout")
     assert other.returncode == 5, other.stderr
@@ -103,11 +103,11 @@ def test_what_a_killed_run_holds_is_refused_to_another_and_says_whose_it_is(tmp_
     assert problem["code"] == "claimed"
     assert "provision resume" in problem["fix"]
     assert lab.run("resume").returncode == 0
-    assert lab.stands() == UNDISTURBED
+    assert lab.node_states() == COMMITTED
 
 
-def test_two_runs_of_one_person_meet_before_they_touch_a_node(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
+def test_a_second_run_of_the_same_user_is_refused_before_it_contacts_a_node(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
     argv = [sys.executable, "-m", "tests.cli.controller", "rollout", str(lab.nodes), "--wait", "stage before n1"]
     environment = os.environ | {"XDG_STATE_HOME": str(lab.state)}
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment) as first:
@@ -121,4 +121,4 @@ def test_two_runs_of_one_person_meet_before_they_touch_a_node(tmp_path: Path) ->
     assert (second.returncode, problem["code"]) == (5, "locked")
     assert f"process {first.pid}" in problem["what"]
     assert first.returncode == 0
-    assert lab.stands() == UNDISTURBED
+    assert lab.node_states() == COMMITTED

@@ -1,4 +1,4 @@
-"""How acting ends: code, report and record; on a fleet that does nothing, and by Ansible on nodes that are down."""
+"""Exit code, report and journal of a run; on a fleet that does nothing, and by Ansible on unreachable nodes."""
 
 import json
 import socket
@@ -13,7 +13,8 @@ from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import open_run
 from provisioner.cli.execute import execute_run, remove_locally
 from provisioner.cli.output import Output
-from provisioner.domain.rollout.order import DownOrder, NamedSeat
+from provisioner.cli.run_context import OpenRun
+from provisioner.domain.rollout.order import RemovalOrder, SeatName
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
@@ -22,14 +23,14 @@ from tests.cli.running import document, run
 from tests.workflow.fake_fleet import FakeFleet, a_plan
 
 
-class StillFleet(FakeFleet):
-    """Seats that are taken down end in the states that it was made with."""
+class IdleFleet(FakeFleet):
+    """Removed seats end in the given states."""
 
     def __init__(self, *states: NodeState) -> None:
         super().__init__(Path("/no/such/folder"))
         self._states = states
 
-    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
+    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
         return {n: NodeRecord(node=n, state=state) for n, state in zip(orders, self._states, strict=True)}
 
 
@@ -46,32 +47,36 @@ class StillFleet(FakeFleet):
         (("update", "defer"), "n0", 1),
     ],
 )
-def test_codes_of_a_rollout(
+def test_exit_codes_of_a_rollout(
     actions: tuple[Action, ...], stale: str, code: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan, journal = a_plan({f"n{number}": action for number, action in enumerate(actions)}), open_run("demo")
-    what = build_run_spec(journal.run, plan, {}, Rules(), datetime.now(UTC), stale=frozenset({stale}))
-    assert execute_run(Output(as_json=True), journal, what, lambda _: StillFleet()) == code
-    told = json.loads(capsys.readouterr().out)
-    assert told == json.loads((journal.folder / "report.json").read_text())
-    assert (told["schema"], told["run"], len(told["nodes"])) == ("provisioner/report/1", journal.run, len(actions))
+    run_spec = build_run_spec(journal.run, plan, {}, Rules(), datetime.now(UTC), stale=frozenset({stale}))
+    assert execute_run(OpenRun.of(journal, Output(as_json=True)), run_spec, IdleFleet()) == code
+    report = json.loads(capsys.readouterr().out)
+    assert report == json.loads((journal.folder / "report.json").read_text())
+    assert (report["schema"], report["run"], len(report["nodes"])) == (
+        "provisioner/report/1",
+        journal.run,
+        len(actions),
+    )
 
 
 @pytest.mark.parametrize(
     ("states", "code"),
     [(("committed", "unchanged"), 0), (("committed", "unreachable"), 1)],
 )
-def test_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_exit_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     journal = open_run("demo")
-    order = DownOrder(run=journal.run, act="remove", seat=NamedSeat(name="demo-student"))
+    order = RemovalOrder(run=journal.run, act="remove", seat=SeatName(name="demo-student"))
     orders = {f"n{number}": order for number in range(len(states))}
-    assert remove_locally(Output(), journal, "demo", lambda _: StillFleet(*states), orders) == code
+    assert remove_locally(OpenRun.of(journal, Output()), "demo", IdleFleet(*states), orders) == code
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
 
 @pytest.fixture
-def dark_lab(tmp_path: Path) -> str:
-    """Two nodes behind a port on which nobody listens."""
+def unreachable_lab(tmp_path: Path) -> str:
+    """Two nodes behind a port without a listener."""
     hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_user": "nobody"} for name in ("n1", "n2")}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
     (tmp_path / "lab.yml").write_text(
@@ -80,8 +85,8 @@ def dark_lab(tmp_path: Path) -> str:
     return str(tmp_path)
 
 
-def test_probe_of_nodes_that_are_down(dark_lab: str) -> None:
-    ran = run("probe", dark_lab, "--json")
+def test_probe_reports_unreachable_nodes(unreachable_lab: str) -> None:
+    ran = run("probe", unreachable_lab, "--json")
     assert ran.exit_code == 1
     read = document(ran)
     assert (read["schema"], read["nodes"]) == ("provisioner/probe/1", [])
@@ -92,9 +97,9 @@ def test_probe_of_nodes_that_are_down(dark_lab: str) -> None:
     assert "n1: probe failed: " in ran.stderr
 
 
-def test_a_rollout_to_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: str) -> None:
-    write_lock(Path(dark_lab, "lab.lock"), a_lock())
-    ran = run("rollout", dark_lab, "--limit", "n1")
+def test_rollout_to_unreachable_nodes_changes_nothing_and_reports_it(unreachable_lab: str) -> None:
+    write_lock(Path(unreachable_lab, "lab.lock"), a_lock())
+    ran = run("rollout", unreachable_lab, "--limit", "n1")
     assert ran.exit_code == 1
     assert "No changes: there is no node to change. 1 node skipped." in ran.stdout
     assert "n1  unreachable  could not be reached; not touched" in ran.stdout
@@ -105,42 +110,42 @@ def test_a_rollout_to_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: 
 
 @pytest.mark.parametrize("limit", ["", "n3"])
 @pytest.mark.parametrize("verb", ["rollout", "rollback", "remove", "upgrade", "prepare", "probe"])
-def test_a_limit_that_names_nobody_makes_no_connection(dark_lab: str, verb: str, limit: str) -> None:
-    hosts = Path(dark_lab, "hosts.yml")
-    write_lock(Path(dark_lab, "lab.lock"), a_lock())
+def test_a_limit_that_matches_no_node_makes_no_connection(unreachable_lab: str, verb: str, limit: str) -> None:
+    hosts = Path(unreachable_lab, "hosts.yml")
+    write_lock(Path(unreachable_lab, "lab.lock"), a_lock())
     with socket.create_server(("127.0.0.1", 0)) as door:
         hosts.write_text(hosts.read_text().replace('"ansible_port": 1', f'"ansible_port": {door.getsockname()[1]}'))
         agreed = () if verb == "probe" else ("--yes",)
-        assert run(verb, dark_lab, "--limit", limit, *agreed).exit_code == 2
+        assert run(verb, unreachable_lab, "--limit", limit, *agreed).exit_code == 2
         door.settimeout(0)
         with pytest.raises(BlockingIOError):
             door.accept()
 
 
-def test_of_nodes_that_are_down_nothing_is_removed(dark_lab: str) -> None:
-    ran = run("remove", dark_lab)
+def test_remove_from_unreachable_nodes_changes_nothing(unreachable_lab: str) -> None:
+    ran = run("remove", unreachable_lab)
     assert ran.exit_code == 1
     assert "No changes: there is no node to change. 2 nodes skipped." in ran.stdout
 
 
-def test_an_upgrade_of_a_lab_without_a_lock_says_how_to_begin(dark_lab: str) -> None:
-    ran = run("upgrade", dark_lab, "--yes")
+def test_upgrade_without_a_lock_names_the_command_that_makes_one(unreachable_lab: str) -> None:
+    ran = run("upgrade", unreachable_lab, "--yes")
     assert ran.exit_code == 2
-    assert f"fix: provision lock {dark_lab}" in ran.stderr
+    assert f"fix: provision lock {unreachable_lab}" in ran.stderr
 
 
-def test_an_upgrade_of_nodes_that_are_down_leaves_the_lock_alone(dark_lab: str) -> None:
-    lock = Path(dark_lab, "lab.lock")
+def test_upgrade_of_unreachable_nodes_does_not_write_the_lock(unreachable_lab: str) -> None:
+    lock = Path(unreachable_lab, "lab.lock")
     write_lock(lock, a_lock())
     before = lock.read_bytes()
-    ran = run("upgrade", dark_lab, "--yes")
+    ran = run("upgrade", unreachable_lab, "--yes")
     assert ran.exit_code == 1
     assert "unreachable" in ran.stderr
     assert lock.read_bytes() == before
 
 
-def test_a_notice_to_nodes_that_are_down_reached_nobody(dark_lab: str) -> None:
-    ran = run("notify", dark_lab, "exam", "--json")
+def test_notify_reports_unreachable_nodes(unreachable_lab: str) -> None:
+    ran = run("notify", unreachable_lab, "exam", "--json")
     assert ran.exit_code == 1
     read = document(ran)
     assert (read["schema"], read["text"]) == ("provisioner/notice/1", "exam")
@@ -150,18 +155,18 @@ def test_a_notice_to_nodes_that_are_down_reached_nobody(dark_lab: str) -> None:
     ]
 
 
-def test_a_saved_plan_must_be_one(dark_lab: str) -> None:
-    saved = Path(dark_lab, "plan.json")
+def test_rollout_refuses_a_file_that_is_not_a_plan(unreachable_lab: str) -> None:
+    saved = Path(unreachable_lab, "plan.json")
     saved.write_text('{"schema": "provisioner/lock/1"}')
-    ran = run("rollout", dark_lab, "--plan", str(saved))
+    ran = run("rollout", unreachable_lab, "--plan", str(saved))
     assert ran.exit_code == 2
     assert "its schema is provisioner/lock/1, not provisioner/plan/1" in ran.stderr
 
 
-def test_a_plan_of_a_lab_without_a_lock_cannot_be_saved(dark_lab: str) -> None:
-    ran = run("plan", dark_lab, "-o", "plan.json")
+def test_a_plan_of_a_lab_without_a_lock_cannot_be_saved(unreachable_lab: str) -> None:
+    ran = run("plan", unreachable_lab, "-o", "plan.json")
     assert ran.exit_code == 2
-    assert f"fix: provision lock {dark_lab}" in ran.stderr
+    assert f"fix: provision lock {unreachable_lab}" in ran.stderr
 
 
 def test_me_without_a_lock() -> None:
@@ -170,16 +175,16 @@ def test_me_without_a_lock() -> None:
     assert "provision me --lock FILE-or-URL" in ran.stderr
 
 
-def test_resume_knows_its_nodes_and_says_where_nothing_is_left(dark_lab: str) -> None:
-    again = run("resume", dark_lab, "--json")
+def test_resume_without_an_open_run_does_nothing_and_refuses_limits_and_unknown_runs(unreachable_lab: str) -> None:
+    again = run("resume", unreachable_lab, "--json")
     assert (again.exit_code, document(again)["nodes"]) == (0, [])
-    assert run("resume", dark_lab, "--limit", "n1").exit_code == 2
-    unknown = run("resume", dark_lab, "20260101T000000Z-0000")
+    assert run("resume", unreachable_lab, "--limit", "n1").exit_code == 2
+    unknown = run("resume", unreachable_lab, "20260101T000000Z-0000")
     assert (unknown.exit_code, "no_such_run" in unknown.stderr) == (2, True)
 
 
-def test_a_rollback_of_nodes_that_are_down_changes_nothing_and_says_so(dark_lab: str) -> None:
-    ran = run("rollback", dark_lab, "--json")
+def test_rollback_of_unreachable_nodes_changes_nothing_and_reports_it(unreachable_lab: str) -> None:
+    ran = run("rollback", unreachable_lab, "--json")
     assert ran.exit_code == 1
     assert {record["state"] for record in document(ran)["nodes"]} == {"unreachable"}
 
@@ -188,13 +193,13 @@ def test_a_rollback_of_nodes_that_are_down_changes_nothing_and_says_so(dark_lab:
     ("moved", "flags", "code"),
     [(False, (), 1), (True, (), 6), (True, ("--skip-stale",), 6), (False, ("--skip-stale",), 1)],
 )
-def test_a_node_that_moved_stops_the_run_or_is_left_out(
-    dark_lab: str, tmp_path: Path, moved: bool, flags: tuple[str, ...], code: int
+def test_a_node_changed_since_the_plan_stops_the_run_or_is_skipped(
+    unreachable_lab: str, tmp_path: Path, moved: bool, flags: tuple[str, ...], code: int
 ) -> None:
-    """The nodes are down: as the plan has it, or not."""
-    write_lock(Path(dark_lab, "lab.lock"), a_lock())
+    """The nodes are unreachable, as in the saved plan or not."""
+    write_lock(Path(unreachable_lab, "lab.lock"), a_lock())
     saved = a_plan({"n1": "create" if moved else "skip"})
-    Path(dark_lab, "plan.json").write_text(saved.model_dump_json(by_alias=True))
-    ran = run("rollout", dark_lab, "--plan", f"{tmp_path}/plan.json", "--limit", "n1", "--yes", *flags)
+    Path(unreachable_lab, "plan.json").write_text(saved.model_dump_json(by_alias=True))
+    ran = run("rollout", unreachable_lab, "--plan", f"{tmp_path}/plan.json", "--limit", "n1", "--yes", *flags)
     assert ran.exit_code == code, ran.stderr
     assert ("plan_stale" in ran.stderr) == (moved and not flags)

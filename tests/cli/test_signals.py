@@ -1,4 +1,4 @@
-"""^C and its kin on a run over nodes that are small files: once, twice, from a terminal and from a program."""
+"""SIGINT and SIGTERM during a run: once, twice, from a terminal and from a program."""
 
 import json
 import os
@@ -10,59 +10,59 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_crash import NODES, UNDISTURBED, Controlled, ended
+from tests.cli.test_crash import COMMITTED, NODES, ControlledLab, ended
 
 
-def waiting(lab: Controlled, moment: str, *before: str) -> subprocess.Popen[str]:
-    """A rollout that has come to this moment and waits there for a file `go`."""
+def waiting(lab: ControlledLab, moment: str, *before: str) -> subprocess.Popen[str]:
+    """Start a rollout that waits at this moment for the file `go`."""
     argv = [*before, sys.executable, "-m", "tests.cli.controller", "rollout", str(lab.nodes), "--wait", moment]
     environment = os.environ | {"XDG_STATE_HOME": str(lab.state)}
     run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    said_so(run, "waiting")
+    wait_for_output(run, "waiting")
     return run
 
 
-def said_so(run: subprocess.Popen[str], text: str) -> None:
+def wait_for_output(run: subprocess.Popen[str], text: str) -> None:
     assert run.stderr is not None
     while text not in (line := run.stderr.readline()):
-        assert line, f"it ended without saying {text}"
+        assert line, f"it ended without printing {text}"
 
 
-HEARING = ("env", "--default-signal=INT", "--default-signal=TERM")
+DEFAULT_SIGNALS = ("env", "--default-signal=INT", "--default-signal=TERM")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_once_follows_what_is_at_work_and_starts_nothing_more(tmp_path: Path, number: int) -> None:
-    lab = Controlled(tmp_path)
-    with waiting(lab, "switch before n1", *HEARING) as run:
+def test_the_first_signal_completes_running_jobs_and_starts_no_further_one(tmp_path: Path, number: int) -> None:
+    lab = ControlledLab(tmp_path)
+    with waiting(lab, "switch before n1", *DEFAULT_SIGNALS) as run:
         run.send_signal(number)
-        said_so(run, "stopping: ")
+        wait_for_output(run, "stopping: ")
         (tmp_path / "go").touch()
         out, err = run.communicate()
     report = json.loads(out)
     assert (run.returncode, report["stopped"]["fix"]) == (130, "provision resume inventories/demo"), err
     assert ended(report) == {"n1": "committed", "n2": "not_started", "n3": "not_started"}
-    assert lab.fleet.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.claims_by_node() == dict.fromkeys(NODES)
     assert "Traceback" not in err
     assert lab.run("resume").returncode == 0
-    assert lab.stands() == UNDISTURBED
+    assert lab.node_states() == COMMITTED
 
 
-def test_where_all_was_at_work_already_there_is_nothing_to_resume(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
-    with waiting(lab, "switch after n2", *HEARING) as run:
+def test_a_signal_during_the_last_wave_leaves_nothing_to_resume(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
+    with waiting(lab, "switch after n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGINT)
-        said_so(run, "stopping: ")
+        wait_for_output(run, "stopping: ")
         (tmp_path / "go").touch()
         out, _ = run.communicate()
     assert (run.returncode, set(ended(json.loads(out)).values())) == (0, {"committed"})
 
 
-def test_twice_leaves_the_nodes_alone_lets_the_lab_go_and_says_how_to_resume(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
-    with waiting(lab, "switch before n2", *HEARING) as run:
+def test_the_second_signal_ends_the_run_releases_the_lab_and_names_the_resume_command(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
+    with waiting(lab, "switch before n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGINT)
-        said_so(run, "stopping: ")
+        wait_for_output(run, "stopping: ")
         run.send_signal(signal.SIGINT)
         out, err = run.communicate()
     (problem,) = json.loads(out)["problems"]
@@ -70,16 +70,16 @@ def test_twice_leaves_the_nodes_alone_lets_the_lab_go_and_says_how_to_resume(tmp
     assert "Traceback" not in err
     assert not list(lab.state.glob("provisioner/demo/runs/*/report.json"))
     assert lab.run("resume").returncode == 0
-    assert lab.stands() == UNDISTURBED
+    assert lab.node_states() == COMMITTED
 
 
-def test_from_a_terminal(tmp_path: Path) -> None:
-    """The kernel sends ^C to everything in the foreground, not to us alone."""
-    lab = Controlled(tmp_path)
+def test_interrupt_from_a_terminal(tmp_path: Path) -> None:
+    """The kernel sends SIGINT to every process in the foreground, not to the controller only."""
+    lab = ControlledLab(tmp_path)
     pid, terminal = pty.fork()
     if not pid:
         os.environ["XDG_STATE_HOME"] = str(lab.state)
-        argv = [*HEARING, sys.executable, "-m", "tests.cli.controller", "rollout", str(lab.nodes)]
+        argv = [*DEFAULT_SIGNALS, sys.executable, "-m", "tests.cli.controller", "rollout", str(lab.nodes)]
         os.execvp("env", [*argv, "--wait", "stage before n1"])
     said = read_until(terminal, "waiting")
     os.write(terminal, b"\x03")
@@ -89,23 +89,23 @@ def test_from_a_terminal(tmp_path: Path) -> None:
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 130, said
     assert set(ended(lab.report()).values()) == {"not_started"}
-    assert lab.fleet.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.claims_by_node() == dict.fromkeys(NODES)
 
 
 def read_until(terminal: int, text: str) -> str:
-    """To the end where `text` is empty."""
+    """Read until `text` appears, or to the end where it is empty."""
     said = ""
     while not text or text not in said:
         try:
             chunk = os.read(terminal, 4096)
-        except OSError:  # EIO: nobody has it open any more
+        except OSError:  # EIO: no process has it open any more
             return said
         said += chunk.decode(errors="replace")
     return said
 
 
-def test_where_the_shell_has_it_ignored_it_stays_so(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
+def test_a_signal_that_the_shell_ignores_stays_ignored(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
     with waiting(lab, "switch before n1", "env", "--ignore-signal=INT") as run:
         run.send_signal(signal.SIGINT)
         (tmp_path / "go").touch()
@@ -113,9 +113,9 @@ def test_where_the_shell_has_it_ignored_it_stays_so(tmp_path: Path) -> None:
     assert (run.returncode, set(ended(json.loads(out)).values())) == (0, {"committed"})
 
 
-def test_before_anything_is_at_work_it_just_ends(tmp_path: Path) -> None:
-    lab = Controlled(tmp_path)
-    with waiting(lab, "probe before n2", *HEARING) as run:
+def test_a_signal_before_the_first_change_ends_the_run_at_once(tmp_path: Path) -> None:
+    lab = ControlledLab(tmp_path)
+    with waiting(lab, "probe before n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGTERM)
         out, err = run.communicate()
     (problem,) = json.loads(out)["problems"]

@@ -1,4 +1,4 @@
-"""What a renderable looks like on a screen of a given width; blanks at the ends of lines do not count."""
+"""Render to text as on a screen of a given width; blanks at the ends of lines are dropped."""
 
 from io import StringIO
 from pathlib import Path
@@ -7,7 +7,7 @@ from textwrap import dedent
 from rich.console import Console, RenderableType
 
 
-def drawn(what: RenderableType, width: int = 100, *, color: bool = False) -> str:
+def render_text(what: RenderableType, width: int = 100, *, color: bool = False) -> str:
     file = StringIO()
     console = Console(
         file=file,
@@ -23,9 +23,9 @@ def drawn(what: RenderableType, width: int = 100, *, color: bool = False) -> str
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()).strip("\n")
 
 
-def drawing(text: str) -> str:
+def expected_text(text: str) -> str:
     return dedent(text).strip("\n")
 
 
-def golden(name: str) -> str:
+def golden_text(name: str) -> str:
     return (Path(__file__).parent / "golden" / f"{name}.txt").read_text(encoding="utf-8").strip("\n")

@@ -2,7 +2,7 @@ from provisioner.console.notice import notice_view
 from provisioner.domain.rollout.notice import NoticeReport
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.problem import Problem
-from tests.console.screen import drawn
+from tests.console.screen import render_text
 
 OFF = Problem("unreachable", "no route to host", "it is off", "switch it on")
 NODES = (
@@ -13,11 +13,11 @@ NODES = (
 )
 
 
-def test_who_was_told_and_who_could_not_be() -> None:
-    lines = drawn(notice_view(NoticeReport(lab="demo", text="x", nodes=NODES))).splitlines()
-    assert lines[:2] == ["n[1-2]  told", "n3  told before"]
+def test_a_notice_shown_on_some_nodes_and_failed_on_others() -> None:
+    lines = render_text(notice_view(NoticeReport(lab="demo", text="x", nodes=NODES))).splitlines()
+    assert lines[:2] == ["n[1-2]  notice shown", "n3  notice shown already"]
     assert "unreachable  n4" in lines[2]
 
 
-def test_a_notice_that_was_taken_back() -> None:
-    assert "n[1-2]  taken back\n" in drawn(notice_view(NoticeReport(lab="demo", text=None, nodes=NODES)))
+def test_a_notice_that_was_removed() -> None:
+    assert "n[1-2]  notice removed\n" in render_text(notice_view(NoticeReport(lab="demo", text=None, nodes=NODES)))

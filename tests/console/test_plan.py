@@ -4,7 +4,7 @@ from provisioner.console.plan import plan_view, summary
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.values.problem import Problem
-from tests.console.screen import drawing, drawn
+from tests.console.screen import expected_text, render_text
 
 TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 DOWN = Problem("unreachable", "no route to host", "nothing is known of it", "ansible NODE -m ping")
@@ -16,7 +16,7 @@ def a_step(node: str, action: Action = "keep", **over: object) -> Step:
         "create": "no seat of this lab on the node yet",
         "update": "the image changes",
         "restart": "ssh is missing",
-        "remove": "it is to be taken down",
+        "remove": "it is to be removed",
         "keep": "runs the locked image, unchanged and healthy",
         "defer": "the image changes; its GPUs are in use",
         "skip": "no route to host",
@@ -39,8 +39,8 @@ FULL = a_plan(
 )
 
 
-def test_a_plan_with_everything_in_it() -> None:
-    assert drawn(plan_view(FULL)) == drawing("""
+def test_a_plan_with_every_action() -> None:
+    assert render_text(plan_view(FULL)) == expected_text("""
         Lab demo: mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime
 
           + create   ~ update   -/+ restart   = keep   ! defer   - skip
@@ -68,7 +68,7 @@ def test_a_plan_with_everything_in_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("steps", "said"),
+    ("steps", "expected"),
     [
         ([], "Nothing to do: the inventory and its limit name no node."),
         ([a_step("n1")], "No changes. Every seat runs what the lock says."),
@@ -84,38 +84,36 @@ def test_a_plan_with_everything_in_it() -> None:
         ([a_step("n1", "remove"), a_step("n2", "defer")], "Plan: 1 to remove, 0 skipped, 1 deferred."),
     ],
 )
-def test_one_line_sums_it_up(steps: list[Step], said: str) -> None:
-    assert summary(a_plan(*steps)) == said
+def test_summary_line(steps: list[Step], expected: str) -> None:
+    assert summary(a_plan(*steps)) == expected
 
 
 @pytest.mark.parametrize(
-    ("when_busy", "said"),
+    ("when_busy", "expected"),
     [
         (WhenBusy(policy="force", reason="exam at noon"), "Work is stopped on n[1-2]: exam at noon"),
-        (WhenBusy(policy="wait", seconds=7200), "Work is waited for on n[1-2], up to 2h."),
+        (WhenBusy(policy="wait", seconds=7200), "The run waits for work on n[1-2], up to 2h."),
     ],
 )
-def test_whose_work_is_stopped_or_waited_for_stands_in_the_line_that_is_agreed_to(
-    when_busy: WhenBusy, said: str
-) -> None:
+def test_the_summary_names_the_nodes_whose_work_is_stopped_or_waited_for(when_busy: WhenBusy, expected: str) -> None:
     busy = ("GPU 0: pid 4242 python of li",)
     steps = (a_step("n1", "update", busy=busy), a_step("n2", "update", busy=busy), a_step("n3", "update"))
     plan = Plan(lab="demo", image=TAG, steps=steps, when_busy=when_busy)
-    assert summary(plan) == f"Plan: 0 to create, 3 to update, 0 to restart, 0 skipped. {said}"
-    assert drawn(plan_view(plan)).count("busy: GPU 0: pid 4242 python of li") == 2
+    assert summary(plan) == f"Plan: 0 to create, 3 to update, 0 to restart, 0 skipped. {expected}"
+    assert render_text(plan_view(plan)).count("busy: GPU 0: pid 4242 python of li") == 2
 
 
-def test_the_legend_has_only_the_signs_in_use() -> None:
-    text = drawn(plan_view(a_plan(a_step("n1", "create"))))
+def test_the_legend_has_only_the_signs_of_the_plan() -> None:
+    text = render_text(plan_view(a_plan(a_step("n1", "create"))))
     assert "+ create" in text
     assert "~ update" not in text
 
 
-def test_differences_without_end_are_counted_unless_asked_for() -> None:
+def test_differences_beyond_the_limit_are_counted() -> None:
     steps = [a_step(f"n{number}", "update", diff=DIFF * 10) for number in range(20)]
     few, all_of_them = (
-        drawn(plan_view(a_plan(*steps), diff_lines=100)),
-        drawn(plan_view(a_plan(*steps), diff_lines=9999)),
+        render_text(plan_view(a_plan(*steps), diff_lines=100)),
+        render_text(plan_view(a_plan(*steps), diff_lines=9999)),
     )
     assert few.count("+image: new") == 20
     assert few.count("50 lines of differences not shown (-v shows all)") == 18
@@ -123,11 +121,11 @@ def test_differences_without_end_are_counted_unless_asked_for() -> None:
 
 
 def test_colours_of_a_diff() -> None:
-    text = drawn(plan_view(FULL), color=True)
+    text = render_text(plan_view(FULL), color=True)
     assert "\x1b[32m        +image: new" in text
     assert "\x1b[31m        -image: old" in text
 
 
-def test_a_hostile_diff() -> None:
-    text = drawn(plan_view(a_plan(a_step("n1", "update", diff="+\x1b[2J[red]\n"))))
+def test_control_characters_in_a_diff_are_escaped() -> None:
+    text = render_text(plan_view(a_plan(a_step("n1", "update", diff="+\x1b[2J[red]\n"))))
     assert "+\\x1b[2J[red]" in text

@@ -4,7 +4,7 @@ from rich.console import Console
 
 from provisioner.console.problems import problems
 from provisioner.domain.values.problem import Problem
-from tests.console.screen import drawing, drawn
+from tests.console.screen import expected_text, render_text
 
 DOWN = Problem("unreachable", "n1: no route to host", "nothing is known of it", "ansible n1 -m ping")
 
@@ -14,7 +14,7 @@ def down(name: str, what: str = "no route to host") -> tuple[str, Problem]:
 
 
 def test_one_problem_of_one_node() -> None:
-    assert drawn(problems([("n1", DOWN)])) == drawing("""
+    assert render_text(problems([("n1", DOWN)])) == expected_text("""
         ╷ unreachable  n1
         │ no route to host
         │ why: nothing is known of it
@@ -23,9 +23,9 @@ def test_one_problem_of_one_node() -> None:
     """)
 
 
-def test_the_same_of_many_nodes_is_told_once() -> None:
+def test_a_problem_of_many_nodes_is_shown_once() -> None:
     found = [down(f"pc{number:03}") for number in range(1, 101)]
-    assert drawn(problems(found)) == drawing("""
+    assert render_text(problems(found)) == expected_text("""
         ╷ unreachable  pc[001-100]
         │ no route to host
         │ why: nothing is known of it
@@ -34,9 +34,9 @@ def test_the_same_of_many_nodes_is_told_once() -> None:
     """)
 
 
-def test_what_differs_is_told_apart_and_not_without_end() -> None:
+def test_different_observations_are_shown_by_node_up_to_a_limit() -> None:
     found = [down("n1"), down("n2"), *(down(f"m{number}", f"port {number}0 of m{number}") for number in range(1, 12))]
-    assert drawn(problems(found)) == drawing("""
+    assert render_text(problems(found)) == expected_text("""
         ╷ unreachable  n[1-2] m[1-11]
         │ n[1-2]: no route to host
         │ m1: port 10 of NODE
@@ -53,28 +53,28 @@ def test_what_differs_is_told_apart_and_not_without_end() -> None:
     """)
 
 
-def test_of_nobody_in_particular() -> None:
+def test_problems_without_a_node() -> None:
     first, second = (Problem(code, f"{code} seen", "", "") for code in ("a", "b"))
-    assert drawn(problems([("", first), ("", second)])) == "╷ a\n│ a seen\n╵\n╷ b\n│ b seen\n╵"
+    assert render_text(problems([("", first), ("", second)])) == "╷ a\n│ a seen\n╵\n╷ b\n│ b seen\n╵"
 
 
-def test_long_lines_keep_the_rule() -> None:
+def test_wrapped_lines_keep_the_rule() -> None:
     long = Problem("c", "word " * 20, "w", "f")
-    lines = drawn(problems([("", long)]), width=40).splitlines()
+    lines = render_text(problems([("", long)]), width=40).splitlines()
     assert len(lines) == 7
     assert all(text.startswith(("╷ ", "│ ", "╵")) and len(text) <= 40 for text in lines)
 
 
-def test_a_node_cannot_write_on_our_screen() -> None:
+def test_control_characters_from_a_node_are_escaped() -> None:
     hostile = Problem("x\x1b[2J", "[bold red]not markup[/] \x1b]0;title\x07", "a\rb", ":boom:")
-    text = drawn(problems([("n\x1b1", hostile)]), color=True)
+    text = render_text(problems([("n\x1b1", hostile)]), color=True)
     for left in ("\\x1b[2J", "[bold red]not markup[/] \\x1b]0;title\\x07", "a\\rb", ":boom:", "n\\x1b1"):
         assert left in text
     assert "\x1b]" not in text
     assert "\x07" not in text
 
 
-def test_a_command_is_whole_on_a_narrow_screen_so_that_it_can_be_copied() -> None:
+def test_a_command_is_not_wrapped_on_a_narrow_screen() -> None:
     command = f"    skopeo copy docker://a.example/b@sha256:{'0' * 64} docker://registry.lab:5000/b:t"
     problem = Problem("c", "w" * 50, "y", f"with skopeo:\n{command}\nthen: provision lock demo")
     paper = StringIO()

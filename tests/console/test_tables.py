@@ -1,4 +1,4 @@
-"""Drawings of the tables: nodes, catalog, selection, lock."""
+"""The rendered tables: nodes, catalog, selection, lock."""
 
 from datetime import UTC, date, datetime
 
@@ -6,10 +6,10 @@ import pytest
 
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.console.catalog import catalog_table, sync_table
-from provisioner.console.facts import facts_view, too_old
+from provisioner.console.facts import check_data_age, facts_view
 from provisioner.console.lock import lock_diff, lock_view
 from provisioner.console.nodes import probe_table
-from provisioner.console.selection import passed_over, selection_view
+from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.registry.image_problems import layer_missing
 from provisioner.domain.selection.selection import Selection, select
@@ -18,19 +18,19 @@ from provisioner.domain.values.node import Gpu, NodeFacts, NodeProfile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncReport, SyncState
 from tests.builders import a_digest, a_gpu, a_lock, a_node
-from tests.console.screen import drawn, golden
+from tests.console.screen import golden_text, render_text
 
 TAG = "mirror.lab:5200/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 
 
-def test_nodes_that_are_alike_share_a_line() -> None:
+def test_equal_nodes_share_a_row_of_the_probe_table() -> None:
     lost = Problem("gpu_lost", "n1: GPU 1 fell off the bus", "w", "f")
     down = Problem("unreachable", "no route to host", "w", "f")
     probed: dict[str, NodeFacts | Problem] = {f"pc{number:03}": a_node(f"pc{number:03}") for number in range(1, 201)}
     probed["n1"] = a_node("n1", gpus=(a_gpu("n1"), a_gpu("n1", 1), Gpu(index=2, name="x\x1b[2J", problems=(lost,))))
     probed["n2"] = NodeFacts(name="n2", absent_because={"driver": "not loaded", "engine": "no docker.sock"})
     probed["n3"] = down
-    assert drawn(probe_table(probed), 160) == golden("nodes")
+    assert render_text(probe_table(probed), 160) == golden_text("nodes")
 
 
 COMPLETE = SyncReport(
@@ -53,12 +53,12 @@ def a_catalog(*reports: SyncReport) -> Catalog:
     return Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 23, tzinfo=UTC), listings=listings)
 
 
-def test_what_a_mirror_has() -> None:
-    assert drawn(catalog_table(a_catalog(COMPLETE, PARTIAL)), 140) == golden("catalog")
+def test_the_catalog_of_a_mirror() -> None:
+    assert render_text(catalog_table(a_catalog(COMPLETE, PARTIAL)), 140) == golden_text("catalog")
 
 
-def test_a_check_tells_every_problem() -> None:
-    text = drawn(sync_table([PARTIAL]), 140)
+def test_a_check_shows_every_problem() -> None:
+    text = render_text(sync_table([PARTIAL]), 140)
     assert "╷ layer_missing  mirror.lab:5200/pytorch/pytorch:2.9.1" in text
     assert "A layer of 210 MB is missing on the mirror" in text
     assert "0 of 1 image complete." in text
@@ -80,45 +80,45 @@ def a_selection() -> Selection:
     return select(nodes, images, load())
 
 
-def test_each_refused_cell_says_why() -> None:
-    assert drawn(selection_view(a_selection(), 100), 110) == golden("selection")
+def test_each_refused_cell_shows_the_reason() -> None:
+    assert render_text(selection_view(a_selection(), 100), 110) == golden_text("selection")
 
 
-def test_a_narrow_screen_shows_fewer_tags_the_chosen_first() -> None:
-    text = drawn(selection_view(a_selection(), 50), 50)
+def test_a_narrow_screen_shows_fewer_tags_and_the_chosen_ones_first() -> None:
+    text = render_text(selection_view(a_selection(), 50), 50)
     assert "2.8.0-cuda12.8" in text
     assert "2.9.1-cuda13.0 cudnn9" not in text
     assert "2 more tags not shown; --json has all." in text
 
 
-def test_a_better_tag_that_lacks_a_layer_is_named_with_the_layer() -> None:
+def test_a_better_tag_is_shown_with_its_missing_layer() -> None:
     catalog = a_catalog(COMPLETE, PARTIAL, PARTIAL.model_copy(update={"reference": TAG.replace("2.8.0", "2.7.0")}))
     node = profile("n1", "NVIDIA GeForce RTX 5090", "12.0", "570.172.08", "open")
     selection = select([node], [listing.image for listing in catalog.listings], load())
     assert selection.tag == TAG
-    text = drawn(passed_over(selection, catalog), 120)
+    text = render_text(better_tags_view(selection, catalog), 120)
     assert text.startswith(f"╷ layer_missing  {PARTIAL.reference}\n")
     assert a_digest("c") in text
     assert "2.7.0" not in text
 
 
-def test_a_lock_and_how_it_changes() -> None:
-    text = drawn(lock_view(a_lock(), a_selection(), a_catalog(), 100), 120)
+def test_a_lock_and_its_difference_to_the_previous_one() -> None:
+    text = render_text(lock_view(a_lock(), a_selection(), a_catalog(), 100), 120)
     assert "  lab   registry.lab:5201/provisioner/lab@sha256:" in text
-    assert drawn(lock_diff("a\nb\n", "a\nb\n")) == "No changes: the lock holds this already."
-    assert drawn(lock_diff("a\nb\n", "a\nc\n")) == "--- lab.lock\n+++ lab.lock\n@@ -1,2 +1,2 @@\n a\n-b\n+c"
+    assert render_text(lock_diff("a\nb\n", "a\nb\n")) == "No changes: the lock holds this already."
+    assert render_text(lock_diff("a\nb\n", "a\nc\n")) == "--- lab.lock\n+++ lab.lock\n@@ -1,2 +1,2 @@\n a\n-b\n+c"
 
 
 @pytest.mark.parametrize(("day", "old"), [(0, False), (120, False), (121, True), (-3, False)])
-def test_the_compatibility_data_grows_old(day: int, old: bool) -> None:
+def test_data_older_than_120_days_is_a_problem(day: int, old: bool) -> None:
     data = load()
     today = date.fromordinal(date.fromisoformat(data.version).toordinal() + day)
-    found = too_old(data, today)
+    found = check_data_age(data, today)
     assert (found is not None) is old
-    assert f"Compatibility data of {data.version}, {max(day, 0)} days old." in drawn(facts_view(data, today))
+    assert f"Compatibility data of {data.version}, {max(day, 0)} days old." in render_text(facts_view(data, today))
 
 
-def test_every_block_of_the_data_names_its_source() -> None:
-    text = drawn(facts_view(load(), date(2026, 12, 1)), 2000)
-    for block in ("releases (", "driver floors (", "architectures (", "products ("):
-        assert block in text
+def test_every_block_of_the_data_is_shown_with_its_source() -> None:
+    text = render_text(facts_view(load(), date(2026, 12, 1)), 2000)
+    for safe_block in ("releases (", "driver floors (", "architectures (", "products ("):
+        assert safe_block in text

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.console.text import block, count, duration, fold, line
+from provisioner.console.text import count, fold_names, human_duration, safe_block, safe_line
 
 NAMES = st.lists(
     st.builds(
@@ -19,7 +19,7 @@ NAMES = st.lists(
 
 
 def unfold(text: str) -> list[str]:
-    """What Slurm's `scontrol show hostnames` makes of it."""
+    """Unfold as Slurm's `scontrol show hostnames` does."""
     names = []
     for word in text.split(" ") if text else []:
         parts = re.fullmatch(r"(.*?)\[([\d,-]+)\](.*)", word)
@@ -34,8 +34,8 @@ def unfold(text: str) -> list[str]:
 
 
 @given(NAMES)
-def test_no_name_is_lost_or_made_up_by_folding(names: list[str]) -> None:
-    assert unfold(fold(names)) == list(dict.fromkeys(names))
+def test_folding_keeps_exactly_the_given_names(names: list[str]) -> None:
+    assert unfold(fold_names(names)) == list(dict.fromkeys(names))
 
 
 @pytest.mark.parametrize(
@@ -48,16 +48,16 @@ def test_no_name_is_lost_or_made_up_by_folding(names: list[str]) -> None:
         ([], ""),
     ],
 )
-def test_many_names_in_few_words(names: list[str], folded: str) -> None:
-    assert fold(names) == folded
+def test_folded_names(names: list[str], folded: str) -> None:
+    assert fold_names(names) == folded
 
 
 @given(st.text())
-def test_nothing_that_a_terminal_obeys_gets_through(text: str) -> None:
-    safe = line(text)
+def test_control_characters_are_escaped_in_any_text(text: str) -> None:
+    safe = safe_line(text)
     assert not re.search("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", safe)
     assert safe.encode().decode() == safe
-    assert not re.search("[\x00-\x08\x0b-\x1f]", block(text))
+    assert not re.search("[\x00-\x08\x0b-\x1f]", safe_block(text))
 
 
 @pytest.mark.parametrize(
@@ -70,20 +70,20 @@ def test_nothing_that_a_terminal_obeys_gets_through(text: str) -> None:
         ("实验室 ä", "实验室 ä"),
     ],
 )
-def test_what_is_shown_in_their_place(text: str, safe: str) -> None:
-    assert line(text) == safe
+def test_escapes_of_unsafe_characters(text: str, safe: str) -> None:
+    assert safe_line(text) == safe
 
 
-def test_block_keeps_its_lines() -> None:
-    assert block("a\n\tb\x07") == "a\n\tb\\x07"
+def test_a_block_keeps_line_feeds_and_tabs() -> None:
+    assert safe_block("a\n\tb\x07") == "a\n\tb\\x07"
 
 
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0.2, "0 s"), (59.4, "59 s"), (59.6, "1:00 min"), (185, "3:05 min"), (3723, "1:02:03 h")]
 )
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_human_duration(seconds: float, text: str) -> None:
+    assert human_duration(seconds) == text
 
 
-def test_counts() -> None:
+def test_count_with_its_noun() -> None:
     assert [count(number, noun) for number, noun in product((0, 1, 2), ("node",))] == ["0 nodes", "1 node", "2 nodes"]

@@ -1,7 +1,6 @@
-"""A mirror that syncs as tunasync does, without waiting for it: the next run is due one interval after the last ended.
+"""A simulated mirror that syncs as tunasync does: a run is due one interval after the end of the previous one.
 
-A due run waits for a free place, takes its time, and may fail and be tried again at once. What a run brings is what was
-there when it began.
+A due run waits for a free worker, and is retried at once if it fails. It copies what existed upstream when it began.
 """
 
 import random
@@ -30,7 +29,7 @@ class Run(NamedTuple):
     due: float
     began: float
     ended: float
-    listed: float  # when the attempt began that ended well
+    listed: float  # when the successful attempt began
     well: bool
 
 
@@ -54,26 +53,26 @@ def _attempts(habits: Habits, chance: random.Random, due: float, began: float) -
 
 
 def complete_at(made: list[Run], released: float) -> float:
-    """When the first run has ended that began after the release and ended well."""
+    """Return the end of the first successful run that began after the release."""
     return next(run.ended for run in made if run.well and run.listed > released)
 
 
 def feed_at(made: list[Run], now: float) -> Job:
-    """What the mirror's manager would say at that moment."""
+    """Return the job as the mirror's feed reports it at that time."""
     past = [run for run in made if run.ended <= now]
-    here = next((run for run in made if run.began <= now < run.ended), None)
+    current = next((run for run in made if run.began <= now < run.ended), None)
     upcoming = next(run for run in made if run.ended > now)
     good = next((run for run in reversed(past) if run.well), None)
     latest = past[-1] if past else None
-    status = JobStatus.SYNCING if here else JobStatus.NONE if latest is None else _ended(latest)
-    began = here or latest
+    status = JobStatus.SYNCING if current else JobStatus.NONE if latest is None else _ended(latest)
+    began = current or latest
     return Job(
         name="images",
         status=status,
         last_success=moment(good.ended) if good else None,
         last_started=moment(began.began) if began else None,
         last_ended=moment(latest.ended) if latest else None,
-        next_schedule=None if here else moment(upcoming.due),
+        next_schedule=None if current else moment(upcoming.due),
     )
 
 
@@ -93,5 +92,5 @@ def moment(seconds: float) -> datetime:
 
 
 def by_the_clock(now: float) -> float:
-    """The rule of thumb that is told about such mirrors: synced at 00:00 and at 12:00."""
+    """Return the next sync by the common rule of thumb for such mirrors: at 00:00 and at 12:00."""
     return (now // (12 * HOUR) + 1) * 12 * HOUR

@@ -1,4 +1,4 @@
-"""A seat with good defaults; what a test changes slips past validation, as a hostile value might."""
+"""A seat with good defaults. Changes of a test bypass validation, as a malicious value might."""
 
 from typing import Any
 

@@ -30,7 +30,7 @@ def test_back_and_forward_again(small: SmallLab) -> None:
     assert code == 3
     for seat in document["seats"]:
         assert seat["drift"] == "the image changes"
-        assert seat["remarks"][0].startswith("brought back on purpose by "), json.dumps(seat)
+        assert seat["remarks"][0].startswith("rolled back on purpose by "), json.dumps(seat)
     assert small.states("resume") == (0, {})
     assert small.states("rollout", "--yes") == (0, dict.fromkeys(NODES, "committed"))
     assert small.running() == dict.fromkeys(NODES, "2")

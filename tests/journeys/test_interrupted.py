@@ -64,7 +64,7 @@ def test_one_interrupt_ends_the_run_after_what_is_at_work(changing: SmallLab) ->
         run.until("node1: stage done")
         run.interrupt()
         code = run.code()
-    assert "stopping: what is at work now is followed to its end" in run.said
+    assert "stopping: running jobs are followed to their end" in run.said
     assert code == 130, run.said
     assert f"provision resume {changing.folder}" in " ".join(run.said.split())
     assert "Traceback" not in run.said

@@ -17,7 +17,7 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.lab.lab import Lab as LabSettings
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.order import STATE_ROOT, DownOrder, NamedSeat, Order, order_for
+from provisioner.domain.rollout.order import STATE_ROOT, Order, RemovalOrder, SeatName, build_order
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat, seat_of
@@ -116,7 +116,7 @@ class Rollout:
         seat = seat_of(lab, self._bare, gpus, keys, host=self.lab.node(self.node).address)
         assert isinstance(seat, Seat), seat
         templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
-        return order_for(render(seat, image, templates), lab, run, ca=None)
+        return build_order(render(seat, image, templates), lab, run, ca=None)
 
     def stage(self, order: Order) -> NodeRecord:
         return self.fleet.stage({self.node: order})[self.node]
@@ -141,10 +141,10 @@ class Rollout:
 
     def _ask(self, playbook: str, run: str | None, what: Mapping[str, object]) -> NodeRecord:
         order = json.dumps({"run": run or a_run(), "state_root": STATE_ROOT, **what})
-        return self.fleet._work(playbook, "switch", {self.node: order})[self.node]
+        return self.fleet._run_jobs(playbook, "switch", {self.node: order})[self.node]
 
     def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
-        order = DownOrder(run=a_run(), act=act, seat=NamedSeat(name=SEAT))
+        order = RemovalOrder(run=a_run(), act=act, seat=SeatName(name=SEAT))
         return self.fleet.take_down({self.node: order})[self.node]
 
 

@@ -1,4 +1,4 @@
-"""The check that runs inside a seat: one line of JSON, whatever is broken. GPUs and torch are stand-ins."""
+"""gpu_check.py, which runs inside a seat, prints one line of JSON in every case. GPUs and torch are fakes."""
 
 import json
 import os
@@ -34,13 +34,13 @@ def allclose(one, other, rtol, atol): return abs(one.value - other.value) < atol
 
 
 def check(folder: Path, torch: str | None, **environment: str) -> dict[str, Any]:
-    """With `torch` as the text of a stand-in; None: an image without one."""
+    """Run the check. `torch`: the source of a fake torch module; None: an image without torch."""
     if torch is not None:
         (folder / "torch.py").write_text(torch)
-    own = {**os.environ, "PYTHONPATH": str(folder), **environment}
+    env = {**os.environ, "PYTHONPATH": str(folder), **environment}
     with (templates() / "gpu_check.py").open() as program:
         command = [sys.executable, "-"]
-        done = subprocess.run(command, stdin=program, env=own, capture_output=True, text=True, check=True)
+        done = subprocess.run(command, stdin=program, env=env, capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
     assert set(found) == {"method", "ok", "uuids", "detail"}
@@ -49,13 +49,13 @@ def check(folder: Path, torch: str | None, **environment: str) -> dict[str, Any]
 
 @pytest.fixture
 def gpus(testbed: Engine, tmp_path: Path) -> dict[str, str]:
-    """The environment in which a program sees the two GPUs of PROFILE."""
+    """Return the environment in which a program sees the two GPUs of PROFILE."""
     (tmp_path / "gpus.conf").write_text(PROFILE)
     return {**HostGpu(testbed.root).env(), "FAKE_NVML_CONF": str(tmp_path / "gpus.conf")}
 
 
 @pytest.mark.lab
-def test_every_gpu_computes(tmp_path: Path, gpus: dict[str, str]) -> None:
+def test_torch_computes_on_every_gpu(tmp_path: Path, gpus: dict[str, str]) -> None:
     found = check(tmp_path, TORCH, **gpus)
     assert found == {"method": "torch", "ok": True, "uuids": UUIDS, "detail": "torch 2.8.0 computes on 2 GPUs"}
 
@@ -75,26 +75,28 @@ def test_every_gpu_computes(tmp_path: Path, gpus: dict[str, str]) -> None:
         ("def", "SyntaxError"),
     ],
 )
-def test_what_does_not_compute_is_told(tmp_path: Path, gpus: dict[str, str], change: str, detail: str) -> None:
+def test_a_gpu_or_torch_that_does_not_compute_is_reported(
+    tmp_path: Path, gpus: dict[str, str], change: str, detail: str
+) -> None:
     found = check(tmp_path, f"{TORCH}\n{change}\n", **gpus)
     assert (found["method"], found["ok"], found["uuids"]) == ("torch", False, UUIDS)
     assert detail in found["detail"]
 
 
 @pytest.mark.lab
-def test_what_torch_prints_while_it_loads_does_not_come_before_the_line(tmp_path: Path, gpus: dict[str, str]) -> None:
+def test_output_of_torch_does_not_precede_the_result(tmp_path: Path, gpus: dict[str, str]) -> None:
     assert check(tmp_path, f"import os\nprint('hello')\nos.write(1, b'from C')\n{TORCH}", **gpus)["ok"]
 
 
 @pytest.mark.lab
-def test_without_torch_the_driver_is_asked(tmp_path: Path, gpus: dict[str, str]) -> None:
+def test_without_torch_the_driver_is_checked(tmp_path: Path, gpus: dict[str, str]) -> None:
     found = check(tmp_path, None, **gpus)
     assert (found["method"], found["ok"], found["uuids"]) == ("driver", True, UUIDS)
 
 
 @pytest.mark.lab
 @pytest.mark.parametrize(("function", "error"), [("nvmlInit", 18), ("nvmlDeviceGetCount", 999)])
-def test_a_driver_that_answers_with_an_error_is_named(
+def test_an_error_of_the_driver_is_reported_with_its_function(
     tmp_path: Path, gpus: dict[str, str], function: str, error: int
 ) -> None:
     (tmp_path / "gpus.conf").write_text(f"fail.{function} = {error}\n{PROFILE}")
@@ -104,13 +106,13 @@ def test_a_driver_that_answers_with_an_error_is_named(
 
 
 @pytest.mark.lab
-def test_no_gpu_is_not_all_gpus_computing(tmp_path: Path, gpus: dict[str, str]) -> None:
+def test_a_driver_without_gpus_is_a_failure(tmp_path: Path, gpus: dict[str, str]) -> None:
     (tmp_path / "gpus.conf").write_text("driver = 570.172.08\ncuda = 12080\n")
     found = check(tmp_path, TORCH, **gpus)
     assert (found["ok"], found["detail"]) == (False, "Fault: the driver names no GPU")
 
 
-def test_a_machine_without_a_driver_is_no_crash(tmp_path: Path) -> None:
+def test_a_machine_without_a_driver_is_a_failure_and_not_a_crash(tmp_path: Path) -> None:
     (tmp_path / "libnvidia-ml.so.1").write_text("not a library")
     found = check(tmp_path, TORCH, LD_LIBRARY_PATH=str(tmp_path))
     assert (found["method"], found["ok"], found["uuids"]) == ("torch", False, [])

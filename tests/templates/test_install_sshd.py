@@ -1,4 +1,4 @@
-"""Which package sources the build asks, in a container where apt-get only says what it was told."""
+"""Which package sources the build uses, in a container where a fake apt-get prints the sources it was given."""
 
 from pathlib import Path
 
@@ -22,8 +22,8 @@ for word; do case "$word" in *sourceparts=*) cat "${word#*=}"/* ;; esac; done
 """
 
 
-def asked(testbed: Engine, mirror: str) -> str:
-    """What `apt-get update` read."""
+def read_sources(testbed: Engine, mirror: str) -> str:
+    """Return the sources that `apt-get update` read, and then the list of the base."""
     files = {**SOURCES, "/usr/local/sbin/apt-get": APT}
     writes = "".join(f"mkdir -p {Path(path).parent}; cat >{path} <<'END'\n{text}END\n" for path, text in files.items())
     script = (
@@ -33,22 +33,22 @@ def asked(testbed: Engine, mirror: str) -> str:
     return testbed.docker("run", "--rm", "--network", "none", *mount, "lab/tree-python", "sh", "-euc", script)
 
 
-def test_only_the_distributions_own_sources_are_asked(testbed: Engine) -> None:
-    said = asked(testbed, "")
-    assert "http://archive.example/ubuntu jammy" in said
-    assert "URIs: http://security.example/ubuntu/\n" in said
-    assert "developer.example" not in said
+def test_only_the_sources_of_the_distribution_are_used(testbed: Engine) -> None:
+    sources = read_sources(testbed, "")
+    assert "http://archive.example/ubuntu jammy" in sources
+    assert "URIs: http://security.example/ubuntu/\n" in sources
+    assert "developer.example" not in sources
 
 
-def test_a_mirror_takes_the_place_of_their_hosts_and_the_bases_lists_stay(testbed: Engine) -> None:
-    *update, kept = asked(testbed, "http://mirrors.example.edu/apt").splitlines()
+def test_a_mirror_replaces_the_hosts_and_the_lists_of_the_base_stay(testbed: Engine) -> None:
+    *update, kept = read_sources(testbed, "http://mirrors.example.edu/apt").splitlines()
     assert kept == SOURCES["/etc/apt/sources.list"].strip()
-    here = "http://mirrors.example.edu/apt"
+    mirror = "http://mirrors.example.edu/apt"
     for line in (
-        f"deb {here}/ubuntu jammy main",
-        f"URIs: {here}/ubuntu",
-        f"URIs: {here}/ubuntu-ports",
-        f"deb {here}/debian trixie main",
-        f"deb {here}/debian-security trixie-security main",
+        f"deb {mirror}/ubuntu jammy main",
+        f"URIs: {mirror}/ubuntu",
+        f"URIs: {mirror}/ubuntu-ports",
+        f"deb {mirror}/debian trixie main",
+        f"deb {mirror}/debian-security trixie-security main",
     ):
         assert line in update

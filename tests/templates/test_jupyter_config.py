@@ -1,4 +1,4 @@
-"""Jupyter goes on with its defaults after an error in its configuration; without a good token it must not start."""
+"""Jupyter must not start without a valid token, although it ignores errors in its configuration."""
 
 import os
 import subprocess
@@ -20,13 +20,13 @@ print(json.dumps({**vars(config.ServerApp), **vars(config.IdentityProvider)}))
 
 
 def run(token: Path) -> subprocess.CompletedProcess[str]:
-    own = {"JUPYTER_TOKEN_FILE": str(token), "PYTHONUSERBASE": "/home/x/.local", "HOME": "/home/x"}
+    variables = {"JUPYTER_TOKEN_FILE": str(token), "PYTHONUSERBASE": "/home/x/.local", "HOME": "/home/x"}
     command = [sys.executable, "-c", RUN, str(templates() / "jupyter_server_config.py")]
-    return subprocess.run(command, env={**os.environ, **own}, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env={**os.environ, **variables}, capture_output=True, text=True, check=False)
 
 
 @pytest.mark.parametrize("text", ["5f" * 32, "5f" * 32 + "\n"])
-def test_a_good_token_is_the_one_that_lets_in(tmp_path: Path, text: str) -> None:
+def test_a_valid_token_is_configured(tmp_path: Path, text: str) -> None:
     (tmp_path / "token").write_text(text)
     done = run(tmp_path / "token")
     assert f'"token": "{"5f" * 32}"' in done.stdout
@@ -35,7 +35,7 @@ def test_a_good_token_is_the_one_that_lets_in(tmp_path: Path, text: str) -> None
 
 
 @pytest.mark.parametrize("text", [None, "", "\n", "5f5f", " " * 64, "é" * 40])
-def test_without_one_it_ends_and_does_not_say_what_it_read(tmp_path: Path, text: str | None) -> None:
+def test_without_a_valid_token_it_exits_and_does_not_print_the_file(tmp_path: Path, text: str | None) -> None:
     if text is not None:
         (tmp_path / "token").write_text(text)
     done = run(tmp_path / "token")

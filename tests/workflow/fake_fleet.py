@@ -1,18 +1,28 @@
-"""Nodes as small files: what each runs, and their own code for who may change them. They outlive their controller."""
+"""A fleet whose nodes are small files, with the real node code for claims. The files outlive the controller."""
 
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioner.domain.rollout.order import BackOrder, Deadlines, DownOrder, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.rollout.order import (
+    Deadlines,
+    Order,
+    OrderedImage,
+    OrderedRegistry,
+    RemovalOrder,
+    RollbackOrder,
+)
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.event import OnEvent
+from provisioner.domain.values.model import Document
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.protocols import Host, Probed
+from provisioner.workflow.protocols import Host, Probed, RunContext, StopRequested
+from provisioner.workflow.rollout.run import never_stop
 from tests.builders import a_node, a_uuid
 from tests.playbooks.node_code import Fault, module_util
 
@@ -27,9 +37,9 @@ class FakeHost(NamedTuple):
 
 
 class FakeFleet:
-    """Every node does as asked, but for those named in `ends` (act -> node) with the state that they end in.
+    """Every node succeeds, except those that `ends` maps to another final state (step -> node -> state).
 
-    `at` is told of every moment, before and after each node's part of a call: it may raise, kill or look.
+    `at` is called before and after each node's part of every call, with the name of that moment. It may raise or kill.
     """
 
     def __init__(
@@ -40,7 +50,7 @@ class FakeFleet:
         seconds: float = 0.0,
     ) -> None:
         self.folder, self.ends, self.at, self.seconds = folder, ends or {}, at, seconds
-        self.asked: list[tuple[str, tuple[str, ...]]] = []
+        self.calls: list[tuple[str, tuple[str, ...]]] = []
 
     def add(self, *nodes: str, generation: int = 0) -> "FakeFleet":
         for node in nodes:
@@ -55,12 +65,12 @@ class FakeFleet:
         return self._each("probe", nodes, self._facts)
 
     def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        return self._each("claim", nodes, lambda n: self._asked(n, claims.take, claim.model_dump(), breaks))
+        return self._each("claim", nodes, lambda n: self._call_node(n, claims.take, claim.model_dump(), breaks))
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
         if not nodes:
             return {}
-        return self._each("release", nodes, lambda n: self._asked(n, claims.release, claim.model_dump()))
+        return self._each("release", nodes, lambda n: self._call_node(n, claims.release, claim.model_dump()))
 
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
         return self._each("stage", list(orders), lambda n: self._stage(n, orders[n]))
@@ -70,36 +80,36 @@ class FakeFleet:
             "switch", list(orders), lambda n: self._change("switch", n, orders[n], orders[n].image.reference)
         )
 
-    def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]:
+    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
         return self._each("roll_back", list(orders), lambda n: self._change("roll_back", n, orders[n], "old"))
 
-    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
-        def gone(node: str) -> NodeRecord:
+    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+        def remove(node: str) -> NodeRecord:
             order = orders[node]
             assert order.act == "remove"
             held = order.claim.model_dump() if order.claim else None
-            if refused := self._asked(node, claims.check, held):
+            if refused := self._call_node(node, claims.check, held):
                 return NodeRecord(node=node, state="failed", problems=(refused,))
             was = self.read(node)
             claims.release(str(self.folder / node), held)
             self._write(node, was | {"generation": 0, "run": order.run, "state": "removed"})
             return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
 
-        return self._each("remove", list(orders), gone)
+        return self._each("remove", list(orders), remove)
 
     def read(self, node: str) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / node / "node.json").read_text())
         return found
 
-    def alive(self) -> dict[str, Any]:
-        """Node -> the claim that holds it."""
+    def claims_by_node(self) -> dict[str, Any]:
+        """Return the claim on each node, or None."""
         return {host.name: claims.seen(str(self.folder / host.name))[0] for host in self.hosts()}
 
     def _write(self, node: str, state: Mapping[str, Any]) -> None:
         (self.folder / node / "node.json").write_text(json.dumps(state))
 
     def _each(self, act: str, nodes: Sequence[str], one: Callable[[str], Any]) -> dict[str, Any]:
-        self.asked.append((act, tuple(nodes)))
+        self.calls.append((act, tuple(nodes)))
         found = {}
         for node in nodes:
             self.at(f"{act} before {node}")
@@ -107,11 +117,11 @@ class FakeFleet:
             self.at(f"{act} after {node}")
         return found
 
-    def _asked(self, node: str, ask: Callable[..., None], *given: Any) -> Problem | None:
+    def _call_node(self, node: str, function: Callable[..., None], *arguments: Any) -> Problem | None:
         if self.ends.get("reach", {}).get(node):
             return UNREACHABLE
         try:
-            ask(str(self.folder / node), *given)
+            function(str(self.folder / node), *arguments)
         except Fault as fault:
             return Problem.model_validate(fault.problem)  # type: ignore[attr-defined]
         return None
@@ -119,54 +129,75 @@ class FakeFleet:
     def _facts(self, node: str) -> NodeFacts | Problem:
         if self.ends.get("reach", {}).get(node):
             return UNREACHABLE
-        told = self.read(node)
+        stored = self.read(node)
         seat = RunningSeat(
             name=SEAT,
-            generation=told["generation"],
-            image=told["image"],
-            run=told["run"],
-            state=told["state"],
-            previous=max(told["generation"] - 1, 0),
+            generation=stored["generation"],
+            image=stored["image"],
+            run=stored["run"],
+            state=stored["state"],
+            previous=max(stored["generation"] - 1, 0),
             services=dict.fromkeys(("jupyter", "ssh"), "healthy"),
         )
         alive, fence = claims.seen(str(self.folder / node))
-        seats = (seat,) if told["generation"] or told["run"] else ()
+        seats = (seat,) if stored["generation"] or stored["run"] else ()
         return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
 
     def _stage(self, node: str, order: Order) -> NodeRecord:
-        if refused := self._asked(node, claims.check, order.claim.model_dump() if order.claim else None):
+        if refused := self._call_node(node, claims.check, order.claim.model_dump() if order.claim else None):
             return NodeRecord(node=node, state="failed", problems=(refused,))
         state = self.ends.get("stage", {}).get(node, "staged")
-        told = self.read(node)
-        assert told["ends"].get(order.run) is None, "a run that has switched a seat does not stage it again"
+        stored = self.read(node)
+        assert stored["ends"].get(order.run) is None, "a run that has switched a seat does not stage it again"
         if state == "staged":
-            self._write(node, told | {"run": order.run, "state": "staged"})
+            self._write(node, stored | {"run": order.run, "state": "staged"})
         return NodeRecord(node=node, state=state, seconds=self.seconds)
 
-    def _change(self, act: str, node: str, order: Order | BackOrder, image: str) -> NodeRecord:
-        """As on a node: once for each run; whoever asks again is told how it ended."""
+    def _change(self, act: str, node: str, order: Order | RollbackOrder, image: str) -> NodeRecord:
+        """Change a node once for each run, as a real node does. A repeated order returns the record of the first."""
         held = order.claim.model_dump() if order.claim else None
-        if refused := self._asked(node, claims.check, held):
+        if refused := self._call_node(node, claims.check, held):
             return NodeRecord(node=node, state="failed", problems=(refused,))
-        told = self.read(node)
-        if order.run in told["ends"]:
-            return NodeRecord.model_validate(told["ends"][order.run])
-        assert told["generation"] == order.expects
+        stored = self.read(node)
+        if order.run in stored["ends"]:
+            return NodeRecord.model_validate(stored["ends"][order.run])
+        assert stored["generation"] == order.expects
         state = self.ends.get(act, {}).get(node, "committed")
         if state in {"unreachable", "unknown"}:
             return NodeRecord(node=node, state=state)
         if state == "committed":
-            told |= {"generation": self._next(order), "image": image}
-        record = NodeRecord(node=node, state=state, generation=told["generation"], released=True)
-        ended = told["ends"] | {order.run: record.model_dump(mode="json")}
-        self._write(node, told | {"run": order.run, "state": state, "ends": ended})
+            stored |= {"generation": self._next(order), "image": image}
+        record = NodeRecord(node=node, state=state, generation=stored["generation"], released=True)
+        ended = stored["ends"] | {order.run: record.model_dump(mode="json")}
+        self._write(node, stored | {"run": order.run, "state": state, "ends": ended})
         claims.release(str(self.folder / node), held)
         return record
 
     @staticmethod
-    def _next(order: Order | BackOrder) -> int:
+    def _next(order: Order | RollbackOrder) -> int:
         before = order.expects or 0
         return before + 1 if isinstance(order, Order) else order.to or before - 1
+
+
+class FakeJournal:
+    """The documents of a run, in memory."""
+
+    run = "r1"
+    folder = Path("/no/such/folder")
+
+    def __init__(self) -> None:
+        self.documents: dict[str, Document] = {}
+
+    def keep(self, name: str, document: Document) -> Path:
+        self.documents[name] = document
+        return self.folder / f"{name}.json"
+
+    def forget(self, name: str) -> None:
+        self.documents.pop(name, None)
+
+
+def a_context(on_event: OnEvent = lambda _: None, stop: StopRequested = never_stop) -> RunContext:
+    return RunContext(FakeJournal(), on_event, stop)
 
 
 def a_seat(node: str) -> Seat:

@@ -1,39 +1,40 @@
-"""The nodes of a lab, through Ansible; and this machine alone, through the same plays."""
+"""The nodes of a lab, or this machine alone, through the same Ansible plays."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
-from provisioner.adapters.ansible.play import HostEvent, play, scratch, this_machine
+from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.results import (
-    ended,
-    facts_of,
-    module_failed,
-    no_token,
-    probed,
-    progress,
-    record_of,
-    refusal,
-    silent,
+    parse_claim_problem,
+    parse_facts,
+    parse_progress,
+    parse_record,
+    probe_event,
+    record_event,
+    result_missing,
 )
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.rollout.order import STATE_ROOT, BackOrder, DownOrder, Order
+from provisioner.domain.rollout.order import STATE_ROOT, Order, RemovalOrder, RollbackOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import Event, OnEvent, Phase
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 
-_LAST_WORDS = {"ok", "failed", "unreachable"}
+Result = TypeVar("Result")
+
+_FINAL_STATUSES = {"ok", "failed", "unreachable"}
 
 
 class AnsibleFleet:
-    """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats; `shared`: see `connections`.
+    """The nodes that an inventory names. Every method raises ProblemError where Ansible did not run the play.
 
-    Every method raises ProblemError where Ansible did not run the play.
+    `limit` is a pattern as Ansible reads it. `state_root` is the directory on the nodes that holds their seats.
+    `shared` is a folder of connections that several plays use: see `connections`.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class AnsibleFleet:
         state_root: str = STATE_ROOT,
         shared: Path | None = None,
     ) -> None:
+        """Store the settings. The inventory is read at the first call of `hosts`."""
         self._settings = settings
         self._on_event = on_event
         self._limit = limit
@@ -54,105 +56,122 @@ class AnsibleFleet:
     @cached_property
     def _hosts(self) -> Sequence[InventoryHost]:
         if self._settings.inventory is None:
-            return (InventoryHost(this_machine(), None),)
+            return (InventoryHost(local_hostname(), None),)
         return hosts(self._settings, self._limit)
 
     def hosts(self) -> Sequence[InventoryHost]:
-        """Read once. Raises ProblemError (usage) where the inventory cannot be read, or no host is left of it."""
+        """Read the inventory once and return its nodes. Raises ProblemError (usage): unreadable, or no host matches."""
         return self._hosts
 
     def probe(self, nodes: Sequence[str]) -> Mapping[str, NodeFacts | Problem]:
-        found: dict[str, NodeFacts | Problem] = {}
+        """Return the facts of each node, or the problem that prevented reading them."""
 
-        def hear(heard: HostEvent) -> None:
-            if heard.word in _LAST_WORDS:
-                found[heard.node] = answer = facts_of(heard)
-                self._on_event(probed(heard.node, answer))
+        def parse(event: HostEvent) -> NodeFacts | Problem:
+            answer = parse_facts(event)
+            self._on_event(probe_event(event.node, answer))
+            return answer
 
-        if nodes:
-            order = json.dumps({"state_root": self._state_root})
-            with scratch(dict.fromkeys(nodes, order), self._shared) as folder:
-                play(self._settings, folder, "probe", hear)
-        return {node: found.get(node) or module_failed("the play ended without a word of it") for node in nodes}
+        return self._run_on_each("probe", nodes, {}, parse)
 
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._work("stage", "stage", {node: order.model_dump_json() for node, order in orders.items()})
+        """Prepare the next generation of each seat beside the running one, and verify it as far as possible."""
+        return self._run_jobs("stage", "stage", _dump(orders))
 
     def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._work("switch", "switch", {node: order.model_dump_json() for node, order in orders.items()})
+        """Switch each seat to its staged generation. A node that fails to verify returns to the previous one."""
+        return self._run_jobs("switch", "switch", _dump(orders))
 
-    def roll_back(self, orders: Mapping[str, BackOrder]) -> Mapping[str, NodeRecord]:
-        return self._work("rollback", "switch", {node: order.model_dump_json() for node, order in orders.items()})
+    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
+        """Switch each seat to an earlier generation that its node still keeps."""
+        return self._run_jobs("rollback", "switch", _dump(orders))
+
+    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+        """Remove each seat from its node. Homes are kept."""
+        return self._run_jobs("remove", "switch", _dump(orders))
 
     def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        """None for each node that the run holds from now on. `breaks` is a run that it may take them from."""
-        return self._claims(nodes, {"act": "take", "claim": claim.model_dump(), "breaks": breaks})
+        """Claim nodes for a run: None for each node that was claimed. `breaks`: a run whose claims may be replaced."""
+        order = {"act": "take", "claim": claim.model_dump(), "breaks": breaks}
+        return self._run_on_each("claim", nodes, order, parse_claim_problem)
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
-        """None for each node that the run does not hold any more."""
-        return self._claims(nodes, {"act": "release", "claim": claim.model_dump()})
-
-    def _claims(self, nodes: Sequence[str], order: Mapping[str, Any]) -> Mapping[str, Problem | None]:
-        answers: dict[str, Problem | None] = {}
-
-        def hear(heard: HostEvent) -> None:
-            if heard.word in _LAST_WORDS:
-                answers[heard.node] = refusal(heard)
-
-        if nodes:
-            text = json.dumps({**order, "state_root": self._state_root})
-            with scratch(dict.fromkeys(nodes, text), self._shared) as folder:
-                play(self._settings, folder, "claim", hear)
-        return {node: answers.get(node, module_failed("the play ended without a word of it")) for node in nodes}
-
-    def take_down(self, orders: Mapping[str, DownOrder]) -> Mapping[str, NodeRecord]:
-        return self._work("remove", "switch", {node: order.model_dump_json() for node, order in orders.items()})
+        """Release nodes from a run: None for each node that the run no longer holds."""
+        order = {"act": "release", "claim": claim.model_dump()}
+        return self._run_on_each("claim", nodes, order, parse_claim_problem)
 
     def access(self, seats: Mapping[str, str]) -> Mapping[str, str | Problem]:
-        """The token of a seat (by name) of each node. It is in no event, result or argument on its way."""
+        """Return the Jupyter token of a seat (by name) of each node. No event, result or argument contains a token."""
         if not seats:
             return {}
         orders = {node: json.dumps({"token": self._token_path(seat)}) for node, seat in seats.items()}
-        with scratch(orders, self._shared) as folder:
-            play(self._settings, folder, "access", lambda _: None)
-            return {node: _token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
+        with play_folder(orders, self._shared) as folder:
+            run_playbook(self._settings, folder, "access", lambda _: None)
+            return {node: _read_token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
 
     def notify(self, seats: Mapping[str, str], run: str, text: str | None) -> Mapping[str, NodeRecord]:
-        """Tells `text` to the people of a seat (by name) of each node; None takes the notice back."""
-        given = {"run": run, "text": text, "state_root": self._state_root}
-        orders = {node: json.dumps({**given, "seat": {"name": seat}}) for node, seat in seats.items()}
-        return self._work("notify", "notice", orders)
+        """Show the notice `text` to the users of a seat (by name) of each node; None clears the notice."""
+        order = {"run": run, "text": text, "state_root": self._state_root}
+        orders = {node: json.dumps({**order, "seat": {"name": seat}}) for node, seat in seats.items()}
+        return self._run_jobs("notify", "notice", orders)
 
     def _token_path(self, seat: str) -> str:
         return f"{self._state_root}/seats/{seat}/identity/token"
 
-    def _work(self, playbook: str, phase: Phase, orders: Mapping[str, str]) -> Mapping[str, NodeRecord]:
-        """A job on each node, followed to its end. Nodes that are not asked for anything are not in the result."""
-        records: dict[str, NodeRecord] = {}
-        begun: set[str] = set()
+    def _run_on_each(
+        self, playbook: str, nodes: Sequence[str], order: Mapping[str, Any], parse: Callable[[HostEvent], Result]
+    ) -> Mapping[str, Result | Problem]:
+        """Run a play of one task with the same order for all nodes. `parse` reads the final event of a node."""
+        results: dict[str, Result | Problem] = {}
 
-        def hear(heard: HostEvent) -> None:
-            # Where a switch is ordered and the line goes dead, only the node knows whether it has the order.
-            maybe = phase == "switch" and heard.word == "unreachable"
-            if record := record_of(heard, begun=heard.node in begun or maybe):
-                records[heard.node] = record
-                self._on_event(ended(phase, record))
-            elif heard.word == "ok":
-                begun.add(heard.node)
-                self._on_event(Event(phase=phase, kind="started", node=heard.node))
-            elif heard.word == "retry":
-                self._on_event(progress(heard))
+        def on_host_event(event: HostEvent) -> None:
+            if event.status in _FINAL_STATUSES:
+                results[event.node] = parse(event)
+
+        if nodes:
+            text = json.dumps({**order, "state_root": self._state_root})
+            with play_folder(dict.fromkeys(nodes, text), self._shared) as folder:
+                run_playbook(self._settings, folder, playbook, on_host_event)
+        return {node: results.get(node, result_missing()) for node in nodes}
+
+    def _run_jobs(self, playbook: str, phase: Phase, orders: Mapping[str, str]) -> Mapping[str, NodeRecord]:
+        """Start a job on each node that has an order, and follow the job to its end."""
+        records: dict[str, NodeRecord] = {}
+        started: set[str] = set()
+
+        def on_host_event(event: HostEvent) -> None:
+            # If the connection breaks while a switch is being ordered, only the node knows whether it has the order.
+            may_have_started = phase == "switch" and event.status == "unreachable"
+            if record := parse_record(event, started=event.node in started or may_have_started):
+                records[event.node] = record
+                self._on_event(record_event(phase, record))
+            elif event.status == "ok":
+                started.add(event.node)
+                self._on_event(Event(phase=phase, kind="started", node=event.node))
+            elif event.status == "retry":
+                self._on_event(parse_progress(event))
 
         if orders:
-            with scratch(orders, self._shared) as folder:
-                play(self._settings, folder, playbook, hear)
-        return {node: records.get(node) or silent(node) for node in orders}
+            with play_folder(orders, self._shared) as folder:
+                run_playbook(self._settings, folder, playbook, on_host_event)
+        missing = (result_missing(),)
+        return {node: records.get(node) or NodeRecord(node=node, state="unknown", problems=missing) for node in orders}
 
 
-def _token(path: Path, seat: str) -> str | Problem:
-    return path.read_text() if path.exists() else no_token(seat)
+def _dump(orders: Mapping[str, Order] | Mapping[str, RollbackOrder] | Mapping[str, RemovalOrder]) -> dict[str, str]:
+    return {node: order.model_dump_json() for node, order in orders.items()}
+
+
+def _read_token(path: Path, seat: str) -> str | Problem:
+    if path.exists():
+        return path.read_text()
+    return Problem(
+        "no_token",
+        f"the node has no token for {seat}, or it could not be fetched",
+        "the token of a seat is created when the seat is staged for the first time",
+        "check with `provision status` whether the seat exists",
+    )
 
 
 def local_fleet(on_event: OnEvent, *, state_root: str = STATE_ROOT) -> AnsibleFleet:
-    """This machine alone, as the person who asks: no SSH, no other account."""
+    """Return this machine alone as a fleet: no SSH, and no change of user."""
     return AnsibleFleet(Settings(inventory=None), on_event, state_root=state_root)

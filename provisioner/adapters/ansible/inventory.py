@@ -1,4 +1,4 @@
-"""Which nodes a person means: their inventory as Ansible itself reads it, and their --limit."""
+"""Read the hosts of an inventory with Ansible itself, narrowed by --limit."""
 
 import json
 import os
@@ -12,77 +12,85 @@ from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-REGISTRY = "registry"  # the group of the host that holds the lab's registry
-_SECONDS = 120  # an inventory may be a program that asks a cloud
+REGISTRY = "registry"  # the group of the host that runs the lab's registry
+_TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 
 @dataclass(frozen=True)
 class InventoryHost:
-    """`address` is ansible_host where the inventory gives one as plain text."""
+    """A host of the inventory. `address`: ansible_host, None where it is not set or is a template."""
 
     name: str
     address: str | None
 
 
 def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
-    """The nodes, in the inventory's order: a host of the group `registry` alone is none.
+    """Return the nodes in the order of the inventory, without hosts that are only in the group `registry`.
 
-    Raises ProblemError (usage) where it cannot be read, or nothing is left of it.
+    Raises ProblemError (usage) where the inventory cannot be read, no host matches, or a host name is not allowed.
     """
-    if limit is not None and not limit.strip():
-        # To Ansible an empty limit is no limit.
-        raise ProblemError(_nothing_matched(limit, ()), "usage")
-    listing, said = _listing(settings, limit)
+    if limit is not None and not limit.strip():  # to Ansible an empty limit means all hosts
+        raise ProblemError(_no_hosts_matched(limit, ()), "usage")
+    listing, output = _list_inventory(settings, limit)
     if listing is None and limit:
-        everything, said = _listing(settings, None)
+        everything, output = _list_inventory(settings, None)
         if everything is not None:
-            raise ProblemError(_nothing_matched(limit, _names(everything)), "usage")
+            raise ProblemError(_no_hosts_matched(limit, _names(everything)), "usage")
     if listing is None:
-        raise ProblemError(_unreadable(settings, said), "usage")
+        raise ProblemError(_unreadable(settings, output), "usage")
     found = tuple(_host(name, listing["_meta"]["hostvars"].get(name, {})) for name in _names(listing))
     if not found:
-        names = _names(_listing(settings, None)[0] or {}) if limit else ()
-        raise ProblemError(_nothing_matched(limit, names), "usage")
+        names = _names(_list_inventory(settings, None)[0] or {}) if limit else ()
+        raise ProblemError(_no_hosts_matched(limit, names), "usage")
     if bad := [host.name for host in found if not _NAME.fullmatch(host.name)]:
         raise ProblemError([_bad_name(name) for name in bad], "usage")
     return found
 
 
 def registry_host(settings: Settings) -> InventoryHost | None:
-    """The one host of the group `registry`; None where there is no such group. Raises ProblemError (usage)."""
-    listing, said = _listing(settings, None)
+    """Return the host of the group `registry`, None where the group is missing or empty.
+
+    Raises ProblemError (usage) where the inventory cannot be read or the group has several hosts.
+    """
+    listing, output = _list_inventory(settings, None)
     if listing is None:
-        raise ProblemError(_unreadable(settings, said), "usage")
+        raise ProblemError(_unreadable(settings, output), "usage")
     names = listing.get(REGISTRY, {}).get("hosts", [])
     if len(names) > 1:
-        raise ProblemError(_two_registries(names), "usage")
+        problem = Problem(
+            "two_registries",
+            f"the group {REGISTRY} of the inventory has {len(names)} hosts: {', '.join(names)}",
+            "a lab has one registry, at registry.address in lab.yml",
+            "leave one host in the group",
+        )
+        raise ProblemError(problem, "usage")
     return _host(names[0], listing["_meta"]["hostvars"].get(names[0], {})) if names else None
 
 
-def _listing(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
-    """What `ansible-inventory --list` prints, None where it fails; and what it said."""
-    only = [f"--limit={limit}"] if limit else []
-    argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *only, *settings.arguments()]
-    given = os.environ | environment(settings, 1)
+def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
+    """Return the document of `ansible-inventory --list`, None where it fails, and its error output."""
+    limited = [f"--limit={limit}"] if limit else []
+    argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
+    env = os.environ | environment(settings, 1)
     try:
-        ran = subprocess.run(
-            argv, env=given, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_SECONDS
+        done = subprocess.run(
+            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_TIMEOUT
         )
     except subprocess.TimeoutExpired:
-        return None, f"ansible-inventory did not end within {_SECONDS} s"
-    return (None if ran.returncode else json.loads(ran.stdout)), ran.stderr
+        return None, f"ansible-inventory did not end within {_TIMEOUT} s"
+    return (None if done.returncode else json.loads(done.stdout)), done.stderr
 
 
 def _names(listing: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(_walk(listing, "all", frozenset())))
+    return tuple(dict.fromkeys(_hosts_of_group(listing, "all", frozenset())))
 
 
-def _walk(listing: Mapping[str, Any], group: str, above: frozenset[str]) -> Iterator[str]:
+def _hosts_of_group(listing: Mapping[str, Any], group: str, parents: frozenset[str]) -> Iterator[str]:
     content = listing.get(group, {})
     yield from content.get("hosts", ())
     for child in content.get("children", ()):
-        if child not in above and child != REGISTRY:
-            yield from _walk(listing, child, above | {group})
+        if child not in parents and child != REGISTRY:
+            yield from _hosts_of_group(listing, child, parents | {group})
 
 
 def _host(name: str, variables: Mapping[str, Any]) -> InventoryHost:
@@ -90,31 +98,22 @@ def _host(name: str, variables: Mapping[str, Any]) -> InventoryHost:
     return InventoryHost(name, address if isinstance(address, str) and "{" not in address else None)
 
 
-def _nothing_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
+def _no_hosts_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
     if limit is None:
-        what, fix = "the inventory names no hosts", "add nodes to hosts.yml"
+        what, fix = "the inventory has no hosts", "add nodes to hosts.yml"
     else:
-        what = f"no host matches --limit {limit!r}, or some part of it matches none"
+        what = f"no host matches --limit {limit!r}, or a part of it matches none"
         fix = f"the inventory has: {', '.join(names[:20])}{', …' if names[20:] else ''}" if names else "correct --limit"
-    why = "a run over no hosts would do nothing and look like success; to Ansible an empty limit even means all hosts"
+    why = "a run on no hosts would look like a success, and to Ansible an empty limit means all hosts"
     return Problem("no_hosts_matched", what, why, fix)
 
 
-def _two_registries(names: list[str]) -> Problem:
-    return Problem(
-        "two_registries",
-        f"the group {REGISTRY} of the inventory has {len(names)} hosts: {', '.join(names)}",
-        "a lab has one registry, at registry.address in lab.yml",
-        "leave one host in the group",
-    )
-
-
-def _unreadable(settings: Settings, said: str) -> Problem:
+def _unreadable(settings: Settings, output: str) -> Problem:
     return Problem(
         "inventory_unreadable",
-        f"Ansible cannot read {settings.inventory}: {said.strip()[-2000:]}",
-        "it names the nodes",
-        f"correct it until this shows your nodes: ansible-inventory -i {settings.inventory} --graph",
+        f"Ansible cannot read {settings.inventory}: {output.strip()[-2000:]}",
+        "the inventory lists the nodes of the lab",
+        f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph",
     )
 
 
@@ -122,6 +121,6 @@ def _bad_name(name: str) -> Problem:
     return Problem(
         "bad_host_name",
         f"not a plain host name: {name[:80]!r}",
-        "Ansible reads patterns, ranges and options in host names, and it becomes a file name",
+        "Ansible would read it as a pattern, a range or an option, and it is used as a file name",
         "use letters, digits, dots, dashes and underscores, and give the address as ansible_host",
     )

@@ -1,7 +1,7 @@
-"""One play, from its orders to the last word of every node. Events are the only witness.
+"""Run one play and pass on the event of every task of every node.
 
-Exit codes and the recap are not: a playbook that does not load looks like a host that is unreachable, and one that
-matches no host like a success.
+Only events are trusted, not the exit code or the recap: there, a playbook that does not load looks like an unreachable
+host, and a play that matches no host looks like a success.
 """
 
 import json
@@ -26,27 +26,27 @@ from provisioner.adapters import resources
 from provisioner.adapters.ansible.settings import Settings, environment, module_utils
 from provisioner.domain.values.problem import Problem, ProblemError
 
-Word = Literal["start", "ok", "failed", "unreachable", "retry"]
-_WORDS: dict[str, Word] = {
+HostStatus = Literal["start", "ok", "failed", "unreachable", "retry"]
+_STATUS_BY_EVENT: dict[str, HostStatus] = {
     "runner_on_start": "start",
     "runner_on_ok": "ok",
     "runner_on_failed": "failed",
     "runner_on_unreachable": "unreachable",
     "runner_retry": "retry",
 }
-_TAIL = 30  # lines of what Ansible printed, for the case that it did not run the play
-# Short: the path of an ssh control socket may have 108 bytes, and TMPDIR can be long.
+_OUTPUT_LINES = 30  # kept from what Ansible printed, for the message that it did not run the play
+# The path of an ssh control socket is limited to 108 bytes, and TMPDIR can be long.
 _TMP, _PREFIX = Path("/tmp"), "prov-"  # noqa: S108  (each folder in it is made by mkdtemp)
-_LEFT_SECONDS = 3600  # a run in another PID namespace is none that we can see alive
+_STALE_SECONDS = 3600  # a process in another PID namespace is not visible here, so a missing owner alone proves nothing
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
 class HostEvent:
-    """One event of one node. `start` and `end` are the control machine's clock (ISO 8601), where there are any."""
+    """One event of one node. `start` and `end`: when its task began and ended, by the control machine (ISO 8601)."""
 
     node: str
-    word: Word
+    status: HostStatus
     result: Mapping[str, Any]
     start: str | None = None
     end: str | None = None
@@ -54,7 +54,7 @@ class HostEvent:
 
 @contextmanager
 def connections() -> Iterator[Path]:
-    """A folder for connections that several plays share; they end with it."""
+    """Make a folder for the SSH connections that several plays share. They are closed when it is left."""
     with _private_folder() as folder:
         try:
             yield folder
@@ -63,12 +63,13 @@ def connections() -> Iterator[Path]:
 
 
 @contextmanager
-def scratch(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[Path]:
-    """A folder that only we can enter, with an order (JSON) for each node, and what is left of its play ends with it.
+def play_folder(orders: Mapping[str, str], shared: Path | None = None) -> Iterator[Path]:
+    """Make a folder with mode 0700 for one play, holding an order (JSON) for each node.
 
-    So do its connections, but for those that are `shared`.
+    The folder, the processes of an interrupted play and its connections end with the context, except for connections in
+    the folder `shared`.
     """
-    _sweep()
+    _remove_stale_folders()
     with _private_folder() as folder, nullcontext(shared) if shared else connections() as sockets:
         for name in ("orders", "module_utils"):
             (folder / name).mkdir()
@@ -92,38 +93,38 @@ def _private_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _sweep() -> None:
-    """What killed runs have left: orders, sockets and, where they were killed at the wrong moment, tokens."""
+def _remove_stale_folders() -> None:
+    """Remove the folders of killed runs. They hold orders and sockets, and tokens if `access` was running."""
     for folder in _TMP.glob(f"{_PREFIX}[0-9]*-*"):
-        with suppress(OSError):  # another run sweeps it just now
+        with suppress(OSError):  # another run may be removing it
             found, owner = folder.lstat(), folder.name.split("-")[1]
-            old = time.time() - found.st_mtime > _LEFT_SECONDS
-            if old and found.st_uid == os.geteuid() and not Path("/proc", owner).exists():
+            stale = time.time() - found.st_mtime > _STALE_SECONDS
+            if stale and found.st_uid == os.geteuid() and not Path("/proc", owner).exists():
                 _end_processes(folder)
                 shutil.rmtree(folder)
 
 
 def _end_processes(folder: Path) -> None:
-    """Of a play that was left: its workers have sessions of their own, which no signal of ours reaches."""
-    mark = f"={folder}/cp\0".encode()
+    """End the processes of an interrupted play: Ansible's workers run in sessions that ^C and hang-ups do not reach."""
+    variable = f"={folder}/cp\0".encode()
     for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # it has ended, or is somebody else's
-            if mark in path.read_bytes():
+        with suppress(OSError):  # the process has ended, or belongs to another user
+            if variable in path.read_bytes():
                 os.kill(int(path.parent.name), signal.SIGTERM)
 
 
-def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[HostEvent], None]) -> None:
-    """Runs `playbook` on the nodes that have an order in `folder`.
+def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event: Callable[[HostEvent], None]) -> None:
+    """Run `playbook` on the nodes that have an order in `folder`.
 
     Raises ProblemError where Ansible did not run it, and ValueError where no node has an order.
     """
-    import ansible_runner  # noqa: PLC0415  (a second of imports that `--help` does not need)
+    import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
 
     nodes = (folder / "limit").read_text().split()
     if not nodes:
-        raise ValueError("a play over no nodes: to Ansible an empty limit means all of them")
+        raise ValueError("no nodes to run on: to Ansible an empty limit means all of them")
     _stage_pynvml(folder)
-    listener = _Listener(heard)
+    listener = _Listener(on_host_event)
     ansible_runner.run(
         private_data_dir=str(folder),
         project_dir=str(resources.playbooks()),
@@ -134,33 +135,41 @@ def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[HostE
         extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(len(nodes))},
         envvars=_environment(settings, folder, len(nodes)),
         verbosity=settings.verbosity or None,
-        event_handler=listener.hear,
-        # Without one of our own, the runner takes over the signals, never gives them back, and ^C is dead.
+        event_handler=listener.on_runner_event,
+        # Without a callback ansible-runner replaces the signal handlers and never restores them, so ^C has no effect.
         cancel_callback=lambda: False,
         suppress_env_files=True,
         quiet=True,
     )
-    if not listener.reached_the_end:
-        raise ProblemError(_did_not_run(playbook, listener.printed()))
+    if not listener.has_ended:
+        printed = "\n".join(line for line in listener.lines if line.strip())
+        raise ProblemError(
+            Problem(
+                "ansible_failed",
+                f"Ansible did not run {playbook}.yml: {printed or 'it printed nothing'}",
+                "so the state of every node is unknown",
+                "correct what Ansible reports; `-vvv` shows more",
+            )
+        )
 
 
 class _Listener:
-    def __init__(self, heard: Callable[[HostEvent], None]) -> None:
-        self.reached_the_end = False
-        self._heard = heard
-        self._lines: deque[str] = deque(maxlen=_TAIL)
+    """Converts the events of ansible-runner. `has_ended`: the play reached its recap. `lines`: the last output."""
 
-    def hear(self, event: Mapping[str, Any]) -> bool:
-        """False: the runner need not write the event to a file."""
-        self._lines.extend(_ANSI.sub("", event.get("stdout") or "").splitlines())
-        self.reached_the_end |= event["event"] == "playbook_on_stats"
+    def __init__(self, on_host_event: Callable[[HostEvent], None]) -> None:
+        self.has_ended = False
+        self.lines: deque[str] = deque(maxlen=_OUTPUT_LINES)
+        self._on_host_event = on_host_event
+
+    def on_runner_event(self, event: Mapping[str, Any]) -> bool:
+        """Handle one event. Returns False: the runner does not need to write the event to a file."""
+        self.lines.extend(_ANSI.sub("", event.get("stdout") or "").splitlines())
+        self.has_ended |= event["event"] == "playbook_on_stats"
         data = event.get("event_data", {})
-        if word := _WORDS.get(event["event"]):
-            self._heard(HostEvent(data["host"], word, data.get("res") or {}, data.get("start"), data.get("end")))
+        if status := _STATUS_BY_EVENT.get(event["event"]):
+            result = data.get("res") or {}
+            self._on_host_event(HostEvent(data["host"], status, result, data.get("start"), data.get("end")))
         return False
-
-    def printed(self) -> str:
-        return "\n".join(line for line in self._lines if line.strip())
 
 
 def _environment(settings: Settings, folder: Path, count: int) -> dict[str, str]:
@@ -173,7 +182,7 @@ def _environment(settings: Settings, folder: Path, count: int) -> dict[str, str]
 
 
 def _patience(count: int) -> int:
-    """Seconds for which a node is asked to wait with its answer: each answer costs us a third of a second of CPU."""
+    """Return how many seconds a node may delay a progress report: each one costs a third of a second of our CPU."""
     return min(2 + count // 3, 12)
 
 
@@ -182,17 +191,18 @@ def _inventory(settings: Settings, folder: Path) -> Path:
         return settings.inventory.absolute()
     variables = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
     path = folder / "hosts.json"
-    path.write_text(json.dumps({"all": {"hosts": {this_machine(): variables}}}))
+    path.write_text(json.dumps({"all": {"hosts": {local_hostname(): variables}}}))
     return path
 
 
-def this_machine() -> str:
+def local_hostname() -> str:
+    """Return the short host name of this machine, or `localhost` where Ansible could misread it as a pattern."""
     name = socket.gethostname().split(".")[0]
     return name if re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_-]*", name) else "localhost"
 
 
 def _stage_pynvml(folder: Path) -> None:
-    """Nothing is installed on a node: the one file travels with the modules, in the version that is locked here."""
+    """Ship pynvml with the modules, in the version that is locked here, so nothing is installed on a node."""
     import pynvml  # noqa: PLC0415  (10 000 lines)
 
     shutil.copy(pynvml.__file__, folder / "module_utils" / "pynvml.py")
@@ -201,14 +211,5 @@ def _stage_pynvml(folder: Path) -> None:
 def _close_connections(sockets: Path) -> None:
     for path in sockets.iterdir():
         argv = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "none"]
-        with suppress(OSError, subprocess.TimeoutExpired):  # it ends by itself within a minute
+        with suppress(OSError, subprocess.TimeoutExpired):  # ControlPersist closes it within a minute
             subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10)
-
-
-def _did_not_run(playbook: str, printed: str) -> Problem:
-    return Problem(
-        "ansible_failed",
-        f"Ansible did not run {playbook}.yml: {printed or 'it printed nothing'}",
-        "so nothing is known of any node",
-        "correct what Ansible names; `-vvv` shows more",
-    )

@@ -1,99 +1,107 @@
-"""Making nodes ready for seats, and the host of the lab's registry, through Ansible."""
+"""Prepare nodes for seats, and the host of the lab's registry, through Ansible."""
 
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, get_args
 
 from pydantic import ValidationError
 
-from provisioner.adapters.ansible.play import HostEvent, play, scratch, this_machine
-from provisioner.adapters.ansible.results import module_failed, problem_of, progress
+from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
+from provisioner.adapters.ansible.results import host_problem, module_failed, parse_progress, result_missing
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.preparation import (
     READY,
+    GcOrder,
     NodePreparation,
     PrepareOrder,
     PrepareState,
     RegistryOrder,
     RegistryPreparation,
-    SweepOrder,
 )
 from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.problem import Problem
 
-Answer = TypeVar("Answer", bound=NodePreparation)
-PreparesOrder = PrepareOrder | RegistryOrder | SweepOrder
+Result = TypeVar("Result", bound=NodePreparation)
+AnyPrepareOrder = PrepareOrder | RegistryOrder | GcOrder
 
 
-class Preparer(Generic[Answer]):
-    """Each machine that is asked is in the result. Methods raise ProblemError where Ansible did not run the play."""
+class Preparer(Generic[Result]):
+    """Survey and prepare machines. Each result holds every machine that has an order.
 
-    def __init__(self, settings: Settings, on_event: OnEvent, answer: type[Answer]) -> None:
+    Methods raise ProblemError where Ansible did not run the play.
+    """
+
+    def __init__(self, settings: Settings, on_event: OnEvent, result_type: type[Result]) -> None:
+        """Store the settings. `result_type` is the model of what a machine returns."""
         self._settings = settings
         self._on_event = on_event
-        self._answer = answer
+        self._result_type = result_type
 
-    def survey(self, orders: Mapping[str, PreparesOrder]) -> Mapping[str, Answer]:
-        """What each lacks; nothing is changed."""
-        return self._ask("survey", orders)
+    def survey(self, orders: Mapping[str, AnyPrepareOrder]) -> Mapping[str, Result]:
+        """Return what each machine lacks. Nothing is changed."""
+        return self._run("survey", orders)
 
-    def do(self, orders: Mapping[str, PreparesOrder]) -> Mapping[str, Answer]:
-        return self._ask("prepare", orders)
+    def prepare(self, orders: Mapping[str, AnyPrepareOrder]) -> Mapping[str, Result]:
+        """Bring each machine to the state that its order describes."""
+        return self._run("prepare", orders)
 
-    def _ask(self, playbook: str, orders: Mapping[str, PreparesOrder]) -> Mapping[str, Answer]:
-        answers: dict[str, Answer] = {}
-        begun: set[str] = set()
+    def _run(self, playbook: str, orders: Mapping[str, AnyPrepareOrder]) -> Mapping[str, Result]:
+        results: dict[str, Result] = {}
+        started: set[str] = set()
 
-        def hear(heard: HostEvent) -> None:
-            if answer := self._of(heard, begun=heard.node in begun):
-                answers[heard.node] = answer
-                self._on_event(_ended(answer))
-            elif heard.word == "ok":
-                begun.add(heard.node)
-                self._on_event(Event(phase="prepare", kind="started", node=heard.node))
-            elif heard.word == "retry":
-                self._on_event(progress(heard).model_copy(update={"phase": "prepare"}))
+        def on_host_event(event: HostEvent) -> None:
+            if result := self._parse(event, started=event.node in started):
+                results[event.node] = result
+                self._on_event(_result_event(result))
+            elif event.status == "ok":
+                started.add(event.node)
+                self._on_event(Event(phase="prepare", kind="started", node=event.node))
+            elif event.status == "retry":
+                self._on_event(parse_progress(event).model_copy(update={"phase": "prepare"}))
 
         if orders:
-            with scratch({node: order.model_dump_json() for node, order in orders.items()}) as folder:
-                play(self._settings, folder, playbook, hear)
-        silent = module_failed("the play ended without a word of it").model_dump()
-        return {node: answers.get(node) or self._made(node, "unknown", [silent]) for node in orders}
+            with play_folder({node: order.model_dump_json() for node, order in orders.items()}) as folder:
+                run_playbook(self._settings, folder, playbook, on_host_event)
+        return {node: results.get(node) or self._without_record(node, "unknown", result_missing()) for node in orders}
 
-    def _of(self, heard: HostEvent, *, begun: bool) -> Answer | None:
-        """None where more is to come."""
-        record = heard.result.get("record")
-        if record and heard.word in {"ok", "failed"}:
-            return self._read(heard.node, record)
-        if heard.word not in {"failed", "unreachable"}:
+    def _parse(self, event: HostEvent, *, started: bool) -> Result | None:
+        """Return the result of a machine, None while its job goes on."""
+        record = event.result.get("record")
+        if record and event.status in {"ok", "failed"}:
+            return self._parse_record(event.node, record)
+        if event.status not in {"failed", "unreachable"}:
             return None
-        state: PrepareState = "unknown" if begun else "unreachable" if heard.word == "unreachable" else "failed"
-        return self._made(heard.node, state, [problem_of(heard).model_dump()])
+        state: PrepareState = "unknown" if started else "unreachable" if event.status == "unreachable" else "failed"
+        return self._without_record(event.node, state, host_problem(event))
 
-    def _read(self, node: str, record: Mapping[str, Any]) -> Answer:
-        """A job that broke ends in a state of seats: here that is a failure."""
+    def _parse_record(self, node: str, record: Mapping[str, Any]) -> Result:
+        """Parse a record. A job that broke ends in a state of a rollout, which is a failure here."""
         state = record.get("state") if record.get("state") in get_args(PrepareState) else "failed"
         try:
-            return self._answer.model_validate({**record, "node": node, "state": state})
+            return self._result_type.model_validate({**record, "node": node, "state": state})
         except ValidationError as error:
-            return self._made(node, "unknown", [module_failed(f"its answer cannot be read: {error}").model_dump()])
+            problem = module_failed(f"the record of the node cannot be read: {error}")
+            return self._without_record(node, "unknown", problem)
 
-    def _made(self, node: str, state: PrepareState, problems: list[dict[str, str]]) -> Answer:
-        return self._answer.model_validate({"node": node, "state": state, "problems": problems})
+    def _without_record(self, node: str, state: PrepareState, problem: Problem) -> Result:
+        return self._result_type.model_validate({"node": node, "state": state, "problems": [problem.model_dump()]})
 
 
 def nodes_preparer(settings: Settings, on_event: OnEvent) -> Preparer[NodePreparation]:
+    """Return what surveys and prepares nodes."""
     return Preparer(settings, on_event, NodePreparation)
 
 
 def registry_preparer(settings: Settings, on_event: OnEvent) -> Preparer[RegistryPreparation]:
+    """Return what surveys, prepares and sweeps the host of the lab's registry."""
     return Preparer(settings, on_event, RegistryPreparation)
 
 
 def local(settings: Settings) -> tuple[str, Settings]:
-    """The control machine alone: its name, and how it is asked."""
-    return this_machine(), Settings(inventory=None, verbosity=settings.verbosity)
+    """Return the name of the control machine, and the settings of a play on it alone."""
+    return local_hostname(), Settings(inventory=None, verbosity=settings.verbosity)
 
 
-def _ended(answer: NodePreparation) -> Event:
-    good = answer.state in READY or answer.state in {"lacking", "deferred"}
-    text = answer.problems[0].what if answer.problems else answer.state
-    return Event(phase="prepare", kind="done" if good else "failed", node=answer.node, text=text)
+def _result_event(result: NodePreparation) -> Event:
+    succeeded = result.state in READY or result.state in {"lacking", "deferred"}
+    text = result.problems[0].what if result.problems else result.state
+    return Event(phase="prepare", kind="done" if succeeded else "failed", node=result.node, text=text)

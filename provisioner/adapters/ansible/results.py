@@ -1,7 +1,7 @@
-"""What Ansible said of a node, as our own values: facts, record, event, or the problem that stands in their place."""
+"""Parse the results of Ansible tasks into our own values: facts, records, events and problems."""
 
 from datetime import datetime
-from typing import Any, get_args
+from typing import get_args
 
 from pydantic import ValidationError
 
@@ -14,134 +14,123 @@ from provisioner.domain.values.problem import Problem
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 
-def facts_of(heard: HostEvent) -> NodeFacts | Problem:
-    """Of the last word of a probe."""
-    if heard.word != "ok":
-        return problem_of(heard)
+def parse_facts(event: HostEvent) -> NodeFacts | Problem:
+    """Parse the final event of a probe."""
+    if event.status != "ok":
+        return host_problem(event)
     try:
-        facts = NodeFacts.model_validate({"name": heard.node, **heard.result["facts"]})
+        facts = NodeFacts.model_validate({"name": event.node, **event.result["facts"]})
     except (KeyError, ValidationError) as error:
-        return module_failed(f"the probe's answer cannot be read: {error}")
-    return facts.model_copy(update={"clock_offset": _clock_offset(heard)})
+        return module_failed(f"the result of the probe cannot be read: {error}")
+    return facts.model_copy(update={"clock_offset": _clock_offset(event)})
 
 
-def _clock_offset(heard: HostEvent) -> float | None:
-    """Seconds, node minus control machine, as far as it is certain: the node's clock was read between start and end."""
-    if heard.start is None or heard.end is None:
+def _clock_offset(event: HostEvent) -> float | None:
+    """Return the smallest certain offset in seconds, node minus control machine.
+
+    The node read its clock at some moment between `start` and `end`, so an offset within that interval counts as 0.
+    """
+    if event.start is None or event.end is None:
         return None
-    clock = float(heard.result["clock"])
-    start, end = (datetime.fromisoformat(text).timestamp() for text in (heard.start, heard.end))
+    clock = float(event.result["clock"])
+    start, end = (datetime.fromisoformat(text).timestamp() for text in (event.start, event.end))
     return round(clock - start if clock < start else max(clock - end, 0.0), 1)
 
 
-def refusal(heard: HostEvent) -> Problem | None:
-    """Of the last word on a claim: why the node was not taken, or not let go."""
-    if heard.word == "ok":
+def parse_claim_problem(event: HostEvent) -> Problem | None:
+    """Parse the final event of a claim or release: None where it succeeded, else why not."""
+    if event.status == "ok":
         return None
-    told = heard.result.get("problem")
-    return Problem.model_validate(told) if told else problem_of(heard)
+    problem = event.result.get("problem")
+    return Problem.model_validate(problem) if problem else host_problem(event)
 
 
-def record_of(heard: HostEvent, *, begun: bool) -> NodeRecord | None:
-    """None where more is to come. `begun`: the node has a job, and ends on old or new whether we hear of it or not."""
-    record = heard.result.get("record")
-    if record and heard.word in {"ok", "failed"}:
-        return _record(heard.node, record)
-    if heard.word in {"failed", "unreachable"}:
-        problem = problem_of(heard)
-        if begun:
-            return NodeRecord(node=heard.node, state="unknown", problems=(_lost_contact(problem),))
-        state = "unreachable" if heard.word == "unreachable" else "failed"
-        return NodeRecord(node=heard.node, state=state, problems=(problem,))
-    return None
+def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
+    """Return the record of a node, None while its job goes on.
+
+    `started`: the node has a job, which ends on the old or the new generation even if the connection is lost.
+    """
+    record = event.result.get("record")
+    if record and event.status in {"ok", "failed"}:
+        try:
+            return NodeRecord.model_validate({**record, "node": event.node})
+        except ValidationError as error:
+            problem = module_failed(f"the record of the node cannot be read: {error}")
+            return NodeRecord(node=event.node, state="unknown", problems=(problem,))
+    if event.status not in {"failed", "unreachable"}:
+        return None
+    problem = host_problem(event)
+    if started:
+        return NodeRecord(node=event.node, state="unknown", problems=(_lost_contact(problem),))
+    state = "unreachable" if event.status == "unreachable" else "failed"
+    return NodeRecord(node=event.node, state=state, problems=(problem,))
 
 
-def _record(node: str, told: dict[str, Any]) -> NodeRecord:
-    try:
-        return NodeRecord.model_validate({**told, "node": node})
-    except ValidationError as error:
-        problem = module_failed(f"the node's record cannot be read: {error}")
-        return NodeRecord(node=node, state="unknown", problems=(problem,))
-
-
-def silent(node: str) -> NodeRecord:
-    return NodeRecord(node=node, state="unknown", problems=(module_failed("the play ended without a word of it"),))
-
-
-def progress(heard: HostEvent) -> Event:
-    """Of a job that goes on."""
-    told = heard.result
+def parse_progress(event: HostEvent) -> Event:
+    """Return the progress of a running job. A phase that this release does not know is shown as `switch`."""
+    result = event.result
     return Event(
-        phase=told["phase"] if told["phase"] in _PHASES else "switch",
+        phase=result["phase"] if result["phase"] in _PHASES else "switch",
         kind="progress",
-        node=heard.node,
-        text=told["text"],
-        done=told["done"],
-        total=told["total"],
-        unit=told["unit"],
+        node=event.node,
+        text=result["text"],
+        done=result["done"],
+        total=result["total"],
+        unit=result["unit"],
     )
 
 
-def probed(node: str, answer: NodeFacts | Problem) -> Event:
+def probe_event(node: str, answer: NodeFacts | Problem) -> Event:
+    """Return the event of a finished probe: its text lists the GPUs and the driver, or says what failed."""
     if isinstance(answer, Problem):
         return Event(phase="probe", kind="failed", node=node, text=answer.what)
-    names = [gpu.name or "a GPU that does not answer" for gpu in answer.gpus]
+    names = [gpu.name or "unreadable GPU" for gpu in answer.gpus]
     cards = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     text = cards or answer.absent_because.get("gpus", "no GPU")
-    return Event(
-        phase="probe", kind="done", node=node, text=f"{text}, driver {answer.driver}" if answer.driver else text
-    )
+    driver = f", driver {answer.driver}" if answer.driver else ""
+    return Event(phase="probe", kind="done", node=node, text=text + driver)
 
 
-def ended(phase: Phase, record: NodeRecord) -> Event:
-    good = record.state in {"unchanged", "staged", "committed"}
+def record_event(phase: Phase, record: NodeRecord) -> Event:
+    """Return the final event of a job: `failed` also where the node was rolled back."""
+    succeeded = record.state in {"unchanged", "staged", "committed"}
     text = record.problems[0].what if record.problems else record.state
-    return Event(phase=phase, kind="done" if good else "failed", node=record.node, text=text)
+    return Event(phase=phase, kind="done" if succeeded else "failed", node=record.node, text=text)
 
 
-def problem_of(heard: HostEvent) -> Problem:
-    return _unreachable(heard) if heard.word == "unreachable" else module_failed(_message(heard))
-
-
-def _message(heard: HostEvent) -> str:
-    """Ansible's own words, and what a module wrote where it broke."""
-    told = heard.result
-    words = (str(told.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
-    return "\n".join(word for word in words if word)[-2000:] or "no message"
-
-
-def _unreachable(heard: HostEvent) -> Problem:
-    said = str(heard.result.get("msg", "")).strip().removeprefix("Task failed: ")
+def host_problem(event: HostEvent) -> Problem:
+    """Return why a task failed on a node, with the text that Ansible and the module printed."""
+    if event.status != "unreachable":
+        texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
+        return module_failed("\n".join(text for text in texts if text)[-2000:] or "no message")
+    message = str(event.result.get("msg", "")).strip().removeprefix("Task failed: ")
     return Problem(
         "unreachable",
-        said.splitlines()[0] if said else "Ansible cannot reach it",
-        "so nothing is known of it",
-        f"try `ssh` to it as Ansible does: ansible {heard.node} -m ping -i INVENTORY -vvv",
+        message.splitlines()[0] if message else "Ansible cannot reach the node",
+        "so the state of the node is not known",
+        f"test the connection as Ansible makes it: ansible {event.node} -m ping -i INVENTORY -vvv",
     )
 
 
-def module_failed(said: str) -> Problem:
+def module_failed(what: str) -> Problem:
+    """Return the problem of a module that did not return a valid result; `what` says what was seen instead."""
     return Problem(
         "module_failed",
-        said,
-        "our part on the node did not come to its end; it needs Python 3.8 or newer there, and root",
-        "`-vvv` shows the whole of it; see ansible_python_interpreter and ansible_become in the inventory",
+        what,
+        "a module of provision did not finish on the node; it needs Python 3.8 or newer there, and root",
+        "`-vvv` shows the full output; check ansible_python_interpreter and ansible_become in the inventory",
     )
+
+
+def result_missing() -> Problem:
+    """Return the problem of a node for which a play ended without a final event."""
+    return module_failed("no result for this host")
 
 
 def _lost_contact(problem: Problem) -> Problem:
     return Problem(
         "lost_contact",
-        f"contact was lost while the node was at work: {problem.what}",
-        "it works on by itself, and ends on its old or its new generation",
-        "when it answers again: provision resume",
-    )
-
-
-def no_token(seat: str) -> Problem:
-    return Problem(
-        "no_token",
-        f"the node has no token for {seat}, or it could not be fetched",
-        "a seat has its token from the first time that it is staged",
-        "see `provision status` for whether the seat is there",
+        f"contact was lost while a job was running on the node: {problem.what}",
+        "the node finishes its job on its own, and ends on its old or its new generation",
+        "when the node can be reached again: provision resume",
     )

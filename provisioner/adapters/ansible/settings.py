@@ -1,4 +1,4 @@
-"""How Ansible is called: what a person gave on the command line, their own configuration, and what we add to it."""
+"""Arguments and environment of Ansible commands: from options, from the user's own configuration, and our defaults."""
 
 import configparser
 import os
@@ -10,9 +10,9 @@ from pathlib import Path
 
 FORKS = 25
 
-# What we set where the person's own configuration does not: variable, option in ansible.cfg, value. A frozen node is
-# noticed by its silence; without that ssh would wait for it for ever.
-_UNLESS_SET = (
+# Set where the user's own configuration does not: variable, option in ansible.cfg, value. ServerAliveInterval ends the
+# connection to a frozen node; without it ssh would wait forever.
+_DEFAULTS = (
     ("ANSIBLE_PIPELINING", "pipelining", "True"),
     ("ANSIBLE_TIMEOUT", "timeout", "10"),
     (
@@ -25,7 +25,7 @@ _UNLESS_SET = (
 
 @dataclass(frozen=True)
 class Settings:
-    """`inventory` None is this machine alone. `extra_vars` as a person typed them after -e."""
+    """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e."""
 
     inventory: Path | None
     forks: int | None = None
@@ -34,23 +34,24 @@ class Settings:
     verbosity: int = 0
 
     def arguments(self) -> list[str]:
+        """Return the command line arguments for the vault password file and the extra variables."""
         vault = ["--vault-password-file", str(self.vault_password_file.absolute())] if self.vault_password_file else []
         return [*vault, *(word for text in self.extra_vars for word in ("-e", text))]
 
 
 def environment(settings: Settings, count: int) -> dict[str, str]:
-    """For every Ansible command, with the tools of our own virtual environment first; `count` nodes are asked."""
+    """Return the environment of an Ansible command on `count` nodes. Our virtual environment is first on PATH."""
     config = _config_file(settings)
     known = set(_options(config)) if config else set()
     forks = settings.forks or min(max(count, 1), FORKS)
-    wanted = (*_UNLESS_SET, ("ANSIBLE_FORKS", "forks", str(forks)))
+    wanted = (*_DEFAULTS, ("ANSIBLE_FORKS", "forks", str(forks)))
     ours = {name: value for name, option, value in wanted if name not in os.environ and option not in known}
     if settings.forks:
         ours["ANSIBLE_FORKS"] = str(forks)
     if config:
         ours["ANSIBLE_CONFIG"] = str(config)
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    # An inventory that cannot be read is an error, not an empty lab; so is a pattern that matches nothing.
+    # An unreadable inventory and a pattern without a match are errors; Ansible would go on with no hosts.
     strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True", "ANSIBLE_HOST_PATTERN_MISMATCH": "error"}
     return {**ours, **strict, "PATH": path}
 
@@ -61,7 +62,7 @@ def module_utils(folder: Path, given: Mapping[str, str]) -> str:
 
 
 def _config_file(settings: Settings) -> Path | None:
-    """As Ansible looks for it, and in the lab's folder, too. None: Ansible's own search goes on (home, /etc)."""
+    """Find ansible.cfg as Ansible does, and beside the inventory. None: Ansible searches on its own (home, /etc)."""
     if "ANSIBLE_CONFIG" in os.environ:
         return Path(os.environ["ANSIBLE_CONFIG"]).absolute()
     return next((path for path in _candidates(settings) if path.is_file()), None)
@@ -69,7 +70,7 @@ def _config_file(settings: Settings) -> Path | None:
 
 def _candidates(settings: Settings) -> Iterator[Path]:
     here = Path.cwd()
-    if not here.stat().st_mode & stat.S_IWOTH:  # whoever may write there could have put it there
+    if not here.stat().st_mode & stat.S_IWOTH:  # Ansible ignores it in a world-writable folder
         yield here / "ansible.cfg"
     if settings.inventory:
         yield settings.inventory.absolute().parent / "ansible.cfg"

@@ -1,1 +1,1 @@
-"""This machine's Docker Engine: builds the lab image and pushes it."""
+"""The Docker Engine of this machine: it builds the lab image and pushes it."""

@@ -1,4 +1,4 @@
-"""What a base image has already, as a program inside it says."""
+"""What a base image already contains, as reported by a script that runs in it."""
 
 import json
 
@@ -11,7 +11,7 @@ OLDEST_PYTHON = (3, 10)
 
 
 class BaseFacts(Value):
-    """`python` is the path of the image's own `python3`; `glibc` is empty where it has another C library."""
+    """Contents of a base image. `python`: the path of its `python3`. `glibc`: empty with another C library."""
 
     python: str
     version: str
@@ -23,29 +23,31 @@ class BaseFacts(Value):
 
     @property
     def complete(self) -> bool:
+        """Whether the image has both Jupyter and sshd, so that nothing has to be built."""
         return self.jupyter and self.sshd
 
 
-def read(reference: str, output: str) -> BaseFacts:
-    """Raises ProblemError where the image is none that a lab image can be made of."""
+def parse_base_facts(reference: str, output: str) -> BaseFacts:
+    """Parse the output of the script. Raises ProblemError where no lab image can be built from the image."""
     try:
         facts = BaseFacts.model_validate(json.loads(output))
     except (json.JSONDecodeError, ValidationError):
-        raise ProblemError(unfit(reference, f"its python3 said: {output[-500:]!r}")) from None
+        raise ProblemError(unfit_base(reference, f"its python3 printed {output[-500:]!r}")) from None
     if not facts.sshd and not facts.apt:
-        raise ProblemError(unfit(reference, "it has no sshd and no apt-get to install it with"))
+        raise ProblemError(unfit_base(reference, "it has no sshd and no apt-get to install it with"))
     if not facts.jupyter and (tuple(map(int, facts.version.split(".")[:2])) < OLDEST_PYTHON or not facts.glibc):
-        raise ProblemError(unfit(reference, f"Jupyter has no wheels for its Python {facts.version}"))
+        raise ProblemError(unfit_base(reference, f"Jupyter has no wheels for its Python {facts.version}"))
     return facts
 
 
-def unfit(reference: str, seen: str) -> Problem:
+def unfit_base(reference: str, reason: str) -> Problem:
+    """Return the problem of an image that no lab image can be built from."""
     return Problem(
         "base_unfit",
-        f"{reference} cannot be made a lab image: {seen}",
-        "a seat needs Jupyter and sshd beside torch, and this image has neither them nor what installs them",
+        f"no lab image can be built from {reference}: {reason}",
+        "a seat needs Jupyter and sshd beside torch, and they cannot be installed in this image",
         (
             "choose another base by image.torch or image.flavour in lab.yml, "
-            "or put an image with both on the mirror and set image.complete: true"
+            "or push an image with both to the mirror and set image.complete: true"
         ),
     )

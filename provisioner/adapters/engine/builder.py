@@ -1,4 +1,4 @@
-"""The lab image: found in the lab's registry where it was made before, else made of its base and pushed there."""
+"""Build the lab image from its base and push it to the lab's registry, unless it is there already."""
 
 import hashlib
 import json
@@ -15,7 +15,7 @@ from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.domain.lab.lab import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
-from provisioner.domain.lab.lock import LockedImage, telling
+from provisioner.domain.lab.lock import LockedImage, verdict_variables
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
@@ -32,30 +32,46 @@ _SOURCE = re.compile(r"(?:https?://)?[A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?(?:/[
 
 
 class Lookup(Protocol):
-    """The lab's registry, looked at without an engine."""
+    """The lab's registry, read without an engine."""
 
-    def config(self, reference: ImageReference, platform: str) -> ImageConfig | None: ...
-    def inspect(self, reference: ImageReference, platform: str) -> Listing: ...
+    def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
+        """Return the configuration of an image, None where the registry does not have it."""
+
+    def inspect(self, reference: ImageReference, platform: str) -> Listing:
+        """Return an image and the state of its layers."""
 
 
 class Engine(Protocol):
-    def pull(self, reference: ImageReference, size: int) -> None: ...
-    def base_facts(self, reference: str, script: str) -> BaseFacts: ...
+    """The Docker Engine that builds. Methods raise ProblemError."""
+
+    def pull(self, reference: ImageReference, size: int) -> None:
+        """Pull an image by digest. `size` in bytes, for progress."""
+
+    def base_facts(self, reference: str, script: str) -> BaseFacts:
+        """Run the Python `script` in an image and parse what it prints."""
+
     def build(
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]
-    ) -> None: ...
-    def tag(self, reference: str, target: ImageReference) -> None: ...
-    def push(self, target: ImageReference) -> None: ...
-    def close(self) -> None: ...
+    ) -> None:
+        """Build `target` from the Dockerfile in the directory `context`."""
+
+    def tag(self, reference: str, target: ImageReference) -> None:
+        """Give an image that the engine has another name."""
+
+    def push(self, target: ImageReference) -> None:
+        """Push an image by tag."""
+
+    def close(self) -> None:
+        """Close the connection to the engine."""
 
 
-class EngineBuilder:
-    """`engine` is asked for only where something has to be made; `facts` says what an image is."""
+class LabImageBuilder:
+    """Finds or builds lab images. `engine` connects to the engine, and is called only where one has to be built."""
 
-    def __init__(  # noqa: PLR0913  (the wish, the registry and the engine meet here)
+    def __init__(  # noqa: PLR0913  (settings, registry and engine come together here)
         self,
         registry: RegistrySettings,
-        wish: ImageSettings,
+        settings: ImageSettings,
         *,
         lookup: Lookup,
         engine: Callable[[], Engine],
@@ -63,8 +79,9 @@ class EngineBuilder:
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,
     ) -> None:
+        """Store the settings. `templates`: text by file name. `facts` reads torch and CUDA of a base image."""
         self._registry = registry
-        self._wish = wish
+        self._settings = settings
         self._lookup = lookup
         self._engine = engine
         self._templates = templates
@@ -72,38 +89,41 @@ class EngineBuilder:
         self._on_event = on_event
 
     def lab_image(self, base: Listing) -> LockedImage:
-        """Raises ProblemError where it can be neither found nor made."""
-        origin = _pinned(base)
-        inputs = self._inputs(origin)
-        target = self._target(origin, inputs)
-        if self._is_there(target, base, inputs):
-            self._on_event(Event(phase="build", kind="skipped", text=f"{target} was made before of the same inputs"))
-        else:
-            self._make(origin, base, target, inputs)
-        return self._locked(origin, base, target, inputs)
+        """Return the lab image of a base, built if the registry does not have it.
 
-    def _inputs(self, origin: ImageReference) -> str:
-        """The hash of what decides the image; not of `apt_mirror`, as the packages are the same from everywhere."""
+        Raises ProblemError where it cannot be built or pushed.
+        """
+        origin = _pinned(base)
+        inputs = self._hash_inputs(origin)
+        target = self._target(origin, inputs)
+        if self._exists(target, base, inputs):
+            self._on_event(Event(phase="build", kind="skipped", text=f"{target} was built before from the same inputs"))
+        else:
+            self._create(origin, base, target, inputs)
+        return self._locked_image(origin, base, target, inputs)
+
+    def _hash_inputs(self, origin: ImageReference) -> str:
+        """Return the hash of what determines the image, without `apt_mirror`: all mirrors hold the same packages."""
         parts = {name: self._templates[name] for name in (_DOCKERFILE, _REQUIREMENTS, *_CONTEXT)}
-        given = {"base": origin.digest, "complete": self._wish.complete, "parts": parts}
-        return hashlib.sha256(json.dumps(given, sort_keys=True).encode()).hexdigest()
+        inputs = {"base": origin.digest, "complete": self._settings.complete, "parts": parts}
+        return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def _target(self, origin: ImageReference, inputs: str) -> ImageReference:
-        ending = f"-{inputs[:12]}"
-        tag = (origin.tag or "latest")[: _TAG_LENGTH - len(ending)] + ending
+        suffix = f"-{inputs[:12]}"
+        tag = (origin.tag or "latest")[: _TAG_LENGTH - len(suffix)] + suffix
         return ImageReference(registry=self._registry.address, repository=self._registry.repository, tag=tag)
 
-    def _is_there(self, target: ImageReference, base: Listing, inputs: str) -> bool:
-        """Known by the label that a build gives it; a copy has none, and the base's own configuration."""
+    def _exists(self, target: ImageReference, base: Listing, inputs: str) -> bool:
+        """Return whether the registry has the complete image: built with our label, or a copy of the base."""
         config = self._lookup.config(target, base.report.platform)
         if config is None:
             return False
-        copied = (config.env, config.history) == (base.image.env, base.image.history)
-        ours = config.labels.get(INPUTS_LABEL) == inputs or copied
-        return ours and self._lookup.inspect(target, base.report.platform).report.state is SyncState.COMPLETE
+        is_copy = (config.env, config.history) == (base.image.env, base.image.history)
+        is_ours = config.labels.get(INPUTS_LABEL) == inputs or is_copy
+        return is_ours and self._lookup.inspect(target, base.report.platform).report.state is SyncState.COMPLETE
 
-    def _make(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> None:
-        source = _package_source(self._wish.apt_mirror)
+    def _create(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> None:
+        source = _package_source(self._settings.apt_mirror)
         with closing(self._engine()) as engine:
             engine.pull(origin, base.report.bytes)
             facts = self._read_base(engine, origin)
@@ -114,8 +134,8 @@ class EngineBuilder:
             engine.push(target)
 
     def _read_base(self, engine: Engine, origin: ImageReference) -> BaseFacts | None:
-        """None where the lab says that the base is complete."""
-        return None if self._wish.complete else engine.base_facts(origin.by_digest(), self._templates[_BASE_FACTS])
+        """Return None where lab.yml declares the base as complete."""
+        return None if self._settings.complete else engine.base_facts(origin.by_digest(), self._templates[_BASE_FACTS])
 
     def _build(
         self, engine: Engine, target: ImageReference, facts: BaseFacts, arguments: Mapping[str, str], inputs: str
@@ -131,19 +151,19 @@ class EngineBuilder:
         for name in _CONTEXT:
             path = folder / name
             path.write_text(self._templates[name], encoding="utf-8")
-            path.chmod(0o644)  # whatever the umask here: people read one of them inside
+            path.chmod(0o644)  # independent of the umask: users of the image read provisioner.sh
         if not facts.jupyter:
             requirements = folder / "requirements.txt"
-            requirements.write_text(wheels.requirements_for(self._templates[_REQUIREMENTS], facts), encoding="utf-8")
+            requirements.write_text(wheels.select_requirements(self._templates[_REQUIREMENTS], facts), encoding="utf-8")
             self._on_event(Event(phase="build", kind="started", text="downloading Jupyter's wheels"))
-            wheels.download(requirements, folder / "wheels", facts)
+            wheels.download_wheels(requirements, folder / "wheels", facts)
 
-    def _locked(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> LockedImage:
+    def _locked_image(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> LockedImage:
         platform = base.report.platform
         found, config = self._lookup.inspect(target, platform), self._lookup.config(target, platform)
         digest = found.report.digest
         if found.report.state is not SyncState.COMPLETE or config is None or digest is None:
-            raise ProblemError(found.report.problems or _not_there(target))
+            raise ProblemError(found.report.problems or _no_digest(target))
         facts = self._facts(base.image)
         return LockedImage(
             reference=base.image.reference,
@@ -152,7 +172,7 @@ class EngineBuilder:
             platform=platform,
             torch=facts.torch,
             cuda=facts.cuda,
-            env=telling(base.image.env or {}),
+            env=verdict_variables(base.image.env or {}),
             inputs=inputs,
             bytes=found.report.bytes,
             rootfs=config.diff_ids,
@@ -160,35 +180,35 @@ class EngineBuilder:
 
 
 def _pinned(base: Listing) -> ImageReference:
-    """Raises ProblemError where the mirror has not said which manifest the tag means."""
+    """Return the base by digest. Raises ProblemError where the mirror did not resolve the tag to a digest."""
     digest = base.report.digest or base.image.digest
     if digest is None:
-        raise ProblemError(base.report.problems or _not_there(ImageReference.parse(base.image.reference)))
+        raise ProblemError(base.report.problems or _no_digest(ImageReference.parse(base.image.reference)))
     return ImageReference.parse(base.image.reference).pinned(digest)
 
 
 def _package_source(text: str | None) -> str:
-    """With a scheme; plain http is what a base without CA certificates can speak, and apt checks signatures itself."""
+    """Return the URL of the apt mirror.
+
+    The default scheme is http: a base may lack CA certificates, and apt checks signatures itself.
+    """
     if text is None:
         return ""
     if not _SOURCE.fullmatch(text):
-        raise ProblemError(_bad_source(text), "usage")
+        problem = Problem(
+            "bad_apt_mirror",
+            f"image.apt_mirror is neither a host nor a URL: {text!r}",
+            "it replaces the hosts of the base's package sources while the lab image is built",
+            "write it as mirrors.example.edu or http://mirrors.example.edu/path",
+        )
+        raise ProblemError(problem, "usage")
     return (text if "://" in text else f"http://{text}").rstrip("/")
 
 
-def _bad_source(text: str) -> Problem:
-    return Problem(
-        "bad_apt_mirror",
-        f"image.apt_mirror is neither a host nor a URL: {text!r}",
-        "it replaces the hosts of the base's own package sources while the lab image is built",
-        "write it as mirrors.example.edu or http://mirrors.example.edu/path",
-    )
-
-
-def _not_there(reference: ImageReference) -> Problem:
+def _no_digest(reference: ImageReference) -> Problem:
     return Problem(
         "no_digest",
-        f"the registry does not say which image {reference} is",
-        "a lock holds every image by its digest",
+        f"the registry returned no digest for {reference}",
+        "a lock pins every image by its digest",
         f"provision mirror check {reference}",
     )

@@ -1,4 +1,4 @@
-"""How this machine's engine reaches registries: what `docker info` says, where there is an engine to ask."""
+"""Read from `docker info` how the engine of this machine reaches registries."""
 
 import subprocess
 from json import JSONDecodeError, loads
@@ -6,26 +6,26 @@ from typing import Any
 
 from provisioner.domain.registry.interference import EngineNetwork
 
-_SECONDS = 10
+_TIMEOUT = 10  # seconds
 
 
-def engine_network() -> EngineNetwork | None:
-    """None where no engine answers: this is beside what was asked, so it is never a fault."""
+def read_engine_network() -> EngineNetwork | None:
+    """Return mirrors and proxies of the engine, None where no engine answers. This is extra information: no error."""
     try:
         done = subprocess.run(
-            ["docker", "info", "--format", "{{json .}}"],  # noqa: S607  (the docker that this person would call)
+            ["docker", "info", "--format", "{{json .}}"],  # noqa: S607  (the docker on the user's PATH)
             stdin=subprocess.DEVNULL,
             capture_output=True,
-            timeout=_SECONDS,
+            timeout=_TIMEOUT,
             check=False,
         )
-        told: dict[str, Any] = loads(done.stdout)
-        config = told.get("RegistryConfig") or {}
+        info: dict[str, Any] = loads(done.stdout)
+        config = info.get("RegistryConfig") or {}
         return EngineNetwork(
             mirrors=tuple(config.get("Mirrors") or ()),
-            http_proxy=told.get("HttpProxy") or "",
-            https_proxy=told.get("HttpsProxy") or "",
-            no_proxy=told.get("NoProxy") or "",
+            http_proxy=info.get("HttpProxy") or "",
+            https_proxy=info.get("HttpsProxy") or "",
+            no_proxy=info.get("NoProxy") or "",
         )
     except (OSError, subprocess.TimeoutExpired, JSONDecodeError, UnicodeDecodeError, ValueError, AttributeError):
         return None

@@ -1,4 +1,4 @@
-"""What an engine says while it pulls, pushes and builds, as progress and as the end of a failed one."""
+"""Parse the messages of an engine that pulls, pushes or builds into progress and errors."""
 
 import re
 import time
@@ -8,65 +8,67 @@ from typing import Any, NamedTuple
 
 _MOVING = ("Downloading", "Pushing")
 _STEP = re.compile(r"Step (\d+)/(\d+) : ")
-_SECONDS = 1.0  # between two pieces of news
-_LINES = 20
+_INTERVAL = 1.0  # seconds between two updates
+_LINES = 20  # of a failed build's output
 
 Message = Mapping[str, Any]
 
 
-class EngineSaid(Exception):  # noqa: N818  (its text is the engine's own)
-    """The engine ended what it was doing."""
+class EngineError(Exception):
+    """The engine reported a failure. The text is that of the engine."""
 
 
-class News(NamedTuple):
-    """`done` and `total` are bytes of a pull or push, steps of a build."""
+class ProgressUpdate(NamedTuple):
+    """Progress of the engine. `done` and `total` are bytes of a pull or push, steps of a build."""
 
     text: str
     done: int
     total: int
 
 
-def transfer(messages: Iterable[Message], total: int) -> Iterator[News]:
-    """`total` in bytes, 0 where only the engine knows. Raises EngineSaid."""
+def transfer_progress(messages: Iterable[Message], total: int) -> Iterator[ProgressUpdate]:
+    """Yield the bytes of all layers together. `total` in bytes, 0 if unknown. Raises EngineError at the end."""
     layers: dict[str, tuple[int, int]] = {}
-    for message in _to_the_end(messages, ()):
+    for message in _read_all(messages, ()):
         detail = message.get("progressDetail") or {}
         if message.get("status") in _MOVING and "current" in detail:
             layers[message["id"]] = (detail["current"], detail.get("total", 0))
             done = sum(current for current, _ in layers.values())
-            yield News(str(message["status"]), done, max(total or sum(size for _, size in layers.values()), done))
+            yield ProgressUpdate(
+                str(message["status"]), done, max(total or sum(size for _, size in layers.values()), done)
+            )
 
 
-def build(messages: Iterable[Message]) -> Iterator[News]:
-    """One piece of news for each line. Raises EngineSaid with the last lines."""
-    said, done, total = deque[str](maxlen=_LINES), 0, 0
-    for message in _to_the_end(messages, said):
+def build_progress(messages: Iterable[Message]) -> Iterator[ProgressUpdate]:
+    """Yield one update for each line of output. Raises EngineError with the last lines."""
+    output, done, total = deque[str](maxlen=_LINES), 0, 0
+    for message in _read_all(messages, output):
         for line in str(message.get("stream", "")).splitlines():
             if not line.strip():
                 continue
-            said.append(line)
+            output.append(line)
             if step := _STEP.match(line):
                 done, total = int(step[1]), int(step[2])
-            yield News(line.strip(), done, total)
+            yield ProgressUpdate(line.strip(), done, total)
 
 
-def spaced(news: Iterable[News], seconds: float = _SECONDS) -> Iterator[News]:
-    """The first, the last, and between them at most one each `seconds`: news are shown and written down."""
-    shown, waiting = float("-inf"), None
-    for piece in news:
-        waiting = piece
-        if time.monotonic() - shown >= seconds:
-            yield piece
-            shown, waiting = time.monotonic(), None
-    if waiting is not None:
-        yield waiting
+def throttle(updates: Iterable[ProgressUpdate], seconds: float = _INTERVAL) -> Iterator[ProgressUpdate]:
+    """Yield the first and the last update, and between them at most one each `seconds`: each one is recorded."""
+    yielded_at, pending = float("-inf"), None
+    for update in updates:
+        pending = update
+        if time.monotonic() - yielded_at >= seconds:
+            yield update
+            yielded_at, pending = time.monotonic(), None
+    if pending is not None:
+        yield pending
 
 
-def _to_the_end(messages: Iterable[Message], said: Iterable[str]) -> Iterator[Message]:
-    """All of them, so that the engine's connection is free again; then raises what went wrong."""
+def _read_all(messages: Iterable[Message], output: Iterable[str]) -> Iterator[Message]:
+    """Yield all messages, which frees the connection of the engine, and only then raise its error."""
     error = None
     for message in messages:
         error = error or message.get("error")
         yield message
     if error is not None:
-        raise EngineSaid("\n".join([*said, str(error)]))
+        raise EngineError("\n".join([*output, str(error)]))

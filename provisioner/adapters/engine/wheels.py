@@ -1,6 +1,6 @@
-"""The wheels of the lab image, downloaded by this machine's own pip with its own index configuration.
+"""Download the wheels of the lab image with the pip of this machine and its index configuration.
 
-So the build itself asks no index and needs no certificate, and a lab's mirror setting is written in one place: pip's.
+The build itself needs no package index and no certificate, and a package mirror is configured in one place: in pip.
 """
 
 import re
@@ -14,14 +14,14 @@ from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _OLDEST_GLIBC = 17  # manylinux2014
-_BLOCK = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)  # a requirement, with its hashes below it
-_LINES = 15
+_BLOCK = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)  # a requirement and the lines of its hashes
+_LINES = 15  # of pip's error output
 
 
-def requirements_for(lock: str, base: BaseFacts) -> str:
-    """The part of the lock that holds for the base's Python.
+def select_requirements(lock: str, base: BaseFacts) -> str:
+    """Return the requirements of the lock whose markers match the base's Python, without those markers.
 
-    pip would hold the markers against its own Python, whatever `--python-version` says.
+    pip evaluates markers for its own Python, even with `--python-version`.
     """
     target = {
         "implementation_name": "cpython",
@@ -34,47 +34,46 @@ def requirements_for(lock: str, base: BaseFacts) -> str:
         "sys_platform": "linux",
     }
     blocks = [block for block in _BLOCK.split(lock) if block and not block.startswith("#")]
-    return "".join(_without_marker(block) for block in blocks if _holds(block, target))
+    return "".join(_without_marker(block) for block in blocks if _matches(block, target))
 
 
-def download(requirements: Path, folder: Path, base: BaseFacts) -> None:
-    """Fills `folder` with one wheel for each requirement. Raises ProblemError with the end of what pip said."""
+def download_wheels(requirements: Path, folder: Path, base: BaseFacts) -> None:
+    """Download one wheel for each requirement into `folder`. Raises ProblemError with the end of pip's output."""
     python = ".".join(base.version.split(".")[:2])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(requirements), "-d", str(folder)]
     command += ["--implementation", "cp", "--python-version", python]
     command += [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
-    command += [f"--platform={platform}" for platform in platforms(base)]
+    command += [f"--platform={platform}" for platform in platform_tags(base)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise ProblemError(_no_wheels(base, "\n".join(done.stderr.splitlines()[-_LINES:])))
+        output = "\n".join(done.stderr.splitlines()[-_LINES:])
+        raise ProblemError(
+            Problem(
+                "no_wheels",
+                f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{output}",
+                "the lab image gets Jupyter from wheels that the pip of this machine downloads",
+                "configure the package index of this machine, for example `pip config set global.index-url URL`",
+            )
+        )
 
 
-def platforms(base: BaseFacts) -> list[str]:
-    """Newest first; a wheel for an older C library runs with a newer one (PEP 600)."""
+def platform_tags(base: BaseFacts) -> list[str]:
+    """Return the platform tags of the base, newest first: wheels for an older glibc run with a newer one (PEP 600)."""
     minor = int(base.glibc.split(".")[1])
     return [f"manylinux_2_{number}_{base.machine}" for number in range(minor, _OLDEST_GLIBC - 1, -1)] + [
         f"manylinux2014_{base.machine}"
     ]
 
 
-def _first(block: str) -> str:
+def _specifier(block: str) -> str:
     return block.splitlines()[0].removesuffix("\\").strip()
 
 
-def _holds(block: str, target: dict[str, str]) -> bool:
-    marker = Requirement(_first(block)).marker
+def _matches(block: str, target: dict[str, str]) -> bool:
+    marker = Requirement(_specifier(block)).marker
     return marker is None or marker.evaluate(target)
 
 
 def _without_marker(block: str) -> str:
-    return block.replace(_first(block), _first(block).partition(";")[0].strip(), 1)
-
-
-def _no_wheels(base: BaseFacts, said: str) -> Problem:
-    return Problem(
-        "no_wheels",
-        f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{said}",
-        "the lab image gets Jupyter from wheels that this machine's own pip downloads",
-        "set this machine's package index, for example `pip config set global.index-url URL`, and try again",
-    )
+    return block.replace(_specifier(block), _specifier(block).partition(";")[0].strip(), 1)

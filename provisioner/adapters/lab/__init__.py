@@ -1,1 +1,1 @@
-"""The files of a lab: read with the line and column of each mistake, written the same way every time."""
+"""The files of a lab directory: reading with line and column of each mistake, and writing."""

@@ -1,4 +1,4 @@
-"""The compatibility data that comes with the package, and what a lab lays over it."""
+"""Load the compatibility data of the package, and the rows that a lab adds to it or replaces."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 OVERLAY = "compatibility.yaml"
 
-_WORDS = {
-    "source": "where you have it from, such as a link, or what you measured",
-    "evidence": "where you have it from, such as a link, or measured(2.16.0)",
+_EXPECTED = {
+    "source": "the source of this row, such as a link, or what you measured",
+    "evidence": "the source of this row, such as a link, or measured(2.16.0)",
     "capability": 'a number in quotes, such as "12.0"',
     "capabilities": 'a list of numbers in quotes, such as ["12.0"]',
     "cuda": 'a version in quotes, such as "13.2"',
@@ -29,7 +29,7 @@ _WORDS = {
 
 @cache
 def load() -> "CompatibilityData":
-    """The package's own data. Read once; every later call gives the same value."""
+    """Return the data of the package. It is read once; later calls return the same value."""
     import yaml  # noqa: PLC0415  (not for `--help`)
 
     from provisioner.domain.compatibility.data import CompatibilityData  # noqa: PLC0415
@@ -38,39 +38,44 @@ def load() -> "CompatibilityData":
     return CompatibilityData.model_validate(yaml.load(text, yaml.CSafeLoader))
 
 
-def load_for(lab: Path) -> "CompatibilityData":
-    """The data as a lab has it: with the rows of its directory's compatibility.yaml, where there is one.
+def load_for_lab(lab: Path) -> "CompatibilityData":
+    """Return the data of the package with the rows of the lab's compatibility.yaml, if the lab has one.
 
-    Raises ProblemError with every mistake in that file.
+    Raises ProblemError (usage) with every mistake in that file.
     """
-    return load_with(lab / OVERLAY) if (lab / OVERLAY).exists() else load()
+    return load_with_overlay(lab / OVERLAY) if (lab / OVERLAY).exists() else load()
 
 
-def load_with(path: Path) -> "CompatibilityData":
-    """The data with the rows of one file laid over it. Raises ProblemError with every mistake in it, and its place."""
+def load_with_overlay(path: Path) -> "CompatibilityData":
+    """Return the data of the package with the rows of one file.
+
+    Raises ProblemError (usage) with every mistake in the file and its place.
+    """
     from provisioner.adapters.lab.source_location import read_yaml  # noqa: PLC0415
-    from provisioner.adapters.lab.validation import validated  # noqa: PLC0415
+    from provisioner.adapters.lab.validation import validate_document  # noqa: PLC0415
     from provisioner.adapters.state.files import read_text  # noqa: PLC0415  (not for `--help`)
-    from provisioner.domain.compatibility.overlay import Overlay, overlaid  # noqa: PLC0415
+    from provisioner.domain.compatibility.overlay import Overlay, apply_overlay  # noqa: PLC0415
 
-    written = read_yaml(str(path), read_text(path, "name a file that is there; `provision facts` says what it holds"))
-    if written.data is None:
+    document = read_yaml(str(path), read_text(path, "name an existing file; `provision facts` shows the data"))
+    if document.data is None:
         return load()
-    return overlaid(load(), validated(written, Overlay, _WORDS, _unquoted(written, written.data, ())))
+    return apply_overlay(
+        load(), validate_document(document, Overlay, _EXPECTED, _unquoted(document, document.data, ()))
+    )
 
 
-def _unquoted(written: "SourceDocument", part: Any, loc: "Loc") -> "Iterator[Problem]":
-    """Versions that YAML read as numbers: 12.10 would have become 12.1."""
+def _unquoted(document: "SourceDocument", part: Any, loc: "Loc") -> "Iterator[Problem]":
+    """Yield a problem for each version that YAML read as a number: 12.10 would become 12.1."""
     from provisioner.domain.values.problem import Problem  # noqa: PLC0415
 
     if isinstance(part, float):
-        typed = written.scalar(loc)
+        typed = document.scalar(loc)
         yield Problem(
             "bad_value",
-            f'{written.place(loc)}: {typed} is read as a number; write it in quotes: "{typed}"',
+            f'{document.place(loc)}: {typed} is read as a number; write it in quotes: "{typed}"',
             "12.10 would be read as 12.1",
             f'write "{typed}"',
         )
     pairs = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in pairs:
-        yield from _unquoted(written, value, (*loc, key))
+        yield from _unquoted(document, value, (*loc, key))

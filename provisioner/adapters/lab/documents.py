@@ -1,9 +1,9 @@
-"""JSON documents of our own that come back from outside: each says in `schema` what it is and in which format."""
+"""Read our own JSON documents from files. Their `schema` names the kind of document and the version of its format."""
 
 from typing import Any, TypeVar
 
 from provisioner.adapters.lab.source_location import read_json
-from provisioner.adapters.lab.validation import validated
+from provisioner.adapters.lab.validation import validate_document
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -11,34 +11,36 @@ Model = TypeVar("Model", bound=Document)
 
 
 def read_document(name: str, text: str, model: type[Model]) -> Model:
-    """Raises ProblemError where `text` is something else, or of a later format than this release knows."""
-    written = read_json(name, text)
+    """Parse and validate a document. `name` is the file, for messages.
+
+    Raises ProblemError (usage) where `text` is another kind of document, or of another version of the format.
+    """
+    document = read_json(name, text)
     wanted = str(model.model_fields["schema_"].default)
-    found = _schema(written.data)
+    found = _schema(document.data)
     if found != wanted:
-        kind = wanted.rpartition("/")[0]
-        later = found.startswith(f"{kind}/")
-        raise ProblemError(_later(name, found, wanted) if later else _other(name, found, wanted), "usage")
-    return validated(written, model, {})
+        is_same_kind = found.startswith(f"{wanted.rpartition('/')[0]}/")
+        raise ProblemError((_later_schema if is_same_kind else _wrong_schema)(name, found, wanted), "usage")
+    return validate_document(document, model, {})
 
 
 def _schema(document: Any) -> str:
     return str(document.get("schema", "")) if isinstance(document, dict) else ""
 
 
-def _later(name: str, found: str, wanted: str) -> Problem:
+def _later_schema(name: str, found: str, wanted: str) -> Problem:
     return Problem(
         "later_schema",
-        f"{name}: written as {found}; this release knows {wanted}",
-        "another release made it; half of it would be misread",
+        f"{name}: written as {found}; this release reads {wanted}",
+        "another release wrote the file, and this one would misread parts of it",
         "use the same release of provision on both machines",
     )
 
 
-def _other(name: str, found: str, wanted: str) -> Problem:
+def _wrong_schema(name: str, found: str, wanted: str) -> Problem:
     return Problem(
         "wrong_schema",
         f"{name}: its schema is {found or 'not given'}, not {wanted}",
-        "it is another kind of file",
-        "name the right file, or make it again",
+        "this is another kind of file",
+        "name the right file, or create it again",
     )

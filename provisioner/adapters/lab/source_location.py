@@ -1,4 +1,4 @@
-"""YAML and JSON that a person wrote, and the line and column at which each part of it stands."""
+"""Parse YAML and JSON, and find the line and column of each value for messages."""
 
 import json
 import re
@@ -13,28 +13,28 @@ Loc = Sequence[str | int]
 
 
 class SourceDocument(NamedTuple):
-    """A document's value. `root` gives its YAML node, for places; JSON is only composed where one is asked for.
+    """A parsed document. `root` returns its YAML node for locations; JSON is only composed when it is called.
 
-    `twice`: keys that it holds twice, of which only the last counts in `data`.
+    `duplicates`: a problem for each repeated key, of which `data` holds the last value only.
     """
 
     name: str
     data: Any
     root: Callable[[], yaml.Node | None]
-    twice: tuple[Problem, ...] = ()
+    duplicates: tuple[Problem, ...] = ()
 
     def place(self, loc: Loc, *, key: bool = False) -> str:
-        """`file:line:column` of a value, or of its key; of the nearest part around it where it is not there itself."""
+        """Return `file:line:column` of a value, or of its key; of the nearest parent where it does not exist."""
         return f"{self.name}:{_mark(self.root(), loc, key=key)}"
 
     def scalar(self, loc: Loc) -> str | None:
-        """A single value as it was typed, before YAML made a number or a boolean of it."""
+        """Return a scalar as it was typed, before YAML converted it to a number or a boolean. None for a collection."""
         node = _find(self.root(), loc)[1]
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
 class _Loader(yaml.SafeLoader):
-    """A date stays text: PyYAML's own reading of one raises a bare ValueError for the 31st of February."""
+    """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February."""
 
 
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
@@ -45,11 +45,11 @@ _Loader.yaml_implicit_resolvers = {
 
 
 def read_yaml(name: str, text: str) -> SourceDocument:
-    """Raises ProblemError where `text` is no YAML."""
+    """Parse one YAML document. Raises ProblemError (usage) with the place where `text` is not valid."""
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        twice = tuple(_duplicates(name, node))
+        duplicates = tuple(_duplicate_keys(name, node))
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(f"{name}:{_position(error.problem_mark)}", _reason(error)) from None
@@ -58,30 +58,30 @@ def read_yaml(name: str, text: str) -> SourceDocument:
     except (RecursionError, ValueError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
         raise _not_yaml(f"{name}:1:1", reason) from None
-    return SourceDocument(name, data, lambda: node, twice)
+    return SourceDocument(name, data, lambda: node, duplicates)
 
 
 def read_json(name: str, text: str) -> SourceDocument:
-    """Raises ProblemError where `text` is no JSON."""
-    doubled: list[dict[str, Any]] = []
+    """Parse JSON. Raises ProblemError (usage) with the place where `text` is not valid."""
+    has_duplicates = False
+
+    def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        nonlocal has_duplicates
+        result = dict(pairs)
+        has_duplicates |= len(result) < len(pairs)
+        return result
+
     try:
-        data = json.loads(text, object_pairs_hook=lambda pairs: _object(pairs, doubled))
+        data = json.loads(text, object_pairs_hook=build_object)
     except json.JSONDecodeError as error:
         raise _not_json(f"{name}:{error.lineno}:{error.colno}", error.msg) from None
     except RecursionError:
         raise _not_json(f"{name}:1:1", "nested too deeply") from None
-    twice = tuple(_duplicates(name, _compose_json(text))) if doubled else ()
-    return SourceDocument(name, data, lambda: _compose_json(text), twice)
+    duplicates = tuple(_duplicate_keys(name, _compose_json(text))) if has_duplicates else ()
+    return SourceDocument(name, data, lambda: _compose_json(text), duplicates)
 
 
-def _object(pairs: list[tuple[str, Any]], doubled: list[dict[str, Any]]) -> dict[str, Any]:
-    read = dict(pairs)
-    if len(read) < len(pairs):
-        doubled.append(read)
-    return read
-
-
-# JSON allows tabs between values and any character within them; as YAML it reads alike once those are blanked out.
+# JSON allows tabs between values and any character within them. With those replaced by spaces it is also valid YAML.
 _NOT_IN_YAML = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -91,7 +91,7 @@ def _compose_json(text: str) -> yaml.Node | None:
 
 
 def _find(node: yaml.Node | None, loc: Loc) -> tuple[yaml.Node | None, yaml.Node | None]:
-    """Key and value at `loc`; the nearest ones around it where the way ends early."""
+    """Return key and value at `loc`, or those of the nearest parent where `loc` does not exist."""
     key = None
     for part in loc:
         if isinstance(node, yaml.MappingNode):
@@ -121,7 +121,7 @@ def _line_column(text: str, position: int) -> str:
     return f"{text.count(chr(10), 0, position) + 1}:{position - text.rfind(chr(10), 0, position)}"
 
 
-def _duplicates(name: str, root: yaml.Node | None) -> Iterator[Problem]:
+def _duplicate_keys(name: str, root: yaml.Node | None) -> Iterator[Problem]:
     seen: set[int] = set()
     stack = [] if root is None else [root]
     while stack:
@@ -130,11 +130,11 @@ def _duplicates(name: str, root: yaml.Node | None) -> Iterator[Problem]:
             continue
         seen.add(id(node))
         if isinstance(node, yaml.MappingNode):
-            yield from _twice(name, node)
+            yield from _duplicate_keys_of(name, node)
         stack += [child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))]
 
 
-def _twice(name: str, node: yaml.MappingNode) -> Iterator[Problem]:
+def _duplicate_keys_of(name: str, node: yaml.MappingNode) -> Iterator[Problem]:
     first: dict[str, yaml.Node] = {}
     for key, _ in node.value:
         if not isinstance(key, yaml.ScalarNode):
@@ -144,25 +144,25 @@ def _twice(name: str, node: yaml.MappingNode) -> Iterator[Problem]:
             yield Problem(
                 "duplicate_key",
                 f'{name}:{_position(key.start_mark)}: the key "{key.value}" is here twice, first in line {line}',
-                "only the last one would count, without a word",
+                "all but the last one would be silently ignored",
                 "keep one of them",
             )
         first.setdefault(key.value, key)
 
 
 def _reason(error: yaml.MarkedYAMLError) -> str:
-    """PyYAML splits some sentences in two: `expected …`, `but found …`."""
+    """Join the two parts into which PyYAML splits some messages: `expected …`, `but found …`."""
     reason = error.problem or str(error)
     return f"{error.context} {reason}" if reason.startswith("but ") else reason
 
 
 def _not_yaml(place: str, reason: str) -> ProblemError:
     tab = "'\\t'" in reason
-    quotes = "put text that holds a colon or starts with a sign in quotes, and align the keys"
+    quotes = "quote text that contains a colon or starts with a special character, and align the keys"
     problem = Problem(
         "not_yaml",
-        f"{place}: {'a tab where YAML wants spaces' if tab else f'not YAML: {reason}'}",
-        "the file is only understood as a whole",
+        f"{place}: {'a tab where YAML requires spaces' if tab else f'not YAML: {reason}'}",
+        "nothing of the file can be used before all of it can be parsed",
         "indent with spaces" if tab else quotes,
     )
     return ProblemError(problem, "usage")
@@ -172,7 +172,7 @@ def _not_json(place: str, reason: str) -> ProblemError:
     problem = Problem(
         "not_json",
         f"{place}: not JSON: {reason}",
-        "the file is only understood as a whole",
-        "mend the file there, or write it again with the program that made it",
+        "nothing of the file can be used before all of it can be parsed",
+        "correct the file there, or write it again with the program that created it",
     )
     return ProblemError(problem, "usage")

@@ -1,1 +1,1 @@
-"""A mirror beside its registry: its feed, its wheels, what was seen of it before."""
+"""What a mirror has besides its registry: its feed, its wheels, its profile, and the history of past checks."""

@@ -1,4 +1,4 @@
-"""The profiles of the field's mirrors that come with the package."""
+"""The profiles of well-known mirrors that come with the package."""
 
 from functools import cache
 from importlib.resources import files
@@ -10,6 +10,7 @@ if TYPE_CHECKING:
 
 @cache
 def load() -> "MirrorProfiles":
+    """Return the profiles in `data/mirrors.yaml`, read once."""
     import yaml  # noqa: PLC0415  (not for `--help`)
 
     from provisioner.domain.forecast.mirror_profile import MirrorProfiles  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Logging in as the distribution project describes it (docs/content/spec/auth/token.md): Basic, and Bearer tokens."""
+"""Logins as the distribution project describes them (docs/content/spec/auth/token.md): Basic, and Bearer tokens."""
 
 import json
 import re
@@ -11,21 +11,21 @@ from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from provisioner.adapters.registry.docker_config import Login, UnusableLogin, find_login
-from provisioner.adapters.registry.http import Refused, Reply, Request, up_to
+from provisioner.adapters.registry.http import Reply, Request, RequestFailed, up_to
 from provisioner.adapters.registry.retry import Sender
 from provisioner.domain.registry.image_problems import auth_failed, unreachable
 
 _CHALLENGE = re.compile(r'\b(Basic|Bearer)\b((?:\s*,?\s*\w+\s*=\s*(?:"[^"]*"|[^\s",]+))*)', re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s",]+))')
 _TOKEN = re.compile(r"[\x21-\x7e]+")
-_DEFAULT_SECONDS = 60  # where the reply does not say; the specification's own
+_DEFAULT_SECONDS = 60  # if the reply names no time; from the specification
 _REFRESH_AT = 0.8
 _TOKEN_REPLY = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class Challenge:
-    """What a 401 asks for. A Basic one has no parameter that matters."""
+    """What a 401 asks for. The parameters of a Basic challenge are not used."""
 
     bearer: bool
     realm: str = ""
@@ -35,18 +35,18 @@ class Challenge:
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """`header` is secret. Not used after `until`, on the monotonic clock."""
+    """`header` is secret. It is not used after `until`, on the monotonic clock."""
 
     header: str = field(repr=False)
     until: float
 
 
 def read_challenge(text: str) -> Challenge | None:
-    """The best of what a WWW-Authenticate header offers; None where that is neither Bearer nor Basic."""
+    """Return the Bearer challenge of a WWW-Authenticate header, else the Basic one; None without either."""
     offers = [(scheme.lower(), _parameters(rest)) for scheme, rest in _CHALLENGE.findall(text)]
-    for scheme, given in offers:
-        if scheme == "bearer" and "realm" in given:
-            return Challenge(True, given["realm"], given.get("service", ""), given.get("scope", ""))
+    for scheme, values in offers:
+        if scheme == "bearer" and "realm" in values:
+            return Challenge(True, values["realm"], values.get("service", ""), values.get("scope", ""))
     return Challenge(False) if any(scheme == "basic" for scheme, _ in offers) else None
 
 
@@ -55,9 +55,10 @@ def _parameters(text: str) -> dict[str, str]:
 
 
 class Auth:
-    """The login to one registry: found when it is first asked for, kept in memory, told to nobody else."""
+    """The login to one registry: looked up at the first challenge, kept in memory, sent to no other host."""
 
     def __init__(self, sender: Sender, address: str, home: str, environment: Mapping[str, str]) -> None:
+        """Look nothing up yet. `home`: scheme and host of the registry's API."""
         self._sender = sender
         self._address = address
         self._home = urlsplit(home)
@@ -65,17 +66,17 @@ class Auth:
         self._lock = threading.RLock()
         self._challenges: dict[str, Challenge] = {}
         self._tokens: dict[Challenge, Token] = {}
-        self._failed: dict[Challenge, Refused] = {}
+        self._failed: dict[Challenge, RequestFailed] = {}
         self._login: tuple[Login | None] | None = None
 
     def header(self, repository: str) -> str | None:
-        """What to send with a request for `repository`; None until a challenge came. Raises Refused."""
+        """Return the Authorization header for `repository`; None before a challenge. Raises RequestFailed."""
         with self._lock:
             challenge = self._challenges.get(repository)
             return None if challenge is None else self._credential(challenge, rejected=None)
 
     def answer(self, repository: str, challenge: Challenge, rejected: str | None) -> None:
-        """Gets what a 401 asked for, in place of the `rejected` header. Raises Refused."""
+        """Obtain what a 401 asks for, in place of the `rejected` header. Raises RequestFailed."""
         if challenge.bearer and not challenge.scope:
             scope = f"repository:{repository}:pull"
             challenge = Challenge(True, challenge.realm, challenge.service, scope)
@@ -83,71 +84,75 @@ class Auth:
             self._challenges[repository] = challenge
             self._credential(challenge, rejected)
 
-    def refusal(self, challenge: Challenge | None) -> Refused:
-        """What a 401 means that stays. A password is then not tried again: accounts get locked."""
-        refused = self._refusal()
+    def refusal(self, challenge: Challenge | None) -> RequestFailed:
+        """Return the failure of a repeated 401. A password is not tried again: accounts get locked."""
+        failed = self._refusal()
         if challenge is not None and not challenge.bearer:
-            self._failed[challenge] = refused
-        return refused
+            self._failed[challenge] = failed
+        return failed
 
-    def _refusal(self) -> Refused:
-        login = self._found_login()
-        reason = "no login is known here" if login is None else f"the login from {login.source} was not accepted"
-        return Refused(auth_failed(self._address, reason))
+    def _refusal(self) -> RequestFailed:
+        login = self._look_up_login()
+        reason = "no login is configured here" if login is None else f"the login from {login.source} was not accepted"
+        return RequestFailed(auth_failed(self._address, reason))
 
     def _credential(self, challenge: Challenge, rejected: str | None) -> str:
         if challenge in self._failed:
             raise self._failed[challenge]
-        held = self._tokens.get(challenge)
-        if held is None or held.header == rejected or time.monotonic() >= held.until:
-            held = self._tokens[challenge] = self._obtain(challenge, rejected)
-        return held.header
+        token = self._tokens.get(challenge)
+        if token is None or token.header == rejected or time.monotonic() >= token.until:
+            token = self._tokens[challenge] = self._obtain(challenge, rejected)
+        return token.header
 
     def _obtain(self, challenge: Challenge, rejected: str | None) -> Token:
         if challenge.bearer:
-            return self._fetch(challenge)
-        login = self._found_login()
+            return self._fetch_token(challenge)
+        login = self._look_up_login()
         if login is None or login.token or rejected is not None:
-            raise self._final(challenge)
+            raise self._fail(challenge)
         return Token(_basic(login), float("inf"))
 
-    def _final(self, challenge: Challenge) -> Refused:
-        refused = self._failed[challenge] = self._refusal()
-        return refused
+    def _fail(self, challenge: Challenge) -> RequestFailed:
+        failed = self._failed[challenge] = self._refusal()
+        return failed
 
-    def _found_login(self) -> Login | None:
+    def _look_up_login(self) -> Login | None:
         with self._lock:
             if self._login is None:
                 try:
                     self._login = (find_login(self._address, self._environment),)
                 except UnusableLogin as unusable:
-                    raise Refused(auth_failed(self._address, str(unusable))) from None
+                    raise RequestFailed(auth_failed(self._address, str(unusable))) from None
             return self._login[0]
 
-    def _fetch(self, challenge: Challenge) -> Token:
+    def _fetch_token(self, challenge: Challenge) -> Token:
         asked_at = time.monotonic()
         reply = self._sender.send(self._token_request(challenge), up_to(_TOKEN_REPLY))
         if reply.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise self._final(challenge)
+            raise self._fail(challenge)
         text, seconds = _read_token(reply)
         return Token(f"Bearer {text}", asked_at + _REFRESH_AT * seconds)
 
     def _token_request(self, challenge: Challenge) -> Request:
-        realm, login = urlsplit(challenge.realm), self._found_login()
-        if login is not None and not self._may_have_login(challenge.realm):
-            reason = f"its token service {realm.netloc} is not on TLS, so the login from {login.source} was not sent"
-            raise Refused(auth_failed(self._address, reason))
-        asked = {name: value for name in ("service", "scope") if (value := getattr(challenge, name))}
+        realm, login = urlsplit(challenge.realm), self._look_up_login()
+        if login is not None and not self._may_send_login(challenge.realm):
+            reason = f"its token service {realm.netloc} does not use TLS, so the login from {login.source} was not sent"
+            raise RequestFailed(auth_failed(self._address, reason))
+        parameters = {name: value for name in ("service", "scope") if (value := getattr(challenge, name))}
         if login is not None and login.token:
-            form = asked | {"grant_type": "refresh_token", "client_id": "provisioner", "refresh_token": login.secret}
+            form = parameters | {
+                "grant_type": "refresh_token",
+                "client_id": "provisioner",
+                "refresh_token": login.secret,
+            }
             headers = {"Content-Type": "application/x-www-form-urlencoded"}
             return Request(challenge.realm, "POST", headers, urlencode(form).encode())
-        query = urlencode([*parse_qsl(realm.query), *asked.items()])
+        query = urlencode([*parse_qsl(realm.query), *parameters.items()])
         headers = {} if login is None else {"Authorization": _basic(login)}
         return Request(urlunsplit(realm._replace(query=query, fragment="")), headers=headers)
 
-    def _may_have_login(self, realm: str) -> bool:
-        """Over TLS; or in plain text to the very host that the user said to reach in plain text."""
+    def _may_send_login(self, realm: str) -> bool:
+        """Allow TLS; and plain text to the host for which the user chose plain text."""
         to = urlsplit(realm)
         return to.scheme == "https" or (self._home.scheme == "http" and to.hostname == self._home.hostname)
 
@@ -157,7 +162,7 @@ def _basic(login: Login) -> str:
 
 
 def _read_token(reply: Reply[bytes]) -> tuple[str, float]:
-    """The token, and for how many seconds it is good."""
+    """Return the token and the seconds for which it is valid."""
     try:
         answer = json.loads(reply.received) if reply.status == HTTPStatus.OK else {}
         text = answer.get("token") or answer.get("access_token")
@@ -165,5 +170,5 @@ def _read_token(reply: Reply[bytes]) -> tuple[str, float]:
     except (ValueError, TypeError, AttributeError):
         text, seconds = None, 0
     if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-        raise Refused(unreachable(reply.host, f"its token service gave no token (HTTP {reply.status})"))
+        raise RequestFailed(unreachable(reply.host, f"its token service returned no token (HTTP {reply.status})"))
     return text, seconds

@@ -1,10 +1,9 @@
-"""Can this blob be had, to its last byte? Asked with a few bytes, because HEAD is not to be believed.
+"""Checks with a few bytes whether a blob is complete on a registry. HEAD is not reliable.
 
 Stock registries answer HEAD from a cache of descriptors, with the right length for a layer that was deleted or
-truncated; a proxy answers it by downloading the layer, or with 404 for one that it could get. A range of the last byte
-has to read the file. Both ends are asked for at once; only where they do not come so, one after the other, and what is
-then said of the layer rests on that alone. See the distribution specification on Range, and goharbor/harbor#22609,
-#23875, #23882.
+truncated; a proxy answers it by downloading the layer, or with 404 for one that it could get. For a range of the last
+byte the registry has to read the file. Both ends are asked for in one request; if that fails, in two, and the result
+rests on these two alone. See the distribution specification on Range, and goharbor/harbor#22609, #23875, #23882.
 """
 
 import re
@@ -12,8 +11,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Event
 
-from provisioner.adapters.registry.http import BodyCutShort, Hashed, Refused, Reply, Request, hashed, up_to
-from provisioner.adapters.registry.ranges import LONGEST, asking_for, parts
+from provisioner.adapters.registry.http import BodyCutShort, Hashed, Reply, Request, RequestFailed, hashed, up_to
+from provisioner.adapters.registry.ranges import MAX_REPLY, range_header, read_parts
 from provisioner.adapters.registry.session import Session
 from provisioner.domain.registry.image_problems import (
     Fault,
@@ -22,16 +21,16 @@ from provisioner.domain.registry.image_problems import (
     layer_missing,
     layer_truncated,
     not_a_layer,
-    unmeasured,
+    unknown_length,
     unreachable,
 )
 from provisioner.domain.registry.manifest import Blob
 from provisioner.domain.values.sync import SyncState
 
-_SMALL = 1 << 16  # read whole: one round trip, and proof instead of a sign
+_SMALL = 1 << 16  # bytes; smaller blobs are read and hashed: one round trip, and a proof
 _START = 4
-_SLOWEST = 100_000  # bytes a second: below that a layer of gigabytes is not to be had
-_MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # engines go by these, not by the media type
+_MIN_RATE = 100_000  # bytes a second; a deep check of a slower registry fails
+_MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # engines use these, not the media type
 _SKIPPABLE_ZSTD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _COMPRESSED = re.compile(r"(\.|\+)(gzip|zstd)$")
 _CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
@@ -40,116 +39,120 @@ _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 
 @dataclass(frozen=True, slots=True)
-class Probe:
-    """`lazy`: a mirror that may answer for a blob it would only then fetch from its upstream.
+class BlobProbe:
+    """`lazy`: the mirror may answer for a blob that it would only then fetch from its upstream.
 
-    `without_parts` is set once the server has shown that it knows a range but not two of them.
+    `without_parts` is set once the server has answered to one range but not to two in one request.
     """
 
     session: Session
     lazy: bool
     without_parts: Event = field(default_factory=Event)
 
-    def look(self, repository: str, blob: Blob, *, deep: bool) -> Fault | None:
-        """None where the blob can be had. `deep` reads and hashes every byte."""
+    def check(self, repository: str, blob: Blob, *, deep: bool) -> Fault | None:
+        """Return None if the blob is complete. `deep` reads and hashes every byte."""
         try:
-            return self._whole(repository, blob) if deep or blob.size <= _SMALL else self._ends(repository, blob)
+            return (
+                self._check_whole(repository, blob)
+                if deep or blob.size <= _SMALL
+                else self._check_ends(repository, blob)
+            )
         except BodyCutShort as cut:
-            return _shorter(blob, cut.got)
-        except Refused as refused:
-            return refused.fault
+            return _too_short(blob, cut.got)
+        except RequestFailed as failed:
+            return failed.fault
 
-    def _whole(self, repository: str, blob: Blob) -> Fault | None:
-        request = Request("", extra=blob.size / _SLOWEST)
+    def _check_whole(self, repository: str, blob: Blob) -> Fault | None:
+        request = Request("", extra=blob.size / _MIN_RATE)
         reply = self.session.ask(_path(repository, blob), hashed, repository, request)
-        return _judge_whole(blob, reply) if reply.status == HTTPStatus.OK else _no_blob(blob, reply)
+        return _check_digest(blob, reply) if reply.status == HTTPStatus.OK else _status_fault(blob, reply)
 
-    def _ends(self, repository: str, blob: Blob) -> Fault | None:
+    def _check_ends(self, repository: str, blob: Blob) -> Fault | None:
         if self.lazy or self.without_parts.is_set():
-            return self._each_end(repository, blob)
+            return self._check_each_end(repository, blob)
         if self._has_both_ends(repository, blob):
             return None
-        fault = self._each_end(repository, blob)
+        fault = self._check_each_end(repository, blob)
         if fault is None:
             self.without_parts.set()
         return fault
 
     def _has_both_ends(self, repository: str, blob: Blob) -> bool:
-        """False is no verdict."""
+        """Ask for both ends in one request. False does not mean that the blob is incomplete."""
         start, end = (0, _START - 1), (blob.size - 1, blob.size - 1)
-        request = Request("", headers=asking_for(start, end))
+        request = Request("", headers=range_header(start, end))
         try:
-            reply = self.session.ask(_path(repository, blob), up_to(LONGEST), repository, request)
+            reply = self.session.ask(_path(repository, blob), up_to(MAX_REPLY), repository, request)
         except BodyCutShort:
             return False
-        except Refused as refused:
-            if refused.fault.state is not SyncState.DENIED:
+        except RequestFailed as failed:
+            if failed.fault.state is not SyncState.DENIED:
                 raise
             return False
-        found = parts(reply)
+        found = read_parts(reply)
         return len(found.get((*end, blob.size), b"")) == 1 and _is_layer(found.get((*start, blob.size), b""))
 
-    def _each_end(self, repository: str, blob: Blob) -> Fault | None:
+    def _check_each_end(self, repository: str, blob: Blob) -> Fault | None:
         last = blob.size - 1
         try:
             tail = self._range(repository, blob, last, last)
         except BodyCutShort:
-            return self._without_end(repository, blob)
+            return self._no_end_fault(repository, blob)
         if not _is_range(tail, last, last):
-            return self._not_the_range(repository, blob, tail)
+            return self._check_other_reply(repository, blob, tail)
         if (has := _total(tail)) is not None and has != blob.size:
-            return _shorter(blob, has)
+            return _too_short(blob, has)
         if len(tail.received) != 1:
-            return self._without_end(repository, blob)
+            return self._no_end_fault(repository, blob)
         head = self._range(repository, blob, 0, _START - 1)
         if not _is_range(head, 0, _START - 1):
-            return self._not_the_range(repository, blob, head)
-        return _judge_start(blob, head, head.received)
+            return self._check_other_reply(repository, blob, head)
+        return _check_start(blob, head, head.received)
 
-    def _without_end(self, repository: str, blob: Blob) -> Fault:
-        """A cache of descriptors tells the old length of a file that was cut; or is gone, if no start comes either."""
+    def _no_end_fault(self, repository: str, blob: Blob) -> Fault:
+        """A cache of descriptors gives the old length of a file that was cut, and of one that was deleted."""
         head = self._range(repository, blob, 0, _START - 1)
-        return _no_blob(blob, head) if head.status in _GONE else layer_truncated(blob.digest, blob.size)
+        return _status_fault(blob, head) if head.status in _GONE else layer_truncated(blob.digest, blob.size)
 
     def _range(self, repository: str, blob: Blob, first: int, last: int) -> Reply[bytes]:
-        request = Request("", headers=asking_for((first, last)))
+        request = Request("", headers=range_header((first, last)))
         return self.session.ask(_path(repository, blob), up_to(_START), repository, request)
 
-    def _not_the_range(self, repository: str, blob: Blob, reply: Reply[bytes]) -> Fault | None:
+    def _check_other_reply(self, repository: str, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         if (has := _total(reply)) is not None and has != blob.size:
-            return _shorter(blob, has)
+            return _too_short(blob, has)
         if reply.status == HTTPStatus.OK:
-            return self._judge_announced(blob, reply)
+            return self._check_announced(blob, reply)
         if reply.status in _GONE:
-            return _no_blob(blob, reply)
-        # A server that refuses ranges: the start of the whole, and its announced length.
+            return _status_fault(blob, reply)
+        # The server refuses ranges: check the start of the whole, and its announced length.
         plain = self.session.ask(_path(repository, blob), up_to(_START), repository)
-        return self._judge_announced(blob, plain) if plain.status == HTTPStatus.OK else _no_blob(blob, plain)
+        return self._check_announced(blob, plain) if plain.status == HTTPStatus.OK else _status_fault(blob, plain)
 
-    def _judge_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
-        """A whole body, of which only the start was read: its length is what the server says."""
+    def _check_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
+        """Check a whole body of which only the start was read: its length is what the server announces."""
         if not reply.received:
-            return _shorter(blob, 0)
-        if (fault := _judge_start(blob, reply, reply.received)) is not None:
+            return _too_short(blob, 0)
+        if (fault := _check_start(blob, reply, reply.received)) is not None:
             return fault
         if self.lazy:
             return cold()
         length = reply.headers.get("Content-Length", "")
         if not length.isdecimal():
-            return unmeasured(blob.digest)
-        return None if int(length) == blob.size else _shorter(blob, int(length))
+            return unknown_length(blob.digest)
+        return None if int(length) == blob.size else _too_short(blob, int(length))
 
 
 def _path(repository: str, blob: Blob) -> str:
     return f"{repository}/blobs/{blob.digest}"
 
 
-def _shorter(blob: Blob, has: int) -> Fault:
-    """A registry that still knows a layer by name but has not one byte of it does not have it."""
+def _too_short(blob: Blob, has: int) -> Fault:
+    """Return truncated; or missing, if the registry has no byte of a layer that it lists."""
     return layer_truncated(blob.digest, blob.size, has) if has else layer_missing(blob.digest, blob.size)
 
 
-def _no_blob(blob: Blob, reply: Reply[bytes] | Reply[Hashed]) -> Fault:
+def _status_fault(blob: Blob, reply: Reply[bytes] | Reply[Hashed]) -> Fault:
     if reply.status in _GONE:
         return layer_missing(blob.digest, blob.size)
     return unreachable(reply.host, f"HTTP {reply.status} for a layer")
@@ -162,7 +165,7 @@ def _is_range(reply: Reply[bytes], first: int, last: int) -> bool:
 
 
 def _total(reply: Reply[bytes]) -> int | None:
-    """How long the blob is by a 206 or a 416."""
+    """Return the length of the blob that a 206 or a 416 names."""
     text = reply.headers.get("Content-Range", "")
     match = _CONTENT_RANGE.fullmatch(text)
     if match is not None:
@@ -172,11 +175,11 @@ def _total(reply: Reply[bytes]) -> int | None:
 
 
 def _is_layer(start: bytes) -> bool:
-    """For certain; one that is not compressed begins with anything."""
+    """Return True for the start of a compressed layer. A layer that is not compressed has no mark."""
     return start.startswith(_MAGICS) or _SKIPPABLE_ZSTD.match(start) is not None
 
 
-def _judge_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) -> Fault | None:
+def _check_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) -> Fault | None:
     if _is_layer(start):
         return None
     if reply.headers.get("Content-Type", "").lower().startswith("text/html"):
@@ -186,13 +189,15 @@ def _judge_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) 
     return not_a_layer(blob.digest, blob.size, f"something that begins with {start!r}")
 
 
-def _judge_whole(blob: Blob, reply: Reply[Hashed]) -> Fault | None:
+def _check_digest(blob: Blob, reply: Reply[Hashed]) -> Fault | None:
     got = reply.received
     if got.digest == blob.digest and got.size == blob.size:
         return None
-    if got.size and (fault := _judge_start(blob, reply, got.start)) is not None:
+    if got.size and (fault := _check_start(blob, reply, got.start)) is not None:
         return fault
     if got.size != blob.size:
         measured = "Content-Length" in reply.headers or "Transfer-Encoding" in reply.headers
-        return _shorter(blob, got.size) if measured else unreachable(reply.host, "it broke off within a layer")
+        return (
+            _too_short(blob, got.size) if measured else unreachable(reply.host, "the connection ended within a layer")
+        )
     return digest_mismatch("layer", blob.digest, got.digest, blob.size)

@@ -1,10 +1,10 @@
-"""What a repository of one's own holds, and taking images out of it."""
+"""The images that a repository of the lab's own registry holds, and their removal."""
 
-from collections.abc import Iterable
 from http import HTTPStatus
 
-from provisioner.adapters.registry.http import Refused, Request, up_to
-from provisioner.adapters.registry.reader import ManifestMissing, Reader
+from provisioner.adapters.registry.connection import RegistryConnection
+from provisioner.adapters.registry.http import Request, RequestFailed, up_to
+from provisioner.adapters.registry.reader import ManifestMissing
 from provisioner.domain.registry.gc import HeldImage
 from provisioner.domain.registry.image_problems import unreachable
 from provisioner.domain.registry.manifest import ImageIndex, digest_of, read_manifest
@@ -12,23 +12,52 @@ from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 
 _ANSWER_LIMIT = 1 << 16
+_DELETED = (HTTPStatus.ACCEPTED, HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND)
 
 
-def held(reader: Reader, repository: str, tags: Iterable[str]) -> tuple[HeldImage, ...]:
-    """Each manifest once, with all its tags. Raises Refused; a tag that is gone meanwhile is none."""
-    found: dict[str, HeldImage] = {}
-    for tag in tags:
+class RepositoryContents(RegistryConnection):
+    """Lists and removes the images of a repository. Raises ProblemError where the registry does not answer."""
+
+    def held(self, repository: str) -> tuple[HeldImage, ...]:
+        """Return each image that has a tag, once, with all its tags; empty if there is no such repository."""
         try:
-            body = reader.manifest(ImageReference(registry=reader.address, repository=repository, tag=tag))
-        except ManifestMissing:
-            continue
-        image = found.get(digest_of(body)) or _image(body)
-        found[image.digest] = image.model_copy(update={"tags": (*image.tags, tag)})
-    return tuple(found.values())
+            return self._tagged_images(repository)
+        except RequestFailed as failed:
+            if failed.fault.problem.code == "repository_missing":
+                return ()
+            raise ProblemError(failed.fault.problem) from None
+
+    def _tagged_images(self, repository: str) -> tuple[HeldImage, ...]:
+        found: dict[str, HeldImage] = {}
+        for tag in self._reader.tags(repository):
+            try:
+                body = self._reader.manifest(ImageReference(registry=self.address, repository=repository, tag=tag))
+            except ManifestMissing:  # removed since the tags were listed
+                continue
+            image = found.get(digest_of(body)) or _image(body)
+            found[image.digest] = image.model_copy(update={"tags": (*image.tags, tag)})
+        return tuple(found.values())
+
+    def delete(self, repository: str, digest: str) -> None:
+        """Remove a manifest and so each of its tags. A manifest that does not exist is no error."""
+        name = self._reader.repository(repository)
+        request = Request("", method="DELETE")
+        try:
+            reply = self._reader.session.ask(f"{name}/manifests/{digest}", up_to(_ANSWER_LIMIT), name, request)
+        except RequestFailed as failed:
+            raise ProblemError(failed.fault.problem) from None
+        if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
+            what = f"{self.address} does not allow the removal of images"
+            why = "distribution's registry allows it only with storage.delete.enabled"
+            fix = "set it in the registry's configuration, or remove images with the registry's own tools"
+            raise ProblemError(Problem("delete_disabled", what, why, fix))
+        if reply.status not in _DELETED:
+            reason = f"HTTP {reply.status} for the removal of a manifest"
+            raise ProblemError(unreachable(reply.host, reason).problem)
 
 
 def _image(body: bytes) -> HeldImage:
-    """What cannot be read is nobody's to judge: it is held without blobs, so nothing is promised of it."""
+    """Read a manifest. One that cannot be read is listed without blobs, so its size counts as zero."""
     digest = digest_of(body)
     try:
         manifest = read_manifest(body)
@@ -37,23 +66,3 @@ def _image(body: bytes) -> HeldImage:
     if isinstance(manifest, ImageIndex):
         return HeldImage(digest=digest, tags=(), children=tuple(entry.digest for entry in manifest.manifests))
     return HeldImage(digest=digest, tags=(), blobs=manifest.parts)
-
-
-def delete(reader: Reader, repository: str, digest: str) -> None:
-    """A manifest, and so every tag of it; one that is gone already is as good. Raises Refused or ProblemError."""
-    name = reader.repository(repository)
-    request = Request("", method="DELETE")
-    reply = reader.session.ask(f"{name}/manifests/{digest}", up_to(_ANSWER_LIMIT), name, request)
-    if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        raise ProblemError(_not_allowed(reader.address))
-    if reply.status not in (HTTPStatus.ACCEPTED, HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
-        raise Refused(unreachable(reply.host, f"HTTP {reply.status} for the removal of a manifest"))
-
-
-def _not_allowed(address: str) -> Problem:
-    return Problem(
-        "delete_disabled",
-        f"{address} does not let anybody remove images",
-        "distribution's registry wants storage.delete.enabled for it",
-        "switch it on in the registry's configuration, or remove images by its own means",
-    )

@@ -1,6 +1,8 @@
-"""Credentials where people keep them already: Docker's own configuration, then podman's; helpers before plain entries.
+"""Finds the login for a registry in Docker's configuration, then in podman's.
 
-The order is that of go-containerregistry's authn: credHelpers[host], credsStore, auths[host].
+The order in a file is that of go-containerregistry's authn: credHelpers[host], credsStore, auths[host]. The docker
+package resolves logins too, but reads no file of podman's, waits for a helper without a limit, and takes a file that
+cannot be read for an empty one.
 """
 
 import json
@@ -13,18 +15,18 @@ from pathlib import Path
 from typing import Any
 
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
-_HUB_KEY = "https://index.docker.io/v1/"  # what `docker login` files Docker Hub under
+_HUB_KEY = "https://index.docker.io/v1/"  # the key that `docker login` uses for Docker Hub
 _HELPER_SECONDS = 30
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
 
 
-class UnusableLogin(Exception):  # noqa: N818  (it says what is the matter)
-    """A configured login that cannot be used; the text says where it stands, and holds no secret."""
+class UnusableLogin(Exception):  # noqa: N818  (the text says why)
+    """A configured login that cannot be used. The text names its file and holds no secret."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """`token` is an identity token in place of a password. `source` is for people."""
+    """`token`: the secret is an identity token, not a password. `source`: the file or helper, for messages."""
 
     source: str
     user: str = ""
@@ -33,8 +35,8 @@ class Login:
 
 
 def find_login(host: str, environment: Mapping[str, str]) -> Login | None:
-    """None where nobody logged in to `host` (host[:port]): anonymous. Raises UnusableLogin."""
-    for path in _files(environment):
+    """Return the login for `host` (HOST[:PORT]), None for anonymous access. Raises UnusableLogin."""
+    for path in _config_files(environment):
         config = _read(path)
         login = None if config is None else _from_config(config, host, path, environment)
         if login is not None:
@@ -42,7 +44,7 @@ def find_login(host: str, environment: Mapping[str, str]) -> Login | None:
     return None
 
 
-def _files(environment: Mapping[str, str]) -> Iterator[Path]:
+def _config_files(environment: Mapping[str, str]) -> Iterator[Path]:
     home = Path(environment.get("HOME", "/"))
     docker = environment.get("DOCKER_CONFIG")
     yield (Path(docker) if docker else home / ".docker") / "config.json"
@@ -86,7 +88,7 @@ def _keys(host: str) -> tuple[str, ...]:
 
 
 def _host_of(key: str) -> str:
-    """`https://host:port/v1/` and `host:port` are entries for the same registry."""
+    """Return HOST[:PORT] of a key: `https://host:port/v1/` and `host:port` name the same registry."""
     return key.split("://", 1)[-1].split("/", 1)[0]
 
 
@@ -117,9 +119,9 @@ def _from_basic(text: str, host: str, path: Path) -> Login:
 def _from_helper(helper: str, host: str, path: Path, environment: Mapping[str, str]) -> Login | None:
     name = f"docker-credential-{helper}"
     if not _HELPER.fullmatch(helper):
-        raise UnusableLogin(f"{path} names a credential helper that is none: {helper!r}")
+        raise UnusableLogin(f"{path} names a credential helper of an invalid name: {helper!r}")
     try:
-        done = subprocess.run(
+        answer = subprocess.run(
             [name, "get"],
             input=(_HUB_KEY if host in _HUB else host).encode(),
             capture_output=True,
@@ -130,19 +132,21 @@ def _from_helper(helper: str, host: str, path: Path, environment: Mapping[str, s
     except FileNotFoundError:
         raise UnusableLogin(f"{path} names {name}, which is not installed") from None
     except (OSError, subprocess.TimeoutExpired):
-        raise UnusableLogin(f"{name}, named in {path}, does not run or does not end") from None
-    return _answer(done, name, path)
+        raise UnusableLogin(f"{name}, named in {path}, fails to start or does not end") from None
+    return _read_answer(answer, name, path)
 
 
-def _answer(done: subprocess.CompletedProcess[bytes], name: str, path: Path) -> Login | None:
-    if done.returncode != 0:
-        # The protocol knows no other sign than this text (docker-credential-helpers, credentials/error.go).
-        if b"credentials not found" in done.stdout + done.stderr:
+def _read_answer(answer: subprocess.CompletedProcess[bytes], name: str, path: Path) -> Login | None:
+    if answer.returncode != 0:
+        # The protocol has only this text to say so (docker-credential-helpers, credentials/error.go).
+        if b"credentials not found" in answer.stdout + answer.stderr:
             return None
-        raise UnusableLogin(f"{name}, named in {path}, ended with code {done.returncode}")
+        raise UnusableLogin(f"{name}, named in {path}, ended with code {answer.returncode}")
     try:
-        entry = json.loads(done.stdout)
+        entry = json.loads(answer.stdout)
         user, secret = str(entry["Username"]), str(entry["Secret"])
     except (ValueError, KeyError, TypeError):
-        raise UnusableLogin(f"{name}, named in {path}, gave no credentials in its answer") from None
+        raise UnusableLogin(f"{name}, named in {path}, returned no credentials") from None
+    if not user and not secret:  # docker-credential-pass, for a host without an entry
+        return None
     return Login(source=f"{name} ({path})", user=user, secret=secret, token=user == "<token>")

@@ -1,70 +1,63 @@
-"""Layers that were seen whole a moment ago, so that the next look need not ask for each of them again.
+"""Layers that were complete in a recent check, so that the next check does not ask for each of them again.
 
-Only the good verdict is kept, by digest, for one registry and repository, and not for long. Whatever cannot be read or
-written here is as if it were not there: it is only a copy of what a look would find.
+Only complete layers are kept, by registry, repository and digest, and for a limited time. A cache file that cannot be
+read or written is ignored: a check finds the same again.
 """
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import TypeAdapter
 
-from provisioner.adapters.state.files import cache_home, write_text
+from provisioner.adapters.state.json_cache import JsonCache, hashed_name
 from provisioner.domain.registry.image_problems import Fault
 from provisioner.domain.registry.manifest import Blob
 from provisioner.domain.values.problem import ProblemError
 
-_MOST = 20_000  # verdicts of one registry; the newest stay
-_LIMIT = 8 << 20
-_LONGEST = 86_400  # seconds; what lab.yml can say at most
-_SEEN = TypeAdapter(dict[str, float])
+_MAX_LAYERS = 20_000  # of one registry; the newest are kept
+_FILE_LIMIT = 8 << 20
+_MAX_AGE = 86_400  # seconds; the longest time that lab.yml can set
+_TIMES = TypeAdapter(dict[str, float])
 
 
-class Verdicts:
-    """`base`: scheme and host of the registry. `seconds`: for how long a verdict is good; 0: none is believed or kept.
+class LayerCache:
+    """The complete layers of the registry with the URL `base` (scheme and host).
 
-    Times are of `clock`. Whatever is not seen whole any more is forgotten, also by a look that believes nothing.
+    An entry is valid for `seconds` of `clock`; with 0 none is used and none is added. A layer that is found incomplete
+    is removed in either case.
     """
 
     def __init__(self, base: str, seconds: float, clock: Callable[[], float] = time.time) -> None:
-        self._place = cache_home() / "verdicts" / f"{hashlib.sha256(base.encode()).hexdigest()[:20]}.json"
+        """Read the file, if entries of it may be used."""
+        self._file = JsonCache(hashed_name("verdicts", base), _TIMES, _FILE_LIMIT)
         self._seconds, self._clock = seconds, clock
-        self._seen = self._read() if seconds else {}
-        self._whole, self._lost = dict[str, float](), set[str]()
+        self._saved = (self._file.read() or {}) if seconds else {}
+        self._complete, self._incomplete = dict[str, float](), set[str]()
 
-    def knows(self, repository: str, blob: Blob) -> bool:
-        """A time to come was written before the clock was set back: it says nothing."""
-        at = self._seen.get(_key(repository, blob))
+    def has(self, repository: str, layer: Blob) -> bool:
+        """Return whether a valid entry exists. An entry from the future (the clock was set back) is not valid."""
+        at = self._saved.get(_key(repository, layer))
         return at is not None and 0 <= self._clock() - at < self._seconds
 
-    def add(self, asked: Mapping[tuple[str, Blob], Fault | None]) -> None:
-        """What was asked for just now. The time of a verdict is never prolonged without asking."""
+    def add(self, checked: Mapping[tuple[str, Blob], Fault | None]) -> None:
+        """Add layers that were checked just now, each with its fault. The time of other entries stays."""
         now = self._clock()
-        self._lost |= {_key(*at) for at, fault in asked.items() if fault is not None}
+        self._incomplete |= {_key(*at) for at, fault in checked.items() if fault is not None}
         if self._seconds:
-            self._whole |= {_key(*at): now for at, fault in asked.items() if fault is None}
+            self._complete |= {_key(*at): now for at, fault in checked.items() if fault is None}
 
-    def keep(self) -> None:
-        """Beside what others have written meanwhile."""
-        before = self._read() if self._whole or self._lost else {}
-        after = {key: at for key, at in (before | self._whole).items() if key not in self._lost}
+    def save(self) -> None:
+        """Merge the changes into the file, which another run may have changed."""
+        before = (self._file.read() or {}) if self._complete or self._incomplete else {}
+        after = {key: at for key, at in (before | self._complete).items() if key not in self._incomplete}
         if after == before:
             return
-        oldest = self._clock() - _LONGEST
-        newest = sorted(((key, at) for key, at in after.items() if at > oldest), key=lambda one: one[1])
+        oldest = self._clock() - _MAX_AGE
+        newest = sorted(((key, at) for key, at in after.items() if at > oldest), key=lambda entry: entry[1])
         with suppress(ProblemError):
-            write_text(self._place, json.dumps(dict(newest[-_MOST:])) + "\n")
-
-    def _read(self) -> dict[str, float]:
-        try:
-            with self._place.open("rb") as file:
-                return _SEEN.validate_json(file.read(_LIMIT))
-        except (OSError, ValidationError):
-            return {}
+            self._file.write(dict(newest[-_MAX_LAYERS:]))
 
 
-def _key(repository: str, blob: Blob) -> str:
-    return f"{repository}@{blob.digest}:{blob.size}"
+def _key(repository: str, layer: Blob) -> str:
+    return f"{repository}@{layer.digest}:{layer.size}"

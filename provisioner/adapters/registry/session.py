@@ -1,4 +1,4 @@
-"""A conversation with one registry: where it lives, that it is one, and requests that log in and follow redirects."""
+"""The requests to one registry: the test that it is one, logins, and redirects."""
 
 import json
 import threading
@@ -7,84 +7,94 @@ from http import HTTPStatus
 from urllib.parse import urljoin, urlsplit
 
 from provisioner.adapters.registry.auth import Auth, read_challenge
-from provisioner.adapters.registry.http import Receive, Refused, Reply, Request, T, up_to
+from provisioner.adapters.registry.http import (
+    MAX_REDIRECTS,
+    Receive,
+    RedirectLoop,
+    Reply,
+    Request,
+    RequestFailed,
+    T,
+    origin_of,
+    redirect_target,
+    up_to,
+)
 from provisioner.adapters.registry.retry import Sender
-from provisioner.domain.registry.image_problems import captive_portal, denied, no_such_service, unreachable
+from provisioner.domain.registry.image_problems import captive_portal, denied, no_such_service
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
-_HOPS = 8
-_PORTS = {"http": 80, "https": 443}
 _FIRST_BYTES = 4096
 
 
 def api_host(address: str) -> str:
+    """Return the host that serves the API of `address`: another one for Docker Hub alone."""
     return _HUB_API if address in {_HUB, f"index.{_HUB}"} else address
 
 
 class Session:
-    """Every method raises Refused where no usable reply came."""
+    """Every method raises RequestFailed where there is no usable reply."""
 
     def __init__(self, address: str, *, plain_http: bool, sender: Sender, environment: Mapping[str, str]) -> None:
+        """Send nothing yet. `environment`: the variables that locate login files."""
         self._address = address
         self.base = f"{'http' if plain_http else 'https'}://{api_host(address)}"
         self._sender = sender
         self._auth = Auth(sender, address, self.base, environment)
         self._lock = threading.Lock()
-        self._service: Refused | bool | None = None
+        self._is_registry: RequestFailed | bool | None = None
 
     def ask(self, path: str, receive: Receive[T], repository: str, request: Request | None = None) -> Reply[T]:
-        """The reply to `path` (below /v2/, or a whole URL), its status never 401 or 403. `request` adds to it."""
-        self.must_be_registry()
+        """Return the reply to `path` (below /v2/, or a whole URL); its status is never 401 or 403.
+
+        `request` gives method, headers and extra time. A login is sent to the registry's own host alone.
+        """
+        self.require_registry()
         template = request or Request("")
         url, answered = urljoin(f"{self.base}/v2/", path), False
-        for _ in range(_HOPS):
-            at_home = _origin(url) == _origin(self.base)
+        for _ in range(MAX_REDIRECTS):
+            at_home = origin_of(url) == origin_of(self.base)
             credential = self._auth.header(repository) if at_home else None
             reply = self._sender.send(_addressed(template, url, credential), receive)
             if reply.status == HTTPStatus.UNAUTHORIZED and at_home:
                 self._log_in(reply, repository, credential, answered=answered)
                 answered = True
-            elif reply.status in _REDIRECTS and "Location" in reply.headers:
-                url = self._next(url, reply.headers["Location"])
+            elif (target := redirect_target(reply, self._address)) is not None:
+                url = target
             elif reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise Refused(denied(reply.host, reply.status))
+                raise RequestFailed(denied(reply.host, reply.status))
             else:
                 return reply
-        raise Refused(unreachable(self._address, "it sends us from one address to the next, without end"))
+        raise RedirectLoop(self._address)
 
-    def must_be_registry(self) -> None:
-        """Asked once: L0 of every look. Raises Refused where nothing there speaks the registry protocol."""
+    def require_registry(self) -> None:
+        """Ask /v2/, once in a session. Raises RequestFailed if nothing there speaks the registry protocol."""
         with self._lock:
-            if self._service is None:
+            if self._is_registry is None:
                 try:
-                    self._service = self._greet()
-                except Refused as refused:
-                    self._service = refused
-        if isinstance(self._service, Refused):
-            raise self._service
+                    self._is_registry = self._ask_base()
+                except RequestFailed as failed:
+                    self._is_registry = failed
+        if isinstance(self._is_registry, RequestFailed):
+            raise self._is_registry
 
-    def _greet(self) -> bool:
-        """OCI asks only for the 200; every older registry tells itself by its header or by its challenge."""
-        url = f"{self.base}/v2/"
-        for _ in range(_HOPS):
-            reply = self._sender.send(Request(url), up_to(_FIRST_BYTES))
-            if reply.status not in _REDIRECTS or "Location" not in reply.headers:
-                break
-            url = self._next(url, reply.headers["Location"])
-        else:
-            raise Refused(no_such_service(self._address, "it redirects without end"))
-        if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_elsewhere_a_page(reply):
-            raise Refused(captive_portal(self._address, reply.host))
+    def _ask_base(self) -> bool:
+        """OCI requires only the 200; older registries are known by their header or their challenge."""
+        try:
+            reply = self._sender.follow(Request(f"{self.base}/v2/"), up_to(_FIRST_BYTES), self._address)
+        except RedirectLoop:
+            raise RequestFailed(no_such_service(self._address, "it redirects without end")) from None
+        if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_page_of_another_host(reply):
+            raise RequestFailed(captive_portal(self._address, reply.host))
         if reply.status == HTTPStatus.FORBIDDEN:
-            raise Refused(denied(reply.host, reply.status))
+            raise RequestFailed(denied(reply.host, reply.status))
         if not _is_registry(reply):
-            raise Refused(no_such_service(self._address, f"its /v2/ answers HTTP {reply.status} and not as one"))
+            reason = f"its /v2/ answers HTTP {reply.status}, but not as a registry does"
+            raise RequestFailed(no_such_service(self._address, reason))
         return True
 
-    def _is_elsewhere_a_page(self, reply: Reply[bytes]) -> bool:
-        """No registry answers /v2/ by a page on another host; a login of a campus or of an airport does."""
+    def _is_page_of_another_host(self, reply: Reply[bytes]) -> bool:
+        """No registry answers /v2/ by a page on another host; the login page of a network does."""
         is_page = reply.headers.get("Content-Type", "").lower().startswith("text/html")
         return is_page and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
 
@@ -93,16 +103,6 @@ class Session:
         if answered or challenge is None:
             raise self._auth.refusal(challenge)
         self._auth.answer(repository, challenge, rejected)
-
-    def _next(self, url: str, location: str) -> str:
-        try:
-            target = urljoin(url, location)
-            usable = _origin(target)[0] in _PORTS
-        except ValueError:  # a port that is no number
-            usable, target = False, ""
-        if not usable:
-            raise Refused(unreachable(self._address, "it redirects to something that is not http"))
-        return target
 
 
 def _is_registry(reply: Reply[bytes]) -> bool:
@@ -118,11 +118,6 @@ def _is_json_object(body: bytes) -> bool:
         return isinstance(json.loads(body), dict)
     except ValueError:
         return False
-
-
-def _origin(url: str) -> tuple[str, str | None, int | None]:
-    parts = urlsplit(url)
-    return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
 def _addressed(template: Request, url: str, credential: str | None) -> Request:

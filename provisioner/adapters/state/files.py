@@ -1,4 +1,4 @@
-"""Files of this machine: read whole, written beside and then moved into place, kept where XDG says."""
+"""Files of this machine: read whole, replaced atomically, and kept in the directories of the XDG specification."""
 
 import os
 import secrets
@@ -7,57 +7,81 @@ from pathlib import Path
 
 from provisioner.domain.values.problem import Problem, ProblemError
 
-MAX_BYTES = 8 << 20  # no file that a person writes for us comes near it
+MAX_BYTES = 8 << 20  # far more than any file that a user writes for us
 
 
 def state_home() -> Path:
-    """Where runs and traces are kept: `$XDG_STATE_HOME/provisioner`. A relative path there is ignored, as XDG says."""
-    return _home("XDG_STATE_HOME", ".local/state")
+    """Return the directory of runs and traces: `$XDG_STATE_HOME/provisioner`. A relative path is ignored (XDG)."""
+    return _xdg_home("XDG_STATE_HOME", ".local/state")
 
 
 def cache_home() -> Path:
-    return _home("XDG_CACHE_HOME", ".cache")
+    """Return the directory of caches: `$XDG_CACHE_HOME/provisioner`. A relative path is ignored (XDG)."""
+    return _xdg_home("XDG_CACHE_HOME", ".cache")
 
 
-def _home(variable: str, below: str) -> Path:
-    named = Path(os.environ.get(variable, ""))
-    return (named if named.is_absolute() else Path.home() / below) / "provisioner"
+def _xdg_home(variable: str, default: str) -> Path:
+    path = Path(os.environ.get(variable, ""))
+    return (path if path.is_absolute() else Path.home() / default) / "provisioner"
 
 
 def read_text(path: Path, fix: str) -> str:
-    """The text of a file that a person gave. Raises ProblemError, naming `fix`, where it is not there or is no text."""
+    """Return the text of a file that a user named.
+
+    Raises ProblemError (usage) with `fix` where the file is missing, unreadable, larger than MAX_BYTES or not UTF-8.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB", fix)
         return decode(path.read_bytes(), str(path))
     except FileNotFoundError:
-        raise ProblemError(_missing(path, fix), "usage") from None
+        problem = Problem("no_such_file", f"{path}: there is no such file", "this file was asked for by name", fix)
+        raise ProblemError(problem, "usage") from None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), fix) from None
 
 
 def decode(raw: bytes, name: str) -> str:
-    """UTF-8, with or without a byte order mark. Raises ProblemError with the place of the first byte that is not."""
+    """Decode UTF-8, with or without a byte order mark.
+
+    Raises ProblemError (usage) with line and column of the first byte that is not UTF-8.
+    """
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         before = raw[: error.start]
         line, column = before.count(b"\n") + 1, error.start - before.rfind(b"\n")
-        raise ProblemError(_not_utf8(f"{name}:{line}:{column}"), "usage") from None
+        problem = Problem(
+            "not_utf8",
+            f"{name}:{line}:{column}: not UTF-8 text",
+            "reading another encoding as UTF-8 would silently change names",
+            "save the file as UTF-8",
+        )
+        raise ProblemError(problem, "usage") from None
 
 
 def write_text(path: Path, text: str, mode: int = 0o644) -> None:
-    """Either the old text or the new one is there at any moment, also after a power cut."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    """Replace the text of a file atomically: after a power cut it holds the old text or the new one.
+
+    Raises ProblemError where it cannot be written; the old text is then kept.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write_synced(beside, text, mode)
-        beside.replace(path)
+        _write_synced(temporary, text, mode)
+        temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         with suppress(OSError):
-            beside.unlink(missing_ok=True)
-        raise ProblemError(_unwritable(path, error.strerror or str(error))) from error
+            temporary.unlink(missing_ok=True)
+        raise ProblemError(
+            Problem(
+                "unwritable",
+                f"{path}: {error.strerror or error}",
+                "no run continues without its files on disk",
+                "free disk space or give yourself write permission there, then run the command again",
+            )
+        ) from error
 
 
 def _write_synced(path: Path, text: str, mode: int) -> None:
@@ -75,28 +99,8 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _missing(path: Path, fix: str) -> Problem:
-    return Problem("no_such_file", f"{path}: there is no such file", "it was asked for by name", fix)
-
-
 def _unreadable(path: Path, reason: str, fix: str) -> ProblemError:
-    problem = Problem("unreadable", f"{path}: {reason}", "nothing is guessed in its place", fix)
+    problem = Problem(
+        "unreadable", f"{path}: {reason}", "the content of the file is needed, and it is not guessed", fix
+    )
     return ProblemError(problem, "usage")
-
-
-def _unwritable(path: Path, reason: str) -> Problem:
-    return Problem(
-        "unwritable",
-        f"{path}: {reason}",
-        "nothing goes on that could not be written down",
-        "make room or give yourself the right to write there, then run the command again",
-    )
-
-
-def _not_utf8(place: str) -> Problem:
-    return Problem(
-        "not_utf8",
-        f"{place}: not UTF-8 text",
-        "another encoding read as UTF-8 would change names without a word",
-        "save the file as UTF-8",
-    )

@@ -1,4 +1,4 @@
-"""The record of a run: every event on the disk before the next act, and beside it what was planned and how it ended."""
+"""The journal of a run: its events, each synced to disk before the next action, its plan and its report."""
 
 import os
 import secrets
@@ -13,25 +13,26 @@ from pydantic import ValidationError
 from provisioner.adapters.state.files import state_home, write_text
 from provisioner.domain.rollout.report import RolloutReport
 from provisioner.domain.rollout.run_spec import RunSpec
-from provisioner.domain.values.event import Event, OnEvent, Recorded
+from provisioner.domain.values.event import Event, OnEvent, RecordedEvent
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import Problem, ProblemError
 
-Kept = TypeVar("Kept", RunSpec, RolloutReport)
+JournalDocument = TypeVar("JournalDocument", RunSpec, RolloutReport)
 
 
 class RunJournal:
-    """One run, in a folder of its own that is named as the run."""
+    """The folder of one run. Its name is the name of the run."""
 
     def __init__(self, folder: Path, seq: int = 0) -> None:
+        """Open `folder` for appending events. `seq` is the number of events that it already holds."""
         self.folder = folder
         self.run = folder.name
         self._seq = seq
         self._lock = threading.Lock()
         self._events = os.open(folder / "events.jsonl", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
-    def telling(self, show: OnEvent) -> OnEvent:
-        """Writes an event down, then shows it: what was shown and what is recorded are one list."""
+    def recording(self, show: OnEvent) -> OnEvent:
+        """Return a callback that records an event and then passes it to `show`, so nothing unrecorded is shown."""
 
         def on_event(event: Event) -> None:
             self.record(event)
@@ -40,23 +41,24 @@ class RunJournal:
         return on_event
 
     def record(self, event: Event) -> None:
-        """Raises ProblemError where it cannot be written: no record, no act."""
+        """Append an event to the journal. Raises ProblemError where it cannot be written: the run must not go on."""
         with self._lock:
             self._seq += 1
-            line = Recorded(seq=self._seq, at=datetime.now(UTC), event=event).model_dump_json() + "\n"
+            line = RecordedEvent(seq=self._seq, at=datetime.now(UTC), event=event).model_dump_json() + "\n"
             self._append(line.encode())
 
     def keep(self, name: Literal["plan", "undertaking", "lock-before", "report"], document: Document) -> Path:
+        """Write a document of the run as JSON, readable by the owner alone, and return its path."""
         path = self.folder / f"{name}.json"
         write_text(path, document.model_dump_json(indent=2) + "\n", 0o600)
         return path
 
     def forget(self, name: Literal["undertaking"]) -> None:
-        """What was never begun."""
+        """Delete the document of a run that changed nothing."""
         (self.folder / f"{name}.json").unlink(missing_ok=True)
 
-    def end_line(self) -> None:
-        """After a line that a power cut left half written, the next one is whole again."""
+    def end_partial_line(self) -> None:
+        """Add a line break after a line that a power cut left incomplete, so that the next event is readable."""
         if (self.folder / "events.jsonl").read_bytes()[-1:] not in (b"", b"\n"):
             self._append(b"\n")
 
@@ -70,10 +72,13 @@ class RunJournal:
 
 
 def open_run(lab: str) -> RunJournal:
-    """A new run of `lab` below `$XDG_STATE_HOME/provisioner/<lab>/runs/`, readable by its owner alone."""
-    folder = runs(lab) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    """Create a run of `lab` in `$XDG_STATE_HOME/provisioner/<lab>/runs/`, readable by its owner alone.
+
+    Raises ProblemError where the folder cannot be created.
+    """
+    folder = _runs_folder(lab) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
     try:
-        runs(lab).mkdir(mode=0o700, parents=True, exist_ok=True)
+        _runs_folder(lab).mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
         return RunJournal(folder)
     except OSError as error:
@@ -81,17 +86,17 @@ def open_run(lab: str) -> RunJournal:
 
 
 def reopen_run(folder: Path) -> RunJournal:
-    """To go on with what is written there. Raises ProblemError where nothing can be added to it."""
+    """Open the journal of an earlier run to append to it. Raises ProblemError where it cannot be written."""
     try:
         journal = RunJournal(folder, len(events(folder)))
     except OSError as error:
         raise ProblemError(_unwritable(folder, error.strerror or str(error))) from error
-    journal.end_line()
+    journal.end_partial_line()
     return journal
 
 
-def events(folder: Path) -> list[Recorded]:
-    """What was recorded before; a last line that a power cut left half written is none."""
+def events(folder: Path) -> list[RecordedEvent]:
+    """Return the recorded events of a run, without a last line that a power cut left incomplete."""
     try:
         lines = (folder / "events.jsonl").read_text().splitlines()
     except FileNotFoundError:
@@ -99,49 +104,48 @@ def events(folder: Path) -> list[Recorded]:
     found = []
     for line in lines:
         with suppress(ValidationError):
-            found.append(Recorded.model_validate_json(line))
+            found.append(RecordedEvent.model_validate_json(line))
     return found
 
 
-def run_spec_names(lab: str) -> list[Path]:
-    """Folders of the runs of `lab` that had begun to change something, oldest first."""
-    return sorted(path.parent for path in runs(lab).glob("*/undertaking.json"))
+def list_started_runs(lab: str) -> list[Path]:
+    """Return the folders of the runs of `lab` that have started to change nodes, oldest first."""
+    return sorted(path.parent for path in _runs_folder(lab).glob("*/undertaking.json"))
 
 
 def read_run_spec(folder: Path) -> RunSpec:
-    """Raises ProblemError where it is damaged."""
+    """Return what a run was started with. Raises ProblemError where the file is missing or damaged."""
     return _read(folder / "undertaking.json", RunSpec)
 
 
 def read_report(folder: Path) -> RolloutReport | None:
+    """Return the report of a run, None where the run has not ended. Raises ProblemError where it is damaged."""
     path = folder / "report.json"
     return _read(path, RolloutReport) if path.exists() else None
 
 
-def _read(path: Path, model: type[Kept]) -> Kept:
+def _read(path: Path, model: type[JournalDocument]) -> JournalDocument:
     try:
         return model.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ProblemError(_damaged(path, str(error))) from error
+        raise ProblemError(
+            Problem(
+                "journal_damaged",
+                f"{path}: {error}",
+                "this file describes what the run was started to do",
+                "check the nodes with `provision status`, then start a new run for the changes that are still missing",
+            )
+        ) from error
 
 
-def runs(lab: str) -> Path:
+def _runs_folder(lab: str) -> Path:
     return state_home() / lab / "runs"
-
-
-def _damaged(path: Path, reason: str) -> Problem:
-    return Problem(
-        "journal_damaged",
-        f"{path}: {reason}",
-        "it says what the run had set out to do",
-        "look at `provision status`, and run again what is still wanted",
-    )
 
 
 def _unwritable(folder: Path, reason: str) -> Problem:
     return Problem(
         "journal_unwritable",
         f"{folder}: {reason}",
-        "a run that leaves no record could neither be finished nor explained",
-        "make room there, or set XDG_STATE_HOME to a directory that can be written",
+        "a run without a journal could not be resumed or explained",
+        "free disk space there, or set XDG_STATE_HOME to a directory that you can write to",
     )

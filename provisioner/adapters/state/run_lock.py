@@ -1,6 +1,6 @@
-"""One run at a time on a lab from this account: a lock that the kernel takes back when its holder dies; and whose.
+"""One run at a time on a lab from this account: a file lock, which the kernel releases when its holder ends.
 
-Other accounts and machines meet at the nodes, which know the run that holds them.
+Runs of other accounts and machines are kept apart by the claims on the nodes.
 """
 
 import fcntl
@@ -17,6 +17,8 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 
 class Holder(Value):
+    """The run that holds the lock, as it is written into the lock file."""
+
     run: str
     verb: str
     holder: str  # person@machine
@@ -25,13 +27,13 @@ class Holder(Value):
 
 
 @contextmanager
-def holding(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
-    """Raises ProblemError (locked) where another run than `breaks` holds the lab.
+def hold_run_lock(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
+    """Hold the lock of `lab`. Raises ProblemError (locked) where another run than `breaks` holds it.
 
-    A run that was taken over from goes on to hold a file that nobody looks at any more; its nodes refuse it.
+    A run whose lock is taken over keeps its lock on a file that has been unlinked; the nodes refuse its orders.
     """
     path = state_home() / lab / "lock"
-    handle = _taken(path, breaks)
+    handle = _acquire(path, breaks)
     try:
         os.ftruncate(handle, 0)
         os.pwrite(handle, holder.model_dump_json().encode(), 0)
@@ -41,80 +43,80 @@ def holding(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
 
 
 @contextmanager
-def in_turn(lab: str, waits: Callable[[], None]) -> Iterator[None]:
-    """For one's own seat, where asking twice is no mistake: the second waits, and finds done what the first has done.
+def hold_seat_lock(lab: str, on_wait: Callable[[], None]) -> Iterator[None]:
+    """Hold the lock of the user's own seat, waiting for it without a time limit.
 
-    `waits` is called where there is somebody to wait for.
+    A second `provision me` waits, and then finds the work of the first one done. `on_wait` is called before waiting.
     """
-    handle = _opened(state_home() / lab / "turn")
+    handle = _open(state_home() / lab / "turn")
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            waits()
+            on_wait()
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
 
 
-def _taken(path: Path, breaks: str) -> int:
+def _acquire(path: Path, breaks: str) -> int:
     while True:
-        handle = _opened(path)
+        handle = _open(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            other = _holder(path)
+            other = _read_holder(path)
             if other is None or other.run != breaks:
                 raise ProblemError(_locked(path, other), "locked") from None
             with suppress(FileNotFoundError):
                 path.unlink()
             continue
-        if _is_still_there(handle, path):
+        if _is_same_file(handle, path):
             return handle
-        os.close(handle)  # its last holder was taken over from between our two looks
+        os.close(handle)  # the lock was taken over between opening the file and locking it
 
 
-def _opened(path: Path) -> int:
+def _open(path: Path) -> int:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
-        raise ProblemError(_unusable(path, error.strerror or str(error))) from error
+        raise ProblemError(
+            Problem(
+                "lock_unusable",
+                f"{path}: {error.strerror or error}",
+                "without this lock two runs could change one lab at the same time",
+                "free disk space there, or set XDG_STATE_HOME to a directory that you can write to",
+            )
+        ) from error
 
 
-def _is_still_there(handle: int, path: Path) -> bool:
+def _is_same_file(handle: int, path: Path) -> bool:
     try:
         return os.path.samestat(os.fstat(handle), path.stat())
     except FileNotFoundError:
         return False
 
 
-def _holder(path: Path) -> Holder | None:
-    """None where it has not yet said who it is."""
+def _read_holder(path: Path) -> Holder | None:
+    """Return None where the holder has not written its name yet."""
     try:
-        return Holder.model_validate_json(read_text(path, "run it again"))
+        return Holder.model_validate_json(read_text(path, "run the command again"))
     except (ProblemError, ValidationError):
         return None
 
 
 def _locked(path: Path, other: Holder | None) -> Problem:
-    who = (
-        f"{other.verb}, run {other.run} of {other.holder} (process {other.pid}) since {other.since}" if other else path
-    )
+    if other is None:
+        what = f"another run is changing this lab: {path} is locked"
+    else:
+        started = f"{other.verb}, started by {other.holder} (process {other.pid}) at {other.since}"
+        what = f"run {other.run} is changing this lab: {started}"
     return Problem(
         "locked",
-        f"another run is at this lab: {who}",
-        "two runs that change one node would leave it as neither of them wanted",
+        what,
+        "two runs at the same time would leave nodes in a state that neither of them planned",
         f"wait until it has ended, or take over: --break-lock {other.run if other else 'RUN'}",
-    )
-
-
-def _unusable(path: Path, reason: str) -> Problem:
-    return Problem(
-        "lock_unusable",
-        f"{path}: {reason}",
-        "without it two runs could change one lab at the same time",
-        "make room there, or set XDG_STATE_HOME to a directory that can be written",
     )

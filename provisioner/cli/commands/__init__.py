@@ -1,1 +1,1 @@
-"""One module for each verb of `provision`."""
+"""The verbs of `provision`: one module each, or a package for a verb with its own commands."""

@@ -1,4 +1,4 @@
-"""`provision completion`: the completion script of a shell."""
+"""`provision completion`: print the completion script of a shell."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -20,6 +20,6 @@ def completion(ctx: click.Context, shell: str) -> int:
     """
     complete = get_completion_class(shell)
     if complete is None:
-        raise click.BadParameter(f"click knows no {shell}")
+        raise click.BadParameter(f"click has no completion for {shell}")
     click.echo(complete(ctx.find_root().command, {}, "provision", "_PROVISION_COMPLETE").source())
     return DONE

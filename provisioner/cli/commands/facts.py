@@ -1,14 +1,16 @@
+"""`provision facts`: show the compatibility data."""
+
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
 
-from provisioner.adapters.lab.compatibility_data import load, load_for, load_with
+from provisioner.adapters.lab.compatibility_data import load, load_for_lab, load_with_overlay
 from provisioner.adapters.lab.directory import find_lab
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.options import complete_labs, data_option, example, with_output
 from provisioner.cli.output import Output
-from provisioner.console.facts import age_days, facts_view, too_old
+from provisioner.console.facts import age_days, check_data_age, facts_view
 from provisioner.console.problems import problems
 
 
@@ -17,16 +19,16 @@ from provisioner.console.problems import problems
 @data_option
 @with_output
 def facts(lab: str | None, data_file: Path | None, output: Output) -> int:
-    """Show the compatibility data: its date, what torch builds hold, and where each block of it is from.
+    """Show the compatibility data: its date, the GPU code in builds of torch, and the source of each block.
 
-    With LAB, as that lab has it: a file compatibility.yaml in its directory adds rows or replaces them.
+    With LAB, the data of that lab: a file compatibility.yaml in its directory adds or replaces rows.
     """
     if lab and data_file:
         raise click.UsageError("give LAB or --data, not both")
-    data = load_with(data_file) if data_file else load_for(find_lab(lab)) if lab else load()
+    data = load_with_overlay(data_file) if data_file else load_for_lab(find_lab(lab)) if lab else load()
     today = datetime.now(UTC).date()
     output.document("provisioner/facts/1", {"age_days": age_days(data, today)} | data.model_dump(mode="json"))
-    output.say(facts_view(data, today))
-    if old := too_old(data, today):
+    output.show(facts_view(data, today))
+    if old := check_data_age(data, today):
         output.note(problems([("", old)], "yellow"))
     return DONE

@@ -1,6 +1,8 @@
+"""`provision init`: create the directory of a lab."""
+
 import click
 
-from provisioner.adapters.lab.example import begin_lab
+from provisioner.adapters.lab.example import create_lab
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.options import example, with_output
 from provisioner.cli.output import Output
@@ -10,15 +12,13 @@ from provisioner.cli.output import Output
 @click.argument("lab", metavar="LAB")
 @with_output
 def init(lab: str, output: Output) -> int:
-    """Begin a lab: write a commented hosts.yml and lab.yml into LAB.
+    """Create a lab: write a commented hosts.yml and lab.yml into LAB.
 
-    LAB is a directory, or a bare name for one below inventories/. What is there already is kept.
+    LAB is a directory, or a bare name for one below inventories/. Existing files are kept.
     """
-    begun = begin_lab(lab)
+    begun = create_lab(lab)
     output.document("provisioner/init/1", {"path": str(begun.path), "files": begun.files})
-    for file, became in begun.files.items():
-        output.say(
-            f"{became}: {begun.path / file}" if became == "written" else f"kept: {begun.path} has its {file} already"
-        )
-    output.note(f"Next: fill them in, then look at the nodes: provision probe {lab}")
+    for file, state in begun.files.items():
+        output.show(f"{state}: {begun.path / file}")
+    output.note(f"Next: edit them, then probe the nodes: provision probe {lab}")
     return DONE

@@ -1,3 +1,5 @@
+"""`provision me`: a user's own seat on the user's own machine."""
+
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -6,47 +8,52 @@ import click
 from pydantic import ValidationError
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible.play import this_machine
+from provisioner.adapters.ansible.play import local_hostname
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
 from provisioner.adapters.state.journal import open_run
-from provisioner.adapters.state.run_lock import in_turn
-from provisioner.adapters.user import account, own_keys, seat_home, seat_root
-from provisioner.cli.commands.status import tell, tokens_of, urls_option
+from provisioner.adapters.state.run_lock import hold_seat_lock
+from provisioner.adapters.user import account, read_user_keys, seat_home, seat_root
+from provisioner.cli.commands.status import read_tokens, show_status, urls_option
 from provisioner.cli.execute import execute_locally, remove_locally, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import ca_option, example, with_output, yes_option
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import Context
+from provisioner.cli.plan_context import PlanContext, build_context
 from provisioner.cli.progress_display import show_progress
-from provisioner.cli.wiring import recheck_own, templates
+from provisioner.cli.run_context import OpenRun
+from provisioner.cli.wiring import recheck_with_lock, templates
 from provisioner.console.status import urls_view, with_token
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.rollout.order import DownOrder, NamedSeat, order_for
-from provisioner.domain.rollout.report import access_of
+from provisioner.domain.rollout.order import RemovalOrder, SeatName, build_order
+from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from provisioner.domain.seat.seat import seat_name
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.me import Person, lab_of_one
-from provisioner.workflow.probe import probe
-from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, prepare
-from provisioner.workflow.status import status
+from provisioner.workflow.me import Account, build_personal_lab
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
+from provisioner.workflow.status import build_status
 
 
-class Own(NamedTuple):
+class PersonalLab(NamedTuple):
+    """The published lock, and the lab with one seat that is made from it."""
+
     lock: Lockfile
     lab: Lab
 
     @property
     def seat(self) -> str:
+        """The name of the seat."""
         return seat_name(self.lab.name, self.lab.seat.user)
 
 
 @click.command(epilog=example("provision me --lock https://lab.example/lab.lock"))
 @click.argument("act", type=click.Choice(["up", "status", "down"]), default="up")
-@click.option("--lock", "source", metavar="FILE|URL", help="The lab's published lock; remembered once it was used.")
+@click.option(
+    "--lock", "source", metavar="FILE|URL", help="The lab's published lock; it is remembered after first use."
+)
 @ca_option
 @urls_option
 @yes_option
@@ -54,113 +61,115 @@ class Own(NamedTuple):
 def me(  # noqa: PLR0913  (each is a flag)
     *, act: Literal["up", "status", "down"], source: str | None, ca: Path | None, urls: bool, yes: bool, output: Output
 ) -> int:
-    """Your own seat on this machine, with the lab's image: up (the default), status or down.
+    """Start your own seat on this machine with the lab's image (up, the default), show it (status) or stop it (down).
 
-    Token, host key and ports stay the same through down and up. Its ports are open to this machine alone.
+    Token, host key and ports stay the same through down and up. The ports are open to this machine only.
     """
-    lock = _lock(source, ca)
-    own = Own(lock, _lab(lock))
+    lock = _read_lock(source, ca)
+    personal = PersonalLab(lock, _personal_lab(lock))
     if act == "status":
-        return _status(own, output, urls=urls)
-    with in_turn(own.lab.name, lambda: output.note("Waiting for another `provision me` of yours to end.")):
+        return _status(personal, output, urls=urls)
+    with hold_seat_lock(personal.lab.name, lambda: output.note("Waiting for another `provision me` of yours to end.")):
+        run = OpenRun.of(open_run(personal.lab.name), output)
         if act == "down":
-            return _down(own, output)
-        write_lock(_remembered(), lock)
-        return _up(own, output, yes=yes)
+            return _down(personal, run)
+        write_lock(_remembered_lock(), lock)
+        return _up(personal, run, yes=yes)
 
 
-def _up(own: Own, output: Output, *, yes: bool) -> int:
-    journal, began = open_run(own.lab.name), datetime.now(UTC)
-    with show_progress(output) as show:
-        prepared = _look(own, journal.telling(show)).prepared
-    journal.keep("plan", prepared.plan)
+def _up(personal: PersonalLab, run: OpenRun, *, yes: bool) -> int:
+    began, output, fleet = datetime.now(UTC), run.output, _fleet(run.on_event)
+    with run.progress():
+        prepared = _plan_context(personal, fleet, run.on_event).prepared
+    run.journal.keep("plan", prepared.plan)
     show_plan(output, prepared.plan)
-    changed = any(step.action == "update" for step in prepared.plan.steps)
-    if changed and not (yes or output.agreed("Your seat is replaced: whatever runs in it ends. Go on?")):
+    replaces = any(step.action == "update" for step in prepared.plan.steps)
+    if replaces and not (yes or output.confirm("Your seat is replaced: everything that runs in it ends. Continue?")):
         output.note("Nothing was changed.")
         return FAILED
-    with show_progress(output) as show:
-        recheck_own(own.lock, prepared, journal.telling(show))
+    with run.progress():
+        recheck_with_lock(personal.lock, prepared, run.on_event)
     orders = {
-        node: order_for(bundle, own.lab, journal.run, ca=own.lock.registry_ca, state_root=str(seat_root()))
+        node: build_order(
+            bundle, personal.lab, run.journal.run, ca=personal.lock.registry_ca, state_root=str(seat_root())
+        )
         for node, bundle in prepared.bundles.items()
     }
-    what = build_run_spec(journal.run, prepared.plan, orders, Rules(), began)
-    code = execute_locally(output, journal, what, _nodes)
+    run_spec = build_run_spec(run.journal.run, prepared.plan, orders, Rules(), began)
+    code = execute_locally(run, run_spec, fleet)
     if code == DONE and not output.as_json:
-        _show_urls(own, prepared, output)
+        _show_urls(personal, prepared, output)
     return code
 
 
-def _down(own: Own, output: Output) -> int:
-    journal, seat = open_run(own.lab.name), NamedSeat(name=own.seat)
-    order = DownOrder(run=journal.run, act="stop", state_root=str(seat_root()), seat=seat)
-    return remove_locally(output, journal, own.lab.name, _nodes, {this_machine(): order})
+def _down(personal: PersonalLab, run: OpenRun) -> int:
+    seat = SeatName(name=personal.seat)
+    order = RemovalOrder(run=run.journal.run, act="stop", state_root=str(seat_root()), seat=seat)
+    return remove_locally(run, personal.lab.name, _fleet(run.on_event), {local_hostname(): order})
 
 
-def _show_urls(own: Own, prepared: PreparedPlan, output: Output) -> None:
-    """Whoever sits at the machine may see the token of their own seat."""
+def _show_urls(personal: PersonalLab, prepared: PreparedPlan, output: Output) -> None:
+    """Print the URLs with the token: the user of this machine owns the seat."""
     with show_progress(output) as on_event:
-        tokens = _nodes(on_event).access({this_machine(): own.seat})
+        tokens = _fleet(on_event).access({local_hostname(): personal.seat})
     known = {node: token for node, token in tokens.items() if isinstance(token, str)}
-    ways = {node: access_of(prepared.bundles[node].seat, "", local=True) for node in known}
-    output.say(urls_view({node: with_token(way, known[node]) for node, way in ways.items()}, tokens))
+    access = {node: build_access(prepared.bundles[node].seat, "", local=True) for node in known}
+    output.show(urls_view({node: with_token(entry, known[node]) for node, entry in access.items()}, tokens))
 
 
-def _status(own: Own, output: Output, *, urls: bool) -> int:
+def _status(personal: PersonalLab, output: Output, *, urls: bool) -> int:
     with show_progress(output) as on_event:
-        looked = _look(own, on_event)
-        found = status(looked.prepared, looked.probed, local=True)
-        tokens = tokens_of(_nodes(on_event), found) if urls else None
-    return tell(output, found, tokens)
+        fleet = _fleet(on_event)
+        context = _plan_context(personal, fleet, on_event)
+        found = build_status(context.prepared, context.probed, local=True)
+        tokens = read_tokens(fleet, found) if urls else None
+    return show_status(output, found, tokens)
 
 
-def _look(own: Own, on_event: OnEvent) -> Context:
-    nodes = _nodes(on_event)
-    materials = PlanInputs(own.lab, own.lock, compatibility_data.load(), templates(None), own_keys(), str(seat_home()))
-    probed = probe(nodes, on_event)
-    return Context(probed, prepare(materials, nodes.hosts(), probed))
+def _plan_context(personal: PersonalLab, fleet: AnsibleFleet, on_event: OnEvent) -> PlanContext:
+    data, keys, home = compatibility_data.load(), read_user_keys(), str(seat_home())
+    return build_context(PlanInputs(personal.lab, personal.lock, data, templates(None), keys, home), fleet, on_event)
 
 
-def _nodes(on_event: OnEvent) -> AnsibleFleet:
+def _fleet(on_event: OnEvent) -> AnsibleFleet:
     return local_fleet(on_event, state_root=str(seat_root()))
 
 
-def _remembered() -> Path:
+def _remembered_lock() -> Path:
     return seat_root() / "lab.lock"
 
 
-def _lock(source: str | None, ca: Path | None) -> Lockfile:
-    lock = read_lock(_remembered()) if source is None else fetch_lock(source, ca)
+def _read_lock(source: str | None, ca: Path | None) -> Lockfile:
+    lock = read_lock(_remembered_lock()) if source is None else fetch_lock(source, ca)
     if lock is None:
         raise ProblemError(_no_lock(), "usage")
     return lock
 
 
-def _lab(lock: Lockfile) -> Lab:
-    """Raises ProblemError where the account is one that no seat can have."""
+def _personal_lab(lock: Lockfile) -> Lab:
+    """Build the lab for the user's account. Raises ProblemError where a seat cannot run as that account."""
     found = account()
-    person = Person(user=found.pw_name, uid=found.pw_uid, gid=found.pw_gid) if found else None
+    user = Account(user=found.pw_name, uid=found.pw_uid, gid=found.pw_gid) if found else None
     try:
-        return lab_of_one(lock, person)
+        return build_personal_lab(lock, user)
     except ValidationError as error:
         reasons = "; ".join(f"{found['loc'][-1]} {found['input']}: {found['msg']}" for found in error.errors())
-        raise ProblemError(_no_such_seat(person.user if person else "root", reasons), "usage") from None
+        raise ProblemError(_unsuitable_account(user.user if user else "root", reasons), "usage") from None
 
 
 def _no_lock() -> Problem:
     return Problem(
         "no_lock",
         "no lock was given, and none is remembered on this machine",
-        "the lock says which image the lab has agreed on",
+        "the lock names the image that the lab uses",
         "provision me --lock FILE-or-URL, as your lab's admin has published it",
     )
 
 
-def _no_such_seat(user: str, reasons: str) -> Problem:
+def _unsuitable_account(user: str, reasons: str) -> Problem:
     return Problem(
         "no_seat_for_account",
-        f"{user} cannot have a seat of their own: {reasons}",
-        "a seat runs as the person it belongs to, and never as root or a system account",
-        "run it from your own account, with the right to use Docker",
+        f"the account {user} cannot have a seat: {reasons}",
+        "a seat runs as the account of its user, and never as root or a system account",
+        "run it from your own account, which needs permission to use Docker",
     )

@@ -1,3 +1,5 @@
+"""`provision plan`: show what a rollout would change."""
+
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,12 +21,12 @@ from provisioner.cli.options import (
     with_overrides,
 )
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import look, require_lock, source
+from provisioner.cli.plan_context import build_context, catalog_fields, require_lock
 from provisioner.cli.progress_display import show_progress
-from provisioner.cli.wiring import choice, fleet
+from provisioner.cli.wiring import choose_images, fleet, plan_inputs
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.problems import problems
-from provisioner.console.selection import passed_over, selection_view
+from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.domain.rollout.plan import PLAN_SCHEMA
 from provisioner.domain.selection.selection import SELECTION_SCHEMA
 from provisioner.workflow.probe import probe
@@ -48,23 +50,24 @@ def plan(  # noqa: PLR0913  (each is a flag)
     ansible: AnsibleOptions,
     output: Output,
 ) -> int:
-    """Show what a rollout would do to each seat: real differences, GB to pull, who is busy. Nothing is changed.
+    """Show what a rollout would change on each seat: differences, GB to pull, GPUs in use. Nothing is changed.
 
-    Where the lab has no lock yet there is nothing to differ from: what would be chosen is shown.
-    Exit 1 where a node cannot be planned for.
+    Where the lab has no lock yet, the images that would be selected are shown.
+    Exit 1 where a node cannot get a seat.
     """
     directory = read_lab(lab)
     lock = read_lock(directory.lock) if out is None else require_lock(directory)
     if lock is None:
-        served = _choose(directory, ansible, output, fresh=fresh)
+        served = _show_selection(directory, ansible, output, fresh=fresh)
         return FAILED if not served else PENDING if exit_code else DONE
     with show_progress(output) as on_event:
         nodes = fleet(directory, ansible, output.verbose, on_event)
-        made = look(directory, lock, nodes, on_event, overrides.when_busy).prepared.plan
+        context = build_context(plan_inputs(directory, lock), nodes, on_event, overrides.when_busy)
+    made = context.prepared.plan
     if out is not None:
         write_text(out, made.model_dump_json(indent=2) + "\n")
     output.document(PLAN_SCHEMA, made)
-    output.say(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+    output.show(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
     closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
     if made.pending and closed and overrides.ignore_freeze is None:
         output.note(problems([("", closed)], "yellow"))
@@ -75,12 +78,14 @@ def plan(  # noqa: PLR0913  (each is a flag)
     return PENDING if exit_code and made.pending else DONE
 
 
-def _choose(directory: LabDirectory, ansible: AnsibleOptions, output: Output, *, fresh: bool) -> bool:
-    """Show what a lock would hold, without one; whether every node would be served."""
+def _show_selection(directory: LabDirectory, ansible: AnsibleOptions, output: Output, *, fresh: bool) -> bool:
+    """Show what a new lock would contain. Return whether it would serve every node."""
     with show_progress(output) as on_event:
         probed = probe(fleet(directory, ansible, output.verbose, on_event), on_event)
-        selection, catalog = choice(directory, probed, on_event, fresh=fresh)
-    output.document(SELECTION_SCHEMA, selection.to_json() | source(catalog))
-    output.say(selection_view(selection, output.out.width), passed_over(selection, catalog))
-    output.note(f"No lock yet. `provision rollout {directory.path}` makes it, shows the plan with its files, and asks.")
+        selection, catalog = choose_images(directory, probed, on_event, fresh=fresh)
+    output.document(SELECTION_SCHEMA, selection.to_json() | catalog_fields(catalog))
+    output.show(selection_view(selection, output.out.width), better_tags_view(selection, catalog))
+    output.note(
+        f"No lock yet. `provision rollout {directory.path}` creates it, shows the plan and asks for confirmation."
+    )
     return all(name in selection.nodes and selection.nodes[name].tag for name in probed)

@@ -1,3 +1,5 @@
+"""`provision probe`: read each node's GPUs, driver and engine."""
+
 import click
 
 from provisioner.adapters.lab.directory import read_lab
@@ -10,7 +12,7 @@ from provisioner.cli.wiring import fleet
 from provisioner.console.nodes import probe_table
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.probe import probe as ask
+from provisioner.workflow.probe import probe as probe_nodes
 
 
 @click.command(epilog=example("provision probe ai-lab --limit gpu01"))
@@ -18,15 +20,15 @@ from provisioner.workflow.probe import probe as ask
 @with_ansible_options
 @with_output
 def probe(lab: str, ansible: AnsibleOptions, output: Output) -> int:
-    """Ask each node for its GPUs, driver and engine (by NVML, not by nvidia-smi's text). Nothing is changed.
+    """Read each node's GPUs and driver (by NVML, not from nvidia-smi's text) and its engine. Nothing is changed.
 
-    Exit 1 where a node did not answer.
+    Exit 1 if a node did not answer.
     """
     directory = read_lab(lab)
     with show_progress(output) as on_event:
-        probed = ask(fleet(directory, ansible, output.verbose, on_event), on_event)
+        probed = probe_nodes(fleet(directory, ansible, output.verbose, on_event), on_event)
     facts = [value.model_dump(mode="json") for value in probed.values() if isinstance(value, NodeFacts)]
     silent = [{"node": name, **value.model_dump()} for name, value in probed.items() if isinstance(value, Problem)]
     output.document(PROBE_SCHEMA, {"lab": directory.lab.name, "nodes": facts, "problems": silent})
-    output.say(probe_table(probed))
+    output.show(probe_table(probed))
     return FAILED if silent else DONE

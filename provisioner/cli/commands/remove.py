@@ -1,48 +1,31 @@
+"""`provision remove`: remove seats from nodes."""
+
 import click
 
 from provisioner.adapters.lab.directory import read_lab
-from provisioner.cli.options import (
-    AnsibleOptions,
-    Overrides,
-    RunOptions,
-    example,
-    lab_argument,
-    with_ansible_options,
-    with_output,
-    with_overrides,
-    with_run_options,
-    yes_option,
-)
-from provisioner.cli.output import Output
-from provisioner.cli.seat_change import Withdrawal, withdraw
-from provisioner.console.text import count, fold
+from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_argument
+from provisioner.cli.seat_change import SeatChange, change_seats
+from provisioner.console.text import count, fold_names
 from provisioner.domain.rollout.run_spec import Rules
 from provisioner.domain.seat.seat import seat_name
-from provisioner.workflow.rollout.removal import removal
+from provisioner.workflow.rollout.removal import plan_removal
 
 
 @click.command(epilog=example("provision remove ai-lab --limit gpu01"))
 @lab_argument
-@yes_option
-@with_run_options
-@with_overrides
-@with_ansible_options
-@with_output
-def remove(  # noqa: PLR0913  (each is a flag, or a group of them)
-    *, lab: str, yes: bool, run_options: RunOptions, overrides: Overrides, ansible: AnsibleOptions, output: Output
-) -> int:
-    """Take seats down, and forget their generations. Homes, tokens and host keys stay on the nodes."""
+@changes_nodes
+def remove(*, lab: str, options: ChangeOptions) -> int:
+    """Remove seats with all their generations. Homes, tokens and host keys stay on the nodes."""
     directory = read_lab(lab)
-    name = seat_name(directory.lab.name, directory.lab.seat.user)
-    what = Withdrawal(
+    lab_name, when_busy = directory.lab.name, options.overrides.when_busy
+    name = seat_name(lab_name, directory.lab.seat.user)
+    change = SeatChange(
         verb="remove",
-        plan=lambda _, probed: removal(directory.lab.name, name, probed, when_busy=overrides.when_busy),
+        plan=lambda _, probed: plan_removal(lab_name, name, probed, when_busy=when_busy),
         question=lambda nodes: (
-            f"Take {name} down on {count(len(nodes), 'node')} ({fold(nodes)})? Whatever runs in it ends."
+            f"Remove {name} from {count(len(nodes), 'node')} ({fold_names(nodes)})? Everything that runs in it ends."
         ),
-        # Every node is asked: what could not be taken down here is no reason to leave it running there.
+        # A removal that fails on one node is no reason to leave the seat on the others.
         rules=Rules(max_failures="100%"),
     )
-    return withdraw(
-        directory, what, yes=yes, run_options=run_options, overrides=overrides, ansible=ansible, output=output
-    )
+    return change_seats(directory, change, options)

@@ -1,3 +1,5 @@
+"""`provision resume`: finish an interrupted run."""
+
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -6,10 +8,10 @@ from pathlib import Path
 import click
 
 from provisioner.adapters.lab.directory import read_lab
-from provisioner.adapters.state.journal import events, read_report, read_run_spec, reopen_run, run_spec_names
-from provisioner.cli.execute import follow
+from provisioner.adapters.state.journal import events, list_started_runs, read_report, read_run_spec
+from provisioner.cli.execute import interruptible, report_outcome
 from provisioner.cli.exit_codes import DONE
-from provisioner.cli.maintenance import is_maintenance_time
+from provisioner.cli.maintenance import maintenance_gate
 from provisioner.cli.options import (
     AnsibleOptions,
     RunOptions,
@@ -20,19 +22,18 @@ from provisioner.cli.options import (
     with_run_options,
 )
 from provisioner.cli.output import Output
-from provisioner.cli.progress_display import show_progress
-from provisioner.cli.run_context import claim_for, locked
-from provisioner.cli.wiring import fleet_factory, recheck
+from provisioner.cli.run_context import OpenRun, build_claim, reopen_run_context
+from provisioner.cli.wiring import open_fleet, recheck_registry
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import NodeFleet, Probed
-from provisioner.workflow.rollout.resume import heard, is_open, left_to_pull, stand
-from provisioner.workflow.rollout.resume import resume as go_on
-from provisioner.workflow.rollout.waves import Gate, nothing
+from provisioner.workflow.rollout.resume import assess_nodes, final_records, is_open, remaining_images
+from provisioner.workflow.rollout.resume import resume as resume_run
+from provisioner.workflow.rollout.waves import Gate, no_gate
 
-Look = Callable[[Sequence[OrderedImage], OnEvent], None]
+Recheck = Callable[[Sequence[OrderedImage], OnEvent], None]
 
 
 @click.command(epilog=example("provision resume ai-lab"))
@@ -42,94 +43,87 @@ Look = Callable[[Sequence[OrderedImage], OnEvent], None]
 @with_ansible_options
 @with_output
 def resume(lab: str, run: str | None, run_options: RunOptions, ansible: AnsibleOptions, output: Output) -> int:
-    """Finish a run that was cut off: killed, stopped by ^C, or one that lost contact with a node.
+    """Finish an interrupted run: killed, stopped by ^C, or without contact to a node.
 
-    Every node is asked how it stands; what had begun is followed to its end, and the waves that are left go on as they
-    were agreed. A node that has moved since is left alone. Without RUN it is the last one that has not come to its end.
+    Every node is probed; changes that had begun are completed, and the remaining waves run as they were confirmed. A
+    node that another run has changed since is skipped. Without RUN the last unfinished run is resumed.
     """
     if ansible.limit is not None:
-        raise click.UsageError("a run is resumed whole: its nodes are those that it had set out to change")
+        raise click.UsageError("a run is resumed for all nodes that it was started for: --limit is not accepted")
     directory = read_lab(lab)
-
-    with fleet_factory(directory, ansible, output.verbose) as nodes:
-        gate = is_maintenance_time(directory.lab.rollout.calendar)
-        look = partial(recheck, directory)
-        return finish(directory.lab.name, run, nodes, run_options, output, gate=gate, look=look)
-
-
-def finish(  # noqa: PLR0913  (which run, on whom, how carefully, and how it is told)
-    lab: str,
-    run: str | None,
-    nodes: Callable[[OnEvent], NodeFleet],
-    run_options: RunOptions,
-    output: Output,
-    *,
-    gate: Gate = nothing,
-    look: Look = lambda _images, _on_event: None,
-) -> int:
-    """`nodes` returns a fleet that sends its events to the function given. A run may bring consent to ignore `gate`.
-
-    `look` raises ProblemError where what is still to be pulled is not all there.
-    """
-    folder = _folder(lab, run)
+    name, breaks = directory.lab.name, run_options.break_lock
+    folder = find_open_run(name, run)
     if folder is None:
-        return _nothing(lab, output)
-    with locked(lab, folder.name, "resume", run_options.break_lock):
-        journal, what = reopen_run(folder), read_run_spec(folder)
-        ended = heard(events(folder))
-        with show_progress(output) as show:
-            on_event = journal.telling(show)
-            probed = _ask(nodes(on_event), what.nodes)
-            standing = stand(what, ended, probed)
-            look(left_to_pull(what, standing, probed), on_event)
-        what = what.sparing(standing.known.values(), run_options.allow_unreachable)
-        what = what.with_claim(claim_for(what.run, what.lab, what.verb, probed))
-        return follow(
-            output,
-            journal,
-            what,
-            lambda on_event, stop_requested: go_on(
-                what,
-                standing,
-                nodes(on_event),
-                on_event,
-                stop_requested=stop_requested,
-                breaks=run_options.break_lock,
-                gate=nothing if what.ignore_freeze else gate,
-            ),
-        )
+        return report_nothing_to_resume(name, output)
+    with (
+        reopen_run_context(name, folder, breaks, output) as context,
+        open_fleet(directory, ansible, output.verbose, context.on_event) as fleet,
+    ):
+        gate = maintenance_gate(directory.lab.rollout.calendar)
+        return finish_run(context, fleet, run_options, gate=gate, recheck=partial(recheck_registry, directory))
 
 
-def _folder(lab: str, run: str | None) -> Path | None:
-    """Of the run that is meant; None where nothing is left to do."""
-    known = run_spec_names(lab)
+def finish_run(
+    run: OpenRun,
+    fleet: NodeFleet,
+    run_options: RunOptions,
+    *,
+    gate: Gate = no_gate,
+    recheck: Recheck = lambda _images, _on_event: None,
+) -> int:
+    """Finish a run that was reopened, and return the exit code. A run with a reason to ignore a freeze ignores `gate`.
+
+    `recheck` raises ProblemError where an image that is still to be pulled is incomplete.
+    """
+    run_spec = read_run_spec(run.journal.folder)
+    ended = final_records(events(run.journal.folder))
+    with run.progress():
+        probed = _probe_run_nodes(fleet, run_spec.nodes)
+        state = assess_nodes(run_spec, ended, probed)
+        recheck(remaining_images(run_spec, state, probed), run.on_event)
+    run_spec = run_spec.with_allowance(state.settled.values(), run_options.allow_unreachable)
+    run_spec = run_spec.with_claim(build_claim(run_spec.run, run_spec.lab, run_spec.verb, probed))
+    gate = no_gate if run_spec.ignore_freeze else gate
+    with interruptible(run, run_spec):
+        outcome = resume_run(run_spec, state, fleet, run, breaks=run_options.break_lock, gate=gate)
+    return report_outcome(run, run_spec, outcome)
+
+
+def find_open_run(lab: str, run: str | None) -> Path | None:
+    """Return the folder of the run to resume, or None where that run, or every run of the lab, has ended.
+
+    Raises ProblemError (usage) where no run of this name is recorded.
+    """
+    folders = list_started_runs(lab)
     if run is not None:
-        known = [folder for folder in known if folder.name == run]
-        if not known:
+        folders = [folder for folder in folders if folder.name == run]
+        if not folders:
             raise ProblemError(_no_such_run(lab, run), "usage")
-    return next((folder for folder in reversed(known) if is_open(read_run_spec(folder), read_report(folder))), None)
+    return next((folder for folder in reversed(folders) if is_open(read_run_spec(folder), read_report(folder))), None)
 
 
-def _ask(at_hand: NodeFleet, nodes: Sequence[str]) -> Probed:
-    """A node that has left the inventory since has a problem in its place."""
-    present = {host.name for host in at_hand.hosts()}
-    probed = at_hand.probe([node for node in nodes if node in present])
-    return {node: probed[node] if node in present else _not_in_inventory(node) for node in nodes}
-
-
-def _nothing(lab: str, output: Output) -> int:
+def report_nothing_to_resume(lab: str, output: Output) -> int:
+    """Report an empty run and return the exit code."""
     now = datetime.now(UTC)
     output.document(REPORT_SCHEMA, RolloutReport(lab=lab, run="", started_at=now, ended_at=now))
-    output.say("Nothing to do: no run of this lab was cut off.")
+    output.show("Nothing to do: no run of this lab was interrupted.")
     return DONE
+
+
+def _probe_run_nodes(fleet: NodeFleet, nodes: Sequence[str]) -> Probed:
+    """Probe the nodes of a run. A node that has left the inventory since has a Problem in its place."""
+    present = {host.name for host in fleet.hosts()}
+    probed = fleet.probe([node for node in nodes if node in present])
+    return {node: probed[node] if node in present else _not_in_inventory(node) for node in nodes}
 
 
 def _not_in_inventory(node: str) -> Problem:
     return Problem(
         "not_in_inventory",
-        f"{node} is not in the inventory any more",
-        "the run had set out to change it",
-        "put it back to finish the run; or leave it, and it stays as it is",
+        f"{node} is no longer in the inventory",
+        "the run was started for this node, too",
+        "add it to the inventory again to finish the run; otherwise it stays as it is",
+        node,
     )
 
 
@@ -137,6 +131,6 @@ def _no_such_run(lab: str, run: str) -> Problem:
     return Problem(
         "no_such_run",
         f"no run {run} of the lab {lab} is recorded on this machine",
-        "what a run had set out to do is kept where it was started",
-        "run it there; without a run's name the last one is taken",
+        "the record of a run is on the machine where it was started",
+        "resume it there; without the name of a run the last one is resumed",
     )

@@ -1,3 +1,5 @@
+"""`provision schema`: print the JSON Schema of a document."""
+
 import click
 from pydantic import BaseModel
 
@@ -29,7 +31,7 @@ DOCUMENTS: dict[str, type[BaseModel]] = {
 def schema(document: str) -> int:
     """Print the JSON Schema of lab.yml, or of another DOCUMENT.
 
-    An editor completes lab.yml by it where lab.yml says `$schema: lab.schema.json`.
+    An editor uses it for lab.yml if lab.yml says `$schema: lab.schema.json`.
     """
     print_json({"$schema": DIALECT} | DOCUMENTS[document].model_json_schema(by_alias=True))
     return DONE

@@ -1,3 +1,5 @@
+"""`provision status`: show what runs on each node and how it differs from the lock."""
+
 import click
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet
@@ -5,15 +7,15 @@ from provisioner.adapters.lab.directory import read_lab
 from provisioner.cli.exit_codes import DONE, FAILED, PENDING
 from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import look, require_lock
+from provisioner.cli.plan_context import build_context, require_lock
 from provisioner.cli.progress_display import show_progress
-from provisioner.cli.wiring import fleet
+from provisioner.cli.wiring import fleet, plan_inputs
 from provisioner.console.status import status_view, urls_view, with_token
 from provisioner.domain.rollout.status import STATUS_SCHEMA, LabStatus
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.status import status as find
+from provisioner.workflow.status import build_status
 
-urls_option = click.option("--urls", is_flag=True, help="Jupyter's URLs with their tokens, which are secrets.")
+urls_option = click.option("--urls", is_flag=True, help="Show Jupyter's URLs with their tokens, which are secrets.")
 
 
 @click.command(epilog=example("provision status ai-lab --urls --limit gpu01"))
@@ -22,31 +24,31 @@ urls_option = click.option("--urls", is_flag=True, help="Jupyter's URLs with the
 @with_ansible_options
 @with_output
 def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int:
-    """Show what runs where, held against the lock.
+    """Show what runs on each node, compared with the lock.
 
-    Exit 3 where a seat differs from it; 1 where a node could not be judged at all.
+    Exit 3 where a seat differs from the lock; 1 where a node could not be compared.
     """
     directory = read_lab(lab)
     lock = require_lock(directory)
     with show_progress(output) as on_event:
         nodes = fleet(directory, ansible, output.verbose, on_event)
-        looked = look(directory, lock, nodes, on_event)
-        found = find(looked.prepared, looked.probed)
-        tokens = tokens_of(nodes, found) if urls else None
-    return tell(output, found, tokens)
+        context = build_context(plan_inputs(directory, lock), nodes, on_event)
+        found = build_status(context.prepared, context.probed)
+        tokens = read_tokens(nodes, found) if urls else None
+    return show_status(output, found, tokens)
 
 
-def tokens_of(nodes: AnsibleFleet, found: LabStatus) -> dict[str, str | Problem]:
-    """Node -> the token of its seat, for seats that are there."""
+def read_tokens(nodes: AnsibleFleet, found: LabStatus) -> dict[str, str | Problem]:
+    """Return the Jupyter token, or why it could not be read, of each node with a running seat."""
     return dict(nodes.access({seat.node: seat.seat for seat in found.seats if seat.seat and seat.access}))
 
 
-def tell(output: Output, found: LabStatus, tokens: dict[str, str | Problem] | None) -> int:
-    """What was found, and the exit code. `tokens` None: nobody asked for them."""
+def show_status(output: Output, found: LabStatus, tokens: dict[str, str | Problem] | None) -> int:
+    """Print the status and return the exit code. `tokens` None: they were not requested."""
     known = {node: token for node, token in (tokens or {}).items() if isinstance(token, str)}
-    ways = {s.node: with_token(s.access, known[s.node]) for s in found.seats if s.access and s.node in known}
-    output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": ways}))
-    output.say(status_view(found), urls_view(ways, tokens or {}))
+    access = {s.node: with_token(s.access, known[s.node]) for s in found.seats if s.access and s.node in known}
+    output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": access}))
+    output.show(status_view(found), urls_view(access, tokens or {}))
     if any(seat.seat is None for seat in found.seats):
         return FAILED
     return PENDING if found.drifted else DONE

@@ -1,65 +1,53 @@
-from collections.abc import Callable
+"""`provision upgrade`: make a new lock, show what changes, and roll it out."""
+
 from typing import NamedTuple
 
 import click
 
-from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
-from provisioner.adapters.state.journal import RunJournal
-from provisioner.cli.commands.notify import notice_argument, tell_seats
-from provisioner.cli.commands.rollout import Seen, look_again, undertaking
+from provisioner.cli.commands.notify import notice_argument, notify_seats
+from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, recheck_planned
 from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.maintenance import check_maintenance
-from provisioner.cli.options import (
-    AnsibleOptions,
-    Overrides,
-    RunOptions,
-    example,
-    lab_argument,
-    torch_option,
-    with_ansible_options,
-    with_output,
-    with_overrides,
-    with_run_options,
-    yes_option,
-)
+from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_argument, torch_option
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import Context, require_lock
-from provisioner.cli.progress_display import show_progress
-from provisioner.cli.run_context import open_run_context
-from provisioner.cli.wiring import fleet, fleet_factory, materials, new_lock
+from provisioner.cli.plan_context import PlanContext, require_lock
+from provisioner.cli.run_context import OpenRun, open_run_context
+from provisioner.cli.wiring import fleet as lab_fleet
+from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs
 from provisioner.console.lock import lock_view
 from provisioner.console.problems import problems
 from provisioner.console.text import count
-from provisioner.console.upgrade import change_view
+from provisioner.console.upgrade import lock_change_view
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Plan
-from provisioner.domain.rollout.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, lock_change
-from provisioner.domain.values.event import OnEvent
+from provisioner.domain.rollout.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, compare_locks
 from provisioner.domain.values.problem import ProblemError
-from provisioner.workflow.lock.lock import Locked
+from provisioner.workflow.lock.lock import LockResult
 from provisioner.workflow.probe import probe
-from provisioner.workflow.rollout.claims import refuse_held
-from provisioner.workflow.rollout.plan import prepare
-from provisioner.workflow.rollout.upgrade import reasons
+from provisioner.workflow.protocols import Fleet
+from provisioner.workflow.rollout.claims import refuse_claimed
+from provisioner.workflow.rollout.plan import build_plan
+from provisioner.workflow.rollout.upgrade import unserved_reasons
 
 
-class Offered(NamedTuple):
-    """What an upgrade would do, as it is shown."""
+class PlannedUpgrade(NamedTuple):
+    """What an upgrade would do: the new lock, how it differs from the old one, and the plan."""
 
-    locked: Locked
+    locked: LockResult
     change: LockChange
-    looked: Context
+    context: PlanContext
 
     @property
     def plan(self) -> Plan:
-        return self.looked.prepared.plan
+        """The difference between what runs and what the new lock requires."""
+        return self.context.prepared.plan
 
     @property
     def changes(self) -> bool:
+        """Whether the lock or a node would change."""
         return bool(self.plan.pending) or not self.change.is_empty
 
 
@@ -73,16 +61,12 @@ class Offered(NamedTuple):
 @torch_option
 @click.option("--check", is_flag=True, help="Show what would change, and change neither lab.lock nor a node.")
 @click.option(
-    "--leave-behind", is_flag=True, help="Agree that nodes which the new lock does not serve stay as they are."
+    "--leave-behind", is_flag=True, help="Accept that nodes which the new lock does not serve stay as they are."
 )
 @click.option(
-    "--notice", metavar="TEXT", callback=notice_argument, help="Tell it beforehand in every seat that changes."
+    "--notice", metavar="TEXT", callback=notice_argument, help="Show this notice first in every seat that changes."
 )
-@yes_option
-@with_run_options
-@with_overrides
-@with_ansible_options
-@with_output
+@changes_nodes
 def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     *,
     lab: str,
@@ -90,96 +74,81 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     check: bool,
     leave_behind: bool,
     notice: str | None,
-    yes: bool,
-    run_options: RunOptions,
-    overrides: Overrides,
-    ansible: AnsibleOptions,
-    output: Output,
+    options: ChangeOptions,
 ) -> int:
-    """The next semester: choose anew, show what changes for whom, and roll that out over what runs.
+    """Upgrade the lab: select images anew, show what changes on which node, and roll it out.
 
-    The choice is always the whole lab's; --limit says where it is rolled out now. lab.lock is written once it is
-    agreed, before the first node changes: whatever stops the run then, `provision rollout` goes on to the same end. The
-    lock before is kept in the run's record. Homes, ports, tokens, host keys and uids stay.
+    The selection is always for the whole lab; --limit restricts where it is rolled out now. lab.lock is written after
+    the confirmation and before the first node changes: if the run stops, `provision rollout` completes it. The old
+    lock is kept in the run's record. Homes, ports, tokens, host keys and uids stay.
     """
     directory = read_lab(lab)
     old = require_lock(directory)
+    output, breaks = options.output, options.run.break_lock
     with (
-        open_run_context(directory.lab.name, "upgrade", run_options.break_lock) as journal,
-        fleet_factory(directory, ansible._replace(limit=None), output.verbose) as nodes,
+        open_run_context(directory.lab.name, "upgrade", breaks, output) as run,
+        open_fleet(directory, options.ansible._replace(limit=None), output.verbose, run.on_event) as fleet,
     ):
-        offered = _offer(directory, old, nodes, ansible, output, journal, torch, overrides.when_busy)
-        _show(output, offered)
-        left_behind = list(offered.change.left_behind.items())
+        upgraded = _plan_upgrade(directory, old, run, fleet, options, torch)
+        _show(output, upgraded)
+        left_behind = list(upgraded.change.left_behind.items())
         if check:
-            output.document(UPGRADE_SCHEMA, _upgrade(offered))
+            document = Upgrade(change=upgraded.change, lock=upgraded.locked.lock, plan=upgraded.plan)
+            output.document(UPGRADE_SCHEMA, document)
             output.note(problems(left_behind))
             return FAILED if left_behind else DONE
         if left_behind and not leave_behind:
             raise ProblemError(problem for _, problem in left_behind)
-        journal.keep("plan", offered.plan)
-        seen = Seen(directory, offered.locked.lock, offered.looked)
-        refuse_held(seen.looked.probed, seen.nodes, journal.run, run_options.break_lock)
-        gate = check_maintenance(directory.lab.rollout.calendar, seen.plan, overrides, journal)
-        if offered.changes and not (yes or output.agreed(_question(offered))):
+        run.journal.keep("plan", upgraded.plan)
+        planned = PlannedRun(directory, upgraded.locked.lock, upgraded.context)
+        refuse_claimed(planned.context.probed, planned.nodes, run.journal.run, breaks)
+        gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
+        question = f"Hold the lab to this lock, and roll it out to {count(len(upgraded.plan.pending), 'node')}?"
+        if upgraded.changes and not (options.yes or output.confirm(question)):
             output.note("Nothing was changed.")
             return FAILED
-        look_again(seen, journal, output)
-        if not offered.change.is_empty:
-            _hold_to(directory, old, seen.lock, journal, output, torch)
+        recheck_planned(planned, run)
+        if not upgraded.change.is_empty:
+            _replace_lock(directory, old, planned.lock, run, torch)
         if notice is not None:
-            tell_seats(output, journal, nodes, seen.plan, notice)
-        what = undertaking(seen, journal.run, run_options, overrides, "upgrade")
-        return execute_run(output, journal, what, nodes, breaks=run_options.break_lock, gate=gate)
+            with run.progress():
+                failed = notify_seats(fleet, planned.plan, run.journal.run, notice)
+            output.note(problems(failed, "yellow"))
+        run_spec = build_run_spec_from_plan(planned, run.journal.run, options, "upgrade")
+        return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
 
 
-def _offer(  # noqa: PLR0913, PLR0917  (what there is, what is wanted, and how it is told)
-    directory: LabDirectory,
-    old: Lockfile,
-    nodes: Callable[[OnEvent], AnsibleFleet],
-    ansible: AnsibleOptions,
-    output: Output,
-    journal: RunJournal,
-    torch: str | None,
-    when_busy: WhenBusy,
-) -> Offered:
-    """`nodes` makes the whole lab: a limit never makes a lock that serves a part of it."""
-    with show_progress(output) as show:
-        on_event = journal.telling(show)
-        hosts = fleet(directory, ansible, output.verbose, on_event).hosts()
-        probed = probe(nodes(on_event), on_event)
-        locked = new_lock(directory, probed, on_event, torch=torch)
-        prepared = prepare(materials(directory, locked.lock), hosts, probed, when_busy=when_busy)
-    change = lock_change(old, locked.lock, reasons(locked.selection, probed))
-    return Offered(locked, change, Context(probed, prepared))
+def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and what is requested)
+    directory: LabDirectory, old: Lockfile, run: OpenRun, fleet: Fleet, options: ChangeOptions, torch: str | None
+) -> PlannedUpgrade:
+    """Make a new lock and plan it. `fleet` is the whole lab, since a lock always serves all nodes."""
+    with run.progress():
+        hosts = lab_fleet(directory, options.ansible, options.output.verbose, run.on_event).hosts()
+        probed = probe(fleet, run.on_event)
+        locked = new_lock(directory, probed, run.on_event, torch=torch)
+        inputs, when_busy = plan_inputs(directory, locked.lock), options.overrides.when_busy
+        prepared = build_plan(inputs, hosts, probed, when_busy=when_busy)
+    change = compare_locks(old, locked.lock, unserved_reasons(locked.selection, probed))
+    return PlannedUpgrade(locked, change, PlanContext(probed, prepared))
 
 
-def _show(output: Output, offered: Offered) -> None:
-    locked = offered.locked
-    output.say(lock_view(locked.lock, locked.selection, locked.catalog, output.out.width), change_view(offered.change))
-    output.say("")
+def _show(output: Output, upgraded: PlannedUpgrade) -> None:
+    locked = upgraded.locked
+    output.show(
+        lock_view(locked.lock, locked.selection, locked.catalog, output.out.width), lock_change_view(upgraded.change)
+    )
+    output.show("")
     if not output.as_json:
-        show_plan(output, offered.plan)
+        show_plan(output, upgraded.plan)
 
 
-def _upgrade(offered: Offered) -> Upgrade:
-    return Upgrade(change=offered.change, lock=offered.locked.lock, plan=offered.plan)
-
-
-def _question(offered: Offered) -> str:
-    pending = count(len(offered.plan.pending), "node")
-    return f"Hold the lab to this lock, and roll it out to {pending}?"
-
-
-def _hold_to(  # noqa: PLR0913, PLR0917
-    directory: LabDirectory, old: Lockfile, new: Lockfile, journal: RunJournal, output: Output, torch: str | None
-) -> None:
-    """The new lock first: from then on every node that differs from it is what a rollout mends."""
-    before = journal.keep("lock-before", old)
+def _replace_lock(directory: LabDirectory, old: Lockfile, new: Lockfile, run: OpenRun, torch: str | None) -> None:
+    """Write the new lock before any node changes, so that `provision rollout` can complete an interrupted upgrade."""
+    before = run.journal.keep("lock-before", old)
     write_lock(directory.lock, new)
-    output.note(f"{directory.lock} holds the new lock, for version control; the one before: {before}")
+    run.output.note(f"{directory.lock} holds the new lock; commit it. The old one: {before}")
     if torch is not None and torch != directory.lab.image.torch:
-        output.note(
-            f'lab.yml still wishes for torch "{directory.lab.image.torch}", and the next lock would follow that. To '
-            f'stay with this choice, write below image in lab.yml:\n  torch: "{torch}"'
+        run.output.note(
+            f'lab.yml still requests torch "{directory.lab.image.torch}", and the next lock would follow that. To '
+            f'keep this selection, write below image in lab.yml:\n  torch: "{torch}"'
         )

@@ -1,6 +1,6 @@
-"""What torch builds hold and what drivers and cards run: the typed form of the compatibility data, and its questions.
+"""The typed form of the compatibility data, with lookups: what torch builds contain, what drivers and cards run.
 
-An answer of None means that the data does not know, and what it does not know counts as unsafe.
+A result of None means that the data does not know; unknown counts as unsafe.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,8 +25,10 @@ from provisioner.domain.values.version import ComputeCapability, CudaVersion, Do
 
 
 class CompatibilityData(Value):
-    """The whole data file. `version` is the day it was compiled, ISO 8601; where a lab laid rows of its own over it,
-    `+` and the short hash of those follow, and `own` names each of them.
+    """The whole data file.
+
+    `version` is the day it was compiled, ISO 8601. Where a lab has overlaid rows, `+` and their short hash follow, and
+    `own` lists them.
     """
 
     version: str
@@ -53,7 +55,7 @@ class CompatibilityData(Value):
 
     @property
     def compiled(self) -> str:
-        """The day it was compiled, whatever a lab laid over it."""
+        """The day the data was compiled, ISO 8601, without the hash of overlaid rows."""
         return self.version.partition("+")[0]
 
     @cached_property
@@ -75,7 +77,7 @@ class CompatibilityData(Value):
 
     @cached_property
     def known_drivers(self) -> tuple[DriverVersion, ...]:
-        """Every driver release that the data names, oldest first; a bare branch number is no release."""
+        """Every driver release in the data, oldest first; a bare branch number does not count as a release."""
         toolkits = (driver for row in self.toolkit_drivers for driver in row.drivers)
         floors = (row.driver for row in self.driver_floors)
         architectures = (row.min_driver for row in self.architectures if row.min_driver)
@@ -84,20 +86,22 @@ class CompatibilityData(Value):
         return tuple(sorted(driver for driver in known if len(driver.key) > 1))
 
     def build(self, torch: DottedVersion, cuda: CudaVersion) -> Build | None:
-        """The build of exactly this torch minor and CUDA minor, None where it is unknown or unconfirmed."""
+        """Return the build of exactly this torch minor and CUDA minor, None if it is unknown or unconfirmed."""
         found = self._builds.get((torch.major, torch.minor, cuda.major, cuda.minor))
         if found is None or not found.confirmed or (found.since is not None and torch < found.since):
             return None
         return found
 
     def architecture(self, capability: ComputeCapability) -> Architecture | None:
+        """Return the architecture with this compute capability, None if it is unknown."""
         return self._architectures.get(capability)
 
     def products_of(self, capability: ComputeCapability) -> tuple[Product, ...]:
+        """Return the products of this compute capability that differ from their architecture."""
         return self._products.get(capability, ())
 
     def driver_floor(self, cuda: CudaVersion) -> DriverVersion | None:
-        """The oldest driver that runs this CUDA by minor-version compatibility."""
+        """Return the oldest driver that runs this CUDA by minor-version compatibility."""
         prefixes = (cuda.key[:length] for length in range(len(cuda.key), 0, -1))
         return next((self._floors[key] for key in prefixes if key in self._floors), None)
 
@@ -106,28 +110,28 @@ class CompatibilityData(Value):
         return {row.cuda.key: row.driver for row in self.driver_floors}
 
     def toolkit_driver(self, cuda: CudaVersion) -> DriverVersion | None:
-        """The first driver of the branch that came with this CUDA minor release."""
+        """Return the first driver of the branch that was released with this CUDA minor version."""
         return next((row.drivers[0] for row in self.toolkit_drivers if row.cuda.key[:2] == cuda.key[:2]), None)
 
     def cuda_of(self, driver: DriverVersion) -> CudaVersion | None:
-        """The CUDA version that a driver speaks, which is that of its branch."""
-        spoken = [row.cuda for row in self.toolkit_drivers if row.drivers[0].major <= driver.major]
-        return max(spoken, default=None)
+        """Return the newest CUDA version that a driver supports: the version of its branch."""
+        supported = [row.cuda for row in self.toolkit_drivers if row.drivers[0].major <= driver.major]
+        return max(supported, default=None)
 
     def first_driver(self, floor: DriverVersion) -> DriverVersion:
-        """The oldest release known that is not older than `floor`."""
+        """Return the oldest known release that is not older than `floor`; `floor` itself if none is known."""
         return next((driver for driver in self.known_drivers if driver >= floor), floor)
 
     def last_driver(self, branch: int) -> DriverVersion | None:
-        """The newest release known of a branch."""
+        """Return the newest known release of a branch."""
         return max((driver for driver in self.known_drivers if driver.major == branch), default=None)
 
     def oldest_capability(self, cuda: CudaVersion) -> ComputeCapability | None:
-        """The oldest architecture that this toolkit can compile for at all; None: it sets no bound."""
+        """Return the oldest architecture that this toolkit can compile for; None if there is no bound."""
         return max((row.capability for row in self.oldest_code if row.cuda <= cuda), default=None)
 
     def newest_build(self, capability: ComputeCapability, platform: str) -> str | None:
-        """The newest build with machine code for a card, in words."""
+        """Return the newest build with machine code for a card, as text such as "torch 2.14 with CUDA 13.0"."""
         return self._newest_builds.get((capability, platform))
 
     @cached_property
@@ -138,17 +142,18 @@ class CompatibilityData(Value):
         )
         return {
             (capability, platform): f"torch {torch} with CUDA {cuda}"
-            for torch, cuda, build in builds  # oldest first: the last one stays
+            for torch, cuda, build in builds  # oldest first: a newer build replaces an older one
             for platform, compiled in (("linux/amd64", build.sm), ("linux/arm64", build.aarch64_sm))
             for capability in self._architectures
             if build.confirmed and self.runs(compiled, capability, cuda)
         }
 
     def ngc_month(self, month: str) -> NgcMonth | None:
+        """Return what an NGC image of this month ("25.09") contains, None if it is unknown."""
         return next((row for row in self.ngc if row.month == month), None)
 
     def runs(self, compiled: Iterable[int], capability: ComputeCapability, cuda: CudaVersion) -> bool:
-        """Whether machine code of one of these architectures runs on the card, for code that this CUDA compiled."""
+        """Return whether machine code for one of these architectures, compiled by this CUDA, runs on the card."""
         card = capability.major * 10 + capability.minor
         return any(self._runs(sm, card, cuda) for sm in compiled)
 

@@ -1,9 +1,9 @@
-"""One graphics card under one driver: what its name tells, and whether that driver drives it."""
+"""One graphics card under one driver: its product, and whether that driver drives it."""
 
 import re
 from typing import Literal
 
-from provisioner.domain.compatibility.brand import brand_of, of_parent
+from provisioner.domain.compatibility.brand import brand_of, strip_mig_suffix
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.rows import OpenModule, Product
 from provisioner.domain.values.image import base_platform
@@ -12,14 +12,14 @@ from provisioner.domain.values.node import GpuProfile, KernelModule, NodeProfile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
-# Words of an NVML name that tell two boards of one product apart, but no two products.
-_PLAIN = re.compile(r"nvidia|geforce|gpu|generation|edition|workstation|pcie|sxm\d*|hbm\d?e?|nvl\d*|ac|\d+gb?")
+# Words of an NVML name that distinguish two boards of one product, but not two products.
+_DESCRIPTIVE = re.compile(r"nvidia|geforce|gpu|generation|edition|workstation|pcie|sxm\d*|hbm\d?e?|nvl\d*|ac|\d+gb?")
 
 
 class Card(Value):
-    """A card with all of its node that a verdict depends on; equal cards share their verdicts.
+    """A card with everything about its node that a verdict depends on; equal cards share their verdicts.
 
-    `module` is "contested" where the node's flavour is unknown and no flavour drives all of its cards.
+    `module` is "contested" if the node's flavour is unknown and no flavour drives all of its cards.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Card(Value):
     require_checked: bool  # the container runtime checks NVIDIA_REQUIRE_*
 
     def __str__(self) -> str:
+        """Return name and compute capability, for a sentence."""
         return f"{self.name or 'GPU'} (compute capability {self.capability})"
 
 
@@ -41,17 +42,20 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def product_of(name: str, capability: ComputeCapability, data: CompatibilityData) -> Product | None:
-    """The product that an NVML name stands for. "RTX 5060 Ti" is no "RTX 5060", whatever follows must be plain."""
-    words = _words(of_parent(name))
+    """Return the product that an NVML name denotes, None if there is no row for it.
+
+    "RTX 5060 Ti" is not "RTX 5060": after the product's name only descriptive words may follow.
+    """
+    words = _words(strip_mig_suffix(name))
     while words and words[0] in {"nvidia", "geforce"}:
         words = words[1:]
-    named = [row for row in data.products_of(capability) if _stands_for(words, _words(row.name))]
+    named = [row for row in data.products_of(capability) if _denotes(words, _words(row.name))]
     return max(named, key=lambda row: len(row.name), default=None)
 
 
-def _stands_for(words: tuple[str, ...], product: tuple[str, ...]) -> bool:
+def _denotes(words: tuple[str, ...], product: tuple[str, ...]) -> bool:
     rest = words[len(product) :]
-    return words[: len(product)] == product and all(_PLAIN.fullmatch(word) for word in rest)
+    return words[: len(product)] == product and all(_DESCRIPTIVE.fullmatch(word) for word in rest)
 
 
 def _open_module(card: Card, data: CompatibilityData) -> OpenModule:
@@ -63,10 +67,10 @@ def _open_module(card: Card, data: CompatibilityData) -> OpenModule:
 
 
 def min_driver(card: Card, data: CompatibilityData) -> DriverVersion | None:
-    """The oldest driver that drives this card: its product's own floor, else its architecture's.
+    """Return the oldest driver that drives this card: its product's own floor, else its architecture's.
 
-    A product's floor is where the newest branch began to list it; later releases of an older branch may list it too
-    (RTX 5060 Ti: 575.51.02, but also 570.153.02). So what NVML itself names is not doubted.
+    A product's floor is the first release of the newest branch that lists it; later releases of an older branch may
+    list it too (RTX 5060 Ti: 575.51.02, but also 570.153.02). So the floor is ignored for a card that NVML names.
     """
     product = product_of(card.name, card.capability, data)
     if product is not None and product.min_driver is not None and not card.reported:
@@ -75,16 +79,16 @@ def min_driver(card: Card, data: CompatibilityData) -> DriverVersion | None:
     return None if architecture is None else architecture.min_driver
 
 
-def cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
-    """The cards of a node, in its own order."""
-    own = tuple(_card(node, gpu) for gpu in node.gpus)
+def build_cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
+    """Return the cards of a node, in its own order."""
+    own = tuple(_build_card(node, gpu) for gpu in node.gpus)
     flavours = {_open_module(card, data) for card in own if _too_new(card, data) is None}
     if node.kernel_module is None and flavours >= {"never", "required"}:
         return tuple(card.model_copy(update={"module": "contested"}) for card in own)
     return own
 
 
-def _card(node: NodeProfile, gpu: GpuProfile) -> Card:
+def _build_card(node: NodeProfile, gpu: GpuProfile) -> Card:
     capability = gpu.compute_capability
     return Card(
         name=gpu.name,
@@ -99,8 +103,8 @@ def _card(node: NodeProfile, gpu: GpuProfile) -> Card:
     )
 
 
-def driven(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Why the card is not driven at all, whatever the image; empty where it is."""
+def driver_problems(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
+    """Return why the driver does not drive the card, whatever the image; empty if it does."""
     if card.driver is None:
         return (_no_driver(card, data),)
     found = (_too_new(card, data), *_too_old(card, data), _wrong_module(card, data))
@@ -109,12 +113,12 @@ def driven(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
 
 def _no_driver(card: Card, data: CompatibilityData) -> Problem:
     floor = min_driver(card, data)
-    wanted = f"driver {data.first_driver(floor)} or newer" if floor else "an NVIDIA driver"
+    needed = f"driver {data.first_driver(floor)} or newer" if floor else "an NVIDIA driver"
     return Problem(
         "gpu_not_visible",
-        f"no driver is known to run for {card}",
+        f"no loaded NVIDIA driver was found for {card}",
         "without a loaded driver no container sees the card",
-        f"install {wanted}, reboot, then `provision probe` again",
+        f"install {needed}, reboot, then `provision probe` again",
     )
 
 
@@ -128,12 +132,12 @@ def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
         "driver_too_new",
         f"driver {card.driver} no longer drives {card}",
         f"{last} is the last driver branch for {architecture.name}",
-        f"go back to the {last} branch" + (f", for example {newest}" if newest else "") + ", and hold it there",
+        f"install a driver of the {last} branch" + (f", for example {newest}" if newest else "") + ", and pin it there",
     )
 
 
 def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Two codes for one fact: `driver_too_old` may also be about an image alone, and then the card is visible."""
+    """Return two problems: `driver_too_old` alone may also concern an image on a card that is visible."""
     floor = min_driver(card, data)
     if floor is None or card.driver is None or card.driver >= floor:
         return ()
@@ -141,7 +145,7 @@ def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
     flavour = " with the open kernel module" if _open_module(card, data) == "required" else ""
     fix = f"install driver {data.first_driver(floor)} or newer{flavour}"
     return (
-        Problem("driver_too_old", what, "a driver knows only the cards of its own day", fix),
+        Problem("driver_too_old", what, "a driver supports only cards released before it", fix),
         Problem(
             "gpu_not_visible",
             f"{card} is not driven by {card.driver}",
@@ -159,8 +163,8 @@ _MODULE_WHY = {
 _MODULE_FIX = {
     "open": "install the proprietary flavour of the same driver branch and reboot",
     "proprietary": "install the open flavour of the same driver branch (nvidia-open) and reboot; if the card is still"
-    " not there, enable Above 4G Decoding and Resizable BAR in the firmware",
-    "contested": "see `cat /proc/driver/nvidia/version`, state kernel_module, and move one of the cards elsewhere",
+    " missing, enable Above 4G Decoding and Resizable BAR in the firmware",
+    "contested": "see `cat /proc/driver/nvidia/version`, set kernel_module, and move one of the cards to another node",
 }
 
 

@@ -1,9 +1,9 @@
-"""What code an image holds for a card: machine code by the rule that torch itself uses, and PTX."""
+"""Whether an image contains code for a card: machine code by the rule that torch itself uses, and PTX."""
 
 import re
 
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.compatibility.forward_compatibility import runs_forward
+from provisioner.domain.compatibility.forward_compatibility import has_forward_compatibility
 from provisioner.domain.compatibility.gpu import Card
 from provisioner.domain.compatibility.rows import Build
 from provisioner.domain.compatibility.torch_version import release_of
@@ -22,56 +22,64 @@ class Compiled(Value):
     cudnn: DottedVersion | None = None
 
     def __str__(self) -> str:
+        """Return the targets as compilers name them: sm_75 sm_90a PTX 120."""
         machine = [f"sm_{sm}" for sm in self.sm] + [f"sm_{sm}a" for sm in self.only]
         return " ".join([*machine, *(f"PTX {ptx}" for ptx in self.ptx)])
 
 
-def number(capability: ComputeCapability) -> int:
+def sm_number(capability: ComputeCapability) -> int:
+    """Return the architecture number as torch writes it: 7.5 is 75, 12.0 is 120."""
     return capability.major * 10 + capability.minor
 
 
-def built(image: ImageFacts) -> str:
+def describe_build(image: ImageFacts) -> str:
+    """Return torch and CUDA of an image, for a sentence."""
     return f"torch {image.torch or 'of unknown version'} built with CUDA {image.cuda}"
 
 
 def kernel_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
+    """Return why the image has no usable code for the card; empty if it has, or if its CUDA is unknown."""
     if image.cuda is None:
         return ()
     oldest = data.oldest_capability(image.cuda)
-    compiled = compiled_in(image, card.platform, data)
+    compiled = find_compiled(image, card.platform, data)
     if oldest is not None and card.capability < oldest:  # certain, known build or not
-        certain = _no_kernel(card, image, data, f"CUDA {image.cuda} cannot compile for anything older than {oldest}")
+        certain = _no_kernel(card, image, data, f"CUDA {image.cuda} cannot compile for cards older than {oldest}")
         return (*_unknown_build(image, card, compiled, data), certain)
     if compiled is None:
         return _unknown_build(image, card, compiled, data)
-    if data.runs(compiled.sm, card.capability, image.cuda) or number(card.capability) in compiled.only:
+    if data.runs(compiled.sm, card.capability, image.cuda) or sm_number(card.capability) in compiled.only:
         return _cudnn_problems(card, image, compiled, data)
-    if any(ptx <= number(card.capability) for ptx in compiled.ptx):
+    if any(ptx <= sm_number(card.capability) for ptx in compiled.ptx):
         return _jit_problems(card, image, data)
-    return (_no_kernel(card, image, data, f"it holds {compiled}, and none of it runs on {card.capability}"),)
+    return (_no_kernel(card, image, data, f"it contains {compiled}, none of which runs on {card.capability}"),)
 
 
-def compiled_in(image: ImageFacts, platform: str, data: CompatibilityData) -> Compiled | None:
-    """The code of an image on a platform, or, where it is not made for that, on its own; None: unknown."""
+def find_compiled(image: ImageFacts, platform: str, data: CompatibilityData) -> Compiled | None:
+    """Return the code of an image on a platform, or on its own platform if it is not made for that one.
+
+    None if it is not known.
+    """
     if platform not in image.platforms:
         platform = next(iter(image.platforms), platform)
     if image.family == "ngc":
-        return None if image.compiled_for is None else _arch_list(image)
-    build = wheel(image, data)
+        return None if image.compiled_for is None else _parse_arch_list(image)
+    build = find_wheel_build(image, data)
     sm = () if build is None else build.sm if platform == "linux/amd64" else build.aarch64_sm
     if build is None or not sm:
         return None
-    # What is known of PTX is known of the amd64 wheels alone.
+    # PTX is known for the amd64 wheels only.
     return Compiled(sm=sm, ptx=build.ptx if platform == "linux/amd64" else (), cudnn=build.cudnn)
 
 
-def wheel(image: ImageFacts, data: CompatibilityData) -> Build | None:
+def find_wheel_build(image: ImageFacts, data: CompatibilityData) -> Build | None:
+    """Return the published build that the image contains; None if it is not a known one."""
     release = release_of(image.torch)
     return None if release is None or image.cuda is None else data.build(release, image.cuda)
 
 
-def _arch_list(image: ImageFacts) -> Compiled:
-    """TORCH_CUDA_ARCH_LIST, such as "8.0 9.0a 12.0+PTX"."""
+def _parse_arch_list(image: ImageFacts) -> Compiled:
+    """Parse TORCH_CUDA_ARCH_LIST, such as "8.0 9.0a 12.0+PTX"."""
     found = re.findall(r"\b(\d{1,9})\.(\d)([af]?)(\+PTX)?", " ".join(image.compiled_for or ()))
     numbers = [(int(major) * 10 + int(minor), kind, ptx) for major, minor, kind, ptx in found]
     return Compiled(
@@ -85,25 +93,25 @@ def _arch_list(image: ImageFacts) -> Compiled:
 def _unknown_build(
     image: ImageFacts, card: Card, compiled: Compiled | None, data: CompatibilityData
 ) -> tuple[Problem, ...]:
-    if compiled is not None or image.problems or _known_to_run(image, card, data):
+    if compiled is not None or image.problems or _is_known_to_run(image, card, data):
         return ()
     ngc = image.family == "ngc"
     where = "its TORCH_CUDA_ARCH_LIST was not read" if ngc else f"the data of {data.version} has no such build"
     return (
         Problem(
             "unknown_build",
-            f"which cards {built(image)} has code for on {card.platform} is not known: {where}",
-            "an image is only chosen where it is known to hold code for the card",
+            f"the cards that {describe_build(image)} supports on {card.platform} are not known: {where}",
+            "an image is only chosen if it is known to contain code for the card",
             (
-                "let the mirror check read the image's config"
+                "let `provision mirror check` read the image's config"
                 if ngc
-                else "choose a released torch build, or update provisioner when its compatibility data knows this one"
+                else "choose a released torch build, or update provisioner once its compatibility data has this one"
             ),
         ),
     )
 
 
-def _known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> bool:
+def _is_known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> bool:
     return any(
         row.capability == card.capability and row.platform == card.platform and (image.month or "") >= row.since
         for row in data.ngc_runs_on
@@ -114,8 +122,8 @@ def _no_kernel(card: Card, image: ImageFacts, data: CompatibilityData, why: str)
     newest = data.newest_build(card.capability, card.platform)
     return Problem(
         "no_kernel",
-        f"{built(image)} has no code for {card}",
-        f'{why}: it would end in "no kernel image is available for execution on the device"',
+        f"{describe_build(image)} has no code for {card}",
+        f'{why}: it would fail with "no kernel image is available for execution on the device"',
         (
             f"use a tag with code for it; the newest known is {newest}"
             if newest
@@ -132,27 +140,27 @@ def _cudnn_problems(card: Card, image: ImageFacts, compiled: Compiled, data: Com
     return (
         Problem(
             "unknown_build",
-            f"{built(image)} brings cuDNN {compiled.cudnn}, which nobody has confirmed on {card}",
-            f"cuDNN {limit} is the newest confirmed for its architecture; convolutions may find no code",
+            f"{describe_build(image)} includes cuDNN {compiled.cudnn}, which is not confirmed on {card}",
+            f"cuDNN {limit} is the newest that is confirmed for its architecture; convolutions may fail",
             f"use a tag with cuDNN {limit} or older",
         ),
     )
 
 
 def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    if image.cuda is None or card.driver is None or runs_forward(card, image, data):
+    if image.cuda is None or card.driver is None or has_forward_compatibility(card, image, data):
         return ()
-    spoken = data.cuda_of(card.driver)
-    if spoken is not None and spoken.key[:2] >= image.cuda.key[:2]:
+    supported = data.cuda_of(card.driver)
+    if supported is not None and supported.key[:2] >= image.cuda.key[:2]:
         return ()
     needed = data.toolkit_driver(image.cuda)
     return (
         Problem(
             "driver_too_old",
-            f"driver {card.driver} is too old to compile the PTX of {built(image)} for {card}",
+            f"driver {card.driver} is too old to compile the PTX of {describe_build(image)} for {card}",
             (
                 f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
-                f" this one speaks {spoken or 'an unknown one'} (cudaErrorUnsupportedPtxVersion)"
+                f" this one supports {supported or 'an unknown version'} (cudaErrorUnsupportedPtxVersion)"
             ),
             f"install driver {needed or 'of that CUDA'} or newer, or use a tag with machine code for this card",
         ),

@@ -1,4 +1,4 @@
-"""What a lab knows better than the compatibility data: rows of its own, each with its source, laid over it."""
+"""A lab's own rows of compatibility data, each with its source, merged into the data of the package."""
 
 import hashlib
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -27,55 +27,71 @@ Source = Annotated[str, Field(min_length=4)]
 
 
 class OwnBuild(Build):
-    """`evidence` says where it is from, as in the package's own data."""
+    """A build that a lab adds or replaces; `evidence` is its source, as in the package's own data."""
 
     model_config = ConfigDict(extra="forbid")
     evidence: Source
 
 
 class OwnRelease(UserInput):
+    """Builds of one minor release of torch that a lab adds or replaces."""
+
     version: DottedVersion
     patches: tuple[DottedVersion, ...] = ()
     builds: tuple[OwnBuild, ...]
 
 
 class OwnDriverFloor(DriverFloor):
+    """The oldest driver for a CUDA version, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnToolkitDrivers(ToolkitDrivers):
+    """The drivers released with a CUDA version, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnArchitecture(Architecture):
+    """An architecture, by a lab, for the compute capabilities that it names."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnProduct(Product):
+    """A card that differs from its architecture, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnDevelRequirement(DevelRequirement):
+    """The old driver branches that a -devel image admits, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnNgcMonth(NgcMonth):
+    """The contents of an NGC image of one month, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class OwnNgcCard(NgcCard):
+    """A card on which NGC images run, by a lab."""
+
     model_config = ConfigDict(extra="forbid")
     source: Source
 
 
 class Overlay(UserInput):
-    """A lab's compatibility.yaml: blocks of the data's own names, holding only the rows that it adds or replaces."""
+    """A lab's compatibility.yaml: the same block names as the data, with only the rows that it adds or replaces."""
 
     releases: tuple[OwnRelease, ...] = ()
     driver_floors: tuple[OwnDriverFloor, ...] = ()
@@ -88,10 +104,10 @@ class Overlay(UserInput):
 
 
 class Block(NamedTuple):
-    """`key`: what makes two rows of a block the same one. `words`: how the row is called in a sentence."""
+    """How rows of a block are compared and described: rows with equal `key` are the same; `describe` returns text."""
 
     key: Callable[[Any], Hashable]
-    words: Callable[[Any], str]
+    describe: Callable[[Any], str]
 
 
 _BLOCKS = {
@@ -106,12 +122,18 @@ _BLOCKS = {
 }
 
 
-def overlaid(data: CompatibilityData, overlay: Overlay) -> CompatibilityData:
-    """The data with a lab's rows in it. Its version tells which rows: the same rows in another layout are the same."""
-    changed: dict[str, Any] = {name: _merged(data, overlay, name) for name in _BLOCKS}
-    changed["releases"] = _releases(data.releases, overlay.releases)
-    changed["architectures"] = (*_without(data.architectures, overlay.architectures), *overlay.architectures)
-    own = tuple(_own(data, overlay))
+def apply_overlay(data: CompatibilityData, overlay: Overlay) -> CompatibilityData:
+    """Return the data with a lab's rows merged into it; the same object if the overlay is empty.
+
+    The hash in its version depends on the rows only, not on their layout in the file.
+    """
+    changed: dict[str, Any] = {name: _merge_block(data, overlay, name) for name in _BLOCKS}
+    changed["releases"] = _merge_releases(data.releases, overlay.releases)
+    changed["architectures"] = (
+        *_without_capabilities(data.architectures, overlay.architectures),
+        *overlay.architectures,
+    )
+    own = tuple(_own_rows(data, overlay))
     if not own:
         return data
     digest = hashlib.sha256(overlay.model_dump_json().encode()).hexdigest()[:8]
@@ -121,16 +143,16 @@ def overlaid(data: CompatibilityData, overlay: Overlay) -> CompatibilityData:
     )
 
 
-def _merged(data: CompatibilityData, overlay: Overlay, name: str) -> tuple[Any, ...]:
-    key, theirs = _BLOCKS[name].key, getattr(overlay, name)
-    replaced = {key(row) for row in theirs}
-    return (*(row for row in getattr(data, name) if key(row) not in replaced), *theirs)
+def _merge_block(data: CompatibilityData, overlay: Overlay, name: str) -> tuple[Any, ...]:
+    key, added = _BLOCKS[name].key, getattr(overlay, name)
+    replaced = {key(row) for row in added}
+    return (*(row for row in getattr(data, name) if key(row) not in replaced), *added)
 
 
-def _releases(ours: Sequence[Release], theirs: Iterable[OwnRelease]) -> tuple[Release, ...]:
-    """By minor version; of a release that is known only the builds of the same CUDA are replaced."""
-    merged = {release.version.key[:2]: release for release in ours}
-    for own in theirs:
+def _merge_releases(known_releases: Sequence[Release], own_releases: Iterable[OwnRelease]) -> tuple[Release, ...]:
+    """Merge by minor version; of a known release only the builds with the same CUDA are replaced."""
+    merged = {release.version.key[:2]: release for release in known_releases}
+    for own in own_releases:
         known = merged.get(own.version.key[:2], Release(version=own.version, patches=(), builds=()))
         cudas = {build.cuda.key[:2] for build in own.builds}
         kept = tuple(build for build in known.builds if build.cuda.key[:2] not in cudas)
@@ -139,16 +161,16 @@ def _releases(ours: Sequence[Release], theirs: Iterable[OwnRelease]) -> tuple[Re
     return tuple(merged[key] for key in sorted(merged))
 
 
-def _without(ours: Iterable[Architecture], theirs: Iterable[Architecture]) -> list[Architecture]:
-    """The architectures less the compute capabilities that a lab speaks of itself."""
-    own = {capability for row in theirs for capability in row.capabilities}
+def _without_capabilities(known: Iterable[Architecture], own_rows: Iterable[Architecture]) -> list[Architecture]:
+    """Return the known architectures without the compute capabilities that the lab's own rows name."""
+    own = {capability for row in own_rows for capability in row.capabilities}
     return [
         row.model_copy(update={"capabilities": tuple(one for one in row.capabilities if one not in own)})
-        for row in ours
+        for row in known
     ]
 
 
-def _own(data: CompatibilityData, overlay: Overlay) -> Iterable[OwnRow]:
+def _own_rows(data: CompatibilityData, overlay: Overlay) -> Iterable[OwnRow]:
     for release in overlay.releases:
         known = {
             build.cuda.key[:2]
@@ -157,15 +179,15 @@ def _own(data: CompatibilityData, overlay: Overlay) -> Iterable[OwnRow]:
             for build in row.builds
         }
         for build in release.builds:
-            words = f"torch {release.version} with CUDA {build.cuda}"
+            text = f"torch {release.version} with CUDA {build.cuda}"
             replaced = build.cuda.key[:2] in known
-            yield OwnRow(block="releases", row=words, source=build.evidence, replaced=replaced)
+            yield OwnRow(block="releases", row=text, source=build.evidence, replaced=replaced)
     for architecture in overlay.architectures:
-        words = f"{architecture.name} ({', '.join(map(str, architecture.capabilities))})"
+        text = f"{architecture.name} ({', '.join(map(str, architecture.capabilities))})"
         replaced = any(map(data.architecture, architecture.capabilities))
-        yield OwnRow(block="architectures", row=words, source=architecture.source, replaced=replaced)
+        yield OwnRow(block="architectures", row=text, source=architecture.source, replaced=replaced)
     for name, block in _BLOCKS.items():
         known_keys = {block.key(row) for row in getattr(data, name)}
         for row in getattr(overlay, name):
             replaced = block.key(row) in known_keys
-            yield OwnRow(block=name, row=block.words(row), source=row.source, replaced=replaced)
+            yield OwnRow(block=name, row=block.describe(row), source=row.source, replaced=replaced)

@@ -1,8 +1,8 @@
-"""What an image demands of driver and card before it starts: the expressions of NVIDIA_REQUIRE_*.
+"""What an image requires of driver and card before it starts: the expressions of NVIDIA_REQUIRE_*.
 
 Grammar and order of evaluation are those of libnvidia-container's src/dsl.c: a space is "or", a comma is "and", read
-from the left; the first alternative that holds decides, and a word that cannot be read before it fails the whole.
-Which variables count is decided as in nvidia-container-toolkit's internal/config/image.
+from the left. The first alternative that holds decides; an unreadable word before it fails the whole expression.
+The variables that count are chosen as in nvidia-container-toolkit's internal/config/image.
 """
 
 import re
@@ -27,8 +27,8 @@ _COMPARE: Mapping[str, Callable[[int], bool]] = {
 }
 
 
-def requirements(env: Mapping[str, str]) -> tuple[str, ...]:
-    """The expressions that must all hold for an image with this environment, in the order of their variables."""
+def read_requirements(env: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the expressions that must all hold for an image with this environment, sorted by variable."""
     if env.get("NVIDIA_DISABLE_REQUIRE") in _TRUE:
         return ()
     found = [
@@ -43,9 +43,9 @@ def requirements(env: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def devel_requirement(cuda: CudaVersion, data: CompatibilityData) -> str:
-    """NVIDIA_REQUIRE_CUDA of an official -devel image with this CUDA, whose environment nobody has read.
+    """Return the expected NVIDIA_REQUIRE_CUDA of an official -devel image with this CUDA.
 
-    Where the data does not know the old branches that it admits, it admits none.
+    It is used if the image's environment was not read. Old branches that the data does not list are not admitted.
     """
     minor = f"{cuda.major}.{cuda.minor}"
     admitted = [
@@ -58,8 +58,8 @@ def devel_requirement(cuda: CudaVersion, data: CompatibilityData) -> str:
     return " ".join([f"cuda>={minor}", *admitted])
 
 
-def satisfied(expression: str, card: Card, data: CompatibilityData) -> bool:
-    """Whether the container runtime would start the image on this card."""
+def is_satisfied(expression: str, card: Card, data: CompatibilityData) -> bool:
+    """Return whether the container runtime would start the image on this card."""
     alternatives = expression.split()
     if not alternatives:
         return True
@@ -71,8 +71,8 @@ def satisfied(expression: str, card: Card, data: CompatibilityData) -> bool:
     return False
 
 
-def admitted_by_brand(expression: str, card: Card, data: CompatibilityData) -> bool:
-    """Whether one of the alternatives that name a brand holds: an older branch that the image admits by exception."""
+def is_admitted_by_brand(expression: str, card: Card, data: CompatibilityData) -> bool:
+    """Return whether an alternative that names a brand holds: an older branch that the image admits by exception."""
     properties = _properties(card, data)
     return any("brand=" in text and _holds(text, properties) for text in expression.split())
 
@@ -88,31 +88,31 @@ def _properties(card: Card, data: CompatibilityData) -> Mapping[str, str]:
 
 
 def _holds(alternative: str, properties: Mapping[str, str]) -> bool | None:
-    """None: a condition cannot be read, which ends the evaluation."""
+    """Evaluate one alternative. None: a condition is unreadable, which ends the evaluation."""
     for condition in alternative.split(","):
-        holds = _condition(condition, properties) if condition else True
+        holds = _condition_holds(condition, properties) if condition else True
         if not holds:
             return holds
     return True
 
 
-def _condition(text: str, properties: Mapping[str, str]) -> bool | None:
+def _condition_holds(text: str, properties: Mapping[str, str]) -> bool | None:
     match = _CONDITION.fullmatch(text)
     if match is None or match[1] not in properties:
         return None
-    ours = properties[match[1]]
+    actual = properties[match[1]]
     if match[1] == "brand":
         if match[2] not in {"=", "!="}:
             return None
-        return bool(ours) and _COMPARE[match[2]](0 if ours == match[3].lower() else 1)
+        return bool(actual) and _COMPARE[match[2]](0 if actual == match[3].lower() else 1)
     if not _NUMBERS.fullmatch(match[3]):
         return None
-    return bool(ours) and _COMPARE[match[2]](_order(ours, match[3]))
+    return bool(actual) and _COMPARE[match[2]](_compare_numbers(actual, match[3]))
 
 
-def _order(ours: str, theirs: str) -> int:
-    """Less than, equal to or greater than zero; trailing zeros count for nothing: 12.0 is 12."""
-    pairs = zip_longest(_integers(ours), _integers(theirs), fillvalue=0)
+def _compare_numbers(left: str, right: str) -> int:
+    """Return less than, equal to or greater than zero. Trailing zeros are ignored: 12.0 equals 12."""
+    pairs = zip_longest(_integers(left), _integers(right), fillvalue=0)
     return next((a - b for a, b in pairs if a != b), 0)
 
 

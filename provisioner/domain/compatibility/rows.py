@@ -11,7 +11,7 @@ OpenModule = Literal["never", "supported", "required"]
 class Build(Value):
     """One CUDA build of a torch release. Architectures as torch numbers them: 75 is 7.5, 120 is 12.0.
 
-    `aarch64_sm` is empty where nobody knows it. `since`: the first patch release that has the build.
+    `aarch64_sm` is empty if it is not known. `since`: the first patch release that has the build.
     """
 
     cuda: CudaVersion
@@ -24,6 +24,7 @@ class Build(Value):
 
     @property
     def confirmed(self) -> bool:
+        """Whether there is evidence that the build exists."""
         return self.evidence != "UNCONFIRMED"
 
 
@@ -36,7 +37,7 @@ class Release(Value):
 
 
 class CodeRules(Value):
-    """On which card compiled code runs, by architecture number (`source` in the data)."""
+    """The cards on which compiled code runs, by architecture number. `source` is the rule's own source."""
 
     source: str
     exclude: dict[int, tuple[int, ...]]
@@ -46,23 +47,29 @@ class CodeRules(Value):
 
 
 class OldestCode(Value):
+    """The oldest architecture that toolkits from this CUDA version on can compile for."""
+
     cuda: CudaVersion
     capability: ComputeCapability
     source: str
 
 
 class DriverFloor(Value):
+    """The oldest driver that runs this CUDA version, or every version with this prefix."""
+
     cuda: DottedVersion
     driver: DriverVersion
 
 
 class ToolkitDrivers(Value):
+    """The drivers that were released with a CUDA version and its updates, oldest first."""
+
     cuda: CudaVersion
     drivers: tuple[DriverVersion, ...]
 
 
 class Architecture(Value):
-    """`cudnn`: the newest cuDNN confirmed on it, None where there is no bound."""
+    """The cards of some compute capabilities. `cudnn`: the newest cuDNN that is confirmed on them, None: no bound."""
 
     name: str
     capabilities: tuple[ComputeCapability, ...]
@@ -73,7 +80,7 @@ class Architecture(Value):
 
 
 class Product(Value):
-    """A card of which more is known than of its architecture."""
+    """A card with a driver floor or a kernel module that differs from its architecture's."""
 
     name: str
     capability: ComputeCapability
@@ -82,7 +89,7 @@ class Product(Value):
 
 
 class DevelRequirement(Value):
-    """Old branches that the base image of a -devel tag admits beside its own CUDA, for these brands alone."""
+    """Old driver branches that the base image of a -devel tag admits beside its own CUDA, for these brands only."""
 
     cuda: CudaVersion
     branches: tuple[int, ...]
@@ -90,13 +97,15 @@ class DevelRequirement(Value):
 
 
 class NgcMonth(Value):
+    """The versions in an NGC image of one month ("25.09"), None where they are not known."""
+
     month: str
     cuda: CudaVersion | None = None
     torch: str | None = None
 
 
 class NgcCard(Value):
-    """A card on which NGC images are known to run although their list of architectures was not read."""
+    """A card on which NGC images from month `since` on are known to run, even if their architectures were not read."""
 
     capability: ComputeCapability
     platform: str
@@ -105,7 +114,7 @@ class NgcCard(Value):
 
 
 class OwnRow(Value):
-    """A row that a lab laid over the data: which block, which row in words, and where the lab has it from."""
+    """A row that a lab has added or replaced: its block, the row as text, and the lab's source."""
 
     block: str
     row: str

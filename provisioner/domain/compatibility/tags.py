@@ -1,14 +1,14 @@
-"""From a tag and, where somebody has read it, the image's own config, to what the image is.
+"""Derives what an image contains from its tag and, if it was read, from its config.
 
-The environment beats the build arguments in the history, and these beat the tag's text. Where tag and config do not
-agree about torch or CUDA the image is unknown: tags that lie are found in the field (gpu-jupyter#139, pytorch#91097).
+The environment takes precedence over the build arguments in the history, and these over the tag. If tag and config
+disagree about torch or CUDA, the image is unknown: wrong tags exist (gpu-jupyter#139, pytorch#91097).
 """
 
 import re
 from collections.abc import Mapping
 
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.compatibility.requirement import devel_requirement, requirements
+from provisioner.domain.compatibility.requirement import devel_requirement, read_requirements
 from provisioner.domain.compatibility.torch_version import release_of, torch_fits
 from provisioner.domain.values.image import Flavour, ImageFacts, TaggedImage, base_platform
 from provisioner.domain.values.problem import Problem
@@ -25,24 +25,24 @@ _OFFICIAL = re.compile(
 _NGC = re.compile(r"(?P<month>\d\d\.\d\d)-py3(?P<integrated>-igpu)?")
 _NGC_REPOSITORY = re.compile(r"(.*/)?nvidia/pytorch")
 _LOCAL_CUDA = re.compile(r"cu(\d{1,2})(\d)")
-_NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9})*")  # Python refuses to read numbers without end
+_NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9})*")  # Python refuses to parse numbers with too many digits
 # Build arguments as both builders record them: `|2 CUDA_VERSION=12.8.1 … /bin/sh -c …`, `RUN |2 … # buildkit`; and ENV.
 _ARGUMENTS = re.compile(
-    r"(?:RUN )?\|\d+ (?P<given>.*?)(?: /bin/\w+ -| #|$)|(?:/bin/sh -c #\(nop\) +)?ENV (?P<env>.*)", re.DOTALL
+    r"(?:RUN )?\|\d+ (?P<arguments>.*?)(?: /bin/\w+ -| #|$)|(?:/bin/sh -c #\(nop\) +)?ENV (?P<env>.*)", re.DOTALL
 )
-_GIVEN = re.compile(r"(?:^|\s)(PYTORCH_VERSION|CUDA_VERSION)=\"?([\w.+]+)")
+_ASSIGNMENT = re.compile(r"(?:^|\s)(PYTORCH_VERSION|CUDA_VERSION)=\"?([\w.+]+)")
 
-Facts = dict[str, tuple[str, str]]  # fact -> (value, where it came from)
+Facts = dict[str, tuple[str, str]]  # fact -> (value, source)
 
 
 def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
-    """Never raises: what cannot be known is a problem `unknown_build` of the facts."""
+    """Return what an image contains. Never raises: what cannot be known is a problem `unknown_build` in the result."""
     env = image.env or {}
-    claimed = _claims(image.reference, data)
-    told = _told(env, image.history or (), image.labels or {})
-    facts: Facts = {**claimed, **told}
+    from_tag = _facts_of_tag(image.reference, data)
+    from_config = _facts_of_config(env, image.history or (), image.labels or {})
+    facts: Facts = {**from_tag, **from_config}
     if "cuda" not in facts and "torch" in facts:
-        facts.update(_implied_cuda(facts["torch"][0], env, data))
+        facts.update(_cuda_from_requirement(facts["torch"][0], env, data))
     ngc = "month" in facts or "a0" in facts.get("torch", ("", ""))[0]
     known = {name: value for name, (value, _) in facts.items()}
     return ImageFacts(
@@ -59,12 +59,15 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
         requires=_requires(image, known, data),
         sync=image.sync,
         sources={name: source for name, (_, source) in sorted(facts.items())},
-        problems=(*_conflicts(image.reference, claimed, told), *_missing(image.reference, known, ngc=ngc)),
+        problems=(
+            *_conflict_problems(image.reference, from_tag, from_config),
+            *_missing_problems(image.reference, known, ngc=ngc),
+        ),
     )
 
 
-def _claims(reference: str, data: CompatibilityData) -> Facts:
-    """What the text of a tag says; empty where it follows no grammar that we know."""
+def _facts_of_tag(reference: str, data: CompatibilityData) -> Facts:
+    """Return what the text of a tag says; empty if it has no known form."""
     try:
         name = ImageReference.parse(reference)
     except ValueError:
@@ -76,52 +79,52 @@ def _claims(reference: str, data: CompatibilityData) -> Facts:
     if ngc is None or not _NGC_REPOSITORY.fullmatch(name.repository):
         return {}
     row = data.ngc_month(ngc["month"])
-    claims = {
+    found = {
         "month": ngc["month"],
         "integrated": ngc["integrated"],
         "torch": row.torch if row else None,
         "cuda": str(row.cuda) if row and row.cuda else None,
     }
-    return {fact: (value, "tag") for fact, value in claims.items() if value}
+    return {fact: (value, "tag") for fact, value in found.items() if value}
 
 
-def _told(env: Mapping[str, str], history: tuple[str, ...], labels: Mapping[str, str]) -> Facts:
-    """What the image's own config says of torch and CUDA, the environment before the history."""
-    told: Facts = {}
-    for source, given in (("history", _given(history)), ("env", env)):
-        _tell(told, given, source)
+def _facts_of_config(env: Mapping[str, str], history: tuple[str, ...], labels: Mapping[str, str]) -> Facts:
+    """Return what the image's config says; the environment takes precedence over the history."""
+    found = _versions(_build_arguments(history), "history") | _versions(env, "env")
     cudnn = env.get("NV_CUDNN_VERSION") or env.get("CUDNN_VERSION") or labels.get("com.nvidia.cudnn.version") or ""
     if match := _NUMBERS.match(cudnn):
-        told["cudnn"] = (match[0], "env")
+        found["cudnn"] = (match[0], "env")
     if month := env.get("NVIDIA_PYTORCH_VERSION"):
-        told["month"] = (month, "env")
-    return told
+        found["month"] = (month, "env")
+    return found
 
 
-def _tell(told: Facts, given: Mapping[str, str], source: str) -> None:
-    torch, _, local = given.get("PYTORCH_VERSION", "").partition("+")
-    if match := _NUMBERS.match(given.get("CUDA_VERSION", "")):
-        told["cuda"] = (match[0], f"{source} CUDA_VERSION")
-    # "2.8.0+cu128" is torch's word about itself; CUDA_VERSION is only the base image's.
+def _versions(variables: Mapping[str, str], source: str) -> Facts:
+    found: Facts = {}
+    torch, _, local = variables.get("PYTORCH_VERSION", "").partition("+")
+    if match := _NUMBERS.match(variables.get("CUDA_VERSION", "")):
+        found["cuda"] = (match[0], f"{source} CUDA_VERSION")
+    # "2.8.0+cu128" names the CUDA of torch; CUDA_VERSION is the base image's.
     if built := _LOCAL_CUDA.fullmatch(local):
-        told["cuda"] = (f"{built[1]}.{built[2]}", f"{source} PYTORCH_VERSION")
+        found["cuda"] = (f"{built[1]}.{built[2]}", f"{source} PYTORCH_VERSION")
     if torch:
         whole = torch if built or not local else f"{torch}+{local}"
-        told["torch"] = (whole, f"{source} PYTORCH_VERSION")
+        found["torch"] = (whole, f"{source} PYTORCH_VERSION")
+    return found
 
 
-def _given(history: tuple[str, ...]) -> dict[str, str]:
-    """The last word of the history on each build argument. What a RUN line executes is never read."""
-    given: dict[str, str] = {}
+def _build_arguments(history: tuple[str, ...]) -> dict[str, str]:
+    """Return the last value of each build argument in the history. The command of a RUN line is never read."""
+    found: dict[str, str] = {}
     for step in history:
         match = _ARGUMENTS.match(step)
         if match:
-            given.update(_GIVEN.findall(match["given"] or match["env"] or ""))
-    return given
+            found.update(_ASSIGNMENT.findall(match["arguments"] or match["env"] or ""))
+    return found
 
 
-def _implied_cuda(torch: str, env: Mapping[str, str], data: CompatibilityData) -> Facts:
-    """nvidia/cuda images demand their own version first ("cuda>=12.8 …"): taken where torch has such a build."""
+def _cuda_from_requirement(torch: str, env: Mapping[str, str], data: CompatibilityData) -> Facts:
+    """Return the CUDA that an nvidia/cuda image requires first ("cuda>=12.8 …"), if torch has a build for it."""
     match = re.match(r"cuda>=(\d{1,9}\.\d{1,9})(\s|$)", env.get("NVIDIA_REQUIRE_CUDA", ""))
     release = release_of(torch)
     if match is None or release is None or data.build(release, CudaVersion(match[1])) is None:
@@ -138,7 +141,7 @@ def _arch_list(env: Mapping[str, str]) -> tuple[str, ...] | None:
 
 
 def _platforms(image: TaggedImage, *, ngc: bool, integrated: bool) -> tuple[str, ...]:
-    """Where the registry has not said: official CUDA images are amd64 only (pytorch#188815, closed unmerged)."""
+    """Return the registry's list, else a default: official CUDA images are amd64 only (pytorch#188815, unmerged)."""
     if image.platforms is not None:
         return tuple(base_platform(platform) for platform in image.platforms)
     if integrated:
@@ -148,37 +151,37 @@ def _platforms(image: TaggedImage, *, ngc: bool, integrated: bool) -> tuple[str,
 
 def _requires(image: TaggedImage, known: Mapping[str, str], data: CompatibilityData) -> tuple[str, ...]:
     if image.env is not None:
-        return requirements(image.env)
+        return read_requirements(image.env)
     if known.get("flavour") == "devel":
         return (devel_requirement(CudaVersion(known["cuda"]), data),)
     return ()
 
 
-def _conflicts(reference: str, claimed: Facts, told: Facts) -> list[Problem]:
-    if "month" in claimed:  # there the versions are ours, not the tag's own text
+def _conflict_problems(reference: str, from_tag: Facts, from_config: Facts) -> list[Problem]:
+    if "month" in from_tag:  # its versions come from our data, not from the tag
         return []
     return [
         Problem(
             "unknown_build",
-            f"{reference}: the tag says {fact} {claimed[fact][0]}, its {told[fact][1]} says {told[fact][0]}",
-            "one of the two is wrong, and nothing here tells which",
+            f"{reference}: the tag says {fact} {from_tag[fact][0]}, "
+            f"its {from_config[fact][1]} says {from_config[fact][0]}",
+            "one of the two is wrong, and it is not known which",
             (
                 "find out inside the image (python -c 'import torch; print(torch.__version__, torch.version.cuda)')"
-                " and tag it by what it holds, or choose another tag"
+                " and tag it accordingly, or choose another tag"
             ),
         )
         for fact in ("torch", "cuda")
-        if fact in claimed and fact in told and not _agree(claimed[fact][0], told[fact][0])
+        if fact in from_tag and fact in from_config and not _agree(from_tag[fact][0], from_config[fact][0])
     ]
 
 
-def _agree(claimed: str, told: str) -> bool:
-    """12.8 and 12.8.1 agree: whoever says less is not wrong."""
-    ours, theirs = claimed.split("."), re.split(r"[.+]", told)
-    return all(a == b for a, b in zip(ours, theirs, strict=False))
+def _agree(tag_version: str, config_version: str) -> bool:
+    """Compare the parts that both versions have: 12.8 agrees with 12.8.1."""
+    return all(a == b for a, b in zip(tag_version.split("."), re.split(r"[.+]", config_version), strict=False))
 
 
-def _missing(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Problem]:
+def _missing_problems(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Problem]:
     needed = (("cuda", "CUDA"),) if ngc else (("torch", "torch"), ("cuda", "CUDA"))
     absent = [name for fact, name in needed if fact not in known]
     if not absent:
@@ -187,10 +190,10 @@ def _missing(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Pro
         Problem(
             "unknown_build",
             (
-                f"{reference}: neither its tag nor what was read of its config says which {' and '.join(absent)}"
-                " it holds"
+                f"{reference}: neither its tag nor its config (as far as it was read) names the version of"
+                f" {' and '.join(absent)}"
             ),
-            "an image of unknown make may hold no code for a card, or need a newer driver",
+            "an unknown build may lack code for a card, or need a newer driver",
             (
                 "set PYTORCH_VERSION and CUDA_VERSION in the image's environment, or use a tag such as"
                 " 2.8.0-cuda12.8-cudnn9-runtime"
@@ -199,8 +202,11 @@ def _missing(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Pro
     ]
 
 
-def may_fit(tag: str, torch: str, flavour: Flavour) -> bool:
-    """Whether a tag is worth looking at: its text does not rule it out. Signatures and attestations are no images."""
+def may_match(tag: str, torch: str, flavour: Flavour) -> bool:
+    """Return whether a tag may meet a request; its text can only rule it out.
+
+    Tags of signatures and attestations (sha256-…) are not images.
+    """
     official = _OFFICIAL.fullmatch(tag)
     if official is None:
         return not re.match(r"sha256-[0-9a-f]{64}", tag)

@@ -1,10 +1,10 @@
-"""Whether one image runs on one card or node: every reason against it at once, never a guess."""
+"""Whether one image runs on one card or node, with every reason against it."""
 
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.compatibility.forward_compatibility import runs_forward, would_as_devel
-from provisioner.domain.compatibility.gpu import Card, cards, driven
-from provisioner.domain.compatibility.gpu_code import kernel_problems, number
-from provisioner.domain.compatibility.requirement import satisfied
+from provisioner.domain.compatibility.forward_compatibility import devel_image_would_run, has_forward_compatibility
+from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems
+from provisioner.domain.compatibility.gpu_code import kernel_problems, sm_number
+from provisioner.domain.compatibility.requirement import is_satisfied
 from provisioner.domain.values.image import ImageFacts, base_platform
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeProfile
@@ -13,44 +13,46 @@ from provisioner.domain.values.sync import SyncState
 
 
 class Verdict(Value):
+    """Every reason why an image does not run; empty if it runs."""
+
     problems: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
+        """Whether the image runs."""
         return not self.problems
 
 
 def judge(node: NodeProfile, image: ImageFacts, data: CompatibilityData) -> Verdict:
-    """One image on all GPUs of one node."""
+    """Judge one image on all GPUs of one node, including its state on the mirror."""
     found = [*image_problems(node.platform, image)]
     if not node.gpus:
-        found.append(no_gpu())
-    for card in cards(node, data):
-        found += own_problems(card, image, data)
+        found.append(no_gpu_problem())
+    for card in build_cards(node, data):
+        found += (*driver_problems(card, data), *card_image_problems(card, image, data))
     return Verdict(problems=tuple(dict.fromkeys((*found, *sync_problems(image)))))
 
 
-def no_gpu() -> Problem:
+def no_gpu_problem() -> Problem:
+    """Return the problem of a node without a usable GPU."""
     return Problem(
         "gpu_not_visible",
         "no usable NVIDIA GPU was found on this node",
-        "every image here is for NVIDIA GPUs, and a node without one would silently compute on its CPU",
+        "every image here is built for NVIDIA GPUs; on a node without one torch would silently use the CPU",
         "see `nvidia-smi` and `lspci -d 10de:` on the node, then `provision probe` again",
     )
 
 
 def image_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
-    """What is wrong with an image for every card of a platform."""
-    return (*platform_problems(platform, image), *image.problems)
+    """Return what is wrong with an image for every card of a platform."""
+    return (*_platform_problems(platform, image), *image.problems)
 
 
-def own_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Every reason of its own why a card does not run an image; their words name the build, not the reference."""
-    return (*driven(card, data), *problems_together(card, image, data))
+def card_image_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
+    """Return why a card does not run an image, apart from the problems of either alone.
 
-
-def problems_together(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Those of a card and an image together, where the card itself is driven or not."""
+    Their text names the build, not the reference, so that equal builds share them.
+    """
     return (
         *_integrated_problems(card, image, data),
         *kernel_problems(card, image, data),
@@ -59,14 +61,14 @@ def problems_together(card: Card, image: ImageFacts, data: CompatibilityData) ->
     )
 
 
-def platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
+def _platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
     if base_platform(platform) in image.platforms:
         return ()
     return (
         Problem(
             "wrong_platform",
-            f"{image.reference} is made for {', '.join(image.platforms) or 'no platform'}, the node is {platform}",
-            "machine code of another processor does not run here",
+            f"{image.reference} is built for {', '.join(image.platforms) or 'no platform'}, the node is {platform}",
+            "machine code for another processor does not run on it",
             (
                 f"use an image for {platform}"
                 + (", for example nvcr.io/nvidia/pytorch:YY.MM-py3" if platform == "linux/arm64" else "")
@@ -76,12 +78,12 @@ def platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
 
 
 def _integrated_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    if not image.integrated or card.integrated or number(card.capability) in data.code_rules.exact:
+    if not image.integrated or card.integrated or sm_number(card.capability) in data.code_rules.exact:
         return ()
     return (
         Problem(
             "wrong_platform",
-            f"an -igpu image is made for the integrated GPUs of Jetson boards, not for {card}",
+            f"an -igpu image is built for the integrated GPUs of Jetson boards, not for {card}",
             "its libraries are those of JetPack",
             "use the tag of the same month without -igpu",
         ),
@@ -89,18 +91,25 @@ def _integrated_problems(card: Card, image: ImageFacts, data: CompatibilityData)
 
 
 def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    """The floor is that of the CUDA major, not the toolkit's own driver: asking for that one refuses what runs."""
+    """Check the driver floor of the CUDA major. The toolkit's own driver would be too strict: older ones run too."""
     if image.cuda is None or card.driver is None:
         return ()
     floor = data.driver_floor(image.cuda)
     if floor is None:
-        return (_unknown_cuda(image, data),)
-    if card.driver >= floor or runs_forward(card, image, data):
+        return (
+            Problem(
+                "unknown_build",
+                f"the oldest driver for CUDA {image.cuda} is not known",
+                f"the compatibility data of {data.version} ends before it",
+                "choose a tag with an older CUDA, or update provisioner once its compatibility data has this one",
+            ),
+        )
+    if card.driver >= floor or has_forward_compatibility(card, image, data):
         return ()
     architecture = data.architecture(card.capability)
     last = None if architecture is None else architecture.last_branch
     older = f"use a tag with a CUDA older than {image.cuda.major}"
-    if would_as_devel(card, image, data):
+    if devel_image_would_run(card, image, data):
         older += ", or the -devel tag, whose compatibility package runs on this card and driver"
     return (
         Problem(
@@ -116,34 +125,25 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
     )
 
 
-def _unknown_cuda(image: ImageFacts, data: CompatibilityData) -> Problem:
-    return Problem(
-        "unknown_build",
-        f"the oldest driver for CUDA {image.cuda} is not known",
-        f"the compatibility data of {data.version} ends before it",
-        "choose a tag with an older CUDA, or update provisioner when its compatibility data knows this one",
-    )
-
-
 def _require_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
     if not card.require_checked or card.driver is None:
         return ()
     return tuple(
-        _container_require(card, image, expression, data)
+        _require_problem(card, image, expression, data)
         for expression in image.requires
-        if not satisfied(expression, card, data)
+        if not is_satisfied(expression, card, data)
     )
 
 
-def _container_require(card: Card, image: ImageFacts, expression: str, data: CompatibilityData) -> Problem:
+def _require_problem(card: Card, image: ImageFacts, expression: str, data: CompatibilityData) -> Problem:
     first, *others = expression.split()
-    wanted = first + (f" or one of {len(others)} exceptions for older branches" if others else "")
+    required = first + (f" or one of {len(others)} exceptions for older branches" if others else "")
     needed = data.toolkit_driver(image.cuda) if image.cuda else None
     return Problem(
         "container_require",
-        f"the container runtime would refuse the image: it demands {wanted}",
+        f"the container runtime would refuse the image: it requires {required}",
         (
-            f"driver {card.driver} speaks CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
+            f"driver {card.driver} supports CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
             f" exception is for brand {card.brand or 'unknown'} ({card.name})"
         ),
         (
@@ -154,18 +154,19 @@ def _container_require(card: Card, image: ImageFacts, expression: str, data: Com
 
 
 _SYNC_WHY = {
-    SyncState.PARTIAL: "some of its layers are not there yet, and a pull would stop half-way",
-    SyncState.ABSENT: "the mirror does not know this tag",
+    SyncState.PARTIAL: "some of its layers are missing, so a pull would fail",
+    SyncState.ABSENT: "the mirror does not have this tag",
     SyncState.COLD: "the mirror would have to fetch it from its upstream first",
-    SyncState.DENIED: "the mirror does not hand it out to us",
-    SyncState.LIMITED: "the mirror answered that there were too many requests, so nobody could look",
-    SyncState.STALE: "its upstream has another image under this tag: the mirror's is older, or was never upstream's",
-    SyncState.NO_SUCH_SERVICE: "nothing there speaks the registry protocol",
-    SyncState.UNKNOWN: "nobody could tell whether it is complete, and unknown counts as not",
+    SyncState.DENIED: "the mirror refuses access to it",
+    SyncState.LIMITED: "the mirror answered with too many requests, so its state is not known",
+    SyncState.STALE: "its upstream has another image under this tag: the mirror's is older, or never came from there",
+    SyncState.NO_SUCH_SERVICE: "no registry answers at this address",
+    SyncState.UNKNOWN: "it is not known whether it is complete, and unknown counts as incomplete",
 }
 
 
 def sync_problems(image: ImageFacts) -> tuple[Problem, ...]:
+    """Return the problem of an image that is not complete on the mirror."""
     if image.sync is SyncState.COMPLETE:
         return ()
     return (

@@ -1,7 +1,7 @@
-"""What a mirror publishes of its own syncs, from either of the two formats of the field, as one value.
+"""Feeds in which mirrors publish the state of their syncs, read from the two common formats into one value.
 
 tunasync: the array that its manager serves at /jobs (tuna/tunasync, internal/status_web.go). mirrorz: version 1.7, as
-mirrorz-org/mirrorz documents it. Both are read tolerantly: a field that is odd is unknown, never a reason to stop.
+mirrorz-org/mirrorz documents it. Both are read tolerantly: an invalid field counts as unknown and is not an error.
 """
 
 import json
@@ -17,6 +17,8 @@ from provisioner.domain.values.problem import Problem
 
 
 class JobStatus(StrEnum):
+    """The status of a sync job, in tunasync's words and those of mirrorz that it lacks."""
+
     NONE = "none"  # has never run
     SUCCESS = "success"
     FAILED = "failed"
@@ -25,16 +27,15 @@ class JobStatus(StrEnum):
     PAUSED = "paused"
     DISABLED = "disabled"
     PENDING = "pending"
-    CACHE = "cache"  # a reverse proxy that keeps what was asked for: it has no schedule
+    CACHE = "cache"  # a reverse proxy that keeps what it fetched: it has no schedule
     PROXY = "proxy"  # a reverse proxy that keeps nothing
     UNKNOWN = "unknown"
 
 
 class Job(Value):
-    """One sync job. `last_success` and `last_ended` are ends of runs; `last_ended` is a failed run's too.
+    """One sync job. `last_success` is the end of a successful run, `last_ended` of any run.
 
-    `next_schedule` is when the job is due, which is not yet when it runs: it may have to queue. None while it runs, and
-    while it waits for a retry.
+    `next_schedule` is when the job is due; it may then queue before it runs. None while it runs or waits for a retry.
     """
 
     name: str
@@ -48,17 +49,18 @@ class Job(Value):
 
     @property
     def is_running(self) -> bool:
-        """A failed job without a next run is in its retries (tunasync's worker/job.go)."""
+        """Whether a run is in progress. A failed job without a next run is being retried (tunasync's worker/job.go)."""
         retrying = self.status is JobStatus.FAILED and self.next_schedule is None and self.last_ended is not None
         return retrying or (self.status in _RUNNING and self.last_started is not None)
 
     @property
     def is_on_demand(self) -> bool:
+        """Whether the job is a reverse proxy and has no schedule."""
         return self.status in (JobStatus.CACHE, JobStatus.PROXY)
 
 
 class FeedReading(Value):
-    """A feed as it was when it was asked. `job` None: it could not be read, or has no such job; see `problems`."""
+    """A feed at the time of the request. `job` None: it could not be read or has no such job; see `problems`."""
 
     url: str
     wanted: str
@@ -80,11 +82,11 @@ _MIRRORZ = {
     "D": JobStatus.PENDING,
 }
 _PART = re.compile(r"([A-Z])(\d+)?")
-_LAST_SECOND = 253_402_300_799  # of the year 9999; datetime ends there
+_LAST_SECOND = 253_402_300_799  # of the year 9999, the last one of datetime
 
 
 def read_feed(raw: bytes, form: FeedFormat) -> dict[str, Job]:
-    """The jobs by name. Raises ValueError, which says why, where it is not such a feed."""
+    """Parse the jobs of a feed, by name. Raises ValueError with the reason if `raw` is not such a feed."""
     try:
         document = json.loads(raw)
     except ValueError:
@@ -97,7 +99,7 @@ def read_feed(raw: bytes, form: FeedFormat) -> dict[str, Job]:
 
 
 def _latest(jobs: Iterable[Job]) -> dict[str, Job]:
-    """A manager lists a job once for each worker that has it; the one that succeeded last is kept."""
+    """Keep the entry with the latest success: a manager lists a job once for each worker that has it."""
     never, kept = datetime.min.replace(tzinfo=UTC), dict[str, Job]()
     for job in jobs:
         before = kept.get(job.name)
@@ -107,7 +109,7 @@ def _latest(jobs: Iterable[Job]) -> dict[str, Job]:
 
 
 def _tunasync_job(row: Mapping[str, Any]) -> Job | None:
-    """Only the `_ts` fields are read: the text beside them is in the manager's own zone."""
+    """Read only the `_ts` fields: the text fields beside them are in the manager's own time zone."""
     name = row.get("name")
     if not isinstance(name, str):
         return None
@@ -129,11 +131,11 @@ def _mirrorz_job(row: Mapping[str, Any]) -> Job | None:
         return None
     parts = dict(_parts(_text(row.get("status"))))
     main = next((letter for letter in parts if letter in _MIRRORZ), "U")
-    status, old = _MIRRORZ[main], parts.get("O")
+    status, earlier = _MIRRORZ[main], parts.get("O")
     return Job(
         name=name,
         status=JobStatus.DISABLED if row.get("disable") is True else status,
-        last_success=parts[main] if main in "SP" and main in parts else old,
+        last_success=parts[main] if main in "SP" and main in parts else earlier,
         last_started=parts.get("Y"),
         last_ended=parts.get(main) if main in "SF" else None,
         next_schedule=parts.get("X"),
@@ -143,13 +145,13 @@ def _mirrorz_job(row: Mapping[str, Any]) -> Job | None:
 
 
 def _parts(status: str) -> Iterator[tuple[str, datetime | None]]:
-    """S1600000000X1600043200: a letter, and a time where one belongs to it."""
+    """Split S1600000000X1600043200 into letters, each with its time or None."""
     for letter, seconds in _PART.findall(status):
         yield letter, _time(int(seconds)) if seconds else None
 
 
 def _time(seconds: object) -> datetime | None:
-    """None for Go's zero time (-62135596800) and whatever else is no time."""
+    """Convert Unix seconds. None for Go's zero time (-62135596800) and for everything that is not a time."""
     if isinstance(seconds, bool) or not isinstance(seconds, int) or not 0 < seconds <= _LAST_SECOND:
         return None
     return datetime.fromtimestamp(seconds, UTC)

@@ -1,28 +1,17 @@
-"""When to wait, when to move: what to do about a tag, with the values that say so.
+"""Forecast of when a mirror will have a tag, the decision that follows, and the evidence for it.
 
-A feed only ever dates a wait. Whether a tag is there is said by a look at its parts, and whether it will ever be there
-by its upstream: "not yet" and "never" answer alike on a mirror.
+A feed only dates a wait. A check of its parts shows whether a tag is there, and the upstream shows whether it will
+ever be there: a mirror gives the same answer for "not yet" and "never".
 """
 
-from collections.abc import Sequence
 from datetime import datetime, timedelta
 from itertools import pairwise
 from typing import Literal
 
 from provisioner.domain.forecast.feed import Job, JobStatus
-from provisioner.domain.forecast.history import Learned, TagSeen
-from provisioner.domain.forecast.schedule import missed, next_complete, stalled_since
-from provisioner.domain.forecast.wait_problems import (
-    asked_too_often,
-    does_not_carry,
-    no_schedule,
-    not_taken,
-    not_there,
-    on_demand,
-    stalled,
-    stopped,
-    wait_for_it,
-)
+from provisioner.domain.forecast.history import JobStatistics, TagObservation
+from provisioner.domain.forecast.schedule import count_missed_runs, next_complete, stalled_since
+from provisioner.domain.forecast.wait_problems import WaitCode, wait_problem
 from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
@@ -32,14 +21,14 @@ Decision = Literal["move_now", "wait_until", "choose_other_tag", "use_other_mirr
 Presence = Literal["present", "absent", "unknown", "not_asked"]
 Scalar = str | int | float | bool | None
 
-RECHECK = 600  # seconds: nobody asks a public mirror more often
-_CACHE_MEMORY = 3600  # seconds for which DaoCloud's ocimirror remembers what a tag was (DaoCloud/public-image-mirror)
+RECHECK = 600  # seconds between two requests to a public mirror, at least
+_CACHE_MEMORY = 3600  # seconds for which DaoCloud's ocimirror caches what a tag names (DaoCloud/public-image-mirror)
 _HUB_WINDOW = 6 * 3600  # seconds over which Docker Hub counts pulls
-_GIVEN_UP = 2  # complete runs that began after the release and did not bring it
+_MAX_RUNS_WITHOUT_TAG = 2  # complete runs that began after the release and did not bring the tag
 
 
 class Evidence(Value):
-    """One value that the decision rests on, and where it is from."""
+    """One value that the decision is based on, and its source."""
 
     name: str
     value: Scalar
@@ -47,7 +36,10 @@ class Evidence(Value):
 
 
 class Forecast(Value):
-    """`p50` and `p90`: by when it is there with even odds, and nine of ten times. `problem`: None where it is there."""
+    """The decision for a tag. `problem`: None where the tag is complete.
+
+    `p50` and `p90`: times by which the tag is there with a probability of 50 and 90 per cent.
+    """
 
     decision: Decision
     p50: datetime | None = None
@@ -58,10 +50,11 @@ class Forecast(Value):
     problem: Problem | None = None
 
 
-class Question(Value):
-    """Everything that is known of one tag. `others`: tags that are complete here; `nearest`: what upstream does have.
+class ForecastInput(Value):
+    """Everything that is known of one tag.
 
-    `released`: by when it was there upstream; None where nobody has seen it there.
+    `others`: tags that are complete on the mirror. `nearest`: similar tags that the upstream has. `released`: a time
+    by which the upstream had the tag; None if it was never seen there.
     """
 
     tag: str
@@ -72,134 +65,138 @@ class Question(Value):
     kind: MirrorKind = "static"
     problems: tuple[Problem, ...] = ()
     job: Job | None = None
-    learned: Learned = Learned()
+    learned: JobStatistics = JobStatistics()
     released: datetime | None = None
-    looks: tuple[TagSeen, ...] = ()
+    looks: tuple[TagObservation, ...] = ()
     others: tuple[str, ...] = ()
     nearest: tuple[str, ...] = ()
 
 
-def forecast(asked: Question) -> Forecast:
-    told = _decided(asked)
-    return told.model_copy(update={"evidence": (*_seen(asked), *told.evidence)})
+def forecast(known: ForecastInput) -> Forecast:
+    """Decide whether to wait for the tag, and until when; with the evidence for it."""
+    decided = _decide(known)
+    return decided.model_copy(update={"evidence": (*_evidence(known), *decided.evidence)})
 
 
-def _decided(asked: Question) -> Forecast:
-    if asked.state is SyncState.COMPLETE:
+def _decide(known: ForecastInput) -> Forecast:
+    if known.state is SyncState.COMPLETE:
         return Forecast(decision="move_now")
-    if asked.state is SyncState.NO_SUCH_SERVICE:
-        return Forecast(decision="use_other_mirror", problem=_first(asked, does_not_carry(asked.mirror)))
-    if asked.upstream == "absent":
-        return Forecast(decision="never", problem=not_there(asked.tag, asked.nearest))
-    if asked.state in (SyncState.LIMITED, SyncState.DENIED, SyncState.UNKNOWN):
-        return _unanswered(asked)
-    if asked.kind in ON_DEMAND or (asked.job is not None and asked.job.is_on_demand):
-        return _on_demand(asked)
-    return _filling(asked) or _scheduled(asked)
+    if known.state is SyncState.NO_SUCH_SERVICE:
+        return Forecast(decision="use_other_mirror", problem=_first_problem(known, "no_such_service"))
+    if known.upstream == "absent":
+        names = ", ".join(known.nearest)
+        choice = f"choose what exists: {names}" if names else "widen the requested range (image.torch in lab.yml)"
+        return Forecast(decision="never", problem=_problem(known, "never_existed", choice=choice))
+    if known.state in (SyncState.LIMITED, SyncState.DENIED, SyncState.UNKNOWN):
+        return _without_answer(known)
+    if known.kind in ON_DEMAND or (known.job is not None and known.job.is_on_demand):
+        return _on_demand(known)
+    return _from_progress(known) or _from_schedule(known)
 
 
-def _unanswered(asked: Question) -> Forecast:
-    """The mirror says neither yes nor no. A limit passes by itself; of the rest nobody knows."""
-    if asked.state is not SyncState.LIMITED:
-        return Forecast(decision="use_other_mirror", problem=_first(asked, no_schedule(asked.tag, asked.mirror)))
-    p50, p90 = (asked.now + timedelta(seconds=seconds) for seconds in (_CACHE_MEMORY, _HUB_WINDOW))
-    problem = _first(asked, asked_too_often(asked.mirror))
+def _without_answer(known: ForecastInput) -> Forecast:
+    """Forecast where the mirror answers neither yes nor no. Only a rate limit is known to pass."""
+    if known.state is not SyncState.LIMITED:
+        return Forecast(decision="use_other_mirror", problem=_first_problem(known, "no_schedule"))
+    p50, p90 = (known.now + timedelta(seconds=seconds) for seconds in (_CACHE_MEMORY, _HUB_WINDOW))
+    problem = _first_problem(known, "rate_limited")
     return Forecast(decision="wait_until", p50=p50, p90=p90, recheck_seconds=_CACHE_MEMORY, problem=problem)
 
 
-def _on_demand(asked: Question) -> Forecast:
-    """No schedule exists: what upstream has is there once somebody asks for it."""
-    if asked.state is SyncState.COLD:
-        return Forecast(decision="move_now", problem=on_demand(asked.tag, asked.mirror))
-    if asked.upstream == "present":
-        p50, p90 = asked.now + timedelta(seconds=RECHECK), asked.now + timedelta(seconds=_CACHE_MEMORY)
-        problem = on_demand(asked.tag, asked.mirror)
+def _on_demand(known: ForecastInput) -> Forecast:
+    """Forecast for a cache. It has no schedule: what the upstream has is available after the first request."""
+    problem = _problem(known, "on_demand")
+    if known.state is SyncState.COLD:
+        return Forecast(decision="move_now", problem=problem)
+    if known.upstream == "present":
+        p50, p90 = (known.now + timedelta(seconds=seconds) for seconds in (RECHECK, _CACHE_MEMORY))
         return Forecast(decision="wait_until", p50=p50, p90=p90, recheck_seconds=RECHECK, problem=problem)
-    return _elsewhere(asked, no_schedule(asked.tag, asked.mirror))
+    return _do_not_wait(known, _problem(known, "no_schedule"))
 
 
-def _filling(asked: Question) -> Forecast | None:
-    """Somebody is copying it there now: what is missing grows less from look to look."""
+def _from_progress(known: ForecastInput) -> Forecast | None:
+    """Extrapolate a copy that is in progress: fewer bytes are missing from check to check. None if there is none."""
+    partial = [look for look in known.looks if look.state is SyncState.PARTIAL]
     rates = [
         (before.bytes_missing - after.bytes_missing) / seconds
-        for before, after in pairwise(_partial(asked.looks))
+        for before, after in pairwise(partial)
         if (seconds := (after.at - before.at).total_seconds()) > 0
     ]
-    if asked.state is not SyncState.PARTIAL or not rates or rates[-1] <= 0:
+    if known.state is not SyncState.PARTIAL or not rates or rates[-1] <= 0:
         return None
-    left = timedelta(seconds=asked.looks[-1].bytes_missing / rates[-1])
-    p50 = max(asked.looks[-1].at + left, asked.now)
-    seen = Evidence(name="bytes_per_second", value=round(rates[-1]), source="our looks at its layers")
-    problem = wait_for_it(asked.tag, asked.mirror, "what is missing of it grows less from look to look")
+    left = timedelta(seconds=known.looks[-1].bytes_missing / rates[-1])
+    p50 = max(known.looks[-1].at + left, known.now)
+    rate = Evidence(name="bytes_per_second", value=round(rates[-1]), source="earlier checks of its layers")
     return Forecast(
         decision="wait_until",
         p50=p50,
-        p90=max(asked.looks[-1].at + 3 * left, p50),
+        p90=max(known.looks[-1].at + 3 * left, p50),
         recheck_seconds=RECHECK,
         is_prior=True,
-        evidence=(seen,),
-        problem=problem,
+        evidence=(rate,),
+        problem=_problem(known, "not_yet", reason="a copy is in progress: fewer bytes are missing from check to check"),
     )
 
 
-def _partial(looks: Sequence[TagSeen]) -> list[TagSeen]:
-    return [look for look in looks if look.state is SyncState.PARTIAL]
-
-
-def _scheduled(asked: Question) -> Forecast:
-    job, learned = asked.job, asked.learned
+def _from_schedule(known: ForecastInput) -> Forecast:
+    job, learned = known.job, known.learned
     if job is None or (job.status is JobStatus.UNKNOWN and job.next_schedule is None and job.last_success is None):
-        return _elsewhere(asked, no_schedule(asked.tag, asked.mirror))
-    habits = _habits(learned)
+        return _do_not_wait(known, _problem(known, "no_schedule"))
+    statistics = _statistics_evidence(learned)
     if job.status in (JobStatus.PAUSED, JobStatus.DISABLED):
-        return _elsewhere(asked, stopped(asked.mirror, job.name, job.status.value), habits)
-    if (since := stalled_since(job, learned, asked.now)) is not None:
-        return _elsewhere(asked, stalled(asked.mirror, job.name, since), habits)
-    released = asked.released or asked.now
-    if (runs := missed(learned, released)) >= _GIVEN_UP:
-        return _elsewhere(asked, not_taken(asked.tag, asked.mirror, job.name, runs), habits)
-    expected = next_complete(job, learned, released, asked.now)
+        problem = _problem(known, "sync_stopped", job=job.name, status=job.status.value)
+        return _do_not_wait(known, problem, statistics)
+    if (since := stalled_since(job, learned, known.now)) is not None:
+        return _do_not_wait(known, _problem(known, "sync_stalled", job=job.name, since=since), statistics)
+    released = known.released or known.now
+    if (runs := count_missed_runs(learned, released)) >= _MAX_RUNS_WITHOUT_TAG:
+        return _do_not_wait(known, _problem(known, "not_taken", job=job.name, runs=runs), statistics)
+    expected = next_complete(job, learned, released, known.now)
     return Forecast(
         decision="wait_until",
         p50=expected.p50,
         p90=expected.p90,
         recheck_seconds=RECHECK,
         is_prior=learned.is_prior,
-        evidence=habits,
-        problem=wait_for_it(asked.tag, asked.mirror, f"its job {job.name} is expected to bring it"),
+        evidence=statistics,
+        problem=_problem(known, "not_yet", reason=f"its job {job.name} is expected to bring it"),
     )
 
 
-def _elsewhere(asked: Question, problem: Problem, habits: tuple[Evidence, ...] = ()) -> Forecast:
-    """Do not wait: a tag that is complete here is nearer than another mirror."""
-    if not asked.others:
-        return Forecast(decision="use_other_mirror", evidence=habits, problem=problem)
-    fix = f"complete here and near the wish: {', '.join(asked.others)}; or {problem.fix}"
-    return Forecast(decision="choose_other_tag", evidence=habits, problem=problem.model_copy(update={"fix": fix}))
+def _do_not_wait(known: ForecastInput, problem: Problem, statistics: tuple[Evidence, ...] = ()) -> Forecast:
+    """Prefer another tag that is complete on this mirror to another mirror."""
+    if not known.others:
+        return Forecast(decision="use_other_mirror", evidence=statistics, problem=problem)
+    fix = f"complete here and close to the request: {', '.join(known.others)}; or {problem.fix}"
+    return Forecast(decision="choose_other_tag", evidence=statistics, problem=problem.model_copy(update={"fix": fix}))
 
 
-def _first(asked: Question, otherwise: Problem) -> Problem:
-    return next(iter(asked.problems), otherwise)
+def _problem(known: ForecastInput, code: WaitCode, **values: object) -> Problem:
+    return wait_problem(code, tag=known.tag, mirror=known.mirror, **values)
 
 
-def _seen(asked: Question) -> tuple[Evidence, ...]:
-    given = [
-        Evidence(name="state", value=asked.state.value, source=f"a look at {asked.mirror}"),
-        Evidence(name="upstream", value=asked.upstream, source="the upstream's list of tags"),
+def _first_problem(known: ForecastInput, otherwise: WaitCode) -> Problem:
+    return next(iter(known.problems), _problem(known, otherwise))
+
+
+def _evidence(known: ForecastInput) -> tuple[Evidence, ...]:
+    rows = [
+        Evidence(name="state", value=known.state.value, source=f"a check of {known.mirror}"),
+        Evidence(name="upstream", value=known.upstream, source="the upstream's list of tags"),
     ]
-    if asked.released is not None:
-        given.append(Evidence(name="released_by", value=_at(asked.released), source="first seen upstream by us"))
-    if (job := asked.job) is not None:
-        given += [
-            Evidence(name=name, value=_at(value) if isinstance(value, datetime) else value, source="the mirror's feed")
+    if known.released is not None:
+        rows.append(Evidence(name="released_by", value=_iso(known.released), source="first observed upstream"))
+    if (job := known.job) is not None:
+        rows += [
+            Evidence(name=name, value=_iso(value) if isinstance(value, datetime) else value, source="the mirror's feed")
             for name, value in job.model_dump(exclude={"name", "upstream", "size"}).items()
             if value is not None
         ]
-    return tuple(given)
+    return tuple(rows)
 
 
-def _habits(learned: Learned) -> tuple[Evidence, ...]:
-    source = "prior: fewer than 5 runs seen" if learned.is_prior else f"{learned.finished} runs that we saw"
+def _statistics_evidence(learned: JobStatistics) -> tuple[Evidence, ...]:
+    source = "prior: fewer than 5 runs observed" if learned.is_prior else f"{learned.finished} observed runs"
     values = {
         "interval_seconds": round(learned.interval),
         "run_seconds_p50": round(learned.run[0]),
@@ -211,5 +208,5 @@ def _habits(learned: Learned) -> tuple[Evidence, ...]:
     return tuple(Evidence(name=name, value=value, source=source) for name, value in values.items())
 
 
-def _at(moment: datetime) -> str:
+def _iso(moment: datetime) -> str:
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""What we have seen of a mirror ourselves, and what that teaches of its habits.
+"""Observations of a mirror over time, and the statistics of its sync jobs that follow from them.
 
-A mirror publishes neither the interval of a job nor how long its runs take; both are learned by looking again and
-again. Durations are in seconds.
+A mirror publishes neither the interval of a job nor the duration of its runs; both are estimated from repeated
+observations. Durations are in seconds.
 """
 
 import math
@@ -17,24 +17,26 @@ from provisioner.domain.forecast.feed import Job, JobStatus
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.sync import SyncState
 
-ENOUGH = 5  # finished runs, below which what was learned is only a prior
+MIN_RUNS = 5  # finished runs; with fewer, the statistics are only a prior
 
-# Priors. Interval: tunasync's jobs at TUNA in 2026 (pypi: ended + 43200 s exactly). The others are guesses, and wide.
+# Priors. Interval: tunasync's jobs at TUNA in 2026 (pypi: ended + 43200 s exactly). The others are wide guesses.
 _INTERVAL = 12 * 3600.0
 _RUN = (3600.0, 4 * 3600.0)
 _LAG = (300.0, 3600.0)
 _FAILED = 0.1
-_WIDER = 3  # times the median, where too few runs were seen to know the slow ones
+_WIDER = 3  # times the median, where too few runs were observed to know the slow ones
 
 
-class FeedSeen(Value):
+class FeedObservation(Value):
+    """The entry of a job in the mirror's feed at one time."""
+
     kind: Literal["feed"] = "feed"
     at: datetime
     job: Job
 
 
-class TagSeen(Value):
-    """A tag as a look at its layers found it."""
+class TagObservation(Value):
+    """The state of a tag after a check of its layers."""
 
     kind: Literal["tag"] = "tag"
     at: datetime
@@ -44,8 +46,8 @@ class TagSeen(Value):
     bytes_missing: int = 0
 
 
-class ListedSeen(Value):
-    """The first time that an upstream listed a tag."""
+class ListingObservation(Value):
+    """A time at which an upstream listed a tag; the first one is kept."""
 
     kind: Literal["listed"] = "listed"
     at: datetime
@@ -53,15 +55,15 @@ class ListedSeen(Value):
     tag: str
 
 
-Sighting = Annotated[FeedSeen | TagSeen | ListedSeen, Field(discriminator="kind")]
-SIGHTING: TypeAdapter[FeedSeen | TagSeen | ListedSeen] = TypeAdapter(Sighting)
+Observation = Annotated[FeedObservation | TagObservation | ListingObservation, Field(discriminator="kind")]
+OBSERVATION: TypeAdapter[FeedObservation | TagObservation | ListingObservation] = TypeAdapter(Observation)
 
 
-class Learned(Value):
-    """The habits of one job. Pairs are the median and the value that nine of ten stay below.
+class JobStatistics(Value):
+    """Statistics of one sync job. Pairs are the median and the 90th percentile, in seconds.
 
-    `lag`: from when it was due to when it ran. `failed`: share of finished runs. `runs`: start and end of each that
-    succeeded. `is_prior`: fewer than ENOUGH runs were seen end, so much of it is an assumption.
+    `lag`: from the scheduled time to the start. `failed`: share of the finished runs. `runs`: start and end of each
+    successful run.
     """
 
     interval: float = _INTERVAL
@@ -73,65 +75,70 @@ class Learned(Value):
 
     @property
     def is_prior(self) -> bool:
-        return self.finished < ENOUGH
+        """Whether fewer than MIN_RUNS finished runs were observed, so that much of it is an assumption."""
+        return self.finished < MIN_RUNS
 
 
-def learn(sightings: Iterable[Sighting], name: str) -> Learned:
-    jobs = [seen.job for seen in _ordered(sightings) if isinstance(seen, FeedSeen) and seen.job.name == name]
+def learn_statistics(observations: Iterable[Observation], name: str) -> JobStatistics:
+    """Estimate the statistics of the job `name`; the priors where there are too few observations."""
+    jobs = [seen.job for seen in _sort(observations) if isinstance(seen, FeedObservation) and seen.job.name == name]
     finished = {job.last_ended: job.status for job in jobs if job.last_ended and _is_final(job)}
     runs = tuple((start, end) for end, start in dict(_runs(jobs)).items())
     intervals = [seconds for job in jobs if (seconds := _interval(job)) is not None]
     interval = median(intervals) if intervals else _INTERVAL
-    few = len(finished) < ENOUGH
-    return Learned(
+    few = len(finished) < MIN_RUNS
+    return JobStatistics(
         interval=interval,
-        run=_both([(end - start).total_seconds() for start, end in runs], _RUN, few=few),
-        lag=_both(list(dict(_lags(jobs, interval)).values()), _LAG, few=few),
+        run=_quantiles([(end - start).total_seconds() for start, end in runs], _RUN, few=few),
+        lag=_quantiles(list(dict(_lags(jobs, interval)).values()), _LAG, few=few),
         failed=_FAILED if few else sum(s is JobStatus.FAILED for s in finished.values()) / len(finished),
         finished=len(finished),
         runs=runs,
     )
 
 
-def first_listed(sightings: Iterable[Sighting], tag: str) -> datetime | None:
-    """By when a tag was there upstream, as far as we saw."""
-    return min((seen.at for seen in sightings if isinstance(seen, ListedSeen) and seen.tag == tag), default=None)
+def first_listed(observations: Iterable[Observation], tag: str) -> datetime | None:
+    """Return the earliest time at which an upstream was seen to list the tag; None if never."""
+    return min(
+        (seen.at for seen in observations if isinstance(seen, ListingObservation) and seen.tag == tag), default=None
+    )
 
 
-def looks_at(sightings: Iterable[Sighting], tag: str) -> tuple[TagSeen, ...]:
-    return tuple(seen for seen in _ordered(sightings) if isinstance(seen, TagSeen) and seen.tag == tag)
+def tag_observations(observations: Iterable[Observation], tag: str) -> tuple[TagObservation, ...]:
+    """Return the checks of the tag, oldest first."""
+    return tuple(seen for seen in _sort(observations) if isinstance(seen, TagObservation) and seen.tag == tag)
 
 
-def news(known: Sequence[Sighting], seen: Iterable[Sighting]) -> list[Sighting]:
-    """What of `seen` says something that the latest record of the same thing does not."""
-    last = {_subject(before): _substance(before) for before in known}
-    return [now for now in seen if last.get(_subject(now)) != _substance(now)]
+def new_observations(known: Sequence[Observation], seen: Iterable[Observation]) -> list[Observation]:
+    """Return those of `seen` that differ from the latest known observation of the same job or tag."""
+    last = {_subject(before): _without_time(before) for before in known}
+    return [now for now in seen if last.get(_subject(now)) != _without_time(now)]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """The smallest of them that `share` of them do not exceed."""
+    """Return the smallest of the values that a `share` (0 to 1) of them does not exceed. `values` is not empty."""
     return sorted(values)[max(math.ceil(share * len(values)), 1) - 1]
 
 
-def _subject(seen: Sighting) -> tuple[str, ...]:
-    return (seen.kind, seen.job.name) if isinstance(seen, FeedSeen) else (seen.kind, seen.repository, seen.tag)
+def _subject(seen: Observation) -> tuple[str, ...]:
+    return (seen.kind, seen.job.name) if isinstance(seen, FeedObservation) else (seen.kind, seen.repository, seen.tag)
 
 
-def _substance(seen: Sighting) -> Sighting:
+def _without_time(seen: Observation) -> Observation:
     return seen.model_copy(update={"at": None})
 
 
-def _ordered(sightings: Iterable[Sighting]) -> list[Sighting]:
-    return sorted(sightings, key=lambda seen: seen.at)
+def _sort(observations: Iterable[Observation]) -> list[Observation]:
+    return sorted(observations, key=lambda seen: seen.at)
 
 
 def _is_final(job: Job) -> bool:
-    """A failed run that will be retried at once is not over yet."""
+    """Whether a run has ended. A failed run without a next run is retried at once and has not ended."""
     return job.status is JobStatus.SUCCESS or (job.status is JobStatus.FAILED and job.next_schedule is not None)
 
 
 def _interval(job: Job) -> float | None:
-    """tunasync sets the next run when one ended: its end and the interval (worker/worker.go, runSchedule)."""
+    """Return next run minus last end: tunasync schedules a run at the last end plus the interval (runSchedule)."""
     if not _is_final(job) or job.next_schedule is None or job.last_ended is None:
         return None
     seconds = (job.next_schedule - job.last_ended).total_seconds()
@@ -139,7 +146,7 @@ def _interval(job: Job) -> float | None:
 
 
 def _runs(jobs: Iterable[Job]) -> Iterator[tuple[datetime, datetime]]:
-    """End and start of each successful run; mirrorz tells a start only while the run goes on."""
+    """Yield end and start of each successful run; mirrorz gives the start only during the run."""
     started = None
     for job in jobs:
         started = job.last_started or started
@@ -148,7 +155,7 @@ def _runs(jobs: Iterable[Job]) -> Iterator[tuple[datetime, datetime]]:
 
 
 def _lags(jobs: Sequence[Job], interval: float) -> Iterator[tuple[datetime, float]]:
-    """For each time at which the job was due, by how much later it ran. A longer gap hides runs that nobody saw."""
+    """Yield each scheduled time and the delay until the start. A longer gap would hide runs that were not observed."""
     for before, after in pairwise(jobs):
         if before.next_schedule is None or after.last_started is None:
             continue
@@ -157,7 +164,7 @@ def _lags(jobs: Sequence[Job], interval: float) -> Iterator[tuple[datetime, floa
             yield before.next_schedule, seconds
 
 
-def _both(values: Sequence[float], prior: tuple[float, float], *, few: bool) -> tuple[float, float]:
+def _quantiles(values: Sequence[float], prior: tuple[float, float], *, few: bool) -> tuple[float, float]:
     if not values:
         return prior
     middle = median(values)

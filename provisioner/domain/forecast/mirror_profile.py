@@ -1,6 +1,6 @@
-"""What is known of the field's mirrors by hearsay, each word with a date and a source.
+"""Published facts about known mirrors, each with a date and a source.
 
-It gives words and manners (how politely to ask), never a verdict: each mirror is asked.
+They are used for messages and request rates only; whether a mirror has an image is always checked.
 """
 
 from typing import Literal
@@ -10,7 +10,7 @@ from provisioner.domain.values.model import Value
 
 
 class MirrorProfile(Value):
-    """`hosts`: whole names, or `.suffix` for every name below it. `as_of`: when it was last known to be so."""
+    """Facts about one mirror. `hosts`: whole names, or `.suffix` for all names below it. `as_of`: last confirmed."""
 
     name: str
     hosts: tuple[str, ...]
@@ -23,13 +23,16 @@ class MirrorProfile(Value):
 
 
 class MirrorProfiles(Value):
+    """The profiles of all known mirrors. `version` is the date of the data."""
+
     version: str
     profiles: tuple[MirrorProfile, ...] = ()
 
     def of(self, address: str) -> MirrorProfile | None:
+        """Return the first profile that matches the host of `address` (host or host:port); None if unknown."""
         host = address.rpartition(":")[0] if ":" in address else address
-        return next((p for p in self.profiles if any(_names(pattern, host) for pattern in p.hosts)), None)
+        return next((p for p in self.profiles if any(_matches(pattern, host) for pattern in p.hosts)), None)
 
 
-def _names(pattern: str, host: str) -> bool:
+def _matches(pattern: str, host: str) -> bool:
     return host.endswith(pattern) if pattern.startswith(".") else host == pattern

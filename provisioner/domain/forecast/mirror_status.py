@@ -1,4 +1,4 @@
-"""How a mirror stands to a wish: each tag that would meet it, how far it is, and what to do."""
+"""The status of a mirror for the requested image: each matching tag, its sync state and its forecast."""
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -8,7 +8,7 @@ from pydantic import Field
 from provisioner.domain.compatibility.torch_version import torch_fits, torch_order
 from provisioner.domain.forecast.feed import FeedReading
 from provisioner.domain.forecast.forecast import Decision, Forecast, Presence
-from provisioner.domain.forecast.history import Learned
+from provisioner.domain.forecast.history import JobStatistics
 from provisioner.domain.forecast.mirror_profile import MirrorProfile
 from provisioner.domain.lab.lab import MirrorKind
 from provisioner.domain.values.image import Flavour, ImageFacts
@@ -20,7 +20,7 @@ MIRROR_STATUS_SCHEMA = "provisioner/outlook/1"
 _RANKS: tuple[Decision, ...] = ("move_now", "wait_until", "choose_other_tag", "use_other_mirror", "never")
 _LAST = datetime.max.replace(tzinfo=UTC)
 
-# What stands in the way of a whole mirror, as the state of each of its tags.
+# The state of every tag of a mirror that could not be listed, by the code of the problem.
 _STATES = {
     "no_such_service": SyncState.NO_SUCH_SERVICE,
     "denied": SyncState.DENIED,
@@ -31,7 +31,7 @@ _STATES = {
 
 
 class TagStatus(Value):
-    """One tag that would meet the wish. Sizes in bytes."""
+    """One tag that satisfies the request. Sizes in bytes."""
 
     reference: str
     torch: str | None
@@ -43,7 +43,10 @@ class TagStatus(Value):
 
 
 class MirrorStatus(Document):
-    """`reference`: an image that meets the wish and is complete now. `forecast`: what to do about the wish."""
+    """The status of a mirror. `reference`: an image that satisfies the request and is complete; None if there is none.
+
+    `forecast`: the best one of all tags.
+    """
 
     schema_: str = Field(default=MIRROR_STATUS_SCHEMA, alias="schema")
     mirror: str
@@ -54,33 +57,33 @@ class MirrorStatus(Document):
     forecast: Forecast
     tags: tuple[TagStatus, ...] = ()
     feed: FeedReading | None = None
-    learned: Learned
+    learned: JobStatistics
     profile: MirrorProfile | None = None
     problems: tuple[Problem, ...] = ()
 
 
 def meets(facts: ImageFacts, torch: str, flavour: Flavour) -> bool:
-    """Whether an image is what was asked for, and it is known what it is."""
+    """Whether an image satisfies the requested torch and flavour, and its facts are known without problems."""
     fits = torch_fits(facts.torch, torch) and flavour in {"runtime", facts.flavour}
     return fits and not facts.problems
 
 
 def newest_first(rows: Iterable[ImageFacts]) -> list[ImageFacts]:
+    """Sort by torch version and then CUDA version, newest first."""
     return sorted(
         rows, key=lambda facts: (torch_order(facts.torch), facts.cuda.key if facts.cuda else ()), reverse=True
     )
 
 
 def best(rows: Iterable[TagStatus]) -> TagStatus | None:
-    """The one to go by: what is there now, else what comes first; of equals the first."""
+    """Return the complete tag, else the one that is expected first; of equals the first. None if there are no rows."""
     return min(rows, key=_rank, default=None)
 
 
 def state_of(problems: Iterable[Problem]) -> SyncState:
-    """Of a mirror that could not be listed."""
+    """Return the sync state of every tag of a mirror that could not be listed."""
     return next((_STATES.get(problem.code, SyncState.UNKNOWN) for problem in problems), SyncState.UNKNOWN)
 
 
 def _rank(row: TagStatus) -> tuple[bool, int, datetime]:
-    told = row.forecast
-    return row.state is not SyncState.COMPLETE, _RANKS.index(told.decision), told.p50 or _LAST
+    return row.state is not SyncState.COMPLETE, _RANKS.index(row.forecast.decision), row.forecast.p50 or _LAST

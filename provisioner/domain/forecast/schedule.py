@@ -1,82 +1,82 @@
-"""When the next sync that can bring a release will be complete.
+"""The time at which the next sync that can bring a release will be complete.
 
 A tunasync job is due one interval after its last run ended, so its hour drifts; it is not at 00:00 and 12:00
-(worker/worker.go, runSchedule). A due job may queue for a free place (tuna/issues#1946). What a run brings was listed
-when it began, so one that began before the release does not count.
+(worker/worker.go, runSchedule). A due job may queue for a free worker (tuna/issues#1946). A run lists its files at
+its start, so a run that began before the release does not count.
 """
 
 import math
 from datetime import datetime, timedelta
 
 from provisioner.domain.forecast.feed import Job, JobStatus
-from provisioner.domain.forecast.history import Learned
+from provisioner.domain.forecast.history import JobStatistics
 from provisioner.domain.values.model import Value
 
-PATIENCE = 3  # cycles without a success, after which a job counts as stalled
+STALL_CYCLES = 3  # cycles without a success, after which a job counts as stalled
 
 
-class Expected(Value):
-    """`p50`: as likely before as after. `p90`: nine of ten times before."""
+class ExpectedCompletion(Value):
+    """Times by which a sync is complete with a probability of 50 and 90 per cent."""
 
     p50: datetime
     p90: datetime
 
 
-def next_complete(job: Job, learned: Learned, released: datetime, now: datetime) -> Expected:
-    """`released`: by when the release was there upstream. Never in the past."""
+def next_complete(job: Job, learned: JobStatistics, released: datetime, now: datetime) -> ExpectedCompletion:
+    """Estimate when the tag is on the mirror; never in the past. `released`: a time by which the upstream had it."""
     begins = job.last_ended if job.status is JobStatus.FAILED else job.last_started
     if job.is_running and begins is not None:
-        ends = _ends_of(begins, learned, now)
+        ends = _ends_of_run(begins, learned, now)
         if released >= begins:
-            ends = tuple(_after(learned, end, part) for part, end in enumerate(ends))
+            ends = tuple(_end_of_next_run(learned, end, part) for part, end in enumerate(ends))
     else:
-        ends = tuple(_after_due(_due(job, learned, now), learned, now, part) for part in (0, 1))
-    p50, p90 = (end + _repeats(learned, part) for part, end in enumerate(ends))
-    return Expected(p50=max(p50, now), p90=max(p90, p50, now))
+        ends = tuple(_end_of_due_run(_due(job, learned, now), learned, now, part) for part in (0, 1))
+    p50, p90 = (end + _retry_time(learned, part) for part, end in enumerate(ends))
+    return ExpectedCompletion(p50=max(p50, now), p90=max(p90, p50, now))
 
 
-def stalled_since(job: Job, learned: Learned, now: datetime) -> datetime | None:
-    """The last success, where it is so old that waiting for the next is no plan.
+def stalled_since(job: Job, learned: JobStatistics, now: datetime) -> datetime | None:
+    """Return the time of the last success if it is older than STALL_CYCLES cycles, else None.
 
-    Between two successes lie an interval and a run, so both count: a job with an hour's interval may run for five.
+    A cycle is an interval and a run: a job with an interval of an hour may run for five.
     """
     if job.last_success is None:
         return None
-    patience = PATIENCE * (learned.interval + learned.run[0])
-    return job.last_success if (now - job.last_success).total_seconds() > patience else None
+    limit = STALL_CYCLES * (learned.interval + learned.run[0])
+    return job.last_success if (now - job.last_success).total_seconds() > limit else None
 
 
-def missed(learned: Learned, released: datetime) -> int:
-    """How many successful runs began after the release."""
+def count_missed_runs(learned: JobStatistics, released: datetime) -> int:
+    """Count the successful runs that began after the release, and so did not bring the tag."""
     return sum(start > released for start, _ in learned.runs)
 
 
-def _due(job: Job, learned: Learned, now: datetime) -> datetime:
+def _due(job: Job, learned: JobStatistics, now: datetime) -> datetime:
     if job.next_schedule is not None:
         return job.next_schedule
     return now if job.last_ended is None else job.last_ended + timedelta(seconds=learned.interval)
 
 
-def _ends_of(begins: datetime, learned: Learned, now: datetime) -> tuple[datetime, ...]:
-    """When a run under way ends. One that takes longer than usual gets the usual spread from now."""
-    middle, late = learned.run
-    at_latest = max(begins + timedelta(seconds=late), now + timedelta(seconds=late - middle))
-    return max(begins + timedelta(seconds=middle), now), at_latest
+def _ends_of_run(begins: datetime, learned: JobStatistics, now: datetime) -> tuple[datetime, ...]:
+    """Return the expected (p50, p90) end of a run in progress. An overdue run gets the usual spread from now."""
+    p50, p90 = learned.run
+    at_latest = max(begins + timedelta(seconds=p90), now + timedelta(seconds=p90 - p50))
+    return max(begins + timedelta(seconds=p50), now), at_latest
 
 
-def _after_due(due: datetime, learned: Learned, now: datetime, part: int) -> datetime:
-    """`part` 0 for the median, 1 for nine of ten. A job that is due and has not begun is in the queue, not late."""
+def _end_of_due_run(due: datetime, learned: JobStatistics, now: datetime, part: int) -> datetime:
+    """Return the end of the run that is due. `part`: 0 for p50, 1 for p90. A due job that has not begun is queued."""
     spread = timedelta(seconds=learned.lag[part] - learned.lag[0])
     begins = max(due + timedelta(seconds=learned.lag[part]), now + spread)
     return begins + timedelta(seconds=learned.run[part])
 
 
-def _after(learned: Learned, end: datetime, part: int) -> datetime:
+def _end_of_next_run(learned: JobStatistics, end: datetime, part: int) -> datetime:
     return end + timedelta(seconds=learned.interval + learned.lag[part] + learned.run[part])
 
 
-def _repeats(learned: Learned, part: int) -> timedelta:
-    """Time for as many failed runs in a row as must be reckoned with; and a cycle where little is known."""
+def _retry_time(learned: JobStatistics, part: int) -> timedelta:
+    """Return the time for the expected number of failed runs in a row, plus a cycle for p90 of a prior."""
     chance = (0.5, 0.1)[part]
     share = min(learned.failed, 0.9)
     failures = 0 if share <= chance else math.ceil(math.log(chance) / math.log(share)) - 1

@@ -1,1 +1,1 @@
-"""What an admin writes (lab.yml) and what a lab is locked to (lab.lock); its calendar and its waves."""
+"""The settings of a lab (lab.yml), its lock (lab.lock), its maintenance calendar and its waves."""

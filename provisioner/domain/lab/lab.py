@@ -1,4 +1,4 @@
-"""The wish: what `lab.yml` may say. Written by a person, so every unknown word is a mistake."""
+"""The settings of a lab, as written in `lab.yml`. Unknown keys are errors."""
 
 import re
 from ipaddress import IPv4Address
@@ -21,18 +21,18 @@ UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
 FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
-# One line of plain characters: it becomes a line of apt's sources. $(ARCH) stands for what dpkg calls the node's.
+# It becomes part of a line in apt's sources. $(ARCH) stands for the node's architecture as dpkg names it.
 PackagePlace = Annotated[
     str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~$()-]+)*/?$")
 ]
 MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redirector"]
 
-# What is not there yet comes when it is asked for, and no clock says when.
+# Mirrors that fetch an image on request instead of on a schedule.
 ON_DEMAND: frozenset[MirrorKind] = frozenset({"registry-proxy", "harbor-proxy", "lazy", "redirector"})
 
 
 def _specifier(text: str) -> str:
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  (only where a wish is read)
+    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  (only when lab.yml is read)
 
     try:
         SpecifierSet(text if re.match(r"[<>=!~]", text) else f"=={text}")
@@ -47,7 +47,7 @@ TorchSpec = Annotated[str, AfterValidator(_specifier)]
 def _zone(text: str) -> str:
     try:
         ZoneInfo(text)
-    except (KeyError, ValueError, OSError):  # not found, a way out of the folder, a folder
+    except (KeyError, ValueError, OSError):  # not found, a path outside the folder, a folder
         raise ValueError(f"no time zone is named so: {text!r}") from None
     return text
 
@@ -56,7 +56,7 @@ TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
 class FeedSettings(UserInput):
-    """What the mirror publishes of its own syncs. `url` may be a file, relative to the lab's directory."""
+    """The sync status that the mirror publishes. `url` may be a file, relative to the lab's directory."""
 
     url: FeedPlace
     job: Annotated[str, StringConstraints(min_length=1)]
@@ -64,10 +64,10 @@ class FeedSettings(UserInput):
 
 
 class Upstream(UserInput):
-    """The registry that the mirror copies: asked first, since what it does not have no mirror will ever have.
+    """The registry that the mirror copies. It is asked first: the mirror cannot have what upstream lacks.
 
-    `repositories` where they have other names there than on the mirror. `fallback`: the whole lab may be taken from it
-    where the mirror serves less of the lab.
+    `repositories` are set if they have other names there than on the mirror. `fallback`: the whole lab may use it if
+    the mirror serves fewer nodes.
     """
 
     address: Address
@@ -78,9 +78,9 @@ class Upstream(UserInput):
 
 
 class Mirror(UserInput):
-    """Where base images come from. Paths are relative to the lab's directory.
+    """The source of base images. Paths are relative to the lab's directory.
 
-    `cache_minutes`: for how long a layer that was seen whole here counts as whole without asking; 0: every look asks.
+    `cache_minutes`: how long a layer that was complete counts as complete without a new check; 0 checks every time.
     """
 
     address: Address
@@ -94,10 +94,10 @@ class Mirror(UserInput):
 
 
 class Registry(UserInput):
-    """The lab's own registry: the nodes pull from here alone. Paths are relative to the lab's directory.
+    """The lab's own registry, the only one that nodes pull from. Paths are relative to the lab's directory.
 
     `managed`: `provision prepare` sets it up, on the host of the inventory's group `registry` or else on the control
-    machine. Otherwise it is one that is there, and used as it is.
+    machine. Otherwise an existing registry is used unchanged.
     """
 
     address: Address
@@ -114,27 +114,29 @@ class Registry(UserInput):
 
 
 class ImageSettings(UserInput):
-    """Which environment. `complete` says that the mirror's images hold Jupyter and sshd already."""
+    """The environment to install. `complete`: the mirror's images already contain Jupyter and sshd."""
 
     torch: TorchSpec = ">=2"
     flavour: Flavour = "runtime"
     complete: bool = False
-    apt_mirror: str | None = None  # replaces the host part of the image's own package sources while it is built
+    apt_mirror: str | None = None  # replaces the host in the image's package sources during the build
 
 
 class Service(UserInput):
-    """`bind`: the node's loopback, or the address by which the node is known in the lab. Never every address."""
+    """The address a service listens on: the node's loopback or its address in the lab, never all addresses."""
 
     bind: Literal["loopback", "lan"]
 
 
 class Services(UserInput):
+    """The services of a seat and their addresses."""
+
     jupyter: Service = Service(bind="loopback")
     ssh: Service = Service(bind="lan")
 
 
 class Limits(UserInput):
-    """Ceilings of each service of a seat. None: the engine's own, which is none."""
+    """Resource limits of each service of a seat. None: no limit."""
 
     memory: Size | None = None
     cpus: Annotated[float, Field(gt=0)] | None = None
@@ -143,7 +145,7 @@ class Limits(UserInput):
 
 
 class Ports(UserInput):
-    """Ports to publish from; each seat takes two. Below the kernel's own range (32768), so nothing else grabs them."""
+    """The range of published ports; each seat uses two. It is below the kernel's ephemeral range (32768)."""
 
     first: Annotated[int, Field(ge=1024, le=32767)] = 22000
     last: Annotated[int, Field(ge=1024, le=32767)] = 22999
@@ -156,7 +158,7 @@ class Ports(UserInput):
 
 
 class SeatSettings(UserInput):
-    """The seat of a lab without a roster: one on each node, all of its GPUs."""
+    """The seat of a lab without a roster: one on each node, with all of its GPUs."""
 
     user: UserName = "student"
     uid: Annotated[int, Field(ge=1000, le=60000)] = 1000
@@ -168,7 +170,7 @@ class SeatSettings(UserInput):
 
 
 class RolloutSettings(UserInput):
-    """How a rollout goes on. None: `forks` are chosen from the lab's size, `pull_concurrency` from what is measured.
+    """How a rollout proceeds. None: `forks` follows from the lab's size, `pull_concurrency` from measured throughput.
 
     `windows` are the hours in which a change may begin, `freeze` the days on which none may, by `timezone`.
     """
@@ -185,7 +187,7 @@ class RolloutSettings(UserInput):
     timezone: TimeZone | None = None
 
     @model_validator(mode="after")
-    def _told_by_a_clock(self) -> Self:
+    def _has_timezone(self) -> Self:
         if (self.freeze or self.windows) and self.timezone is None:
             raise ValueError(
                 "freeze and windows need a timezone beside them, such as Europe/Berlin: whose clock counts"
@@ -194,18 +196,19 @@ class RolloutSettings(UserInput):
 
     @property
     def calendar(self) -> Calendar:
+        """The maintenance calendar."""
         return Calendar(self.freeze, self.windows, ZoneInfo(self.timezone or "UTC"))
 
 
 class PackageSource(UserInput):
-    """A mirror of a vendor's packages. `key` is the file (relative to the lab's directory) they are signed by."""
+    """A mirror of a vendor's packages. `key` is the file of their signing key, relative to the lab's directory."""
 
     uri: PackagePlace
     key: str
 
 
 class PrepareSettings(UserInput):
-    """How bare nodes are made ready. A source None: packages come from the sources that the node has itself."""
+    """How nodes are prepared. A source None: packages come from the node's own sources."""
 
     deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
     docker: PackageSource | None = None
@@ -213,7 +216,7 @@ class PrepareSettings(UserInput):
 
 
 class Lab(UserInput):
-    """One lab. `schema` is for editors; the order of fields is the order in which `init` writes them."""
+    """The settings of one lab. `schema` is for editors; `init` writes the fields in this order."""
 
     schema_: str | None = Field(default=None, alias="$schema")
     name: Slug
@@ -227,7 +230,10 @@ class Lab(UserInput):
 
 
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:
-    """The address that "lan" means on a node: how Ansible reaches it where that is an address, else its first own."""
+    """Return the address for "lan" on a node: `host`, by which Ansible reaches it, else its first own address.
+
+    None if none of them is an IPv4 address.
+    """
     for text in (host or "", *candidates):
         try:
             return str(IPv4Address(text))

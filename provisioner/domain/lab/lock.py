@@ -1,4 +1,4 @@
-"""What a lab is held to: images by digest, and nothing that depends on the day or the machine it was written on."""
+"""The lock of a lab: images by digest. It does not depend on the day or the machine that wrote it."""
 
 from typing import Literal
 
@@ -9,21 +9,21 @@ from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.reference import Digest
 from provisioner.domain.values.version import ComputeCapability, CudaVersion
 
-_TELLING = ("PYTORCH_", "CUDA_VERSION", "NV_CUDNN", "CUDNN_", "NVIDIA_", "TORCH_CUDA_ARCH_LIST")
+_VERDICT_VARIABLES = ("PYTORCH_", "CUDA_VERSION", "NV_CUDNN", "CUDNN_", "NVIDIA_", "TORCH_CUDA_ARCH_LIST")
 
 LOCK_SCHEMA: Literal["provisioner/lock/1"] = "provisioner/lock/1"
 
 
 class LockedImage(Value):
-    """One base image and the lab image made of it.
+    """One base image and the lab image built from it.
 
-    `base` names the mirror's image by digest; `lab` is what the nodes pull. `inputs` is the hash of all that the lab
-    image was built from, by which it is found again. `rootfs` are the layers' own digests (diff IDs), in order, as an
-    engine reports them once the image is there. `bytes` is what a pull transfers. `env` are the variables of the base
-    that a verdict reads, so that the choice can be made again from the lock alone.
+    `base` names the mirror's image by digest; `lab` is what the nodes pull. `inputs` is the hash of everything that the
+    lab image was built from; a later build finds it by this. `rootfs` are the layers' own digests (diff IDs), in order,
+    as an engine reports them after a pull. `bytes` is the size of a pull. `env` are the variables of the base image
+    that a verdict reads, so that the selection can be repeated from the lock alone.
     """
 
-    reference: str  # with its tag, for people
+    reference: str  # with its tag, for readers
     base: str  # registry/repository@digest
     lab: str  # registry/repository@digest
     platform: str
@@ -36,7 +36,7 @@ class LockedImage(Value):
 
 
 class LockedNode(Value):
-    """What a node was given, and what it was then: enough to see that the choice would be made again."""
+    """The image and GPUs of a node, and the capabilities it had; enough to check that the selection is unchanged."""
 
     image: str  # reference of one of the images
     gpus: tuple[str, ...]  # UUIDs
@@ -44,10 +44,10 @@ class LockedNode(Value):
 
 
 class Lockfile(Document):
-    """`images` in catalog order. It names no secret. `data_version` is the date of the compatibility data.
+    """The contents of lab.lock. It contains no secret.
 
-    `unserved` are the nodes that no image was found for; they stay so until the lock is made again.
-    `registry_ca` is the public certificate (PEM) that the lab's own registry is trusted by.
+    `images` are in catalog order. `data_version` is the version of the compatibility data. `unserved` are the nodes
+    without an image, until the next lock. `registry_ca` is the public CA certificate (PEM) of the lab's own registry.
     """
 
     schema_: Literal["provisioner/lock/1"] = Field(default=LOCK_SCHEMA, alias="schema")
@@ -61,17 +61,19 @@ class Lockfile(Document):
     unserved: tuple[str, ...] = ()
 
     def tagged(self) -> tuple[TaggedImage, ...]:
-        """The locked images as the selection reads them: complete, since the lab's own registry holds them."""
+        """Return the locked images as input of the selection: complete, since the lab's own registry has them."""
         return tuple(TaggedImage(reference=i.reference, env=i.env, platforms=(i.platform,)) for i in self.images)
 
     def image(self, reference: str) -> LockedImage | None:
+        """Return the locked image with this reference, None if there is none."""
         return next((image for image in self.images if image.reference == reference), None)
 
     def image_of(self, node: str) -> LockedImage | None:
-        held = self.nodes.get(node)
-        return None if held is None else self.image(held.image)
+        """Return the image of a node, None if the lock has none for it."""
+        locked = self.nodes.get(node)
+        return None if locked is None else self.image(locked.image)
 
 
-def telling(env: dict[str, str]) -> dict[str, str]:
-    """The variables of an image that a verdict reads, in the order of their names."""
-    return {name: env[name] for name in sorted(env) if name.startswith(_TELLING)}
+def verdict_variables(env: dict[str, str]) -> dict[str, str]:
+    """Return the variables of an image that a verdict reads, sorted by name."""
+    return {name: env[name] for name in sorted(env) if name.startswith(_VERDICT_VARIABLES)}

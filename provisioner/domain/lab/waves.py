@@ -1,4 +1,4 @@
-"""In which steps a rollout goes on, how much may go wrong before it stops, and how many nodes pull at once."""
+"""The waves of a rollout, its failure budget, and how many nodes pull at once."""
 
 import re
 from collections.abc import Sequence
@@ -8,20 +8,20 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, WithJsonSchema
 
 _SHARE = re.compile(r"\d{1,4}|(100|\d{1,2})%")
-# Of a node's time to pull: what was measured is no promise, and others use the line, too.
-_MARGIN = 2
+# A safety factor for the time of a pull: throughput varies, and others use the network too.
+_SAFETY_FACTOR = 2
 
 
-def _share(given: object) -> str:
-    text = str(given)
-    if isinstance(given, bool) or not _SHARE.fullmatch(text):
+def _check_share(value: object) -> str:
+    text = str(value)
+    if isinstance(value, bool) or not _SHARE.fullmatch(text):
         raise ValueError(f"not a number of nodes or a percentage such as 25%: {text}")
     return text
 
 
 Share = Annotated[
     str,
-    BeforeValidator(_share),
+    BeforeValidator(_check_share),
     WithJsonSchema(
         {"anyOf": [{"type": "integer", "minimum": 0}, {"type": "string", "pattern": f"^({_SHARE.pattern})$"}]}
     ),
@@ -30,29 +30,30 @@ Share = Annotated[
 
 
 def waves(nodes: Sequence[str], shares: Sequence[str]) -> tuple[tuple[str, ...], ...]:
-    """Each of `shares` says how far its wave reaches, counted from the first node and rounded up; the rest comes last.
+    """Split the nodes into waves.
 
-    No wave is empty, and every node is in exactly one.
+    Each share is the number of nodes up to the end of its wave, rounded up; the last wave has the remaining nodes. No
+    wave is empty, and every node is in exactly one.
     """
-    ends = sorted({min(_up(share, len(nodes)), len(nodes)) for share in shares} | {0, len(nodes)})
+    ends = sorted({min(_round_up(share, len(nodes)), len(nodes)) for share in shares} | {0, len(nodes)})
     return tuple(tuple(nodes[begin:end]) for begin, end in pairwise(ends))
 
 
 def budget(share: str, nodes: int) -> int:
-    """How many of `nodes` may end badly; rounded down, for half a node more is a node too many."""
+    """Return how many of `nodes` may fail, rounded down."""
     return int(share[:-1]) * nodes // 100 if share.endswith("%") else int(share)
 
 
-def pulls_at_once(line: float | None, bytes_each: int, seconds: int) -> int | None:
-    """How many nodes may pull `bytes_each` together, so that each is done within half of its `seconds`.
+def max_concurrent_pulls(line: float | None, bytes_each: int, seconds: int) -> int | None:
+    """Return how many nodes may pull `bytes_each` at once, so that each pull ends within half of its `seconds`.
 
-    `line` is what the registry was seen to give, in bytes per second over all nodes: taken as all that it has, which
-    errs to the slow side. None, no bound: nothing was measured, or nothing is to be pulled.
+    `line` is the registry's highest measured throughput in bytes per second over all nodes, a lower bound of what it
+    can deliver. None means no bound: nothing was measured, or nothing is to be pulled.
     """
     if line is None or not bytes_each:
         return None
-    return max(int(line * seconds / _MARGIN / bytes_each), 1)
+    return max(int(line * seconds / _SAFETY_FACTOR / bytes_each), 1)
 
 
-def _up(share: str, nodes: int) -> int:
+def _round_up(share: str, nodes: int) -> int:
     return -(-int(share[:-1]) * nodes // 100) if share.endswith("%") else int(share)

@@ -1,1 +1,1 @@
-"""Images as registries hold them: manifests, sync state, copies, garbage collection."""
+"""Images in registries: manifests, sync state, catalogs, copy commands, garbage collection."""

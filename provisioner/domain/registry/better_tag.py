@@ -1,4 +1,4 @@
-"""The tag that would have been chosen were it complete here: what it lacks, where it can be had, how to copy it."""
+"""The tag that would be selected if it were complete on the mirror: what is missing, where it is, how to copy it."""
 
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
@@ -6,8 +6,8 @@ from provisioner.domain.values.size import human_size
 from provisioner.domain.values.sync import SyncState
 
 
-class Elsewhere(Value):
-    """What a look at another registry found of the tag. `reference` is by digest where it is complete."""
+class OtherRegistry(Value):
+    """The state of the tag on another registry. `reference` is by digest, and None unless the tag is complete there."""
 
     registry: str
     state: SyncState
@@ -16,9 +16,10 @@ class Elsewhere(Value):
 
 
 class NextBest(Value):
-    """`gains`: what the lab would win. Of what is missing here: `layers` (0 where nobody knows) and `bytes`.
+    """A better tag that is incomplete on the mirror. `gains`: what the lab would gain from it.
 
-    `skopeo` and `engine` are commands, line by line; empty where it is complete nowhere that was asked.
+    `layers` (0: unknown) and `bytes` count what is missing on the mirror. `skopeo` and `engine` are shell commands,
+    one a line; empty where no checked registry has the tag complete.
     """
 
     reference: str
@@ -26,34 +27,30 @@ class NextBest(Value):
     gains: str
     layers: int = 0
     bytes: int = 0
-    elsewhere: tuple[Elsewhere, ...] = ()
+    elsewhere: tuple[OtherRegistry, ...] = ()
     skopeo: tuple[str, ...] = ()
     engine: tuple[str, ...] = ()
     afterwards: str = ""
 
-    def told(self) -> Problem:
-        tag = self.reference.rpartition("/")[2]
-        return Problem(
-            "newer_tag_incomplete",
-            f"with {tag}, {self.gains}; but here it is {self._lacks()}",
-            self._where(),
-            self._fix(),
-        )
+    def to_problem(self) -> Problem:
+        """Return the advice as a Problem with code `newer_tag_incomplete`."""
+        what = f"with {self.reference.rpartition('/')[2]}, {self.gains}; but here it is {self._missing_text()}"
+        return Problem("newer_tag_incomplete", what, self._elsewhere_text(), self._fix())
 
-    def _lacks(self) -> str:
+    def _missing_text(self) -> str:
         state = self.state.replace("_", " ")
         if not self.layers:
             return f"{state}, {human_size(self.bytes)} to copy" if self.bytes else state
         return f"{state}: {self.layers} {'part' if self.layers == 1 else 'parts'}, {human_size(self.bytes)} missing"
 
-    def _where(self) -> str:
+    def _elsewhere_text(self) -> str:
         if not self.elsewhere:
-            return "where it is complete was not asked: lab.yml names no upstream of the mirror"
+            return "no other registry was checked: lab.yml names no upstream of the mirror"
         return "; ".join(
-            f"{place.registry} has it complete, {place.reference}"
-            if place.reference
-            else f"on {place.registry} it is {place.state.replace('_', ' ')}{f' ({place.why})' if place.why else ''}"
-            for place in self.elsewhere
+            f"{other.registry} has it complete, {other.reference}"
+            if other.reference
+            else f"on {other.registry} it is {other.state.replace('_', ' ')}{f' ({other.why})' if other.why else ''}"
+            for other in self.elsewhere
         )
 
     def _fix(self) -> str:

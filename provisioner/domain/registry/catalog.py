@@ -1,4 +1,4 @@
-"""What a mirror offers: its tags, each with digest, facts of its config and sync state."""
+"""The tags that a mirror offers, each with its digest, the facts of its config and its sync state."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -12,26 +12,27 @@ from provisioner.domain.values.sync import SyncReport, SyncState
 
 
 class Listing(Value):
-    """One tag of the mirror, as looked at."""
+    """One tag of the mirror and the result of its check."""
 
     image: TaggedImage
     report: SyncReport
 
     @property
     def is_cold(self) -> bool:
+        """Whether the mirror is a cache that would first fetch the image from its upstream."""
         return self.report.state is SyncState.COLD
 
 
 class Catalog(Value):
-    """`listings` are in the mirror's own order; selection never depends on it."""
+    """The listings of a mirror, in the mirror's own order. The selection does not depend on this order."""
 
     mirror: str
     checked_at: datetime
     listings: tuple[Listing, ...] = ()
     problems: tuple[Problem, ...] = ()  # of whole repositories that could not be listed
-    next_best: NextBest | None = None  # where somebody has looked for one
+    next_best: NextBest | None = None  # None also where no better tag was searched for
 
-    def replaced(self, looked_at: Mapping[str, Listing]) -> Self:
-        """The same catalog with some listings, by reference, as they were found on a closer look."""
-        listings = tuple(looked_at.get(entry.image.reference, entry) for entry in self.listings)
+    def with_listings(self, checked: Mapping[str, Listing]) -> Self:
+        """Return the catalog with the listings of `checked` (by reference) in place of the earlier ones."""
+        listings = tuple(checked.get(entry.image.reference, entry) for entry in self.listings)
         return self.model_copy(update={"listings": listings})

@@ -1,4 +1,4 @@
-"""Which images of a lab's registry are still wanted by anybody, and what is won by removing the others."""
+"""Garbage collection of a lab's registry: which images are still in use, and how many bytes the others hold."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
@@ -16,7 +16,7 @@ GC_SCHEMA: Literal["provisioner/sweep/1"] = "provisioner/sweep/1"
 
 
 class HeldImage(Value):
-    """A manifest in the registry. `children`: digests of an index's own manifests, which stay with it."""
+    """A manifest in the registry. `children`: digests of the manifests that an index lists; they stay with it."""
 
     digest: Digest
     tags: tuple[str, ...]
@@ -25,12 +25,12 @@ class HeldImage(Value):
 
     @property
     def size(self) -> int:
-        """Bytes, those that it shares with other images included."""
+        """Bytes, including those that it shares with other images."""
         return sum(blob.size for blob in self.blobs)
 
 
 class KeptImage(Value):
-    """`because`: the locks that name it, and the nodes that have it or could go back to it."""
+    """An image that stays. `because`: the locks that name it, and the nodes that run it or can roll back to it."""
 
     digest: Digest
     tags: tuple[str, ...]
@@ -39,15 +39,18 @@ class KeptImage(Value):
 
 
 class RemovedImage(Value):
+    """An image that no lock and no node refers to. `bytes` include layers that it shares with other images."""
+
     digest: Digest
     tags: tuple[str, ...]
     bytes: int
 
 
 class GarbageReport(Document):
-    """`bytes`: what the removed images hold alone in this repository. `freed`: what left the disk, None where unknown.
+    """The result of a garbage collection.
 
-    `silent`: nodes that could not be asked, and what runs there was not kept for their sake.
+    `bytes`: what only the removed images hold in this repository. `freed`: disk space that was freed, None: unknown.
+    `silent`: nodes that did not answer; images that only these nodes use are not protected.
     """
 
     schema_: Literal["provisioner/sweep/1"] = Field(default=GC_SCHEMA, alias="schema")
@@ -63,46 +66,52 @@ class GarbageReport(Document):
     problems: tuple[Problem, ...] = ()
 
 
-Wanted = dict[Digest, list[str]]
+ImageUsers = dict[Digest, list[str]]
 
 
-def wanted(locks: Mapping[str, Lockfile], nodes: Iterable[NodeFacts]) -> Wanted:
-    """Digest -> who wants it. Whatever the registry is called there: an image that is kept for nothing does no harm."""
-    found: Wanted = {}
+def find_users(locks: Mapping[str, Lockfile], nodes: Iterable[NodeFacts]) -> ImageUsers:
+    """Return the locks and nodes that use each digest.
+
+    Digests count whatever the name of their registry: to keep an image without need does no harm.
+    """
+    users: ImageUsers = {}
     for name, lock in locks.items():
         for image in lock.images:
-            _want(found, image.lab, f"lock {name}")
-            _want(found, image.base, f"lock {name}")
+            _add_user(users, image.lab, f"lock {name}")
+            _add_user(users, image.base, f"lock {name}")
     for node in nodes:
         for reference in (*node.kept, *(seat.image for seat in node.seats)):
-            _want(found, reference, f"node {node.name}")
-    return found
+            _add_user(users, reference, f"node {node.name}")
+    return users
 
 
 def has_complete_facts(node: NodeFacts) -> bool:
-    """Whether a node could say by digest what each of its generations was made of."""
+    """Whether the node reported the image of each of its generations by digest."""
     return all("@sha256:" in reference for reference in node.kept)
 
 
-def _want(found: Wanted, reference: str, who: str) -> None:
-    names = found.setdefault(reference.rpartition("@")[2], [])
-    if who not in names:
-        names.append(who)
+def _add_user(users: ImageUsers, reference: str, user: str) -> None:
+    names = users.setdefault(reference.rpartition("@")[2], [])
+    if user not in names:
+        names.append(user)
 
 
-def sweep(held: Sequence[HeldImage], wants: Wanted) -> tuple[tuple[KeptImage, ...], tuple[RemovedImage, ...], int]:
-    """What stays, what goes, and the bytes that only what goes holds. The manifests of an index stay with it."""
-    reasons = dict(wants)
+def sweep(held: Sequence[HeldImage], users: ImageUsers) -> tuple[tuple[KeptImage, ...], tuple[RemovedImage, ...], int]:
+    """Return the images that stay, the images to remove, and the bytes that only the latter hold.
+
+    The manifests that an index lists stay with it.
+    """
+    reasons = dict(users)
     for image in held:
-        for child in image.children if image.digest in wants else ():
-            reasons.setdefault(child, wants[image.digest])
-    stays = [image for image in held if image.digest in reasons]
-    goes = [image for image in held if image.digest not in reasons]
-    shared = {blob.digest for image in stays for blob in image.blobs}
-    alone = {blob.digest: blob.size for image in goes for blob in image.blobs if blob.digest not in shared}
+        for child in image.children if image.digest in users else ():
+            reasons.setdefault(child, users[image.digest])
+    used = [image for image in held if image.digest in reasons]
+    unused = [image for image in held if image.digest not in reasons]
+    shared = {blob.digest for image in used for blob in image.blobs}
+    alone = {blob.digest: blob.size for image in unused for blob in image.blobs if blob.digest not in shared}
     kept = (
         KeptImage(digest=image.digest, tags=image.tags, bytes=image.size, because=tuple(reasons[image.digest]))
-        for image in stays
+        for image in used
     )
-    removed = (RemovedImage(digest=image.digest, tags=image.tags, bytes=image.size) for image in goes)
+    removed = (RemovedImage(digest=image.digest, tags=image.tags, bytes=image.size) for image in unused)
     return tuple(kept), tuple(removed), sum(alone.values())

@@ -1,7 +1,7 @@
 """Manifests, indexes and configs of images as registries serve them, in OCI's and in Docker's media types.
 
-What a pull for one platform needs is the manifest of that platform, its config and its layers; other platforms and
-attestations (`unknown/unknown`) are not needed, so a mirror that copied only one platform has the image all the same.
+A pull for one platform needs the manifest of that platform, its config and its layers. Other platforms and
+attestations (`unknown/unknown`) are not needed: a mirror that copied only one platform has the image complete.
 """
 
 import hashlib
@@ -22,12 +22,12 @@ MANIFEST_TYPES = (
     "application/vnd.oci.image.manifest.v1+json",
     "application/vnd.docker.distribution.manifest.v2+json",
 )
-# One header line: a registry that is not offered the newer types converts to the long dead schema 1.
+# One header line: without the newer types a registry converts manifests to the obsolete schema 1.
 ACCEPT = ", ".join(INDEX_TYPES + MANIFEST_TYPES)
 _CONFIG_TYPES = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
-    "application/octet-stream",  # what Docker 1.10 pushed
+    "application/octet-stream",  # pushed by Docker 1.10
 )
 _FOREIGN = re.compile(r"\.foreign\.|\.nondistributable\.")
 _SIGNATURE_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")  # cosign's and the referrers API's fallback tags
@@ -37,12 +37,15 @@ Size = Annotated[int, Field(ge=0)]
 
 
 class Platform(Value):
+    """An OCI platform: its text is os/architecture[/variant], without the variant v8 of arm64."""
+
     os: str = ""
     architecture: str = ""
     variant: str = ""
 
     def __str__(self) -> str:
-        variant = "" if (self.architecture, self.variant) == ("arm64", "v8") else self.variant  # there is no other
+        """Return os/architecture[/variant]."""
+        variant = "" if (self.architecture, self.variant) == ("arm64", "v8") else self.variant  # its only variant
         return "/".join(part for part in (self.os, self.architecture, variant) if part)
 
 
@@ -56,28 +59,34 @@ class Blob(Value):
 
     @property
     def foreign(self) -> bool:
-        """A layer that engines fetch from elsewhere (Windows base layers), so that a registry need not have it."""
+        """Whether engines fetch the layer from `urls` (Windows base layers), so that a registry need not have it."""
         return bool(self.urls) and _FOREIGN.search(self.media_type) is not None
 
 
 class IndexEntry(Blob):
+    """A manifest that an index lists. `platform` None: the index does not name one."""
+
     platform: Platform | None = None
 
     @property
     def attestation(self) -> bool:
+        """Whether it is an attestation (BuildKit: platform unknown/unknown) and not an image."""
         return self.platform is not None and self.platform.os == "unknown"
 
 
 class ImageIndex(Value):
+    """An OCI image index or a Docker manifest list."""
+
     manifests: tuple[IndexEntry, ...]
 
     @property
     def platforms(self) -> tuple[str, ...]:
+        """The platforms of its images; attestations are left out."""
         return tuple(str(e.platform) for e in self.manifests if e.platform is not None and not e.attestation)
 
 
 class ImageManifest(Value):
-    """`digest` is that of the manifest's own bytes."""
+    """An image manifest. `digest` is the digest of its own bytes."""
 
     digest: Digest
     config: Blob
@@ -85,35 +94,38 @@ class ImageManifest(Value):
 
     @property
     def own_layers(self) -> tuple[Blob, ...]:
-        """Layers that the registry must have, each once: images repeat the empty layer."""
+        """Layers that the registry must have, without repetitions: images repeat the empty layer."""
         return tuple(dict.fromkeys(layer for layer in self.layers if not layer.foreign))
 
     @property
     def parts(self) -> tuple[Blob, ...]:
+        """All blobs that the registry must have: the config first, then the layers."""
         return (self.config, *self.own_layers)
 
     @property
     def size(self) -> int:
+        """Compressed bytes of config and layers, each blob counted once."""
         return sum({blob.digest: blob.size for blob in self.parts}.values())
 
 
 def digest_of(body: bytes) -> str:
+    """Return the SHA-256 digest of `body` as sha256:HEX."""
     return f"sha256:{hashlib.sha256(body).hexdigest()}"
 
 
 def is_image_tag(text: str) -> bool:
-    """False for signatures and attestations stored under a tag, and for what is no tag at all."""
+    """Whether `text` is a valid tag and not one under which a signature or an attestation is stored."""
     return _TAG.fullmatch(text) is not None and _SIGNATURE_TAG.fullmatch(text) is None
 
 
 def read_tags(body: bytes) -> tuple[str, ...]:
-    """The image tags of a tags list, in its order. Raises ValueError where `body` is none."""
+    """Return the image tags of a tags list, in its order. Raises ValueError if `body` is not a tags list."""
     tags: list[str] | None = TypeAdapter(dict[str, Any]).validate_json(body).get("tags", [])
     return tuple(filter(is_image_tag, TypeAdapter(list[str]).validate_python(tags or [])))
 
 
 def read_manifest(body: bytes) -> ImageIndex | ImageManifest:
-    """Raises ValueError, with a reason for people, where `body` is neither an index nor an image's manifest."""
+    """Parse an index or an image manifest. Raises ValueError, with a readable reason, if `body` is neither."""
     try:
         document: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(body)
         if "manifests" in document and "layers" in document:  # CVE-2021-41190: readers would differ on which it is
@@ -127,14 +139,14 @@ def read_manifest(body: bytes) -> ImageIndex | ImageManifest:
         first = error.errors()[0]
         raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from None
     if manifest.config.media_type not in _CONFIG_TYPES:
-        raise ValueError(f"its config is of the kind {manifest.config.media_type or 'none'}")
+        raise ValueError(f"its config has the media type {manifest.config.media_type or 'none'}")
     return manifest
 
 
 def choose(index: ImageIndex, platform: str) -> IndexEntry | None:
-    """The manifest for `platform` (os/architecture[/variant]); one without a variant where none was asked for.
+    """Return the manifest for `platform` (os/architecture[/variant]), without a variant if none was requested.
 
-    Where none is listed for it, one that names no platform: its config then tells.
+    Falls back to a manifest without a platform, whose config names it; None if there is none either.
     """
     os, architecture, variant = (*platform.split("/"), "", "")[:3]
     fitting = [
@@ -149,16 +161,16 @@ def choose(index: ImageIndex, platform: str) -> IndexEntry | None:
 
 
 def same_platform(offered: str, platform: str) -> bool:
-    """Whether a node of `platform` runs what was built for `offered`; variants count only where both have one."""
+    """Whether a node of `platform` runs an image built for `offered`. Variants count only if both have one."""
     return all(ours == theirs for ours, theirs in zip(offered.split("/"), platform.split("/"), strict=False))
 
 
-class _Inner(Value):
+class _ConfigFields(Value):
     env: tuple[str, ...] | None = Field(default=None, alias="Env")
     labels: dict[str, str] | None = Field(default=None, alias="Labels")
 
 
-class _Step(Value):
+class _HistoryEntry(Value):
     created_by: str = ""
 
 
@@ -167,19 +179,19 @@ class _RootFs(Value):
 
 
 class _Config(Platform):
-    config: _Inner | None = None
-    history: tuple[_Step, ...] | None = None
+    config: _ConfigFields | None = None
+    history: tuple[_HistoryEntry, ...] | None = None
     rootfs: _RootFs | None = None
 
 
 def read_config(body: bytes) -> ImageConfig:
-    """Raises ValueError where `body` is no image config."""
+    """Parse an image config. Raises ValueError if `body` is not one."""
     read = _Config.model_validate_json(body)
-    inner, rootfs = read.config or _Inner(), read.rootfs or _RootFs()
+    fields, rootfs = read.config or _ConfigFields(), read.rootfs or _RootFs()
     return ImageConfig(
-        env=dict(entry.partition("=")[::2] for entry in inner.env or ()),
-        labels=inner.labels or {},
-        history=tuple(step.created_by for step in read.history or ()),
+        env=dict(line.partition("=")[::2] for line in fields.env or ()),
+        labels=fields.labels or {},
+        history=tuple(entry.created_by for entry in read.history or ()),
         platform=str(read) if read.os else None,
         diff_ids=rootfs.diff_ids or (),
     )

@@ -1,1 +1,1 @@
-"""What a run will do and how it ended: order, plan, run spec, report, status, upgrade."""
+"""A run and its documents: plan, order, run spec, report, status, notice, preparation and upgrade."""

@@ -1,22 +1,22 @@
-"""What becomes of a seat that someone works on: left for another day, waited for, or stopped for a reason."""
+"""The policy for a seat whose GPUs are in use: defer it, wait for it, or stop the work for a stated reason."""
 
 import re
 from typing import Literal, Self
 
 from pydantic import model_validator
 
+from provisioner.domain.values.duration import parse_duration
 from provisioner.domain.values.model import Value
 
 Policy = Literal["defer", "wait", "force"]
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
-_LENGTH = re.compile(r"([1-9][0-9]{0,5})([smhd])")
+_WAIT_DURATION = re.compile(r"[1-9][0-9]{0,5}[smhd]")  # one number and one unit, not zero
 
 
 class WhenBusy(Value):
-    """`seconds` is how long `wait` waits at most; a seat that is busy still is deferred then.
+    """`seconds`: how long `wait` waits at most; a seat that is then still busy is deferred.
 
-    `reason` is why `force` may stop somebody's work: it is shown, and kept on the control machine and on the node.
+    `reason`: why `force` may stop running work. It is shown, and recorded on the control machine and on the node.
     """
 
     policy: Policy = "defer"
@@ -24,7 +24,7 @@ class WhenBusy(Value):
     reason: str = ""
 
     @model_validator(mode="after")
-    def _whole(self) -> Self:
+    def _check_policy(self) -> Self:
         if (self.policy == "wait") != (self.seconds > 0):
             raise ValueError("wait needs a duration, and nothing else has one")
         if (self.policy == "force") != bool(self.reason):
@@ -36,28 +36,16 @@ DEFER = WhenBusy()
 
 
 def when_busy(text: str, reason: str = "") -> WhenBusy:
-    """Of `defer`, `wait:2h` or `force`. Raises ValueError with words for whoever typed it."""
-    policy, _, length = text.partition(":")
+    """Parse `defer`, `wait:2h` or `force`. Raises ValueError with a message for the user."""
+    policy, _, duration = text.partition(":")
     if policy == "wait":
-        return WhenBusy(policy="wait", seconds=length_of(length))
+        if not _WAIT_DURATION.fullmatch(duration):
+            raise ValueError(f"invalid duration {duration!r}: write it like 90s, 30m, 2h or 1d")
+        return WhenBusy(policy="wait", seconds=parse_duration(duration))
     if text == "force":
         if not reason:
-            raise ValueError("force stops somebody's work, so it needs a reason: --reason TEXT")
+            raise ValueError("force stops running work, so it needs a reason: --reason TEXT")
         return WhenBusy(policy="force", reason=reason)
     if text == "defer":
         return DEFER
     raise ValueError(f"{text!r} is none of defer, wait:DURATION (such as wait:2h) and force")
-
-
-def length_of(text: str) -> int:
-    """Seconds of 90s, 30m, 2h or 1d. Raises ValueError for anything else."""
-    match = _LENGTH.fullmatch(text)
-    if match is None:
-        raise ValueError(f"{text!r} is no duration such as 90s, 30m, 2h or 1d")
-    return int(match[1]) * _UNITS[match[2]]
-
-
-def length_text(seconds: int) -> str:
-    """The shortest text that `length_of` reads as these seconds."""
-    unit = next(unit for unit in ("d", "h", "m", "s") if seconds % _UNITS[unit] == 0)
-    return f"{seconds // _UNITS[unit]}{unit}"

@@ -1,4 +1,4 @@
-"""What is told to the people in a lab's seats: one line of text, and nothing in it that a terminal would obey."""
+"""The notice to the users of a lab: one line of printable text, without terminal control characters."""
 
 from typing import Literal
 
@@ -12,19 +12,19 @@ MAX_CHARACTERS = 300
 
 
 def notice_text(text: str) -> str:
-    """One line, as it will be shown. Raises ValueError with words for whoever typed it."""
-    told = " ".join(text.split())
-    if not told:
-        raise ValueError("is empty; to take a notice back say --clear")
-    if len(told) > MAX_CHARACTERS:
-        raise ValueError(f"has {len(told)} characters, and at most {MAX_CHARACTERS} are shown")
-    if bad := next((c for c in told if not c.isprintable()), None):
-        raise ValueError(f"holds U+{ord(bad):04X}, which is not for showing")
-    return told
+    """Return the text as one line, as it will be shown. Raises ValueError with a message for the user."""
+    line = " ".join(text.split())
+    if not line:
+        raise ValueError("is empty; to remove a notice use --clear")
+    if len(line) > MAX_CHARACTERS:
+        raise ValueError(f"has {len(line)} characters; the maximum is {MAX_CHARACTERS}")
+    if bad := next((c for c in line if not c.isprintable()), None):
+        raise ValueError(f"contains U+{ord(bad):04X}, which is not printable")
+    return line
 
 
 class NoticeReport(Document):
-    """`text` None: a notice was taken back."""
+    """The result of a notice. `text` None: the notice was removed."""
 
     schema_: Literal["provisioner/notice/1"] = Field(default=NOTICE_SCHEMA, alias="schema")
     lab: str
@@ -33,4 +33,5 @@ class NoticeReport(Document):
 
     @property
     def done(self) -> bool:
+        """Whether every node has it."""
         return all(record.state in DONE for record in self.nodes)

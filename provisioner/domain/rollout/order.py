@@ -1,4 +1,4 @@
-"""What a node is told: one value per node, sent as JSON, complete, so that the node decides nothing."""
+"""Orders to nodes: one complete value per node, sent as JSON. A node executes it and makes no decisions."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ STATE_ROOT = "/var/lib/provisioner"
 
 
 class OrderedImage(Value):
-    """`reference` is by digest and in the lab's own registry; `rootfs` are the diff IDs it must unpack to."""
+    """An image to pull. `reference` is by digest in the lab's registry; `rootfs`: diff IDs of the unpacked layers."""
 
     reference: str
     tag: str
@@ -23,14 +23,14 @@ class OrderedImage(Value):
 
 
 class OrderedRegistry(Value):
-    """`ca` is PEM text for the engine's certs.d; None leaves that folder alone."""
+    """The registry to pull from. `ca`: PEM text for the engine's certs.d; None: that folder is not changed."""
 
     address: str
     ca: str | None = None
 
 
 class Deadlines(Value):
-    """Seconds."""
+    """Time limits in seconds. `min_healthy`: how long the services must stay healthy."""
 
     pull: int
     healthy: int
@@ -38,10 +38,10 @@ class Deadlines(Value):
 
 
 class Order(Value):
-    """Stage and switch read the same order. `files` are the seat's rendered files; none of them holds a secret.
+    """The order of stage and switch. `files` are the seat's rendered files and contain no secret.
 
-    `claim` None: one's own machine, nothing is checked. `expects` is the generation that the plan was made against
-    (0: no seat yet); None takes any. `when_busy` is asked once more on the node, right before anything old stops.
+    `claim` None: the user's own machine, no claim is checked. `expects`: the generation that the plan is based on
+    (0: no seat yet); None: any. The node applies `when_busy` right before it stops the old containers.
     """
 
     run: str
@@ -56,43 +56,46 @@ class Order(Value):
     when_busy: WhenBusy = WhenBusy()
 
 
-class NamedSeat(Value):
+class SeatName(Value):
+    """A seat by its name, for orders that need nothing else of it."""
+
     name: str
 
 
-class BackOrder(Value):
-    """Back to a generation that the node keeps; `to` 0 is the one before the present one, `expects`."""
+class RollbackOrder(Value):
+    """Roll back to a generation that the node keeps. `to` 0: the one before the current one, `expects`."""
 
     run: str
     claim: Claim | None = None
     state_root: str = STATE_ROOT
-    seat: NamedSeat
+    seat: SeatName
     to: int = 0
     expects: int | None = None
     when_busy: WhenBusy = WhenBusy()
 
 
-class DownOrder(Value):
-    """To take a seat down: so that it can come back as it was (`stop`), or for good; homes and identities stay.
+class RemovalOrder(Value):
+    """Remove a seat, or `stop` it so that it can be started again. Homes and identities stay in both cases.
 
-    `when_busy` None: one's own machine, nobody is asked who works there.
+    `when_busy` None: the user's own machine, running work is not checked.
     """
 
     run: str
     act: Literal["remove", "stop"]
     claim: Claim | None = None
     state_root: str = STATE_ROOT
-    seat: NamedSeat
+    seat: SeatName
     when_busy: WhenBusy | None = None
 
 
-def ordered(image: LockedImage) -> OrderedImage:
+def order_image(image: LockedImage) -> OrderedImage:
+    """Return the locked image in the form of an order."""
     return OrderedImage(
         reference=image.lab, tag=image.reference, platform=image.platform, rootfs=image.rootfs, bytes=image.bytes
     )
 
 
-def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kept)
+def build_order(  # noqa: PLR0913  (an order combines them)
     bundle: SeatBundle,
     lab: Lab,
     run: str,
@@ -101,12 +104,13 @@ def order_for(  # noqa: PLR0913  (what was agreed, for whom, and where it is kep
     state_root: str = STATE_ROOT,
     when_busy: WhenBusy = DEFER,
 ) -> Order:
+    """Build the order that brings a rendered seat to its node. `ca`: PEM text, None: certs.d is not changed."""
     image = bundle.image
     return Order(
         run=run,
         state_root=state_root,
         seat=bundle.seat,
-        image=ordered(image),
+        image=order_image(image),
         registry=OrderedRegistry(address=image.lab.split("/", 1)[0], ca=ca),
         files=bundle.files,
         deadlines=Deadlines(

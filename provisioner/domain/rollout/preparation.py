@@ -1,4 +1,4 @@
-"""Making nodes ready for seats: what each is told, what it answers, and how the whole of it ended."""
+"""Preparation of nodes for seats: the order to each node, its answer, and the result of all."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,22 +12,22 @@ from provisioner.domain.values.problem import Problem
 
 PREPARATION_SCHEMA: Literal["provisioner/preparation/1"] = "provisioner/preparation/1"
 
-# ready: nothing was to do · lacking: was only looked at, and lacks what `changes` says · prepared: was made ready
-# deferred: is in use, and what is `pending` would end its containers · failed: `changes` were made before
-# unknown: contact was lost while the node was at work, and it works on by itself
+# ready: no change was needed · lacking: only checked, `changes` are needed · prepared: changes were made
+# deferred: in use, and `pending` changes would stop its containers · failed: `changes` were made before the failure
+# unknown: contact was lost during the job, and the node finishes it on its own
 PrepareState = Literal["ready", "lacking", "prepared", "deferred", "failed", "unreachable", "unknown"]
 READY: frozenset[PrepareState] = frozenset({"ready", "prepared"})
 
 
 class OrderedSource(Value):
-    """`key` is the text of the key (ASCII-armoured) that packages from `uri` are signed by."""
+    """A package source. `key`: text (ASCII-armoured) of the key that signs the packages of `uri`."""
 
     uri: str
     key: str
 
 
-class ReachedRegistry(Value):
-    """`ca` is PEM text for the engine's certs.d; None leaves that folder alone."""
+class RegistryAccess(Value):
+    """How a node connects to the registry. `ca`: PEM text for the engine's certs.d; None: it is not changed."""
 
     address: str
     ca: str | None
@@ -35,7 +35,7 @@ class ReachedRegistry(Value):
 
 
 class RegistryOrder(Value):
-    """To the host of a registry that is managed: `address` is what its certificate is for."""
+    """Set up a managed registry on its host. `address`: the name in its certificate. `deadline`: seconds."""
 
     what: Literal["registry"] = "registry"
     run: str
@@ -45,8 +45,8 @@ class RegistryOrder(Value):
     deadline: int
 
 
-class SweepOrder(Value):
-    """To the same host. `quiet`: seconds for which nothing may have been pushed."""
+class GcOrder(Value):
+    """Collect garbage on the registry's host. `quiet`: seconds without a push that are required before."""
 
     what: Literal["sweep"] = "sweep"
     run: str
@@ -56,9 +56,10 @@ class SweepOrder(Value):
 
 
 class PrepareOrder(Value):
-    """The same to every node: what it lacks it knows itself. `deadline`: seconds for one act of its package manager.
+    """Prepare a node. The order is the same for every node: each finds out what it lacks.
 
-    `reach`: whether the node is to prove that it reaches the registry, which may not be there yet.
+    `deadline`: seconds for one command of the package manager. `reach`: whether the node must prove that it can connect
+    to the registry, which may not exist yet.
     """
 
     what: Literal["node"] = "node"
@@ -66,14 +67,14 @@ class PrepareOrder(Value):
     state_root: str = STATE_ROOT
     docker: OrderedSource | None
     nvidia: OrderedSource | None
-    registry: ReachedRegistry
+    registry: RegistryAccess
     restart_engine: bool = False
     deadline: int
     reach: bool = True
 
 
 class NodePreparation(Value):
-    """What a node itself reports. `changes`: what was done, or would be; `pending`: what was not, because of `busy`."""
+    """The report of a node. `changes`: made, or needed if it was only checked. `pending`: not made, as it is busy."""
 
     node: str
     state: PrepareState
@@ -84,9 +85,9 @@ class NodePreparation(Value):
 
 
 class RegistryPreparation(NodePreparation):
-    """The lab's registry. `node`: the host where it is set up; empty where it was there, and is used as it is.
+    """The report of the lab's registry. `node`: the host where it is set up; empty for an existing registry.
 
-    `ca`: the certificate (PEM) of the authority of one that was set up. `freed`: bytes, of a garbage collection.
+    `ca`: the CA certificate (PEM) of a registry that was set up. `freed`: bytes that a garbage collection freed.
     """
 
     address: str = ""
@@ -95,7 +96,7 @@ class RegistryPreparation(NodePreparation):
 
 
 class Preparation(Document):
-    """`check`: nodes were only looked at."""
+    """The result of all preparations. `check`: nodes were only checked, nothing was changed."""
 
     schema_: Literal["provisioner/preparation/1"] = Field(default=PREPARATION_SCHEMA, alias="schema")
     lab: str
@@ -105,23 +106,24 @@ class Preparation(Document):
 
 
 def prepare_order(lab: Lab, run: str, keys: Mapping[str, str], ca: str | None) -> PrepareOrder:
-    """`keys`: text of each key file, by the name of its source. Restarts nothing."""
+    """Build the order for every node; it restarts nothing. `keys`: text of each key file, by the name of its source."""
     return PrepareOrder(
         run=run,
         docker=_source(lab.prepare.docker, keys.get("docker", "")),
         nvidia=_source(lab.prepare.nvidia, keys.get("nvidia", "")),
-        registry=ReachedRegistry(address=lab.registry.address, ca=ca, plain_http=lab.registry.plain_http),
+        registry=RegistryAccess(address=lab.registry.address, ca=ca, plain_http=lab.registry.plain_http),
         deadline=lab.prepare.deadline_seconds,
     )
 
 
 def registry_order(lab: Lab, run: str) -> RegistryOrder:
+    """Build the order that sets up the lab's registry."""
     return RegistryOrder(run=run, lab=lab.name, address=lab.registry.address, deadline=lab.prepare.deadline_seconds)
 
 
-def _source(wish: PackageSource | None, key: str) -> OrderedSource | None:
-    """Docker's folder for each distribution is the node's to choose, also where a person pasted one of them."""
-    if wish is None:
+def _source(source: PackageSource | None, key: str) -> OrderedSource | None:
+    """Remove the folder of a distribution from the address: each node adds its own."""
+    if source is None:
         return None
-    uri = wish.uri.rstrip("/")
+    uri = source.uri.rstrip("/")
     return OrderedSource(uri=uri.removesuffix("/debian").removesuffix("/ubuntu"), key=key)

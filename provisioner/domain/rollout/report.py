@@ -1,4 +1,4 @@
-"""How a run ended: each node in exactly one state, and the run done only where every node is."""
+"""The result of a run: each node in exactly one state; the run is done only if every node is."""
 
 from datetime import datetime
 from typing import Literal
@@ -11,11 +11,11 @@ from provisioner.domain.values.problem import Problem
 
 REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
-# unchanged: had nothing to do · committed: runs the new generation, verified · rolled_back: runs what it ran before
-# failed: nothing old was stopped · needs_attention: going back failed too
-# deferred: someone works on it, or the lab's window has closed · stale: it moved since the plan was made; not touched
-# staged: everything new is on the node and proven, nothing old stopped; no run ends so
-# not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new by itself
+# unchanged: no change was needed · committed: runs the new generation, verified · rolled_back: runs the previous one
+# failed: nothing old was stopped · needs_attention: the rollback failed as well
+# deferred: its GPUs are in use, or the maintenance window has closed · stale: changed since the plan; not touched
+# staged: all new files and images are on the node and checked, nothing old was stopped; not a final state
+# not_started: the run stopped before it · unknown: contact was lost, the node ends on old or new on its own
 NodeState = Literal[
     "unchanged",
     "staged",
@@ -31,12 +31,12 @@ NodeState = Literal[
     "not_started",
 ]
 DONE: frozenset[NodeState] = frozenset({"unchanged", "committed"})
-# What a budget of failures counts: a node that is deferred, stale or left out was not harmed, nor lost.
+# States that count as failures: a node that is deferred, stale or skipped was not changed.
 BAD: frozenset[NodeState] = frozenset({"failed", "rolled_back", "needs_attention", "unknown", "unreachable"})
 
 
 class GpuCheck(Value):
-    """What the check inside the container saw. `method`: torch ran a kernel, or only the driver was asked."""
+    """The result of the check inside the container. `method`: torch ran a kernel, or only the driver was queried."""
 
     method: Literal["torch", "driver"]
     uuids: tuple[str, ...]
@@ -44,9 +44,9 @@ class GpuCheck(Value):
 
 
 class Access(Value):
-    """How a seat is reached. No token here: `provision status --urls` fetches it when a person asks.
+    """How to connect to a seat, without its token: `provision status --urls` fetches that on request.
 
-    `tunnel` is the command that brings Jupyter to one's own machine where it is published on the node's loopback.
+    `tunnel`: the command that forwards Jupyter to the user's machine if it is published on the node's loopback only.
     """
 
     jupyter: str
@@ -55,8 +55,8 @@ class Access(Value):
     host_key: str = ""
 
 
-def access_of(seat: Seat, host_key: str, *, local: bool = False) -> Access:
-    """`local`: the reader sits at the node itself, so its loopback is theirs."""
+def build_access(seat: Seat, host_key: str, *, local: bool = False) -> Access:
+    """Build the access to a seat. `local`: the user is on the node itself and can use its loopback."""
     ssh = f"ssh -p {seat.ports['ssh']} {seat.user}@{seat.binds['ssh']}"
     hidden = not local and seat.binds["jupyter"] == "127.0.0.1"
     return Access(
@@ -70,20 +70,22 @@ def access_of(seat: Seat, host_key: str, *, local: bool = False) -> Access:
 
 
 class NodeRecord(Value):
-    """What a node itself reports of a transaction."""
+    """The report of a node about its transaction."""
 
     node: str
     state: NodeState
     generation: int = 0
-    checks: dict[str, str] = {}  # verification -> what was seen
+    checks: dict[str, str] = {}  # verification -> result
     gpu: GpuCheck | None = None
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
     seconds: float = 0.0
-    released: bool = False  # the node is not held for the run any more
+    released: bool = False  # the run no longer claims the node
 
 
 class RolloutReport(Document):
+    """The result of a whole run."""
+
     schema_: Literal["provisioner/report/1"] = Field(default=REPORT_SCHEMA, alias="schema")
     lab: str
     run: str
@@ -95,4 +97,5 @@ class RolloutReport(Document):
 
     @property
     def done(self) -> bool:
+        """Whether every node is unchanged or committed."""
         return all(record.state in DONE for record in self.nodes)

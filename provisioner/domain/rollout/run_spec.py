@@ -1,4 +1,4 @@
-"""What a run has set out to do, whole: whoever reads it can finish the run, and comes to the same end."""
+"""The complete specification of a run: it is enough to finish an interrupted run with the same result."""
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
@@ -8,7 +8,7 @@ from pydantic import Field
 
 from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
-from provisioner.domain.rollout.order import BackOrder, Order
+from provisioner.domain.rollout.order import Order, RollbackOrder
 from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.values.claim import Claim
@@ -21,7 +21,7 @@ Verb = Literal["rollout", "upgrade", "rollback", "remove"]
 
 
 class Rules(NamedTuple):
-    """How a run goes on, as lab.yml and the flags have it. `pulls`: nodes that pull at once; None: as is measured."""
+    """The rollout settings of lab.yml and the flags. `pulls`: concurrent pulls; None: chosen by measurement."""
 
     waves: tuple[str, ...] = ("100%",)
     max_failures: str = "0"
@@ -29,15 +29,16 @@ class Rules(NamedTuple):
     pulls: int | None = None
 
     @classmethod
-    def of(cls, wish: RolloutSettings, allow_unreachable: int = 0) -> "Rules":
-        return cls(wish.waves, wish.max_failures, allow_unreachable, wish.pull_concurrency)
+    def of(cls, settings: RolloutSettings, allow_unreachable: int = 0) -> "Rules":
+        """Take the rules from lab.yml; `allow_unreachable` is a flag."""
+        return cls(settings.waves, settings.max_failures, allow_unreachable, settings.pull_concurrency)
 
 
 class RunSpec(Document):
-    """`orders` are those of a rollout, `back` those of a rollback: by node, none holds a secret. `place`: of the lab.
+    """`orders` are those of a rollout, `back` those of a rollback: by node, without secrets. `place`: the lab's folder.
 
-    `settled` are nodes that the run leaves alone, with the reason; `budget` is how many may end badly, of these too.
-    `ignore_freeze` is the reason to go on at an hour that is none for changes, where somebody gave one.
+    `settled`: nodes that the run does not change, with the reason. `budget`: how many nodes may fail, including those.
+    `ignore_freeze`: the reason for changes outside the maintenance window, empty if there is none.
     """
 
     schema_: Literal["provisioner/undertaking/1"] = Field(default=RUN_SPEC_SCHEMA, alias="schema")
@@ -54,26 +55,26 @@ class RunSpec(Document):
     claim: Claim | None = None
     ignore_freeze: str = ""
     orders: dict[str, Order] = {}
-    back: dict[str, BackOrder] = {}
+    back: dict[str, RollbackOrder] = {}
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """That it changes."""
+        """The nodes that the run changes, in the order of the waves."""
         return tuple(node for wave in self.waves for node in wave)
 
-    def sparing(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "RunSpec":
-        """The same, where so many of these nodes may be out of reach for now."""
-        away = sum(record.state in {"unreachable", "unknown"} for record in records)
-        return self.model_copy(update={"budget": self.budget + min(away, allow_unreachable)})
+    def with_allowance(self, records: Iterable[NodeRecord], allow_unreachable: int) -> "RunSpec":
+        """Return the spec with a budget that allows so many unreachable nodes among the records."""
+        unreachable = sum(record.state in {"unreachable", "unknown"} for record in records)
+        return self.model_copy(update={"budget": self.budget + min(unreachable, allow_unreachable)})
 
     def with_claim(self, claim: Claim) -> "RunSpec":
-        """The same, with a claim that the nodes have not seen yet."""
+        """Return the spec with a new claim, also in each order."""
         orders = {node: order.model_copy(update={"claim": claim}) for node, order in self.orders.items()}
         back = {node: order.model_copy(update={"claim": claim}) for node, order in self.back.items()}
         return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
 
 
-def build_run_spec(  # noqa: PLR0913  (what was agreed)
+def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
     run: str,
     plan: Plan,
     orders: Mapping[str, Order],
@@ -83,14 +84,14 @@ def build_run_spec(  # noqa: PLR0913  (what was agreed)
     stale: frozenset[str] = frozenset(),
     **other: object,
 ) -> RunSpec:
-    """`orders` of every node that has a seat in the plan; each is bound to the generation that the plan saw.
+    """Build the spec of a run. Each order expects the generation that its node had in the plan.
 
-    `stale` nodes moved since a plan was reviewed, and are left alone. `other` are further fields as they are.
+    `stale`: nodes that changed since the plan was reviewed; the run does not change them. `other`: further fields.
     """
     pending = [step for step in plan.pending if step.node not in stale]
-    settled = tuple(_settled(step, step.node in stale) for step in plan.steps if step not in pending)
-    bound = {step.node: step.generation for step in pending}
-    made = RunSpec.model_validate(
+    settled = tuple(_settled_record(step, step.node in stale) for step in plan.steps if step not in pending)
+    expects = {step.node: step.generation for step in pending}
+    spec = RunSpec.model_validate(
         {
             "lab": plan.lab,
             "run": run,
@@ -100,14 +101,14 @@ def build_run_spec(  # noqa: PLR0913  (what was agreed)
             "waves": waves([step.node for step in pending], rules.waves),
             "budget": budget(rules.max_failures, len(plan.steps)),
             "pulls": rules.pulls,
-            "orders": {node: order.model_copy(update={"expects": bound.get(node)}) for node, order in orders.items()},
+            "orders": {node: order.model_copy(update={"expects": expects.get(node)}) for node, order in orders.items()},
             **other,
         }
     )
-    return made.sparing(settled, rules.allow_unreachable)
+    return spec.with_allowance(settled, rules.allow_unreachable)
 
 
-def _settled(step: Step, stale: bool) -> NodeRecord:
+def _settled_record(step: Step, stale: bool) -> NodeRecord:
     state: NodeState = "skipped"
     if stale:
         state = "stale"

@@ -1,4 +1,4 @@
-"""What runs where, held against the lock."""
+"""The status of each seat: what runs, compared with the lock."""
 
 from typing import Literal
 
@@ -12,7 +12,7 @@ STATUS_SCHEMA: Literal["provisioner/status/1"] = "provisioner/status/1"
 
 
 class SeatStatus(Value):
-    """`drift` is empty where the node runs what the lock says, healthy. `services`: as the engine has them."""
+    """The status of one seat. `drift`: empty if it runs the locked image and is healthy. `services`: name -> state."""
 
     node: str
     seat: str | None
@@ -22,14 +22,17 @@ class SeatStatus(Value):
     drift: str = ""
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
-    remarks: tuple[str, ...] = ()  # what a person did to it, or is doing
+    remarks: tuple[str, ...] = ()  # changes that a person made or is making on the node
 
 
 class LabStatus(Document):
+    """The status of all seats of a lab."""
+
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
     lab: str
     seats: tuple[SeatStatus, ...] = ()
 
     @property
     def drifted(self) -> bool:
+        """Whether any seat differs from the lock."""
         return any(seat.drift for seat in self.seats)

@@ -1,6 +1,7 @@
-"""A seat's compose project as a closed model: what has no field here can't be run.
+"""The compose project of a seat as a closed model: an option without a field here cannot be used.
 
-There is none for privileged, host namespaces, devices, added capabilities, networks, build, include, extends, env_file.
+There is no field for privileged, host namespaces, devices, added capabilities, networks, build, include, extends and
+env_file.
 """
 
 import re
@@ -14,88 +15,90 @@ from provisioner.domain.seat.seat import ServiceName
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.reference import ImageReference
 
-# What a seat's home can never lie in: the system's own folders, and the engine's socket and data.
+# Folders that can never contain a home: those of the system, and the engine's socket and data.
 _SYSTEM = re.compile(r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)")
 _SECRET = re.compile("token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
-def _printable(text: str) -> str:
+def _check_printable(text: str) -> str:
     if bad := next((c for c in text if unicodedata.category(c) in {"Cc", "Cs", "Zl", "Zp"}), None):
-        raise ValueError(f"holds the control character U+{ord(bad):04X}")
+        raise ValueError(f"contains the control character U+{ord(bad):04X}")
     return text
 
 
-def _by_digest(text: str) -> str:
+def _check_pinned(text: str) -> str:
     reference = ImageReference.parse(text)
     if reference.registry is None or reference.digest is None or reference.tag is not None:
-        raise ValueError("not registry/repository@digest")
+        raise ValueError("must be registry/repository@digest")
     return text
 
 
-def _one_address(text: str) -> str:
+def _check_interface_address(text: str) -> str:
     address = IPv4Address(text)
     if address.is_unspecified or address.is_multicast or str(address) != text:
-        raise ValueError("not the address of one interface")
+        raise ValueError("must be the address of one interface")
     return text
 
 
-def _home(text: str) -> str:
+def _check_home(text: str) -> str:
     if {".", ".."} & set(text.split("/")) or _SYSTEM.match(text):
-        raise ValueError("not a folder for homes")
+        raise ValueError("must not be a system folder")
     return text
 
 
-def _not_secret(name: str) -> str:
+def _check_not_secret(name: str) -> str:
     if _SECRET.search(name) and not name.endswith("_FILE"):
-        raise ValueError("looks like a secret, which anyone who may ask the engine could read")
+        raise ValueError("looks like a secret, and everyone with access to the engine could read it")
     return name
 
 
-Text = Annotated[str, AfterValidator(_printable)]
+Text = Annotated[str, AfterValidator(_check_printable)]
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")]
-PinnedImage = Annotated[str, AfterValidator(_by_digest)]
-NotRoot = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*:[1-9]\d*$")]
-# Of the user's name nothing may mean something to sshd's AllowUsers: no space, quote, wildcard or @.
-InnerHome = Annotated[str, StringConstraints(pattern=r"^/home/[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
-OneAddress = Annotated[str, AfterValidator(_one_address)]
+PinnedImage = Annotated[str, AfterValidator(_check_pinned)]
+NonRootUser = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*:[1-9]\d*$")]
+# The user's name must have no character with a meaning for sshd's AllowUsers: no space, quote, wildcard or @.
+ContainerHome = Annotated[str, StringConstraints(pattern=r"^/home/[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
+InterfaceAddress = Annotated[str, AfterValidator(_check_interface_address)]
 GpuName = Annotated[str, StringConstraints(pattern=r"^(nvidia\.com/gpu=)?(GPU|MIG)(-[0-9a-fA-F]+){5}$")]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
 Seconds = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}s$")]
 Count = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?$")]
-EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_not_secret)]
-HomeFolder = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._@+-]+){2,}$"), AfterValidator(_home)]
-OwnFile = Annotated[
+EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_check_not_secret)]
+HomeFolder = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._@+-]+){2,}$"), AfterValidator(_check_home)]
+SeatFile = Annotated[
     str,
     StringConstraints(pattern=r"^(\./[a-z]([a-z_-]|\.[a-z])*|\.\./\.\./(notice|identity/[a-z]([a-z0-9_]|\.[a-z])*))$"),
 ]
 
 
 class BindOptions(UserInput):
+    """Options of a bind mount: a missing source is an error and is not created."""
+
     create_host_path: Literal[False]
 
 
 class Bind(UserInput):
-    """`source` is the home, a file of the seat's generation or identity, or the folder of its notice."""
+    """A bind mount. `source` is the home, a file of the seat's generation or identity, or the folder of its notice."""
 
     type: Literal["bind"] = "bind"
-    source: HomeFolder | OwnFile
+    source: HomeFolder | SeatFile
     target: Text
     read_only: bool
     bind: BindOptions = BindOptions(create_host_path=False)
 
 
 class Port(UserInput):
-    """`published` is text, as Compose wants it; `host_ip` is never every address."""
+    """A published TCP port. `published` is text, as Compose requires; `host_ip` is one address, never a wildcard."""
 
     target: int
     published: Annotated[str, StringConstraints(pattern=r"^[1-9]\d{3,4}$")]
-    host_ip: OneAddress
+    host_ip: InterfaceAddress
     protocol: Literal["tcp"] = "tcp"
 
 
 class Device(UserInput):
-    """GPUs by name only: there is no `count` and no `all`."""
+    """A reservation of GPUs by name: there is no `count` and no `all`."""
 
     driver: Literal["nvidia", "cdi"]
     device_ids: tuple[GpuName, ...] = Field(min_length=1)
@@ -103,18 +106,26 @@ class Device(UserInput):
 
 
 class Reservations(UserInput):
+    """The reserved devices: exactly one entry."""
+
     devices: tuple[Device]
 
 
 class Resources(UserInput):
+    """The resources of a service; limits are fields of the service itself."""
+
     reservations: Reservations
 
 
 class Deploy(UserInput):
+    """The `deploy` section, which reserves GPUs and nothing else."""
+
     resources: Resources
 
 
 class Healthcheck(UserInput):
+    """The health check of a service. `start_interval` needs Docker 25."""
+
     test: tuple[Text, ...]
     interval: Seconds
     timeout: Seconds
@@ -124,6 +135,8 @@ class Healthcheck(UserInput):
 
 
 class LogOptions(UserInput):
+    """Limits of the log files of a container."""
+
     model_config = ConfigDict(serialize_by_alias=True)
 
     max_size: Annotated[Size, Field(alias="max-size")]
@@ -131,21 +144,27 @@ class LogOptions(UserInput):
 
 
 class Logging(UserInput):
+    """The logging section: a local driver with a limited size."""
+
     driver: Literal["local", "json-file"]
     options: LogOptions
 
 
 class Ulimits(UserInput):
+    """Resource limits in bytes; -1: unlimited."""
+
     memlock: Annotated[int, Field(ge=-1)]
     stack: Annotated[int, Field(gt=0)]
 
 
 class Service(UserInput):
+    """A service of the seat: it runs without root, capabilities and new privileges, from an image by digest."""
+
     image: PinnedImage
     pull_policy: Literal["never"]
-    user: NotRoot
+    user: NonRootUser
     hostname: HostName
-    working_dir: InnerHome
+    working_dir: ContainerHome
     entrypoint: tuple[Text, ...]
     init: Literal[True]
     restart: Literal["unless-stopped"]
@@ -168,5 +187,7 @@ class Service(UserInput):
 
 
 class ComposeProject(UserInput):
+    """The compose project of one seat."""
+
     name: ProjectName
     services: dict[ServiceName, Service]

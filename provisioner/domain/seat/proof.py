@@ -1,4 +1,4 @@
-"""What a seat is given, and the proof that a compose file says that and nothing more."""
+"""What a seat is entitled to, and the proof that a compose file contains exactly that and nothing more."""
 
 import re
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from provisioner.domain.seat.compose import ComposeProject, Service
 from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
 from provisioner.domain.values.problem import Problem, ProblemError
 
-INNER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
+CONTAINER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
 CONFIG = "/etc/provisioner"
 
 _SHARED_FILES = (
@@ -24,10 +24,10 @@ _SHARED_FILES = (
     "start-ssh.py",
     "verify_keys",
 )
-# What is told to the seat's people: a folder, for a file that is replaced would not be seen; and those who show it.
+# The notice to the users of a seat: a folder, because a container would not see that a mounted file was replaced.
 NOTICE = f"{CONFIG}/notice"
 _LAB_EXTENSION = f"{CONFIG}/labextensions/provisioner-notice"
-_NOTICE_READERS: dict[ServiceName, dict[str, str]] = {
+_NOTICE_FILES: dict[ServiceName, dict[str, str]] = {
     "jupyter": {
         "notice.sh": "/etc/profile.d/provisioner-notice.sh",
         "notice-extension.json": f"{_LAB_EXTENSION}/package.json",
@@ -42,27 +42,28 @@ _ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
 }
 
 
-def inner_home(seat: Seat) -> str:
+def container_home(seat: Seat) -> str:
+    """Return the path of the home inside the containers."""
     return f"/home/{seat.user}"
 
 
 def python_user_base(seat: Seat, image: LockedImage) -> str:
-    """Where `pip install` puts a student's packages: a folder for each base image, so that none outlives its torch."""
+    """Return the folder of `pip install --user` in the container: one a base image, so that none outlives its torch."""
     digest = image.base.rpartition("sha256:")[2][:12]
     name = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{image.torch or 'image'}-{digest}")
-    return f"{inner_home(seat)}/.provisioner/python/{name}"
+    return f"{container_home(seat)}/.provisioner/python/{name}"
 
 
 def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
-    """The node writes `passwd` and `group` beside the rendered files, and each identity once."""
+    """Return the bind mounts of a service. The node adds `passwd` and `group`, and creates each identity once."""
     secret = _IDENTITY[service]
     return [
-        _bind(seat.home, inner_home(seat), read_only=False),
+        _bind(seat.home, container_home(seat), read_only=False),
         *(_bind(f"./{name}", f"/etc/{name}") for name in ("passwd", "group")),
         *(_bind(f"./{name}", f"{CONFIG}/{name}") for name in _SHARED_FILES),
         _bind(f"../../identity/{secret}", f"{CONFIG}/{secret}"),
         _bind("../../notice", NOTICE),
-        *(_bind(f"./{name}", target) for name, target in _NOTICE_READERS[service].items()),
+        *(_bind(f"./{name}", target) for name, target in _NOTICE_FILES[service].items()),
     ]
 
 
@@ -72,19 +73,20 @@ def _bind(source: str, target: str, *, read_only: bool = True) -> dict[str, Any]
 
 
 def device_ids(seat: Seat) -> list[str]:
+    """Return the names of the seat's GPUs for its driver: CDI names or UUIDs."""
     return [f"nvidia.com/gpu={uuid}" if seat.gpu_driver == "cdi" else uuid for uuid in seat.gpus]
 
 
 def visible_devices(seat: Seat) -> str | None:
-    """Images say `NVIDIA_VISIBLE_DEVICES=all`, which a node whose default runtime is nvidia's would obey.
+    """Return the value of NVIDIA_VISIBLE_DEVICES; None where the driver reservation sets the variable itself.
 
-    None where the driver reservation sets the variable itself; CDI specifications say `void` too.
+    Images set it to `all`, which takes effect where nvidia is the default runtime. CDI specifications use `void` too.
     """
     return None if seat.gpus and seat.gpu_driver == "nvidia" else "void"
 
 
 def prove(text: str, seat: Seat, image: LockedImage) -> ComposeProject:
-    """The project in `text`. Raises ProblemError with every place that says more, or other, than the seat is given."""
+    """Parse the project in `text`. Raises ProblemError with every place that differs from what the seat may have."""
     try:
         project = ComposeProject.model_validate(compose_text.read(text))
     except ValidationError as error:
@@ -100,28 +102,28 @@ def _faults(project: ComposeProject, seat: Seat, image: LockedImage) -> Iterator
     yield from _differences("name", project.name, seat.name)
     yield from _differences("services", sorted(project.services), sorted(SERVICES))
     for name, service in project.services.items():
-        said = service.model_dump(mode="json")
-        for key, given in _given(seat, image, name).items():
-            yield from _differences(f"services.{name}.{key}", said[key], given)
+        found = service.model_dump(mode="json")
+        for key, expected in _expected_fields(seat, image, name).items():
+            yield from _differences(f"services.{name}.{key}", found[key], expected)
         yield from _environment_faults(name, service, seat, image)
-        yield from _differences(f"services.{name}.healthcheck.test", said["healthcheck"]["test"], _health_test(name))
+        yield from _differences(f"services.{name}.healthcheck.test", found["healthcheck"]["test"], _health_test(name))
         if service.healthcheck.start_interval and not seat.start_interval:
-            yield f"services.{name}.healthcheck.start_interval", "this node's engine is too old to know it"
+            yield f"services.{name}.healthcheck.start_interval", "the engine of this node does not support it"
 
 
-def _given(seat: Seat, image: LockedImage, name: ServiceName) -> dict[str, Any]:
+def _expected_fields(seat: Seat, image: LockedImage, name: ServiceName) -> dict[str, Any]:
     port, address = str(seat.ports[name]), seat.binds[name]
     return {
         "image": image.lab,
         "user": f"{seat.uid}:{seat.gid}",
-        "working_dir": inner_home(seat),
+        "working_dir": container_home(seat),
         "entrypoint": list(_ENTRYPOINTS[name]),
         "pids_limit": seat.limits.pids,
         "mem_limit": seat.limits.memory,
         "memswap_limit": seat.limits.memory,
         "cpus": seat.limits.cpus,
         "shm_size": seat.limits.shm,
-        "ports": [{"target": INNER_PORTS[name], "published": port, "host_ip": address, "protocol": "tcp"}],
+        "ports": [{"target": CONTAINER_PORTS[name], "published": port, "host_ip": address, "protocol": "tcp"}],
         "volumes": mounts(seat, name),
         "deploy": _deploy(seat),
         "labels": labels(seat, image, name),
@@ -129,6 +131,7 @@ def _given(seat: Seat, image: LockedImage, name: ServiceName) -> dict[str, Any]:
 
 
 def labels(seat: Seat, image: LockedImage, service: ServiceName) -> dict[str, str]:
+    """Return the container labels by which the node finds its seats."""
     return {
         "provisioner.lab": seat.lab,
         "provisioner.seat": seat.name,
@@ -149,27 +152,27 @@ def _health_test(name: ServiceName) -> list[str]:
 def _environment_faults(
     name: ServiceName, service: Service, seat: Seat, image: LockedImage
 ) -> Iterator[tuple[str, str]]:
-    """A lab's own template may add variables; those that the seat rests on are given."""
-    given = {
-        "HOME": inner_home(seat),
+    """Check the variables that a seat depends on; the template of a lab may add others."""
+    expected = {
+        "HOME": container_home(seat),
         "PYTHONUSERBASE": python_user_base(seat, image),
         "NVIDIA_VISIBLE_DEVICES": visible_devices(seat),
         "JUPYTER_TOKEN_FILE": f"{CONFIG}/token" if name == "jupyter" else None,
     }
-    for key, value in given.items():
+    for key, value in expected.items():
         yield from _differences(f"services.{name}.environment.{key}", service.environment.get(key), value)
 
 
-def _differences(path: str, said: Any, given: Any) -> Iterator[tuple[str, str]]:
-    match said, given:
+def _differences(path: str, found: Any, expected: Any) -> Iterator[tuple[str, str]]:
+    match found, expected:
         case dict(), dict():
-            for key in [*said, *(key for key in given if key not in said)]:
-                yield from _differences(f"{path}.{key}", said.get(key), given.get(key))
+            for key in [*found, *(key for key in expected if key not in found)]:
+                yield from _differences(f"{path}.{key}", found.get(key), expected.get(key))
         case list(), list():
-            for index, (one, other) in enumerate(zip_longest(said, given)):
+            for index, (one, other) in enumerate(zip_longest(found, expected)):
                 yield from _differences(f"{path}.{index}", one, other)
-        case _ if said != given:
-            yield path, f"it is {said!r}, and the seat is given {given!r}"
+        case _ if found != expected:
+            yield path, f"it is {found!r}, but must be {expected!r}"
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
@@ -180,9 +183,7 @@ def _refused(path: str, fault: str) -> Problem:
     return Problem(
         "compose_refused",
         f"{path}: {fault}",
-        "a compose file may say only what its seat is given, whatever the template or a name in it holds",
-        (
-            "correct that place in the lab's templates/compose.yaml.j2 (without one, the shipped template is used), "
-            "or the value in lab.yml that it comes from"
-        ),
+        "a compose file may contain only what its seat is entitled to, whatever a template or a name contains",
+        "correct that place in the lab's templates/compose.yaml.j2 (without one, the shipped template is used), "
+        "or the value in lab.yml that it comes from",
     )

@@ -1,4 +1,4 @@
-"""From a seat and a locked image to the files that lie on the node. Pure: the same values give the same bytes."""
+"""Render the files of a seat from its values and a locked image. Pure: the same values give the same bytes."""
 
 import re
 from collections.abc import Mapping
@@ -36,13 +36,13 @@ _PUBLIC_KEY = re.compile(
 
 
 def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatBundle:
-    """`templates` maps a file name to its text. Raises ProblemError where the result is not what the seat is given."""
+    """Render all files of a seat. `templates`: text by file name. Raises ProblemError if the proof of a file fails."""
     values = _values(seat, image)
     project = proof.prove(fill(templates[COMPOSE_TEMPLATE], values), seat, image)
     files = {
-        # Not the template's text but what was proved: no second reader can see anything else in it.
+        # The proved model and not the template's text, so that no other parser can read it differently.
         "compose.yaml": compose_text.write(project.model_dump(mode="json", exclude_none=True)),
-        # The proof has held the user's name against a pattern without quotes, spaces and wildcards.
+        # The proof has checked the user's name: it has no quotes, spaces or wildcards.
         "sshd_config": fill(templates[SSHD_TEMPLATE], values),
         "authorized_keys": _authorized_keys(seat.authorized_keys),
         "verify_keys": "",
@@ -51,26 +51,33 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
-    """Fill the template, each value quoted for YAML. Raises ProblemError where the template itself is at fault."""
+    """Fill a template, with each value quoted for YAML. Raises ProblemError if the template is invalid."""
     try:
         return _compiled(template).render(values)
     except (TemplateError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
-        raise ProblemError(_bad_template(error)) from None
+        line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
+        problem = Problem(
+            "bad_template",
+            f"{line}{error}",
+            "a template may only use the values that it is given; an unknown name is a mistake",
+            "correct the lab's templates/compose.yaml.j2, or remove it: the shipped template is used then",
+        )
+        raise ProblemError(problem) from None
 
 
 @lru_cache(maxsize=8)
 def _compiled(template: str) -> Template:
     return ImmutableSandboxedEnvironment(
         undefined=StrictUndefined,
-        finalize=_placed,
+        finalize=_quote,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
     ).from_string(template)
 
 
-def _placed(value: Any) -> str:
-    # Turning what is undefined into text raises the error that names it.
+def _quote(value: Any) -> str:
+    # The conversion of an undefined value to text raises the error that names it.
     return compose_text.quoted(str(value) if isinstance(value, Undefined) else value)
 
 
@@ -78,7 +85,7 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
     return {
         "seat": seat.model_dump(mode="json"),
         "image": image.model_dump(mode="json"),
-        "home": proof.inner_home(seat),
+        "home": proof.container_home(seat),
         "hostname": seat.node if _HOST_NAME.fullmatch(seat.node) else seat.name.replace("_", "-").strip("-"),
         "python_user_base": proof.python_user_base(seat, image),
         "visible_devices": proof.visible_devices(seat),
@@ -89,24 +96,9 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
 
 def _authorized_keys(keys: tuple[str, ...]) -> str:
     if bad := [key for key in keys if not _PUBLIC_KEY.fullmatch(key)]:
-        raise ProblemError(_bad_key(key) for key in bad)
+        why = "each line of authorized_keys admits a user, so only complete public keys are accepted"
+        fix = "name files that ssh-keygen wrote with the ending .pub in seat.authorized_keys"
+        raise ProblemError(
+            Problem("bad_public_key", f"not one line of a public key: {key[:40]!r}", why, fix) for key in bad
+        )
     return "".join(f"{key}\n" for key in keys)
-
-
-def _bad_key(key: str) -> Problem:
-    return Problem(
-        "bad_public_key",
-        f"not one line of a public key: {key[:40]!r}",
-        "each line of authorized_keys lets someone in, so nothing that only looks like a key goes into it",
-        "name files that ssh-keygen wrote with the ending .pub in seat.authorized_keys",
-    )
-
-
-def _bad_template(error: Exception) -> Problem:
-    line = f"line {error.lineno}: " if isinstance(error, TemplateSyntaxError) else ""
-    return Problem(
-        "bad_template",
-        f"{line}{error}",
-        "a template may only place the values that it is given; one that it does not know is a mistake",
-        "correct the lab's templates/compose.yaml.j2, or remove it: the shipped template is used then",
-    )

@@ -1,4 +1,4 @@
-"""A seat: one node, one user, some GPUs, two ports and an identity. Everything that a compose project is made of."""
+"""A seat: one node, one user, some GPUs, two ports and an identity; all values of its compose project."""
 
 from collections.abc import Iterable, Mapping
 from typing import Literal
@@ -12,12 +12,15 @@ from provisioner.domain.values.problem import Problem
 ServiceName = Literal["jupyter", "ssh"]
 SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
 
-# The first engine that knows a start interval; older ones refuse a compose file that names one.
+# The first major version of Docker with start_interval; older ones refuse a compose file that has it.
 START_INTERVAL_SINCE = 25
 
 
 class Seat(Value):
-    """`gpus` are UUIDs. `ports` and `binds` are on the node; inside, the services always listen on 8888 and 2222."""
+    """All values of a seat. `gpus` are UUIDs; `ports` and `binds` are those of the node.
+
+    Inside the containers the services always listen on 8888 (jupyter) and 2222 (ssh).
+    """
 
     name: str
     lab: str
@@ -36,7 +39,7 @@ class Seat(Value):
 
 
 class SeatBundle(Value):
-    """A seat, rendered: `files` maps a path below the seat's generation to its text. Holds no secret."""
+    """A rendered seat. `files` maps a path below the seat's generation to its text; it contains no secret."""
 
     seat: Seat
     image: LockedImage
@@ -44,7 +47,7 @@ class SeatBundle(Value):
 
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:
-    """The ports a seat holds already stay; else the first free pair (ssh first). None where the range is used up."""
+    """Return the ports that the seat holds already, else the first free pair (ssh, jupyter); None if there is none."""
     if set(SERVICES) <= set(held):
         return {name: held[name] for name in SERVICES}
     used = set(taken)
@@ -54,10 +57,11 @@ def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> 
 
 
 def seat_name(lab: str, user: str) -> str:
+    """Return the name of a user's seat, which is also the name of its compose project."""
     return f"{lab}-{user}"
 
 
-def seat_of(  # noqa: PLR0913  (a seat is where the wish, the node and the lock meet)
+def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
     lab: Lab,
     facts: NodeFacts,
     gpus: tuple[str, ...],
@@ -66,16 +70,32 @@ def seat_of(  # noqa: PLR0913  (a seat is where the wish, the node and the lock 
     host: str | None,
     home: str | None = None,
 ) -> Seat | Problem:
-    """The seat of a node in a lab without a roster: all of `gpus` (UUIDs), the user of `lab.yml`."""
+    """Build the seat of a node in a lab without a roster: all of `gpus` (UUIDs), and the user of lab.yml.
+
+    `keys`: lines of authorized_keys. `host`: how Ansible connects to the node. Returns a Problem where no pair of ports
+    is free or the node has no LAN address to publish on.
+    """
     name = seat_name(lab.name, lab.seat.user)
     held = next((seat for seat in facts.seats if seat.name == name), None)
     others = [port for seat in facts.seats if seat.name != name for port in seat.ports.values()]
     ports = free_ports(held.ports if held else {}, lab.seat.ports, others)
     if ports is None:
-        return _no_ports(lab.seat.ports)
+        return Problem(
+            "no_free_port",
+            f"every pair of ports from {lab.seat.ports.first} to {lab.seat.ports.last} is taken by another seat",
+            "a seat publishes SSH and Jupyter on two ports of its own, and keeps them",
+            "widen seat.ports in lab.yml, or remove a seat that is no longer used",
+            facts.name,
+        )
     binds = _binds(lab, lan_address(facts.addresses, host))
     if binds is None:
-        return _no_address(facts.name)
+        return Problem(
+            "no_lan_address",
+            f"{facts.name} has no IPv4 address that a service could be published on",
+            "lab.yml asks for `bind: lan`, and a service is never published on every address",
+            "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
+            facts.name,
+        )
     return Seat(
         name=name,
         lab=lab.name,
@@ -85,7 +105,7 @@ def seat_of(  # noqa: PLR0913  (a seat is where the wish, the node and the lock 
         gid=lab.seat.gid,
         home=home or f"{lab.seat.homes}/{lab.seat.user}",
         gpus=gpus,
-        gpu_driver="cdi" if _all_in_cdi(facts, gpus) else "nvidia",
+        gpu_driver="cdi" if _has_cdi_names(facts, gpus) else "nvidia",
         ports=ports,
         binds=binds,
         authorized_keys=keys,
@@ -95,35 +115,17 @@ def seat_of(  # noqa: PLR0913  (a seat is where the wish, the node and the lock 
 
 
 def _binds(lab: Lab, lan: str | None) -> dict[ServiceName, str] | None:
-    wanted: dict[ServiceName, str] = {"jupyter": lab.services.jupyter.bind, "ssh": lab.services.ssh.bind}
-    if lan is None and "lan" in wanted.values():
+    settings: dict[ServiceName, str] = {"jupyter": lab.services.jupyter.bind, "ssh": lab.services.ssh.bind}
+    if lan is None and "lan" in settings.values():
         return None
-    return {name: "127.0.0.1" if bind == "loopback" or lan is None else lan for name, bind in wanted.items()}
+    return {name: "127.0.0.1" if bind == "loopback" or lan is None else lan for name, bind in settings.items()}
 
 
-def _all_in_cdi(facts: NodeFacts, gpus: tuple[str, ...]) -> bool:
-    """CDI is taken only where it names these very cards: it survives a daemon-reload, the legacy hook does not."""
+def _has_cdi_names(facts: NodeFacts, gpus: tuple[str, ...]) -> bool:
+    """Whether CDI names each of the GPUs. It is preferred: it survives a daemon-reload, the legacy hook does not."""
     return bool(gpus) and all(f"nvidia.com/gpu={uuid}" in facts.cdi_devices for uuid in gpus)
 
 
 def _major(version: str) -> int:
     head = version.split(".", 1)[0]
     return int(head) if head.isdigit() else 0
-
-
-def _no_ports(ports: Ports) -> Problem:
-    return Problem(
-        "no_free_port",
-        f"every pair of ports from {ports.first} to {ports.last} is taken by another seat",
-        "a seat publishes SSH and Jupyter on two ports of its own, and keeps them",
-        "widen seat.ports in lab.yml, or remove a seat that is no longer used",
-    )
-
-
-def _no_address(node: str) -> Problem:
-    return Problem(
-        "no_lan_address",
-        f"{node} has no IPv4 address that a service could be published on",
-        "lab.yml asks for `bind: lan`, and a service is never published on every address",
-        "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
-    )

@@ -1,6 +1,7 @@
-"""The rules of choice, on bare sets: which tag, given which tags run on which kinds of node.
+"""The rules of choice: which tag each class of nodes gets, given the tags that run there.
 
-A set of tags is an integer, one bit a tag, the best tag in bit 0; so a lab of ten thousand nodes costs a few `and`s.
+A tag is its rank among the images: 0 is the best. A set of tags is an integer with one bit a rank, which makes a
+selection about a tenth faster than with frozensets.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -13,38 +14,39 @@ from packaging.version import Version
 from provisioner.domain.compatibility.torch_version import torch_order
 from provisioner.domain.values.image import ImageFacts
 
+TagSet = int
 Decision = Literal["single_tag", "split_same_torch", "split", "none"]
-_RANK: dict[Decision, int] = {"none": 0, "split": 1, "split_same_torch": 2, "single_tag": 3}
+_UNIFORMITY: dict[Decision, int] = {"none": 0, "split": 1, "split_same_torch": 2, "single_tag": 3}
 _FLAVOURS = {"runtime": 0, None: 1, "devel": 2}
 
 
-class Kind(NamedTuple):
-    """Nodes that are alike: the tags that run on them, and of all tags those that take no risk of a kind there.
+class TagSupport(NamedTuple):
+    """The tags that run on a node, and of all tags those without a known risk there.
 
     `own_libcuda`: the node's own driver library stays in place. `native`: their CUDA is not newer than the driver's.
     """
 
-    runs: int
-    own_libcuda: int
-    native: int
+    runnable: TagSet
+    own_libcuda: TagSet
+    native: TagSet
 
 
-class Outcome(NamedTuple):
-    """`chosen` has the place of its tag for each kind that is served; `served` counts nodes."""
+class GroupChoice(NamedTuple):
+    """`chosen` gives the rank of its tag for each support class that is served; `served` counts nodes."""
 
     decision: Decision
     torch: Version | None
-    chosen: Mapping[Kind, int]
+    chosen: Mapping[TagSupport, int]
     served: int
 
     @property
-    def worth(self) -> tuple[int, int, Version]:
-        """What an advice has to improve: nodes served, then uniformity, then torch."""
-        return self.served, _RANK[self.decision], self.torch or Version("0")
+    def score(self) -> tuple[int, int, Version]:
+        """Nodes served, then uniformity, then torch: an advice has to improve this."""
+        return self.served, _UNIFORMITY[self.decision], self.torch or Version("0")
 
 
-def ranked(images: Sequence[ImageFacts]) -> list[ImageFacts]:
-    """Newest torch first, then newest CUDA, runtime before devel; the reference decides what else is equal."""
+def rank_images(images: Sequence[ImageFacts]) -> list[ImageFacts]:
+    """Sort by newest torch, then newest CUDA, then runtime before devel, then reference."""
     by_reference = sorted(images, key=lambda image: (_FLAVOURS[image.flavour], image.reference))
     return sorted(by_reference, key=_newness, reverse=True)
 
@@ -53,55 +55,61 @@ def _newness(image: ImageFacts) -> tuple[Version, tuple[int, ...]]:
     return torch_order(image.torch), image.cuda.key[:2] if image.cuda else ()
 
 
-def places(bits: int) -> list[int]:
-    """The places of a set, the best tag first."""
+def list_ranks(tags: TagSet) -> list[int]:
+    """Return the ranks in a set, the best first."""
     found = []
-    while bits:
-        low = bits & -bits
+    while tags:
+        low = tags & -tags
         found.append(low.bit_length() - 1)
-        bits ^= low
+        tags ^= low
     return found
 
 
-def same_torch(torches: Sequence[Version]) -> list[int]:
-    """The sets of tags of one torch each, in the order of `torches`."""
-    sets: dict[Version, int] = {}
-    for place, torch in enumerate(torches):
-        sets[torch] = sets.get(torch, 0) | 1 << place
-    return list(sets.values())
+def group_by_torch(torches: Sequence[Version]) -> list[TagSet]:
+    """Return the tags of each torch version, in the order of `torches`, which gives the version of each rank."""
+    by_torch: dict[Version, TagSet] = {}
+    for rank, torch in enumerate(torches):
+        by_torch[torch] = by_torch.get(torch, 0) | 1 << rank
+    return list(by_torch.values())
 
 
-def choose(nodes: Mapping[Kind, int], releases: Sequence[int], torches: Sequence[Version], allowed: int) -> Outcome:
-    """The choice for a group: `nodes` are counted by kind, `allowed` are the tags to choose from.
+def choose_tags(
+    nodes: Mapping[TagSupport, int], releases: Sequence[TagSet], torches: Sequence[Version], allowed: TagSet
+) -> GroupChoice:
+    """Choose for a group, whose `nodes` are counted by support class, among the `allowed` tags.
 
-    One tag for all beats any split, then the newest torch that every node can have, then each node its best. A node
-    that no tag serves has no say. `torches` are those of the tags in their order, `releases` the same as sets.
+    One tag for all is better than any split; then the newest torch that every node can have; then the best tag of each
+    node. A node that no tag serves does not count. `torches` gives the version of each rank, `releases` the tags of
+    each version, newest first.
     """
-    masks = {kind: kind.runs & allowed for kind in nodes if kind.runs & allowed}
-    served = sum(nodes[kind] for kind in masks)
-    if not masks:
-        return Outcome("none", None, {}, 0)
-    if common := reduce(and_, masks.values()):
-        best = _best(common, nodes, masks, releases)
-        return Outcome("single_tag", torches[best], dict.fromkeys(masks, best), served)
-    shared = next((release for release in releases if all(mask & release for mask in masks.values())), None)
-    within = masks if shared is None else {kind: mask & shared for kind, mask in masks.items()}
-    chosen = {kind: _best(mask, nodes, [kind], releases) for kind, mask in within.items()}
+    usable = {support: tags for support in nodes if (tags := support.runnable & allowed)}
+    served = sum(nodes[support] for support in usable)
+    if not usable:
+        return GroupChoice("none", None, {}, 0)
+    if common := reduce(and_, usable.values()):
+        best = _best_tag(common, nodes, usable, releases)
+        return GroupChoice("single_tag", torches[best], dict.fromkeys(usable, best), served)
+    shared = next((release for release in releases if all(release & tags for tags in usable.values())), None)
+    within = usable if shared is None else {support: tags & shared for support, tags in usable.items()}
+    chosen = {support: _best_tag(tags, nodes, [support], releases) for support, tags in within.items()}
     if shared is None:
-        return Outcome("split", None, chosen, served)
-    return Outcome("split_same_torch", torches[min(chosen.values())], chosen, served)
+        return GroupChoice("split", None, chosen, served)
+    return GroupChoice("split_same_torch", torches[min(chosen.values())], chosen, served)
 
 
-def _best(tags: int, nodes: Mapping[Kind, int], kinds: Collection[Kind], releases: Sequence[int]) -> int:
-    """Among the newest torch: the least risk, then the first in rank.
+def _best_tag(
+    tags: TagSet, nodes: Mapping[TagSupport, int], classes: Collection[TagSupport], releases: Sequence[TagSet]
+) -> int:
+    """Return the tag of the newest torch with the least risk, and of those the first in rank.
 
-    Riskiest is an image that replaces the driver's library by its own (forward compatibility). Then comes a CUDA newer
-    than the driver's own, allowed within its major: a CUDA 13.2 image failed in NCCL on an R580 driver where 13.0 ran.
+    The greatest risk is an image that replaces the driver's library by its own (forward compatibility). The next is a
+    CUDA newer than the driver's own, allowed within its major: a CUDA 13.2 image failed in NCCL on an R580 driver where
+    13.0 ran.
     """
     newest = next(tags & release for release in releases if tags & release)
 
-    def risk(place: int) -> tuple[int, int]:
-        replaced = sum(nodes[kind] for kind in kinds if not kind.own_libcuda >> place & 1)
-        return replaced, sum(nodes[kind] for kind in kinds if not kind.native >> place & 1)
+    def risk(rank: int) -> tuple[int, int]:
+        replaced = sum(nodes[support] for support in classes if not support.own_libcuda >> rank & 1)
+        return replaced, sum(nodes[support] for support in classes if not support.native >> rank & 1)
 
-    return min(places(newest), key=risk)
+    return min(list_ranks(newest), key=risk)

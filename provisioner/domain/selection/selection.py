@@ -8,9 +8,9 @@ from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.compatibility.torch_version import torch_fits
 from provisioner.domain.compatibility.verdict import Verdict
 from provisioner.domain.selection.advice import Advice, advise
-from provisioner.domain.selection.choice import Decision, Outcome, ranked
-from provisioner.domain.selection.matrix import Fitting, Machine, Matrix
-from provisioner.domain.selection.node_classes import Situation
+from provisioner.domain.selection.choice import Decision, GroupChoice, rank_images
+from provisioner.domain.selection.matrix import Fit, Machine, Matrix
+from provisioner.domain.selection.node_classes import NodeClasses
 from provisioner.domain.values.image import Flavour, ImageFacts, TaggedImage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeProfile
@@ -19,35 +19,39 @@ from provisioner.domain.values.problem import Problem
 SELECTION_SCHEMA: Literal["provisioner/selection/1"] = "provisioner/selection/1"
 
 
-class LeftOut(Value):
-    """A card that no tag runs on, beside others of its node that are served. `gpu` is its place in the node's list."""
+class LeftOutGpu(Value):
+    """A card that no tag runs on, while other cards of its node are served. `gpu` is its index in the node's list."""
 
     gpu: int
     name: str
     problems: tuple[Problem, ...]
 
 
-class Judgement(Value):
-    """The verdicts on every tag, best tag first. Nodes that are alike share one."""
+class TagVerdicts(Value):
+    """The verdicts on every tag by reference, best tag first. Equal nodes share one object."""
 
     verdicts: dict[str, Verdict]
 
 
 class NodeChoice(Value):
-    """`tag` is None where no tag serves the node; `gpus` are the places of the cards that it serves."""
+    """The tag of a node, None where no tag serves it. `gpus` are the indices of the cards that it serves."""
 
     tag: str | None
     gpus: tuple[int, ...]
-    left_out: tuple[LeftOut, ...] = ()
-    judgement: Judgement
+    left_out: tuple[LeftOutGpu, ...] = ()
+    tag_verdicts: TagVerdicts
 
     @property
     def verdicts(self) -> Mapping[str, Verdict]:
-        return self.judgement.verdicts
+        """The verdict on every tag, by reference, best tag first."""
+        return self.tag_verdicts.verdicts
 
 
 class Selection(Value):
-    """`torch` and `tag` are None where the nodes do not share one. `data_version`: of the compatibility data."""
+    """The choice for every node of a group. `torch` and `tag` are None unless all served nodes share them.
+
+    `data_version` is the version of the compatibility data.
+    """
 
     decision: Decision
     torch: str | None = None
@@ -58,27 +62,27 @@ class Selection(Value):
 
     @property
     def tags(self) -> frozenset[str]:
-        """The references that some node was given."""
+        """The references that at least one node gets."""
         return frozenset(choice.tag for choice in self.nodes.values() if choice.tag is not None)
 
     def to_json(self) -> dict[str, Any]:
-        """The document `provisioner/selection/1`. Nodes that are alike share the very same objects in it."""
-        judgements = {id(choice.judgement): choice.judgement for choice in self.nodes.values()}
-        shared = {key: _verdicts_json(judgement) for key, judgement in judgements.items()}
+        """Return the document `provisioner/selection/1`. Equal nodes share the same objects in it."""
+        distinct = {id(choice.tag_verdicts): choice.tag_verdicts for choice in self.nodes.values()}
+        shared = {key: _verdicts_json(verdicts) for key, verdicts in distinct.items()}
         return {
             "schema": SELECTION_SCHEMA,
             "decision": self.decision,
             "torch": self.torch,
             "tag": self.tag,
-            "nodes": {name: _node_json(choice, shared[id(choice.judgement)]) for name, choice in self.nodes.items()},
+            "nodes": {name: _node_json(choice, shared[id(choice.tag_verdicts)]) for name, choice in self.nodes.items()},
             "advice": [advice.model_dump(exclude_none=True) for advice in self.advice],
         }
 
 
-def _verdicts_json(judgement: Judgement) -> dict[str, Any]:
+def _verdicts_json(verdicts: TagVerdicts) -> dict[str, Any]:
     return {
-        reference: {"ok": verdict.ok, "problems": [dict(problem) for problem in verdict.problems]}
-        for reference, verdict in judgement.verdicts.items()
+        reference: {"ok": verdict.ok, "problems": [problem.model_dump() for problem in verdict.problems]}
+        for reference, verdict in verdicts.verdicts.items()
     }
 
 
@@ -97,53 +101,55 @@ def select(
     torch: str | None = None,
     flavour: Flavour = "runtime",
 ) -> Selection:
-    """Choose for a group. `torch`: only versions that meet it ("2.8.0", ">=2.6,<3"); `flavour` devel: only such tags.
+    """Choose a tag for each node of a group.
 
-    The result depends on no order, neither of nodes nor of cards nor of tags.
+    `torch` limits the versions ("2.8.0", ">=2.6,<3"); `flavour` devel limits the tags to -devel ones. The result does
+    not depend on the order of nodes, cards or tags.
     """
-    matrix = Matrix(ranked(_facts(tags, data)), data, lambda image: _wanted(image, torch, flavour))
-    lab = Situation.of(matrix, nodes)
-    outcome = lab.choose(lab.fittings, matrix.now)
+    matrix = Matrix(rank_images(_read_facts(tags, data)), data, lambda image: _is_wanted(image, torch, flavour))
+    group = NodeClasses.build(matrix, nodes)
+    chosen = group.choose(group.fits, matrix.available)
     choices = {
         name: choice
-        for node, names in lab.groups.items()
-        for name, choice in _choices(matrix, node, lab.fittings[node], outcome, names)
+        for machine, members in group.nodes.items()
+        for name, choice in _node_choices(matrix, machine, group.fits[machine], chosen, members)
     }
-    given = [matrix.images[place] for place in sorted(set(outcome.chosen.values()))]
+    images = [matrix.images[tag] for tag in sorted(set(chosen.chosen.values()))]
     return Selection(
-        decision=outcome.decision,
-        torch=given[0].torch if outcome.torch is not None else None,
-        tag=given[0].reference if outcome.decision == "single_tag" else None,
+        decision=chosen.decision,
+        torch=images[0].torch if chosen.torch is not None else None,
+        tag=images[0].reference if chosen.decision == "single_tag" else None,
         nodes=dict(sorted(choices.items())),
-        advice=advise(lab),
+        advice=advise(group),
         data_version=data.version,
     )
 
 
-def _facts(tags: Sequence[TaggedImage], data: CompatibilityData) -> list[ImageFacts]:
-    """Of a reference that is listed twice, the less complete counts."""
+def _read_facts(tags: Sequence[TaggedImage], data: CompatibilityData) -> list[ImageFacts]:
+    """Read each reference once; of one that is listed twice, the less complete counts."""
     by_reference = {tag.reference: tag for tag in sorted(tags, key=lambda tag: tag.sync != "complete")}
     return [read_facts(tag, data) for tag in by_reference.values()]
 
 
-def _wanted(image: ImageFacts, torch: str | None, flavour: Flavour) -> bool:
+def _is_wanted(image: ImageFacts, torch: str | None, flavour: Flavour) -> bool:
     return (torch is None or torch_fits(image.torch, torch)) and flavour in {"runtime", image.flavour}
 
 
-def _choices(
-    matrix: Matrix, alike: Machine, fitting: Fitting, outcome: Outcome, nodes: Sequence[NodeProfile]
+def _node_choices(
+    matrix: Matrix, machine: Machine, fit: Fit, chosen: GroupChoice, nodes: Sequence[NodeProfile]
 ) -> Iterator[tuple[str, NodeChoice]]:
-    place = outcome.chosen.get(fitting.kind)
-    judgement = Judgement(verdicts=matrix.verdicts(alike, fitting))
-    why = {gpu: matrix.against(alike, gpu, place or 0) for gpu in fitting.left_out}
+    """Yield the choice of each of the nodes that are this machine, by name."""
+    tag = chosen.chosen.get(fit.support)
+    verdicts = TagVerdicts(verdicts=matrix.verdicts(machine, fit))
+    why = {gpu: matrix.problems_of(machine, gpu, tag or 0) for gpu in fit.left_out}
     for node in nodes:
         own = list(enumerate(node.gpus))
         yield (
             node.name,
             NodeChoice(
-                tag=None if place is None else matrix.images[place].reference,
-                gpus=() if place is None else tuple(at for at, gpu in own if gpu in fitting.kept),
-                left_out=tuple(LeftOut(gpu=at, name=gpu.name, problems=why[gpu]) for at, gpu in own if gpu in why),
-                judgement=judgement,
+                tag=None if tag is None else matrix.images[tag].reference,
+                gpus=() if tag is None else tuple(at for at, gpu in own if gpu in fit.kept),
+                left_out=tuple(LeftOutGpu(gpu=at, name=gpu.name, problems=why[gpu]) for at, gpu in own if gpu in why),
+                tag_verdicts=verdicts,
             ),
         )

@@ -1,4 +1,4 @@
-"""Who may change a node: one run at a time, and none that a later one has taken over from."""
+"""Which run may change a node: one at a time, and never a run that a later one has replaced."""
 
 from collections.abc import Iterable
 
@@ -7,7 +7,7 @@ from provisioner.domain.values.problem import Problem
 
 
 class Claim(Value):
-    """A run's hold on its nodes. Each keeps it, and the highest `fence` that it has seen: older runs are refused."""
+    """A run's claim on a node. The node stores it and the highest `fence` it has seen, and refuses older runs."""
 
     run: str
     lab: str
@@ -18,12 +18,12 @@ class Claim(Value):
 
 
 def next_fence(seen: Iterable[int]) -> int:
-    """Above all that any node of the run has seen."""
+    """Return a fence higher than every one that a node of the run has seen."""
     return max(seen, default=0) + 1
 
 
 def claimed(claim: Claim) -> Problem:
-    """What another run is told. The node says the same in the same words."""
+    """Return the problem of a node that another run has claimed. The node code reports the same text."""
     return Problem(
         "claimed",
         f"run {claim.run} of {claim.holder} on the lab {claim.lab} holds it since {claim.since}",

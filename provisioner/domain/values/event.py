@@ -1,4 +1,4 @@
-"""News of a run: what a person is shown and what the journal records are this one list."""
+"""Events of a run. The terminal shows and the journal records the same list."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -13,7 +13,10 @@ EventKind = Literal["started", "progress", "done", "failed", "skipped", "note"]
 
 
 class Event(Value):
-    """`node` is None for news of the whole run. `done` and `total` are bytes where `unit` is "B", else a count."""
+    """Progress or a result of a run. `node` is None for the whole run.
+
+    `done` and `total` are bytes if `unit` is "B", else counts.
+    """
 
     phase: Phase
     kind: EventKind
@@ -25,7 +28,7 @@ class Event(Value):
     data: dict[str, Any] = {}
 
 
-class Recorded(Value):
+class RecordedEvent(Value):
     """An event with its place in the journal of a run."""
 
     seq: int

@@ -1,4 +1,4 @@
-"""What an image is, from its own config where that speaks and from its tag where it does not."""
+"""What an image contains, as read from its config or else from its tag."""
 
 from typing import Literal
 
@@ -9,16 +9,16 @@ from provisioner.domain.values.sync import SyncState
 from provisioner.domain.values.version import CudaVersion, DottedVersion
 
 Flavour = Literal["runtime", "devel"]
-Family = Literal["wheel", "ngc"]  # a published wheel of torch, or NVIDIA's own build of it
+Family = Literal["wheel", "ngc"]  # a published wheel of torch, or NVIDIA's own build
 
 
 def base_platform(platform: str) -> str:
-    """Without a variant: linux/arm64/v8 is linux/arm64."""
+    """Return a platform without its variant: linux/arm64/v8 is linux/arm64."""
     return "/".join(platform.split("/")[:2])
 
 
 class ImageConfig(Value):
-    """The parts of an OCI image config that say what is inside. `env` is the image's environment."""
+    """The parts of an OCI image config that describe its contents. `env` is the image's environment."""
 
     env: dict[str, str] = {}
     labels: dict[str, str] = {}
@@ -28,9 +28,9 @@ class ImageConfig(Value):
 
 
 class TaggedImage(Value):
-    """A tag of a mirror: `provision select --tags` reads exactly this (a bare string is a complete one).
+    """A tag of a mirror, as `provision select --tags` reads it (a bare string is a complete one).
 
-    `env`, `labels` and `history` come from the image's own config; None where nobody has read it.
+    `env`, `labels` and `history` come from the image's own config; None if it was not read.
     """
 
     reference: str
@@ -44,10 +44,10 @@ class TaggedImage(Value):
 
 
 class ImageFacts(Value):
-    """What we hold an image to be. `sources` says for each fact where it came from: env, history or tag.
+    """What an image contains. `sources` gives the source of each fact: env, history or tag.
 
-    `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None where nobody has read it. `problems` are
-    those of the image itself, whatever the node.
+    `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None if it was not read. `problems` are those of
+    the image itself, whatever the node.
     """
 
     reference: str

@@ -1,4 +1,4 @@
-"""The two kinds of value in this house: what we made ourselves, and what a person or another release wrote."""
+"""Base classes of values: computed values, user input, and JSON documents."""
 
 from pydantic import BaseModel, ConfigDict
 
@@ -10,12 +10,12 @@ class Value(BaseModel):
 
 
 class UserInput(BaseModel):
-    """Immutable, and written by a person: an unknown field is a mistake to be told, not to be dropped."""
+    """Immutable, and written by a person: an unknown field is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class Document(Value):
-    """A value that leaves the program as a JSON document of its own and says so in its field `schema`."""
+    """A value that is written as a JSON document of its own, with its schema id in the field `schema`."""
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True, validate_by_alias=True)

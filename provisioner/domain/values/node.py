@@ -1,4 +1,4 @@
-"""What a node is: its GPUs, its driver, its engine, and the reason for whatever is absent."""
+"""The facts of a node: its GPUs, its driver, its engine, and the reason for each missing fact."""
 
 from typing import Literal
 
@@ -13,9 +13,9 @@ ToolkitMode = Literal["legacy", "cdi"]
 
 
 class GpuProcess(Value):
-    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None where NVML would not say.
+    """A process that NVML reports on a GPU. `pid` is the host's; memory in bytes, None if NVML does not report it.
 
-    `container` is the name of the container that it runs in, None outside of any.
+    `container` is the name of the container that it runs in, None outside of containers.
     """
 
     pid: int
@@ -27,7 +27,7 @@ class GpuProcess(Value):
 
 
 class Gpu(Value):
-    """One card, or what is left of one: a lost card has problems and no `compute_capability`."""
+    """One GPU. A GPU that was lost has problems and no `compute_capability`."""
 
     index: int
     uuid: str | None = None
@@ -36,14 +36,15 @@ class Gpu(Value):
     compute_capability: ComputeCapability | None = None
     memory_total: int | None = None  # bytes
     memory_used: int | None = None  # bytes
-    utilization: int | None = None  # per cent of the last second, by whatever process
+    utilization: int | None = None  # per cent of the last second, by all processes
     pci_bus_id: str | None = None
     mig_enabled: bool | None = None  # None: the card has no MIG
-    processes: tuple[GpuProcess, ...] | None = None  # None: NVML would not say, so unknown, so busy
+    processes: tuple[GpuProcess, ...] | None = None  # None: NVML does not report them; unknown counts as busy
     problems: tuple[Problem, ...] = ()
 
     @property
     def usable(self) -> bool:
+        """Whether a seat can use the GPU: it has a UUID and a compute capability, and no problem."""
         return self.uuid is not None and self.compute_capability is not None and not self.problems
 
 
@@ -60,7 +61,7 @@ class EngineFacts(Value):
 
 
 class RunningSeat(Value):
-    """A seat as the node itself records and runs it; the truth that a plan is held against."""
+    """A seat as the node records and runs it. A plan is compared with this."""
 
     name: str
     generation: int
@@ -71,18 +72,18 @@ class RunningSeat(Value):
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
-    layer_bytes: int | None = None  # written into its containers' own layers; None: the engine would not say
-    at_work: tuple[str, ...] = ()  # who uses its GPUs while it runs, and why that is not known; it is asked again
-    drift: tuple[Problem, ...] = ()  # where what runs is not what was committed, as the node itself sees it
-    run: str = ""  # that was the last to change it, or to try
-    previous: int = 0  # the generation that a rollback would go to; 0: there is none, or its image is gone
+    layer_bytes: int | None = None  # in its containers' writable layers; None: the engine does not report it
+    at_work: tuple[str, ...] = ()  # processes on its GPUs, or why they are not known; checked again before a switch
+    drift: tuple[Problem, ...] = ()  # differences between what runs and what was committed
+    run: str = ""  # the last run that changed it or tried to
+    previous: int = 0  # the generation that a rollback restores; 0: none, or its image was removed
 
 
 class NodeFacts(Value):
-    """Everything the probe brought from one node.
+    """All facts of one node, as the probe reports them.
 
-    `absent_because` gives, for each fact that is missing, the reason ("driver": "driver not loaded", …); a missing
-    fact without a reason is a bug.
+    `absent_because` gives the reason for each missing fact ("driver": "driver not loaded", …); a missing fact without a
+    reason is a bug.
     """
 
     name: str
@@ -99,17 +100,17 @@ class NodeFacts(Value):
     engine: EngineFacts | None = None
     clock_offset: float | None = None  # seconds, node minus control machine
     seats: tuple[RunningSeat, ...] = ()
-    claim: Claim | None = None  # of the run that is changing the node now
-    fence: int = 0  # the highest that any claim has had
-    last: Claim | None = None  # of the run that was the last to let the node go
+    claim: Claim | None = None  # of the run that is changing the node
+    fence: int = 0  # the highest fence of any claim so far
+    last: Claim | None = None  # of the last run that released the node
     images: tuple[Digest, ...] = ()  # digests the engine already has
-    kept: tuple[str, ...] = ()  # references of every generation that a seat here has, runs or could go back to
+    kept: tuple[str, ...] = ()  # references of all generations of its seats: running, committed, for a rollback
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
 
 class GpuProfile(Value):
-    """A GPU as the selection sees it. `reported`: NVML named it under this driver, so the driver knows the product."""
+    """A GPU as input of the selection. `reported`: NVML named it, so the driver supports the product."""
 
     name: str = ""
     compute_capability: ComputeCapability
@@ -119,7 +120,7 @@ class GpuProfile(Value):
 
 
 class NodeProfile(Value):
-    """A node as the selection sees it: `provision select --nodes` reads exactly this."""
+    """A node as input of the selection: `provision select --nodes` reads exactly this."""
 
     name: str
     platform: str = "linux/amd64"
@@ -130,7 +131,7 @@ class NodeProfile(Value):
 
 
 def profile(facts: NodeFacts) -> NodeProfile:
-    """What the selection may know of a node: its usable GPUs, in NVML's order."""
+    """Return a node as input of the selection: its usable GPUs, in NVML's order."""
     gpus = tuple(
         GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand, reported=bool(gpu.name))
         for gpu in facts.gpus

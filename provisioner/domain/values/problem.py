@@ -1,4 +1,4 @@
-"""What is wrong, in one shape everywhere: a stable code, what was seen, why it matters, what to do."""
+"""Problems: a stable code, what was observed, why it matters, and how to fix it."""
 
 from collections.abc import Iterable
 from typing import Literal
@@ -9,10 +9,10 @@ from provisioner.domain.values.model import Value
 
 
 class Problem(Value):
-    """A fault of one node, image or file. The others go on; only `ProblemError` ends a run.
+    """A problem of one node, image or file. Only `ProblemError` ends a run.
 
     `code` is stable and never translated; `fix` is a command or a step that a reader can take next. `node` is the node
-    it is about, or None. A document leaves `node` out: the place of a problem in it says whose it is.
+    it concerns, or None. JSON documents omit `node`: they list problems under their node.
     """
 
     code: str
@@ -22,7 +22,7 @@ class Problem(Value):
     node: str | None = Field(default=None, exclude=True)
 
     def __init__(self, code: str, what: str, why: str, fix: str, node: str | None = None, **_later: object) -> None:
-        """Take the fields by position. `_later`: what a newer release wrote, which is dropped."""
+        """Take the fields by position. `_later` are fields of a newer release, which are dropped."""
         super().__init__(code=code, what=what, why=why, fix=fix, node=node)
 
 
@@ -30,12 +30,13 @@ Ending = Literal["failed", "usage", "deferred", "locked", "stale", "interrupted"
 
 
 class ProblemError(Exception):
-    """The whole run ends here. Carries every problem found, not only the first.
+    """Ends the whole run. Carries every problem that was found, not only the first.
 
-    `ending` says which way, and so which exit code: `usage` is a mistake in what a person typed or wrote.
+    `ending` selects the exit code: `usage` is a mistake in a command line or in a file of the lab.
     """
 
     def __init__(self, problems: Problem | Iterable[Problem], ending: Ending = "failed") -> None:
+        """Join code and text of all problems into the message."""
         self.problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
         self.ending = ending
         super().__init__("; ".join(f"{p.code}: {p.what}" for p in self.problems))

@@ -1,7 +1,7 @@
-"""Which proxy the environment names for an address, as Docker's own client reads it (golang.org/x/net/http/httpproxy).
+"""The proxy that the environment sets for a URL, by the rules of Docker's client (golang.org/x/net/http/httpproxy).
 
-The lower-case variable before the upper-case one; loopback is never asked through a proxy; NO_PROXY holds names (with
-all names below them), addresses, networks, each perhaps with a port, or `*`.
+A lower-case variable takes precedence over the upper-case one; loopback is always contacted directly; NO_PROXY lists
+names (which include all names below them), addresses and networks, each optionally with a port, or `*`.
 """
 
 from collections.abc import Mapping
@@ -14,8 +14,8 @@ from provisioner.domain.values.problem import Problem
 _PORTS = {"http": 80, "https": 443}
 
 
-class Proxied(Value):
-    """`url` may hold a password: `public` does not. `variable`: the one that says so."""
+class ProxySettings(Value):
+    """A proxy and the `variable` that sets it. `url` may contain a password, `public` does not."""
 
     url: str
     variable: str
@@ -23,33 +23,34 @@ class Proxied(Value):
 
     @property
     def public(self) -> str:
+        """The URL without user name and password."""
         parts = urlsplit(self.url)
         return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
 
-def proxy_for(url: str, environment: Mapping[str, str]) -> Proxied | None:
-    """None where `url` is asked directly."""
-    to = urlsplit(url)
-    variable, given = _given(f"{to.scheme}_proxy", environment)
-    _, excepted = _given("no_proxy", environment)
-    if not given or _is_direct(to, excepted):
+def proxy_for(url: str, environment: Mapping[str, str]) -> ProxySettings | None:
+    """Return the proxy for `url`, None if it is contacted directly."""
+    target = urlsplit(url)
+    variable, proxy = _read_variable(f"{target.scheme}_proxy", environment)
+    _, no_proxy = _read_variable("no_proxy", environment)
+    if not proxy or _is_direct(target, no_proxy):
         return None
-    return Proxied(url=given if "://" in given else f"http://{given}", variable=variable, no_proxy=excepted)
+    return ProxySettings(url=proxy if "://" in proxy else f"http://{proxy}", variable=variable, no_proxy=no_proxy)
 
 
-def _given(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
+def _read_variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]:
     return next(((key, value) for key in (name, name.upper()) if (value := environment.get(key, "").strip())), ("", ""))
 
 
-def _is_direct(to: SplitResult, excepted: str) -> bool:
-    host = (to.hostname or "").rstrip(".")
+def _is_direct(target: SplitResult, no_proxy: str) -> bool:
+    host = (target.hostname or "").rstrip(".")
     if host == "localhost" or (_is_address(host) and ip_address(host).is_loopback):
         return True
-    port = to.port or _PORTS.get(to.scheme, 0)
-    return any(_is_meant(entry.strip().lower(), host, port) for entry in excepted.split(",") if entry.strip())
+    port = target.port or _PORTS.get(target.scheme, 0)
+    return any(_matches(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())
 
 
-def _is_meant(entry: str, host: str, port: int) -> bool:
+def _matches(entry: str, host: str, port: int) -> bool:
     if entry == "*":
         return True
     name, colon, number = entry.rpartition(":")
@@ -79,23 +80,22 @@ def _is_address(host: str) -> bool:
     return True
 
 
-def asked_through(host: str, proxied: Proxied, who: str = "") -> Problem:
-    """`who`: whose client it is, where it is not ours."""
+def proxy_problem(host: str, proxied: ProxySettings, who: str = "") -> Problem:
+    """Return the problem of a registry that is contacted through a proxy. `who` names the client if it is not ours."""
     name = host.rpartition(":")[0] if ":" in host else host
-    excepted = ",".join(part for part in (proxied.no_proxy, name) if part)
+    no_proxy = ",".join(part for part in (proxied.no_proxy, name) if part)
     return Problem(
         "proxy_in_between",
         f"{who or 'this command'} asks {host} through the proxy {proxied.public} (variable {proxied.variable})",
         (
-            "what the proxy answers (a refusal, a login page, an old copy) looks like an answer of the mirror, and a "
-            "mirror in your own network is seldom to be reached through it"
+            "an answer of the proxy (a refusal, a login page, an old copy) looks like one of the mirror, and a mirror "
+            "in your own network is usually not reachable through it"
         ),
-        f"where {name} is in your own network: NO_PROXY={excepted}",
+        f"if {name} is in your own network, set NO_PROXY={no_proxy}",
     )
 
 
-def proxy_failed(host: str, proxied: Proxied, reason: str) -> Problem:
-    told = asked_through(host, proxied)
-    return told.model_copy(
-        update={"code": "proxy_failed", "what": f"{told.what}, which does not let it through: {reason}"}
-    )
+def proxy_failed(host: str, proxied: ProxySettings, reason: str) -> Problem:
+    """Return the problem of a proxy that refuses the connection to a registry."""
+    found = proxy_problem(host, proxied)
+    return found.model_copy(update={"code": "proxy_failed", "what": f"{found.what}, which refuses it: {reason}"})

@@ -27,23 +27,24 @@ class ImageReference(Value):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError where `text` is no image reference."""
+        """Parse a reference. Raises ValueError if `text` is not an image reference."""
         match = _REFERENCE.fullmatch(text)
         if match is None:
             raise ValueError(f"not an image reference: {text!r}")
         return cls(**match.groupdict())
 
     def pinned(self, digest: str) -> Self:
-        """The same image by its digest; the tag stays for people to read."""
+        """Return the same image with its digest; the tag is kept for readers."""
         return self.model_copy(update={"digest": digest})
 
     def by_digest(self) -> str:
-        """What an engine pulls: name and digest, without the tag. Raises ValueError where there is no digest."""
+        """Return what an engine pulls: name and digest, without the tag. Raises ValueError if there is no digest."""
         if self.digest is None:
             raise ValueError(f"{self} has no digest")
         return str(self.model_copy(update={"tag": None}))
 
     def __str__(self) -> str:
+        """Return the reference as Docker writes it."""
         text = f"{self.registry}/{self.repository}" if self.registry else self.repository
         text += f":{self.tag}" if self.tag else ""
         return text + (f"@{self.digest}" if self.digest else "")

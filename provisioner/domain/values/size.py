@@ -2,7 +2,7 @@
 
 
 def human_size(count: int) -> str:
-    """Bytes as Docker prints them, in powers of 1000: 4.26 GB."""
+    """Return bytes as Docker prints them, in powers of 1000: 4.26 GB."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:  # noqa: PLR2004  (the step from one unit to the next)

@@ -1,4 +1,4 @@
-"""How far a mirror has an image: never guessed from a tag list, always from a look at every part."""
+"""How completely a mirror has an image, by a check of every part of it, not by a tag list."""
 
 from enum import StrEnum
 
@@ -8,14 +8,16 @@ from provisioner.domain.values.reference import Digest
 
 
 class SyncState(StrEnum):
-    COMPLETE = "complete"  # manifest, config and every layer can be had now
-    PARTIAL = "partial"  # some layer or the config cannot
-    ABSENT = "absent"  # the mirror does not know the tag
+    """What a mirror has of an image."""
+
+    COMPLETE = "complete"  # manifest, config and every layer can be pulled
+    PARTIAL = "partial"  # a layer or the config is missing
+    ABSENT = "absent"  # the mirror does not have the tag
     COLD = "cold"  # a cache that would fetch it from its upstream first
     DENIED = "denied"
     LIMITED = "limited"  # too many requests; ask later
     STALE = "stale"  # the mirror's digest is not the upstream's
-    NO_SUCH_SERVICE = "no_such_service"  # nothing there speaks the registry protocol
+    NO_SUCH_SERVICE = "no_such_service"  # no registry answers at this address
     UNKNOWN = "unknown"
 
 

@@ -1,1 +1,1 @@
-"""From a mirror and the nodes to a new lock."""
+"""Choose images for the probed nodes and pin them in a new lock."""

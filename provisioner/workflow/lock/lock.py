@@ -1,4 +1,4 @@
-"""From what the mirror has complete and what the nodes are, to the images that a lab is held to."""
+"""Choose among the complete images of the mirror for the probed nodes, and build the lock."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,20 +12,20 @@ from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeFacts, profile
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.lock.better_tag import Around, next_best
-from provisioner.workflow.lock.source import Search, find
+from provisioner.workflow.lock.better_tag import BetterTagSources, find_better_tag
+from provisioner.workflow.lock.source import Search, find_source
 from provisioner.workflow.protocols import Builder, Mirror, Probed, Upstream
 
 
-class Locked(NamedTuple):
-    """The lock, and how it came about."""
+class LockResult(NamedTuple):
+    """The lock, with the selection and the catalog that it was built from."""
 
     lock: Lockfile
     selection: Selection
     catalog: Catalog
 
 
-def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet here)
+def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
     lab: Lab,
     probed: Probed,
     mirror: Mirror,
@@ -34,13 +34,14 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     *,
     torch: str | None = None,
     upstream: Upstream | None = None,
-    around: Around | None = None,
-    sparing: bool = False,
+    registries: BetterTagSources | None = None,
+    metered: bool = False,
 ) -> tuple[Selection, Catalog]:
-    """Look at the mirror, or at what stands in for it, and choose; never a tag that means another image upstream.
+    """Return the selection from the mirror, or from upstream instead of it, and the catalog of that source.
 
-    `around`: where a better tag is looked for. `sparing`: the mirror counts what it is asked, or fetches it.
-    Raises ProblemError where no node answered or no complete tag serves any.
+    A tag that means another image upstream is never chosen. `registries`: where to look for a better tag. `metered`:
+    the mirror counts requests or fetches what is requested, so only tags that would be chosen are inspected.
+    Raises ProblemError where no node answered or no complete tag serves any node.
     """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
@@ -50,14 +51,14 @@ def choose(  # noqa: PLR0913  (the wish, the nodes, the mirror and the data meet
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event, sparing)
-    found = find(search, mirror, upstream)
-    better = next_best(search, found, around) if around and found.catalog.mirror == lab.mirror.address else None
-    catalog = found.catalog.model_copy(update={"next_best": better})
+    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event, metered)
+    found = find_source(search, mirror, upstream)
+    is_mirror = found.catalog.mirror == lab.mirror.address
+    better = find_better_tag(search, found, registries) if registries and is_mirror else None
     if found.selection.decision == "none":
-        told = [] if better is None else [better.told()]
-        raise ProblemError([*_nothing(lab, spec, catalog, found.selection), *told])
-    return found.selection, catalog
+        problems = _refusals(lab, spec, found.catalog, found.selection)
+        raise ProblemError(problems if better is None else [*problems, better.to_problem()])
+    return found.selection, found.catalog.model_copy(update={"next_best": better})
 
 
 def make_lock(  # noqa: PLR0913
@@ -68,9 +69,17 @@ def make_lock(  # noqa: PLR0913
     data: CompatibilityData,
     *,
     registry_ca: str | None,
-) -> Locked:
-    """Pin base and lab image of every chosen tag, in catalog order, so that the lock replays the choice."""
+) -> LockResult:
+    """Build the lab image of every chosen tag and pin both by digest.
+
+    Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text.
+    """
     selection, catalog = chosen
+    served = {
+        name: _locked_node(facts, selection)
+        for name, facts in sorted(probed.items())
+        if isinstance(facts, NodeFacts) and selection.nodes[name].tag is not None
+    }
     images = [builder.lab_image(entry) for entry in catalog.listings if entry.image.reference in selection.tags]
     lock = Lockfile(
         lab=lab.name,
@@ -79,39 +88,31 @@ def make_lock(  # noqa: PLR0913
         data_version=data.version,
         torch=selection.torch,
         images=tuple(images),
-        nodes={name: _held(facts, selection) for name, facts in sorted(_served(probed, selection))},
+        nodes=served,
         unserved=tuple(sorted(name for name, choice in selection.nodes.items() if choice.tag is None)),
     )
-    return Locked(lock, selection, catalog)
+    return LockResult(lock, selection, catalog)
 
 
-def _served(probed: Probed, selection: Selection) -> Sequence[tuple[str, NodeFacts]]:
-    return [
-        (name, facts)
-        for name, facts in probed.items()
-        if isinstance(facts, NodeFacts) and selection.nodes[name].tag is not None
-    ]
-
-
-def _held(facts: NodeFacts, selection: Selection) -> LockedNode:
+def _locked_node(facts: NodeFacts, selection: Selection) -> LockedNode:
     choice = selection.nodes[facts.name]
     usable = [gpu for gpu in facts.gpus if gpu.usable]
-    held = [usable[index] for index in choice.gpus]
+    chosen = [usable[index] for index in choice.gpus]
     return LockedNode(
         image=str(choice.tag),
-        gpus=tuple(gpu.uuid for gpu in held if gpu.uuid),
-        capabilities=tuple(gpu.compute_capability for gpu in held if gpu.compute_capability),
+        gpus=tuple(gpu.uuid for gpu in chosen if gpu.uuid),
+        capabilities=tuple(gpu.compute_capability for gpu in chosen if gpu.compute_capability),
     )
 
 
-def _nothing(lab: Lab, spec: str, catalog: Catalog, selection: Selection) -> list[Problem]:
-    """Why no tag serves anybody: the mirror's own faults once, then each node's reasons."""
+def _refusals(lab: Lab, spec: str, catalog: Catalog, selection: Selection) -> list[Problem]:
+    """Return why no tag serves any node: an empty catalog, or each different problem once."""
     if not catalog.listings:
         return [
             Problem(
                 "no_tag",
                 f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
-                "an image is chosen among the tags that the mirror lists",
+                "images are chosen among the tags that the mirror lists",
                 "see `provision mirror tags`; widen image.torch in lab.yml or name another mirror",
             )
         ]

@@ -1,4 +1,4 @@
-"""A closer look at the few tags that would be chosen, until those that are chosen have had it."""
+"""Inspect the few tags that would be chosen, until every chosen tag has been inspected."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -13,29 +13,28 @@ from provisioner.workflow.protocols import Mirror
 Pick = Callable[[Sequence[TaggedImage]], Selection]
 
 
-def settled(catalog: Catalog, mirror: Mirror, platform: str, pick: Pick, freshness: Freshness | None = None) -> Catalog:
-    """Only tags that would be chosen if they were there are asked for: their layers of a cache, their upstream of each.
+def refine_catalog(
+    catalog: Catalog, mirror: Mirror, platform: str, pick: Pick, freshness: Freshness | None = None
+) -> Catalog:
+    """Return the catalog with the tags that would be chosen inspected: layers of cold tags, upstream of all of them.
 
-    A cache says nothing of a tag's layers before they are asked for, and to ask is to make it fetch them; an upstream
-    counts what it is asked.
+    Other tags are not inspected: a cache would fetch their images, and an upstream counts requests.
     """
-    asked: dict[str, Listing] = {}
+    inspected: dict[str, Listing] = {}
     while True:
-        catalog = catalog.replaced(asked)
-        chosen = pick([hoped_for(listing, asked) for listing in catalog.listings]).tags
-        unsure = [entry for entry in catalog.listings if entry.image.reference in chosen - asked.keys()]
+        catalog = catalog.with_listings(inspected)
+        chosen = pick([assume_complete(listing, inspected) for listing in catalog.listings]).tags
+        unsure = [entry for entry in catalog.listings if entry.image.reference in chosen - inspected.keys()]
         if not unsure:
             return catalog
         for entry in unsure:
-            seen = _inspected(entry, mirror, platform) if entry.is_cold else entry
-            asked[entry.image.reference] = seen if freshness is None else freshness.listing(seen)
+            reference = entry.image.reference
+            found = mirror.inspect(ImageReference.parse(reference), platform) if entry.is_cold else entry
+            inspected[reference] = found if freshness is None else freshness.listing(found)
 
 
-def hoped_for(listing: Listing, asked: Collection[str]) -> TaggedImage:
-    if listing.is_cold and listing.image.reference not in asked:
+def assume_complete(listing: Listing, inspected: Collection[str]) -> TaggedImage:
+    """Return the image of a listing; a cold one that is not in `inspected` counts as complete."""
+    if listing.is_cold and listing.image.reference not in inspected:
         return listing.image.model_copy(update={"sync": SyncState.COMPLETE})
     return listing.image
-
-
-def _inspected(entry: Listing, mirror: Mirror, platform: str) -> Listing:
-    return mirror.inspect(ImageReference.parse(entry.image.reference), platform)

@@ -1,125 +1,125 @@
-"""Where a lab is taken from: the mirror; or, where lab.yml allows it and the mirror serves less, wholly from upstream.
+"""Choose the registry of a lab's images: the mirror, or all from upstream where lab.yml allows it and it serves more.
 
-Never half from each: a lock names one source, and nodes of one lab do not differ by where their image came from.
+The two are never mixed: a lock names one source, and all nodes of a lab pull from it.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from provisioner.domain.compatibility.tags import may_fit
+from provisioner.domain.compatibility.tags import may_match
 from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.lock.refine import Pick, hoped_for, settled
-from provisioner.workflow.mirror.freshness import Freshness, named_above
+from provisioner.workflow.lock.refine import Pick, assume_complete, refine_catalog
+from provisioner.workflow.mirror.freshness import Freshness, upstream_mapper
 from provisioner.workflow.protocols import Mirror, Upstream
 
 
 class Search(NamedTuple):
-    """What is looked for on either source. `sparing`: the mirror is asked only for what would be chosen."""
+    """What to search for on either source. `metered`: only the tags that would be chosen are inspected."""
 
-    wish: MirrorSettings
+    settings: MirrorSettings
     torch: str
     flavour: Flavour
     platform: str
     pick: Pick
     on_event: OnEvent
-    sparing: bool = False
+    metered: bool = False
 
-    def wanted(self, tag: str) -> bool:
-        return may_fit(tag, self.torch, self.flavour)
+    def accepts(self, tag: str) -> bool:
+        """Return whether the text of a tag allows the requested torch and flavour."""
+        return may_match(tag, self.torch, self.flavour)
 
 
-class Found(NamedTuple):
+class SourceResult(NamedTuple):
+    """The catalog of one source, and the selection from it."""
+
     selection: Selection
     catalog: Catalog
 
     @property
-    def served(self) -> int:
+    def served_count(self) -> int:
+        """Return the number of nodes that get an image."""
         return sum(choice.tag is not None for choice in self.selection.nodes.values())
 
-    @property
-    def serves_all(self) -> bool:
-        return self.served == len(self.selection.nodes)
 
+def find_source(search: Search, mirror: Mirror, upstream: Upstream | None) -> SourceResult:
+    """Return the result of the mirror, or that of upstream where the fallback is allowed and serves more nodes.
 
-def find(search: Search, mirror: Mirror, upstream: Upstream | None) -> Found:
-    """Find the better source. Raises ProblemError where the mirror cannot be asked and has no substitute."""
-    above = None if search.wish.upstream is None or not search.wish.upstream.fallback else upstream
+    Raises ProblemError where the mirror cannot be listed and upstream does not replace it.
+    """
+    fallback = None if search.settings.upstream is None or not search.settings.upstream.fallback else upstream
     try:
-        here = _on_mirror(search, mirror, upstream)
+        here = _search_mirror(search, mirror, upstream)
     except ProblemError as stopped:
-        instead = None if above is None else _instead(search, above, 0, stopped.problems)
+        instead = None if fallback is None else _search_upstream(search, fallback, 0, stopped.problems)
         if instead is None:
             raise
         return instead
-    if above is None or here.serves_all:
+    if fallback is None or here.served_count == len(here.selection.nodes):
         return here
-    return _instead(search, above, here.served, _against(here)) or here
+    return _search_upstream(search, fallback, here.served_count, _unserved_problems(here)) or here
 
 
-def _on_mirror(search: Search, mirror: Mirror, upstream: Upstream | None) -> Found:
-    search.on_event(_asking(f"{search.wish.address} what it has"))
-    look = mirror.listed if search.sparing else mirror.catalog
-    offered = look(search.wish.repositories, search.platform, wanted=search.wanted)
-    fresh = None if upstream is None else Freshness(mirror, upstream, named_above(search.wish))
-    catalog = settled(offered, mirror, search.platform, search.pick, fresh)
+def _search_mirror(search: Search, mirror: Mirror, upstream: Upstream | None) -> SourceResult:
+    search.on_event(Event(phase="catalog", kind="started", text=f"listing {search.settings.address}"))
+    list_tags = mirror.listed if search.metered else mirror.catalog
+    listed = list_tags(search.settings.repositories, search.platform, wanted=search.accepts)
+    fresh = None if upstream is None else Freshness(mirror, upstream, upstream_mapper(search.settings))
+    catalog = refine_catalog(listed, mirror, search.platform, search.pick, fresh)
     for problem in () if fresh is None else fresh.unknown:
-        text = f"whether the mirror's tags are still upstream's is not known: {problem.what}"
+        text = f"the mirror's tags are not compared with upstream: {problem.what}"
         search.on_event(Event(phase="catalog", kind="note", text=text))
-    return _found(search, catalog)
+    return _pick_from(search, catalog)
 
 
-def _instead(search: Search, above: Upstream, served: int, why: Sequence[Problem]) -> Found | None:
-    """Upstream's choice where it serves more nodes than `served`. Names alone tell whether it can."""
-    if (wish := search.wish.upstream) is None:
+def _search_upstream(search: Search, upstream: Upstream, served: int, why: Sequence[Problem]) -> SourceResult | None:
+    """Return upstream's result if it serves more than `served` nodes, else None.
+
+    Images are inspected only if their names allow that.
+    """
+    mirror, settings = search.settings, search.settings.upstream
+    if settings is None:
         return None
-    search.on_event(_asking(f"{wish.address}, since {search.wish.address} does not serve every node"))
+    text = f"listing {settings.address}: {mirror.address} does not serve every node"
+    search.on_event(Event(phase="catalog", kind="started", text=text))
     try:
-        listed = above.listed(wish.repositories or search.wish.repositories, search.platform, wanted=search.wanted)
-        hoped = search.pick([hoped_for(entry, ()) for entry in listed.listings])
-        if Found(hoped, listed).served <= served:
+        listed = upstream.listed(settings.repositories or mirror.repositories, search.platform, wanted=search.accepts)
+        possible = search.pick([assume_complete(entry, ()) for entry in listed.listings])
+        if SourceResult(possible, listed).served_count <= served:
             return None
-        found = _found(search, settled(listed, above, search.platform, search.pick))
+        found = _pick_from(search, refine_catalog(listed, upstream, search.platform, search.pick))
     except ProblemError as stopped:
-        text = f"{wish.address} does not stand in: {stopped.problems[0].what}"
+        text = f"{settings.address} cannot be used instead: {stopped.problems[0].what}"
         search.on_event(Event(phase="catalog", kind="note", text=text))
         return None
-    told = (*found.catalog.problems, _taken(search.wish.address, wish.address, found, served, why))
-    return (
-        None if found.served <= served else found._replace(catalog=found.catalog.model_copy(update={"problems": told}))
-    )
+    if found.served_count <= served:
+        return None
+    problem = _fallback_problem(mirror.address, settings.address, found, served, why)
+    catalog = found.catalog.model_copy(update={"problems": (*found.catalog.problems, problem)})
+    return found._replace(catalog=catalog)
 
 
-def _found(search: Search, catalog: Catalog) -> Found:
-    return Found(search.pick([listing.image for listing in catalog.listings]), catalog)
+def _pick_from(search: Search, catalog: Catalog) -> SourceResult:
+    return SourceResult(search.pick([listing.image for listing in catalog.listings]), catalog)
 
 
-def _against(here: Found) -> list[Problem]:
-    """What stands against the best tag of the mirror for a node that gets none."""
+def _unserved_problems(here: SourceResult) -> list[Problem]:
+    """Return the problems of the mirror's tags on the nodes that get none."""
     unserved = [choice for choice in here.selection.nodes.values() if choice.tag is None]
     return [problem for choice in unserved for verdict in choice.verdicts.values() for problem in verdict.problems]
 
 
-def _taken(mirror: str, upstream: str, found: Found, served: int, why: Sequence[Problem]) -> Problem:
+def _fallback_problem(mirror: str, upstream: str, found: SourceResult, served: int, why: Sequence[Problem]) -> Problem:
     reason = f": {why[0].what}" if why else ""
-    nodes = len(found.selection.nodes)
+    nodes = f"{mirror} serves {served} of {len(found.selection.nodes)} nodes, {upstream} serves {found.served_count}"
     return Problem(
         "taken_from_upstream",
-        f"the whole lab is taken from {upstream} and nothing of it from {mirror}",
-        (
-            f"lab.yml allows it, and {mirror} serves {served} of {nodes} nodes where {upstream} serves "
-            f"{found.served}{reason}"
-        ),
-        (
-            f"once {mirror} has the tag whole, `provision lock` takes it from there again; "
-            "mirror.upstream.fallback: false forbids this"
-        ),
+        f"all images of the lab come from {upstream}, none from {mirror}",
+        f"lab.yml allows this fallback, and {nodes}{reason}",
+        f"`provision lock` uses {mirror} again once it has the tag complete; "
+        "mirror.upstream.fallback: false forbids the fallback",
     )
-
-
-def _asking(whom: str) -> Event:
-    return Event(phase="catalog", kind="started", text=f"asking {whom}")

@@ -1,1 +1,1 @@
-"""What a mirror has, whether it is fresh, and waiting for a tag."""
+"""Check what a mirror has, compare it with its upstream, and wait for a tag."""

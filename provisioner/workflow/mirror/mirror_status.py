@@ -1,118 +1,124 @@
-"""A full look at a mirror for one wish: what it has, what its upstream has, what its feed says, what we saw before."""
+"""Read the status of a mirror for one query: from the mirror, its upstream, its feed and earlier observations."""
 
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from provisioner.domain.forecast.feed import Job
-from provisioner.domain.forecast.forecast import Presence, Question, forecast
+from provisioner.domain.forecast.forecast import ForecastInput, Presence, forecast
 from provisioner.domain.forecast.history import (
-    FeedSeen,
-    Learned,
-    ListedSeen,
-    Sighting,
-    TagSeen,
+    FeedObservation,
+    JobStatistics,
+    ListingObservation,
+    Observation,
+    TagObservation,
     first_listed,
-    learn,
-    looks_at,
+    learn_statistics,
+    tag_observations,
 )
 from provisioner.domain.forecast.mirror_status import MirrorStatus, TagStatus, best, newest_first
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.mirror.mirror_listing import (
-    Listed,
-    Memory,
-    Wanted,
-    World,
-    candidates,
-    listed,
-    look_at,
-    nearest,
-    others,
+    MirrorQuery,
+    MirrorSources,
+    ObservationStore,
+    TagList,
+    find_alternatives,
+    find_candidates,
+    inspect_candidates,
+    list_tags,
+    newest_tags,
     tag_of,
 )
 
-_ROWS = 12  # tags told of those that only upstream has
+_ROWS = 12  # at most so many rows for tags that only upstream has
 
 
-class Scene(NamedTuple):
-    """One look. `above` None: there is no upstream to ask. `seen`: all sightings by host, this look's included."""
+class StatusContext(NamedTuple):
+    """What one reading found. `upstream` is None without an upstream.
 
-    wanted: Wanted
-    world: World
-    here: Listed
-    above: Listed | None
+    `observations`: all of each host, those of this reading included.
+    """
+
+    query: MirrorQuery
+    sources: MirrorSources
+    here: TagList
+    upstream: TagList | None
     found: dict[str, SyncReport]
-    seen: dict[str, list[Sighting]]
+    observations: dict[str, list[Observation]]
     now: datetime
 
     @property
     def job(self) -> Job | None:
-        return None if self.world.feed is None else self.world.feed.job
+        """Return the mirror's sync job for images, or None without a feed."""
+        return None if self.sources.feed is None else self.sources.feed.job
 
     @property
-    def learned(self) -> Learned:
-        feed = self.wanted.mirror.feed
-        return learn(self.seen[self.wanted.host], "" if feed is None else feed.job)
+    def learned(self) -> JobStatistics:
+        """Return what earlier observations of the mirror and of its job show."""
+        feed = self.query.mirror.feed
+        return learn_statistics(self.observations[self.query.host], "" if feed is None else feed.job)
 
     @property
-    def unlisted(self) -> SyncState:
-        """A lazy mirror lists only what it has fetched before."""
-        state = self.here.unlisted
-        return SyncState.COLD if state is SyncState.ABSENT and self.wanted.kind == "lazy" else state
+    def unlisted_state(self) -> SyncState:
+        """Return the state of a tag that the mirror does not list. A lazy mirror lists only what it has fetched."""
+        state = self.here.unlisted_state
+        return SyncState.COLD if state is SyncState.ABSENT and self.query.kind == "lazy" else state
 
 
-def look(wanted: Wanted, world: World, now: datetime) -> MirrorStatus:
-    """Never raises for a fault of the mirror, of its upstream or of its feed."""
-    here, above = listed(world.mirror, wanted.mirror.repositories, world), _above(wanted, world)
-    found, unseen = look_at(wanted, world, here)
-    hoped = [] if above is None else [tag_of(name) for name in candidates(above, wanted)]
-    seen = _remember(wanted, world, found.values(), hoped, now)
-    scene = Scene(wanted, world, here, above, found, seen, now)
-    rows = _rows(scene, [tag for tag in hoped if tag not in here.tags][:_ROWS])
-    chosen = best(rows) or _nothing(scene)
-    listings = [here] if above is None else [here, above]
+def read_mirror_status(query: MirrorQuery, sources: MirrorSources, now: datetime) -> MirrorStatus:
+    """Return the status of the mirror. Faults of the mirror, its upstream and its feed are problems in it."""
+    here, upstream = list_tags(sources.mirror, query.mirror.repositories, sources), _list_upstream(query, sources)
+    found, not_inspected = inspect_candidates(query, sources, here)
+    released = [] if upstream is None else [tag_of(name) for name in find_candidates(upstream, query)]
+    observations = _record_observations(query, sources, found.values(), released, now)
+    context = StatusContext(query, sources, here, upstream, found, observations, now)
+    rows = _rows(context, [tag for tag in released if tag not in here.tags][:_ROWS])
+    chosen = best(rows) or _no_tag_row(context)
+    listings = [here] if upstream is None else [here, upstream]
     return MirrorStatus(
-        mirror=wanted.host,
-        kind=wanted.kind,
-        torch=wanted.torch,
+        mirror=query.host,
+        kind=query.kind,
+        torch=query.torch,
         checked_at=now,
         reference=chosen.reference if chosen.state is SyncState.COMPLETE else None,
         forecast=chosen.forecast,
         tags=tuple(rows),
-        feed=world.feed,
-        learned=scene.learned,
-        profile=world.profile,
+        feed=sources.feed,
+        learned=context.learned,
+        profile=sources.profile,
         problems=(
-            *unseen,
+            *not_inspected,
             *(problem for listing in listings for problem in listing.problems),
-            *(() if world.feed is None else world.feed.problems),
+            *(() if sources.feed is None else sources.feed.problems),
         ),
     )
 
 
-def _above(wanted: Wanted, world: World) -> Listed | None:
-    upstream = wanted.mirror.upstream
-    if world.upstream is None or upstream is None:
+def _list_upstream(query: MirrorQuery, sources: MirrorSources) -> TagList | None:
+    upstream = query.mirror.upstream
+    if sources.upstream is None or upstream is None:
         return None
-    return listed(world.upstream, upstream.repositories or wanted.mirror.repositories, world)
+    return list_tags(sources.upstream, upstream.repositories or query.mirror.repositories, sources)
 
 
-def _remember(
-    wanted: Wanted, world: World, found: Iterable[SyncReport], hoped: Iterable[str], now: datetime
-) -> dict[str, list[Sighting]]:
-    fresh: dict[str, list[Sighting]] = {wanted.host: [_tag_seen(report, now) for report in found]}
-    if world.feed is not None and world.feed.job is not None:
-        fresh[wanted.host].append(FeedSeen(at=world.feed.fetched_at or now, job=world.feed.job))
-    if wanted.mirror.upstream is not None:
-        there = [ListedSeen(at=now, repository="", tag=tag) for tag in hoped]
-        fresh.setdefault(wanted.mirror.upstream.address, []).extend(there)
-    return {host: _added(world.memory, host, sightings) for host, sightings in fresh.items()}
+def _record_observations(
+    query: MirrorQuery, sources: MirrorSources, found: Iterable[SyncReport], released: Iterable[str], now: datetime
+) -> dict[str, list[Observation]]:
+    """Add the observations of this reading to the store; return all of each host."""
+    fresh: dict[str, list[Observation]] = {query.host: [_tag_seen(report, now) for report in found]}
+    if sources.feed is not None and sources.feed.job is not None:
+        fresh[query.host].append(FeedObservation(at=sources.feed.fetched_at or now, job=sources.feed.job))
+    if query.mirror.upstream is not None:
+        there = [ListingObservation(at=now, repository="", tag=tag) for tag in released]
+        fresh.setdefault(query.mirror.upstream.address, []).extend(there)
+    return {host: _add(sources.memory, host, observations) for host, observations in fresh.items()}
 
 
-def _tag_seen(report: SyncReport, now: datetime) -> TagSeen:
+def _tag_seen(report: SyncReport, now: datetime) -> TagObservation:
     reference = ImageReference.parse(report.reference)
-    return TagSeen(
+    return TagObservation(
         at=now,
         repository=reference.repository,
         tag=reference.tag or "",
@@ -121,77 +127,83 @@ def _tag_seen(report: SyncReport, now: datetime) -> TagSeen:
     )
 
 
-def _added(memory: Memory, host: str, fresh: Sequence[Sighting]) -> list[Sighting]:
-    known = memory.read(host)
-    memory.add(host, known, fresh)
+def _add(store: ObservationStore, host: str, fresh: Sequence[Observation]) -> list[Observation]:
+    known = store.read(host)
+    store.add(host, known, fresh)
     return [*known, *fresh]
 
 
-def _rows(scene: Scene, only_above: Iterable[str]) -> list[TagStatus]:
-    """Newest first."""
-    base = _question(scene)
-    if not any(report.state is SyncState.COMPLETE for report in scene.found.values()):
-        base = base.model_copy(update={"others": others(scene.wanted, scene.world, scene.here)})
-    rows = [_found_row(scene, base, tag, report) for tag, report in scene.found.items()]
-    rows += [_missing_row(scene, base, tag) for tag in only_above]
-    newest = newest_first(scene.world.facts(row.reference) for row in rows)
+def _rows(context: StatusContext, upstream_only: Iterable[str]) -> list[TagStatus]:
+    """Return the rows of inspected tags and of those that only upstream has, newest first."""
+    base = _base_input(context)
+    if not any(report.state is SyncState.COMPLETE for report in context.found.values()):
+        base = base.model_copy(update={"others": find_alternatives(context.query, context.sources, context.here)})
+    rows = [_found_row(context, base, tag, report) for tag, report in context.found.items()]
+    rows += [_missing_row(context, base, tag) for tag in upstream_only]
+    newest = newest_first(context.sources.facts(row.reference) for row in rows)
     order = {facts.reference: place for place, facts in enumerate(newest)}
     return sorted(rows, key=lambda row: order[row.reference])
 
 
-def _question(scene: Scene) -> Question:
-    """What is the same of every tag."""
-    above = scene.above
-    return Question(
-        tag=f"torch {scene.wanted.torch}",
-        mirror=scene.wanted.host,
-        state=scene.unlisted,
-        upstream="not_asked" if above is None else "unknown" if above.problems else "absent",
-        now=scene.now,
-        kind=scene.wanted.kind,
-        problems=scene.here.problems,
-        job=scene.job,
-        learned=scene.learned,
-        nearest=() if above is None else nearest(above, scene.wanted),
+def _base_input(context: StatusContext) -> ForecastInput:
+    """Return the input of a forecast with the fields that are the same for every tag."""
+    upstream = context.upstream
+    return ForecastInput(
+        tag=f"torch {context.query.torch}",
+        mirror=context.query.host,
+        state=context.unlisted_state,
+        upstream="not_asked" if upstream is None else "unknown" if upstream.problems else "absent",
+        now=context.now,
+        kind=context.query.kind,
+        problems=context.here.problems,
+        job=context.job,
+        learned=context.learned,
+        nearest=() if upstream is None else newest_tags(upstream, context.query),
     )
 
 
-def _found_row(scene: Scene, base: Question, tag: str, report: SyncReport) -> TagStatus:
-    asked = _of_tag(scene, base, tag).model_copy(update={"state": report.state, "problems": report.problems})
+def _found_row(context: StatusContext, base: ForecastInput, tag: str, report: SyncReport) -> TagStatus:
+    tag_input = _tag_input(context, base, tag).model_copy(update={"state": report.state, "problems": report.problems})
     return TagStatus(
         reference=report.reference,
-        torch=scene.world.facts(report.reference).torch,
+        torch=context.sources.facts(report.reference).torch,
         state=report.state,
-        upstream=asked.upstream,
+        upstream=tag_input.upstream,
         bytes=report.bytes,
         bytes_missing=report.bytes_missing,
-        forecast=forecast(asked),
+        forecast=forecast(tag_input),
     )
 
 
-def _missing_row(scene: Scene, base: Question, tag: str) -> TagStatus:
-    asked = _of_tag(scene, base, tag)
-    reference = f"{scene.wanted.host}/{scene.wanted.mirror.repositories[0]}:{tag}"
+def _missing_row(context: StatusContext, base: ForecastInput, tag: str) -> TagStatus:
+    tag_input = _tag_input(context, base, tag)
+    reference = f"{context.query.host}/{context.query.mirror.repositories[0]}:{tag}"
     return TagStatus(
         reference=reference,
-        torch=scene.world.facts(reference).torch,
-        state=asked.state,
-        upstream=asked.upstream,
-        forecast=forecast(asked),
+        torch=context.sources.facts(reference).torch,
+        state=tag_input.state,
+        upstream=tag_input.upstream,
+        forecast=forecast(tag_input),
     )
 
 
-def _of_tag(scene: Scene, base: Question, tag: str) -> Question:
-    upstream = scene.wanted.mirror.upstream
-    there: Presence = "present" if scene.above is not None and tag in scene.above.tags else base.upstream
-    released = None if upstream is None else first_listed(scene.seen[upstream.address], tag)
-    looks = looks_at(scene.seen[scene.wanted.host], tag)
+def _tag_input(context: StatusContext, base: ForecastInput, tag: str) -> ForecastInput:
+    upstream = context.query.mirror.upstream
+    there: Presence = "present" if context.upstream is not None and tag in context.upstream.tags else base.upstream
+    released = None if upstream is None else first_listed(context.observations[upstream.address], tag)
+    looks = tag_observations(context.observations[context.query.host], tag)
     return base.model_copy(update={"tag": tag, "upstream": there, "released": released, "looks": looks})
 
 
-def _nothing(scene: Scene) -> TagStatus:
-    """Neither the mirror nor its upstream has a tag that would meet the wish."""
-    asked = _question(scene).model_copy(update={"others": others(scene.wanted, scene.world, scene.here)})
+def _no_tag_row(context: StatusContext) -> TagStatus:
+    """Return the row of a query that no tag of the mirror or its upstream meets."""
+    tag_input = _base_input(context).model_copy(
+        update={"others": find_alternatives(context.query, context.sources, context.here)}
+    )
     return TagStatus(
-        reference=asked.tag, torch=None, state=asked.state, upstream=asked.upstream, forecast=forecast(asked)
+        reference=tag_input.tag,
+        torch=None,
+        state=tag_input.state,
+        upstream=tag_input.upstream,
+        forecast=forecast(tag_input),
     )

@@ -1,4 +1,4 @@
-"""Waiting for a tag: a look, a word, a pause, until it is there or the time is up."""
+"""Wait for a tag: read the mirror's status, report it, pause, and repeat until an image is complete or time is up."""
 
 from collections.abc import Callable
 from datetime import datetime
@@ -9,8 +9,8 @@ from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 
 
-class Pace(NamedTuple):
-    """`every`: seconds between full looks. `sleep` takes seconds."""
+class WaitSettings(NamedTuple):
+    """The clock and the limits of a wait. `every`: seconds between readings. `sleep` takes seconds."""
 
     clock: Callable[[], datetime]
     sleep: Callable[[float], None]
@@ -18,45 +18,46 @@ class Pace(NamedTuple):
     deadline: datetime
 
 
-class Waited(NamedTuple):
-    """How it ended. `reference` None: not in time, or nothing that will ever come."""
+class WaitResult(NamedTuple):
+    """The end of a wait. `reference`: the complete image, or None at the deadline or where no registry answers."""
 
     reference: str | None
-    outlook: MirrorStatus
+    status: MirrorStatus
 
 
-def wait(
-    pace: Pace,
-    look: Callable[[], MirrorStatus],
-    ask: Callable[[ImageReference], SyncReport],
-    tell: Callable[[MirrorStatus, float, float], None],
-) -> Waited:
-    """`ask` looks at every layer of one image: to a cache that is the question which makes it fetch them.
+def wait_for_image(
+    settings: WaitSettings,
+    read_status: Callable[[], MirrorStatus],
+    inspect: Callable[[ImageReference], SyncReport],
+    report: Callable[[MirrorStatus, float, float], None],
+) -> WaitResult:
+    """Read the status until it names a complete image, at least once.
 
-    `tell` is given the outlook, the seconds until the next look and those that are left in all.
+    `inspect` checks every layer of one image, which makes a cache fetch them. `report` gets the status, the seconds
+    until the next reading and the seconds left.
     """
     first = True
     while True:
-        outlook = look()
-        reference = outlook.reference or _warmed(outlook, ask)
-        left = (pace.deadline - pace.clock()).total_seconds()
-        if reference is not None or left <= 0 or (first and is_hopeless(outlook)):
-            return Waited(reference, outlook)
-        first, pause = False, min(pace.every, left)
-        tell(outlook, pause, left)
-        pace.sleep(pause)
+        status = read_status()
+        reference = status.reference or _fetch_by_cache(status, inspect)
+        left = (settings.deadline - settings.clock()).total_seconds()
+        if reference is not None or left <= 0 or (first and is_hopeless(status)):
+            return WaitResult(reference, status)
+        first, pause = False, min(settings.every, left)
+        report(status, pause, left)
+        settings.sleep(pause)
 
 
-def is_hopeless(outlook: MirrorStatus) -> bool:
-    """Nothing there is a registry: no image will come, however long one waits. One that answered before may be back."""
-    problem = outlook.forecast.problem
+def is_hopeless(status: MirrorStatus) -> bool:
+    """Return whether no registry is at the address. After the first reading this counts as an outage."""
+    problem = status.forecast.problem
     return problem is not None and problem.code == "no_such_service"
 
 
-def _warmed(outlook: MirrorStatus, ask: Callable[[ImageReference], SyncReport]) -> str | None:
-    """Of a cache one image is asked for: the newest that it can be had from."""
-    cold = next((row for row in outlook.tags if row.state is SyncState.COLD and row.upstream != "absent"), None)
+def _fetch_by_cache(status: MirrorStatus, inspect: Callable[[ImageReference], SyncReport]) -> str | None:
+    """Inspect the newest cold image, so that the cache fetches it; return its reference if it is complete then."""
+    cold = next((row for row in status.tags if row.state is SyncState.COLD and row.upstream != "absent"), None)
     if cold is None:
         return None
-    report = ask(ImageReference.parse(cold.reference))
+    report = inspect(ImageReference.parse(cold.reference))
     return report.reference if report.state is SyncState.COMPLETE else None

@@ -1,4 +1,4 @@
-"""All the nodes that a run will change are its own before the first of them is touched, and nobody's when it ends."""
+"""Claims: a run claims all nodes that it will change before it changes the first, and releases them at its end."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -8,45 +8,53 @@ from provisioner.domain.values.claim import Claim, claimed, next_fence
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.protocols import Claims, Probed
+from provisioner.workflow.protocols import Probed, SupportsClaims
 
-# Nobody can tell these anything.
+# A node in one of these states cannot be asked to release its claim.
 _OUT_OF_REACH: frozenset[NodeState] = frozenset({"unreachable", "unknown"})
 
 
 def fence_above(probed: Probed) -> int:
+    """Return a fence number above every one that these nodes have seen."""
     return next_fence(facts.fence for facts in probed.values() if isinstance(facts, NodeFacts))
 
 
-def refuse_held(probed: Probed, nodes: Iterable[str], run: str, breaks: str) -> None:
-    """Raises ProblemError (locked) where another run holds one of `nodes`: before anybody is asked anything."""
-    held = [facts.claim for node in nodes if isinstance(facts := probed[node], NodeFacts) and facts.claim]
-    others = {claim.run: claim for claim in held if claim.run not in (run, breaks)}
+def refuse_claimed(probed: Probed, nodes: Iterable[str], run: str, breaks: str) -> None:
+    """Raise ProblemError (locked) where a run other than `run` and `breaks` has claimed one of `nodes`.
+
+    Called before the user is asked for confirmation.
+    """
+    claims = [facts.claim for node in nodes if isinstance(facts := probed[node], NodeFacts) and facts.claim]
+    others = {claim.run: claim for claim in claims if claim.run not in (run, breaks)}
     if others:
         raise ProblemError(map(claimed, others.values()), "locked")
 
 
-def take(fleet: Claims, claim: Claim, nodes: Sequence[str], breaks: str, on_event: OnEvent) -> dict[str, NodeRecord]:
-    """All of them or none. The records of those that cannot be reached any more.
+def claim_nodes(
+    fleet: SupportsClaims, claim: Claim, nodes: Sequence[str], breaks: str, on_event: OnEvent
+) -> dict[str, NodeRecord]:
+    """Claim all of `nodes` or none. Return the records of those that have become unreachable.
 
-    Raises ProblemError (locked) where another run holds one, once those that were taken are let go.
+    Raises ProblemError (locked) where another run has claimed one, after the others are released.
     """
     over = f", over run {breaks}" if breaks else ""
     on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
     answers = fleet.claim(claim, nodes, breaks)
-    away = {node: problem for node, problem in answers.items() if problem and problem.code == "unreachable"}
-    refused = {node: problem for node, problem in answers.items() if problem and node not in away}
+    unreachable = {node: problem for node, problem in answers.items() if problem and problem.code == "unreachable"}
+    refused = {node: problem for node, problem in answers.items() if problem and node not in unreachable}
     if refused:
         fleet.release(claim, [node for node, problem in answers.items() if problem is None])
-        raise ProblemError(_told(refused), "locked")
+        raise ProblemError(_distinct_reasons(refused), "locked")
     on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=len(nodes), total=len(nodes)))
-    return {node: NodeRecord(node=node, state="unreachable", problems=(problem,)) for node, problem in away.items()}
+    return {node: NodeRecord(node=node, state="unreachable", problems=(p,)) for node, p in unreachable.items()}
 
 
-def release_claims(fleet: Claims, claim: Claim, nodes: Iterable[str], records: Mapping[str, NodeRecord]) -> None:
-    """What the run still holds at its end. A node that cannot be told so has to be taken over by a later run."""
+def release_claims(
+    fleet: SupportsClaims, claim: Claim, nodes: Iterable[str], records: Mapping[str, NodeRecord]
+) -> None:
+    """Release the nodes that the run still holds at its end. An unreachable one has to be taken over by a later run."""
     held = [node for node in nodes if node not in records or _is_held(records[node])]
-    with suppress(ProblemError):  # all is done that was to be done, and the report matters more
+    with suppress(ProblemError):  # the work is done, and the report matters more
         fleet.release(claim, held)
 
 
@@ -54,9 +62,9 @@ def _is_held(record: NodeRecord) -> bool:
     return not record.released and record.state not in _OUT_OF_REACH
 
 
-def _told(refused: Mapping[str, Problem]) -> list[Problem]:
-    """Each reason once, with the node that gave it first."""
+def _distinct_reasons(refused: Mapping[str, Problem]) -> list[Problem]:
+    """Return each reason once, with the first node that gave it."""
     first: dict[Problem, str] = {}
     for node, problem in refused.items():
         first.setdefault(problem, node)
-    return [problem.model_copy(update={"what": f"{node}: {problem.what}"}) for problem, node in first.items()]
+    return [p.model_copy(update={"what": f"{node}: {p.what}", "node": node}) for p, node in first.items()]

@@ -1,15 +1,16 @@
-"""Taking seats down, as a plan: every node that answers is asked, for what is left of a seat need not be whole."""
+"""Plan the removal of seats. Every reachable node has a step, since the remains of a seat may be incomplete."""
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.order import DownOrder, NamedSeat
-from provisioner.domain.rollout.plan import Plan, Step, minding, skipped
+from provisioner.domain.rollout.order import RemovalOrder, SeatName
+from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 
 
-def removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
+def plan_removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
+    """Plan to remove the seat named `seat` from every probed node."""
     steps = (
         skipped(node, (facts,)) if isinstance(facts, Problem) else _step(node, seat, facts, when_busy)
         for node, facts in probed.items()
@@ -17,26 +18,28 @@ def removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER)
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
-def down_orders(what: RunSpec) -> dict[str, DownOrder]:
+def removal_orders(run_spec: RunSpec) -> dict[str, RemovalOrder]:
+    """Return the order of each node that a removal changes."""
     return {
-        step.node: DownOrder(
-            run=what.run,
+        step.node: RemovalOrder(
+            run=run_spec.run,
             act="remove",
-            claim=what.claim,
-            seat=NamedSeat(name=step.seat),
-            when_busy=what.plan.when_busy,
+            claim=run_spec.claim,
+            seat=SeatName(name=step.seat),
+            when_busy=run_spec.plan.when_busy,
         )
-        for step in what.plan.pending
+        for step in run_spec.plan.pending
         if step.seat
     }
 
 
-def _step(node: str, seat: str, facts: NodeFacts, when_busy: WhenBusy) -> Step:
-    running = seat_of(facts, seat)
-    generation = running.generation if running else 0
-    step = Step(node=node, seat=seat, action="remove", why="it is to be taken down", generation=generation)
-    return minding(step, running, when_busy) if running else step
-
-
-def seat_of(facts: NodeFacts, name: str) -> RunningSeat | None:
+def running_seat(facts: NodeFacts, name: str | None) -> RunningSeat | None:
+    """Return the seat of this name that a node reports, or None."""
     return next((seat for seat in facts.seats if seat.name == name), None)
+
+
+def _step(node: str, seat: str, facts: NodeFacts, when_busy: WhenBusy) -> Step:
+    running = running_seat(facts, seat)
+    generation = running.generation if running else 0
+    step = Step(node=node, seat=seat, action="remove", why="the seat is removed", generation=generation)
+    return with_busy_policy(step, running, when_busy) if running else step

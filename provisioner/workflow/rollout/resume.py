@@ -1,134 +1,148 @@
-"""A run that was cut off, brought to the end that it would have come to, by what was heard and what nodes say."""
+"""Resume an interrupted run: compare its journal with the state of its nodes, and finish it as it was planned."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import NamedTuple
 
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import RunSpec
-from provisioner.domain.values.event import OnEvent, Recorded
+from provisioner.domain.values.event import RecordedEvent
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.protocols import NodeFleet, Probed
-from provisioner.workflow.rollout.claims import release_claims, take
-from provisioner.workflow.rollout.preflight import once
-from provisioner.workflow.rollout.run import Outcome, acts_of, go, never, settling
-from provisioner.workflow.rollout.waves import Gate, Records, StopRequested, WaveRun, nothing, run_all_waves
+from provisioner.workflow.protocols import NodeFleet, Probed, RunContext
+from provisioner.workflow.rollout.claims import claim_nodes, release_claims
+from provisioner.workflow.rollout.preflight import unique_images
+from provisioner.workflow.rollout.removal import running_seat
+from provisioner.workflow.rollout.run import (
+    Outcome,
+    build_outcome,
+    never_stop,
+    settled_records,
+    wave_steps,
+    with_settled,
+)
+from provisioner.workflow.rollout.waves import Gate, Records, WaveRun, no_gate, run_all_waves
 
-# Of these a node has to say itself how it stands.
-_NOT_AN_END: frozenset[NodeState] = frozenset({"unknown", "unreachable", "not_started"})
-# States of a seat's journal that no run writes before it changes the seat for good.
+# After one of these states the node has to be probed for how it ended.
+_NOT_FINAL: frozenset[NodeState] = frozenset({"unknown", "unreachable", "not_started"})
+# States of a seat's journal that a run writes only once it changes the seat for good.
 _CHANGING = {"switching", "verifying", "committed", "rolling_back", "rolled_back", "needs_attention"}
 
 
-class Standing(NamedTuple):
-    """`known`: nodes that need nothing any more. `begun`: nodes that the run was about to change for good, or has."""
+class ResumeState(NamedTuple):
+    """`settled`: records of nodes that need nothing more. `begun`: nodes whose change had begun, or is complete."""
 
-    known: Records
+    settled: Records
     begun: tuple[str, ...]
 
 
-def is_open(what: RunSpec, report: RolloutReport | None) -> bool:
-    """Whether the run has not come to its end. One that stopped because too much went wrong has."""
+def is_open(run_spec: RunSpec, report: RolloutReport | None) -> bool:
+    """Whether a run can be resumed. A run that stopped because of too many failures has ended."""
     if report is None:
         return True
     interrupted = report.stopped is not None and report.stopped.code == "interrupted"
     lost = {record.node for record in report.nodes if record.state in {"unknown", "unreachable"}}
-    return interrupted or bool(lost & set(what.nodes))
+    return interrupted or bool(lost & set(run_spec.nodes))
 
 
-def heard(events: Iterable[Recorded]) -> dict[str, NodeRecord]:
-    """How nodes ended, as far as somebody was there to write it down; the last word counts."""
-    told = (entry.event.data.get("record") for entry in events if entry.event.phase == "report")
-    records = (NodeRecord.model_validate(record) for record in told if record)
-    return {record.node: record for record in records if record.state not in _NOT_AN_END}
+def final_records(events: Iterable[RecordedEvent]) -> dict[str, NodeRecord]:
+    """Return how nodes ended according to the journal. The last record of a node counts."""
+    found = (entry.event.data.get("record") for entry in events if entry.event.phase == "report")
+    records = (NodeRecord.model_validate(record) for record in found if record)
+    return {record.node: record for record in records if record.state not in _NOT_FINAL}
 
 
-def stand(what: RunSpec, ended: Records, probed: Probed) -> Standing:
-    """`ended` as heard of before: of these it does not matter how they stand now. `probed` are all nodes of the run."""
-    steps = {step.node: step for step in what.plan.steps}
-    verdicts = {node: _verdict(what, steps[node], facts) for node, facts in probed.items() if node not in ended}
-    known = {node: verdict for node, verdict in verdicts.items() if isinstance(verdict, NodeRecord)}
-    begun = tuple(node for node, verdict in verdicts.items() if verdict == "begun")
-    return Standing({**ended, **known}, begun)
+def assess_nodes(run_spec: RunSpec, ended: Records, probed: Probed) -> ResumeState:
+    """Return what is left to do. `ended`: final records of the journal; the present state of these does not matter.
+
+    `probed` are all nodes of the run.
+    """
+    steps = {step.node: step for step in run_spec.plan.steps}
+    found = {node: _assess(run_spec, steps[node], facts) for node, facts in probed.items() if node not in ended}
+    settled = {node: record for node, record in found.items() if isinstance(record, NodeRecord)}
+    begun = tuple(node for node, state in found.items() if state == "begun")
+    return ResumeState({**ended, **settled}, begun)
 
 
-def left_to_pull(what: RunSpec, standing: Standing, probed: Probed) -> list[OrderedImage]:
-    """By nodes that the run has not come to, or that hold it only in part."""
-    return once(
-        what.orders[node].image
+def remaining_images(run_spec: RunSpec, state: ResumeState, probed: Probed) -> list[OrderedImage]:
+    """Return the images that nodes still have to pull, in whole or in part, each once."""
+    return unique_images(
+        run_spec.orders[node].image
         for node, facts in probed.items()
-        if isinstance(facts, NodeFacts) and node in what.orders and node not in {*standing.known, *standing.begun}
-        if what.orders[node].image.reference.rpartition("@")[2] not in facts.images
+        if isinstance(facts, NodeFacts) and node in run_spec.orders and node not in {*state.settled, *state.begun}
+        if run_spec.orders[node].image.reference.rpartition("@")[2] not in facts.images
     )
 
 
-def _verdict(what: RunSpec, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
-    """A record where nothing is left to do, else `begun` or `untouched`."""
+def _assess(run_spec: RunSpec, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
+    """Return a record where nothing is left to do on the node, else "begun" or "untouched"."""
     if isinstance(facts, Problem):
-        # Whether the run had come to it, only the node knows; so the run stays open until it has said so.
+        # Only the node knows whether the run had changed it, so the run stays open until the node can be probed.
         state: NodeState = "skipped" if facts.code == "not_in_inventory" else "unknown"
         return NodeRecord(node=step.node, state=state, problems=(facts,))
-    seat = next((seat for seat in facts.seats if seat.name == step.seat), None)
-    if what.verb == "remove":
-        return "untouched"  # taking down what is gone already is nothing
+    if run_spec.verb == "remove":
+        return "untouched"  # to remove a seat again changes nothing
+    seat = running_seat(facts, step.seat)
     generation = seat.generation if seat else 0
-    if seat and seat.run == what.run and seat.state in _CHANGING:
+    if seat and seat.run == run_spec.run and seat.state in _CHANGING:
         return "begun"
-    return "untouched" if generation == step.generation else _moved(what, step, seat, generation)
+    return "untouched" if generation == step.generation else _changed_since(run_spec, step, seat, generation)
 
 
-def _moved(what: RunSpec, step: Step, seat: RunningSeat | None, generation: int) -> NodeRecord:
-    order = what.orders.get(step.node)
+def _changed_since(run_spec: RunSpec, step: Step, seat: RunningSeat | None, generation: int) -> NodeRecord:
+    """Return the record of a node that another run has changed: unchanged where it runs what was ordered."""
+    order = run_spec.orders.get(step.node)
     if seat and order and (seat.image, seat.files) == (order.image.reference, order.files):
         return NodeRecord(node=step.node, state="unchanged", generation=generation)
-    return NodeRecord(node=step.node, state="stale", generation=generation, problems=(_stale(step, generation),))
-
-
-def _stale(step: Step, generation: int) -> Problem:
-    return Problem(
+    problem = Problem(
         "stale_plan",
-        f"{step.node} is at generation {generation}, and was at {step.generation} when this was agreed",
-        "somebody else has changed it since, and what was agreed is what runs, or nothing does",
+        f"{step.node} is at generation {generation}, and was at {step.generation} when the run was planned",
+        "another run has changed it since, and a run applies its plan exactly or not at all",
         "see `provision plan` for what is left to do there",
+        step.node,
     )
+    return NodeRecord(node=step.node, state="stale", generation=generation, problems=(problem,))
 
 
-def resume(  # noqa: PLR0913  (the run, what is known of it, and how it goes on)
-    what: RunSpec,
-    standing: Standing,
+def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
+    run_spec: RunSpec,
+    state: ResumeState,
     fleet: NodeFleet,
-    on_event: OnEvent,
+    context: RunContext,
     *,
-    stop_requested: StopRequested = never,
     breaks: str = "",
-    gate: Gate = nothing,
+    gate: Gate = no_gate,
 ) -> Outcome:
-    """`what` with a claim that no node has seen yet. Raises ProblemError (locked) where another run holds a node."""
-    acts, what = acts_of(what, fleet, stop_requested), settling(what, standing.known)
-    course = WaveRun(what.waves, acts, what.budget, stop_requested, gate)
-    left = [node for node in what.nodes if node not in standing.known]
+    """Finish the run. `run_spec` has a claim that no node has seen yet.
+
+    Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes.
+    """
+    steps, run_spec = wave_steps(run_spec, fleet, context.stop), with_settled(run_spec, state.settled)
+    left = [node for node in run_spec.nodes if node not in state.settled]
     begun: list[str] = []
-    if what.claim and left and not stop_requested():
-        away = take(fleet, what.claim, left, breaks, on_event)
-        begun = [node for node in standing.begun if node not in away]
-        # Followed to its end whatever else went wrong, and also where somebody says stop.
-        ended = run_all_waves(WaveRun([begun], acts[-1:], len(left), never), {}, on_event).records
-        what = settling(what, {**away, **ended, **_arrived(what, ended, fleet)})
-    outcome = go(what, course, on_event)
-    if what.claim:
-        # What was said to be free before may have been claimed after, by a resumption that was cut off, too.
+    if run_spec.claim and left and not context.stop():
+        unreachable = claim_nodes(fleet, run_spec.claim, left, breaks, context.on_event)
+        begun = [node for node in state.begun if node not in unreachable]
+        # A change that has begun is completed whatever else fails, and also after a stop request.
+        completing = WaveRun([begun], steps[-1:], len(left))
+        ended = run_all_waves(completing, {}, replace(context, stop=never_stop)).records
+        run_spec = with_settled(run_spec, {**unreachable, **ended, **_already_committed(run_spec, ended, fleet)})
+    wave_run = WaveRun(run_spec.waves, steps, run_spec.budget, gate)
+    outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
+    if run_spec.claim:
+        # A node that was released before may have been claimed again by a resumption that was interrupted, too.
         fresh = set(left) - set(begun)
         now = [record for record in outcome.records if record.node in fresh or record.state == "unknown"]
-        release_claims(fleet, what.claim, what.nodes, {record.node: record for record in now})
+        release_claims(fleet, run_spec.claim, run_spec.nodes, {record.node: record for record in now})
     return outcome
 
 
-def _arrived(what: RunSpec, ended: Records, fleet: NodeFleet) -> Records:
-    """Nodes that refused to do again what they had done, but for the last line in their journal."""
+def _already_committed(run_spec: RunSpec, ended: Records, fleet: NodeFleet) -> Records:
+    """Return records of nodes that refused to repeat a change that was complete but for its last journal entry."""
     doubtful = [node for node, record in ended.items() if record.state in {"failed", "stale"}]
     probed = fleet.probe(doubtful) if doubtful else {}
-    steps = {step.node: step for step in what.plan.steps}
-    looked = {node: _verdict(what, steps[node], facts) for node, facts in probed.items()}
-    return {node: v for node, v in looked.items() if isinstance(v, NodeRecord) and v.state == "unchanged"}
+    steps = {step.node: step for step in run_spec.plan.steps}
+    found = {node: _assess(run_spec, steps[node], facts) for node, facts in probed.items()}
+    return {node: r for node, r in found.items() if isinstance(r, NodeRecord) and r.state == "unchanged"}

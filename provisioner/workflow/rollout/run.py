@@ -1,92 +1,107 @@
-"""What was set out to do, done: the nodes claimed, the waves gone through, the nodes let go, one record for each."""
+"""Execute a run: claim its nodes, run its waves, release the nodes, and return one record for each."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from provisioner.domain.rollout.report import DONE, NodeRecord, access_of
+from provisioner.domain.rollout.report import DONE, NodeRecord, build_access
 from provisioner.domain.rollout.run_spec import RunSpec
-from provisioner.domain.values.event import OnEvent
-from provisioner.domain.values.problem import Problem
-from provisioner.workflow.protocols import Fleet, NodeFleet
-from provisioner.workflow.rollout.claims import release_claims, take
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.workflow.protocols import Fleet, NodeFleet, RunContext, StopRequested
+from provisioner.workflow.rollout.claims import claim_nodes, release_claims
 from provisioner.workflow.rollout.pull_throttle import PullThrottle
-from provisioner.workflow.rollout.removal import down_orders
+from provisioner.workflow.rollout.removal import removal_orders
 from provisioner.workflow.rollout.waves import (
     Gate,
     Records,
-    StopRequested,
     WaveRun,
+    WavesResult,
     WaveStep,
-    nothing,
+    no_gate,
     reason_to_stop,
     run_all_waves,
 )
 
 
 class Outcome(NamedTuple):
-    """One record per node of the plan, in its order; `stopped` is why some were not started."""
+    """One record per node of the plan, in its order; `stopped` is why some were not started, or None."""
 
     records: tuple[NodeRecord, ...]
     stopped: Problem | None
 
 
-def never() -> bool:
+def never_stop() -> bool:
+    """Return False: no stop is ever requested."""
     return False
 
 
-def roll_out(what: RunSpec, fleet: Fleet, on_event: OnEvent, *, local: bool = False, gate: Gate = nothing) -> Outcome:
-    """Without a claim: on one's own machine, where nobody else has a say."""
-    return go(what, WaveRun(what.waves, forward(what, fleet, never), what.budget, never, gate), on_event, local=local)
+def roll_out_locally(run_spec: RunSpec, fleet: Fleet, context: RunContext) -> Outcome:
+    """Roll out to the user's own machine, without a claim: no other controller changes it."""
+    wave_run = WaveRun(run_spec.waves, _rollout_steps(run_spec, fleet, context.stop), run_spec.budget)
+    return build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context), local=True)
 
 
-def run_waves(  # noqa: PLR0913  (what was agreed, on whom, how it is told and what may stop it)
-    what: RunSpec,
-    fleet: NodeFleet,
-    on_event: OnEvent,
-    stop_requested: StopRequested,
-    *,
-    breaks: str = "",
-    gate: Gate = nothing,
+def run_waves(
+    run_spec: RunSpec, fleet: NodeFleet, context: RunContext, *, breaks: str = "", gate: Gate = no_gate
 ) -> Outcome:
-    """Raises ProblemError (locked) where another run than `breaks` holds one of its nodes; then nothing was changed."""
-    course = WaveRun(what.waves, acts_of(what, fleet, stop_requested), what.budget, stop_requested, gate)
-    if what.claim is None or not what.nodes or reason_to_stop(course, {record.node: record for record in what.settled}):
-        return go(what, course, on_event)
-    away = take(fleet, what.claim, what.nodes, breaks, on_event)
-    outcome = go(settling(what, away), course, on_event)
-    release_claims(fleet, what.claim, what.nodes, {record.node: record for record in outcome.records})
+    """Claim the nodes of a run, run its waves and release what is still claimed.
+
+    The journal keeps the run spec from before the first claim, so that the run can be resumed.
+
+    Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes; nothing was changed then.
+    """
+    wave_run = WaveRun(run_spec.waves, wave_steps(run_spec, fleet, context.stop), run_spec.budget, gate)
+    claim = run_spec.claim
+    if run_spec.nodes:
+        context.journal.keep("undertaking", run_spec)
+    if claim is None or not run_spec.nodes or reason_to_stop(wave_run, settled_records(run_spec), context.stop):
+        return build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
+    try:
+        unreachable = claim_nodes(fleet, claim, run_spec.nodes, breaks, context.on_event)
+    except ProblemError as error:
+        if error.ending == "locked":
+            context.journal.forget("undertaking")
+        raise
+    run_spec = with_settled(run_spec, unreachable)
+    outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
+    release_claims(fleet, claim, run_spec.nodes, {record.node: record for record in outcome.records})
     return outcome
 
 
-def forward(what: RunSpec, fleet: Fleet, stop_requested: StopRequested) -> Sequence[WaveStep]:
-    sizes = {step.node: step.bytes_to_pull for step in what.plan.steps}
-    pull = PullThrottle(fleet.stage, what.orders, sizes, what.pulls, stop_requested)
-    return (pull, lambda nodes: fleet.switch({node: what.orders[node] for node in nodes}))
+def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
+    """Return the steps of each wave. The last of them is the one that changes a node for good."""
+    if run_spec.verb == "rollback":
+        return (WaveStep(fleet.roll_back, run_spec.back),)
+    if run_spec.verb == "remove":
+        return (WaveStep(fleet.take_down, removal_orders(run_spec)),)
+    return _rollout_steps(run_spec, fleet, stop)
 
 
-def acts_of(what: RunSpec, fleet: NodeFleet, stop_requested: StopRequested) -> Sequence[WaveStep]:
-    """What each wave goes through; the last of them is what changes a node for good."""
-    if what.verb == "rollback":
-        return (lambda nodes: fleet.roll_back({node: what.back[node] for node in nodes}),)
-    if what.verb == "remove":
-        orders = down_orders(what)
-        return (lambda nodes: fleet.take_down({node: orders[node] for node in nodes}),)
-    return forward(what, fleet, stop_requested)
+def _rollout_steps(run_spec: RunSpec, fleet: Fleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
+    sizes = {step.node: step.bytes_to_pull for step in run_spec.plan.steps}
+    stage = PullThrottle(fleet.stage, sizes, run_spec.pulls, stop)
+    return (WaveStep(stage, run_spec.orders), WaveStep(fleet.switch, run_spec.orders))
 
 
-def settling(what: RunSpec, records: Records) -> RunSpec:
-    return what.model_copy(update={"settled": (*what.settled, *records.values())})
+def with_settled(run_spec: RunSpec, records: Records) -> RunSpec:
+    """Return the run spec with further nodes that the run leaves as they are."""
+    return run_spec.model_copy(update={"settled": (*run_spec.settled, *records.values())})
 
 
-def go(what: RunSpec, course: WaveRun, on_event: OnEvent, *, local: bool = False) -> Outcome:
-    records, stopped = run_all_waves(course, {record.node: record for record in what.settled}, on_event)
-    return Outcome(tuple(_reached(what, records, step.node, local) for step in what.plan.steps), stopped)
+def settled_records(run_spec: RunSpec) -> Records:
+    """Return the records of the nodes that the run leaves as they are, by node."""
+    return {record.node: record for record in run_spec.settled}
 
 
-def _reached(what: RunSpec, records: Records, node: str, local: bool) -> NodeRecord:
-    """The record with the way to the seat, where a seat serves."""
+def build_outcome(run_spec: RunSpec, result: WavesResult, *, local: bool = False) -> Outcome:
+    """Build the record of every node of the plan. `local`: the user is at the machine of the seat."""
+    records = (_record_with_access(run_spec, result.records, step.node, local) for step in run_spec.plan.steps)
+    return Outcome(tuple(records), result.stopped)
+
+
+def _record_with_access(run_spec: RunSpec, records: Records, node: str, local: bool) -> NodeRecord:
+    """Return the record of a node, with how to reach its seat where one runs."""
     record = records.get(node) or NodeRecord(node=node, state="not_started")
-    if record.state not in DONE or node not in what.orders:
+    if record.state not in DONE or node not in run_spec.orders:
         return record
     host_key = record.access.host_key if record.access else ""
-    return record.model_copy(update={"access": access_of(what.orders[node].seat, host_key, local=local)})
+    return record.model_copy(update={"access": build_access(run_spec.orders[node].seat, host_key, local=local)})

@@ -1,4 +1,4 @@
-"""The real Ansible, on this machine alone: what it says of nodes, and that it leaves nothing behind."""
+"""AnsibleFleet with the real Ansible on this machine alone: results of nodes, and clean-up after each play."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible.play import HostEvent, connections, play, scratch, this_machine
+from provisioner.adapters.ansible.play import HostEvent, connections, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
 from provisioner.domain.seat.seat import Seat
@@ -32,7 +32,7 @@ BROKEN = LOCAL | {"ansible_python_interpreter": "/no/such/python"}
 
 @pytest.fixture(autouse=True)
 def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The machine's own engine, if it has one, is none of these tests' business."""
+    """Hide the engine of this machine, if it has one."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
 
@@ -75,17 +75,17 @@ def an_order(root: Path, **over: Any) -> Order:
 def command_lines() -> list[str]:
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with suppress(OSError):  # it has just ended
+        with suppress(OSError):  # the process has just ended
             found.append(path.read_text(errors="replace"))
     return found
 
 
-def leftovers() -> set[Path]:
+def play_folders() -> set[Path]:
     return set(Path("/tmp").glob(f"prov-{os.getpid()}-*"))
 
 
-def test_each_node_has_facts_or_the_reason_why_not(inventory: Callable[..., Settings], tmp_path: Path) -> None:
-    before, events = leftovers(), list[Event]()
+def test_probe_gives_facts_or_a_problem_for_each_node(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+    before, events = play_folders(), list[Event]()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     settings = inventory(here=LOCAL, dead=DEAD, broken=BROKEN)
     answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(["here", "dead", "broken"])
@@ -105,13 +105,11 @@ def test_each_node_has_facts_or_the_reason_why_not(inventory: Callable[..., Sett
         ("dead", "failed"),
         ("broken", "failed"),
     }
-    assert leftovers() <= before
+    assert play_folders() <= before
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_work_goes_through_a_job_and_each_node_ends_by_its_own_record(
-    inventory: Callable[..., Settings], tmp_path: Path
-) -> None:
+def test_stage_and_switch_give_the_record_of_each_nodes_job(inventory: Callable[..., Settings], tmp_path: Path) -> None:
     events = list[Event]()
     fleet = AnsibleFleet(inventory(here=LOCAL, bad=LOCAL, dead=DEAD), events.append)
     bad = an_order(tmp_path, name="../bad")
@@ -121,14 +119,14 @@ def test_work_goes_through_a_job_and_each_node_ends_by_its_own_record(
         "bad": ("failed", "bad_order"),
         "dead": ("unreachable", "unreachable"),
     }
-    lost = fleet.switch({"dead": an_order(tmp_path)})["dead"]  # nobody here knows whether it has its order
+    lost = fleet.switch({"dead": an_order(tmp_path)})["dead"]  # the order may have arrived before the connection broke
     assert (lost.state, lost.problems[0].code) == ("unknown", "lost_contact")
     assert [(e.phase, e.kind) for e in events if e.node == "here"] == [("stage", "started"), ("stage", "failed")]
     job = json.loads((tmp_path / "seats/demo-student/jobs/r1.stage.json").read_text())
     assert job["finished"]
 
 
-def test_no_text_in_an_order_is_ever_a_template(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+def test_text_in_an_order_is_never_expanded_as_a_template(inventory: Callable[..., Settings], tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     evil = f"{{{{ lookup('pipe', 'touch {canary}') }}}}"
     fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None)
@@ -140,15 +138,17 @@ def test_no_text_in_an_order_is_ever_a_template(inventory: Callable[..., Setting
     assert not canary.exists()
 
 
-def test_over_no_nodes_nothing_runs(tmp_path: Path) -> None:
+def test_no_play_runs_without_nodes(tmp_path: Path) -> None:
     fleet = AnsibleFleet(Settings(tmp_path / "no such inventory"), lambda _: None)
     assert (fleet.probe([]), fleet.stage({}), fleet.switch({}), fleet.access({})) == ({}, {}, {}, {})
     assert fleet.take_down({}) == {}
-    with scratch({}) as folder, pytest.raises(ValueError, match="all of them"):
-        play(Settings(None), folder, "probe", lambda _: None)
+    with play_folder({}) as folder, pytest.raises(ValueError, match="all of them"):
+        run_playbook(Settings(None), folder, "probe", lambda _: None)
 
 
-def test_a_play_that_did_not_run_is_no_answer_of_any_node(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+def test_a_play_that_did_not_run_raises_and_gives_no_node_a_result(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
     settings = inventory(here=LOCAL)
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = no_such_strategy\n")
     with pytest.raises(ProblemError) as caught:
@@ -158,29 +158,29 @@ def test_a_play_that_did_not_run_is_no_answer_of_any_node(inventory: Callable[..
     assert "no_such_strategy" in problem.what
 
 
-# The runner leaves the files of its own log to the garbage collector where it is interrupted.
+# An interrupted ansible-runner leaves its log files to the garbage collector.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_interrupt_comes_out_at_once_and_leaves_nothing(inventory: Callable[..., Settings]) -> None:
-    before, during = leftovers(), set[Path]()
+def test_an_interrupted_play_leaves_no_folder_and_no_process(inventory: Callable[..., Settings]) -> None:
+    before, during = play_folders(), set[Path]()
 
     def interrupted(_: Event) -> None:
-        during.update(leftovers() - before)
+        during.update(play_folders() - before)
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         AnsibleFleet(inventory(here=LOCAL, there=LOCAL), interrupted).probe(["here", "there"])
     assert during
-    assert leftovers() <= before
+    assert play_folders() <= before
     deadline = time.monotonic() + 10
     while any(str(folder) in line for folder in during for line in command_lines()):
         assert time.monotonic() < deadline
         time.sleep(0.1)
 
 
-def test_this_machine_alone_needs_no_inventory(tmp_path: Path) -> None:
+def test_local_fleet_needs_no_inventory_and_reads_the_token(tmp_path: Path) -> None:
     fleet = local_fleet(lambda _: None, state_root=str(tmp_path))
     (host,) = fleet.hosts()
-    assert (host.name, host.address) == (this_machine(), None)
+    assert (host.name, host.address) == (local_hostname(), None)
     identity = tmp_path / "seats/demo-student/identity"
     identity.mkdir(parents=True)
     (identity / "token").write_text("t0ken-of-the-seat")
@@ -190,16 +190,16 @@ def test_this_machine_alone_needs_no_inventory(tmp_path: Path) -> None:
     assert absent.code == "no_token"
 
 
-def test_a_token_is_in_nothing_that_ansible_says_or_keeps(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path, heard = tmp_path / "token", list[HostEvent]()
+def test_a_token_is_in_no_output_event_or_file_of_ansible(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path, host_events = tmp_path / "token", list[HostEvent]()
     path.write_text("t0ken-of-the-seat")
-    node = this_machine()
-    with scratch({node: json.dumps({"token": str(path)})}) as folder:
-        play(Settings(None, verbosity=4), folder, "access", heard.append)
+    node = local_hostname()
+    with play_folder({node: json.dumps({"token": str(path)})}) as folder:
+        run_playbook(Settings(None, verbosity=4), folder, "access", host_events.append)
         kept = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     assert [str(name) for name, text in kept.items() if b"t0ken" in text] == [f"orders/{node}.token"]
     assert any(name.name == "stdout" and b"Fetch" in text for name, text in kept.items())
-    assert "t0ken" not in repr(heard)
+    assert "t0ken" not in repr(host_events)
     assert "t0ken" not in "".join(capfd.readouterr())
 
 
@@ -207,12 +207,14 @@ def a_claim(run: str, fence: int) -> Claim:
     return Claim(run=run, lab="demo", holder="ann@control1", since="2026-11-26T21:00:00+00:00", fence=fence)
 
 
-def test_a_node_is_claimed_refuses_other_runs_and_is_let_go(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+def test_a_claimed_node_refuses_other_runs_until_it_is_released(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
     fleet = AnsibleFleet(inventory(here=LOCAL, dead=DEAD), lambda _: None, state_root=str(tmp_path))
-    taken = fleet.claim(a_claim("r1", 1), ["here", "dead"], "")
-    assert taken["here"] is None
-    assert taken["dead"] is not None
-    assert taken["dead"].code == "unreachable"
+    claimed = fleet.claim(a_claim("r1", 1), ["here", "dead"], "")
+    assert claimed["here"] is None
+    assert claimed["dead"] is not None
+    assert claimed["dead"].code == "unreachable"
     facts = fleet.probe(["here"])["here"]
     assert isinstance(facts, NodeFacts)
     assert (facts.claim, facts.fence) == (a_claim("r1", 1), 1)
@@ -227,20 +229,20 @@ def test_a_node_is_claimed_refuses_other_runs_and_is_let_go(inventory: Callable[
     assert fleet.claim(other, ["here"], "") == {"here": None}
 
 
-def test_what_each_run_costs_in_results_of_tasks_is_counted(
+def test_the_number_of_task_results_of_each_playbook_stays_the_same(
     inventory: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each costs a third of a second of this machine's CPU for every node: nobody adds one without a thought."""
+    """Each result costs a third of a second of CPU on the control machine, for every node."""
     results = Counter[str]()
 
-    def counting(settings: Settings, folder: Path, playbook: str, hear: Callable[[HostEvent], None]) -> None:
-        def heard(news: HostEvent) -> None:
-            results[playbook] += news.word in {"ok", "failed"}
-            hear(news)
+    def counting(settings: Settings, folder: Path, playbook: str, on_event: Callable[[HostEvent], None]) -> None:
+        def count(event: HostEvent) -> None:
+            results[playbook] += event.status in {"ok", "failed"}
+            on_event(event)
 
-        play(settings, folder, playbook, heard)
+        run_playbook(settings, folder, playbook, count)
 
-    monkeypatch.setattr("provisioner.adapters.ansible.fleet.play", counting)
+    monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", counting)
     fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None, state_root=str(tmp_path))
     fleet.probe(["here"])
     assert results == {"probe": 1}
@@ -248,33 +250,35 @@ def test_what_each_run_costs_in_results_of_tasks_is_counted(
     order = an_order(tmp_path).model_copy(update={"claim": a_claim("r1", 1)})
     fleet.stage({"here": order})
     fleet.switch({"here": order})
-    # Start, and the last answer of those that follow the job; those before it are retries.
+    # One result starts the job and one ends following it; those between are retries.
     assert results == {"probe": 1, "claim": 1, "stage": 2, "switch": 2}
 
 
-def test_connections_that_are_shared_outlive_a_play_and_end_with_the_run() -> None:
+def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:
     with connections() as shared:
-        with scratch({"n1": "{}"}, shared) as folder:
+        with play_folder({"n1": "{}"}, shared) as folder:
             (folder / "cp" / "socket").touch()
         assert (shared / "socket").exists()
         assert not folder.exists()
     assert not shared.exists()
 
 
-def test_what_a_play_that_was_left_had_started_ends_too() -> None:
-    """Ansible's workers have sessions of their own, so that neither ^C nor a hang-up reaches them."""
+def test_the_processes_of_an_interrupted_play_are_ended() -> None:
+    """Ansible's workers run in their own sessions, which neither ^C nor a hang-up reaches."""
 
-    def left() -> subprocess.Popen[bytes]:
-        given = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
-        return subprocess.Popen(["sleep", "600"], env=given, start_new_session=True)
+    def start_worker() -> subprocess.Popen[bytes]:
+        env = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
+        return subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
 
-    with suppress(KeyboardInterrupt), scratch({"n1": "{}"}) as folder:
-        worker = left()
+    with suppress(KeyboardInterrupt), play_folder({"n1": "{}"}) as folder:
+        worker = start_worker()
         raise KeyboardInterrupt
     assert worker.wait() == -signal.SIGTERM
 
 
-def test_what_a_killed_run_has_left_is_swept_and_nobody_elses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_of_killed_runs_are_removed_and_those_of_live_runs_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("provisioner.adapters.ansible.play._TMP", tmp_path)
     ended = subprocess.Popen(["true"])
     ended.wait()
@@ -287,6 +291,6 @@ def test_what_a_killed_run_has_left_is_swept_and_nobody_elses(tmp_path: Path, mo
         (folder / "orders" / "n1.token").write_text("secret")
         if name.endswith("old"):
             os.utime(folder, (0, 0))
-    with scratch({"n1": "{}"}):
+    with play_folder({"n1": "{}"}):
         pass
     assert [folder.exists() for folder in folders.values()] == [False, True, True]

@@ -33,7 +33,7 @@ def names(inventory: Path, limit: str | None = None) -> list[str]:
     return [host.name for host in hosts(Settings(inventory), limit)]
 
 
-def test_hosts_come_in_the_inventorys_order_each_once_with_their_address(inventory: Path) -> None:
+def test_hosts_keep_the_order_of_the_inventory_without_duplicates(inventory: Path) -> None:
     assert hosts(Settings(inventory), None) == (
         InventoryHost("n10", "198.51.100.10"),
         InventoryHost("n2", None),
@@ -44,7 +44,7 @@ def test_hosts_come_in_the_inventorys_order_each_once_with_their_address(invento
 @pytest.mark.parametrize(
     ("limit", "expected"), [("gpu", ["n2", "n3"]), ("all,!n2", ["n10", "n3"]), ("~n1.", ["n10"]), ("n2", ["n2"])]
 )
-def test_limit_is_read_as_ansible_reads_it(inventory: Path, limit: str, expected: list[str]) -> None:
+def test_limit_takes_every_form_of_ansible_pattern(inventory: Path, limit: str, expected: list[str]) -> None:
     assert names(inventory, limit) == expected
 
 
@@ -56,36 +56,36 @@ def failure(inventory: Path, limit: str | None = None) -> tuple[str, str, str]:
 
 
 @pytest.mark.parametrize("limit", ["typo", "n2,typo", "gpu,!n2,!n3", "", "  "])
-def test_a_limit_that_leaves_nothing_or_holds_a_typo_is_a_mistake(inventory: Path, limit: str) -> None:
+def test_a_limit_that_is_empty_or_matches_no_host_is_refused(inventory: Path, limit: str) -> None:
     ending, code, text = failure(inventory, limit)
     assert (ending, code) == ("usage", "no_hosts_matched")
     assert repr(limit) in text
     assert "n10" in text or not limit.strip()
 
 
-def test_an_inventory_without_hosts_is_a_mistake(inventory: Path) -> None:
+def test_an_inventory_without_hosts_is_refused(inventory: Path) -> None:
     inventory.write_text("nodes: {hosts: {}}\n")
     assert failure(inventory)[:2] == ("usage", "no_hosts_matched")
 
 
 @pytest.mark.parametrize(("text", "limit"), [("a: [b\n", None), ("a: [b\n", "n2"), (None, None)])
-def test_an_inventory_that_cannot_be_read_is_told_in_ansibles_words(
+def test_an_unreadable_inventory_is_reported_with_ansibles_message(
     inventory: Path, text: str | None, limit: str | None
 ) -> None:
     inventory.write_text(text) if text else inventory.unlink()
-    ending, code, said = failure(inventory, limit)
+    ending, code, message = failure(inventory, limit)
     assert (ending, code) == ("usage", "inventory_unreadable")
-    assert str(inventory) in said
-    assert "parse" in said
+    assert str(inventory) in message
+    assert "parse" in message
 
 
 @pytest.mark.parametrize("name", ["-oProxyCommand=touch /tmp/x", "a b", "ümlaut", ".hidden", "a/../b"])
-def test_a_host_name_that_is_more_than_a_name_is_refused(inventory: Path, name: str) -> None:
+def test_a_host_name_with_other_than_plain_characters_is_refused(inventory: Path, name: str) -> None:
     inventory.write_text(f"nodes: {{hosts: {{'{name}': {{}}}}}}\n")
     assert failure(inventory)[:2] == ("usage", "bad_host_name")
 
 
-def test_a_vault_is_opened_with_the_file_that_is_named(inventory: Path, tmp_path: Path) -> None:
+def test_a_vault_is_opened_with_the_given_password_file(inventory: Path, tmp_path: Path) -> None:
     password = tmp_path / "password"
     password.write_text("secret\n")
     folder = inventory.parent / "group_vars/nodes"
@@ -97,7 +97,7 @@ def test_a_vault_is_opened_with_the_file_that_is_named(inventory: Path, tmp_path
     assert hosts(Settings(inventory, vault_password_file=password), "n2") == (InventoryHost("n2", "198.51.100.99"),)
 
 
-def test_a_persons_own_settings_win(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_ansible_settings_win_over_our_defaults(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
     plain = environment(Settings(inventory), 100)
     assert (plain["ANSIBLE_FORKS"], plain["ANSIBLE_TIMEOUT"], plain["ANSIBLE_PIPELINING"]) == ("25", "10", "True")
@@ -112,11 +112,11 @@ def test_a_persons_own_settings_win(inventory: Path, monkeypatch: pytest.MonkeyP
     assert environment(Settings(inventory, forks=7), 100)["ANSIBLE_FORKS"] == "7"
 
 
-def test_few_nodes_need_few_forks(inventory: Path) -> None:
+def test_forks_do_not_exceed_the_number_of_nodes(inventory: Path) -> None:
     assert environment(Settings(inventory), 3)["ANSIBLE_FORKS"] == "3"
 
 
-def test_the_configuration_is_looked_for_as_ansible_does_and_in_the_lab(
+def test_ansible_cfg_is_found_by_variable_then_here_then_in_the_lab(
     inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
@@ -126,14 +126,14 @@ def test_the_configuration_is_looked_for_as_ansible_does_and_in_the_lab(
     for folder in (here, inventory.parent):
         (folder / "ansible.cfg").touch()
     found = [environment(Settings(inventory), 1)["ANSIBLE_CONFIG"]]
-    here.chmod(0o777)  # anybody could have put it there
+    here.chmod(0o777)  # world-writable: ignored, as Ansible does
     found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
     monkeypatch.setenv("ANSIBLE_CONFIG", "own.cfg")
     found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
     assert found == [str(here / "ansible.cfg"), str(inventory.parent / "ansible.cfg"), str(here / "own.cfg")]
 
 
-def test_the_host_of_the_registry_is_no_node_unless_it_is_one_too(inventory: Path) -> None:
+def test_a_host_only_in_the_registry_group_is_not_a_node(inventory: Path) -> None:
     assert registry_host(Settings(inventory)) is None
     inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    store: {{ansible_host: 198.51.100.99}}\n")
     assert registry_host(Settings(inventory)) == InventoryHost("store", "198.51.100.99")
@@ -142,7 +142,7 @@ def test_the_host_of_the_registry_is_no_node_unless_it_is_one_too(inventory: Pat
     assert names(inventory) == ["n10", "n2", "n3"]
 
 
-def test_two_hosts_of_a_registry_are_a_mistake(inventory: Path) -> None:
+def test_two_hosts_in_the_registry_group_are_refused(inventory: Path) -> None:
     inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    one:\n    two:\n")
     with pytest.raises(ProblemError) as caught:
         registry_host(Settings(inventory))

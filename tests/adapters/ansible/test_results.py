@@ -2,8 +2,14 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.ansible.play import HostEvent, Word
-from provisioner.adapters.ansible.results import ended, facts_of, probed, progress, record_of
+from provisioner.adapters.ansible.play import HostEvent, HostStatus
+from provisioner.adapters.ansible.results import (
+    parse_facts,
+    parse_progress,
+    parse_record,
+    probe_event,
+    record_event,
+)
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.node import Gpu, NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -22,17 +28,17 @@ def a_probe(**over: Any) -> HostEvent:
     ("clock", "offset"),
     [(0.0, 0.0), (2.0, 0.0), (4.0, 0.0), (-90.5, -90.5), (64.0, 60.0)],
 )
-def test_a_clock_is_off_by_no_less_than_what_is_told(clock: float, offset: float) -> None:
-    facts = facts_of(a_probe(clock=AT_START + clock))
+def test_the_clock_offset_is_the_smallest_one_that_is_certain(clock: float, offset: float) -> None:
+    facts = parse_facts(a_probe(clock=AT_START + clock))
     assert isinstance(facts, NodeFacts)
     assert facts.clock_offset == offset
 
 
 @pytest.mark.parametrize("facts", [{"gpus": "none"}, {"driver": "x.y"}, None])
-def test_facts_that_cannot_be_read_are_a_problem(facts: Any) -> None:
-    told = facts_of(a_probe(facts=facts) if facts else HostEvent("n1", "ok", {}, START, END))
-    assert isinstance(told, Problem)
-    assert told.code == "module_failed"
+def test_unreadable_facts_are_a_problem(facts: Any) -> None:
+    problem = parse_facts(a_probe(facts=facts) if facts else HostEvent("n1", "ok", {}, START, END))
+    assert isinstance(problem, Problem)
+    assert problem.code == "module_failed"
 
 
 MESSAGE = "Task failed: Failed to connect to the host via ssh: Connection refused\nmore"
@@ -40,22 +46,22 @@ BROKEN = {"msg": "MODULE FAILURE", "module_stderr": "Traceback …\nImportError:
 
 
 @pytest.mark.parametrize(
-    ("word", "result", "code", "text"),
+    ("status", "result", "code", "text"),
     [
         ("unreachable", {"msg": MESSAGE}, "unreachable", "Failed to connect to the host via ssh: Connection refused"),
-        ("unreachable", {}, "unreachable", "Ansible cannot reach it"),
+        ("unreachable", {}, "unreachable", "Ansible cannot reach the node"),
         ("failed", BROKEN, "module_failed", "MODULE FAILURE\nTraceback …\nImportError: no fcntl"),
         ("failed", {}, "module_failed", "no message"),
     ],
 )
-def test_what_ansible_said_becomes_the_problem(word: Word, result: dict[str, Any], code: str, text: str) -> None:
-    problem = facts_of(HostEvent("n1", word, result))
+def test_ansibles_message_becomes_the_problem(status: HostStatus, result: dict[str, Any], code: str, text: str) -> None:
+    problem = parse_facts(HostEvent("n1", status, result))
     assert isinstance(problem, Problem)
     assert (problem.code, problem.what) == (code, text)
 
 
 @pytest.mark.parametrize(
-    ("word", "result", "begun", "state", "code"),
+    ("status", "result", "started", "state", "code"),
     [
         ("unreachable", {}, False, "unreachable", "unreachable"),
         ("unreachable", {}, True, "unknown", "lost_contact"),
@@ -66,36 +72,36 @@ def test_what_ansible_said_becomes_the_problem(word: Word, result: dict[str, Any
         ("ok", {"record": {"state": "no such state"}}, True, "unknown", "module_failed"),
     ],
 )
-def test_a_node_is_judged_by_its_own_record_and_without_one_by_what_could_have_begun(
-    word: Word, result: dict[str, Any], begun: bool, state: str, code: str | None
+def test_a_node_without_a_record_is_unknown_if_its_job_may_have_started(
+    status: HostStatus, result: dict[str, Any], started: bool, state: str, code: str | None
 ) -> None:
-    record = record_of(HostEvent("n1", word, result), begun=begun)
+    record = parse_record(HostEvent("n1", status, result), started=started)
     assert record is not None
     assert (record.node, record.state) == ("n1", state)
     assert [problem.code for problem in record.problems] == ([code] if code else [])
 
 
 @pytest.mark.parametrize(
-    ("word", "result"), [("ok", {"job": "/x"}), ("retry", {"finished": False, "record": None}), ("start", {})]
+    ("status", "result"), [("ok", {"job": "/x"}), ("retry", {"finished": False, "record": None}), ("start", {})]
 )
-def test_as_long_as_more_is_to_come_there_is_no_record(word: Word, result: dict[str, Any]) -> None:
-    assert record_of(HostEvent("n1", word, result), begun=True) is None
+def test_a_running_job_has_no_record_yet(status: HostStatus, result: dict[str, Any]) -> None:
+    assert parse_record(HostEvent("n1", status, result), started=True) is None
 
 
 @pytest.mark.parametrize(("phase", "shown"), [("verify", "verify"), ("remove", "switch")])
-def test_progress_has_its_bytes(phase: str, shown: str) -> None:
-    told = {"phase": phase, "text": "pulling", "done": 5, "total": 10, "unit": "B"}
-    event = progress(HostEvent("n1", "retry", told))
+def test_progress_keeps_bytes_and_replaces_an_unknown_phase(phase: str, shown: str) -> None:
+    result = {"phase": phase, "text": "pulling", "done": 5, "total": 10, "unit": "B"}
+    event = parse_progress(HostEvent("n1", "retry", result))
     assert (event.phase, event.kind, event.node, event.done, event.total) == (shown, "progress", "n1", 5, 10)
 
 
-def test_a_probe_is_told_in_one_line() -> None:
+def test_the_event_of_a_probe_lists_gpus_and_driver_in_one_line() -> None:
     facts = a_node(gpus=(a_gpu(index=0), a_gpu(index=1), Gpu(index=2)))
-    assert probed("n1", facts).text == "2 x NVIDIA GeForce RTX 4090, 1 x a GPU that does not answer, driver 570.172.08"
+    assert probe_event("n1", facts).text == "2 x NVIDIA GeForce RTX 4090, 1 x unreadable GPU, driver 570.172.08"
     bare = a_node(gpus=(), driver=None, absent_because={"gpus": "no driver"})
-    assert probed("n1", bare).text == "no driver"
+    assert probe_event("n1", bare).text == "no driver"
 
 
 @pytest.mark.parametrize(("state", "kind"), [("staged", "done"), ("committed", "done"), ("rolled_back", "failed")])
-def test_an_end_is_good_only_where_the_node_went_forward(state: Any, kind: str) -> None:
-    assert ended("switch", NodeRecord(node="n1", state=state)).kind == kind
+def test_a_rolled_back_job_ends_in_a_failed_event(state: Any, kind: str) -> None:
+    assert record_event("switch", NodeRecord(node="n1", state=state)).kind == kind

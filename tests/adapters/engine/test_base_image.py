@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.adapters.engine.base_image import read
+from provisioner.adapters.engine.base_image import parse_base_facts
 from provisioner.adapters.resources import templates
 from provisioner.domain.values.problem import ProblemError
 
@@ -20,9 +20,9 @@ GOOD = {
 }
 
 
-def test_the_probe_speaks_of_the_python_that_runs_it() -> None:
+def test_the_script_reports_the_python_that_runs_it() -> None:
     command = [sys.executable, "-c", (templates() / "base_facts.py").read_text()]
-    facts = read("x", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    facts = parse_base_facts("x", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert facts.python == sys.executable
     assert facts.version == ".".join(map(str, sys.version_info[:3]))
 
@@ -36,8 +36,8 @@ def test_the_probe_speaks_of_the_python_that_runs_it() -> None:
         ({"jupyter": True, "sshd": True}, True),
     ],
 )
-def test_a_base_is_complete_with_both(change: dict[str, Any], complete: bool) -> None:
-    assert read("x", json.dumps(GOOD | change)).complete is complete
+def test_a_base_is_complete_with_jupyter_and_sshd(change: dict[str, Any], complete: bool) -> None:
+    assert parse_base_facts("x", json.dumps(GOOD | change)).complete is complete
 
 
 @pytest.mark.parametrize(
@@ -52,13 +52,13 @@ def test_a_base_is_complete_with_both(change: dict[str, Any], complete: bool) ->
         json.dumps(GOOD | {"glibc": ""}),
     ],
 )
-def test_an_image_that_no_lab_image_can_be_made_of_is_named(output: str) -> None:
+def test_an_image_that_no_lab_image_can_be_built_from_is_refused(output: str) -> None:
     with pytest.raises(ProblemError) as refused:
-        read("mirror.lab:5200/odd:1", output)
+        parse_base_facts("mirror.lab:5200/odd:1", output)
     (problem,) = refused.value.problems
     assert problem.code == "base_unfit"
     assert "mirror.lab:5200/odd:1" in problem.what
 
 
-def test_an_old_python_is_good_enough_where_jupyter_is_there() -> None:
-    assert read("x", json.dumps(GOOD | {"version": "3.8.10", "jupyter": True})).jupyter
+def test_an_old_python_is_accepted_if_jupyter_is_installed() -> None:
+    assert parse_base_facts("x", json.dumps(GOOD | {"version": "3.8.10", "jupyter": True})).jupyter

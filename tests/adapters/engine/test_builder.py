@@ -1,4 +1,4 @@
-"""What is pulled, built and pushed, and what is not: a builder with an engine and a registry that only write down."""
+"""What LabImageBuilder pulls, builds and pushes, with a fake engine and registry that record their calls."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.adapters.engine.builder import INPUTS_LABEL, EngineBuilder
+from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
 from provisioner.domain.lab.lab import ImageSettings, Registry
@@ -45,16 +45,16 @@ def a_listing(reference: str, digest: str | None = BASE, state: SyncState = Sync
 
 
 @dataclass
-class World:
-    """An engine and the registry that it pushes to."""
+class FakeEngine:
+    """An engine and the registry that it pushes to. `calls` lists what the engine was asked to do."""
 
     base: BaseFacts = COMPLETE
     images: dict[str, ImageConfig] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
-    acts: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     context: dict[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
-    made: dict[str, ImageConfig] = field(default_factory=dict)
+    built: dict[str, ImageConfig] = field(default_factory=dict)
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
         assert platform == "linux/amd64"
@@ -62,44 +62,44 @@ class World:
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         assert platform == "linux/amd64"
-        there = str(reference) in self.images
+        exists = str(reference) in self.images
         state = SyncState.PARTIAL if str(reference) in self.broken else SyncState.COMPLETE
-        digest = a_digest(str(reference)) if there else None
-        return a_listing(str(reference), digest, state if there else SyncState.ABSENT)
+        digest = a_digest(str(reference)) if exists else None
+        return a_listing(str(reference), digest, state if exists else SyncState.ABSENT)
 
     def pull(self, reference: ImageReference, size: int) -> None:
-        self.acts.append(f"pull {reference.by_digest()} {size}")
+        self.calls.append(f"pull {reference.by_digest()} {size}")
 
     def base_facts(self, reference: str, script: str) -> BaseFacts:
-        assert "What a base image has already" in script
-        self.acts.append(f"look {reference}")
+        assert "Print what a base image already contains" in script
+        self.calls.append(f"inspect {reference}")
         return self.base
 
     def build(
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
-        self.acts.append(f"build {target}")
+        self.calls.append(f"build {target}")
         self.context = {path.name: path.read_text() for path in context.iterdir() if path.is_file()}
         self.arguments = arguments
-        self.made[str(target)] = ImageConfig(labels=dict(labels), diff_ids=(a_digest("layer"),))
+        self.built[str(target)] = ImageConfig(labels=dict(labels), diff_ids=(a_digest("layer"),))
 
     def tag(self, reference: str, target: ImageReference) -> None:
-        self.acts.append(f"tag {reference} {target}")
-        self.made[str(target)] = ImageConfig(env=ENV, history=HISTORY)
+        self.calls.append(f"tag {reference} {target}")
+        self.built[str(target)] = ImageConfig(env=ENV, history=HISTORY)
 
     def push(self, target: ImageReference) -> None:
-        self.acts.append(f"push {target}")
-        self.images[str(target)] = self.made[str(target)]
+        self.calls.append(f"push {target}")
+        self.images[str(target)] = self.built[str(target)]
         self.broken.discard(str(target))
 
     def close(self) -> None:
-        self.acts.append("close")
+        self.calls.append("close")
 
-    def builder(self, wish: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> EngineBuilder:
+    def builder(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LabImageBuilder:
         self.events: list[Event] = []
-        return EngineBuilder(
+        return LabImageBuilder(
             Registry(address="registry.lab:5201"),
-            wish or ImageSettings(),
+            settings or ImageSettings(),
             lookup=self,
             engine=lambda: self,
             templates={**TEMPLATES, **changed},
@@ -107,37 +107,37 @@ class World:
             on_event=self.events.append,
         )
 
-    def lab_image(self, wish: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
-        return self.builder(wish, changed).lab_image(a_listing(TAG))
+    def lab_image(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
+        return self.builder(settings, changed).lab_image(a_listing(TAG))
 
 
 def target_of(image: LockedImage) -> str:
     return f"registry.lab:5201/provisioner/lab:{TAG.rpartition(':')[2]}-{image.inputs[:12]}"
 
 
-def test_a_base_that_has_both_is_copied_and_not_built() -> None:
-    world = World()
-    image = world.lab_image()
+def test_a_complete_base_is_copied_and_not_built() -> None:
+    engine = FakeEngine()
+    image = engine.lab_image()
     base, target = image.base, target_of(image)
     assert base == f"mirror.lab:5200/pytorch/pytorch@{BASE}"
-    assert world.acts == [f"pull {base} 4260", f"look {base}", f"tag {base} {target}", f"push {target}", "close"]
+    assert engine.calls == [f"pull {base} 4260", f"inspect {base}", f"tag {base} {target}", f"push {target}", "close"]
     assert image.lab == f"registry.lab:5201/provisioner/lab@{a_digest(target)}"
     assert (image.torch, str(image.cuda), image.env) == ("2.10.0", "12.8", {"PYTORCH_VERSION": "2.10.0"})
 
 
-def test_a_base_that_the_lab_calls_complete_is_not_even_started() -> None:
-    world = World(base=SSHD_ONLY)
-    world.lab_image(ImageSettings(complete=True))
-    assert [act.split()[0] for act in world.acts] == ["pull", "tag", "push", "close"]
+def test_a_base_declared_complete_in_lab_yml_is_not_inspected() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    engine.lab_image(ImageSettings(complete=True))
+    assert [call.split()[0] for call in engine.calls] == ["pull", "tag", "push", "close"]
 
 
-def test_only_what_the_base_lacks_is_built() -> None:
-    world = World(base=SSHD_ONLY)
-    image = world.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
-    assert [act.split()[0] for act in world.acts] == ["pull", "look", "build", "push", "close"]
-    assert "install_sshd.sh" in world.context["Dockerfile"]
-    assert "lab_env.py" not in world.context["Dockerfile"]
-    assert world.arguments == {
+def test_only_missing_parts_are_added_to_the_base() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    image = engine.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
+    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "build", "push", "close"]
+    assert "install_sshd.sh" in engine.context["Dockerfile"]
+    assert "lab_env.py" not in engine.context["Dockerfile"]
+    assert engine.arguments == {
         "BASE": image.base,
         "APT_MIRROR": "http://mirrors.example.edu",
         "PYTHON": "/usr/bin/python3",
@@ -146,75 +146,75 @@ def test_only_what_the_base_lacks_is_built() -> None:
 
 
 @pytest.mark.parametrize("base", [COMPLETE, SSHD_ONLY])
-def test_what_was_made_before_is_found_and_nothing_is_done(base: BaseFacts) -> None:
-    world = World(base=base)
-    first = world.lab_image()
-    world.acts.clear()
-    assert world.lab_image() == first
-    assert world.acts == []
-    assert [event.kind for event in world.events] == ["skipped"]
+def test_an_image_built_before_is_found_and_not_built_again(base: BaseFacts) -> None:
+    engine = FakeEngine(base=base)
+    first = engine.lab_image()
+    engine.calls.clear()
+    assert engine.lab_image() == first
+    assert engine.calls == []
+    assert [event.kind for event in engine.events] == ["skipped"]
 
 
-def test_the_packages_source_makes_no_other_image() -> None:
-    world = World(base=SSHD_ONLY)
-    assert world.lab_image() == world.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
+def test_the_apt_mirror_does_not_change_the_image() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    assert engine.lab_image() == engine.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
 
 
 @pytest.mark.parametrize(
     "name", ["Dockerfile.j2", "requirements-lab.txt", "lab_env.py", "install_sshd.sh", "provisioner.sh"]
 )
-def test_every_input_makes_another_image(name: str) -> None:
-    world = World(base=SSHD_ONLY)
-    first, changed = world.lab_image(), world.lab_image(changed={name: TEMPLATES[name] + "\n# changed\n"})
+def test_every_input_changes_the_image(name: str) -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    first, changed = engine.lab_image(), engine.lab_image(changed={name: TEMPLATES[name] + "\n# changed\n"})
     assert first.inputs != changed.inputs
     assert first.lab != changed.lab
 
 
-def test_a_tag_that_somebody_else_pushed_is_not_taken_for_ours() -> None:
-    world = World(base=SSHD_ONLY)
-    target = target_of(world.lab_image())
-    world.images[target] = ImageConfig(labels={INPUTS_LABEL: "0" * 64})
-    world.acts.clear()
-    world.lab_image()
-    assert f"build {target}" in world.acts
+def test_a_tag_pushed_by_another_program_is_not_used() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    target = target_of(engine.lab_image())
+    engine.images[target] = ImageConfig(labels={INPUTS_LABEL: "0" * 64})
+    engine.calls.clear()
+    engine.lab_image()
+    assert f"build {target}" in engine.calls
 
 
-def test_an_image_that_the_registry_has_lost_a_part_of_is_made_again() -> None:
-    world = World(base=SSHD_ONLY)
-    image = world.lab_image()
-    world.broken.add(target_of(image))
-    world.acts.clear()
-    assert world.lab_image() == image
-    assert f"push {target_of(image)}" in world.acts
+def test_an_image_with_a_missing_layer_is_pushed_again() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    image = engine.lab_image()
+    engine.broken.add(target_of(image))
+    engine.calls.clear()
+    assert engine.lab_image() == image
+    assert f"push {target_of(image)}" in engine.calls
 
 
-def test_a_long_tag_still_makes_a_tag() -> None:
+def test_a_tag_of_maximum_length_is_shortened() -> None:
     long = f"mirror.lab:5200/pytorch/pytorch:{'a' * 128}"
-    image = World().builder().lab_image(a_listing(long))
+    image = FakeEngine().builder().lab_image(a_listing(long))
     assert image.reference == long
 
 
-def codes(listing: Listing, wish: ImageSettings | None = None) -> list[str]:
+def codes(listing: Listing, settings: ImageSettings | None = None) -> list[str]:
     with pytest.raises(ProblemError) as refused:
-        World(base=SSHD_ONLY).builder(wish).lab_image(listing)
+        FakeEngine(base=SSHD_ONLY).builder(settings).lab_image(listing)
     return [problem.code for problem in refused.value.problems]
 
 
-def test_a_base_without_a_digest_is_a_problem() -> None:
+def test_a_base_without_a_digest_is_refused() -> None:
     assert codes(a_listing(TAG, None)) == ["no_digest"]
     assert codes(a_listing(TAG, None, SyncState.ABSENT)) == ["layer_missing"]
 
 
 @pytest.mark.parametrize("source", ["", "a b", "ftp://x", "x#y", "http://", "mirrors.example.edu/$(id)", "-o"])
-def test_a_packages_source_that_is_no_host_or_url_is_a_mistake(source: str) -> None:
+def test_an_apt_mirror_that_is_not_a_host_or_url_is_refused(source: str) -> None:
     assert codes(a_listing(TAG), ImageSettings(apt_mirror=source)) == ["bad_apt_mirror"]
 
 
-def test_a_push_that_the_registry_did_not_keep_is_told() -> None:
-    class Forgetful(World):
+def test_a_push_that_the_registry_lost_is_reported() -> None:
+    class LosingLayers(FakeEngine):
         def push(self, target: ImageReference) -> None:
             super().push(target)
             self.broken.add(str(target))
 
     with pytest.raises(ProblemError, match="layer_missing"):
-        Forgetful().lab_image()
+        LosingLayers().lab_image()

@@ -1,4 +1,4 @@
-"""Lab images made for real, and a seat of one running on a node: what is promised of both, seen from outside."""
+"""Lab images built with a real engine, and a seat that runs one of them on a node."""
 
 import gc
 import http.client
@@ -25,7 +25,7 @@ pytestmark = pytest.mark.lab
 CONDA = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 SYSTEM = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 COMPLETE = "lab/complete:1"
-SEES = "import ipykernel, torch; print(torch.__file__)"
+TORCH_PATH = "import ipykernel, torch; print(torch.__file__)"
 
 
 @pytest.fixture(scope="module")
@@ -41,12 +41,12 @@ def bench(testbed: Engine) -> Iterator[Bench]:
                 monkeypatch.setenv(name, value)
             yield Bench(lab)
     finally:
-        forget_images(testbed, lab)
+        remove_images(testbed, lab)
         lab.down()
 
 
-def forget_images(engine: Engine, lab: Lab) -> None:
-    """Names of images outlive the registries that they name."""
+def remove_images(engine: Engine, lab: Lab) -> None:
+    """Remove the images of the lab's registries, which the outer engine would keep."""
     names = engine.docker("image", "ls", "--format", "{{.Repository}}:{{.Tag}}").split()
     addresses = (lab.registry.ip, lab.mirror.ip)
     if ours := [name for name in names if name.startswith(addresses) and "<none>" not in name]:
@@ -59,68 +59,68 @@ def system(bench: Bench) -> LockedImage:
 
 
 @pytest.fixture(scope="module")
-def seated(bench: Bench, system: LockedImage) -> Bench:
+def bench_with_seat(bench: Bench, system: LockedImage) -> Bench:
     bench.seat(system)
     return bench
 
 
 def test_a_base_with_python_in_conda_becomes_a_lab_image(bench: Bench) -> None:
     image = bench.lab_image(CONDA)
-    assert bench.acts() == ["pulling", "downloading", "building", "pushing"]
-    assert_fit(bench, image, "/opt/conda/lib/")
+    assert bench.steps() == ["pulling", "downloading", "building", "pushing"]
+    assert_complete(bench, image, "/opt/conda/lib/")
 
 
 def test_a_base_with_an_externally_managed_python_becomes_a_lab_image(bench: Bench, system: LockedImage) -> None:
-    assert_fit(bench, system, "/usr/local/lib/")
+    assert_complete(bench, system, "/usr/local/lib/")
 
 
-def test_a_tag_that_moves_after_it_was_looked_at_is_taken_as_it_was(bench: Bench) -> None:
+def test_a_tag_that_moves_after_inspection_is_pulled_by_its_old_digest(bench: Bench) -> None:
     make_small(bench.lab.engine, "provisioner-test/other", layers=1)
     was = bench.lab.mirror.digest(CONDA)
     try:
-        image = bench.lab_image(CONDA, between=lambda: bench.lab.mirror.push("provisioner-test/other", CONDA))
+        image = bench.lab_image(CONDA, before_build=lambda: bench.lab.mirror.push("provisioner-test/other", CONDA))
         assert bench.lab.mirror.digest(CONDA) != was
     finally:
         bench.lab.mirror.push(next(tag.image for tag in DEMO_TAGS if tag.name == CONDA), CONDA)
     assert image.base.endswith(f"@{was}")
-    assert_fit(bench, image, "/opt/conda/lib/")
+    assert_complete(bench, image, "/opt/conda/lib/")
 
 
-def assert_fit(bench: Bench, image: LockedImage, packages: str) -> None:
-    """Jupyter and sshd are there; the base's torch is what its Python sees; nothing of the build is left."""
-    look = "which python pip jupyter; test -x /usr/sbin/sshd; ls -d /etc/ssh/ssh_host* /build /var/lib/apt/lists/?*"
-    said = bench.as_student(image.lab, f"python -c '{SEES}'; {look} 2>/dev/null || true").splitlines()
-    assert said[0].startswith(packages)
-    assert said[1:] == [f"/opt/provisioner/env/bin/{name}" for name in ("python", "pip", "jupyter")]
-    held = json.loads(bench.lab.engine.docker("image", "inspect", image.lab))[0]
-    assert tuple(held["RootFS"]["Layers"]) == image.rootfs
-    assert held["Config"]["Labels"]["provisioner.inputs"] == image.inputs
-    assert 0 < image.bytes < held["Size"]
+def assert_complete(bench: Bench, image: LockedImage, packages: str) -> None:
+    """Jupyter and sshd are installed, Python imports the base's torch, and no file of the build is left."""
+    checks = "which python pip jupyter; test -x /usr/sbin/sshd; ls -d /etc/ssh/ssh_host* /build /var/lib/apt/lists/?*"
+    lines = bench.as_student(image.lab, f"python -c '{TORCH_PATH}'; {checks} 2>/dev/null || true").splitlines()
+    assert lines[0].startswith(packages)
+    assert lines[1:] == [f"/opt/provisioner/env/bin/{name}" for name in ("python", "pip", "jupyter")]
+    inspected = json.loads(bench.lab.engine.docker("image", "inspect", image.lab))[0]
+    assert tuple(inspected["RootFS"]["Layers"]) == image.rootfs
+    assert inspected["Config"]["Labels"]["provisioner.inputs"] == image.inputs
+    assert 0 < image.bytes < inspected["Size"]
 
 
-def test_what_was_made_before_is_found_again_without_an_engine(
+def test_an_image_built_before_is_found_without_an_engine(
     bench: Bench, system: LockedImage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    before = wholly_fetched(bench)
+    before = fully_read_blobs(bench)
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     assert bench.lab_image(SYSTEM) == system
     assert [event.kind for event in bench.events] == ["skipped"]
-    assert not set(wholly_fetched(bench)[len(before) :]) & set(bench.lab.mirror.layers(SYSTEM))
+    assert not set(fully_read_blobs(bench)[len(before) :]) & set(bench.lab.mirror.layers(SYSTEM))
 
 
-def wholly_fetched(bench: Bench) -> list[str]:
-    """A look at the mirror reads small blobs whole, of others the first bytes; an engine reads all of all."""
-    asked = [access for access in bench.lab.mirror.access_log() if access.method == "GET" and access.status == 200]
-    return [access.path.rpartition("/")[2] for access in asked if "/blobs/" in access.path and access.size > 1 << 16]
+def fully_read_blobs(bench: Bench) -> list[str]:
+    """Return large blobs that were read completely: by an engine, as an inspection reads their first bytes only."""
+    requests = [access for access in bench.lab.mirror.access_log() if access.method == "GET" and access.status == 200]
+    return [access.path.rpartition("/")[2] for access in requests if "/blobs/" in access.path and access.size > 1 << 16]
 
 
 @pytest.mark.filterwarnings("ignore:unclosed", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_does_not_answer_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     with pytest.raises(ProblemError) as refused:
         DockerEngine.connect({}, lambda _: None)
-    assert the_code(refused) == "no_engine"
-    # Docker's own client leaves the socket open that it could not connect; what was raised holds on to it.
+    assert code_of(refused) == "no_engine"
+    # Docker's client leaves a socket open after a failed connection; the exception keeps a reference to it.
     del refused
     gc.collect()
 
@@ -128,17 +128,17 @@ def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch
 def test_a_complete_base_is_copied_and_not_built(bench: Bench, system: LockedImage) -> None:
     bench.lab.mirror.push(system.lab, COMPLETE)
     copied = bench.lab_image(COMPLETE)
-    assert bench.acts() == ["pulling", "pushing"]
+    assert bench.steps() == ["pulling", "pushing"]
     assert copied.rootfs == system.rootfs
     assert bench.lab_image(COMPLETE) == copied
-    assert bench.acts() == []
+    assert bench.steps() == []
 
 
 @pytest.mark.usefixtures("system")
 def test_layers_are_fetched_from_the_mirror_once_at_most(bench: Bench) -> None:
     # The outer engine has most of them: the images were made there.
     layers = set(bench.lab.mirror.layers(SYSTEM))
-    fetched = [digest for digest in wholly_fetched(bench) if digest in layers]
+    fetched = [digest for digest in fully_read_blobs(bench) if digest in layers]
     assert len(fetched) == len(set(fetched))
 
 
@@ -148,122 +148,122 @@ def engine(bench: Bench) -> Iterator[DockerEngine]:
         yield engine
 
 
-def the_code(refused: pytest.ExceptionInfo[ProblemError]) -> str:
+def code_of(refused: pytest.ExceptionInfo[ProblemError]) -> str:
     (problem,) = refused.value.problems
     return problem.code
 
 
-def test_a_build_that_fails_says_its_last_lines(bench: Bench, engine: DockerEngine, tmp_path: Path) -> None:
+def test_a_failed_build_is_reported_with_its_last_lines(bench: Bench, engine: DockerEngine, tmp_path: Path) -> None:
     (tmp_path / "Dockerfile").write_text(
         f"FROM {bench.lab.mirror.address}/{SYSTEM}\nRUN echo first; echo last; exit 3\n"
     )
     with pytest.raises(ProblemError) as refused:
         engine.build(tmp_path, ImageReference.parse("registry.lab:1/x:1"), {}, {})
-    assert the_code(refused) == "build_failed"
+    assert code_of(refused) == "build_failed"
     assert "first\nlast\n" in refused.value.problems[0].what
 
 
-def test_a_pull_of_what_is_not_there_fails_with_its_name(bench: Bench, engine: DockerEngine) -> None:
+def test_a_pull_of_a_missing_image_fails_with_its_name(bench: Bench, engine: DockerEngine) -> None:
     missing = ImageReference.parse(f"{bench.lab.mirror.address}/pytorch/pytorch@sha256:{'0' * 64}")
     with pytest.raises(ProblemError) as refused:
         engine.pull(missing, 0)
-    assert the_code(refused) == "pull_failed"
+    assert code_of(refused) == "pull_failed"
     assert missing.by_digest() in refused.value.problems[0].what
 
 
-def test_a_push_to_a_registry_that_is_gone_fails_with_its_name(
-    bench: Bench, engine: DockerEngine, system: LockedImage
-) -> None:
+def test_a_push_to_an_unreachable_registry_fails(bench: Bench, engine: DockerEngine, system: LockedImage) -> None:
     gone = ImageReference.parse(f"{bench.lab.mirror.address.partition(':')[0]}:9/lab:1")
     engine.tag(system.lab, gone)
     with pytest.raises(ProblemError) as refused:
         engine.push(gone)
-    assert the_code(refused) == "push_failed"
+    assert code_of(refused) == "push_failed"
 
 
-def test_an_image_without_python_is_no_base(engine: DockerEngine) -> None:
+def test_an_image_without_python_is_refused_as_a_base(engine: DockerEngine) -> None:
     with pytest.raises(ProblemError) as refused:
         engine.base_facts("lab/registry", "")
-    assert the_code(refused) == "base_unfit"
+    assert code_of(refused) == "base_unfit"
 
 
-def test_both_services_run_as_the_student_and_can_gain_nothing(seated: Bench) -> None:
+def test_both_services_run_as_the_student_without_capabilities(bench_with_seat: Bench) -> None:
     for service in ("jupyter", "ssh"):
-        status = seated.on_node("docker", "exec", f"demo-student-{service}-1", "cat", "/proc/1/status")
-        held = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
-        assert held["Uid"].split() == ["1000"] * 4
-        assert held["NoNewPrivs"] == "1"
-        assert {held[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
+        status = bench_with_seat.on_node("docker", "exec", f"demo-student-{service}-1", "cat", "/proc/1/status")
+        fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
+        assert fields["Uid"].split() == ["1000"] * 4
+        assert fields["NoNewPrivs"] == "1"
+        assert {fields[name] for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")} == {"0" * 16}
 
 
-def asked(seated: Bench, path: str, token: str | None, method: str = "GET") -> tuple[int, str]:
-    address = seated.lab.nodes[0].address
+def request(bench_with_seat: Bench, path: str, token: str | None, method: str = "GET") -> tuple[int, str]:
+    address = bench_with_seat.lab.nodes[0].address
     with closing(http.client.HTTPConnection(address, 22001, timeout=20)) as connection:
         connection.request(method, path, headers={} if token is None else {"Authorization": f"token {token}"})
-        answer = connection.getresponse()
-        return answer.status, answer.read().decode()
+        response = connection.getresponse()
+        return response.status, response.read().decode()
 
 
-def test_jupyter_lets_in_by_the_token_alone(seated: Bench) -> None:
-    assert asked(seated, "/api/contents", TOKEN)[0] == 200
-    assert [asked(seated, "/api/contents", token)[0] for token in (None, "", "wrong")] == [403, 403, 403]
-    log = seated.on_node("docker", "logs", "demo-student-jupyter-1")
-    inspected = seated.on_node("docker", "inspect", "demo-student-jupyter-1")
+def test_jupyter_accepts_only_the_token_and_never_logs_it(bench_with_seat: Bench) -> None:
+    assert request(bench_with_seat, "/api/contents", TOKEN)[0] == 200
+    assert [request(bench_with_seat, "/api/contents", token)[0] for token in (None, "", "wrong")] == [403, 403, 403]
+    log = bench_with_seat.on_node("docker", "logs", "demo-student-jupyter-1")
+    inspected = bench_with_seat.on_node("docker", "inspect", "demo-student-jupyter-1")
     assert TOKEN not in log + inspected
 
 
-def test_a_notebook_and_a_terminal_can_be_opened(seated: Bench) -> None:
-    assert asked(seated, "/api/kernels", TOKEN, "POST")[0] == 201
-    assert asked(seated, "/api/terminals", TOKEN, "POST")[0] == 200
+def test_a_notebook_and_a_terminal_can_be_opened(bench_with_seat: Bench) -> None:
+    assert request(bench_with_seat, "/api/kernels", TOKEN, "POST")[0] == 201
+    assert request(bench_with_seat, "/api/terminals", TOKEN, "POST")[0] == 200
 
 
-def test_ssh_sessions_have_the_images_environment(seated: Bench) -> None:
-    said = seated.ssh(
-        f"python -c '{SEES}'; printenv ODD HOME USER NVIDIA_DRIVER_CAPABILITIES; env | grep -c 5f5f || true"
+def test_ssh_sessions_have_the_environment_of_the_image(bench_with_seat: Bench) -> None:
+    output = bench_with_seat.ssh(
+        f"python -c '{TORCH_PATH}'; printenv ODD HOME USER NVIDIA_DRIVER_CAPABILITIES; env | grep -c 5f5f || true"
     )
-    assert said.splitlines()[0].startswith("/usr/local/lib/")
-    assert said.splitlines()[1:] == [ODD, "/home/student", "student", "compute,utility", "0"]
+    assert output.splitlines()[0].startswith("/usr/local/lib/")
+    assert output.splitlines()[1:] == [ODD, "/home/student", "student", "compute,utility", "0"]
 
 
-def test_a_login_shell_finds_the_same_python(seated: Bench) -> None:
-    assert seated.ssh("bash -lc 'which python'").strip() == "/opt/provisioner/env/bin/python"
+def test_a_login_shell_finds_the_same_python(bench_with_seat: Bench) -> None:
+    assert bench_with_seat.ssh("bash -lc 'which python'").strip() == "/opt/provisioner/env/bin/python"
 
 
-def test_ssh_offers_a_terminal_and_files_and_nothing_beyond_keys(seated: Bench) -> None:
-    assert seated.ssh("tty", "-tt").strip().startswith("/dev/pts/")
-    refused = seated.lab.engine.try_docker(
-        "exec", seated.node, "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-p", "22000",
-        f"student@{seated.lab.nodes[0].address}",
+def test_ssh_opens_a_terminal_and_accepts_only_keys(bench_with_seat: Bench) -> None:
+    assert bench_with_seat.ssh("tty", "-tt").strip().startswith("/dev/pts/")
+    refused = bench_with_seat.lab.engine.try_docker(
+        "exec", bench_with_seat.node, "ssh", "-o", "BatchMode=yes", "-o", "StrictHostKeyChecking=no", "-p", "22000",
+        f"student@{bench_with_seat.lab.nodes[0].address}",
     )  # fmt: skip
     assert "Permission denied (publickey)" in refused.stderr
 
 
-def test_students_install_what_they_like_and_jupyter_goes_on(seated: Bench, tmp_path: Path) -> None:
-    """Also another version of what Jupyter itself stands on; it goes into their home, for this base only."""
-    seated.ssh("true")
+def test_packages_installed_by_a_student_do_not_break_jupyter(bench_with_seat: Bench, tmp_path: Path) -> None:
+    """Also other versions of Jupyter's dependencies: they go to a folder of the home for this base only."""
+    bench_with_seat.ssh("true")
     for wheel in (a_wheel(tmp_path, "idna", "2.0"), a_wheel(tmp_path, "traitlets", "1.0")):
-        seated.put_in_home(wheel)
-    seated.ssh("pip install --no-index --quiet ./idna-2.0-py3-none-any.whl ./traitlets-1.0-py3-none-any.whl 2>&1")
-    said = seated.ssh("python -c 'import idna, traitlets; print(idna.__file__, traitlets.version)'")
-    assert said.startswith("/home/student/.provisioner/python/2.10.0-")
-    assert said.split()[1] == "1.0"
-    seated.on_node("docker", "restart", "-t", "5", "demo-student-jupyter-1")
-    where = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")
-    seated.on_node("docker", "compose", *where, "up", "-d", "--wait", "--wait-timeout", "60")
-    assert asked(seated, "/api/status", TOKEN)[0] == 200
+        bench_with_seat.put_in_home(wheel)
+    bench_with_seat.ssh(
+        "pip install --no-index --quiet ./idna-2.0-py3-none-any.whl ./traitlets-1.0-py3-none-any.whl 2>&1"
+    )
+    output = bench_with_seat.ssh("python -c 'import idna, traitlets; print(idna.__file__, traitlets.version)'")
+    assert output.startswith("/home/student/.provisioner/python/2.10.0-")
+    assert output.split()[1] == "1.0"
+    bench_with_seat.on_node("docker", "restart", "-t", "5", "demo-student-jupyter-1")
+    project = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")
+    bench_with_seat.on_node("docker", "compose", *project, "up", "-d", "--wait", "--wait-timeout", "60")
+    assert request(bench_with_seat, "/api/status", TOKEN)[0] == 200
 
 
-def test_the_gpu_check_computes_on_the_seats_own_gpu(seated: Bench) -> None:
-    check = seated.on_node("cat", f"{GENERATION}/gpu_check.py")
-    said = seated.on_node("docker", "exec", "-i", "demo-student-ssh-1", "python3", "-", stdin=check)
-    found = json.loads(said)
+def test_the_gpu_check_computes_on_the_gpu_of_the_seat(bench_with_seat: Bench) -> None:
+    check = bench_with_seat.on_node("cat", f"{GENERATION}/gpu_check.py")
+    output = bench_with_seat.on_node("docker", "exec", "-i", "demo-student-ssh-1", "python3", "-", stdin=check)
+    found = json.loads(output)
     assert (found["method"], found["ok"]) == ("torch", True)
     assert len(found["uuids"]) == 1
 
 
-def test_the_node_compose_reads_the_file_as_it_was_proved(seated: Bench) -> None:
+def test_compose_on_the_node_reads_the_file_as_it_was_rendered(bench_with_seat: Bench) -> None:
     read = ("docker", "compose", "-f", f"{GENERATION}/compose.yaml", "config", "--format", "json")
-    ssh = json.loads(seated.on_node(*read))["services"]["ssh"]
+    ssh = json.loads(bench_with_seat.on_node(*read))["services"]["ssh"]
     assert ssh["cap_drop"] == ["ALL"]
-    assert [port["host_ip"] for port in ssh["ports"]] == [seated.lab.nodes[0].address]
-    assert ssh["environment"]["ODD"] == ODD.replace("$", "$$")  # as compose writes what it would not fill in
+    assert [port["host_ip"] for port in ssh["ports"]] == [bench_with_seat.lab.nodes[0].address]
+    assert ssh["environment"]["ODD"] == ODD.replace("$", "$$")  # as compose escapes a literal $

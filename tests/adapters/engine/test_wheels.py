@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.adapters.engine.wheels import download, platforms, requirements_for
+from provisioner.adapters.engine.wheels import download_wheels, platform_tags, select_requirements
 from provisioner.adapters.resources import templates
 from provisioner.domain.values.problem import ProblemError
 from tests.made_wheel import a_wheel, locked
@@ -26,26 +26,26 @@ def test_the_lock_names_no_index_and_hashes_everything() -> None:
     assert "://" not in LOCK
     entries = re.findall(r"^[a-z0-9]", LOCK, re.MULTILINE)
     assert entries == re.findall(r"^([a-z0-9]).* \\\n    --hash=sha256:[0-9a-f]{64}", LOCK, re.MULTILINE)
-    assert {"jupyterlab", "ipykernel", "pip"} <= set(names(requirements_for(LOCK, a_base())))
+    assert {"jupyterlab", "ipykernel", "pip"} <= set(names(select_requirements(LOCK, a_base())))
 
 
 @pytest.mark.parametrize("version", ["3.10.12", "3.11.13", "3.12.3", "3.13.5", "3.14.0"])
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_each_package_is_there_once_for_every_python(version: str, machine: str) -> None:
-    found = requirements_for(LOCK, a_base(version, machine))
+def test_each_package_is_selected_once_for_every_python(version: str, machine: str) -> None:
+    found = select_requirements(LOCK, a_base(version, machine))
     assert len(names(found)) == len(set(names(found)))
     assert ";" not in found
     assert not {"pywinpty", "appnope", "colorama"} & set(names(found))
 
 
-def test_markers_are_held_against_the_bases_python_and_not_ours() -> None:
-    old, new = (names(requirements_for(LOCK, a_base(version))) for version in ("3.10.12", "3.13.0"))
+def test_markers_are_evaluated_for_the_bases_python() -> None:
+    old, new = (names(select_requirements(LOCK, a_base(version))) for version in ("3.10.12", "3.13.0"))
     assert {"exceptiongroup", "tomli"} <= set(old)
     assert not {"exceptiongroup", "tomli"} & set(new)
 
 
-def test_wheels_for_older_c_libraries_will_do() -> None:
-    found = platforms(a_base(machine="aarch64", glibc="2.19"))
+def test_platform_tags_include_older_c_libraries() -> None:
+    found = platform_tags(a_base(machine="aarch64", glibc="2.19"))
     assert found == [
         "manylinux_2_19_aarch64",
         "manylinux_2_18_aarch64",
@@ -56,7 +56,7 @@ def test_wheels_for_older_c_libraries_will_do() -> None:
 
 @pytest.fixture
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All that this machine's pip knows of."""
+    """The only package index of this machine's pip."""
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
@@ -64,20 +64,20 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "index"
 
 
-def test_wheels_come_from_where_this_machines_pip_is_told(tmp_path: Path, index: Path) -> None:
+def test_wheels_come_from_the_index_that_pip_is_configured_with(tmp_path: Path, index: Path) -> None:
     wheel = a_wheel(index, "hello", "1.0")
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(locked(wheel))
-    download(requirements, tmp_path / "wheels", a_base("3.10.1"))
+    download_wheels(requirements, tmp_path / "wheels", a_base("3.10.1"))
     assert [path.name for path in (tmp_path / "wheels").iterdir()] == [wheel.name]
 
 
-def test_a_wheel_that_is_not_the_locked_one_is_refused(tmp_path: Path, index: Path) -> None:
+def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, index: Path) -> None:
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(locked(a_wheel(index, "hello", "1.0")))
     a_wheel(index, "hello", "1.0", {"hello.py": "import os\n"})
     with pytest.raises(ProblemError) as refused:
-        download(requirements, tmp_path / "wheels", a_base())
+        download_wheels(requirements, tmp_path / "wheels", a_base())
     (problem,) = refused.value.problems
     assert problem.code == "no_wheels"
     assert "DO NOT MATCH THE HASHES" in problem.what

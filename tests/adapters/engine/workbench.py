@@ -1,4 +1,4 @@
-"""A lab with one node, a builder at its mirror and registry, and a seat put on that node by hand."""
+"""A lab with one node, a builder for its mirror and registry, and a seat that is started on the node by hand."""
 
 import io
 import subprocess
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from provisioner.adapters.engine.builder import EngineBuilder
+from provisioner.adapters.engine.builder import LabImageBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
@@ -40,6 +40,8 @@ def facts(image: TaggedImage) -> ImageFacts:
 
 @dataclass(frozen=True)
 class File:
+    """A file of a seat, with its mode and owner."""
+
     text: str
     mode: int = 0o644
     uid: int = 0
@@ -48,39 +50,37 @@ class File:
 
 @dataclass
 class Bench:
+    """Builds lab images and runs a seat. `events`: those of the last build."""
+
     lab: Lab
-    wish: ImageSettings = field(default_factory=ImageSettings)
     events: list[Event] = field(default_factory=list)
 
     def lab_image(
-        self, name: str, wish: ImageSettings | None = None, between: Callable[[], object] = lambda: None
+        self, name: str, settings: ImageSettings | None = None, before_build: Callable[[], object] = lambda: None
     ) -> LockedImage:
-        """The lab image of a REPOSITORY:TAG of the mirror; `events` are then those of this call.
-
-        `between`: what happens after the mirror was looked at.
-        """
+        """Build the lab image of REPOSITORY:TAG of the mirror. `before_build` runs after the mirror was inspected."""
         self.events.clear()
         mirror, registry = self.lab.mirror.address, self.lab.registry.address
-        with Registry(mirror, ca=self.lab.ca) as outside, Registry(registry, ca=self.lab.ca) as inside:
-            builder = EngineBuilder(
+        with Registry(mirror, ca=self.lab.ca) as base_registry, Registry(registry, ca=self.lab.ca) as lab_registry:
+            builder = LabImageBuilder(
                 RegistrySettings(address=registry),
-                wish or ImageSettings(),
-                lookup=inside,
+                settings or ImageSettings(),
+                lookup=lab_registry,
                 engine=partial(DockerEngine.connect, {}, self.events.append),
                 templates=read_templates(templates()),
                 facts=facts,
                 on_event=self.events.append,
             )
-            base = outside.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
-            between()
+            base = base_registry.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
+            before_build()
             return builder.lab_image(base)
 
-    def acts(self) -> list[str]:
-        """What began or was left out: pulling, downloading, building, pushing, found."""
+    def steps(self) -> list[str]:
+        """Return the steps of the last build: pulling, downloading, building, pushing."""
         return [event.text.split(" ", 1)[0] for event in self.events if event.kind == "started"]
 
     def as_student(self, image: str, script: str) -> str:
-        """In a fresh container on the outer engine."""
+        """Run a script as the student in a new container on the outer engine."""
         user = ("--user", f"{STUDENT}:{STUDENT}")
         return self.lab.engine.docker("run", "--rm", *user, "--entrypoint", "sh", image, "-c", script)
 
@@ -92,18 +92,18 @@ class Bench:
         return self.lab.nodes[0].exec(*words, stdin=stdin)
 
     def seat(self, image: LockedImage) -> Seat:
-        """Started on the node, as the node's own modules would start it; waits until both services are healthy."""
+        """Start a seat on the node as the node's own modules do, and wait until both services are healthy."""
         address = self.lab.nodes[0].address
         uuid = self.on_node("nvidia-smi", "-L").partition("UUID: ")[2].partition(")")[0]
         key = self.lab.key.with_suffix(".pub").read_text().strip()
         seat = a_seat(gpus=(uuid,), authorized_keys=(key,), binds={"ssh": address, "jupyter": address})
-        self._put(seat, image)
+        self._copy_files(seat, image)
         self.on_node("docker", "pull", "-q", image.lab)
-        where = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")
-        self.on_node("docker", "compose", *where, "up", "-d", "--wait", "--wait-timeout", "90")
+        project = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")
+        self.on_node("docker", "compose", *project, "up", "-d", "--wait", "--wait-timeout", "90")
         return seat
 
-    def _put(self, seat: Seat, image: LockedImage) -> None:
+    def _copy_files(self, seat: Seat, image: LockedImage) -> None:
         texts = read_templates(templates())
         own = texts["compose.yaml.j2"].replace("SHELL: /bin/bash", f"SHELL: /bin/bash\n      ODD: {{{{ {ODD!r} }}}}")
         bundle = render(seat, image, {**texts, "compose.yaml.j2": own})
@@ -119,17 +119,26 @@ class Bench:
         subprocess.run(command, input=_tar(files), env=self.lab.engine.env(), check=True, capture_output=True)
 
     def ssh(self, command: str, *options: str) -> str:
-        """As the student's own client would: the seat's host key is known, and no other key is tried."""
+        """Run a command over SSH as the student: the host key is known, and no other key is offered."""
         address = self.lab.nodes[0].address
         known = self.lab.folder / "seat_known_hosts"
         public = " ".join((self.lab.folder / "host_key.pub").read_text().split()[:2])
         known.write_text(f"[{address}]:22000 {public}\n")
-        manners = ("-F", "none", "-o", "BatchMode=yes", "-o", f"UserKnownHostsFile={known}", "-i", str(self.lab.key))
-        return run("ssh", *manners, *options, "-p", "22000", f"student@{address}", command).stdout
+        ssh_options = (
+            "-F",
+            "none",
+            "-o",
+            "BatchMode=yes",
+            "-o",
+            f"UserKnownHostsFile={known}",
+            "-i",
+            str(self.lab.key),
+        )
+        return run("ssh", *ssh_options, *options, "-p", "22000", f"student@{address}", command).stdout
 
     def put_in_home(self, path: Path) -> None:
         address, known = self.lab.nodes[0].address, self.lab.folder / "seat_known_hosts"
-        manners = (
+        ssh_options = (
             "-F",
             "none",
             "-q",
@@ -140,15 +149,15 @@ class Bench:
             "-i",
             str(self.lab.key),
         )
-        run("scp", *manners, "-P", "22000", str(path), f"student@{address}:")
+        run("scp", *ssh_options, "-P", "22000", str(path), f"student@{address}:")
 
 
 def _tar(files: Mapping[str, File]) -> bytes:
-    held = io.BytesIO()
-    with tarfile.open(fileobj=held, mode="w") as tar:
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
         for name, file in files.items():
             content = file.text.encode()
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode, entry.uid, entry.gid = len(content), file.mode, file.uid, file.gid
             tar.addfile(entry, io.BytesIO(content))
-    return held.getvalue()
+    return archive.getvalue()

@@ -1,4 +1,4 @@
-"""Keys as ssh-keygen writes them; nobody holds the other halves."""
+"""Public keys as ssh-keygen writes them. Their private keys are deleted."""
 
 AN_ED25519 = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAHg+phYlkD6xkYtQDftiz/I5BA4qXI9gttPyHlLqb+V ann@lab"
 AN_RSA = (
@@ -9,5 +9,5 @@ AN_RSA = (
     "AUyWhMwj9xVGz/vXLTEHootW+ULb6BnTdzOZHSmoQU/AU5ij1mD17RpB06+8pVXa+PdBrCBr"
     " bob with a long comment"
 )
-# Assembled, so that nobody who looks for keys in this repository finds one.
+# Assembled, so that secret scanners find no key in this repository.
 A_PRIVATE_KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nAAAA\n-----END OPENSSH " + "PRIVATE KEY-----\n"

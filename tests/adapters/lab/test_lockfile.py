@@ -16,14 +16,14 @@ from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.builders import TAG, a_lock, a_uuid
 
 
-def a_node_held(name: str) -> LockedNode:
+def a_locked_node(name: str) -> LockedNode:
     return LockedNode(image=TAG, gpus=(a_uuid(name),), capabilities=(ComputeCapability("12.0"),))
 
 
-LOCK = a_lock(nodes={name: a_node_held(name) for name in ("n2", "n10", "n1")})
+LOCK = a_lock(nodes={name: a_locked_node(name) for name in ("n2", "n10", "n1")})
 
 
-def test_what_is_written_is_read(tmp_path: Path) -> None:
+def test_a_written_lock_is_read_back(tmp_path: Path) -> None:
     path = tmp_path / "lab.lock"
     assert read_lock(path) is None
     write_lock(path, LOCK)
@@ -31,7 +31,7 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     assert path.read_text() == lock_text(LOCK)
 
 
-def test_the_same_lock_is_the_same_bytes() -> None:
+def test_equal_locks_give_equal_bytes() -> None:
     again = Lockfile.model_validate({**LOCK.model_dump(), "nodes": dict(reversed(LOCK.nodes.items()))})
     assert lock_text(again) == lock_text(LOCK)
     assert lock_text(LOCK).endswith("}\n")
@@ -39,7 +39,7 @@ def test_the_same_lock_is_the_same_bytes() -> None:
     assert list(json.loads(lock_text(LOCK))["nodes"]) == ["n1", "n10", "n2"]
 
 
-def test_an_older_release_reads_what_a_newer_one_added() -> None:
+def test_fields_of_a_newer_release_are_ignored() -> None:
     added = json.loads(lock_text(LOCK)) | {"added_later": 1}
     assert read_document("f", json.dumps(added), Lockfile) == LOCK
 
@@ -52,11 +52,15 @@ def test_an_older_release_reads_what_a_newer_one_added() -> None:
         ("{}", "wrong_schema", "its schema is not given"),
         ("[]", "wrong_schema", "its schema is not given"),
         ("<html>", "not_json", "f:1:1: not JSON"),
-        (lock_text(LOCK).replace(": 4260000000", ': "big"'), "bad_value", 'images[0].bytes: "big" is no whole number'),
+        (
+            lock_text(LOCK).replace(": 4260000000", ': "big"'),
+            "bad_value",
+            'images[0].bytes: "big" is not a whole number',
+        ),
         ('{"schema": "provisioner/lock/1",\n "lab": "demo"}', "missing_key", 'f:1:1: the key "mirror" is missing'),
     ],
 )
-def test_what_is_no_lock(text: str, code: str, what: str) -> None:
+def test_other_documents_are_refused_as_a_lock(text: str, code: str, what: str) -> None:
     with pytest.raises(ProblemError) as refusal:
         read_document("f", text, Lockfile)
     assert refusal.value.ending == "usage"
@@ -65,7 +69,7 @@ def test_what_is_no_lock(text: str, code: str, what: str) -> None:
 
 
 class Published(BaseHTTPRequestHandler):
-    """What an admin's web server may answer."""
+    """Responses that an admin's web server may give."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
@@ -89,7 +93,7 @@ class Published(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """A test's own server is quiet."""
+        """Print nothing."""
 
 
 @pytest.fixture(scope="module")
@@ -104,19 +108,19 @@ def web() -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
-def test_a_published_lock(web: str, path: str) -> None:
+def test_a_published_lock_is_fetched_by_http(web: str, path: str) -> None:
     assert fetch_lock(f"http://{web}{path}") == LOCK
 
 
-def test_a_published_lock_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As a registry would be asked, so that one environment serves both."""
+def test_a_published_lock_is_fetched_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The proxy variables are those that registries are reached through."""
     with proxying(SmallProxy({"locks.campus": web})) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
         assert fetch_lock("http://locks.campus/lab.lock") == LOCK
     assert proxy.asked == ["GET locks.campus"]
 
 
-def test_a_lock_by_path_and_by_file_url(tmp_path: Path) -> None:
+def test_a_lock_is_read_by_path_and_by_file_url(tmp_path: Path) -> None:
     path = tmp_path / "the lab.lock"
     write_lock(path, LOCK)
     assert fetch_lock(str(path)) == LOCK
@@ -135,9 +139,9 @@ def test_a_lock_by_path_and_by_file_url(tmp_path: Path) -> None:
         ("/nowhere/lab.lock", "no_such_file"),
     ],
 )
-def test_no_lock_to_be_had(web: str, url: str, code: str) -> None:
+def test_a_lock_that_cannot_be_fetched_is_reported_without_its_password(web: str, url: str, code: str) -> None:
     with pytest.raises(ProblemError) as refusal:
         fetch_lock(url.format(web=web))
     (problem,) = refusal.value.problems
     assert problem.code == code
-    assert "hunter2" not in str(refusal.value) + repr(problem), "a password in a URL must not reach the screen"
+    assert "hunter2" not in str(refusal.value) + repr(problem), "a password in a URL must not be shown"

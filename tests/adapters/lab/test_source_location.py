@@ -20,21 +20,21 @@ VALUES = st.recursive(
 )
 
 
-def ways(value: Any, way: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
-    """Every place within a value, with what stands there."""
+def locations(value: Any, loc: tuple[str | int, ...] = ()) -> list[tuple[tuple[str | int, ...], Any]]:
+    """Return every location within a value with the value at it."""
     inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [(way, value)] + [found for key, below in inner for found in ways(below, (*way, key))]
+    return [(loc, value)] + [found for key, child in inner for found in locations(child, (*loc, key))]
 
 
 @given(VALUES, st.sampled_from([None, 1, "\t"]))
-def test_every_value_of_json_is_found_where_it_stands(value: Any, indent: int | str | None) -> None:
+def test_every_value_of_json_is_located_at_its_line_and_column(value: Any, indent: int | str | None) -> None:
     text = json.dumps(value, indent=indent, ensure_ascii=False)
-    written = read_json("f", text)
+    document = read_json("f", text)
     lines = text.split("\n")
-    for way, below in ways(value):
-        _, line, column = written.place(way).split(":")
+    for loc, child in locations(value):
+        _, line, column = document.place(loc).split(":")
         rest = "\n".join([lines[int(line) - 1][int(column) - 1 :], *lines[int(line) :]])
-        assert json.JSONDecoder().raw_decode(rest)[0] == below
+        assert json.JSONDecoder().raw_decode(rest)[0] == child
 
 
 @pytest.mark.parametrize(
@@ -46,23 +46,23 @@ def test_every_value_of_json_is_found_where_it_stands(value: Any, indent: int | 
         ("[" * 100_000, "f:1:1: not JSON: nested too deeply"),
     ],
 )
-def test_no_json(text: str, what: str) -> None:
+def test_invalid_json_is_refused_with_its_place(text: str, what: str) -> None:
     with pytest.raises(ProblemError) as refusal:
         read_json("f", text)
     assert [problem.what for problem in refusal.value.problems] == [what]
 
 
-def test_a_key_twice_in_json() -> None:
-    (problem,) = read_json("f", '{"a": {\n\t"b": 1, "b": 2}}').twice
+def test_a_duplicate_key_in_json_is_reported() -> None:
+    (problem,) = read_json("f", '{"a": {\n\t"b": 1, "b": 2}}').duplicates
     assert problem.what == 'f:2:10: the key "b" is here twice, first in line 2'
 
 
 @pytest.mark.parametrize("text", ["[" * 5000, "a: &a [*a]\n", "a: !!int x\n", "? [a]\n: 1\n", "a: 0o8\n", "\x00"])
-def test_strange_yaml_is_refused_or_read_but_never_a_fault_of_ours(text: str) -> None:
+def test_unusual_yaml_is_read_or_refused_with_a_problem_error(text: str) -> None:
     with suppress(ProblemError):
         assert read_yaml("f", text).data
 
 
-def test_an_alias_is_no_key_twice() -> None:
-    written = read_yaml("f", "a: &x {k: 1}\nb: *x\nc:\n  <<: *x\n  k: 2\n")
-    assert (written.twice, written.data["c"]) == ((), {"k": 2})
+def test_an_alias_or_merge_is_not_a_duplicate_key() -> None:
+    document = read_yaml("f", "a: &x {k: 1}\nb: *x\nc:\n  <<: *x\n  k: 2\n")
+    assert (document.duplicates, document.data["c"]) == ((), {"k": 2})

@@ -1,4 +1,4 @@
-"""A feed asked over the loopback: what is sent, how often, and what becomes of faults."""
+"""A feed over loopback: what is requested, how often, and how faults are reported."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -8,14 +8,15 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.mirror.feed import read_job
-from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.registry.http import MAX_REDIRECTS
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.files import cache_home
 from provisioner.domain.forecast.feed import FeedReading
-from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, served
+from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, ScriptedRegistry, served
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)
 BODY = b'[{"name": "images", "status": "success", "last_update_ts": 1789760213}]'
-HASTY = Patience(connect=2, read=5, whole=10, attempts=1)
+FAIL_FAST = RetryPolicy(connect=2, read=5, whole=10, attempts=1)
 
 Serve = Callable[..., ScriptedRegistry]
 
@@ -32,10 +33,10 @@ def serve() -> Iterator[Serve]:
 
 
 def read(host: str, minutes: float = 0, job: str = "images") -> FeedReading:
-    return read_job(f"http://{host}/jobs", job, "tunasync", NOW + timedelta(minutes=minutes), patience=HASTY)
+    return read_job(f"http://{host}/jobs", job, "tunasync", NOW + timedelta(minutes=minutes), policy=FAIL_FAST)
 
 
-def test_not_asked_twice_in_ten_minutes_and_then_only_for_changes(serve: Serve) -> None:
+def test_feed_is_requested_once_in_ten_minutes_and_then_conditionally(serve: Serve) -> None:
     feed = serve(Answer(200, {"ETag": '"a"', "Last-Modified": "Sat, 19 Sep 2026 11:00:00 GMT"}, BODY), Answer(304))
     first, soon, later = (read(feed.host, minutes) for minutes in (0, 9, 10))
     assert first.job is not None
@@ -48,7 +49,7 @@ def test_not_asked_twice_in_ten_minutes_and_then_only_for_changes(serve: Serve) 
     assert two.headers["If-Modified-Since"] == "Sat, 19 Sep 2026 11:00:00 GMT"
 
 
-def test_a_feed_that_fails_keeps_its_last_word_for_a_day_and_is_asked_no_more_often(serve: Serve) -> None:
+def test_failing_feed_keeps_its_last_answer_for_a_day(serve: Serve) -> None:
     feed = serve(Answer(200, {}, BODY), Answer(503), Answer(404), Answer(404))
     read(feed.host)
     failing, soon, gone, old = (read(feed.host, minutes) for minutes in (10, 19, 20, 60 * 25))
@@ -60,7 +61,7 @@ def test_a_feed_that_fails_keeps_its_last_word_for_a_day_and_is_asked_no_more_of
     assert len(feed.asked) == 4
 
 
-def test_a_feed_that_never_answered(serve: Serve) -> None:
+def test_feed_without_any_answer_has_no_job(serve: Serve) -> None:
     feed = serve(Answer(404))
     reading, again = read(feed.host), read(feed.host, 1)
     assert reading == again
@@ -76,8 +77,14 @@ def test_redirects_are_followed_to_http_only(serve: Serve) -> None:
     assert [asked.path for asked in feed.asked] == ["/jobs", "/elsewhere", "/jobs"]
 
 
+def test_endless_redirects_are_given_up(serve: Serve) -> None:
+    feed = serve(*[Answer(302, {"Location": "/jobs"})] * MAX_REDIRECTS)
+    assert "it redirects without end" in read(feed.host).problems[0].what
+    assert len(feed.asked) == MAX_REDIRECTS
+
+
 @pytest.mark.parametrize(
-    ("body", "code", "said"),
+    ("body", "code", "text"),
     [
         (b"<html>", "feed_unreadable", "it is not JSON"),
         (b'{"mirrors": []}', "feed_unreadable", "it is not in the format tunasync"),
@@ -85,15 +92,15 @@ def test_redirects_are_followed_to_http_only(serve: Serve) -> None:
         (b"[]", "no_such_job", "one of: "),
     ],
 )
-def test_what_is_wrong_with_a_feed(serve: Serve, body: bytes, code: str, said: str) -> None:
+def test_unusable_feed_is_reported(serve: Serve, body: bytes, code: str, text: str) -> None:
     reading = read(serve(Answer(200, {}, body)).host, job="image")
     (problem,) = reading.problems
     assert reading.job is None
     assert problem.code == code
-    assert said in problem.what + problem.fix
+    assert text in problem.what + problem.fix
 
 
-def test_a_spoilt_copy_is_asked_for_anew(serve: Serve) -> None:
+def test_damaged_cached_feed_is_requested_again(serve: Serve) -> None:
     feed = serve(Answer(200, {}, BODY), Answer(200, {}, BODY))
     read(feed.host)
     (copy,) = (cache_home() / "feeds").iterdir()
@@ -102,7 +109,7 @@ def test_a_spoilt_copy_is_asked_for_anew(serve: Serve) -> None:
     assert len(feed.asked) == 2
 
 
-def test_a_feed_from_a_file(tmp_path: Path) -> None:
+def test_feed_is_read_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "jobs.json"
     missing = read_job(str(path), "images", "tunasync", NOW)
     assert "No such file" in missing.problems[0].what
@@ -112,8 +119,8 @@ def test_a_feed_from_a_file(tmp_path: Path) -> None:
     assert reading.fetched_at == NOW
 
 
-def test_nothing_secret_is_in_the_question(serve: Serve) -> None:
+def test_feed_request_has_only_expected_headers(serve: Serve) -> None:
     feed = serve(Answer(200, {}, BODY))
     read(feed.host)
-    asked: Asked = feed.asked[0]
+    asked: ReceivedRequest = feed.asked[0]
     assert {name.lower() for name in asked.headers} <= {"host", "user-agent", "accept-encoding"}

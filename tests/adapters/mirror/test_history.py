@@ -6,19 +6,19 @@ import pytest
 from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.state.files import state_home
 from provisioner.domain.forecast.feed import Job
-from provisioner.domain.forecast.history import FeedSeen, ListedSeen, Sighting, TagSeen
+from provisioner.domain.forecast.history import FeedObservation, ListingObservation, Observation, TagObservation
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.sync import SyncState
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)
-SEEN: list[Sighting] = [
-    FeedSeen(at=NOW, job=Job(name="images", last_ended=NOW)),
-    ListedSeen(at=NOW, repository="r", tag="a"),
-    TagSeen(at=NOW, repository="r", tag="a", state=SyncState.PARTIAL, bytes_missing=2),
+SEEN: list[Observation] = [
+    FeedObservation(at=NOW, job=Job(name="images", last_ended=NOW)),
+    ListingObservation(at=NOW, repository="r", tag="a"),
+    TagObservation(at=NOW, repository="r", tag="a", state=SyncState.PARTIAL, bytes_missing=2),
 ]
 
 
-def test_what_is_written_is_read_back_and_nothing_twice() -> None:
+def test_sightings_are_read_back_and_repeats_not_written() -> None:
     history = MirrorHistory()
     assert history.read("m.example:5000") == []
     history.add("m.example:5000", [], SEEN)
@@ -28,13 +28,13 @@ def test_what_is_written_is_read_back_and_nothing_twice() -> None:
     assert history.read("other") == []
 
 
-def test_a_name_is_no_path() -> None:
+def test_host_name_is_made_a_safe_file_name() -> None:
     MirrorHistory().add("../[::1]:5000/x", [], SEEN[:1])
     (file,) = (state_home() / "mirrors").iterdir()
     assert file.name == ".._[__1]_5000_x.jsonl".replace("[", "_").replace("]", "_")
 
 
-def test_lines_that_were_cut_or_are_of_a_newer_release_are_passed_over() -> None:
+def test_unreadable_lines_are_skipped() -> None:
     history = MirrorHistory()
     history.add("m", [], SEEN[:1])
     with (state_home() / "mirrors" / "m.jsonl").open("ab") as file:
@@ -42,7 +42,7 @@ def test_lines_that_were_cut_or_are_of_a_newer_release_are_passed_over() -> None
     assert history.read("m") == SEEN[:1]
 
 
-def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_history_raises_history_unusable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
     with pytest.raises(ProblemError, match="history_unusable"):

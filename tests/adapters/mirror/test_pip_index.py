@@ -1,4 +1,4 @@
-"""Which index pip would ask, by the real pip."""
+"""The index of pip, as the installed pip resolves it."""
 
 import os
 from pathlib import Path
@@ -19,7 +19,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("text", "environment", "expected"), CASES)
-def test_the_index_of_pip(
+def test_pip_index_follows_pips_precedence(
     text: str, environment: dict[str, str], expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     only = tmp_path / "pip.conf"

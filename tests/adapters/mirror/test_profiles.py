@@ -6,7 +6,7 @@ import pytest
 from provisioner.adapters.mirror.profiles import load
 
 
-def test_every_profile_says_since_when_and_from_whom() -> None:
+def test_every_profile_has_date_source_note_and_hosts() -> None:
     for profile in load().profiles:
         assert date.fromisoformat(profile.as_of) <= date.fromisoformat(load().version)
         assert re.search(r"#\d+|docs\.|public|README", profile.source), profile.name

@@ -1,4 +1,4 @@
-"""Wheels on a mirror over the loopback: flat directories, indexes, and what can be wrong with a file."""
+"""Wheels on a mirror over loopback: flat directories, indexes, and faults of a file."""
 
 import io
 import re
@@ -9,15 +9,15 @@ from urllib.parse import quote
 import pytest
 
 from provisioner.adapters.mirror.fetch import Fetcher
-from provisioner.adapters.mirror.wheels import look_at_wheels
-from provisioner.adapters.registry.transport import Patience
-from provisioner.domain.forecast.wheel import WheelReport, WheelRequest, is_all_there
-from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, ranged, served
+from provisioner.adapters.mirror.wheels import check_wheels
+from provisioner.adapters.registry.transport import RetryPolicy
+from provisioner.domain.forecast.wheel import WheelReport, WheelRequest, are_complete
+from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, ScriptedRegistry, ranged, served
 
-WISH = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
+REQUEST = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
 NAME = "torch-2.8.0+cu128-cp311-cp311-manylinux_2_28_x86_64.whl"
 OTHER = "torch-2.8.0+cu126-cp311-cp311-manylinux_2_28_x86_64.whl"
-HASTY = Patience(connect=2, read=5, whole=10, attempts=1)
+FAIL_FAST = RetryPolicy(connect=2, read=5, whole=10, attempts=1)
 
 
 def a_wheel(size: int = 5000) -> bytes:
@@ -32,12 +32,12 @@ def a_page(*links: str) -> bytes:
 
 
 class Files:
-    """Pages and wheels by path; what is not there is 404."""
+    """Pages and wheels by path; other paths are 404."""
 
     def __init__(self, **files: bytes | Answer) -> None:
         self.files: dict[str, bytes | Answer] = dict(files)
 
-    def __call__(self, asked: Asked) -> Answer:
+    def __call__(self, asked: ReceivedRequest) -> Answer:
         found = self.files.get(asked.path, Answer(404))
         return found if isinstance(found, Answer) else ranged(found, asked)
 
@@ -56,9 +56,9 @@ def upstream() -> Iterator[tuple[str, Files]]:
         yield f"http://{server.host}", files
 
 
-def look(asked: str, upstream: str | None = None, wish: WheelRequest = WISH) -> list[WheelReport]:
-    with Fetcher(patience=HASTY) as fetcher:
-        return look_at_wheels(fetcher, asked, wish, upstream)
+def check(url: str, upstream: str | None = None, request: WheelRequest = REQUEST) -> list[WheelReport]:
+    with Fetcher(policy=FAIL_FAST) as fetcher:
+        return check_wheels(fetcher, url, request, upstream)
 
 
 @pytest.mark.parametrize(
@@ -71,10 +71,10 @@ def look(asked: str, upstream: str | None = None, wish: WheelRequest = WISH) -> 
     ],
     ids=["flat", "PEP 503", "by CUDA", "PEP 503 without a root"],
 )
-def test_the_way_to_a_wheel(mirror: tuple[str, Files], pages: dict[str, bytes]) -> None:
+def test_wheel_is_found_in_each_layout_of_an_index(mirror: tuple[str, Files], pages: dict[str, bytes]) -> None:
     url, files = mirror
     files.files |= {**pages, f"/w/{quote(NAME)}": a_wheel()}
-    (report,) = look(f"{url}/w")
+    (report,) = check(f"{url}/w")
     assert (report.name, report.state, report.upstream) == (NAME, "complete", "not_asked")
     assert report.bytes == len(a_wheel())
     assert report.problems == ()
@@ -93,77 +93,79 @@ def test_the_way_to_a_wheel(mirror: tuple[str, Files], pages: dict[str, bytes]) 
         (Answer(302, {"Location": "ftp://x/"}), "unknown", "unreachable"),
     ],
 )
-def test_what_a_few_bytes_tell(mirror: tuple[str, Files], sent: bytes | Answer, state: str, code: str | None) -> None:
+def test_state_of_a_wheel_by_its_first_and_last_bytes(
+    mirror: tuple[str, Files], sent: bytes | Answer, state: str, code: str | None
+) -> None:
     url, files = mirror
     files.files[f"/{quote(NAME)}"] = sent
-    (report,) = look(f"{url}/{quote(NAME)}")
+    (report,) = check(f"{url}/{quote(NAME)}")
     assert report.state == state
     assert [problem.code for problem in report.problems] == ([] if code is None else [code])
-    assert is_all_there([report]) is (code is None)
+    assert are_complete([report]) is (code is None)
 
 
-def test_not_yet_is_not_never(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
+def test_missing_wheel_is_not_yet_or_never_by_upstream(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
     (url, files), (above, its) = mirror, upstream
     files.files["/"] = a_page(quote(OTHER))
     its.files |= {"/": a_page(quote(NAME), quote(OTHER)), f"/{quote(NAME)}": a_wheel()}
-    (late,) = look(url, above)
-    (never,) = look(url, above, WISH.model_copy(update={"cuda": "cu118"}))
-    (unknown,) = look(url, f"{above}/nowhere/of/it")
-    (unasked,) = look(url)
+    (late,) = check(url, above)
+    (never,) = check(url, above, REQUEST.model_copy(update={"cuda": "cu118"}))
+    (unknown,) = check(url, f"{above}/nowhere/of/it")
+    (unasked,) = check(url)
     assert [late.upstream, never.upstream, unknown.upstream] == ["present", "absent", "unknown"]
     codes = [report.problems[0].code for report in (late, never, unasked)]
     assert codes == ["not_yet", "never_existed", "wheel_missing"]
     assert NAME in never.problems[0].fix
 
 
-def test_an_upstream_that_does_not_answer_says_nothing(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
+def test_failing_upstream_leaves_the_wheel_missing(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
     (url, files), (above, its) = mirror, upstream
     files.files["/"] = a_page(quote(OTHER))
     its.files["/"] = Answer(500)
-    (report,) = look(url, above)
+    (report,) = check(url, above)
     assert (report.upstream, report.problems[0].code) == ("unknown", "wheel_missing")
 
 
-def test_compared_with_upstream(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
-    (url, files), (above, its) = mirror, upstream
-    place = f"/{quote(NAME)}"
-    files.files |= {"/": a_page(f"{quote(NAME)}#sha256={'a' * 64}"), place: a_wheel()}
-    its.files |= {"/": a_page(f"{quote(NAME)}#sha256={'b' * 64}"), place: a_wheel()}
-    assert look(url, above)[0].state == "stale"
-    its.files["/"] = a_page(quote(NAME))
-    assert look(url, above)[0].state == "complete"
-    its.files[place] = a_wheel(6000)
-    assert look(url, above)[0].state == "partial"
-    its.files[place] = a_wheel(4000)
-    (longer,) = look(url, above)
-    assert (longer.state, longer.upstream_bytes) == ("stale", len(a_wheel(4000)))
-
-
-def test_a_mirror_that_sends_on_to_upstream_does_not_hold_it(
+def test_wheel_that_differs_from_upstream_is_stale_or_partial(
     mirror: tuple[str, Files], upstream: tuple[str, Files]
 ) -> None:
     (url, files), (above, its) = mirror, upstream
     place = f"/{quote(NAME)}"
+    files.files |= {"/": a_page(f"{quote(NAME)}#sha256={'a' * 64}"), place: a_wheel()}
+    its.files |= {"/": a_page(f"{quote(NAME)}#sha256={'b' * 64}"), place: a_wheel()}
+    assert check(url, above)[0].state == "stale"
+    its.files["/"] = a_page(quote(NAME))
+    assert check(url, above)[0].state == "complete"
+    its.files[place] = a_wheel(6000)
+    assert check(url, above)[0].state == "partial"
+    its.files[place] = a_wheel(4000)
+    (longer,) = check(url, above)
+    assert (longer.state, longer.upstream_bytes) == ("stale", len(a_wheel(4000)))
+
+
+def test_mirror_that_redirects_to_upstream_is_cold(mirror: tuple[str, Files], upstream: tuple[str, Files]) -> None:
+    (url, files), (above, its) = mirror, upstream
+    place = f"/{quote(NAME)}"
     files.files |= {"/": a_page(quote(NAME)), place: Answer(301, {"Location": above + place})}
     its.files |= {"/": a_page(quote(NAME)), place: a_wheel()}
-    (report,) = look(url, above)
+    (report,) = check(url, above)
     assert (report.state, report.problems[0].code) == ("cold", "cold")
 
 
-def test_every_python_where_none_is_named(mirror: tuple[str, Files]) -> None:
+def test_request_without_python_reports_every_python(mirror: tuple[str, Files]) -> None:
     url, files = mirror
     names = [re.sub("cp311", python, NAME) for python in ("cp311", "cp312")]
     files.files["/"] = a_page(*map(quote, names))
     files.files[f"/{quote(names[0])}"] = a_wheel()
-    reports = look(url, wish=WISH.model_copy(update={"python": None}))
+    reports = check(url, request=REQUEST.model_copy(update={"python": None}))
     assert [(report.name, report.state) for report in reports] == [(names[0], "complete"), (names[1], "absent")]
 
 
-def test_pages_that_lead_in_a_circle_end(mirror: tuple[str, Files]) -> None:
+def test_circular_index_pages_end(mirror: tuple[str, Files]) -> None:
     url, files = mirror
     files.files |= {
         "/": a_page("torch/", "cu128/"),
         "/torch/": a_page("/cu128/", "/torch/"),
         "/cu128/": a_page("/torch/"),
     }
-    assert look(url)[0].state == "absent"
+    assert check(url)[0].state == "absent"

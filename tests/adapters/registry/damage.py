@@ -1,4 +1,4 @@
-"""What can happen to the files of a registry behind its back."""
+"""Damages to the files of a registry."""
 
 from collections.abc import Callable
 
@@ -64,7 +64,7 @@ def lose_link(registry: RealRegistry, image: Made) -> None:
 
 
 def nothing(registry: RealRegistry, image: Made) -> None:
-    """All is well."""
+    """Leave the files as they are."""
 
 
 DAMAGES: dict[str, Damage] = {

@@ -1,4 +1,4 @@
-"""The table of faults of mirrors: read from its data, and as docs/mirror-faults.md shows it.
+"""The table of mirror faults: read from mirror_faults.yaml, and as docs/mirror-faults.md shows it.
 
 python -m tests.adapters.registry.fault_table prints the document's rows.
 """
@@ -14,11 +14,11 @@ from provisioner.domain.values.sync import SyncReport
 
 DATA = Path(__file__).with_name("mirror_faults.yaml")
 DOCUMENT = Path(__file__).parents[3] / "docs/mirror-faults.md"
-HEAD = ("| fault | a pull | we say | test |", "|:--|:--|:--|:--|")
+HEAD = ("| fault | pull | reported state | test |", "|:--|:--|:--|:--|")
 
 
 @dataclass(frozen=True)
-class Said:
+class Finding:
     state: str
     codes: tuple[str, ...] = ()
 
@@ -28,13 +28,13 @@ class Said:
 
 @dataclass(frozen=True)
 class Row:
-    """`pull`: whether an engine gets the whole image. `deep`: None where it is not asked for."""
+    """`pull`: whether an engine gets the whole image. `deep`: None if no deep check is made."""
 
     fault: str
     where: tuple[str, ...]
     pull: bool
-    said: Said
-    deep: Said | None
+    expected: Finding
+    deep: Finding | None
 
     def settings(self) -> Iterator[tuple[str, str]]:
         return ((setting, self.fault) for setting in self.where)
@@ -51,7 +51,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of one row in one setting: the reports of both looks, and whether a pull worked."""
+    """The result of one row in one setting: the reports of both checks, and whether a pull worked."""
 
     row: Row
     report: SyncReport
@@ -60,7 +60,7 @@ class Outcome:
 
     @property
     def is_false_complete(self) -> bool:
-        """By the most thorough look that was taken."""
+        """By the deepest check that was made."""
         return (self.deep or self.report).state == "complete" and not self.pulled
 
     @property
@@ -68,8 +68,8 @@ class Outcome:
         return self.pulled and self.report.state not in {"complete", "cold"}
 
 
-def said(report: SyncReport | None) -> Said | None:
-    return None if report is None else Said(report.state.value, tuple(problem.code for problem in report.problems))
+def finding_of(report: SyncReport | None) -> Finding | None:
+    return None if report is None else Finding(report.state.value, tuple(problem.code for problem in report.problems))
 
 
 def groups() -> tuple[Group, ...]:
@@ -87,24 +87,24 @@ def _group(name: str, body: Mapping[str, Any]) -> Group:
 
 
 def _row(row: Mapping[str, Any], where: tuple[str, ...]) -> Row:
-    deep = None if "deep" not in row else _said(row["deep"])
+    deep = None if "deep" not in row else _finding(row["deep"])
     own = tuple(row.get("where", where))
-    return Row(row["fault"], own, {"works": True, "fails": False}[row["pull"]], _said(row), deep)
+    return Row(row["fault"], own, {"works": True, "fails": False}[row["pull"]], _finding(row), deep)
 
 
-def _said(answer: Mapping[str, Any]) -> Said:
-    return Said(answer["state"], tuple(answer.get("codes", ())))
+def _finding(answer: Mapping[str, Any]) -> Finding:
+    return Finding(answer["state"], tuple(answer.get("codes", ())))
 
 
 def tables() -> list[str]:
-    """Every line of the document that belongs to a table or is a table's title."""
+    """Return every line of the document that belongs to a table or is a table's title."""
     return [line for group in groups() for line in (f"## {group.title}", *HEAD, *(_line(group, r) for r in group.rows))]
 
 
 def _line(group: Group, row: Row) -> str:
     only = f" ({', '.join(row.where)})" if row.where != group.where else ""
-    deep = "" if row.deep in (None, row.said) else f"; with `--deep`, {row.deep}"
-    return f"| {row.fault}{only} | {'works' if row.pull else 'fails'} | {row.said}{deep} | `{group.test}` |"
+    deep = "" if row.deep in (None, row.expected) else f"; with `--deep`, {row.deep}"
+    return f"| {row.fault}{only} | {'works' if row.pull else 'fails'} | {row.expected}{deep} | `{group.test}` |"
 
 
 if __name__ == "__main__":

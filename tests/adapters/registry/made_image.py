@@ -1,4 +1,4 @@
-"""Images made of nothing but bytes: no engine needed. Layers are real gzip of random content, so nothing dedupes."""
+"""Images made without an engine. Layers are gzip of random content, so none equals another."""
 
 import gzip
 import hashlib
@@ -14,7 +14,7 @@ GZIP_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
 INDEX = "application/vnd.oci.image.index.v1+json"
 CONFIG = "application/vnd.docker.container.image.v1+json"
-BIG = 200_000  # above what is read whole
+BIG = 200_000  # bytes; more than a check reads as a whole
 
 
 def digest_of(data: bytes) -> str:
@@ -23,7 +23,7 @@ def digest_of(data: bytes) -> str:
 
 @dataclass(frozen=True)
 class Made:
-    """`body` is what the tag names; `others` are manifests that it names in turn. `layers` in order."""
+    """`body`: the manifest or index of the tag; `others`: the manifests that the index names. `layers` in order."""
 
     body: bytes
     media_type: str
@@ -80,7 +80,7 @@ ATTESTATION = an_image([a_layer(50, seed=99)], platform="unknown/unknown")
 
 
 def an_index(*images: tuple[str, Made]) -> Made:
-    """An index of images by platform, with the attestation that builders add. It stands for the first image."""
+    """Build an index of images by platform, with an attestation. Config and layers are those of the first."""
     entries = []
     for platform, image in images:
         os, architecture = platform.split("/")
@@ -96,7 +96,7 @@ def an_index(*images: tuple[str, Made]) -> Made:
 
 
 def push(host: str, repository: str, tag: str, image: Made) -> None:
-    """To a registry on plain http, as an engine would, by the distribution specification's monolithic upload."""
+    """Push to a registry on plain http by the distribution specification's monolithic upload."""
     with closing(HTTPConnection(host, timeout=10)) as connection:
         for digest, blob in image.blobs.items():
             where = _created(connection, "POST", f"/v2/{repository}/blobs/uploads/", b"", "text/plain")
@@ -107,7 +107,7 @@ def push(host: str, repository: str, tag: str, image: Made) -> None:
 
 
 def _created(connection: HTTPConnection, method: str, path: str, body: bytes, kind: str) -> str:
-    """Where the reply says that the next step goes."""
+    """Return the location of the next step."""
     connection.request(method, path, body, {"Content-Type": kind})
     reply = connection.getresponse()
     text = reply.read()

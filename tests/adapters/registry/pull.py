@@ -1,4 +1,4 @@
-"""A pull as an engine makes it: manifest, config and every layer, read to the end and held against their digests."""
+"""A pull as an engine makes it: manifest, config and every layer, read to the end and verified by digest."""
 
 import json
 from http.client import HTTPException
@@ -19,7 +19,7 @@ class PullError(Exception):
 
 
 def works(host: str, repository: str, name: str, platform: str = "linux/amd64") -> bool:
-    """Whether all of `name` (a tag or a digest) for `platform` arrives, as it should be."""
+    """Return whether all of `name` (a tag or a digest) for `platform` arrives with the right digests."""
     try:
         _pull(f"http://{host}/v2/{repository}", name, platform)
     except (PullError, OSError, HTTPException, ValueError, KeyError):
@@ -31,38 +31,38 @@ def _pull(base: str, name: str, platform: str) -> None:
     _get(f"{base.partition('/v2/')[0]}/v2/")
     document = _manifest(base, name)
     if "manifests" in document:
-        entries = [entry for entry in document["manifests"] if _names(entry["platform"]) == platform]
+        entries = [entry for entry in document["manifests"] if _platform(entry["platform"]) == platform]
         document = _manifest(base, entries[0]["digest"]) if entries else {}
     config = json.loads(_blob(base, document["config"]))
     for layer in document["layers"]:
         _blob(base, layer)
-    if _names(config) != platform:
+    if _platform(config) != platform:
         raise PullError("built for another platform")
 
 
-def _names(platform: dict[str, Any]) -> str:
+def _platform(platform: dict[str, Any]) -> str:
     return f"{platform['os']}/{platform['architecture']}"
 
 
 def _manifest(base: str, name: str) -> dict[str, Any]:
     body, announced = _get(f"{base}/manifests/{name}")
     wanted = name if name.startswith("sha256:") else announced
-    document: dict[str, Any] = json.loads(_held(body, wanted or digest_of(body)))
+    document: dict[str, Any] = json.loads(_verify(body, wanted or digest_of(body)))
     return document
 
 
 def _blob(base: str, part: dict[str, Any]) -> bytes:
-    return _held(_get(f"{base}/blobs/{part['digest']}")[0], part["digest"])
+    return _verify(_get(f"{base}/blobs/{part['digest']}")[0], part["digest"])
 
 
-def _held(body: bytes, digest: str) -> bytes:
+def _verify(body: bytes, digest: str) -> bytes:
     if digest_of(body) != digest:
         raise PullError("other bytes")
     return body
 
 
 def _get(url: str) -> tuple[bytes, str | None]:
-    """The body and the digest announced; logs in with a token where one is asked for."""
+    """Return the body and the announced digest. Obtains a token if one is required."""
     try:
         return _read(url, {})
     except HTTPError as refused:

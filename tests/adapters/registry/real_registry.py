@@ -1,4 +1,4 @@
-"""The distribution project's own registry, as Debian packages it, on loopback with its files in reach."""
+"""The distribution project's registry, as Debian packages it, on loopback, with access to its files."""
 
 import socket
 import subprocess
@@ -28,13 +28,13 @@ class RealRegistry:
         return self.root / f"docker/registry/v2/blobs/sha256/{name[:2]}/{name}/data"
 
     def links(self, digest: str) -> list[Path]:
-        """By which repositories know of a layer or config that is theirs."""
+        """Return the files by which repositories link to a layer or config."""
         name = digest.removeprefix("sha256:")
         return list(self.root.glob(f"docker/registry/v2/repositories/*/*/_layers/sha256/{name}/link"))
 
     @property
     def log(self) -> Path:
-        """One line for each request that was answered, among others."""
+        """The registry's log: among others, one line for each answered request."""
         return self.root.with_suffix(".log")
 
     def size(self) -> int:
@@ -43,7 +43,7 @@ class RealRegistry:
 
 @contextmanager
 def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]) -> Iterator[RealRegistry]:
-    """`cached`: with the descriptor cache of the stock configuration. `more`: further top-level parts of it."""
+    """`cached`: with the descriptor cache of the stock configuration. `more`: further top-level keys of it."""
     binary = registry_program()
     port = _free_port()
     storage: dict[str, Any] = {"filesystem": {"rootdirectory": str(place)}, "delete": {"enabled": True}}
@@ -82,4 +82,4 @@ def _await(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
             time.sleep(0.05)
         else:
             return
-    pytest.fail(f"docker-registry did not come up: {log.read_text()}")
+    pytest.fail(f"docker-registry did not start: {log.read_text()}")

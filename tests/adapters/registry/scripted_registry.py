@@ -1,4 +1,4 @@
-"""A registry in memory that does what a script tells it to: for faults that no real one can be brought to show."""
+"""A scripted registry in memory, for faults that cannot be caused on a real one."""
 
 import json
 import re
@@ -20,7 +20,7 @@ API = {"Docker-Distribution-Api-Version": "registry/2.0"}
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReceivedRequest:
     method: str
     path: str
     headers: Mapping[str, str]
@@ -29,9 +29,9 @@ class Asked:
 
 @dataclass(frozen=True)
 class Answer:
-    """`announced`: the Content-Length to claim, where it is not the truth. Drips are seconds between bytes sent.
+    """`announced`: the Content-Length, if it is not the true one. Drips are seconds between bytes sent.
 
-    `ends`: after the status line alone; or with the connection open and nothing more to come.
+    `ends`: complete; after the status line alone; or with the connection open and no more data.
     """
 
     status: int = 200
@@ -43,19 +43,19 @@ class Answer:
     ends: Literal["well", "in its head", "in silence"] = "well"
 
 
-Script = Callable[[Asked], Answer | None]
+Script = Callable[[ReceivedRequest], Answer | None]
 
 
 class ScriptedRegistry:
-    """`scripts` are asked in turn before the healthy behaviour.
+    """`scripts` are called in turn; the registry answers as a healthy one if none returns an answer.
 
-    `asked` is everything that came, `delivered` what of it was answered to the last byte. `over`: the test has ended.
+    `asked`: all requests; `delivered`: those that were answered to the last byte. `over`: set when the test ends.
     """
 
     def __init__(self, *scripts: Script) -> None:
         self.scripts = list(scripts)
-        self.asked: list[Asked] = []
-        self.delivered: list[Asked] = []
+        self.asked: list[ReceivedRequest] = []
+        self.delivered: list[ReceivedRequest] = []
         self.over = threading.Event()
         self.host = ""
         self.scheme = "http"
@@ -73,12 +73,12 @@ class ScriptedRegistry:
     def lose(self, digest: str) -> None:
         del self._blobs[digest]
 
-    def answer(self, asked: Asked) -> Answer:
+    def answer(self, asked: ReceivedRequest) -> Answer:
         self.asked.append(asked)
         scripted = (answer for script in self.scripts if (answer := script(asked)) is not None)
         return next(scripted, None) or self._healthy(asked)
 
-    def _healthy(self, asked: Asked) -> Answer:
+    def _healthy(self, asked: ReceivedRequest) -> Answer:
         if asked.path == "/v2/":
             return Answer(200, API, b"{}")
         match = re.fullmatch(r"/v2/(.+)/(manifests|blobs|tags)/([^/]+)", asked.path)
@@ -96,13 +96,13 @@ class ScriptedRegistry:
             return Answer(404, API, b'{"errors":[{"code":"MANIFEST_UNKNOWN"}]}')
         return Answer(200, API | {"Content-Type": found[0], "Docker-Content-Digest": digest_of(found[1])}, found[1])
 
-    def _blob(self, digest: str, asked: Asked) -> Answer:
+    def _blob(self, digest: str, asked: ReceivedRequest) -> Answer:
         blob = self._blobs.get(digest)
         return Answer(404, API, b'{"errors":[{"code":"BLOB_UNKNOWN"}]}') if blob is None else ranged(blob, asked)
 
 
-def ranged(blob: bytes, asked: Asked) -> Answer:
-    """As a plain file server answers: Go's, nginx."""
+def ranged(blob: bytes, asked: ReceivedRequest) -> Answer:
+    """Answer as a file server does, such as Go's or nginx."""
     spans = _RANGES.fullmatch(asked.headers.get("Range", ""))
     if spans is None:
         return Answer(200, {"Content-Type": "application/octet-stream"}, blob)
@@ -134,23 +134,23 @@ def _send(to: BufferedIOBase, data: bytes, drip: float) -> None:
 class _Handler(BaseHTTPRequestHandler):
     registry: ScriptedRegistry
     protocol_version = "HTTP/1.1"
-    disable_nagle_algorithm = True  # two small writes would wait 40 ms for one another
+    disable_nagle_algorithm = True  # else two small writes take 40 ms more
     drip: float = 0
     _headers_buffer: list[bytes]
 
     def _serve(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        asked = Asked(self.command, self.path, dict(self.headers), body)
+        asked = ReceivedRequest(self.command, self.path, dict(self.headers), body)
         answer = self.registry.answer(asked)
         self.close_connection = answer.announced is not None or answer.ends != "well"
         try:
-            self._tell(answer)
-        except OSError:  # the client has read enough
+            self._send_answer(answer)
+        except OSError:  # the client closed the connection
             self.close_connection = True
         else:
             self.registry.delivered.append(asked)
 
-    def _tell(self, answer: Answer) -> None:
+    def _send_answer(self, answer: Answer) -> None:
         length = len(answer.body) if answer.announced is None else answer.announced
         self.drip = answer.drip_head
         self.send_response(answer.status)
@@ -172,7 +172,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = do_POST = _serve  # noqa: N815  (the base class's names)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
-        """Quiet: `asked` has it all."""
+        """Log nothing: `asked` has all requests."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -180,12 +180,12 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are what these tests are about."""
+        """Ignore clients that close the connection: these tests cause it."""
 
 
 @contextmanager
 def served(registry: ScriptedRegistry, tls: ssl.SSLContext | None = None) -> Iterator[ScriptedRegistry]:
-    """On a loopback port of its own; `registry.host` says which."""
+    """Serve on a free loopback port, set as `registry.host`."""
     server = _Server(("127.0.0.1", 0), type("Handler", (_Handler,), {"registry": registry}))
     if tls is not None:
         server.socket = tls.wrap_socket(server.socket, server_side=True)

@@ -1,4 +1,4 @@
-"""A real http proxy, as small as one can be: it forwards and it tunnels, and only it knows where a name leads."""
+"""A small http proxy that forwards and tunnels, and resolves names of its own."""
 
 import select
 import socket
@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 
 class SmallProxy:
-    """`names`: HOST:PORT as asked for -> HOST:PORT on this machine; others are refused with 403. `asked`: in order."""
+    """`names`: requested HOST:PORT -> HOST:PORT on this machine; others get 403. `asked`: requests in order."""
 
     def __init__(self, names: Mapping[str, str], login: str = "") -> None:
         self.names, self.asked, self.address = names, list[str](), ""
@@ -60,7 +60,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_HEAD = _forward  # noqa: N815
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  (the base class's name)
-        """Quiet: `asked` has it all."""
+        """Log nothing: `asked` has all requests."""
 
 
 def _pump(one: socket.socket, other: socket.socket) -> None:
@@ -79,7 +79,7 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up."""
+        """Ignore clients that close the connection."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a mirror offers: lists of tags, facts of images, and how politely they are asked for."""
+"""Lists of tags, catalogs and configs, and how many requests they cost."""
 
 import ssl
 import threading
@@ -12,26 +12,26 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.domain.lab.lab import MirrorKind
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry.made_image import a_layer, an_image, digest_of
-from tests.adapters.registry.scripted_registry import Answer, Asked, Script, ScriptedRegistry, ranged, served
+from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, Script, ScriptedRegistry, ranged, served
 from tests.lab import pki
 
 REPOSITORY = "pytorch/pytorch"
 AMD64 = "linux/amd64"
 SHARED = a_layer(seed=30)
-HASTY = Patience(connect=2, read=5, whole=10, attempts=2, first_wait=0.01)
+FAIL_FAST = RetryPolicy(connect=2, read=5, whole=10, attempts=2, first_wait=0.01)
 
 Serve = Callable[..., ScriptedRegistry]
 
 
 @pytest.fixture
 def serve() -> Iterator[Serve]:
-    """A registry with images a, b, c that share a layer."""
+    """Start registries with images a, b, c that share a layer."""
     with ExitStack() as stack:
 
         def start(*scripts: Script, tls: ssl.SSLContext | None = None) -> ScriptedRegistry:
@@ -44,16 +44,16 @@ def serve() -> Iterator[Serve]:
 
 
 def mirror(host: str, *, kind: MirrorKind = "static", on_event: Callable[[Event], None] = lambda _: None) -> Registry:
-    return Registry(host, plain_http=True, kind=kind, patience=HASTY, environment={}, on_event=on_event)
+    return Registry(host, plain_http=True, kind=kind, policy=FAIL_FAST, environment={}, on_event=on_event)
 
 
 def pages(*answers: Answer) -> Script:
-    """The pages of the list of tags, in turn."""
+    """Answer with the pages of the list of tags, in turn."""
     left = iter(answers)
     return lambda asked: next(left) if "/tags/list" in asked.path else None
 
 
-def test_tags_are_followed_by_their_links_not_counted(serve: Serve) -> None:
+def test_tags_follow_the_links_of_their_pages(serve: Serve) -> None:
     registry = serve()
     elsewhere = f"http://{registry.host}/v2/{REPOSITORY}/tags/list?last=z"
     registry.scripts.append(
@@ -70,8 +70,8 @@ def test_tags_are_followed_by_their_links_not_counted(serve: Serve) -> None:
             ),
         )
     )
-    with mirror(registry.host) as looked_at:
-        assert looked_at.tags(REPOSITORY) == ("2.13.0", "2.9.1", "latest")
+    with mirror(registry.host) as client:
+        assert client.tags(REPOSITORY) == ("2.13.0", "2.9.1", "latest")
     asked = [a.path for a in registry.asked if "tags" in a.path]
     assert asked[1:] == [f"/v2/{REPOSITORY}/tags/list?last={last}" for last in ("2.9.1", "y", "z")]
 
@@ -86,20 +86,20 @@ def test_tags_are_followed_by_their_links_not_counted(serve: Serve) -> None:
         (Answer(200, {"Link": '<list>; rel="next"'}, b'{"tags": []}'), "unreachable"),
     ],
 )
-def test_a_list_that_cannot_be_had_is_no_empty_list(serve: Serve, answer: Answer, code: str) -> None:
+def test_unreadable_tag_list_raises_its_problem(serve: Serve, answer: Answer, code: str) -> None:
     registry = serve(lambda asked: answer if "/tags/list" in asked.path else None)
-    with mirror(registry.host) as looked_at:
-        for ask in (lambda: looked_at.tags(REPOSITORY), lambda: looked_at.catalog([REPOSITORY], AMD64)):
+    with mirror(registry.host) as client:
+        for ask in (lambda: client.tags(REPOSITORY), lambda: client.catalog([REPOSITORY], AMD64)):
             with pytest.raises(ProblemError) as refused:
                 ask()
             assert [problem.code for problem in refused.value.problems] == [code]
 
 
-def test_a_catalog_reads_facts_and_asks_each_blob_once(serve: Serve) -> None:
-    registry, news = serve(), list[Event]()
+def test_catalog_reads_configs_and_checks_shared_layer_once(serve: Serve) -> None:
+    registry, events = serve(), list[Event]()
     moment = datetime(2026, 9, 1, tzinfo=UTC)
-    with mirror(registry.host, on_event=news.append) as looked_at:
-        catalog = looked_at.catalog([REPOSITORY], AMD64, wanted=lambda tag: tag != "b", clock=lambda: moment)
+    with mirror(registry.host, on_event=events.append) as client:
+        catalog = client.catalog([REPOSITORY], AMD64, wanted=lambda tag: tag != "b", clock=lambda: moment)
     assert (catalog.mirror, catalog.checked_at, catalog.problems) == (registry.host, moment, ())
     assert [entry.image.reference for entry in catalog.listings] == [f"{registry.host}/{REPOSITORY}:{t}" for t in "ca"]
     assert [entry.image.env for entry in catalog.listings] == [{"N": "0", "EMPTY": ""}, {"N": "1", "EMPTY": ""}]
@@ -108,67 +108,67 @@ def test_a_catalog_reads_facts_and_asks_each_blob_once(serve: Serve) -> None:
     assert image.history == ("RUN |1 CUDA_VERSION=12.8.1 /bin/sh -c true",)
     asked = [(a.headers.get("Range"), a.path) for a in registry.asked if digest_of(SHARED) in a.path]
     assert len(asked) == 1
-    assert {(event.text, event.done, event.total) for event in news} >= {("Looking at layers", 3, 3)}
+    assert {(event.text, event.done, event.total) for event in events} >= {("Checking layers", 3, 3)}
 
 
-def one_range(asked: Asked) -> str:
+def one_range(asked: ReceivedRequest) -> str:
     return f"bytes={asked.headers['Range'].rpartition(',')[2]}"
 
 
-# What is answered to the question for both ends of a layer at once by servers that do not know it.
-WITHOUT_PARTS: dict[str, Callable[[Asked], Answer]] = {
+# How servers without multipart ranges answer the request for both ends of a layer.
+WITHOUT_PARTS: dict[str, Callable[[ReceivedRequest], Answer]] = {
     "the whole": lambda _: Answer(200, {}, SHARED),
     "one of the two": lambda asked: ranged(SHARED, replace(asked, headers={"Range": one_range(asked)})),
     "refused": lambda _: Answer(403),
     "bad request": lambda _: Answer(400),
     "not satisfiable": lambda _: Answer(416),
-    "parts that are none": lambda _: Answer(206, {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x--"),
+    "multipart without a part": lambda _: Answer(206, {"Content-Type": "multipart/byteranges; boundary=x"}, b"--x--"),
 }
 
 
 @pytest.mark.parametrize("answer", WITHOUT_PARTS)
-def test_a_server_without_parts_is_asked_for_each_end(serve: Serve, answer: str) -> None:
+def test_server_without_multipart_ranges_is_asked_for_each_end(serve: Serve, answer: str) -> None:
     """And, where it showed once that it does not know them, never again for both."""
     registry = serve(lambda asked: WITHOUT_PARTS[answer](asked) if "," in asked.headers.get("Range", "") else None)
-    with Registry(registry.host, plain_http=True, environment={}, connections=1) as looked_at:
-        catalog = looked_at.catalog([REPOSITORY], AMD64)
+    with Registry(registry.host, plain_http=True, environment={}, connections=1) as client:
+        catalog = client.catalog([REPOSITORY], AMD64)
     both = [asked for asked in registry.asked if "," in asked.headers.get("Range", "")]
     each = [asked for asked in registry.asked if "Range" in asked.headers and asked not in both]
     assert {entry.image.sync for entry in catalog.listings} == {"complete"}
     assert (len(both), len(each)) == (1, 8)
 
 
-def test_a_cache_is_not_asked_for_both_ends_at_once(serve: Serve) -> None:
+def test_caching_mirror_is_not_asked_for_both_ends_in_one_request(serve: Serve) -> None:
     registry = serve()
-    with mirror(registry.host, kind="registry-proxy") as looked_at:
-        assert looked_at.inspect(ImageReference(repository=REPOSITORY, tag="a"), AMD64).image.sync == "complete"
+    with mirror(registry.host, kind="registry-proxy") as client:
+        assert client.inspect(ImageReference(repository=REPOSITORY, tag="a"), AMD64).image.sync == "complete"
     assert not [asked for asked in registry.asked if "," in asked.headers.get("Range", "")]
 
 
 @pytest.mark.parametrize("kind", ["registry-proxy", "harbor-proxy", "lazy"])
-def test_a_catalog_of_a_cache_asks_for_no_blob(serve: Serve, kind: MirrorKind) -> None:
+def test_catalog_of_caching_mirror_requests_no_blob(serve: Serve, kind: MirrorKind) -> None:
     registry = serve()
-    with mirror(registry.host, kind=kind) as looked_at:
-        catalog = looked_at.catalog([REPOSITORY], AMD64)
+    with mirror(registry.host, kind=kind) as client:
+        catalog = client.catalog([REPOSITORY], AMD64)
         assert not [asked for asked in registry.asked if "/blobs/" in asked.path]
-        deliberate = looked_at.inspect(ImageReference(repository=REPOSITORY, tag="a"), AMD64)
+        deliberate = client.inspect(ImageReference(repository=REPOSITORY, tag="a"), AMD64)
     assert [entry.image.sync for entry in catalog.listings] == ["cold"] * 3
     assert (deliberate.image.sync, deliberate.image.env) == ("complete", {"N": "1", "EMPTY": ""})
 
 
-def test_one_repository_that_is_missing_spoils_no_other(serve: Serve) -> None:
+def test_missing_repository_does_not_affect_others(serve: Serve) -> None:
     registry = serve()
-    with mirror(registry.host) as looked_at:
-        catalog = looked_at.catalog([REPOSITORY, "no/such"], AMD64)
+    with mirror(registry.host) as client:
+        catalog = client.catalog([REPOSITORY, "no/such"], AMD64)
     assert len(catalog.listings) == 3
     assert [problem.code for problem in catalog.problems] == ["repository_missing"]
 
 
 @pytest.mark.parametrize(("kind", "width"), [("static", 32), ("redirector", 8), ("lazy", 8)])
-def test_few_connections(serve: Serve, kind: MirrorKind, width: int) -> None:
+def test_connections_stay_within_limit_for_kind_of_mirror(serve: Serve, kind: MirrorKind, width: int) -> None:
     busy, most, lock = [0], [0], threading.Lock()
 
-    def crowded(asked: Asked) -> Answer | None:
+    def crowded(asked: ReceivedRequest) -> Answer | None:
         if "/manifests/" in asked.path:
             with lock:
                 busy[0] += 1
@@ -180,38 +180,38 @@ def test_few_connections(serve: Serve, kind: MirrorKind, width: int) -> None:
 
     registry = serve(crowded)
     references = [ImageReference(repository=REPOSITORY, tag=f"t{number}") for number in range(60)]
-    with mirror(registry.host, kind=kind) as looked_at:
-        looked_at.check(references, AMD64)
+    with mirror(registry.host, kind=kind) as client:
+        client.check(references, AMD64)
     assert 1 < most[0] <= width
 
 
-def test_existence_and_labels(serve: Serve) -> None:
+def test_exists_labels_and_config_of_image(serve: Serve) -> None:
     registry = serve(lambda asked: Answer(500) if asked.path.endswith("broken") else None)
     image = an_image([SHARED, a_layer(seed=1)], env=["N=1", "EMPTY="])
     known, unknown = (ImageReference(repository=REPOSITORY, tag=tag) for tag in ("a", "z"))
-    with mirror(registry.host) as looked_at:
-        assert looked_at.exists(known) == image.manifest
-        assert looked_at.exists(known.pinned(image.manifest)) == image.manifest
-        assert looked_at.labels(known) == {"made.by": "test"}
-        config = looked_at.config(known, AMD64)
+    with mirror(registry.host) as client:
+        assert client.exists(known) == image.manifest
+        assert client.exists(known.pinned(image.manifest)) == image.manifest
+        assert client.labels(known) == {"made.by": "test"}
+        config = client.config(known, AMD64)
         assert config is not None
         assert len(config.diff_ids) == 2
-        assert (looked_at.exists(unknown), looked_at.labels(unknown)) == (None, None)
+        assert (client.exists(unknown), client.labels(unknown)) == (None, None)
         with pytest.raises(ProblemError) as refused:
-            looked_at.exists(ImageReference(repository=REPOSITORY, tag="broken"))
+            client.exists(ImageReference(repository=REPOSITORY, tag="broken"))
     assert refused.value.problems[0].code == "unreachable"
 
 
-def test_it_says_who_it_is(serve: Serve) -> None:
+def test_requests_carry_user_agent(serve: Serve) -> None:
     registry = serve()
-    with mirror(registry.host) as looked_at:
-        looked_at.tags(REPOSITORY)
+    with mirror(registry.host) as client:
+        client.tags(REPOSITORY)
     assert {asked.headers["User-Agent"].split("/")[0] for asked in registry.asked} == {"provisioner"}
 
 
 @pytest.fixture(scope="module")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with an authority, and a certificate of it for 127.0.0.1 in `server`."""
+    """A folder with a certificate authority, and its certificate for 127.0.0.1 in `server`."""
     root = tmp_path_factory.mktemp("pki")
     pki.make_ca(root)
     pki.issue(root, root / "server", ["IP:127.0.0.1"])
@@ -224,30 +224,30 @@ def server_side(authority: Path) -> ssl.SSLContext:
     return context
 
 
-def test_tls_is_trusted_by_the_given_authority_alone(serve: Serve, authority: Path) -> None:
+def test_tls_certificate_is_trusted_by_given_authority_alone(serve: Serve, authority: Path) -> None:
     registry = serve(tls=server_side(authority))
     reference = ImageReference(repository=REPOSITORY, tag="a")
-    with Registry(registry.host, ca=pki.ca_certificate(authority), environment={}) as looked_at:
-        assert looked_at.inspect(reference, AMD64).report.state == "complete"
-    with Registry(registry.host, environment={}) as looked_at:
-        report = looked_at.inspect(reference, AMD64).report
+    with Registry(registry.host, ca=pki.ca_certificate(authority), environment={}) as client:
+        assert client.inspect(reference, AMD64).report.state == "complete"
+    with Registry(registry.host, environment={}) as client:
+        report = client.inspect(reference, AMD64).report
         with pytest.raises(ProblemError):
-            looked_at.tags(REPOSITORY)
+            client.tags(REPOSITORY)
     assert (report.state, [problem.code for problem in report.problems]) == ("unknown", ["tls_untrusted"])
     assert "--ca" in report.problems[0].fix
 
 
-def test_plain_http_and_tls_are_not_taken_for_one_another(serve: Serve, authority: Path) -> None:
+def test_plain_http_and_tls_mismatch_is_reported(serve: Serve, authority: Path) -> None:
     reference = ImageReference(repository=REPOSITORY, tag="a")
-    with Registry(serve().host, environment={}) as looked_at:
-        report = looked_at.inspect(reference, AMD64).report
+    with Registry(serve().host, environment={}) as client:
+        report = client.inspect(reference, AMD64).report
     assert (report.state, "--plain-http" in report.problems[0].fix) == ("no_such_service", True)
-    with mirror(serve(tls=server_side(authority)).host) as looked_at:
-        assert looked_at.inspect(reference, AMD64).report.state != "complete"
+    with mirror(serve(tls=server_side(authority)).host) as client:
+        assert client.inspect(reference, AMD64).report.state != "complete"
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_bad_authority_file_is_a_mistake_of_the_user(tmp_path: Path, content: str | None) -> None:
+def test_unreadable_ca_file_is_a_usage_error(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)

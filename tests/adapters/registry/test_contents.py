@@ -1,4 +1,4 @@
-"""What a real registry holds, and what is left of it after a removal and its own garbage collection."""
+"""Images of a real registry, before and after a removal and the registry's garbage collection."""
 
 import subprocess
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def blobs(image: Made) -> set[str]:
     return {image.config, *image.layers}
 
 
-def test_each_image_is_held_once_with_all_its_names(real: RealRegistry) -> None:
+def test_held_lists_each_image_once_with_all_tags(real: RealRegistry) -> None:
     with Registry(real.host, plain_http=True) as own:
         held = {image.digest: image for image in own.held(REPOSITORY)}
         assert own.held("no/such") == ()
@@ -44,19 +44,19 @@ def test_each_image_is_held_once_with_all_its_names(real: RealRegistry) -> None:
     assert {blob.digest for blob in held[NEW.manifest].blobs} == blobs(NEW)
 
 
-def test_an_index_names_its_own(real: RealRegistry) -> None:
+def test_held_index_lists_its_children(real: RealRegistry) -> None:
     push(real.host, REPOSITORY, "all", an_index(("linux/amd64", NEW)))
     with Registry(real.host, plain_http=True) as own:
         (index,) = (image for image in own.held(REPOSITORY) if "all" in image.tags)
     assert NEW.manifest in index.children
 
 
-def test_what_is_removed_leaves_the_disk_with_the_layers_that_nobody_shares(real: RealRegistry, tmp_path: Path) -> None:
+def test_deleted_image_and_its_unshared_layers_leave_the_disk(real: RealRegistry, tmp_path: Path) -> None:
     with Registry(real.host, plain_http=True) as own:
         _, removed, alone = sweep(own.held(REPOSITORY), {NEW.manifest: ["lock"]})
         for image in removed:
             own.delete(REPOSITORY, image.digest)
-        own.delete(REPOSITORY, OLD.manifest)  # gone already is as good
+        own.delete(REPOSITORY, OLD.manifest)  # removed already: no error
         assert [image.digest for image in own.held(REPOSITORY)] == [NEW.manifest]
     before = real.size()
     collect = [str(registry_program()), "garbage-collect", str(tmp_path / "registry.yml")]
@@ -66,7 +66,7 @@ def test_what_is_removed_leaves_the_disk_with_the_layers_that_nobody_shares(real
     assert before - real.size() >= alone
 
 
-def test_a_registry_that_lets_nobody_remove_says_so(tmp_path: Path) -> None:
+def test_registry_without_delete_raises_delete_disabled(tmp_path: Path) -> None:
     place = tmp_path / "fixed"
     fixed = {"filesystem": {"rootdirectory": str(place)}, "delete": {"enabled": False}}
     with real_registry(place, storage=fixed) as real:

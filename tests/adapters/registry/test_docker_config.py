@@ -1,4 +1,4 @@
-"""Where logins are found, in which order, and what is said of those that cannot be used."""
+"""Where logins are found, in which order, and how unusable ones are reported."""
 
 import json
 from base64 import b64encode
@@ -36,6 +36,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     helper(bin_, "token", 'echo \'{"Username":"<token>","Secret":"s"}\'')
     helper(bin_, "empty", "echo credentials not found in native keychain; exit 1")
     helper(bin_, "locked", f"echo {SECRET} is locked >&2; exit 1")
+    helper(bin_, "pass", 'echo \'{"ServerURL":"","Username":"","Secret":""}\'')
     helper(bin_, "odd", "echo hello")
     monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
     return tmp_path
@@ -51,7 +52,7 @@ CONFIGS: dict[str, tuple[Any, str, tuple[str, bool] | None]] = {
     "entry": ({"auths": {HOST: encoded("alice")}}, HOST, ("alice", False)),
     "entry as a URL": ({"auths": {f"https://{HOST}/v1/": encoded("alice")}}, HOST, ("alice", False)),
     "entry of another port": ({"auths": {"mirror.lab:5201": encoded("alice")}}, HOST, None),
-    "entry that a helper keeps": ({"auths": {HOST: {}}}, HOST, None),
+    "entry without content": ({"auths": {HOST: {}}}, HOST, None),
     "plain entry": ({"auths": {HOST: {"username": "bob", "password": "x"}}}, HOST, ("bob", False)),
     "identity token": ({"auths": {HOST: {"identitytoken": "x"}}}, HOST, ("", True)),
     "Docker Hub": ({"auths": {"https://index.docker.io/v1/": encoded("alice")}}, "docker.io", ("alice", False)),
@@ -65,12 +66,17 @@ CONFIGS: dict[str, tuple[Any, str, tuple[str, bool] | None]] = {
     "store with a token": ({"credsStore": "token"}, HOST, ("<token>", True)),
     "empty store": ({"credsStore": "empty"}, HOST, None),
     "empty store, entry": ({"credsStore": "empty", "auths": {HOST: encoded("alice")}}, HOST, ("alice", False)),
+    "store that answers without content": (
+        {"credsStore": "pass", "auths": {HOST: encoded("alice")}},
+        HOST,
+        ("alice", False),
+    ),
     "odd tables": ({"credHelpers": None, "auths": []}, HOST, None),
 }
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_where_a_login_is_found(home: Path, name: str) -> None:
+def test_login_is_found_in_docker_configuration(home: Path, name: str) -> None:
     config, host, expected = CONFIGS[name]
     write(home / ".docker/config.json", config)
     assert login_of(home, host) == expected
@@ -83,13 +89,13 @@ UNUSABLE: dict[str, tuple[Any, str]] = {
     "entry without a colon": ({"auths": {HOST: {"auth": b64encode(SECRET.encode()).decode()}}}, "damaged"),
     "helper not installed": ({"credsStore": "absent"}, "docker-credential-absent, which is not installed"),
     "helper fails": ({"credsStore": "locked"}, "ended with code 1"),
-    "helper talks nonsense": ({"credsStore": "odd"}, "no credentials"),
-    "helper of a bad name": ({"credsStore": "../../bin/sh"}, "helper that is none"),
+    "helper without JSON": ({"credsStore": "odd"}, "no credentials"),
+    "helper of a bad name": ({"credsStore": "../../bin/sh"}, "invalid name"),
 }
 
 
 @pytest.mark.parametrize("name", UNUSABLE)
-def test_what_cannot_be_used_is_named_without_its_secret(home: Path, name: str) -> None:
+def test_unusable_login_names_its_file_and_no_secret(home: Path, name: str) -> None:
     config, words = UNUSABLE[name]
     write(home / ".docker/config.json", config)
     with pytest.raises(UnusableLogin, match=words) as refused:
@@ -98,7 +104,7 @@ def test_what_cannot_be_used_is_named_without_its_secret(home: Path, name: str) 
     assert SECRET not in str(refused.value)
 
 
-def test_docker_comes_before_podman(home: Path) -> None:
+def test_docker_configuration_comes_before_podmans(home: Path) -> None:
     write(home / "run/containers/auth.json", {"auths": {HOST: encoded("podman")}})
     write(home / "other/config.json", {"auths": {HOST: encoded("named")}})
     runtime = {"XDG_RUNTIME_DIR": str(home / "run")}
@@ -108,7 +114,7 @@ def test_docker_comes_before_podman(home: Path) -> None:
     assert login_of(home, DOCKER_CONFIG=str(home / "other"), **runtime) == ("named", False)
 
 
-def test_a_login_does_not_print_its_secret(home: Path) -> None:
+def test_repr_of_login_holds_no_secret(home: Path) -> None:
     write(home / ".docker/config.json", {"auths": {HOST: encoded("alice")}})
     found = find_login(HOST, {"HOME": str(home)})
     assert found is not None

@@ -1,4 +1,4 @@
-"""Mirrors that lie, stall, redirect or are none: what each is told as. Never complete, unless it is."""
+"""Mirrors that send wrong answers, stall or redirect: what a check reports. Never complete, unless it is."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -8,29 +8,29 @@ from dataclasses import replace
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.domain.lab.lab import MirrorKind
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry import pull
-from tests.adapters.registry.fault_table import Outcome, Row, group, said
-from tests.adapters.registry.lies import (
+from tests.adapters.registry.fault_table import Outcome, Row, finding_of, group
+from tests.adapters.registry.faulty_servers import (
     AMD64,
     DATA,
-    HASTY,
+    FAIL_FAST,
+    FAULTY_SERVERS,
     IMAGE,
     LAYER,
-    LIES,
     PAGE,
-    Lie,
+    FaultyServer,
     always,
+    first_times,
     for_path,
-    passing,
     whole_despite_range,
 )
 from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index
-from tests.adapters.registry.scripted_registry import Answer, Asked, Script, ScriptedRegistry, ranged, served
+from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, Script, ScriptedRegistry, ranged, served
 
 REPOSITORY = "pytorch/pytorch"
 TAG = "2.8.0-cuda12.8-cudnn9-runtime"
@@ -40,7 +40,7 @@ SERVERS = group("servers")
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., ScriptedRegistry]]:
-    """A registry with the image, doing what the scripts say."""
+    """Start registries that have the image and run the scripts."""
     with ExitStack() as stack:
 
         def start(*scripts: Script, image: Made = IMAGE) -> ScriptedRegistry:
@@ -55,9 +55,14 @@ Serve = Callable[..., ScriptedRegistry]
 
 
 def check(
-    host: str, *, kind: MirrorKind = "static", patience: Patience = HASTY, deep: bool = False, platform: str = AMD64
+    host: str,
+    *,
+    kind: MirrorKind = "static",
+    policy: RetryPolicy = FAIL_FAST,
+    deep: bool = False,
+    platform: str = AMD64,
 ) -> SyncReport:
-    with Registry(host, plain_http=True, kind=kind, patience=patience, environment={}) as registry:
+    with Registry(host, plain_http=True, kind=kind, policy=policy, environment={}) as registry:
         return registry.check([REFERENCE], platform, deep=deep)[0]
 
 
@@ -67,11 +72,11 @@ def found(report: SyncReport) -> tuple[str, list[str]]:
 
 @pytest.fixture(scope="module")
 def outcomes() -> dict[str, Outcome]:
-    """What came of every row of the table."""
-    return {row.fault: _outcome(row, LIES[row.fault]) for row in SERVERS.rows}
+    """The result of every row of the table."""
+    return {row.fault: _outcome(row, FAULTY_SERVERS[row.fault]) for row in SERVERS.rows}
 
 
-def _outcome(row: Row, lie: Lie) -> Outcome:
+def _outcome(row: Row, lie: FaultyServer) -> Outcome:
     registry = ScriptedRegistry(*lie.scripts())
     registry.put(REPOSITORY, TAG, lie.image)
     for digest in lie.lost:
@@ -82,7 +87,7 @@ def _outcome(row: Row, lie: Lie) -> Outcome:
     reference = reference if lie.tag is None else reference.model_copy(update={"tag": lie.tag})
     with (
         served(registry),
-        Registry(registry.host, plain_http=True, kind=lie.kind, patience=lie.patience, environment={}) as mirror,
+        Registry(registry.host, plain_http=True, kind=lie.kind, policy=lie.policy, environment={}) as mirror,
     ):
         report = mirror.check([reference], AMD64)[0]
         deep = mirror.check([reference], AMD64, deep=True)[0] if row.deep else None
@@ -90,22 +95,22 @@ def _outcome(row: Row, lie: Lie) -> Outcome:
     return Outcome(row, report, deep, pulled)
 
 
-def test_the_table_has_each_of_these_servers() -> None:
-    assert list(LIES) == [row.fault for row in SERVERS.rows]
+def test_fault_table_has_each_faulty_server() -> None:
+    assert list(FAULTY_SERVERS) == [row.fault for row in SERVERS.rows]
 
 
 @pytest.mark.parametrize("fault", [row.fault for row in SERVERS.rows])
-def test_each_fault_has_its_name(outcomes: dict[str, Outcome], fault: str) -> None:
+def test_check_reports_each_fault(outcomes: dict[str, Outcome], fault: str) -> None:
     its = outcomes[fault]
-    assert (said(its.report), said(its.deep), its.pulled) == (its.row.said, its.row.deep, its.row.pull)
+    assert (finding_of(its.report), finding_of(its.deep), its.pulled) == (its.row.expected, its.row.deep, its.row.pull)
 
 
-def test_never_complete_where_a_pull_fails_and_no_alarm_where_it_works(outcomes: dict[str, Outcome]) -> None:
+def test_no_false_complete_and_no_false_alarm(outcomes: dict[str, Outcome]) -> None:
     assert not [fault for fault, its in outcomes.items() if its.is_false_complete]
     assert not [fault for fault, its in outcomes.items() if its.is_false_alarm]
 
 
-def test_what_an_index_needs_is_only_its_platform(serve: Serve) -> None:
+def test_index_needs_only_the_image_of_the_platform(serve: Serve) -> None:
     arm = an_image([a_layer(seed=20)], platform="linux/arm64")
     registry = serve(image=an_index((AMD64, IMAGE), ("linux/arm64", arm)))
     for lost in (arm.layers[0], arm.config):
@@ -125,19 +130,19 @@ def test_what_an_index_needs_is_only_its_platform(serve: Serve) -> None:
         an_image(platform="linux/arm64"),
         an_index((AMD64, an_image(platform="linux/arm64"))),  # pytorch/pytorch#125094
     ],
-    ids=["index", "manifest", "index that errs"],
+    ids=["index", "manifest", "index with a wrong platform"],
 )
-def test_an_image_for_other_machines_is_absent(serve: Serve, image: Made) -> None:
+def test_image_for_another_platform_is_absent(serve: Serve, image: Made) -> None:
     assert found(check(serve(image=image).host)) == ("absent", ["wrong_platform"])
 
 
 @pytest.mark.parametrize("kind", ["registry-proxy", "harbor-proxy", "lazy"])
-def test_a_proxy_that_sends_the_whole_is_cold(serve: Serve, kind: MirrorKind) -> None:
+def test_caching_mirror_that_ignores_ranges_is_cold(serve: Serve, kind: MirrorKind) -> None:
     assert found(check(serve(whole_despite_range).host, kind=kind)) == ("cold", ["cold"])
     assert found(check(serve().host, kind=kind)) == ("complete", [])
 
 
-def test_a_web_page_is_not_a_cold_layer(serve: Serve) -> None:
+def test_web_page_for_a_layer_is_not_cold(serve: Serve) -> None:
     registry = serve(for_path(LAYER, always(Answer(200, {}, PAGE.ljust(len(DATA))))))
     assert found(check(registry.host, kind="harbor-proxy")) == ("partial", ["not_a_layer"])
 
@@ -150,16 +155,16 @@ def test_a_web_page_is_not_a_cold_layer(serve: Serve) -> None:
         (always(Answer(401, {"WWW-Authenticate": "Basic"})), "denied", ["denied"]),
         (always(Answer(200, {"Content-Type": "text/html"}, PAGE)), "partial", ["not_a_layer"]),
     ],
-    ids=["healthy", "gone", "wants a login", "web page"],
+    ids=["healthy", "gone", "requires a login", "web page"],
 )
-def test_layers_elsewhere(serve: Serve, cdn_script: Script, state: str, codes: list[str]) -> None:
+def test_layer_redirected_to_another_host(serve: Serve, cdn_script: Script, state: str, codes: list[str]) -> None:
     cdn = serve(cdn_script)
     registry = serve(for_path(LAYER, lambda _: Answer(307, {"Location": f"http://{cdn.host}/signed?x=1"})))
     assert found(check(registry.host)) == (state, codes)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "registry.invalid"])
-def test_nothing_there(host: str) -> None:
+def test_missing_host_is_no_such_service(host: str) -> None:
     report = check(host)
     assert found(report) == ("no_such_service", ["no_such_service"])
     assert "Do not wait" in report.problems[0].why
@@ -174,68 +179,68 @@ DRIPS: dict[str, Script] = {
 
 
 @pytest.mark.parametrize("drip", DRIPS)
-def test_a_server_that_drips_is_unknown(serve: Serve, drip: str) -> None:
-    """Each byte comes well within `read`: only the bound on the whole exchange ends it."""
+def test_slow_server_is_unknown(serve: Serve, drip: str) -> None:
+    """Each byte arrives within `read`: only the limit of the whole exchange ends it."""
     registry = serve(DRIPS[drip])
-    report = check(registry.host, patience=Patience(read=2, whole=0.5, attempts=1), deep=drip == "deep")
+    report = check(registry.host, policy=RetryPolicy(read=2, whole=0.5, attempts=1), deep=drip == "deep")
     slow = LAYER if drip == "deep" else IMAGE.layers[2] if drip == "small layer" else TAG
     assert found(report) == ("unknown", ["unreachable"])
     assert not [asked for asked in registry.delivered if asked.path.endswith(slow)]
 
 
-HELD = threading.Event()
+RELEASED = threading.Event()
 
 
-def _hold(asked: Asked) -> Answer | None:
+def _wait_for_release(asked: ReceivedRequest) -> Answer | None:
     if "/manifests/" in asked.path:
-        HELD.wait(20)
+        RELEASED.wait(20)
     return None
 
 
 SILENT = Answer(200, {}, b"12345", announced=100, ends="in silence")
 STALLS: dict[str, Script] = {
-    "before its answer": _hold,
+    "before the answer": _wait_for_release,
     "within the manifest": lambda asked: SILENT if "/manifests/" in asked.path else None,
     "within a small layer": for_path(IMAGE.layers[2], lambda _: SILENT),
 }
 
 
-@pytest.mark.parametrize("patience", [Patience(read=0.3, attempts=2), Patience(read=9, whole=0.3, attempts=2)])
+@pytest.mark.parametrize("policy", [RetryPolicy(read=0.3, attempts=2), RetryPolicy(read=9, whole=0.3, attempts=2)])
 @pytest.mark.parametrize("stall", STALLS)
-def test_a_server_that_falls_silent_is_unknown(serve: Serve, stall: str, patience: Patience) -> None:
-    report = check(serve(STALLS[stall]).host, patience=replace(patience, first_wait=0.01))
+def test_stalled_server_is_unknown(serve: Serve, stall: str, policy: RetryPolicy) -> None:
+    report = check(serve(STALLS[stall]).host, policy=replace(policy, first_wait=0.01))
     assert found(report) == ("unknown", ["unreachable"])
 
 
-def test_a_head_that_breaks_off_is_unknown_and_asked_again(serve: Serve) -> None:
+def test_reply_cut_off_in_its_headers_is_retried(serve: Serve) -> None:
     """http.client reads it as a 200 with an empty body."""
     broken = Answer(200, {}, b"", ends="in its head")
     for_good = serve(for_path(IMAGE.layers[2], always(broken)))
-    once = serve(passing(IMAGE.layers[2], 1, broken), passing(LAYER, 1, broken), passing(TAG, 1, broken))
+    once = serve(first_times(IMAGE.layers[2], 1, broken), first_times(LAYER, 1, broken), first_times(TAG, 1, broken))
     assert found(check(for_good.host)) == ("unknown", ["unreachable"])
     assert found(check(once.host)) == ("complete", [])
 
 
-def test_a_registry_that_goes_down_in_mid_run_was_one() -> None:
-    last_words = Answer(200, {}, b"{}", announced=2)  # and it hangs up
-    registry = ScriptedRegistry(lambda asked: last_words if "/tags/" in asked.path else None)
+def test_registry_that_goes_down_during_a_run_is_unreachable() -> None:
+    last_answer = Answer(200, {}, b"{}", announced=2)  # and the connection is closed
+    registry = ScriptedRegistry(lambda asked: last_answer if "/tags/" in asked.path else None)
     with ExitStack() as stack:
         with served(registry):
-            mirror = stack.enter_context(Registry(registry.host, plain_http=True, patience=HASTY, environment={}))
+            mirror = stack.enter_context(Registry(registry.host, plain_http=True, policy=FAIL_FAST, environment={}))
             assert mirror.tags(REPOSITORY) == ()
         report = mirror.check([REFERENCE], AMD64)[0]
     assert found(report) == ("unknown", ["unreachable"])
 
 
 @pytest.mark.parametrize("status", [408, 429, 500, 502, 503, 504])
-def test_faults_that_pass_are_asked_again(serve: Serve, status: int) -> None:
-    registry = serve(passing("/blobs/", 2, Answer(status)), passing("/manifests/", 2, Answer(status)))
+def test_temporary_status_is_retried(serve: Serve, status: int) -> None:
+    registry = serve(first_times("/blobs/", 2, Answer(status)), first_times("/manifests/", 2, Answer(status)))
     assert found(check(registry.host)) == ("complete", [])
 
 
-def test_a_short_wait_is_waited_and_a_long_one_is_not(serve: Serve) -> None:
-    soon = serve(passing("/manifests/", 1, Answer(429, {"Retry-After": "1"})))
-    late = serve(passing("/manifests/", 1, Answer(429, {"Retry-After": "9"})))
+def test_short_retry_after_is_waited_for_and_a_long_one_is_not(serve: Serve) -> None:
+    soon = serve(first_times("/manifests/", 1, Answer(429, {"Retry-After": "1"})))
+    late = serve(first_times("/manifests/", 1, Answer(429, {"Retry-After": "9"})))
     assert found(check(soon.host)) == ("complete", [])
     report = check(late.host)
     assert found(report) == ("limited", ["rate_limited"])
@@ -243,28 +248,28 @@ def test_a_short_wait_is_waited_and_a_long_one_is_not(serve: Serve) -> None:
     assert sum("/manifests/" in asked.path for asked in late.asked) == 1
 
 
-def test_retries_of_a_look_are_bounded_together(serve: Serve) -> None:
+def test_budget_limits_all_retries_of_a_session_together(serve: Serve) -> None:
     registry = serve(lambda asked: Answer(503) if "/manifests/" in asked.path else None)
     references = [ImageReference(repository=REPOSITORY, tag=f"t{number}") for number in range(20)]
-    patience = replace(HASTY, budget=0)
-    with Registry(registry.host, plain_http=True, patience=patience, environment={}) as mirror:
+    policy = replace(FAIL_FAST, budget=0)
+    with Registry(registry.host, plain_http=True, policy=policy, environment={}) as mirror:
         reports = mirror.check(references, AMD64)
     assert {report.state.value for report in reports} == {"unknown"}
     assert sum("/manifests/" in asked.path for asked in registry.asked) == 20
 
 
-def test_interrupted_nothing_goes_on(serve: Serve) -> None:
-    """The server would hold each request for 20 s and the client would wait for 60."""
-    registry = serve(lambda asked: _hold(asked) if asked.path.endswith("slow") else None)
+def test_interrupt_ends_all_threads_and_requests(serve: Serve) -> None:
+    """The server would delay each request for 20 s and the client would wait for 60."""
+    registry = serve(lambda asked: _wait_for_release(asked) if asked.path.endswith("slow") else None)
     references = [ImageReference(repository=REPOSITORY, tag=f"{n}-slow" if n else TAG) for n in range(30)]
 
     def interrupt(_: Event) -> None:
         raise KeyboardInterrupt
 
-    patient = Patience(read=60)
+    long_timeout = RetryPolicy(read=60)
     with (
         pytest.raises(KeyboardInterrupt),
-        Registry(registry.host, plain_http=True, patience=patient, environment={}, on_event=interrupt) as mirror,
+        Registry(registry.host, plain_http=True, policy=long_timeout, environment={}, on_event=interrupt) as mirror,
     ):
         mirror.check(references, AMD64)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("registry")]

@@ -1,4 +1,4 @@
-"""What was seen whole a moment ago is not asked for again; nothing else is ever taken from memory."""
+"""The cache of complete layers: which layers a check does not ask for again."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.layer_cache import Verdicts
+from provisioner.adapters.registry.layer_cache import LayerCache
 from provisioner.adapters.state.files import cache_home
 from provisioner.domain.registry.image_problems import layer_missing
 from provisioner.domain.registry.manifest import Blob
@@ -31,54 +31,54 @@ def registry() -> Iterator[ScriptedRegistry]:
         yield made
 
 
-def look(
-    registry: ScriptedRegistry, remembered: float = 600, *, deep: bool = False, repository: str = "a/b"
+def check(
+    registry: ScriptedRegistry, cache_seconds: float = 600, *, deep: bool = False, repository: str = "a/b"
 ) -> tuple[SyncReport, bool]:
-    """The report, and whether the layer was asked for."""
+    """Return the report, and whether the layer was requested."""
     registry.asked.clear()
     reference = ImageReference(repository=repository, tag="t")
-    with Registry(registry.host, plain_http=True, environment={}, remembered=remembered) as looked_at:
-        (report,) = looked_at.check([reference], "linux/amd64", deep=deep)
+    with Registry(registry.host, plain_http=True, environment={}, cache_seconds=cache_seconds) as checked:
+        (report,) = checked.check([reference], "linux/amd64", deep=deep)
     return report, any(asked.path.endswith(LAYER) for asked in registry.asked)
 
 
-def test_a_layer_is_not_asked_for_twice_but_its_manifest_is(registry: ScriptedRegistry) -> None:
-    first, asked = look(registry)
+def test_cached_layer_is_not_requested_again_but_its_manifest_is(registry: ScriptedRegistry) -> None:
+    first, asked = check(registry)
     assert asked
-    again, asked = look(registry)
+    again, asked = check(registry)
     assert (again, asked) == (first, False)
     assert [asked for asked in registry.asked if "/manifests/" in asked.path]
 
 
-def test_another_repository_of_the_same_registry_is_asked(registry: ScriptedRegistry) -> None:
-    """Which repository a registry hands a layer out from is for it to say."""
-    look(registry)
-    assert look(registry, repository="c/d")[1]
+def test_cached_layer_is_requested_in_another_repository(registry: ScriptedRegistry) -> None:
+    """A registry may refuse in one repository a layer that it has in another."""
+    check(registry)
+    assert check(registry, repository="c/d")[1]
 
 
-@pytest.mark.parametrize(("remembered", "deep"), [(0, False), (600, True)])
-def test_who_wants_to_know_now_is_not_told_of_yesterday(
-    registry: ScriptedRegistry, remembered: float, deep: bool
+@pytest.mark.parametrize(("cache_seconds", "deep"), [(0, False), (600, True)])
+def test_fresh_and_deep_checks_do_not_use_the_cache(
+    registry: ScriptedRegistry, cache_seconds: float, deep: bool
 ) -> None:
-    look(registry)
-    assert look(registry, remembered, deep=deep)[1]
+    check(registry)
+    assert check(registry, cache_seconds, deep=deep)[1]
     registry.lose(LAYER)
-    assert look(registry, remembered, deep=deep)[0].state == "partial"
+    assert check(registry, cache_seconds, deep=deep)[0].state == "partial"
 
 
-def test_a_loss_is_never_remembered_and_ends_what_was(registry: ScriptedRegistry) -> None:
-    """Also where the loss was found by a look that believes nothing, such as `mirror check`."""
-    look(registry)
+def test_lost_layer_is_removed_from_the_cache(registry: ScriptedRegistry) -> None:
+    """Also if a check without the cache found the loss, such as `mirror check`."""
+    check(registry)
     registry.lose(LAYER)
-    assert look(registry, 0)[0].state == "partial"
-    assert look(registry)[0].state == "partial"
+    assert check(registry, 0)[0].state == "partial"
+    assert check(registry)[0].state == "partial"
     registry.put("a/b", "t", IMAGE)
-    report, asked = look(registry)
+    report, asked = check(registry)
     assert (report.state, asked) == ("complete", True)
 
 
-def test_nothing_is_written_where_nothing_may_be_remembered(registry: ScriptedRegistry) -> None:
-    look(registry, 0)
+def test_nothing_is_written_without_a_cache_time(registry: ScriptedRegistry) -> None:
+    check(registry, 0)
     assert not (cache_home() / "verdicts").exists()
 
 
@@ -89,62 +89,62 @@ class Clock:
         return self.now
 
 
-def remembered(clock: Clock, seconds: float = 60) -> list[bool]:
-    verdicts = Verdicts("https://r", seconds, clock)
-    return [verdicts.knows("a/b", blob) for blob in BLOBS]
+def cached(clock: Clock, seconds: float = 60) -> list[bool]:
+    cache = LayerCache("https://r", seconds, clock)
+    return [cache.has("a/b", blob) for blob in BLOBS]
 
 
 def write(clock: Clock, *blobs: Blob, base: str = "https://r") -> None:
-    verdicts = Verdicts(base, 60, clock)
-    verdicts.add({("a/b", blob): None for blob in blobs})
-    verdicts.keep()
+    cache = LayerCache(base, 60, clock)
+    cache.add({("a/b", blob): None for blob in blobs})
+    cache.save()
 
 
-def test_a_verdict_ends_after_its_time_and_says_nothing_before_it() -> None:
+def test_entry_is_valid_only_within_its_time() -> None:
     clock = Clock()
     write(clock, BLOBS[0])
-    assert remembered(clock) == [True, False, False]
+    assert cached(clock) == [True, False, False]
     clock.now += 60
-    assert remembered(clock) == [False, False, False]
+    assert cached(clock) == [False, False, False]
     clock.now -= 61  # the clock of this machine was set back
-    assert remembered(clock) == [False, False, False]
+    assert cached(clock) == [False, False, False]
 
 
-def test_two_runs_at_once_keep_what_both_have_seen() -> None:
+def test_two_concurrent_runs_merge_their_entries() -> None:
     clock = Clock()
-    one, other = Verdicts("https://r", 60, clock), Verdicts("https://r", 60, clock)
+    one, other = LayerCache("https://r", 60, clock), LayerCache("https://r", 60, clock)
     one.add({("a/b", BLOBS[0]): None})
     other.add({("a/b", BLOBS[1]): None, ("a/b", BLOBS[2]): layer_missing(BLOBS[2].digest, 2)})
-    one.keep()
-    other.keep()
-    assert remembered(clock) == [True, True, False]
+    one.save()
+    other.save()
+    assert cached(clock) == [True, True, False]
 
 
-def test_another_registry_has_verdicts_of_its_own() -> None:
+def test_each_registry_has_its_own_entries() -> None:
     clock = Clock()
     write(clock, BLOBS[0], base="http://r")
-    assert remembered(clock) == [False, False, False]
+    assert cached(clock) == [False, False, False]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"a": "b"}', b"\xff\xfe", b'{"a": 1}' * 2])
-def test_a_broken_file_is_as_if_it_were_not_there(content: bytes) -> None:
+def test_damaged_cache_file_is_ignored(content: bytes) -> None:
     clock = Clock()
     write(clock, BLOBS[0])
     (file,) = (cache_home() / "verdicts").iterdir()
     file.write_bytes(content)
-    assert remembered(clock) == [False, False, False]
+    assert cached(clock) == [False, False, False]
     write(clock, BLOBS[1])
-    assert remembered(clock) == [False, True, False]
+    assert cached(clock) == [False, True, False]
 
 
-def test_a_place_that_cannot_be_written_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unwritable_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     write(Clock(), BLOBS[0])
-    assert remembered(Clock()) == [False, False, False]
+    assert cached(Clock()) == [False, False, False]
 
 
-def test_the_file_is_bounded_and_drops_what_is_old() -> None:
+def test_cache_file_is_bounded_and_drops_old_entries() -> None:
     clock = Clock()
     write(clock, BLOBS[0])
     clock.now += 86_400
@@ -154,4 +154,4 @@ def test_the_file_is_bounded_and_drops_what_is_old() -> None:
     text = file.read_text()
     assert text.count("@sha256:") == 20_000
     assert BLOBS[0].digest not in text
-    assert [path.name for path in file.parent.iterdir()] == [file.name]  # nothing half-written beside it
+    assert [path.name for path in file.parent.iterdir()] == [file.name]  # no temporary file is left

@@ -1,4 +1,4 @@
-"""Logging in: tokens that run out, wrong passwords, and secrets that must stay where they belong."""
+"""Logins: tokens that expire, wrong passwords, and secrets that must not reach another host."""
 
 import json
 from base64 import b64encode
@@ -10,18 +10,26 @@ import pytest
 
 from provisioner.adapters.registry.auth import Challenge, read_challenge
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.made_image import an_image
-from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, ranged, served
+from tests.adapters.registry.scripted_registry import (
+    API,
+    Answer,
+    ReceivedRequest,
+    Script,
+    ScriptedRegistry,
+    ranged,
+    served,
+)
 from tests.adapters.registry.token_service import TokenService
 
 REPOSITORIES = ("pytorch/pytorch", "lab/torch")
 REFERENCES = [ImageReference(repository=name, tag="1") for name in REPOSITORIES]
 AMD64 = "linux/amd64"
-HASTY = Patience(connect=2, read=5, whole=10, attempts=2, first_wait=0.01)
+FAIL_FAST = RetryPolicy(connect=2, read=5, whole=10, attempts=2, first_wait=0.01)
 IMAGE = an_image()
 SECRET = "correct-horse-battery"
 BASIC = f"Basic {b64encode(f'alice:{SECRET}'.encode()).decode()}"
@@ -48,14 +56,14 @@ def with_tokens(serve: Serve, service: TokenService) -> ScriptedRegistry:
     return registry
 
 
-def wants_basic(asked: Asked) -> Answer | None:
+def require_basic(asked: ReceivedRequest) -> Answer | None:
     if asked.headers.get("Authorization") == BASIC:
         return None
     return Answer(401, API | {"WWW-Authenticate": 'Basic realm="lab"'})
 
 
 def log_in(home: Path, host: str, password: str = SECRET) -> dict[str, str]:
-    """The environment of a person who did `docker login`."""
+    """Return the environment of a user who ran `docker login`."""
     (home / ".docker").mkdir(exist_ok=True)
     auth = b64encode(f"alice:{password}".encode()).decode()
     (home / ".docker/config.json").write_text(json.dumps({"auths": {host: {"auth": auth}}}))
@@ -63,7 +71,7 @@ def log_in(home: Path, host: str, password: str = SECRET) -> dict[str, str]:
 
 
 def check(host: str, environment: dict[str, str]) -> tuple[SyncReport, ...]:
-    with Registry(host, plain_http=True, patience=HASTY, environment=environment) as registry:
+    with Registry(host, plain_http=True, policy=FAIL_FAST, environment=environment) as registry:
         return registry.check(REFERENCES, AMD64)
 
 
@@ -71,65 +79,65 @@ def states(reports: tuple[SyncReport, ...]) -> list[str]:
     return [report.state.value for report in reports]
 
 
-def test_anonymous_tokens_one_for_each_repository(serve: Serve) -> None:
+def test_anonymous_access_gets_one_token_for_each_repository(serve: Serve) -> None:
     service = TokenService()
     registry = with_tokens(serve, service)
     assert states(check(registry.host, {})) == ["complete", "complete"]
-    assert sorted(query["scope"] for query in service.given) == sorted(f"repository:{r}:pull" for r in REPOSITORIES)
-    assert {query["service"] for query in service.given} == {"lab"}
+    assert sorted(query["scope"] for query in service.issued) == sorted(f"repository:{r}:pull" for r in REPOSITORIES)
+    assert {query["service"] for query in service.issued} == {"lab"}
 
 
 @pytest.mark.parametrize("uses", [1, 2, 3])
-def test_a_token_that_runs_out_in_mid_run_is_renewed(serve: Serve, uses: int) -> None:
+def test_token_that_expires_during_a_run_is_renewed(serve: Serve, uses: int) -> None:
     service = TokenService(uses=uses)
     registry = with_tokens(serve, service)
-    with Registry(registry.host, plain_http=True, patience=HASTY, connections=1, environment={}) as mirror:
+    with Registry(registry.host, plain_http=True, policy=FAIL_FAST, connections=1, environment={}) as mirror:
         reports = mirror.check(REFERENCES, AMD64)
     assert states(reports) == ["complete", "complete"]
-    assert len(service.given) > 2
+    assert len(service.issued) > 2
 
 
-def test_a_token_that_is_never_accepted_is_denied_at_once(serve: Serve) -> None:
+def test_token_that_is_never_accepted_is_denied_at_once(serve: Serve) -> None:
     service = TokenService(uses=0)
     registry = with_tokens(serve, service)
     assert states(check(registry.host, {})) == ["denied", "denied"]
-    assert len(service.given) == len(REPOSITORIES)
+    assert len(service.issued) == len(REPOSITORIES)
 
 
 @pytest.mark.parametrize("seconds", [0.001, None])
-def test_a_token_is_renewed_before_its_time(serve: Serve, seconds: float | None) -> None:
-    """A token without a time is good for 60 s; one of a millisecond is used once."""
+def test_token_is_renewed_before_it_expires(serve: Serve, seconds: float | None) -> None:
+    """A token without a time is valid for 60 s; one of a millisecond is used once."""
     service = TokenService(seconds=seconds)
     registry = with_tokens(serve, service)
     assert states(check(registry.host, {})) == ["complete", "complete"]
     refused = [a for a in registry.asked if "Authorization" not in a.headers and a.path not in ("/v2/", "/token")]
-    assert (len(service.given) > 2) == (seconds is not None)
+    assert (len(service.issued) > 2) == (seconds is not None)
     assert refused
 
 
-def test_basic_and_bearer_logins(serve: Serve, tmp_path: Path) -> None:
-    basic = serve(wants_basic)
+def test_login_with_basic_and_bearer(serve: Serve, tmp_path: Path) -> None:
+    basic = serve(require_basic)
     service = TokenService(login=BASIC)
     bearer = with_tokens(serve, service)
     assert states(check(basic.host, log_in(tmp_path, basic.host))) == ["complete", "complete"]
     assert states(check(bearer.host, log_in(tmp_path, bearer.host))) == ["complete", "complete"]
 
 
-def test_an_identity_token_goes_into_the_body(serve: Serve, tmp_path: Path) -> None:
+def test_identity_token_is_sent_in_the_body(serve: Serve, tmp_path: Path) -> None:
     service = TokenService()
     registry = with_tokens(serve, service)
     (tmp_path / "config.json").write_text(json.dumps({"auths": {registry.host: {"identitytoken": SECRET}}}))
     assert states(check(registry.host, {"DOCKER_CONFIG": str(tmp_path)})) == ["complete", "complete"]
-    assert {(query["grant_type"], query["refresh_token"]) for query in service.given} == {("refresh_token", SECRET)}
+    assert {(query["grant_type"], query["refresh_token"]) for query in service.issued} == {("refresh_token", SECRET)}
     assert all(SECRET not in asked.path for asked in registry.asked)
 
 
 @pytest.mark.parametrize("kind", ["basic", "bearer"])
-def test_a_wrong_password_is_denied_and_tried_once(serve: Serve, tmp_path: Path, kind: str) -> None:
+def test_wrong_password_is_denied_and_tried_once(serve: Serve, tmp_path: Path, kind: str) -> None:
     service = TokenService(login=BASIC)
-    registry = serve(wants_basic) if kind == "basic" else with_tokens(serve, service)
+    registry = serve(require_basic) if kind == "basic" else with_tokens(serve, service)
     environment = log_in(tmp_path, registry.host, "wrong-" + SECRET)
-    with Registry(registry.host, plain_http=True, patience=HASTY, connections=1, environment=environment) as mirror:
+    with Registry(registry.host, plain_http=True, policy=FAIL_FAST, connections=1, environment=environment) as mirror:
         reports = mirror.check([*REFERENCES, *REFERENCES], AMD64)
     problem = reports[0].problems[0]
     assert states(reports) == ["denied"] * 4
@@ -141,24 +149,24 @@ def test_a_wrong_password_is_denied_and_tried_once(serve: Serve, tmp_path: Path,
     assert len(sent) == (1 if kind == "basic" else len(REPOSITORIES))
 
 
-def test_no_login_is_denied_and_says_so(serve: Serve) -> None:
-    reports = check(serve(wants_basic).host, {})
+def test_missing_login_is_denied(serve: Serve) -> None:
+    reports = check(serve(require_basic).host, {})
     assert states(reports) == ["denied", "denied"]
-    assert "no login is known" in reports[0].problems[0].what
+    assert "no login is configured" in reports[0].problems[0].what
 
 
-def test_an_unusable_configuration_is_named(serve: Serve, tmp_path: Path) -> None:
+def test_unusable_configuration_is_named_in_the_problem(serve: Serve, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{")
-    reports = check(serve(wants_basic).host, {"DOCKER_CONFIG": str(tmp_path)})
+    reports = check(serve(require_basic).host, {"DOCKER_CONFIG": str(tmp_path)})
     assert states(reports) == ["denied", "denied"]
     assert str(tmp_path / "config.json") in reports[0].problems[0].what
 
 
-def test_no_credential_reaches_another_host(serve: Serve, tmp_path: Path) -> None:
+def test_credential_is_not_sent_to_another_host(serve: Serve, tmp_path: Path) -> None:
     blobs = IMAGE.blobs
     cdn = serve(lambda asked: ranged(blobs[asked.path.rsplit("/", 1)[1]], asked))
     home = serve(
-        wants_basic,
+        require_basic,
         lambda asked: Answer(307, {"Location": f"http://{cdn.host}{asked.path}"}) if "/blobs/" in asked.path else None,
     )
     assert states(check(home.host, log_in(tmp_path, home.host))) == ["complete", "complete"]
@@ -166,14 +174,14 @@ def test_no_credential_reaches_another_host(serve: Serve, tmp_path: Path) -> Non
     assert not [asked for asked in cdn.asked if "authorization" in {name.lower() for name in asked.headers}]
 
 
-def test_no_password_in_plain_text_to_another_host(serve: Serve, tmp_path: Path) -> None:
+def test_password_is_not_sent_in_plain_text_to_another_host(serve: Serve, tmp_path: Path) -> None:
     service = TokenService()
     tokens = serve(service.tokens)
     registry = serve(service.guard)
     service.realm = f"http://localhost:{tokens.host.rsplit(':', 1)[1]}/token"
     reports = check(registry.host, log_in(tmp_path, registry.host))
     assert states(reports) == ["denied", "denied"]
-    assert "not on TLS" in reports[0].problems[0].what
+    assert "does not use TLS" in reports[0].problems[0].what
     assert not tokens.asked
 
 
@@ -187,17 +195,17 @@ def test_no_password_in_plain_text_to_another_host(serve: Serve, tmp_path: Path)
         (Answer(403), "denied"),
     ],
 )
-def test_a_token_service_that_fails(serve: Serve, answer: Answer, state: str) -> None:
+def test_failing_token_service(serve: Serve, answer: Answer, state: str) -> None:
     service = TokenService()
     registry = serve(lambda asked: answer if asked.path.startswith("/token") else None, service.guard)
     service.realm = f"http://{registry.host}/token"
     assert states(check(registry.host, {})) == [state, state]
 
 
-def test_what_raises_tells_no_secret(serve: Serve, tmp_path: Path) -> None:
-    registry = serve(wants_basic)
+def test_raised_problem_holds_no_secret(serve: Serve, tmp_path: Path) -> None:
+    registry = serve(require_basic)
     environment = log_in(tmp_path, registry.host, "wrong-" + SECRET)
-    with Registry(registry.host, plain_http=True, patience=HASTY, environment=environment) as mirror:
+    with Registry(registry.host, plain_http=True, policy=FAIL_FAST, environment=environment) as mirror:
         with pytest.raises(ProblemError) as refused:
             mirror.tags("pytorch/pytorch")
         with pytest.raises(ProblemError):
@@ -218,5 +226,5 @@ def test_what_raises_tells_no_secret(serve: Serve, tmp_path: Path) -> None:
         ("", None),
     ],
 )
-def test_challenges(text: str, challenge: Challenge | None) -> None:
+def test_read_challenge(text: str, challenge: Challenge | None) -> None:
     assert read_challenge(text) == challenge

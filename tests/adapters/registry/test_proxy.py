@@ -1,4 +1,4 @@
-"""Through a proxy as the environment names it: in the clear, in a tunnel, with a login, and where it refuses."""
+"""Requests through the proxy of the environment: plain, in a tunnel, with a login, and refused ones."""
 
 import ssl
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport
@@ -18,8 +18,8 @@ from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.lab import pki
 
 IMAGE = an_image()
-NAME = "registry.campus:5000"  # a name that only the proxy can look up
-HASTY = Patience(connect=5, read=10, attempts=1)
+NAME = "registry.campus:5000"  # a name that only the proxy resolves
+FAIL_FAST = RetryPolicy(connect=5, read=10, attempts=1)
 PAGE = Answer(200, {"Content-Type": "text/html"}, b"<html>Log in</html>")
 
 
@@ -46,8 +46,8 @@ def start(
     return registry, stack.enter_context(proxying(SmallProxy({NAME: registry.host}, login)))
 
 
-def look(environment: dict[str, str], *, name: str = NAME, ca: Path | None = None) -> SyncReport:
-    with Registry(name, ca=ca, plain_http=ca is None, environment=environment, patience=HASTY) as registry:
+def check(environment: dict[str, str], *, name: str = NAME, ca: Path | None = None) -> SyncReport:
+    with Registry(name, ca=ca, plain_http=ca is None, environment=environment, policy=FAIL_FAST) as registry:
         return registry.check([ImageReference(repository="a/b", tag="t")], "linux/amd64")[0]
 
 
@@ -59,90 +59,95 @@ def always(answer: Answer) -> Script:
     return lambda _: answer
 
 
-def test_in_the_clear(stack: ExitStack) -> None:
+def test_plain_http_goes_through_the_proxy(stack: ExitStack) -> None:
     _, proxy = start(stack)
-    report = look({"HTTP_PROXY": f"http://{proxy.address}"})
+    report = check({"HTTP_PROXY": f"http://{proxy.address}"})
     assert (report.state, codes(report)) == ("complete", [])
     assert f"GET {NAME}" in proxy.asked
 
 
-def test_in_a_tunnel_tls_is_the_registrys_own(stack: ExitStack, authority: Path) -> None:
+def test_tls_goes_through_a_tunnel_to_the_registry(stack: ExitStack, authority: Path) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(authority / "server/server.crt", authority / "server/server.key")
     registry, proxy = start(stack, tls=context)
-    report = look({"https_proxy": proxy.address}, ca=pki.ca_certificate(authority))
+    report = check({"https_proxy": proxy.address}, ca=pki.ca_certificate(authority))
     assert (report.state, codes(report)) == ("complete", [])
     assert set(proxy.asked) == {f"CONNECT {NAME}"}
     assert not [asked for asked in registry.asked if "Proxy-Authorization" in asked.headers]
 
 
-def test_with_a_login_that_nobody_else_sees(stack: ExitStack) -> None:
+def test_proxy_login_is_sent_to_the_proxy_alone(stack: ExitStack) -> None:
     registry, proxy = start(stack, login="ann:p@ss")
-    report = look({"HTTP_PROXY": f"http://ann:p%40ss@{proxy.address}"})
+    report = check({"HTTP_PROXY": f"http://ann:p%40ss@{proxy.address}"})
     assert report.state == "complete"
     assert not [asked for asked in registry.asked if "Proxy-Authorization" in asked.headers]
 
 
-def test_who_is_excepted_is_asked_directly(stack: ExitStack) -> None:
+def test_no_proxy_host_is_asked_directly(stack: ExitStack) -> None:
     _, proxy = start(stack)
-    report = look({"HTTP_PROXY": f"http://{proxy.address}", "NO_PROXY": "registry.campus"})
+    report = check({"HTTP_PROXY": f"http://{proxy.address}", "NO_PROXY": "registry.campus"})
     assert (report.state, codes(report)) == ("no_such_service", ["no_such_service"])
     assert proxy.asked == []
 
 
 def test_loopback_is_never_asked_through_a_proxy(stack: ExitStack) -> None:
     registry, proxy = start(stack)
-    assert look({"HTTP_PROXY": f"http://{proxy.address}"}, name=registry.host).state == "complete"
+    assert check({"HTTP_PROXY": f"http://{proxy.address}"}, name=registry.host).state == "complete"
     assert proxy.asked == []
 
 
-def test_a_refusal_of_the_proxy_is_told_with_the_variable_that_names_it(stack: ExitStack, authority: Path) -> None:
+def test_proxy_refusal_names_the_variable_and_no_secret(stack: ExitStack, authority: Path) -> None:
     _, proxy = start(stack)
     variable = {"HTTP_PROXY": f"http://ann:secret@{proxy.address}"}
-    refused = look(variable, name="other.campus:5000")
+    refused = check(variable, name="other.campus:5000")
     assert (refused.state, codes(refused)) == ("denied", ["denied", "proxy_in_between"])
     assert "NO_PROXY=other.campus" in refused.problems[1].fix
     assert "secret" not in str(refused)
     tunnel = {"HTTPS_PROXY": f"http://ann:secret@{proxy.address}"}
-    refused = look(tunnel, name="other.campus:5000", ca=pki.ca_certificate(authority))
+    refused = check(tunnel, name="other.campus:5000", ca=pki.ca_certificate(authority))
     assert (refused.state, codes(refused)) == ("unknown", ["proxy_failed"])
     assert "HTTP 403" in refused.problems[0].what
     assert "secret" not in str(refused)
 
 
 @pytest.mark.parametrize("ca", [True, False])
-def test_a_proxy_that_is_away(authority: Path, ca: bool) -> None:
-    away = {"HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}
-    report = look(away, ca=pki.ca_certificate(authority) if ca else None)
+def test_unreachable_proxy_is_proxy_failed(authority: Path, ca: bool) -> None:
+    unreachable = {"HTTP_PROXY": "http://127.0.0.1:1", "HTTPS_PROXY": "http://127.0.0.1:1"}
+    report = check(unreachable, ca=pki.ca_certificate(authority) if ca else None)
     assert (report.state, codes(report)) == ("unknown", ["proxy_failed"])
     assert "no connection to the proxy" in report.problems[0].what
 
 
-def test_a_layer_that_is_missing_behind_a_proxy_may_be_the_proxys_word(stack: ExitStack) -> None:
+def test_missing_layer_behind_a_proxy_is_reported_with_the_proxy(stack: ExitStack) -> None:
     registry, proxy = start(stack)
     registry.lose(IMAGE.layers[0])
-    report = look({"HTTP_PROXY": f"http://{proxy.address}"})
+    report = check({"HTTP_PROXY": f"http://{proxy.address}"})
     assert (report.state, codes(report)) == ("partial", ["layer_missing", "proxy_in_between"])
 
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://", "http://host:port"])
-def test_a_variable_that_names_no_http_proxy_is_a_mistake(proxy: str) -> None:
+def test_variable_without_an_http_proxy_is_a_usage_error(proxy: str) -> None:
     with pytest.raises(ProblemError) as ended:
-        look({"HTTP_PROXY": proxy})
+        check({"HTTP_PROXY": proxy})
     assert (ended.value.ending, ended.value.problems[0].code) == ("usage", "proxy_unusable")
     assert "HTTP_PROXY" in ended.value.problems[0].what
 
 
-def test_a_login_page_of_the_network_is_not_the_mirror(stack: ExitStack) -> None:
-    """Sent on to another host, or told so by its own status (RFC 6585)."""
+def test_login_page_of_a_network_is_captive_portal(stack: ExitStack) -> None:
+    """By a redirect to another host, or by the status 511 (RFC 6585)."""
     portal = stack.enter_context(served(ScriptedRegistry(lambda _: PAGE)))
-    sent_on = Answer(302, {"Location": f"http://localhost:{portal.host.rpartition(':')[2]}/login"})
-    for answer in (sent_on, Answer(511, {"Content-Type": "text/html"}, b"")):
+    redirect = Answer(302, {"Location": f"http://localhost:{portal.host.rpartition(':')[2]}/login"})
+    for answer in (redirect, Answer(511, {"Content-Type": "text/html"}, b"")):
         network = stack.enter_context(served(ScriptedRegistry(always(answer))))
-        report = look({}, name=network.host)
+        report = check({}, name=network.host)
         assert (report.state, codes(report)) == ("unknown", ["captive_portal"])
 
 
-def test_a_page_of_the_host_itself_is_no_registry(stack: ExitStack) -> None:
+def test_web_page_of_the_host_itself_is_no_such_service(stack: ExitStack) -> None:
     host = stack.enter_context(served(ScriptedRegistry(lambda _: PAGE))).host
-    assert codes(look({}, name=host)) == ["no_such_service"]
+    assert codes(check({}, name=host)) == ["no_such_service"]
+
+
+def test_endless_redirects_of_the_api_are_no_such_service(stack: ExitStack) -> None:
+    host = stack.enter_context(served(ScriptedRegistry(always(Answer(302, {"Location": "/v2/"}))))).host
+    assert codes(check({}, name=host)) == ["no_such_service"]

@@ -1,9 +1,9 @@
-"""Replies with two ranges: as Go and nginx write them, and as none should be read."""
+"""Replies with two ranges as Go and nginx send them, and replies without."""
 
 import pytest
 
 from provisioner.adapters.registry.http import Reply
-from provisioner.adapters.registry.ranges import asking_for, parts
+from provisioner.adapters.registry.ranges import range_header, read_parts
 
 KIND = {"Content-Type": "multipart/byteranges; boundary=x"}
 GO = (
@@ -17,22 +17,22 @@ NGINX = (
 BOTH = {(0, 3, 900): b"\x1f\x8b\r\n", (899, 899, 900): b"\n"}
 
 
-def test_the_question() -> None:
-    assert asking_for((0, 3), (899, 899)) == {"Range": "bytes=0-3,899-899"}
+def test_range_header_of_two_spans() -> None:
+    assert range_header((0, 3), (899, 899)) == {"Range": "bytes=0-3,899-899"}
 
 
 @pytest.mark.parametrize("body", [GO, NGINX], ids=["Go", "nginx"])
-def test_parts_are_read_to_the_byte(body: bytes) -> None:
-    assert parts(Reply(206, KIND, "http://mirror.lab", body)) == BOTH
+def test_read_parts_of_go_and_nginx(body: bytes) -> None:
+    assert read_parts(Reply(206, KIND, "http://mirror.lab", body)) == BOTH
 
 
-def test_a_part_that_breaks_off_is_short() -> None:
+def test_part_that_is_cut_off_is_shorter() -> None:
     cut = GO[: GO.index(b"\x1f") + 1]
-    assert parts(Reply(206, KIND, "http://mirror.lab", cut)) == {(0, 3, 900): b"\x1f"}
+    assert read_parts(Reply(206, KIND, "http://mirror.lab", cut)) == {(0, 3, 900): b"\x1f"}
 
 
 @pytest.mark.parametrize(
     ("status", "kind"), [(200, KIND["Content-Type"]), (206, "application/octet-stream"), (206, "")]
 )
-def test_what_has_no_parts(status: int, kind: str) -> None:
-    assert parts(Reply(status, {"Content-Type": kind}, "http://mirror.lab", GO)) == {}
+def test_reply_without_parts_is_empty(status: int, kind: str) -> None:
+    assert read_parts(Reply(status, {"Content-Type": kind}, "http://mirror.lab", GO)) == {}

@@ -1,4 +1,4 @@
-"""Against a real registry whose files are damaged under it, with and without its cache of descriptors."""
+"""Checks of a real registry whose files are damaged, with and without its cache of descriptors."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,12 +7,12 @@ import pytest
 
 from provisioner.adapters.registry.client import Registry
 from provisioner.domain.values.reference import ImageReference
-from tests.adapters.registry import pull, standing
+from tests.adapters.registry import pull, registry_settings
 from tests.adapters.registry.damage import DAMAGES
-from tests.adapters.registry.fault_table import Outcome, Row, groups, said
+from tests.adapters.registry.fault_table import Outcome, Row, finding_of, groups
 from tests.adapters.registry.made_image import a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
-from tests.adapters.registry.standing import AMD64, SETTINGS, TAG, check
+from tests.adapters.registry.registry_settings import AMD64, SETTINGS, TAG, check
 
 pytestmark = pytest.mark.lab
 
@@ -31,29 +31,29 @@ Outcomes = dict[tuple[str, str], Outcome]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """What came of every row of the table in each of its settings."""
+    """The result of every row of the table in each of its settings."""
     found: Outcomes = {}
     for setting, rows in ROWS.items():
         place = tmp_path_factory.mktemp("registries")
-        with SETTINGS[setting].stand(place, [row.fault for row in rows]) as host:
+        with SETTINGS[setting].start(place, [row.fault for row in rows]) as host:
             found |= {(setting, row.fault): _outcome(host, setting, row) for row in rows}
     return found
 
 
 def _outcome(host: str, setting: str, row: Row) -> Outcome:
-    name, kind = standing.repository(row.fault), SETTINGS[setting].kind
+    name, kind = registry_settings.repository(row.fault), SETTINGS[setting].kind
     report = check(host, name, kind=kind)
     deep = check(host, name, kind=kind, deep=True) if row.deep else None
     return Outcome(row, report, deep, pull.works(host, name, TAG))
 
 
 @pytest.mark.parametrize(("setting", "fault"), CASES)
-def test_each_fault_has_its_name(outcomes: Outcomes, setting: str, fault: str) -> None:
+def test_check_reports_each_fault(outcomes: Outcomes, setting: str, fault: str) -> None:
     its = outcomes[setting, fault]
-    assert (said(its.report), said(its.deep), its.pulled) == (its.row.said, its.row.deep, its.row.pull)
+    assert (finding_of(its.report), finding_of(its.deep), its.pulled) == (its.row.expected, its.row.deep, its.row.pull)
 
 
-def test_never_complete_where_a_pull_fails_and_no_alarm_where_it_works(outcomes: Outcomes) -> None:
+def test_no_false_complete_and_no_false_alarm(outcomes: Outcomes) -> None:
     assert not [case for case, its in outcomes.items() if its.is_false_complete]
     assert not [case for case, its in outcomes.items() if its.is_false_alarm]
 
@@ -65,7 +65,7 @@ def registry(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RealReg
 
 
 @pytest.mark.parametrize("fault", ["layer deleted", "layer halved", "layer emptied", "config deleted"])
-def test_what_is_missing_is_named_and_summed(registry: RealRegistry, fault: str) -> None:
+def test_missing_parts_are_named_and_summed(registry: RealRegistry, fault: str) -> None:
     image = an_image()
     push(registry.host, REPOSITORY, TAG, image)
     before = check(registry.host, REPOSITORY)
@@ -83,7 +83,7 @@ def _holds(registry: RealRegistry, digest: str, blob: bytes) -> bool:
 
 
 @pytest.mark.parametrize("deep", [False, True])
-def test_no_false_alarm(registry: RealRegistry, *, deep: bool) -> None:
+def test_complete_images_are_complete(registry: RealRegistry, *, deep: bool) -> None:
     shared = a_layer(seed=9)
     push(registry.host, REPOSITORY, TAG, an_index((AMD64, an_image([shared, a_layer(seed=4)]))))
     for number in range(3):
@@ -95,38 +95,38 @@ def test_no_false_alarm(registry: RealRegistry, *, deep: bool) -> None:
     assert (reports[0].state, reports[0].problems) == ("complete", ())
 
 
-def test_a_cache_is_filled_by_no_catalog_and_with_one_image_by_a_check(tmp_path: Path) -> None:
+def test_catalog_does_not_fill_a_cache_and_a_check_adds_one_image(tmp_path: Path) -> None:
     images = {tag: an_image([a_layer(2_000_000, seed=n)]) for n, tag in enumerate((TAG, "2.1.0", "2.2.0"))}
     with real_registry(tmp_path / "upstream") as upstream:
         for tag, image in images.items():
             push(upstream.host, REPOSITORY, tag, image)
         with real_registry(tmp_path / "cache", proxy={"remoteurl": f"http://{upstream.host}"}) as cache:
             with Registry(cache.host, plain_http=True, kind="registry-proxy", environment={}) as mirror:
-                swept = mirror.catalog([REPOSITORY], AMD64)
-                after_sweep = cache.size()
-            standing.warm(cache, REPOSITORY, images[TAG])
+                catalog = mirror.catalog([REPOSITORY], AMD64)
+                size_after_catalog = cache.size()
+            registry_settings.warm(cache, REPOSITORY, images[TAG])
             kept = [tag for tag, image in images.items() if any(cache.links(digest) for digest in image.blobs)]
-    assert {entry.report.state for entry in swept.listings} == {"cold"}
-    assert after_sweep < 100_000
+    assert {entry.report.state for entry in catalog.listings} == {"cold"}
+    assert size_after_catalog < 100_000
     assert kept == [TAG]
 
 
-def test_a_cache_that_lost_a_layer_and_forgot_it_fetches_it_again(tmp_path: Path) -> None:
-    """Without the stock cache of descriptors it mends itself, so the look that says cold is followed by complete."""
+def test_cache_without_descriptors_fetches_a_lost_layer_again(tmp_path: Path) -> None:
+    """Without the stock cache of descriptors it repairs itself: cold at the first check, complete at the next."""
     image = an_image()
     with real_registry(tmp_path / "upstream") as upstream:
         push(upstream.host, REPOSITORY, TAG, image)
         proxy = {"remoteurl": f"http://{upstream.host}"}
         with real_registry(tmp_path / "cache", cached=False, proxy=proxy) as cache:
-            standing.warm(cache, REPOSITORY, image)
+            registry_settings.warm(cache, REPOSITORY, image)
             DAMAGES["layer deleted"](cache, image)
             report = check(cache.host, REPOSITORY, kind="registry-proxy")
-            standing.warm(cache, REPOSITORY, image)
+            registry_settings.warm(cache, REPOSITORY, image)
             again = check(cache.host, REPOSITORY, kind="registry-proxy")
     assert (report.state, again.state) == ("cold", "complete")
 
 
-def test_a_damaged_layer_is_told_for_every_image_that_has_it(registry: RealRegistry) -> None:
+def test_lost_shared_layer_is_reported_for_its_images_alone(registry: RealRegistry) -> None:
     shared = a_layer(seed=5)
     for tag in ("a", "b"):
         push(registry.host, REPOSITORY, tag, an_image([shared], env=[f"TAG={tag}"]))

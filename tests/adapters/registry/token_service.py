@@ -1,39 +1,39 @@
-"""What gives tokens for a scripted registry, and what at the registry wants them."""
+"""A token service for a scripted registry, and the registry's check of its tokens."""
 
 import json
 import threading
 from urllib.parse import parse_qs, urlsplit
 
-from tests.adapters.registry.scripted_registry import API, Answer, Asked
+from tests.adapters.registry.scripted_registry import API, Answer, ReceivedRequest
 
 
 class TokenService:
-    """Gives a token for each scope, good for `uses` requests; wants `login` where one is given."""
+    """Issues a token for each scope, valid for `uses` requests; requires `login` if it is set."""
 
     def __init__(self, *, uses: int = 1000, login: str | None = None, seconds: float | None = 300) -> None:
         self.uses, self.login, self.seconds = uses, login, seconds
         self.realm = ""
-        self.given: list[dict[str, str]] = []
+        self.issued: list[dict[str, str]] = []
         self._left: dict[str, int] = {}
         self._scopes: dict[str, str] = {}
         self._lock = threading.Lock()
 
-    def tokens(self, asked: Asked) -> Answer | None:
-        """The script of the host that gives tokens."""
+    def tokens(self, asked: ReceivedRequest) -> Answer | None:
+        """The script of the host that issues tokens."""
         url = urlsplit(asked.path)
         if url.path != "/token":
             return None
         query = {name: values[0] for name, values in parse_qs(url.query or asked.body.decode()).items()}
         with self._lock:
-            self.given.append(query)
-            token = f"token-{len(self.given)}"
+            self.issued.append(query)
+            token = f"token-{len(self.issued)}"
             self._left[token], self._scopes[token] = self.uses, query.get("scope", "")
         if self.login is not None and asked.headers.get("Authorization") != self.login:
             return Answer(401)
-        body = {"access_token" if len(self.given) % 2 else "token": token}
+        body = {"access_token" if len(self.issued) % 2 else "token": token}
         return Answer(200, {}, json.dumps(body | ({"expires_in": self.seconds} if self.seconds else {})).encode())
 
-    def guard(self, asked: Asked) -> Answer | None:
+    def guard(self, asked: ReceivedRequest) -> Answer | None:
         """The script of the registry."""
         repository = "/".join(asked.path.split("/")[2:4])
         token = asked.headers.get("Authorization", "").removeprefix("Bearer ")

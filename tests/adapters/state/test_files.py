@@ -6,18 +6,18 @@ from provisioner.adapters.state.files import MAX_BYTES, cache_home, read_text, s
 from provisioner.domain.values.problem import ProblemError
 
 
-def test_a_new_text_takes_the_old_ones_place_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+def test_write_text_replaces_the_file_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "lab.lock"
     write_text(path, "old\n")
     before = path.stat().st_ino
     write_text(path, "ä 新\n", 0o600)
     assert path.read_bytes() == "ä 新\n".encode()
-    assert path.stat().st_ino != before, "written in place, so half of it could be seen"
+    assert path.stat().st_ino != before, "written in place: a reader could see half of it"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [file.name for file in path.parent.iterdir()] == ["lab.lock"]
 
 
-def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+def test_a_failed_write_keeps_the_old_content(tmp_path: Path) -> None:
     path = tmp_path / "lab.lock"
     path.mkdir()
     (path / "kept").touch()
@@ -27,16 +27,18 @@ def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> Non
     assert [file.name for file in tmp_path.iterdir()] == ["lab.lock"]
 
 
-@pytest.mark.parametrize(("named", "kept"), [("/x/state", "/x/state"), ("relative", ""), ("", "")])
-def test_where_state_is_kept(named: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("value", "directory"), [("/x/state", "/x/state"), ("relative", ""), ("", "")])
+def test_state_and_cache_directories_follow_xdg(
+    value: str, directory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("XDG_STATE_HOME", named)
+    monkeypatch.setenv("XDG_STATE_HOME", value)
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert state_home() == Path(kept or tmp_path / ".local" / "state") / "provisioner"
+    assert state_home() == Path(directory or tmp_path / ".local" / "state") / "provisioner"
     assert cache_home() == tmp_path / ".cache" / "provisioner"
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_missing_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> None:
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)

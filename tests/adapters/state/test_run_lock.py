@@ -1,4 +1,4 @@
-"""One run at a time on a lab: the kernel's lock, a note of who holds it, and taking over."""
+"""One run at a time on a lab: the file lock, its holder, and taking over."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from provisioner.adapters.state.files import state_home
-from provisioner.adapters.state.run_lock import Holder, holding, in_turn
+from provisioner.adapters.state.run_lock import Holder, hold_run_lock, hold_seat_lock
 from provisioner.domain.values.problem import ProblemError
 
 
@@ -14,64 +14,67 @@ def a_holder(run: str) -> Holder:
     return Holder(run=run, verb="rollout", holder="ann@control1", since="2026-11-26T21:00:00+00:00", pid=4711)
 
 
-def test_a_second_run_is_refused_and_told_who_is_there() -> None:
-    with holding("demo", a_holder("r1")):
-        with pytest.raises(ProblemError) as caught, holding("demo", a_holder("r2")):
+def test_a_second_run_is_refused_with_the_name_of_the_first() -> None:
+    with hold_run_lock("demo", a_holder("r1")):
+        with pytest.raises(ProblemError) as caught, hold_run_lock("demo", a_holder("r2")):
             pass
         (problem,) = caught.value.problems
-        with holding("other", a_holder("r3")):
+        with hold_run_lock("other", a_holder("r3")):
             pass
     assert (caught.value.ending, problem.code) == ("locked", "locked")
-    for told in ("rollout", "run r1", "ann@control1", "process 4711", "2026-11-26T21:00:00"):
-        assert told in problem.what
+    for text in ("rollout", "run r1", "ann@control1", "process 4711", "2026-11-26T21:00:00"):
+        assert text in problem.what
     assert problem.fix.endswith("--break-lock r1")
-    with holding("demo", a_holder("r2")):
+    with hold_run_lock("demo", a_holder("r2")):
         pass
 
 
-def test_only_the_run_that_is_named_is_taken_over_from_and_then_others_meet_the_new_one() -> None:
-    with holding("demo", a_holder("r1")):
-        with pytest.raises(ProblemError), holding("demo", a_holder("r2"), breaks="r9"):
+def test_only_the_named_run_is_taken_over_and_the_new_run_holds_the_lock() -> None:
+    with hold_run_lock("demo", a_holder("r1")):
+        with pytest.raises(ProblemError), hold_run_lock("demo", a_holder("r2"), breaks="r9"):
             pass
         with (
-            holding("demo", a_holder("r2"), breaks="r1"),
+            hold_run_lock("demo", a_holder("r2"), breaks="r1"),
             pytest.raises(ProblemError, match="run r2"),
-            holding("demo", a_holder("r3")),
+            hold_run_lock("demo", a_holder("r3")),
         ):
             pass
-    with holding("demo", a_holder("r4")):
+    with hold_run_lock("demo", a_holder("r4")):
         pass
 
 
-def test_a_longer_note_of_a_dead_holder_leaves_nothing_behind() -> None:
-    with holding("demo", a_holder("r" * 100)):
+def test_a_new_holder_overwrites_the_longer_text_of_an_ended_one() -> None:
+    with hold_run_lock("demo", a_holder("r" * 100)):
         pass
-    with holding("demo", a_holder("r2")):
+    with hold_run_lock("demo", a_holder("r2")):
         assert Holder.model_validate_json((state_home() / "demo" / "lock").read_text()).run == "r2"
 
 
-def test_one_that_has_not_yet_said_who_it_is_is_in_the_way_too() -> None:
-    with holding("demo", a_holder("r1")):
+def test_a_lock_without_a_holder_text_also_refuses_a_second_run() -> None:
+    with hold_run_lock("demo", a_holder("r1")):
         (state_home() / "demo" / "lock").write_text("")
-        with pytest.raises(ProblemError, match="another run is at this lab"), holding("demo", a_holder("r2")):
+        with (
+            pytest.raises(ProblemError, match="another run is changing this lab"),
+            hold_run_lock("demo", a_holder("r2")),
+        ):
             pass
 
 
-def test_without_a_lock_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_run_starts_without_a_lock_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
-    with pytest.raises(ProblemError, match="lock_unusable"), holding("demo", a_holder("r1")):
+    with pytest.raises(ProblemError, match="lock_unusable"), hold_run_lock("demo", a_holder("r1")):
         pass
 
 
-def test_who_takes_turns_waits_for_whoever_is_there_and_says_so() -> None:
+def test_the_seat_lock_waits_for_its_holder_and_reports_it() -> None:
     order, waiting = list[str](), threading.Event()
 
     def second() -> None:
-        with in_turn("demo", waiting.set):
+        with hold_seat_lock("demo", waiting.set):
             order.append("second")
 
     with ThreadPoolExecutor(1) as pool:
-        with in_turn("demo", lambda: pytest.fail("nobody is there")):
+        with hold_seat_lock("demo", lambda: pytest.fail("the lock is free")):
             other = pool.submit(second)
             waiting.wait()
             order.append("first")

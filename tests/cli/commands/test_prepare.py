@@ -1,4 +1,4 @@
-"""How prepare and registry gc end where nobody answers, and what they refuse to begin."""
+"""Exit codes of prepare and registry gc where no node or registry answers, and refused options."""
 
 from pathlib import Path
 
@@ -10,24 +10,24 @@ from provisioner.domain.rollout.preparation import NodePreparation, Preparation,
 from tests.builders import a_lock
 from tests.cli.running import document, run
 
-WISH = 'name: demo\nmirror: {address: "127.0.0.1:1"}\nregistry: {address: "127.0.0.1:1"}\n'
-DEAD = "all: {hosts: {n1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n"
+SETTINGS = 'name: demo\nmirror: {address: "127.0.0.1:1"}\nregistry: {address: "127.0.0.1:1"}\n'
+HOSTS = "all: {hosts: {n1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n"
 
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Path:
-    (tmp_path / "lab.yml").write_text(WISH)
-    (tmp_path / "hosts.yml").write_text(DEAD)
+    (tmp_path / "lab.yml").write_text(SETTINGS)
+    (tmp_path / "hosts.yml").write_text(HOSTS)
     return tmp_path
 
 
-def test_nodes_and_a_registry_that_are_down_are_told_and_nothing_is_asked(lab: Path) -> None:
+def test_prepare_reports_an_unreachable_node_and_registry_without_a_question(lab: Path) -> None:
     ran = run("prepare", str(lab), "--json")
-    told = document(ran)
+    found = document(ran)
     assert ran.exit_code == 1
-    assert told["schema"] == "provisioner/preparation/1"
-    assert (told["registry"]["state"], told["nodes"][0]["state"]) == ("failed", "unreachable")
-    assert [problem["code"] for problem in told["registry"]["problems"]] == ["no_such_service"]
+    assert found["schema"] == "provisioner/preparation/1"
+    assert (found["registry"]["state"], found["nodes"][0]["state"]) == ("failed", "unreachable")
+    assert [problem["code"] for problem in found["registry"]["problems"]] == ["no_such_service"]
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_nodes_and_a_registry_that_are_down_are_told_and_nothing_is_asked(lab: P
         ("ready", ["unknown", "lacking"], 1),
     ],
 )
-def test_how_it_ends(registry: PrepareState, nodes: list[PrepareState], code: int) -> None:
+def test_exit_code_of_prepare(registry: PrepareState, nodes: list[PrepareState], code: int) -> None:
     found = Preparation(
         lab="demo",
         check=False,
@@ -53,7 +53,7 @@ def test_how_it_ends(registry: PrepareState, nodes: list[PrepareState], code: in
     assert _code(found) == code
 
 
-def test_a_collection_asks_every_node_or_none(lab: Path) -> None:
+def test_gc_refuses_a_limit_and_needs_a_lock(lab: Path) -> None:
     ran = run("registry", "gc", str(lab), "--limit", "n1")
     assert (ran.exit_code, "every node" in ran.stderr) == (2, True)
     ran = run("registry", "gc", str(lab))
@@ -62,7 +62,7 @@ def test_a_collection_asks_every_node_or_none(lab: Path) -> None:
     assert ran.exit_code == 2
 
 
-def test_a_registry_that_does_not_answer_is_no_empty_one(lab: Path) -> None:
+def test_gc_fails_where_the_registry_does_not_answer(lab: Path) -> None:
     write_lock(lab / "lab.lock", a_lock())
     ran = run("registry", "gc", str(lab), "--dry-run", "--json")
     assert ran.exit_code == 1

@@ -34,7 +34,7 @@ from tests.domain.group import DATA
         (90, "12.0", "13.0", False),
     ],
 )
-def test_machine_code_runs_by_the_rule_of_torch(compiled: int, card: str, cuda: str, runs: bool) -> None:
+def test_machine_code_runs_on_a_card_by_the_rule_of_torch(compiled: int, card: str, cuda: str, runs: bool) -> None:
     assert DATA.runs([compiled], ComputeCapability(card), CudaVersion(cuda)) is runs
 
 
@@ -52,7 +52,7 @@ def test_machine_code_runs_by_the_rule_of_torch(compiled: int, card: str, cuda: 
         ("304.1", None),
     ],
 )
-def test_a_driver_speaks_the_cuda_of_its_branch(driver: str, cuda: str | None) -> None:
+def test_a_driver_supports_the_cuda_of_its_branch(driver: str, cuda: str | None) -> None:
     assert DATA.cuda_of(DriverVersion(driver)) == (cuda and CudaVersion(cuda))
 
 
@@ -73,7 +73,7 @@ def test_the_driver_floor_is_that_of_the_cuda_major(cuda: str, floor: str | None
     assert DATA.driver_floor(CudaVersion(cuda)) == (floor and DriverVersion(floor))
 
 
-def test_an_advised_driver_is_one_that_was_released() -> None:
+def test_an_advised_driver_was_released() -> None:
     assert DATA.first_driver(DriverVersion("580")) == DriverVersion("580.65.06")
     assert DATA.last_driver(580) == DriverVersion("580.95.05")
     assert all(len(driver.key) > 1 for driver in DATA.known_drivers)
@@ -82,11 +82,11 @@ def test_an_advised_driver_is_one_that_was_released() -> None:
 @pytest.mark.parametrize(
     ("torch", "cuda"), [("2.15.0", "13.0"), ("2.16.0", "13.0"), ("2.8.0", "13.0"), ("2.12.0", "12.9")]
 )
-def test_what_is_unconfirmed_is_unknown(torch: str, cuda: str) -> None:
+def test_an_unconfirmed_build_is_unknown(torch: str, cuda: str) -> None:
     assert DATA.build(DottedVersion(torch), CudaVersion(cuda)) is None
 
 
-def test_every_row_of_the_data_is_of_a_kind() -> None:
+def test_the_rows_of_the_data_are_consistent() -> None:
     date.fromisoformat(DATA.version)
     for release in DATA.releases:
         assert all(patch.key[:2] == release.version.key for patch in release.patches)
@@ -101,7 +101,7 @@ def test_every_row_of_the_data_is_of_a_kind() -> None:
         assert DATA.architecture(product.capability) is not None
 
 
-def test_no_build_holds_code_that_its_card_could_not_run_itself() -> None:
+def test_machine_code_of_a_build_runs_on_the_architecture_it_names() -> None:
     for release in DATA.releases:
         for build in release.builds:
             for sm in build.sm:

@@ -5,14 +5,14 @@ from provisioner.domain.selection.selection import select
 from tests.domain.group import DATA, a_profile, a_tag, facts
 
 
-def test_a_runtime_tag_says_that_the_devel_one_would_run() -> None:
+def test_the_problem_of_a_runtime_tag_suggests_the_devel_tag_that_would_run() -> None:
     (problem,) = judge(a_profile("a100", driver="535.183.01"), facts("2.14.1-cuda13.0-cudnn9-runtime"), DATA).problems
 
     assert "the -devel tag, whose compatibility package runs on this card and driver" in problem.fix
 
 
 @pytest.mark.parametrize("card", ["rtx4090", "titanv", "a6000"])
-def test_and_not_to_cards_that_it_does_not_run_on(card: str) -> None:
+def test_a_devel_tag_is_not_suggested_for_cards_it_does_not_run_on(card: str) -> None:
     problems = judge(a_profile(card, driver="535.183.01"), facts("2.14.1-cuda13.0-cudnn9-runtime"), DATA).problems
 
     assert problems
@@ -29,15 +29,13 @@ def test_and_not_to_cards_that_it_does_not_run_on(card: str) -> None:
         ("595.58.03", ["2.14.1-cuda13.2-cudnn9-devel", "2.14.1-cuda13.0-cudnn9-devel"], 0),  # no need of it
     ],
 )
-def test_an_image_that_replaces_the_drivers_library_is_the_last_resort(
-    driver: str, tags: list[str], chosen: int
-) -> None:
+def test_an_image_that_replaces_the_drivers_library_is_chosen_last(driver: str, tags: list[str], chosen: int) -> None:
     selection = select([a_profile("a100", driver=driver)], [a_tag(text) for text in tags], DATA)
 
     assert selection.tag == f"pytorch/pytorch:{tags[chosen]}"
 
 
-def test_where_nobody_checks_a_geforce_still_gets_the_image_that_leaves_its_library_alone() -> None:
+def test_under_cdi_a_geforce_gets_the_image_that_keeps_the_drivers_library() -> None:
     """candle#3358: an RTX 5090 under 580 and an image of CUDA 13.1 end in error 804."""
     node = a_profile("rtx5090", driver="580.126.09", toolkit_mode="cdi")
     tags = [a_tag("2.13.0-cuda13.2-cudnn9-devel"), a_tag("2.13.0-cuda13.0-cudnn9-runtime")]
@@ -45,7 +43,7 @@ def test_where_nobody_checks_a_geforce_still_gets_the_image_that_leaves_its_libr
     assert select([node], tags, DATA).tag == "pytorch/pytorch:2.13.0-cuda13.0-cudnn9-runtime"
 
 
-def test_an_image_that_names_its_brands_itself_is_taken_at_its_word() -> None:
+def test_the_brands_in_an_images_own_requirement_count() -> None:
     env = {"PYTORCH_VERSION": "2.11.0", "CUDA_VERSION": "13.0.1"}
     listed = {"NVIDIA_REQUIRE_CUDA": "cuda>=13.0 brand=nvidia,driver>=560,driver<561"}
     node = a_profile("a100", driver="560.35.03")
@@ -55,7 +53,7 @@ def test_an_image_that_names_its_brands_itself_is_taken_at_its_word() -> None:
     assert not judge(a_profile("a100", driver="550.54.15"), facts("lab/torch:x", env=env | listed), DATA).ok
 
 
-def test_its_own_library_compiles_the_images_ptx() -> None:
+def test_forward_compatibility_allows_ptx_under_an_older_driver() -> None:
     env = {
         "PYTORCH_VERSION": "2.9.0a0+50eac811a6",
         "CUDA_VERSION": "13.0.1",

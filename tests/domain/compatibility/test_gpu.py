@@ -1,7 +1,7 @@
 import pytest
 
 from provisioner.domain.compatibility.brand import brand_of
-from provisioner.domain.compatibility.gpu import cards, driven, product_of
+from provisioner.domain.compatibility.gpu import build_cards, driver_problems, product_of
 from provisioner.domain.values.node import GpuProfile
 from provisioner.domain.values.version import ComputeCapability
 from tests.domain.group import DATA, a_profile
@@ -30,13 +30,13 @@ from tests.domain.group import DATA, a_profile
         ("", None),
     ],
 )
-def test_a_name_stands_for_one_product_and_no_other(name: str, product: str | None) -> None:
+def test_a_name_denotes_one_product(name: str, product: str | None) -> None:
     found = product_of(name, ComputeCapability("12.0"), DATA)
 
     assert (found and found.name) == product
 
 
-def test_a_name_alone_does_not_make_a_product() -> None:
+def test_a_product_needs_the_right_compute_capability() -> None:
     assert product_of("NVIDIA GeForce RTX 5090", ComputeCapability("8.9"), DATA) is None
 
 
@@ -68,12 +68,12 @@ def test_a_name_alone_does_not_make_a_product() -> None:
         ("NVIDIA T400 4GB", "", ""),
         ("NVIDIA A10G", "", "nvidia"),
         ("P106-100", "", ""),
-        ("Tesla T4", "NVIDIA", "nvidia"),  # what NVML says counts
+        ("Tesla T4", "NVIDIA", "nvidia"),  # NVML takes precedence
         ("NVIDIA RTX A6000", "NVIDIA RTX", "nvidiartx"),
         ("NVIDIA GeForce RTX 4090", "GeForce", "geforce"),
     ],
 )
-def test_the_brand_is_what_nvml_says_or_else_what_the_name_tells(name: str, given: str, brand: str) -> None:
+def test_the_brand_is_reported_by_nvml_or_derived_from_the_name(name: str, given: str, brand: str) -> None:
     gpu = GpuProfile(name=name, brand=given, compute_capability=ComputeCapability("8.6"))
 
     assert brand_of(gpu) == brand
@@ -82,27 +82,32 @@ def test_the_brand_is_what_nvml_says_or_else_what_the_name_tells(name: str, give
 @pytest.mark.parametrize(
     ("driver", "module", "hidden"),
     [
-        ("580.95.05", None, {0, 1}),  # one of the two is not there, and nobody knows which
+        ("580.95.05", None, {0, 1}),  # one of the two is not visible, and which one is not known
         ("580.95.05", "open", {0}),
         ("580.95.05", "proprietary", {1}),
-        ("595.58.03", None, {0}),  # no flavour of this branch drives a V100, so nothing is in doubt
+        ("595.58.03", None, {0}),  # no flavour of this branch drives a V100, so the flavour is certain
     ],
 )
-def test_no_flavour_drives_a_v100_and_a_5090(driver: str, module: str | None, hidden: set[int]) -> None:
+def test_no_kernel_module_drives_both_a_v100_and_a_5090(driver: str, module: str | None, hidden: set[int]) -> None:
     node = a_profile("v100", "rtx5090", "rtx3090", driver=driver, kernel_module=module)
 
-    assert {place for place, card in enumerate(cards(node, DATA)) if driven(card, DATA)} == hidden
+    assert {place for place, card in enumerate(build_cards(node, DATA)) if driver_problems(card, DATA)} == hidden
 
 
 def test_grace_hopper_needs_the_open_module_and_hopper_does_not() -> None:
     node = a_profile("gh200", "h100", kernel_module="proprietary")
 
-    assert [[problem.code for problem in driven(card, DATA)] for card in cards(node, DATA)] == [["gpu_not_visible"], []]
+    assert [[problem.code for problem in driver_problems(card, DATA)] for card in build_cards(node, DATA)] == [
+        ["gpu_not_visible"],
+        [],
+    ]
 
 
-def test_a_card_that_nvml_names_is_known_to_its_driver() -> None:
+def test_the_driver_floor_is_ignored_for_a_card_that_nvml_names() -> None:
     """NVIDIA/yum-packaging-precompiled-kmod#62: an RTX 5060 Ti on 570.153.02."""
     described = a_profile("rtx5060ti", driver="570.153.02")
     reported = described.model_copy(update={"gpus": (described.gpus[0].model_copy(update={"reported": True}),)})
 
-    assert [bool(driven(card, DATA)) for node in (described, reported) for card in cards(node, DATA)] == [True, False]
+    assert [
+        bool(driver_problems(card, DATA)) for node in (described, reported) for card in build_cards(node, DATA)
+    ] == [True, False]

@@ -23,7 +23,7 @@ def _codes(node: NodeProfile, tag: str, **over: Any) -> set[str]:
 
 
 @pytest.mark.parametrize("case", _TABLE, ids=lambda case: f"{case['card']}-{case['driver']}-{case['tag']}")
-def test_a_card_a_driver_and_a_tag_give_every_reason_at_once(case: dict[str, Any]) -> None:
+def test_a_verdict_has_every_reason_against_a_tag(case: dict[str, Any]) -> None:
     node = a_profile(
         case["card"],
         driver=case["driver"],
@@ -38,7 +38,7 @@ def test_a_card_a_driver_and_a_tag_give_every_reason_at_once(case: dict[str, Any
 @pytest.mark.parametrize(
     "case", _REPORTED, ids=lambda case: f"{case['gpu']}-{case['driver']}-{case['tag']}-{case['source']}"
 )
-def test_what_people_reported(case: dict[str, Any]) -> None:
+def test_verdicts_agree_with_public_reports(case: dict[str, Any]) -> None:
     name, _, capability = case["gpu"].rpartition(", ")
     gpu = {"name": name, "compute_capability": capability}
     gpu |= {key: case[key] for key in ("brand", "integrated") if key in case}
@@ -55,7 +55,7 @@ def test_what_people_reported(case: dict[str, Any]) -> None:
     )
 
 
-def test_every_case_says_where_it_is_from() -> None:
+def test_every_case_names_its_source() -> None:
     assert all(case["source"] for case in (*_TABLE, *_REPORTED))
     assert all(case["reported"] for case in _REPORTED)
 
@@ -89,7 +89,7 @@ def _nodes(draw: st.DrawFn) -> NodeProfile:
 
 
 @pytest.mark.parametrize("card", sorted(CARDS))
-def test_a_refusal_says_what_why_and_what_to_do(card: str) -> None:
+def test_every_problem_has_what_why_and_fix(card: str) -> None:
     nodes = [a_profile(card, driver=driver) for driver in (None, "304.1", "470.256.02", "570.26", "580.65.06", "615.1")]
     nodes += [
         a_profile(card, driver="580.65.06", kernel_module=module, platform="linux/arm64")
@@ -101,7 +101,7 @@ def test_a_refusal_says_what_why_and_what_to_do(card: str) -> None:
 
 @_UNTIMED
 @given(node=_nodes(), more=st.sampled_from(sorted(CARDS)), image=st.sampled_from(_IMAGES))
-def test_another_card_never_makes_a_tag_run(node: NodeProfile, more: str, image: ImageFacts) -> None:
+def test_an_additional_card_never_makes_a_tag_run(node: NodeProfile, more: str, image: ImageFacts) -> None:
     wider = node.model_copy(update={"gpus": (*node.gpus, CARDS[more])})
     before = {problem.code for problem in judge(node, image, DATA).problems}
 
@@ -121,27 +121,27 @@ def test_a_newer_driver_of_the_same_branch_never_loses_a_tag(
         assert judge(node.model_copy(update={"driver": newer}), image, DATA).ok
 
 
-def test_a_driver_that_cannot_be_had_for_the_card_is_not_advised() -> None:
+def test_a_driver_that_no_longer_supports_the_card_is_not_advised() -> None:
     problems = judge(a_profile("k80", driver="470.256.02"), facts("2.7.1-cuda12.6-cudnn9-runtime"), DATA).problems
 
     fixes = {problem.code: problem.fix for problem in problems}
     assert "no driver after branch 470" in fixes["driver_too_old"]
 
 
-def test_the_newest_build_with_code_for_the_card_is_named() -> None:
+def test_no_kernel_names_the_newest_build_with_code_for_the_card() -> None:
     (problem,) = judge(a_profile("v100"), facts("2.14.1-cuda13.0-cudnn9-runtime"), DATA).problems
 
     assert problem.fix.endswith("torch 2.14 with CUDA 12.6")
 
 
-def test_a_node_without_gpus_is_refused_for_that_reason() -> None:
+def test_a_node_without_gpus_has_no_visible_gpu() -> None:
     assert _codes(a_profile(), "2.14.1-cuda13.0-cudnn9-runtime") == {"gpu_not_visible"}
 
 
 @pytest.mark.parametrize(
     "state", ["partial", "absent", "cold", "denied", "limited", "stale", "no_such_service", "unknown"]
 )
-def test_what_is_not_complete_is_not_synced_beside_all_else(state: str) -> None:
+def test_an_incomplete_tag_is_not_synced_in_addition_to_other_reasons(state: str) -> None:
     node = a_profile("rtx5090", driver="570.172.08")
 
     assert _codes(node, f"2.9.1-cuda13.0-cudnn9-runtime={state}") == {"driver_too_old", "not_synced"}
@@ -158,14 +158,14 @@ def test_what_is_not_complete_is_not_synced_beside_all_else(state: str) -> None:
         ("8.0 8.6+PTX", "rtx5090", set()),
     ],
 )
-def test_an_ngc_image_runs_where_its_own_architecture_list_says(listed: str, card: str, codes: set[str]) -> None:
+def test_an_ngc_image_runs_on_the_architectures_of_its_own_list(listed: str, card: str, codes: set[str]) -> None:
     env = {"PYTORCH_VERSION": "2.8.0a0+5228986c39", "CUDA_VERSION": "12.9.1", "TORCH_CUDA_ARCH_LIST": listed}
     env |= {"NVIDIA_REQUIRE_CUDA": "cuda>=9.0"}
 
     assert _codes(a_profile(card), "nvcr.io/nvidia/pytorch:25.06-py3", env=env) == codes
 
 
-def test_the_arm64_wheels_have_their_own_list() -> None:
+def test_arm64_wheels_have_their_own_architecture_list() -> None:
     node = a_profile("t4", platform="linux/arm64")
     tag = "2.14.1-cuda13.0-cudnn9-runtime"
 

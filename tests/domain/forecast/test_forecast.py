@@ -4,16 +4,16 @@ from typing import Any
 import pytest
 
 from provisioner.domain.forecast.feed import Job
-from provisioner.domain.forecast.forecast import Question, forecast
+from provisioner.domain.forecast.forecast import ForecastInput, forecast
 from provisioner.domain.forecast.history import (
-    FeedSeen,
-    Learned,
-    ListedSeen,
-    Sighting,
-    TagSeen,
+    FeedObservation,
+    JobStatistics,
+    ListingObservation,
+    Observation,
+    TagObservation,
     first_listed,
-    looks_at,
-    news,
+    new_observations,
+    tag_observations,
 )
 from provisioner.domain.values.sync import SyncState
 from tests.domain.group import cases
@@ -26,10 +26,10 @@ def at(hours: float) -> datetime:
     return NOW + timedelta(hours=hours)
 
 
-def a_question(case: dict[str, Any]) -> Question:
+def a_question(case: dict[str, Any]) -> ForecastInput:
     job = case.get("job")
     times = {name: at(hours) for name, hours in (job or {}).items() if name != "status"}
-    learned = Learned(
+    learned = JobStatistics(
         interval=12 * 3600,
         run=(3600, 7200),
         lag=(360, 360),
@@ -38,12 +38,12 @@ def a_question(case: dict[str, Any]) -> Question:
         runs=tuple((at(start), at(end)) for start, end in case.get("runs", [])),
     )
     looks = [
-        TagSeen(at=at(hours), repository="r", tag=TAG, state=SyncState.PARTIAL, bytes_missing=missing)
+        TagObservation(at=at(hours), repository="r", tag=TAG, state=SyncState.PARTIAL, bytes_missing=missing)
         for hours, missing in case.get("looks", [])
     ]
-    given = {name: case[name] for name in ("kind", "others", "nearest") if name in case}
-    return Question.model_validate(
-        given
+    fields = {name: case[name] for name in ("kind", "others", "nearest") if name in case}
+    return ForecastInput.model_validate(
+        fields
         | {
             "tag": TAG,
             "mirror": "m.example",
@@ -59,44 +59,44 @@ def a_question(case: dict[str, Any]) -> Question:
 
 
 @pytest.mark.parametrize("case", cases("forecasts"), ids=lambda case: case["case"])
-def test_when_to_wait_and_when_to_move(case: dict[str, Any]) -> None:
-    told = forecast(a_question(case))
-    assert told.decision == case["decision"]
-    assert (told.problem is None) == (case["state"] == "complete")
+def test_decision_of_each_case(case: dict[str, Any]) -> None:
+    result = forecast(a_question(case))
+    assert result.decision == case["decision"]
+    assert (result.problem is None) == (case["state"] == "complete")
     if "code" in case:
-        assert told.problem is not None
-        assert told.problem.code == case["code"]
-        assert told.problem.fix.startswith(case.get("fix", ""))
-    assert (told.p50 is not None) == (told.decision == "wait_until")
+        assert result.problem is not None
+        assert result.problem.code == case["code"]
+        assert result.problem.fix.startswith(case.get("fix", ""))
+    assert (result.p50 is not None) == (result.decision == "wait_until")
     for name in ("p50", "p90"):
         if name in case:
-            assert getattr(told, name) == at(case[name])
-    assert told.is_prior is case.get("prior", False)
-    evidence = {given.name: given.value for given in told.evidence}
+            assert getattr(result, name) == at(case[name])
+    assert result.is_prior is case.get("prior", False)
+    evidence = {row.name: row.value for row in result.evidence}
     assert evidence["state"] == case["state"]
     dated = {"interval_seconds", "bytes_per_second"} & evidence.keys()
-    assert bool(dated) == (told.problem is not None and told.problem.code in DATED)
+    assert bool(dated) == (result.problem is not None and result.problem.code in DATED)
 
 
 DATED = {"not_yet", "sync_stopped", "sync_stalled", "not_taken"}
 
 
-def test_only_what_is_new_is_written_down() -> None:
+def test_new_observations_are_those_that_differ() -> None:
     job = Job(name="images", status="success", last_ended=at(-2))
-    known: list[Sighting] = [
-        FeedSeen(at=at(-1), job=job),
-        ListedSeen(at=at(-1), repository="r", tag="a"),
-        TagSeen(at=at(-1), repository="r", tag="a", state=SyncState.PARTIAL, bytes_missing=2),
+    known: list[Observation] = [
+        FeedObservation(at=at(-1), job=job),
+        ListingObservation(at=at(-1), repository="r", tag="a"),
+        TagObservation(at=at(-1), repository="r", tag="a", state=SyncState.PARTIAL, bytes_missing=2),
     ]
     later = [seen.model_copy(update={"at": NOW}) for seen in known]
     less = later[2].model_copy(update={"bytes_missing": 1})
-    assert news(known, later) == []
-    assert news(known, [*later[:2], less]) == [less]
-    assert news([], later) == later
+    assert new_observations(known, later) == []
+    assert new_observations(known, [*later[:2], less]) == [less]
+    assert new_observations([], later) == later
 
 
-def test_by_when_a_tag_was_there_upstream() -> None:
-    seen = [ListedSeen(at=at(hours), repository=name, tag="a") for hours, name in ((-1, "r"), (-3, "s"))]
+def test_first_listed_is_the_earliest_observation() -> None:
+    seen = [ListingObservation(at=at(hours), repository=name, tag="a") for hours, name in ((-1, "r"), (-3, "s"))]
     assert first_listed(seen, "a") == at(-3)
     assert first_listed(seen, "b") is None
-    assert looks_at(seen, "a") == ()
+    assert tag_observations(seen, "a") == ()

@@ -1,4 +1,4 @@
-"""The forecast against a simulated mirror, and the rules that it stands on, one by one."""
+"""The forecast against a simulated mirror, and each rule of the schedule."""
 
 import random
 from datetime import timedelta
@@ -7,11 +7,11 @@ from statistics import mean
 import pytest
 
 from provisioner.domain.forecast.feed import Job, JobStatus
-from provisioner.domain.forecast.history import FeedSeen, Learned, Sighting, learn
-from provisioner.domain.forecast.schedule import missed, next_complete, stalled_since
+from provisioner.domain.forecast.history import FeedObservation, JobStatistics, Observation, learn_statistics
+from provisioner.domain.forecast.schedule import count_missed_runs, next_complete, stalled_since
 from tests.domain.mirror_clock import HOUR, Habits, by_the_clock, complete_at, feed_at, moment, polls, runs
 
-KNOWN = Learned(interval=12 * HOUR, run=(HOUR, 2 * HOUR), lag=(600, 1200), failed=0, finished=20)
+KNOWN = JobStatistics(interval=12 * HOUR, run=(HOUR, 2 * HOUR), lag=(600, 1200), failed=0, finished=20)
 NOON = moment(12 * HOUR)
 
 
@@ -43,39 +43,39 @@ def a_job(**over: object) -> Job:
     ],
     ids=["12 h, 40 min", "12 h, 3 h", "6 h, 90 min", "retries", "failures"],
 )
-def test_better_than_the_clock_and_within_its_bound(habits: Habits, seed: int) -> None:
+def test_forecast_beats_a_fixed_clock_and_keeps_its_p90(habits: Habits, seed: int) -> None:
     made = runs(habits, seed, until=400 * 24 * HOUR)
-    learning = [FeedSeen(at=moment(when), job=job) for when, job in polls(made, HOUR, 20 * 24 * HOUR)]
-    learned, chance = learn(learning, "images"), random.Random(seed)
+    learning = [FeedObservation(at=moment(when), job=job) for when, job in polls(made, HOUR, 20 * 24 * HOUR)]
+    learned, rng = learn_statistics(learning, "images"), random.Random(seed)
     ours, clock, kept = [], [], []
     for _ in range(200):
-        released = chance.uniform(30, 350) * 24 * HOUR
-        now = released + chance.uniform(0, 2) * HOUR
+        released = rng.uniform(30, 350) * 24 * HOUR
+        now = released + rng.uniform(0, 2) * HOUR
         true = complete_at(made, released)
         if true <= now:
             continue
-        told = next_complete(feed_at(made, now), learned, moment(released), moment(now))
-        ours.append(abs((told.p50 - moment(true)).total_seconds()))
+        expected = next_complete(feed_at(made, now), learned, moment(released), moment(now))
+        ours.append(abs((expected.p50 - moment(true)).total_seconds()))
         clock.append(abs(by_the_clock(now) - true))
-        kept.append(moment(true) <= told.p90)
+        kept.append(moment(true) <= expected.p90)
     assert not learned.is_prior
     assert mean(ours) < mean(clock)
     assert mean(kept) >= 0.8
 
 
-def test_due_is_ended_plus_interval_not_a_fixed_hour() -> None:
-    told = next_complete(a_job(next_schedule=None), KNOWN, NOON - at(1), NOON)
-    assert told.p50 == NOON - at(2) + at(12) + timedelta(seconds=600) + at(1)
-    assert told.p90 == NOON + at(10) + timedelta(seconds=1200) + at(2)
+def test_job_is_due_one_interval_after_its_last_end() -> None:
+    expected = next_complete(a_job(next_schedule=None), KNOWN, NOON - at(1), NOON)
+    assert expected.p50 == NOON - at(2) + at(12) + timedelta(seconds=600) + at(1)
+    assert expected.p90 == NOON + at(10) + timedelta(seconds=1200) + at(2)
 
 
-def test_a_due_job_that_has_not_begun_is_queued_not_late() -> None:
-    told = next_complete(a_job(next_schedule=NOON - at(1)), KNOWN, NOON - at(2), NOON)
-    assert told.p50 == NOON + at(1)
-    assert told.p90 == NOON + timedelta(seconds=600) + at(2)
+def test_due_job_that_has_not_begun_is_queued() -> None:
+    expected = next_complete(a_job(next_schedule=NOON - at(1)), KNOWN, NOON - at(2), NOON)
+    assert expected.p50 == NOON + at(1)
+    assert expected.p90 == NOON + timedelta(seconds=600) + at(2)
 
 
-def test_a_run_under_way_counts_only_if_it_began_after_the_release() -> None:
+def test_run_in_progress_counts_only_if_it_began_after_the_release() -> None:
     job = a_job(status="syncing", last_started=NOON - at(0.5), next_schedule=None)
     before = next_complete(job, KNOWN, NOON - at(1), NOON)
     since = next_complete(job, KNOWN, NOON - at(0.25), NOON)
@@ -83,49 +83,49 @@ def test_a_run_under_way_counts_only_if_it_began_after_the_release() -> None:
     assert since.p50 == NOON + at(0.5) + at(12) + timedelta(seconds=600) + at(1)
 
 
-def test_a_run_that_takes_longer_than_ever_is_still_expected() -> None:
+def test_overdue_run_is_still_expected() -> None:
     job = a_job(status="syncing", last_started=NOON - at(9), next_schedule=None)
-    told = next_complete(job, KNOWN, NOON - at(10), NOON)
-    assert (told.p50, told.p90) == (NOON, NOON + at(1))
+    expected = next_complete(job, KNOWN, NOON - at(10), NOON)
+    assert (expected.p50, expected.p90) == (NOON, NOON + at(1))
 
 
-def test_a_failed_job_without_a_next_run_is_in_its_retries() -> None:
+def test_failed_job_without_a_next_run_is_being_retried() -> None:
     job = a_job(status="failed", last_ended=NOON - at(0.1), next_schedule=None)
     assert next_complete(job, KNOWN, NOON - at(1), NOON).p50 == NOON + at(0.9)
 
 
 @pytest.mark.parametrize(("failed", "cycles"), [(0, 0), (0.1, 0), (0.2, 1), (0.5, 3)])
-def test_failures_move_the_bound_by_whole_cycles(failed: float, cycles: int) -> None:
+def test_failures_move_p90_by_whole_cycles(failed: float, cycles: int) -> None:
     sure = next_complete(a_job(), KNOWN, NOON, NOON)
-    told = next_complete(a_job(), KNOWN.model_copy(update={"failed": failed}), NOON, NOON)
-    assert told.p90 - sure.p90 == cycles * (at(12) + at(1) + timedelta(seconds=600))
-    assert told.p50 == sure.p50
+    expected = next_complete(a_job(), KNOWN.model_copy(update={"failed": failed}), NOON, NOON)
+    assert expected.p90 - sure.p90 == cycles * (at(12) + at(1) + timedelta(seconds=600))
+    assert expected.p50 == sure.p50
 
 
-def test_with_few_runs_seen_the_bound_is_a_cycle_wider() -> None:
+def test_with_few_observed_runs_p90_is_a_cycle_later() -> None:
     few = KNOWN.model_copy(update={"finished": 4})
-    told, sure = (next_complete(a_job(), learned, NOON, NOON) for learned in (few, KNOWN))
+    expected, sure = (next_complete(a_job(), learned, NOON, NOON) for learned in (few, KNOWN))
     assert few.is_prior
-    assert told.p90 - sure.p90 == at(13) + timedelta(seconds=600)
+    assert expected.p90 - sure.p90 == at(13) + timedelta(seconds=600)
 
 
 @pytest.mark.parametrize(("hours", "stalls"), [(38, False), (40, True), (None, False)])
-def test_stalled_after_three_cycles(hours: float | None, stalls: bool) -> None:
+def test_job_is_stalled_after_three_cycles(hours: float | None, stalls: bool) -> None:
     job = a_job(last_success=None if hours is None else NOON - at(hours))
     assert (stalled_since(job, KNOWN, NOON) is not None) is stalls
 
 
-def test_runs_that_began_after_the_release() -> None:
+def test_missed_runs_are_those_that_began_after_the_release() -> None:
     times = ((NOON - at(3), NOON - at(2)), (NOON, NOON + at(1)), (NOON + at(3), NOON + at(4)))
-    assert missed(KNOWN.model_copy(update={"runs": times}), NOON - at(2)) == 2
+    assert count_missed_runs(KNOWN.model_copy(update={"runs": times}), NOON - at(2)) == 2
 
 
-def test_what_is_learned_from_looking_again_and_again() -> None:
+def test_statistics_from_repeated_observations() -> None:
     made = runs(Habits(fails=0.5, retries=0, queue=20 * 60), 7, until=40 * 24 * HOUR)
-    seen: list[Sighting] = [
-        FeedSeen(at=moment(when), job=job) for when, job in polls(made, HOUR, 30 * 24 * HOUR, every=600)
+    seen: list[Observation] = [
+        FeedObservation(at=moment(when), job=job) for when, job in polls(made, HOUR, 30 * 24 * HOUR, every=600)
     ]
-    learned = learn(seen, "images")
+    learned = learn_statistics(seen, "images")
     ended = [run for run in made if run.ended < 30 * 24 * HOUR]
     assert learned.finished == len(ended)
     assert learned.interval == pytest.approx(12 * HOUR)
@@ -135,16 +135,16 @@ def test_what_is_learned_from_looking_again_and_again() -> None:
     assert len(learned.runs) == sum(run.well for run in ended)
 
 
-def test_of_another_job_nothing_is_learned() -> None:
-    seen = FeedSeen(at=NOON, job=a_job())
-    assert learn([seen], "other") == Learned()
-    assert learn([seen], "images").interval == 12 * HOUR
-    assert learn([seen], "images").is_prior
+def test_observations_of_another_job_are_ignored() -> None:
+    seen = FeedObservation(at=NOON, job=a_job())
+    assert learn_statistics([seen], "other") == JobStatistics()
+    assert learn_statistics([seen], "images").interval == 12 * HOUR
+    assert learn_statistics([seen], "images").is_prior
 
 
-def test_mirrorz_tells_a_start_only_while_it_runs() -> None:
+def test_start_of_a_mirrorz_run_is_taken_from_an_earlier_observation() -> None:
     seen = [
-        FeedSeen(at=NOON, job=Job(name="x", status=JobStatus.SYNCING, last_started=NOON)),
-        FeedSeen(at=NOON + at(2), job=Job(name="x", status=JobStatus.SUCCESS, last_ended=NOON + at(1))),
+        FeedObservation(at=NOON, job=Job(name="x", status=JobStatus.SYNCING, last_started=NOON)),
+        FeedObservation(at=NOON + at(2), job=Job(name="x", status=JobStatus.SUCCESS, last_ended=NOON + at(1))),
     ]
-    assert learn(seen, "x").runs == ((NOON, NOON + at(1)),)
+    assert learn_statistics(seen, "x").runs == ((NOON, NOON + at(1)),)

@@ -14,12 +14,12 @@ from provisioner.domain.forecast.wheel import (
 from provisioner.domain.values.sync import SyncState
 from tests.domain.group import cases
 
-WISH = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
+REQUEST = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
 BASE = "https://m.example/pytorch-wheels/cu128/"
 
 
 @pytest.mark.parametrize("case", cases("wheels")["links"], ids=lambda case: case["href"][:40])
-def test_a_link_of_an_index(case: dict[str, Any]) -> None:
+def test_link_of_an_index_is_parsed(case: dict[str, Any]) -> None:
     (target,) = read_index(f'<a class="x" href="{case["href"]}">x</a><a name="y">', BASE)
     link = WheelLink.of(target)
     assert (link.name if link else None) == case["name"]
@@ -29,13 +29,13 @@ def test_a_link_of_an_index(case: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("name", "fits"), cases("wheels")["fits"].items())
-def test_whether_a_wheel_is_the_one(name: str, fits: bool) -> None:
-    assert WISH.fits(name) is fits
+def test_request_fits_only_matching_wheels(name: str, fits: bool) -> None:
+    assert REQUEST.fits(name) is fits
 
 
-def test_another_cuda_is_near_and_another_machine_is_not() -> None:
+def test_nearest_wheels_may_differ_in_cuda_but_not_in_platform() -> None:
     links = wheels_in(f"{BASE}{name}" for name in cases("wheels")["fits"])
-    near = nearest(links, WISH.model_copy(update={"torch": "2.8.0", "cuda": "cu118"}))
+    near = nearest(links, REQUEST.model_copy(update={"torch": "2.8.0", "cuda": "cu118"}))
     assert near
     assert all("torch-2.8.0" in name and "x86_64" in name and "cp311" in name for name in near)
 
@@ -50,15 +50,15 @@ def a_name(torch: str, cuda: str = "cu128", machine: str = "x86_64") -> str:
         ([], SyncState.ABSENT, "present", True),
         ([a_name("2.7.1")], SyncState.COMPLETE, "not_asked", True),
         ([a_name("2.8.0", machine="aarch64")], SyncState.COMPLETE, "not_asked", True),
-        ([a_name("2.8.0", "cu126")], SyncState.ABSENT, "present", False),  # another CUDA is another choice of pip's
+        ([a_name("2.8.0", "cu126")], SyncState.ABSENT, "present", False),  # pip treats another CUDA as another choice
         ([], SyncState.ABSENT, "absent", False),
         ([], SyncState.ABSENT, "not_asked", False),
         ([], SyncState.UNKNOWN, "unknown", False),
     ],
 )
-def test_an_index_is_stale_where_it_lacks_what_exists(
+def test_index_is_stale_if_it_lacks_an_existing_torch(
     names: list[str], state: SyncState, upstream: Any, is_stale: bool
 ) -> None:
     report = WheelReport(name="w", url="u", state=state, upstream=upstream)
-    problem = stale_index("https://files.campus/simple", names, WISH, [report])
+    problem = stale_index("https://files.campus/simple", names, REQUEST, [report])
     assert (problem.code if problem else None) == ("stale_index" if is_stale else None)

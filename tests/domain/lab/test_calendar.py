@@ -1,4 +1,4 @@
-"""Windows and freezes by the lab's own clock, also in the nights in which that clock is changed."""
+"""Windows and freezes in the lab's time zone, also in nights of a clock change."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -55,17 +55,19 @@ HOLIDAYS = a_freeze("2026-12-20", "2027-01-10")
         ([a_window("10:00", "10:00", "wed")], "2026-11-26T09:00", None, None),  # the same hour is a whole day
     ],
 )
-def test_when_a_change_may_begin(parts: list[Window | Freeze], now: str, code: str | None, opening: str | None) -> None:
+def test_next_opening_and_code_outside_windows_and_in_freezes(
+    parts: list[Window | Freeze], now: str, code: str | None, opening: str | None
+) -> None:
     calendar = a_calendar(*parts)
     found = calendar.closed_problem(local(now))
     assert (found.code if found else None) == code
     assert calendar.next_opening(local(now)) == local(opening or now)
 
 
-def test_the_problem_names_the_freeze_and_the_hour_in_the_labs_own_time() -> None:
+def test_the_freeze_problem_names_the_next_opening_in_the_labs_time_zone() -> None:
     found = a_calendar(HOLIDAYS).closed_problem(local("2026-12-24T12:00").astimezone(UTC))
     assert found is not None
-    assert found.what == "nothing is changed from 2026-12-20 to 2027-01-10: exams"
+    assert found.what == "changes are frozen from 2026-12-20 to 2027-01-10: exams"
     assert "Mon 2027-01-11 00:00 CET" in found.why
     assert "--ignore-freeze --reason" in found.fix
 
@@ -73,16 +75,16 @@ def test_the_problem_names_the_freeze_and_the_hour_in_the_labs_own_time() -> Non
 @pytest.mark.parametrize(
     ("window", "open_from", "open_until"),
     [
-        # 29 March 2026: 02:00 is followed by 03:00. An hour that is skipped lies in the one after it.
+        # 29 March 2026: 02:00 is followed by 03:00. A skipped hour is moved into the next one.
         (a_window("01:30", "03:30", "sun"), "2026-03-29T00:30Z", "2026-03-29T01:30Z"),
         (a_window("02:15", "02:45", "sun"), "2026-03-29T01:15Z", "2026-03-29T01:45Z"),
-        # 25 October 2026: 03:00 is followed by 02:00. What comes twice counts the first time.
+        # 25 October 2026: 03:00 is followed by 02:00. Of a repeated hour the first counts.
         (a_window("01:00", "04:00", "sun"), "2026-10-24T23:00Z", "2026-10-25T03:00Z"),
         (a_window("02:15", "02:45", "sun"), "2026-10-25T00:15Z", "2026-10-25T00:45Z"),
         (a_window("23:00", "02:30", "sat"), "2026-10-24T21:00Z", "2026-10-25T00:30Z"),
     ],
 )
-def test_nights_in_which_the_clock_is_changed(window: Window, open_from: str, open_until: str) -> None:
+def test_windows_in_nights_of_a_clock_change(window: Window, open_from: str, open_until: str) -> None:
     calendar = a_calendar(window)
     start, end = datetime.fromisoformat(open_from), datetime.fromisoformat(open_until)
     minute = timedelta(minutes=1)
@@ -93,7 +95,7 @@ def test_nights_in_which_the_clock_is_changed(window: Window, open_from: str, op
     assert calendar.next_opening(start - minute) == start
 
 
-def test_a_window_that_a_change_of_clocks_swallows_comes_again_in_the_week_after() -> None:
+def test_a_window_skipped_by_a_clock_change_opens_a_week_later() -> None:
     calendar = a_calendar(a_window("02:30", "03:10", "sun"))  # 02:30 is 03:30 in that night
     assert calendar.next_opening(local("2026-03-28T12:00")) == local("2026-04-05T02:30")
 
@@ -115,7 +117,7 @@ def calendars(draw: st.DrawFn) -> Calendar:
 
 
 def is_open(calendar: Calendar, at: datetime) -> bool:
-    """By the wall clock of the lab, as a person would look it up."""
+    """Decide by the wall clock of the lab, without time zone arithmetic."""
     wall = at.astimezone(calendar.zone)
     if any(freeze.first <= f"{wall:%Y-%m-%d}" <= freeze.last for freeze in calendar.freezes):
         return False
@@ -131,7 +133,7 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
 
 @settings(max_examples=200, deadline=None)
 @given(calendars(), MOMENTS)
-def test_the_wall_clock_agrees_but_for_the_night_of_a_change(calendar: Calendar, now: datetime) -> None:
+def test_the_calendar_agrees_with_the_wall_clock_except_near_a_clock_change(calendar: Calendar, now: datetime) -> None:
     offsets = {(now + timedelta(days=day)).astimezone(calendar.zone).utcoffset() for day in (-2, 0, 2)}
     if len(offsets) == 1:
         assert (calendar.closed_problem(now) is None) == is_open(calendar, now)
@@ -139,9 +141,7 @@ def test_the_wall_clock_agrees_but_for_the_night_of_a_change(calendar: Calendar,
 
 @settings(max_examples=100, deadline=None)
 @given(calendars(), MOMENTS, st.data())
-def test_the_next_opening_is_open_and_nothing_before_it_is(
-    calendar: Calendar, now: datetime, data: st.DataObject
-) -> None:
+def test_the_next_opening_is_the_first_open_time(calendar: Calendar, now: datetime, data: st.DataObject) -> None:
     opening = calendar.next_opening(now)
     assert opening is not None
     assert opening >= now
@@ -165,7 +165,7 @@ def test_the_next_opening_is_open_and_nothing_before_it_is(
         {"from": "2026-03-01", "to": "2026-03-02", "why": ""},
     ],
 )
-def test_what_is_no_freeze(fields: dict[str, Any]) -> None:
+def test_invalid_freezes_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Freeze.model_validate(fields)
 
@@ -180,6 +180,6 @@ def test_what_is_no_freeze(fields: dict[str, Any]) -> None:
         {"from": "22:00", "to": "06:00", "days": ["saturday"]},
     ],
 )
-def test_what_is_no_window(fields: dict[str, Any]) -> None:
+def test_invalid_windows_are_refused(fields: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Window.model_validate(fields)

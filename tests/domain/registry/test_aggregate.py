@@ -1,10 +1,10 @@
-"""The state of an image from its parts: complete is said only of what was seen to be complete."""
+"""The sync state of an image from the checks of its parts: COMPLETE only if every part was checked."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.domain.registry.aggregate import fold
+from provisioner.domain.registry.aggregate import build_sync_report
 from provisioner.domain.registry.image_problems import (
     Fault,
     cold,
@@ -27,18 +27,18 @@ GOOD: dict[Blob, Fault | None] = dict.fromkeys(MANIFEST.parts)
 
 
 def state(faults: dict[Blob, Fault | None], *others: Fault) -> str:
-    return fold("r", "linux/amd64", MANIFEST, faults, others).state.value
+    return build_sync_report("r", "linux/amd64", MANIFEST, faults, others).state.value
 
 
-def test_complete_is_every_part_seen_and_good() -> None:
-    report = fold("r", "linux/amd64", MANIFEST, GOOD)
+def test_image_is_complete_if_every_part_is_available() -> None:
+    report = build_sync_report("r", "linux/amd64", MANIFEST, GOOD)
     assert (report.state, report.bytes, report.bytes_missing, report.missing) == ("complete", 413, 0, ())
     assert (report.digest, report.problems) == (MANIFEST.digest, ())
 
 
 @given(st.sets(st.sampled_from(MANIFEST.parts), min_size=1))
-def test_a_part_that_nobody_looked_at_is_never_taken_for_good(unseen: set[Blob]) -> None:
-    assert state({blob: None for blob in MANIFEST.parts if blob not in unseen}) == "unknown"
+def test_unchecked_part_makes_the_state_unknown(unchecked: set[Blob]) -> None:
+    assert state({blob: None for blob in MANIFEST.parts if blob not in unchecked}) == "unknown"
 
 
 FAULTS = [
@@ -51,8 +51,8 @@ FAULTS = [
 
 
 @given(st.dictionaries(st.sampled_from(MANIFEST.parts), st.sampled_from(FAULTS), min_size=1))
-def test_no_fault_is_ever_lost(faults: dict[Blob, Fault]) -> None:
-    report = fold("r", "linux/amd64", MANIFEST, GOOD | faults)
+def test_report_contains_every_fault(faults: dict[Blob, Fault]) -> None:
+    report = build_sync_report("r", "linux/amd64", MANIFEST, GOOD | faults)
     assert report.state in {fault.state for fault in faults.values()}
     assert set(report.problems) == {fault.problem for fault in faults.values()}
     assert len(report.problems) == len(set(report.problems))
@@ -67,35 +67,37 @@ MIXED: list[tuple[list[Fault], str]] = [
 
 
 @pytest.mark.parametrize(("faults", "expected"), MIXED)
-def test_a_certain_no_comes_before_what_nobody_knows(faults: list[Fault], expected: str) -> None:
+def test_definite_fault_decides_the_state_before_an_unknown_one(faults: list[Fault], expected: str) -> None:
     assert state(GOOD | dict(zip(LAYERS, faults, strict=False))) == expected
 
 
-def test_what_is_missing_is_counted_once() -> None:
+def test_missing_bytes_are_counted_once() -> None:
     faults: dict[Blob, Fault | None] = {
         LAYERS[0]: layer_missing(LAYERS[0].digest, LAYERS[0].size),
         LAYERS[1]: layer_truncated(LAYERS[1].digest, LAYERS[1].size, 5),
         LAYERS[2]: denied("h", 403),
         CONFIG: config_missing(CONFIG.digest, CONFIG.size),
     }
-    report = fold("r", "linux/amd64", MANIFEST, GOOD | faults, [config_missing(CONFIG.digest, CONFIG.size)])
+    report = build_sync_report(
+        "r", "linux/amd64", MANIFEST, GOOD | faults, [config_missing(CONFIG.digest, CONFIG.size)]
+    )
     assert set(report.missing) == {LAYERS[0].digest, LAYERS[1].digest, CONFIG.digest}
     assert report.bytes_missing == 100 + 101 + 7
     assert len(report.problems) == 4
 
 
 @pytest.mark.parametrize("fault", [manifest_missing("r"), wrong_platform("linux/amd64", ["linux/arm64"])])
-def test_an_image_that_is_not_there(fault: Fault) -> None:
-    report = fold("r", "linux/amd64", None, {}, [fault])
+def test_absent_image_has_no_digest(fault: Fault) -> None:
+    report = build_sync_report("r", "linux/amd64", None, {}, [fault])
     assert (report.state, report.digest, report.bytes, report.problems) == ("absent", None, 0, (fault.problem,))
 
 
-def test_nothing_known_is_unknown() -> None:
-    assert fold("r", "linux/amd64", None, {}).state == "unknown"
+def test_image_without_manifest_and_faults_is_unknown() -> None:
+    assert build_sync_report("r", "linux/amd64", None, {}).state == "unknown"
 
 
 @pytest.mark.parametrize(
     ("size", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (4_260_000_000, "4.26 GB"), (5 * 10**12, "5 TB")]
 )
-def test_sizes_as_docker_prints_them(size: int, text: str) -> None:
+def test_sizes_are_printed_as_docker_prints_them(size: int, text: str) -> None:
     assert human_size(size) == text

@@ -1,4 +1,4 @@
-"""Reading what registries serve: both families of media types, and everything that is no image."""
+"""Parsing manifests, indexes and configs: OCI and Docker media types, and everything that is not an image."""
 
 import json
 from typing import Any
@@ -40,8 +40,9 @@ def a_descriptor(text: str, media_type: str, size: int = 10, **more: Any) -> dic
 
 def a_manifest(kind: str = "oci", layers: tuple[dict[str, Any], ...] | None = None, **over: Any) -> bytes:
     media_type, config, layer, _ = KINDS[kind]
-    given = tuple(a_descriptor(name, layer, 100) for name in "aab") if layers is None else layers
-    document = {"schemaVersion": 2, "mediaType": media_type, "config": a_descriptor("config", config), "layers": given}
+    descriptors = tuple(a_descriptor(name, layer, 100) for name in "aab") if layers is None else layers
+    document = {"schemaVersion": 2, "mediaType": media_type, "config": a_descriptor("config", config)}
+    document["layers"] = descriptors
     return json.dumps(document | over).encode()
 
 
@@ -59,7 +60,7 @@ def an_index(*platforms: str) -> ImageIndex:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_manifest_of_either_family(kind: str) -> None:
+def test_manifest_of_oci_and_docker_is_read(kind: str) -> None:
     body = a_manifest(kind)
     read = read_manifest(body)
     assert isinstance(read, ImageManifest)
@@ -68,7 +69,7 @@ def test_a_manifest_of_either_family(kind: str) -> None:
     assert (read.size, read.config.digest) == (210, digest_of(b"config"))
 
 
-def test_layers_that_lie_elsewhere_by_nature_are_not_asked_for() -> None:
+def test_foreign_layers_are_not_required() -> None:
     foreign = f"{DOCKER}.image.rootfs.foreign.diff.tar.gzip"
     layers = (
         a_descriptor("windows", foreign, 5000, urls=["https://example.org/base"]),
@@ -95,7 +96,7 @@ NOT_IMAGES: dict[str, bytes] = {
 
 
 @pytest.mark.parametrize("name", NOT_IMAGES)
-def test_what_is_no_image_is_refused_with_a_reason(name: str) -> None:
+def test_other_documents_are_refused_with_a_reason(name: str) -> None:
     with pytest.raises(ValueError, match=r"\w"):
         read_manifest(NOT_IMAGES[name])
 
@@ -104,7 +105,7 @@ def test_what_is_no_image_is_refused_with_a_reason(name: str) -> None:
     st.binary(max_size=200)
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode)
 )
-def test_no_bytes_break_the_readers(body: bytes) -> None:
+def test_parsers_raise_only_value_error(body: bytes) -> None:
     for read in (read_manifest, read_config, read_tags):
         try:
             read(body)
@@ -126,12 +127,12 @@ PLATFORMS = {
 
 
 @pytest.mark.parametrize(("wanted", "offered"), PLATFORMS)
-def test_the_manifest_of_a_platform(wanted: str, offered: tuple[str, ...]) -> None:
+def test_choose_returns_the_manifest_of_the_platform(wanted: str, offered: tuple[str, ...]) -> None:
     index, place = an_index(*offered), PLATFORMS[wanted, offered]
     assert choose(index, wanted) == (None if place is None else index.manifests[place])
 
 
-def test_a_manifest_that_names_no_platform_is_better_than_none() -> None:
+def test_choose_falls_back_to_a_manifest_without_platform() -> None:
     unnamed = a_descriptor("unnamed", KINDS["oci"][0])
     body = {"schemaVersion": 2, "manifests": [unnamed, an_entry("linux/amd64", "amd")]}
     index = read_manifest(json.dumps(body).encode())
@@ -139,7 +140,7 @@ def test_a_manifest_that_names_no_platform_is_better_than_none() -> None:
     assert (choose(index, "linux/arm64"), choose(index, "linux/amd64")) == index.manifests
 
 
-def test_platforms_are_told_without_attestations() -> None:
+def test_platforms_of_an_index_leave_out_attestations() -> None:
     offered = an_index("linux/amd64", "unknown/unknown", "linux/arm64/v8", "linux/arm/v7")
     assert offered.platforms == ("linux/amd64", "linux/arm64", "linux/arm/v7")
 
@@ -153,11 +154,11 @@ def test_platforms_are_told_without_attestations() -> None:
         ("linux/arm/v7", "linux/arm/v6", False),
     ],
 )
-def test_same_platform(offered: str, platform: str, *, same: bool) -> None:
+def test_variants_count_only_if_both_platforms_have_one(offered: str, platform: str, *, same: bool) -> None:
     assert same_platform(offered, platform) is same
 
 
-def test_a_config_tells_what_is_inside() -> None:
+def test_config_is_parsed() -> None:
     body = {
         "architecture": "amd64",
         "os": "linux",
@@ -174,7 +175,7 @@ def test_a_config_tells_what_is_inside() -> None:
 @pytest.mark.parametrize(
     "body", [b"{}", b'{"config": null, "history": null, "rootfs": null}', b'{"config": {"Env": null}}']
 )
-def test_a_config_that_tells_nothing_is_read_all_the_same(body: bytes) -> None:
+def test_config_without_fields_is_read_as_empty(body: bytes) -> None:
     read = read_config(body)
     assert (read.env, read.labels, read.history, read.platform, read.diff_ids) == ({}, {}, (), None, ())
 
@@ -192,18 +193,18 @@ def test_a_config_that_tells_nothing_is_read_all_the_same(body: bytes) -> None:
         ("x" * 129, False),
     ],
 )
-def test_tags_of_images(tag: str, *, is_one: bool) -> None:
+def test_tags_of_signatures_and_invalid_tags_are_not_image_tags(tag: str, *, is_one: bool) -> None:
     assert is_image_tag(tag) is is_one
 
 
-def test_tags_keep_their_order() -> None:
+def test_tags_keep_the_order_of_the_registry() -> None:
     assert read_tags(b'{"name": "x", "tags": ["2.13.0", "2.9.1", "a/b"]}') == ("2.13.0", "2.9.1")
     assert read_tags(b'{"name": "x", "tags": null}') == read_tags(b'{"name": "x"}') == ()
 
 
-def test_every_kind_that_is_read_is_asked_for_in_one_header() -> None:
+def test_accept_header_lists_every_supported_media_type() -> None:
     assert {media_type for kinds in KINDS.values() for media_type in (kinds[0], kinds[3])} == set(ACCEPT.split(", "))
 
 
-def test_a_blob_is_equal_by_what_it_says() -> None:
+def test_blobs_are_equal_by_value() -> None:
     assert len({Blob.model_validate(a_descriptor("a", "x")), Blob.model_validate(a_descriptor("a", "x"))}) == 1

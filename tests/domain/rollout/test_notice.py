@@ -15,29 +15,29 @@ from provisioner.domain.rollout.report import NodeRecord, NodeState
         ("x" * MAX_CHARACTERS, "x" * MAX_CHARACTERS),
     ],
 )
-def test_what_may_be_told(text: str, shown: str) -> None:
+def test_notice_is_one_line_without_extra_spaces(text: str, shown: str) -> None:
     assert notice_text(text) == shown
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "is empty"),
         (" \n", "is empty"),
         ("x" * 301, "has 301 characters"),
-        ("\x1b[2Jgone", "holds U\\+001B"),
-        ("a\u202eb", "holds U\\+202E"),
-        ("\x00", "holds U\\+0000"),
-        ("\x9b31m", "holds U\\+009B"),
+        ("\x1b[2Jgone", "contains U\\+001B"),
+        ("a\u202eb", "contains U\\+202E"),
+        ("\x00", "contains U\\+0000"),
+        ("\x9b31m", "contains U\\+009B"),
     ],
 )
-def test_what_may_not(text: str, said: str) -> None:
-    with pytest.raises(ValueError, match=said):
+def test_unprintable_empty_and_long_notices_are_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         notice_text(text)
 
 
 @given(st.text(max_size=400))
-def test_what_is_shown_is_one_short_line_that_no_terminal_obeys(text: str) -> None:
+def test_every_accepted_notice_is_short_and_printable(text: str) -> None:
     try:
         shown = notice_text(text)
     except ValueError:
@@ -50,7 +50,7 @@ def test_what_is_shown_is_one_short_line_that_no_terminal_obeys(text: str) -> No
 @pytest.mark.parametrize(
     ("states", "done"), [(("committed", "unchanged"), True), (("committed", "failed"), False), ((), True)]
 )
-def test_a_notice_is_told_once_every_node_has_it(states: tuple[NodeState, ...], done: bool) -> None:
+def test_notice_is_done_if_every_node_has_it(states: tuple[NodeState, ...], done: bool) -> None:
     nodes = tuple(NodeRecord(node=f"n{number}", state=state) for number, state in enumerate(states))
     report = NoticeReport(lab="demo", text="x", nodes=nodes)
     assert report.done is done

@@ -1,4 +1,4 @@
-"""What each node is told of the lab's wish."""
+"""The orders that prepare a node and the registry."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from tests.builders import a_lab
 DOCKER = "https://mirror.example/docker-ce/linux"
 
 
-def a_wish(**sources: str) -> Any:
+def settings(**sources: str) -> Any:
     return {"prepare": {name: {"uri": uri, "key": f"{name}.asc"} for name, uri in sources.items()}}
 
 
 @pytest.mark.parametrize("pasted", [DOCKER, f"{DOCKER}/", f"{DOCKER}/debian", f"{DOCKER}/ubuntu/"])
-def test_the_folder_of_a_distribution_is_the_nodes_to_choose(pasted: str) -> None:
-    order = prepare_order(a_lab(**a_wish(docker=pasted)), "r1", {"docker": "KEY"}, "PEM")
+def test_folder_of_a_distribution_is_removed_from_the_source(pasted: str) -> None:
+    order = prepare_order(a_lab(**settings(docker=pasted)), "r1", {"docker": "KEY"}, "PEM")
     assert order.docker is not None
     assert (order.docker.uri, order.docker.key, order.nvidia) == (DOCKER, "KEY", None)
     assert (order.registry.ca, order.restart_engine, order.reach) == ("PEM", False, True)
@@ -27,13 +27,13 @@ def test_the_folder_of_a_distribution_is_the_nodes_to_choose(pasted: str) -> Non
 @pytest.mark.parametrize(
     "uri", ["ftp://m/x", "https://m/x y", "https://m/x\nSigned-By: /tmp/k", "https://user:word@m/x", "m/x", "https://"]
 )
-def test_a_source_is_one_plain_address(uri: str) -> None:
-    """It becomes a line in a file that apt obeys."""
+def test_source_that_is_not_one_plain_address_is_refused(uri: str) -> None:
+    """The address becomes a line in a file of apt."""
     with pytest.raises(ValidationError):
         PackageSource(uri=uri, key="k.asc")
 
 
-def test_a_registry_that_is_set_up_speaks_tls() -> None:
+def test_managed_registry_requires_tls() -> None:
     with pytest.raises(ValidationError, match="plain_http"):
         a_lab(registry={"address": "r.lab:5000", "managed": True, "plain_http": True})
     lab = a_lab(registry={"address": "r.lab:5000", "managed": True})

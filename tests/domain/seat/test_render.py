@@ -22,8 +22,8 @@ SEAT_FIELDS = ["name", "lab", "node", "user", "home", "gpu_driver"]
 IMAGE_FIELDS = ["reference", "base", "lab", "torch"]
 
 
-# These come into the file as a name made of them, with everything unusual replaced.
-MADE_SAFE = ["node", "torch", "base"]
+# Of these fields the file contains a name in which unusual characters are replaced.
+SANITIZED = ["node", "torch", "base"]
 
 
 def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
@@ -35,7 +35,7 @@ def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple
 
 
 def with_text(field: str, text: str) -> tuple[Seat, LockedImage]:
-    """A seat and an image with `text` in one field."""
+    """Return a seat and an image with `text` in one field."""
     seat, image = a_seat(), a_locked_image()
     if field in IMAGE_FIELDS:
         return seat, image.model_copy(update={field: text})
@@ -52,17 +52,17 @@ def with_text(field: str, text: str) -> tuple[Seat, LockedImage]:
     return seat.model_copy(update=changes[field]), image
 
 
-# Where any printable text may stand; the others are held against patterns.
+# Fields that accept any printable text; the others must match patterns.
 FREE = ["lab", "reference", "comment"]
 FIELDS = [*SEAT_FIELDS, *IMAGE_FIELDS, "gpu", "bind", "key", "comment", "memory", "shm"]
 HARMLESS = render(a_seat(), a_locked_image(), TEMPLATES).files
 HARMLESS_LEAVES = dict(leaves(yaml.safe_load(HARMLESS["compose.yaml"])))
-# With a memory limit there are two lines more in each service.
+# A memory limit adds two lines to each service.
 LIMITED = {("services", name, key) for name in ("jupyter", "ssh") for key in ("mem_limit", "memswap_limit")}
 
 
 def assert_text_stays_text(field: str, text: str) -> None:
-    """Refused, or in the files as the value it is, at places where values are; nothing else differs."""
+    """Assert that the text is refused, or appears in the files only as a value; nothing else differs."""
     seat, image = with_text(field, text)
     try:
         files = render(seat, image, TEMPLATES).files
@@ -71,7 +71,7 @@ def assert_text_stays_text(field: str, text: str) -> None:
     found = dict(leaves(yaml.safe_load(files["compose.yaml"])))
     assert set(found) - LIMITED == set(HARMLESS_LEAVES)
     changed = {path: value for path, value in found.items() if HARMLESS_LEAVES.get(path) != value}
-    if field in MADE_SAFE:
+    if field in SANITIZED:
         assert all(re.fullmatch("[A-Za-z0-9/.+-]+", value) for value in changed.values())
     else:
         assert all(text in value.replace("$$", "$") for value in changed.values())
@@ -81,7 +81,7 @@ def assert_text_stays_text(field: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("field", FIELDS)
-def test_a_hostile_name_is_refused_or_stays_a_name(field: str) -> None:
+def test_hostile_text_is_refused_or_stays_text(field: str) -> None:
     for text in HOSTILE if field in FREE else HOSTILE[::3]:
         assert_text_stays_text(field, text)
 
@@ -93,7 +93,7 @@ def test_any_text_is_refused_or_stays_text(field: str, text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["李雷", "😀", "$(id)", "${HOME}", "no", "22:22", "{{ seat }}", "a" * 300])
-def test_harmless_text_is_not_refused(text: str) -> None:
+def test_harmless_text_is_accepted(text: str) -> None:
     image = a_locked_image().model_copy(update={"reference": text})
     files = render(a_seat(authorized_keys=(f"{KEY} {text}",)), image, TEMPLATES).files
     labels = yaml.safe_load(files["compose.yaml"])["services"]["ssh"]["labels"]
@@ -103,7 +103,7 @@ def test_harmless_text_is_not_refused(text: str) -> None:
 
 @settings(deadline=None)
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3)))
-def test_a_value_in_a_template_reads_as_itself(value: Any) -> None:
+def test_value_in_a_template_is_read_back_unchanged(value: Any) -> None:
     text = fill("value: {{ value }}\n", {"value": value})
     assert json.dumps(yaml.safe_load(text)["value"]).replace("$$", "$") == json.dumps(value).replace("$$", "$")
 
@@ -123,7 +123,7 @@ def test_a_value_in_a_template_reads_as_itself(value: Any) -> None:
         ({"ports": {"ssh": 22, "jupyter": 22001}}, "services.ssh.ports.0.published"),
     ],
 )
-def test_a_seat_that_no_lab_may_have_is_refused_at_its_place(change: dict[str, Any], where: str) -> None:
+def test_forbidden_seat_is_refused_at_its_path(change: dict[str, Any], where: str) -> None:
     with pytest.raises(ProblemError) as refused:
         render(a_seat(**change), a_locked_image(), TEMPLATES)
     assert any(problem.what.startswith(where) for problem in refused.value.problems)
@@ -136,23 +136,23 @@ PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----"
 @pytest.mark.parametrize(
     "key", ["", "# a comment", PRIVATE, f"{KEY}\n{KEY}", f'command="a\nb" {KEY}', f"{KEY} a\u2028b"]
 )
-def test_what_is_not_one_public_key_is_refused(key: str) -> None:
+def test_invalid_public_key_is_refused(key: str) -> None:
     with pytest.raises(ProblemError) as refused:
         render(a_seat(authorized_keys=(f"{KEY} x", key)), a_locked_image(), TEMPLATES)
     assert [problem.code for problem in refused.value.problems] == ["bad_public_key"]
 
 
 @pytest.mark.parametrize("key", [KEY, f"{KEY} ", f'from="10.0.0.0/8",restrict,pty {KEY} li lei'])
-def test_keys_may_have_options_and_comments(key: str) -> None:
+def test_public_key_may_have_options_and_a_comment(key: str) -> None:
     assert render(a_seat(authorized_keys=(key,)), a_locked_image(), TEMPLATES).files["authorized_keys"] == f"{key}\n"
 
 
 @pytest.mark.parametrize("name", ["compose.yaml", "sshd_config", "authorized_keys"])
-def test_the_files_are_those_in_golden(name: str) -> None:
+def test_rendered_files_equal_the_golden_files(name: str) -> None:
     assert HARMLESS[name] == (HERE / "golden" / name).read_text()
 
 
-def test_a_bundle_holds_every_file_that_compose_mounts_or_the_node_adds() -> None:
+def test_bundle_contains_every_mounted_file_except_those_of_the_node() -> None:
     project = yaml.safe_load(HARMLESS["compose.yaml"])
     mounts = [mount["source"] for service in project["services"].values() for mount in service["volumes"]]
     here = {source[2:] for source in mounts if source.startswith("./")}
@@ -162,7 +162,7 @@ def test_a_bundle_holds_every_file_that_compose_mounts_or_the_node_adds() -> Non
 
 
 @pytest.mark.parametrize("user", ["li.lei", "Wei", "_svc", "a-b_c.d"])
-def test_accounts_of_a_campus_have_names_like_these(user: str) -> None:
+def test_common_user_names_are_accepted(user: str) -> None:
     files = render(a_seat(user=user, home=f"/export/home/{user}@campus"), a_locked_image(), TEMPLATES).files
     assert f'AllowUsers "{user}"\n' in files["sshd_config"]
 
@@ -170,7 +170,7 @@ def test_accounts_of_a_campus_have_names_like_these(user: str) -> None:
 @pytest.mark.parametrize(
     "user", ["", "a*", "a?", "!a", "a b", 'a"b', "a@host", "-a", ".", "..", "../a", "a/b", "a\n", "李"]
 )
-def test_a_name_that_says_more_to_sshd_than_one_user_is_refused(user: str) -> None:
+def test_user_name_with_a_meaning_for_sshd_is_refused(user: str) -> None:
     with pytest.raises(ProblemError, match="compose_refused"):
         render(a_seat(user=user), a_locked_image(), TEMPLATES)
 
@@ -184,13 +184,11 @@ def environments(seat: Seat) -> list[dict[str, str]]:
     ("change", "visible"),
     [({}, None), ({"gpu_driver": "cdi"}, "void"), ({"gpus": ()}, "void"), ({"gpus": (), "gpu_driver": "cdi"}, "void")],
 )
-def test_a_seat_sees_no_gpu_beside_its_own_whatever_the_nodes_default_runtime(
-    change: dict[str, Any], visible: str | None
-) -> None:
+def test_visible_devices_hides_gpus_of_the_default_runtime(change: dict[str, Any], visible: str | None) -> None:
     assert [found.get("NVIDIA_VISIBLE_DEVICES") for found in environments(a_seat(**change))] == [visible, visible]
 
 
-def test_packages_of_a_student_stay_with_the_base_they_were_made_for() -> None:
+def test_user_packages_have_one_folder_for_each_base_image() -> None:
     first, rebuilt = a_locked_image(), a_locked_image().model_copy(update={"lab": a_locked_image("other:1").lab})
     other = a_locked_image("other:1")
     bases = [render(a_seat(), image, TEMPLATES).files["compose.yaml"] for image in (first, rebuilt, other)]
@@ -199,7 +197,7 @@ def test_packages_of_a_student_stay_with_the_base_they_were_made_for() -> None:
     assert found[0].startswith("/home/student/.provisioner/python/2.10.0-")
 
 
-def test_an_older_engine_is_not_told_of_a_start_interval() -> None:
+def test_older_engine_gets_no_start_interval() -> None:
     assert "start_interval" in HARMLESS["compose.yaml"]
     files = render(a_seat(start_interval=False), a_locked_image(), TEMPLATES).files
     assert "start_interval" not in files["compose.yaml"]
@@ -220,7 +218,7 @@ def test_an_older_engine_is_not_told_of_a_start_interval() -> None:
         ("{{ range }}", "not JSON serializable"),
     ],
 )
-def test_a_template_at_fault_is_named(template: str, what: str) -> None:
+def test_invalid_template_is_reported(template: str, what: str) -> None:
     with pytest.raises(ProblemError) as refused:
         render(a_seat(), a_locked_image(), TEMPLATES | {"compose.yaml.j2": template})
     (problem,) = refused.value.problems
@@ -228,7 +226,7 @@ def test_a_template_at_fault_is_named(template: str, what: str) -> None:
     assert what in problem.what
 
 
-def test_a_labs_own_template_may_add_what_harms_nobody() -> None:
+def test_template_of_a_lab_may_add_variables() -> None:
     shipped = TEMPLATES["compose.yaml.j2"]
     own = shipped.replace("SHELL: /bin/bash", 'SHELL: /bin/zsh\n      HF_ENDPOINT: "https://hf-mirror.com/$$x"')
     project = yaml.safe_load(

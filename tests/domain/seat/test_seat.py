@@ -24,19 +24,19 @@ def seat(**over: Any) -> Seat:
     return found
 
 
-def test_the_first_seat_takes_the_first_pair() -> None:
+def test_first_seat_gets_the_first_pair_of_ports() -> None:
     assert seat().ports == {"ssh": 22000, "jupyter": 22001}
 
 
-def test_a_seat_keeps_the_ports_it_has_whatever_the_range_says_now() -> None:
+def test_seat_keeps_its_ports_if_the_range_changes() -> None:
     assert seat(seats=(held("demo-student", 23456),)).ports == {"ssh": 23456, "jupyter": 23457}
 
 
-def test_a_new_seat_goes_round_the_ports_of_the_others() -> None:
+def test_new_seat_skips_the_ports_of_others() -> None:
     assert seat(seats=(held("other-student", 22000),)).ports == {"ssh": 22002, "jupyter": 22003}
 
 
-def test_a_range_that_is_used_up_is_a_problem_with_a_way_out() -> None:
+def test_exhausted_range_is_a_problem_with_a_fix() -> None:
     lab = a_lab(seat={"ports": {"first": 22000, "last": 22001}})
     found = seat_of(lab, a_node(seats=(held("other-student", 22000),)), UUIDS, (), host=None)
     assert isinstance(found, Problem)
@@ -44,7 +44,7 @@ def test_a_range_that_is_used_up_is_a_problem_with_a_way_out() -> None:
 
 
 @given(st.sets(st.integers(22000, 22020)), st.integers(22000, 22020), st.integers(1, 20))
-def test_ports_given_are_free_distinct_and_in_range(taken: set[int], first: int, width: int) -> None:
+def test_chosen_ports_are_free_distinct_and_in_range(taken: set[int], first: int, width: int) -> None:
     ports = free_ports({}, Ports(first=first, last=first + width), taken)
     if ports is not None:
         assert len(set(ports.values())) == 2
@@ -61,17 +61,17 @@ def test_ports_given_are_free_distinct_and_in_range(taken: set[int], first: int,
         ("gpu07.lab", (), None),
     ],
 )
-def test_the_lan_address_is_how_ansible_reaches_the_node(
+def test_lan_address_is_the_one_that_ansible_uses(
     host: str | None, addresses: Sequence[str], expected: str | None
 ) -> None:
     assert lan_address(tuple(addresses), host) == expected
 
 
-def test_jupyter_stays_on_loopback_and_ssh_goes_to_the_lab() -> None:
+def test_jupyter_binds_to_loopback_and_ssh_to_the_lan() -> None:
     assert seat().binds == {"jupyter": "127.0.0.1", "ssh": "198.18.0.11"}
 
 
-def test_a_node_without_an_address_can_still_serve_on_loopback_only() -> None:
+def test_node_without_an_address_can_only_bind_to_loopback() -> None:
     lab = a_lab(services={"ssh": {"bind": "loopback"}})
     found = seat_of(lab, a_node(addresses=()), UUIDS, (), host=None)
     assert isinstance(found, Seat)
@@ -85,12 +85,12 @@ def test_a_node_without_an_address_can_still_serve_on_loopback_only() -> None:
     ("devices", "driver"),
     [((f"nvidia.com/gpu={UUIDS[0]}",), "cdi"), (("nvidia.com/gpu=all",), "nvidia"), ((), "nvidia")],
 )
-def test_cdi_is_taken_where_it_names_the_very_card(devices: tuple[str, ...], driver: str) -> None:
+def test_cdi_is_used_if_it_names_each_gpu(devices: tuple[str, ...], driver: str) -> None:
     assert seat(cdi_devices=devices).gpu_driver == driver
 
 
 @pytest.mark.parametrize(
     ("version", "known"), [("20.10.24", False), ("25.0.0", True), ("29.3.1", True), ("dev", False)]
 )
-def test_a_start_interval_needs_an_engine_that_knows_it(version: str, known: bool) -> None:
+def test_start_interval_needs_docker_25(version: str, known: bool) -> None:
     assert seat(engine=EngineFacts(version=version)).start_interval is known

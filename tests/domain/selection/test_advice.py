@@ -4,7 +4,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from provisioner.domain.compatibility.gpu import cards, driven
+from provisioner.domain.compatibility.gpu import build_cards, driver_problems
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.selection.advice import Advice
 from provisioner.domain.selection.selection import Selection, select
@@ -44,7 +44,7 @@ def _lab(group: Any, offer: Sequence[str]) -> tuple[list[NodeProfile], list[Tagg
     return nodes, tags, select(nodes, tags, DATA)
 
 
-def _together(advice: Iterable[Advice], code: str) -> list[list[Advice]]:
+def _group_by_driver(advice: Iterable[Advice], code: str) -> list[list[Advice]]:
     """Advice that is one change: of one code, to one driver."""
     found: dict[str | None, list[Advice]] = {}
     for one in advice:
@@ -65,26 +65,26 @@ def _torch(reference: str | None) -> str | None:
 
 
 def _visible(node: NodeProfile) -> set[int]:
-    found = enumerate(cards(node, DATA))
-    return {place for place, card in found if card.module == "contested" or not driven(card, DATA)}
+    found = enumerate(build_cards(node, DATA))
+    return {place for place, card in found if card.module == "contested" or not driver_problems(card, DATA)}
 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_who_follows_the_advice_on_drivers_gets_what_it_promises(group: Any, offer: list[str]) -> None:
+def test_following_a_driver_advice_gains_the_promised_torch(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
 
-    for told in _together(chosen.advice, "upgrade_driver"):
-        pending = any(f"{one.gains.removeprefix('pytorch/pytorch:')}=partial" in offer for one in told)
+    for changes in _group_by_driver(chosen.advice, "upgrade_driver"):
+        pending = any(f"{one.gains.removeprefix('pytorch/pytorch:')}=partial" in offer for one in changes)
         offered = [tag.model_copy(update={"sync": "complete"}) for tag in tags] if pending else tags
-        again = select([_after(node, told) for node in nodes], offered, DATA)
-        for one in told:
+        again = select([_after(node, changes) for node in nodes], offered, DATA)
+        for one in changes:
             assert _torch(again.nodes[str(one.node)].tag) == _torch(one.gains)
 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_no_advice_makes_a_card_vanish(group: Any, offer: list[str]) -> None:
+def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
     nodes, _, chosen = _lab(group, offer)
     by_name = {node.name: node for node in nodes}
 
@@ -96,7 +96,7 @@ def test_no_advice_makes_a_card_vanish(group: Any, offer: list[str]) -> None:
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_a_node_that_is_better_left_out_really_is(group: Any, offer: list[str]) -> None:
+def test_excluding_the_advised_nodes_gains_the_promised_tag(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
 
     by_gain: dict[str, set[str | None]] = {}
@@ -110,7 +110,7 @@ def test_a_node_that_is_better_left_out_really_is(group: Any, offer: list[str]) 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_a_tag_that_is_to_be_synced_would_be_chosen(group: Any, offer: list[str]) -> None:
+def test_an_advised_sync_makes_that_tag_chosen(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
 
     for one in chosen.advice:
@@ -122,7 +122,7 @@ def test_a_tag_that_is_to_be_synced_would_be_chosen(group: Any, offer: list[str]
             assert one.gains in {choice.tag for choice in again.nodes.values()}
 
 
-def test_a_card_that_is_left_out_is_named() -> None:
+def test_a_left_out_card_is_advised_for_exclusion() -> None:
     node = a_profile("rtx3090", "gtx1080ti", kernel_module="proprietary")
     (advice,) = select([node], [a_tag("2.14.1-cuda13.0-cudnn9-runtime")], DATA).advice
 
@@ -130,9 +130,9 @@ def test_a_card_that_is_left_out_is_named() -> None:
     assert "NVIDIA GeForce GTX 1080 Ti" in advice.why
 
 
-def test_what_the_mirror_must_do_besides_is_said() -> None:
+def test_an_advice_for_an_incomplete_tag_mentions_the_mirror() -> None:
     tags = [a_tag("2.14.1-cuda13.0-cudnn9-runtime=partial")]
     (advice,) = select([a_profile("rtx5090", driver="570.172.08")], tags, DATA).advice
 
     assert advice.code == "upgrade_driver"
-    assert "once the mirror" in advice.why
+    assert "once it is complete on the mirror (now: partial)" in advice.why

@@ -25,16 +25,16 @@ def _nodes(group: dict[str, list[Any]]) -> list[NodeProfile]:
 
 def _select(lab: dict[str, Any]) -> Selection:
     tags = [a_tag(text) for text in lab["tags"]]
-    return select(_nodes(lab["group"]), tags, DATA, torch=lab.get("wish"), flavour=lab.get("flavour", "runtime"))
+    return select(_nodes(lab["group"]), tags, DATA, torch=lab.get("requested"), flavour=lab.get("flavour", "runtime"))
 
 
 def _short(reference: str | None) -> str | None:
     return reference and reference.removeprefix("pytorch/pytorch:")
 
 
-def _terse(advice: Advice) -> dict[str, Any]:
-    told = advice.model_dump(exclude_none=True, exclude={"why"})
-    return told | {"gains": _short(advice.gains)}
+def _without_why(advice: Advice) -> dict[str, Any]:
+    fields = advice.model_dump(exclude_none=True, exclude={"why"})
+    return fields | {"gains": _short(advice.gains)}
 
 
 _LABS = pytest.mark.parametrize("lab", _FILE["labs"], ids=lambda lab: lab["lab"])
@@ -60,20 +60,20 @@ def test_the_choice_for_a_lab(lab: dict[str, Any]) -> None:
 
 @_LABS
 def test_the_advice_for_a_lab(lab: dict[str, Any]) -> None:
-    found = [_terse(advice) for advice in _select(lab).advice]
+    found = [_without_why(advice) for advice in _select(lab).advice]
 
     assert sorted(found, key=repr) == sorted(lab["advice"], key=repr)
 
 
 @_LABS
-def test_every_node_and_tag_has_a_verdict_and_the_chosen_one_holds(lab: dict[str, Any]) -> None:
+def test_every_node_has_a_verdict_on_every_tag_and_the_chosen_tag_runs(lab: dict[str, Any]) -> None:
     for choice in _select(lab).nodes.values():
         assert {_short(reference) for reference in choice.verdicts} == {text.partition("=")[0] for text in lab["tags"]}
         assert choice.tag is None or choice.verdicts[choice.tag].ok
         assert bool(choice.gpus) == (choice.tag is not None)
 
 
-def test_the_json_is_the_contract() -> None:
+def test_the_json_document_of_a_selection() -> None:
     lab = next(lab for lab in _FILE["labs"] if lab["lab"] == "the contract's own example")
     document = json.loads(json.dumps(_select(lab).to_json()))
     tag = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
@@ -126,7 +126,7 @@ def _drawn(group: list[tuple[list[str], str | None, str | None]]) -> list[NodePr
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS, chance=st.randoms(use_true_random=False))
-def test_no_order_matters(group: Any, offer: list[str], chance: Any) -> None:
+def test_the_order_of_nodes_and_tags_does_not_matter(group: Any, offer: list[str], chance: Any) -> None:
     nodes, tags = _drawn(group), [a_tag(text) for text in offer]
     shuffled: list[NodeProfile] = chance.sample(nodes, len(nodes))
     turned: list[TaggedImage] = chance.sample(tags, len(tags))
@@ -149,7 +149,7 @@ def test_the_order_of_cards_does_not_matter(cards: list[str], offer: list[str], 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_only_what_is_complete_and_runs_is_chosen(group: Any, offer: list[str]) -> None:
+def test_only_complete_tags_that_run_are_chosen(group: Any, offer: list[str]) -> None:
     chosen = select(_drawn(group), [a_tag(text) for text in offer], DATA)
     served = {choice.tag for choice in chosen.nodes.values() if choice.tag is not None}
 
@@ -163,7 +163,9 @@ def test_only_what_is_complete_and_runs_is_chosen(group: Any, offer: list[str]) 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS, more=st.sampled_from(_NEW))
-def test_another_tag_never_takes_one_away_where_no_card_is_left_out(group: Any, offer: list[str], more: str) -> None:
+def test_an_additional_tag_never_removes_a_running_tag_unless_a_card_is_left_out(
+    group: Any, offer: list[str], more: str
+) -> None:
     nodes = _drawn(group)
     before = select(nodes, [a_tag(text) for text in offer], DATA)
     after = select(nodes, [a_tag(text) for text in {*offer, more}], DATA)
@@ -176,7 +178,7 @@ def test_another_tag_never_takes_one_away_where_no_card_is_left_out(group: Any, 
 
 @_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
-def test_the_chosen_tags_alone_give_every_served_node_the_same_again(group: Any, offer: list[str]) -> None:
+def test_selecting_among_the_chosen_tags_gives_the_same_choice(group: Any, offer: list[str]) -> None:
     nodes = _drawn(group)
     chosen = select(nodes, [a_tag(text) for text in offer], DATA)
     tags = [a_tag(choice.tag) for choice in chosen.nodes.values() if choice.tag]
@@ -188,7 +190,7 @@ def test_the_chosen_tags_alone_give_every_served_node_the_same_again(group: Any,
     }
 
 
-def test_a_reference_listed_twice_counts_as_its_less_complete_self() -> None:
+def test_of_a_reference_listed_twice_the_less_complete_counts() -> None:
     tag = "2.14.1-cuda13.0-cudnn9-runtime"
 
     assert select([a_profile("rtx3090")], [a_tag(f"{tag}=partial"), a_tag(tag)], DATA).decision == "none"
@@ -199,5 +201,5 @@ def test_equal_nodes_share_their_verdicts() -> None:
     chosen = select(nodes, [a_tag(text) for text in _NEW], DATA)
     document = chosen.to_json()["nodes"]
 
-    assert len({id(choice.judgement) for choice in chosen.nodes.values()}) == 1
+    assert len({id(choice.tag_verdicts) for choice in chosen.nodes.values()}) == 1
     assert len({id(node["verdicts"]) for node in document.values()}) == 1

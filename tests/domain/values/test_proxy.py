@@ -1,8 +1,8 @@
-"""Which proxy applies: as Docker's client reads the same variables."""
+"""The proxy for a URL is the one that Docker's client would use."""
 
 import pytest
 
-from provisioner.domain.values.proxy import asked_through, proxy_for
+from provisioner.domain.values.proxy import proxy_for, proxy_problem
 
 PROXY = "http://ann:secret@proxy.campus:3128"
 BOTH = {"HTTP_PROXY": "http://plain.campus:1", "HTTPS_PROXY": PROXY}
@@ -36,15 +36,15 @@ CASES: list[tuple[str, dict[str, str], str | None]] = [
 
 
 @pytest.mark.parametrize(("url", "environment", "expected"), CASES)
-def test_the_proxy_of_an_address(url: str, environment: dict[str, str], expected: str | None) -> None:
+def test_the_proxy_for_a_url(url: str, environment: dict[str, str], expected: str | None) -> None:
     found = proxy_for(url, environment)
     assert (found and found.url) == expected
 
 
-def test_a_password_is_told_to_nobody_and_the_way_out_keeps_what_was_excepted() -> None:
+def test_the_problem_hides_the_password_and_its_fix_keeps_existing_no_proxy_entries() -> None:
     found = proxy_for("https://registry.lab:5000/", BOTH | {"NO_PROXY": "a.lab,b.lab"})
     assert found is not None
-    problem = asked_through("registry.lab:5000", found)
+    problem = proxy_problem("registry.lab:5000", found)
     assert "secret" not in str(problem)
     assert "http://proxy.campus:3128 (variable HTTPS_PROXY)" in problem.what
     assert problem.fix.endswith("NO_PROXY=a.lab,b.lab,registry.lab")

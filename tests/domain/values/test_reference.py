@@ -25,7 +25,9 @@ DIGEST = a_digest("x")
         (f"a.b/c:t@{DIGEST}", "a.b", "c", "t", DIGEST),
     ],
 )
-def test_parts_and_back(text: str, registry: str | None, repository: str, tag: str | None, digest: str | None) -> None:
+def test_a_reference_is_parsed_and_formatted_back(
+    text: str, registry: str | None, repository: str, tag: str | None, digest: str | None
+) -> None:
     reference = ImageReference.parse(text)
     assert reference == ImageReference(registry=registry, repository=repository, tag=tag, digest=digest)
     assert str(reference) == text
@@ -34,16 +36,16 @@ def test_parts_and_back(text: str, registry: str | None, repository: str, tag: s
 @pytest.mark.parametrize(
     "text", ["", "UPPER/x", "a:", "a b", "a/../b", "a@sha256:12", "-x", "http://a/b", "a:t:u", "a\n", "a//b"]
 )
-def test_what_is_no_reference_is_refused(text: str) -> None:
+def test_invalid_references_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not an image reference"):
         ImageReference.parse(text)
 
 
-def test_an_engine_pulls_by_digest_alone() -> None:
+def test_by_digest_omits_the_tag() -> None:
     reference = ImageReference.parse("reg:5000/a:t").pinned(DIGEST)
     assert reference.by_digest() == f"reg:5000/a@{DIGEST}"
 
 
-def test_without_a_digest_nothing_is_pinned() -> None:
+def test_by_digest_without_a_digest_raises() -> None:
     with pytest.raises(ValueError, match="no digest"):
         ImageReference.parse("a:t").by_digest()

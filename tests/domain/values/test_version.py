@@ -12,25 +12,25 @@ class Holder(Value):
     driver: DriverVersion
 
 
-def test_the_text_is_kept_with_its_zeros() -> None:
+def test_a_version_serializes_as_its_own_text() -> None:
     assert Holder.model_validate({"driver": "450.80.02"}).model_dump_json() == '{"driver":"450.80.02"}'
 
 
 @pytest.mark.parametrize(
     ("older", "newer"), [("450.80.02", "450.80.10"), ("9.1", "10.0"), ("580", "580.65.06"), ("570.172.08", "580")]
 )
-def test_order_is_by_number(older: str, newer: str) -> None:
+def test_versions_compare_by_number(older: str, newer: str) -> None:
     assert DriverVersion(older) < DriverVersion(newer)
 
 
 @pytest.mark.parametrize("text", ["", "12.", ".8", "12.8a", "v12", "12..8", " 12", "-1"])
-def test_what_is_no_version_is_refused(text: str) -> None:
+def test_invalid_versions_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a version"):
         CudaVersion(text)
 
 
 @pytest.mark.parametrize(("sm", "text"), [(50, "5.0"), (86, "8.6"), (100, "10.0"), (121, "12.1")])
-def test_an_architecture_number_is_a_capability(sm: int, text: str) -> None:
+def test_a_compute_capability_from_an_architecture_number(sm: int, text: str) -> None:
     assert ComputeCapability.from_sm(sm) == ComputeCapability(text)
 
 
@@ -40,5 +40,5 @@ def test_versions_order_as_their_numbers_do(left: list[int], right: list[int]) -
     assert (a < b, a == b) == (left < right, left == right)
 
 
-def test_a_driver_is_never_equal_to_a_toolkit() -> None:
+def test_a_driver_version_never_equals_a_cuda_version() -> None:
     assert DriverVersion("12.8") != CudaVersion("12.8")

@@ -1,4 +1,4 @@
-"""Makes one lock, and one selection for mixed nodes, from nodes, cards and tags in some order, and prints both.
+"""Print one lock and one selection for mixed nodes; SEED shuffles the order of nodes, GPUs and tags.
 
 `python -m tests.workflow.lock.lock_once SEED`
 """
@@ -42,21 +42,21 @@ def main(seed: int) -> None:
     order.shuffle(names)
     order.shuffle(tags)
     probed = {name: _node(name) for name in names}
-    news: list[object] = []
-    chosen = choose(a_lab(), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), news.append)
+    events: list[object] = []
+    chosen = choose(a_lab(), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), events.append)
     mixed = [_mixed(name, order) for name in names]
     selection = select(
         mixed, [TaggedImage(reference=f"{repository}:{tag}") for tag in tags for repository in "ba"], load()
     )
-    told = {name: (node["tag"], node["verdicts"]) for name, node in selection.to_json()["nodes"].items()}
-    sys.stdout.buffer.write(json.dumps([selection.decision, told]).encode() + b"\n")
+    nodes = {name: (node["tag"], node["verdicts"]) for name, node in selection.to_json()["nodes"].items()}
+    sys.stdout.buffer.write(json.dumps([selection.decision, nodes]).encode() + b"\n")
     sys.stdout.buffer.write(
         lock_text(make_lock(a_lab(), probed, chosen, ABuilder(), load(), registry_ca=None).lock).encode()
     )
 
 
 def _mixed(name: str, order: random.Random) -> NodeProfile:
-    """A node of three kinds of cards; where each of them sits is no part of the result that is compared."""
+    """Return a node with three kinds of GPUs in any order: the output does not name their places."""
     at = int(name[1:])
     cards = [_CARDS[(at + step) % len(_CARDS)] for step in range(3)]
     gpus = [{"name": card[0], "compute_capability": card[1]} for card in cards]

@@ -1,4 +1,4 @@
-"""What a mirror lacks, named and copied by the very commands that are printed: real registries, real skopeo."""
+"""The printed copy commands, run with real registries and the real skopeo."""
 
 import os
 import subprocess
@@ -10,9 +10,9 @@ import pytest
 
 from provisioner.adapters.registry.client import Registry
 from provisioner.domain.registry.better_tag import NextBest
-from provisioner.domain.registry.copy_commands import Place
+from provisioner.domain.registry.copy_commands import RegistryEndpoint
 from provisioner.domain.values.event import Event
-from provisioner.workflow.lock.better_tag import Around
+from provisioner.workflow.lock.better_tag import BetterTagSources
 from provisioner.workflow.lock.lock import choose
 from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
@@ -29,7 +29,7 @@ def an_image_of(torch: str, seed: int) -> Made:
 
 @pytest.fixture
 def registries(tmp_path: Path) -> Iterator[tuple[RealRegistry, RealRegistry]]:
-    """The mirror and its upstream, which has a newer tag, for two platforms."""
+    """Return a mirror and its upstream, which has a newer tag for two platforms."""
     with ExitStack() as stack:
         mirror, upstream = (stack.enter_context(real_registry(tmp_path / name)) for name in ("mirror", "upstream"))
         newer = an_index(("linux/amd64", an_image_of("2.11.0", 30)), ("linux/arm64", an_image(platform="linux/arm64")))
@@ -39,29 +39,33 @@ def registries(tmp_path: Path) -> Iterator[tuple[RealRegistry, RealRegistry]]:
         yield mirror, upstream
 
 
-def look(mirror: RealRegistry, upstream: RealRegistry) -> tuple[str | None, NextBest | None]:
-    there = Place(address=upstream.host, plain_http=True)
-    here = Place(address=mirror.host, plain_http=True)
+def choose_and_find_better(mirror: RealRegistry, upstream: RealRegistry) -> tuple[str | None, NextBest | None]:
+    there = RegistryEndpoint(address=upstream.host, plain_http=True)
+    here = RegistryEndpoint(address=mirror.host, plain_http=True)
     lab = a_lab(
         mirror={"address": mirror.host, "upstream": {"address": upstream.host}}, registry={"address": mirror.host}
     )
-    news: list[Event] = []
+    events: list[Event] = []
     with (
         Registry(mirror.host, plain_http=True, environment={}) as offered,
         Registry(upstream.host, plain_http=True, environment={}) as above,
     ):
-        around = Around(above, None, there, here, "demo")
-        selection, catalog = choose(lab, {"n1": a_node()}, offered, DATA, news.append, upstream=above, around=around)
+        registries = BetterTagSources(above, None, there, here, "demo")
+        selection, catalog = choose(
+            lab, {"n1": a_node()}, offered, DATA, events.append, upstream=above, registries=registries
+        )
     return selection.tag, catalog.next_best
 
 
-def test_the_command_really_brings_it(registries: tuple[RealRegistry, RealRegistry], tmp_path: Path) -> None:
+def test_the_printed_skopeo_commands_copy_the_tag(
+    registries: tuple[RealRegistry, RealRegistry], tmp_path: Path
+) -> None:
     mirror, upstream = registries
     assert program("skopeo", "skopeo")
-    tag, better = look(mirror, upstream)
+    tag, better = choose_and_find_better(mirror, upstream)
     assert tag == f"{mirror.host}/{REPOSITORY}:{OLD}"
     assert better is not None
     script = "\n".join(["set -eu", *better.skopeo])
     copied = {**os.environ, "HOME": str(tmp_path)}
     subprocess.run(["sh", "-c", script], env=copied, check=True, capture_output=True)
-    assert look(mirror, upstream) == (f"{mirror.host}/{REPOSITORY}:{NEW}", None)
+    assert choose_and_find_better(mirror, upstream) == (f"{mirror.host}/{REPOSITORY}:{NEW}", None)

@@ -1,4 +1,4 @@
-"""From a mirror to a lock, with a mirror that remembers what it was asked."""
+"""Choosing and locking, with registries that record the requests."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime
@@ -10,17 +10,17 @@ from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import TaggedImage
-from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.image_identity import ImageIdentity
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
-from provisioner.workflow.lock.lock import Locked, choose, make_lock
+from provisioner.workflow.lock.lock import LockResult, choose, make_lock
 from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node
 
 DATA = load()
 SILENT = Problem("unreachable", "no answer", "it is away", "try again")
-PREFIX, ABOVE = "mirror.lab:5200/pytorch/pytorch:", "docker.io/pytorch/pytorch:"
+PREFIX, UPSTREAM_PREFIX = "mirror.lab:5200/pytorch/pytorch:", "docker.io/pytorch/pytorch:"
 OLD, MIDDLE, NEW = (
     f"{tag}-runtime" for tag in ("2.8.0-cuda12.8-cudnn9", "2.10.0-cuda12.8-cudnn9", "2.11.0-cuda12.8-cudnn9")
 )
@@ -32,12 +32,12 @@ def a_listing(tag: str, state: SyncState, prefix: str = PREFIX) -> Listing:
     return Listing(image=TaggedImage(reference=reference, sync=state, digest=a_digest(tag)), report=report)
 
 
-def an_identity(text: str) -> Identity:
-    return Identity(tag=a_digest(f"{text} tag"), manifest=a_digest(text), config=a_digest(f"{text} config"))
+def an_identity(text: str) -> ImageIdentity:
+    return ImageIdentity(tag=a_digest(f"{text} tag"), manifest=a_digest(text), config=a_digest(f"{text} config"))
 
 
 class AMirror:
-    """`tags` are as a listing shows them, `inside` as a closer look finds them."""
+    """A mirror whose listing shows `tags`; an inspection finds the states of `inside`."""
 
     prefix = PREFIX
 
@@ -56,7 +56,7 @@ class AMirror:
         names = type(self)(dict.fromkeys(self.tagged, SyncState.COLD))
         return names.catalog(repositories, platform, wanted=wanted)
 
-    def identity(self, reference: ImageReference, platform: str) -> Identity:
+    def identity(self, reference: ImageReference, platform: str) -> ImageIdentity:
         return an_identity(f"{reference.tag} {platform}")
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
@@ -67,9 +67,9 @@ class AMirror:
 
 
 class AnUpstream(AMirror):
-    """Has other images under the tags that `moved`; None: it does not answer."""
+    """An upstream with other images under the tags in `moved`, or that does not answer (None)."""
 
-    prefix = ABOVE
+    prefix = UPSTREAM_PREFIX
 
     def __init__(self, tags: Mapping[str, SyncState], moved: Collection[str] | None = ()) -> None:
         super().__init__(tags, tags)
@@ -93,7 +93,7 @@ class AnUpstream(AMirror):
             raise ProblemError(SILENT)
         return a_digest(f"{tag} moved" if tag in self.moved else tag) if tag in self.tagged else None
 
-    def identity(self, reference: ImageReference, platform: str) -> Identity:
+    def identity(self, reference: ImageReference, platform: str) -> ImageIdentity:
         return an_identity(f"{reference.tag} moved {platform}")
 
 
@@ -102,31 +102,31 @@ class ABuilder:
         return a_locked_image(base.image.reference)
 
 
-def locked(  # noqa: PLR0913  (a world in one call)
+def make_a_lock(  # noqa: PLR0913  (everything in one call)
     mirror: AMirror,
     probed: Mapping[str, NodeFacts | Problem] | None = None,
     torch: str | None = None,
     upstream: AnUpstream | None = None,
-    news: list[Event] | None = None,
+    events: list[Event] | None = None,
     *,
     fallback: bool = False,
-) -> Locked:
+) -> LockResult:
     found = probed or {"n1": a_node()}
-    above = {} if upstream is None else {"upstream": {"address": "docker.io", "fallback": fallback}}
-    lab = a_lab(mirror={"address": "mirror.lab:5200"} | above)
-    heard = list[Event]() if news is None else news
-    chosen = choose(lab, found, mirror, DATA, heard.append, torch=torch, upstream=upstream)
+    settings = {} if upstream is None else {"upstream": {"address": "docker.io", "fallback": fallback}}
+    lab = a_lab(mirror={"address": "mirror.lab:5200"} | settings)
+    seen = list[Event]() if events is None else events
+    chosen = choose(lab, found, mirror, DATA, seen.append, torch=torch, upstream=upstream)
     return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None)
 
 
-def held(lock: Lockfile) -> list[str]:
-    return [image.reference.removeprefix(PREFIX).removeprefix(ABOVE) for image in lock.images]
+def locked_tags(lock: Lockfile) -> list[str]:
+    return [image.reference.removeprefix(PREFIX).removeprefix(UPSTREAM_PREFIX) for image in lock.images]
 
 
-def test_the_newest_tag_that_is_complete() -> None:
+def test_the_newest_complete_tag_is_chosen() -> None:
     mirror = AMirror({OLD: SyncState.COMPLETE, NEW: SyncState.PARTIAL, MIDDLE: SyncState.COMPLETE})
-    found = locked(mirror)
-    assert held(found.lock) == [MIDDLE]
+    found = make_a_lock(mirror)
+    assert locked_tags(found.lock) == [MIDDLE]
     refused = found.selection.nodes["n1"].verdicts[PREFIX + NEW]
     assert [problem.code for problem in refused.problems] == ["not_synced"]
     assert mirror.inspected == []
@@ -140,11 +140,11 @@ def test_the_newest_tag_that_is_complete() -> None:
         ({NEW: SyncState.COLD, MIDDLE: SyncState.DENIED, OLD: SyncState.COMPLETE}, OLD, [NEW, MIDDLE, OLD]),
     ],
 )
-def test_a_cache_is_asked_only_for_what_would_be_chosen(
+def test_a_cache_is_inspected_only_for_tags_that_would_be_chosen(
     inside: Mapping[str, SyncState], chosen: str, asked: Sequence[str]
 ) -> None:
     mirror = AMirror(dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COLD), inside)
-    assert held(locked(mirror).lock) == [chosen]
+    assert locked_tags(make_a_lock(mirror).lock) == [chosen]
     assert mirror.inspected == asked
 
 
@@ -154,12 +154,12 @@ ALL = dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COMPLETE)
 @pytest.mark.parametrize(
     ("moved", "chosen", "asked"), [([], NEW, [NEW]), ([NEW], MIDDLE, [NEW, MIDDLE]), ([OLD], NEW, [NEW])]
 )
-def test_a_tag_that_means_another_image_upstream_is_not_chosen(
+def test_a_tag_of_another_image_than_upstreams_is_not_chosen(
     moved: Collection[str], chosen: str, asked: Sequence[str]
 ) -> None:
     upstream = AnUpstream(ALL, moved)
-    found = locked(AMirror(ALL), upstream=upstream)
-    assert (held(found.lock), upstream.asked) == ([chosen], asked)
+    found = make_a_lock(AMirror(ALL), upstream=upstream)
+    assert (locked_tags(found.lock), upstream.asked) == ([chosen], asked)
     states = {entry.report.reference.removeprefix(PREFIX): entry.report for entry in found.catalog.listings}
     assert {tag for tag, report in states.items() if report.state is SyncState.STALE} == {*moved} & {*asked}
     for tag in {*moved} & {*asked}:
@@ -169,59 +169,63 @@ def test_a_tag_that_means_another_image_upstream_is_not_chosen(
         assert a_digest(f"{tag} moved linux/amd64") in problem.what
 
 
-def test_an_upstream_that_does_not_answer_is_asked_once_and_spoils_nothing() -> None:
-    upstream, news = AnUpstream(ALL, None), list[Event]()
-    assert held(locked(AMirror(ALL), upstream=upstream, news=news).lock) == [NEW]
+def test_a_silent_upstream_is_asked_once_and_the_choice_stands() -> None:
+    upstream, events = AnUpstream(ALL, None), list[Event]()
+    assert locked_tags(make_a_lock(AMirror(ALL), upstream=upstream, events=events).lock) == [NEW]
     assert upstream.asked == [NEW]
-    assert [event.text for event in news if event.kind == "note"] == [
-        f"whether the mirror's tags are still upstream's is not known: {SILENT.what}"
+    assert [event.text for event in events if event.kind == "note"] == [
+        f"the mirror's tags are not compared with upstream: {SILENT.what}"
     ]
 
 
-def test_an_image_of_ones_own_that_upstream_does_not_know_is_not_stale() -> None:
-    assert held(locked(AMirror(ALL), upstream=AnUpstream({})).lock) == [NEW]
+def test_an_image_that_upstream_does_not_have_is_not_stale() -> None:
+    assert locked_tags(make_a_lock(AMirror(ALL), upstream=AnUpstream({})).lock) == [NEW]
 
 
-def test_a_cache_that_is_stale_is_found_out_after_it_was_warmed() -> None:
+def test_a_stale_image_of_a_cache_is_found_after_it_was_fetched() -> None:
     mirror = AMirror(dict.fromkeys(ALL, SyncState.COLD), ALL)
-    assert held(locked(mirror, upstream=AnUpstream(ALL, [NEW])).lock) == [MIDDLE]
+    assert locked_tags(make_a_lock(mirror, upstream=AnUpstream(ALL, [NEW])).lock) == [MIDDLE]
     assert mirror.inspected == [NEW, MIDDLE]
 
 
-class Deaf(AMirror):
+class SilentMirror(AMirror):
     def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
         assert all(map(wanted, self.tagged)), (repositories, platform)
         raise ProblemError(SILENT)
 
 
 BROKEN = dict.fromkeys((OLD, MIDDLE, NEW), SyncState.PARTIAL)
-POOR: Mapping[str, AMirror] = {"nothing whole": AMirror(BROKEN), "no such tag": AMirror({}), "no answer": Deaf(ALL)}
+POOR: Mapping[str, AMirror] = {
+    "nothing complete": AMirror(BROKEN),
+    "no such tag": AMirror({}),
+    "no answer": SilentMirror(ALL),
+}
 
 
 @pytest.mark.parametrize("mirror", POOR)
-def test_where_the_mirror_serves_nobody_the_whole_lab_may_be_taken_from_upstream(mirror: str) -> None:
+def test_fallback_takes_all_images_from_upstream_where_the_mirror_serves_no_node(mirror: str) -> None:
     upstream = AnUpstream(ALL)
-    found = locked(POOR[mirror], upstream=upstream, fallback=True)
-    assert [image.reference for image in found.lock.images] == [ABOVE + NEW]
+    found = make_a_lock(POOR[mirror], upstream=upstream, fallback=True)
+    assert [image.reference for image in found.lock.images] == [UPSTREAM_PREFIX + NEW]
     assert (found.lock.mirror, upstream.inspected) == ("docker.io", [NEW])
     (problem,) = found.catalog.problems
     assert problem.code == "taken_from_upstream"
-    assert "docker.io and nothing of it from mirror.lab:5200" in problem.what
-    assert "serves 0 of 1 nodes where docker.io serves 1" in problem.why
+    assert "come from docker.io, none from mirror.lab:5200" in problem.what
+    assert "mirror.lab:5200 serves 0 of 1 nodes, docker.io serves 1" in problem.why
 
 
 @pytest.mark.parametrize("mirror", POOR)
-def test_upstream_stands_in_only_where_lab_yml_says_so(mirror: str) -> None:
+def test_no_fallback_to_upstream_unless_lab_yml_allows_it(mirror: str) -> None:
     upstream = AnUpstream(ALL)
     with pytest.raises(ProblemError):
-        locked(POOR[mirror], upstream=upstream)
+        make_a_lock(POOR[mirror], upstream=upstream)
     assert upstream.asked == []
 
 
-def test_a_mirror_that_serves_all_is_enough_whatever_upstream_has() -> None:
+def test_no_fallback_where_the_mirror_serves_every_node() -> None:
     upstream = AnUpstream(ALL)
-    found = locked(AMirror({OLD: SyncState.COMPLETE, NEW: SyncState.PARTIAL}), upstream=upstream, fallback=True)
-    assert (found.lock.mirror, held(found.lock), found.catalog.problems) == ("mirror.lab:5200", [OLD], ())
+    found = make_a_lock(AMirror({OLD: SyncState.COMPLETE, NEW: SyncState.PARTIAL}), upstream=upstream, fallback=True)
+    assert (found.lock.mirror, locked_tags(found.lock), found.catalog.problems) == ("mirror.lab:5200", [OLD], ())
     assert "list" not in upstream.asked
 
 
@@ -229,32 +233,32 @@ PAIR = {"n1": a_node(), "n2": a_node("n2", gpus=(a_gpu("n2", capability="12.0", 
 ADA = "2.6.0-cuda12.4-cudnn9-runtime"  # no code for Blackwell
 
 
-def test_never_half_from_each() -> None:
+def test_images_of_mirror_and_upstream_are_never_mixed() -> None:
     mirror = AMirror({ADA: SyncState.COMPLETE, NEW: SyncState.PARTIAL})
-    alone = locked(mirror, PAIR, upstream=AnUpstream({ADA: SyncState.COMPLETE}), fallback=True)
+    alone = make_a_lock(mirror, PAIR, upstream=AnUpstream({ADA: SyncState.COMPLETE}), fallback=True)
     assert (alone.lock.mirror, set(alone.lock.nodes), alone.lock.unserved) == ("mirror.lab:5200", {"n1"}, ("n2",))
-    both = locked(mirror, PAIR, upstream=AnUpstream(ALL), fallback=True)
+    both = make_a_lock(mirror, PAIR, upstream=AnUpstream(ALL), fallback=True)
     assert (both.lock.mirror, set(both.lock.nodes), both.lock.unserved) == ("docker.io", {"n1", "n2"}, ())
     assert {image.reference.partition("/")[0] for image in both.lock.images} == {"docker.io"}
 
 
-def test_names_alone_tell_that_upstream_serves_nobody_more() -> None:
+def test_upstream_is_not_inspected_where_its_tag_names_serve_no_more_nodes() -> None:
     upstream = AnUpstream({ADA: SyncState.COMPLETE})
-    locked(AMirror({ADA: SyncState.COMPLETE}), PAIR, upstream=upstream, fallback=True)
+    make_a_lock(AMirror({ADA: SyncState.COMPLETE}), PAIR, upstream=upstream, fallback=True)
     assert (upstream.inspected, upstream.asked) == ([], [ADA, "list"])
 
 
-def test_an_upstream_that_is_away_too_leaves_the_mirrors_own_reasons() -> None:
-    news = list[Event]()
+def test_where_upstream_is_silent_too_the_problems_of_the_mirror_are_raised() -> None:
+    events = list[Event]()
     with pytest.raises(ProblemError) as ended:
-        locked(AMirror(BROKEN), upstream=AnUpstream(ALL, None), news=news, fallback=True)
+        make_a_lock(AMirror(BROKEN), upstream=AnUpstream(ALL, None), events=events, fallback=True)
     assert {problem.code for problem in ended.value.problems} == {"not_synced"}
-    assert "docker.io does not stand in: no answer" in [event.text for event in news]
+    assert "docker.io cannot be used instead: no answer" in [event.text for event in events]
 
 
-def test_a_mirror_that_counts_is_listed_and_asked_for_the_chosen_alone() -> None:
-    mirror, news = AMirror(ALL, {NEW: SyncState.PARTIAL, MIDDLE: SyncState.COMPLETE}), list[Event]()
-    selection, catalog = choose(a_lab(), {"n1": a_node()}, mirror, DATA, news.append, sparing=True)
+def test_a_metered_mirror_is_listed_and_inspected_only_for_chosen_tags() -> None:
+    mirror, events = AMirror(ALL, {NEW: SyncState.PARTIAL, MIDDLE: SyncState.COMPLETE}), list[Event]()
+    selection, catalog = choose(a_lab(), {"n1": a_node()}, mirror, DATA, events.append, metered=True)
     assert (selection.tag, mirror.inspected) == (PREFIX + MIDDLE, [NEW, MIDDLE])
     assert {entry.report.reference: entry.report.state.value for entry in catalog.listings} == {
         PREFIX + OLD: "cold",
@@ -263,22 +267,24 @@ def test_a_mirror_that_counts_is_listed_and_asked_for_the_chosen_alone() -> None
     }
 
 
-def test_a_wish_for_a_version_leaves_the_others_out() -> None:
-    assert held(locked(AMirror(dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COMPLETE)), torch="2.8").lock) == [OLD]
+def test_a_requested_torch_version_excludes_the_others() -> None:
+    assert locked_tags(
+        make_a_lock(AMirror(dict.fromkeys((OLD, MIDDLE, NEW), SyncState.COMPLETE)), torch="2.8").lock
+    ) == [OLD]
 
 
-def test_the_lock_holds_what_each_node_was_given_and_leaves_out_the_silent() -> None:
+def test_the_lock_holds_image_and_gpus_of_each_node_that_answered() -> None:
     silent = Problem("unreachable", "n2", "off", "switch it on")
-    lock = locked(AMirror({OLD: SyncState.COMPLETE}), {"n2": silent, "n1": a_node()}).lock
+    lock = make_a_lock(AMirror({OLD: SyncState.COMPLETE}), {"n2": silent, "n1": a_node()}).lock
     assert {name: (node.image, node.gpus) for name, node in lock.nodes.items()} == {
         "n1": (PREFIX + OLD, (a_gpu("n1").uuid,))
     }
 
 
-def test_nobody_answered() -> None:
+def test_no_lock_where_no_node_answered() -> None:
     silent = Problem("unreachable", "n1", "off", "switch it on")
     with pytest.raises(ProblemError) as ended:
-        locked(AMirror({OLD: SyncState.COMPLETE}), {"n1": silent})
+        make_a_lock(AMirror({OLD: SyncState.COMPLETE}), {"n1": silent})
     assert ended.value.problems == (silent,)
 
 
@@ -290,9 +296,9 @@ def test_nobody_answered() -> None:
         ({"2.8.0-cuda11.8-cudnn9-runtime": SyncState.COMPLETE}, "unknown_build"),
     ],
 )
-def test_nothing_to_choose_says_why(tags: Mapping[str, SyncState], code: str) -> None:
+def test_the_error_for_no_usable_tag_names_the_reason(tags: Mapping[str, SyncState], code: str) -> None:
     with pytest.raises(ProblemError) as ended:
-        locked(AMirror(tags))
+        make_a_lock(AMirror(tags))
     codes = {problem.code for problem in ended.value.problems}
     assert codes == {code}
     assert all(problem.what and problem.why and problem.fix for problem in ended.value.problems)

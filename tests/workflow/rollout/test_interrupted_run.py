@@ -1,7 +1,7 @@
-"""The law of resuming: wherever a run is cut off, however its nodes end, resumed it ends as if nobody had cut it.
+"""The law of resuming: a run that is interrupted at any moment and resumed ends as if it had not been interrupted.
 
-With one exception, to the safe side: where some nodes of a wave had ended badly before others of it were begun, these
-are not begun any more.
+With one exception, on the safe side: where some nodes of a wave failed before the interruption, nodes of that wave that
+had not been started are not started any more.
 """
 
 import os
@@ -15,11 +15,11 @@ from hypothesis import strategies as st
 
 from provisioner.domain.rollout.report import BAD, NodeState
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
-from provisioner.domain.values.event import Event, Recorded
+from provisioner.domain.values.event import Event, RecordedEvent
 from provisioner.workflow.rollout.claims import fence_above
-from provisioner.workflow.rollout.resume import heard, resume, stand
-from provisioner.workflow.rollout.run import never, run_waves
-from tests.workflow.fake_fleet import FakeFleet, a_claim, a_plan, an_order
+from provisioner.workflow.rollout.resume import assess_nodes, final_records, resume
+from provisioner.workflow.rollout.run import run_waves
+from tests.workflow.fake_fleet import FakeFleet, a_claim, a_context, a_plan, an_order
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -36,48 +36,48 @@ def bad(ended: dict[str, NodeState]) -> int:
 
 
 class Killed(BaseException):
-    """What SIGKILL is to the code: nothing after this line happens."""
+    """Acts like SIGKILL: no code after it runs."""
 
 
 @pytest.fixture(autouse=True)
-def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test cuts the power here."""
+def _skip_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test here needs data to survive a power failure."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
-class Story:
-    """A run over four nodes that end as they are told to, and the record of what was heard."""
+class InterruptedRun:
+    """A run on four nodes with given final states, and its journal."""
 
     def __init__(self, folder: Path, ends: dict[str, dict[str, NodeState]], rules: Rules) -> None:
-        self.folder, self.ends, self.recorded = folder, ends, list[Recorded]()
+        self.folder, self.ends, self.recorded = folder, ends, list[RecordedEvent]()
         FakeFleet(folder).add(*NODES, generation=1)
         plan = a_plan(dict.fromkeys(NODES, "update"), generation=1)
         orders = {node: an_order(node) for node in NODES}
         self.what: RunSpec = build_run_spec("r1", plan, orders, rules, NOW).with_claim(a_claim())
 
-    def hear(self, event: Event) -> None:
-        self.recorded.append(Recorded(seq=len(self.recorded) + 1, at=NOW, event=event))
+    def record(self, event: Event) -> None:
+        self.recorded.append(RecordedEvent(seq=len(self.recorded) + 1, at=NOW, event=event))
 
-    def undisturbed(self) -> dict[str, NodeState]:
-        return states(run_waves(self.what, FakeFleet(self.folder, self.ends), self.hear, never))
+    def run_without_interruption(self) -> dict[str, NodeState]:
+        return states(run_waves(self.what, FakeFleet(self.folder, self.ends), a_context(self.record)))
 
-    def cut_off(self, moments: list[int]) -> dict[str, NodeState]:
-        """Killed after so many moments, resumed, killed again, …; until one comes to its end."""
+    def run_interrupted(self, moments: list[int]) -> dict[str, NodeState]:
+        """Kill the run after so many moments, resume it, kill it again, …, until it ends."""
         try:
-            return states(run_waves(self.what, self._dying(moments), self.hear, never))
+            return states(run_waves(self.what, self._fleet_killed_after(moments), a_context(self.record)))
         except Killed:
-            return self._resumed(moments[1:])
+            return self._resume_interrupted(moments[1:])
 
-    def _resumed(self, moments: list[int]) -> dict[str, NodeState]:
-        fleet, ended = self._dying(moments), heard(self.recorded)
+    def _resume_interrupted(self, moments: list[int]) -> dict[str, NodeState]:
+        fleet, ended = self._fleet_killed_after(moments), final_records(self.recorded)
         try:
             probed = fleet.probe(NODES)
-            what = self.what.with_claim(a_claim(fence=fence_above(probed)))
-            return states(resume(what, stand(what, ended, probed), fleet, self.hear))
+            run_spec = self.what.with_claim(a_claim(fence=fence_above(probed)))
+            return states(resume(run_spec, assess_nodes(run_spec, ended, probed), fleet, a_context(self.record)))
         except Killed:
-            return self._resumed(moments[1:])
+            return self._resume_interrupted(moments[1:])
 
-    def _dying(self, moments: list[int]) -> FakeFleet:
+    def _fleet_killed_after(self, moments: list[int]) -> FakeFleet:
         left = moments[0] if moments else -1
 
         def at(_moment: str) -> None:
@@ -96,19 +96,21 @@ class Story:
     most=st.integers(0, 3),
     moments=st.lists(st.integers(0, 24), max_size=3),
 )
-def test_the_end_is_the_same(staged: list[NodeState], switched: list[NodeState], most: int, moments: list[int]) -> None:
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    staged: list[NodeState], switched: list[NodeState], most: int, moments: list[int]
+) -> None:
     ends = {
         "stage": dict(zip(NODES, staged, strict=True)),
         "switch": dict(zip(NODES, switched, strict=True)),
     }
     rules = Rules(("1", "2", "100%"), max_failures=str(most))
     with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        wanted = Story(Path(one), ends, rules).undisturbed()
-        story = Story(Path(other), ends, rules)
-        got = story.cut_off(moments)
+        wanted = InterruptedRun(Path(one), ends, rules).run_without_interruption()
+        interrupted = InterruptedRun(Path(other), ends, rules)
+        got = interrupted.run_interrupted(moments)
         spared = {node for node in NODES if got[node] == "not_started" != wanted[node]}
         assert {node: got[node] for node in NODES if node not in spared} == {
             node: wanted[node] for node in NODES if node not in spared
         }
         assert not spared or (bad(got) > most and spared < LAST_WAVE)
-        assert FakeFleet(Path(other)).alive() == dict.fromkeys(NODES), "nothing stays claimed"
+        assert FakeFleet(Path(other)).claims_by_node() == dict.fromkeys(NODES), "no node stays claimed"

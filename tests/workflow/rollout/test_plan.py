@@ -1,4 +1,4 @@
-"""From lock and facts to a plan; and the two laws of the house."""
+"""Plans from lock and facts, with the laws of replay and rest."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, prepare
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
 from tests.domain.seats import TEMPLATES
 
@@ -33,21 +33,21 @@ TAGS = [
 ]
 
 
-class AHost(NamedTuple):
+class FakeHost(NamedTuple):
     name: str
     address: str | None = None
 
 
-def hosts(probed: Mapping[str, object]) -> Sequence[AHost]:
-    return [AHost(name) for name in probed]
+def hosts(probed: Mapping[str, object]) -> Sequence[FakeHost]:
+    return [FakeHost(name) for name in probed]
 
 
 def plan(lock: Lockfile, probed: Mapping[str, NodeFacts | Problem]) -> PreparedPlan:
-    return prepare(PlanInputs(a_lab(), lock, DATA, TEMPLATES, ()), hosts(probed), probed)
+    return build_plan(PlanInputs(a_lab(), lock, DATA, TEMPLATES, ()), hosts(probed), probed)
 
 
-def after(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
-    """The node once it has done what the plan says."""
+def facts_after_rollout(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
+    """Return the facts of the node after the rollout of the plan."""
     bundle = prepared.bundles.get(facts.name)
     if bundle is None:
         return facts
@@ -63,15 +63,15 @@ def after(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
     return facts.model_copy(update={"seats": (seat,)})
 
 
-def lock_of(probed: Mapping[str, NodeFacts], tags: Sequence[str] = TAGS) -> tuple[Lockfile, Mapping[str, str | None]]:
-    """The lock that a selection leads to, and what each node was given by it."""
+def lock_for(probed: Mapping[str, NodeFacts], tags: Sequence[str] = TAGS) -> tuple[Lockfile, Mapping[str, str | None]]:
+    """Return the lock that a selection leads to, and the tag selected for each node."""
     selection = select([profile(facts) for facts in probed.values()], [TaggedImage(reference=t) for t in tags], DATA)
     given = {name: choice.tag for name, choice in selection.nodes.items()}
     chosen = [tag for tag in tags if tag in given.values()]
     return a_lock(*map(a_locked_image, chosen)) if chosen else a_lock(a_locked_image(tags[0])), given
 
 
-CARDS = {
+GPU_MODELS = {
     "6.1": ("NVIDIA GeForce GTX 1080 Ti", "geforce", "proprietary", ("535.183.01", "580.95.05")),
     "7.0": ("Tesla V100-SXM2-16GB", "tesla", "proprietary", ("470.256.02", "535.183.01", "580.95.05")),
     "8.6": ("NVIDIA GeForce RTX 3090", "geforce", "open", ("535.183.01", "550.54.15", "595.71.05")),
@@ -85,8 +85,8 @@ def fleets(draw: st.DrawFn) -> dict[str, NodeFacts]:
     nodes = {}
     for index in range(draw(st.integers(1, 6))):
         name = f"n{index}"
-        capability = draw(st.sampled_from(sorted(CARDS)))
-        title, brand, module, drivers = CARDS[capability]
+        capability = draw(st.sampled_from(sorted(GPU_MODELS)))
+        title, brand, module, drivers = GPU_MODELS[capability]
         count = draw(st.integers(1, 3))
         gpus = tuple(a_gpu(name, i, capability, name=title, brand=brand) for i in range(count))
         nodes[name] = a_node(name, gpus=gpus, driver=draw(st.sampled_from(drivers)), kernel_module=module)
@@ -95,19 +95,19 @@ def fleets(draw: st.DrawFn) -> dict[str, NodeFacts]:
 
 @settings(max_examples=60, deadline=None)
 @given(fleets())
-def test_replay_the_lock_gives_every_node_what_the_selection_gave_it(probed: dict[str, NodeFacts]) -> None:
-    lock, given_tags = lock_of(probed)
+def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(probed: dict[str, NodeFacts]) -> None:
+    lock, selected_tags = lock_for(probed)
     prepared = plan(lock, probed)
     replayed = {node: bundle.image.reference for node, bundle in prepared.bundles.items()}
-    assert replayed == {node: tag for node, tag in given_tags.items() if tag is not None}
+    assert replayed == {node: tag for node, tag in selected_tags.items() if tag is not None}
 
 
 @settings(max_examples=30, deadline=None)
 @given(fleets())
-def test_rest_a_plan_made_right_after_its_own_rollout_holds_no_step(probed: dict[str, NodeFacts]) -> None:
-    lock, _ = lock_of(probed)
+def test_rest_a_plan_made_right_after_its_rollout_has_no_pending_step(probed: dict[str, NodeFacts]) -> None:
+    lock, _ = lock_for(probed)
     first = plan(lock, probed)
-    second = plan(lock, {name: after(first, facts) for name, facts in probed.items()})
+    second = plan(lock, {name: facts_after_rollout(first, facts) for name, facts in probed.items()})
     assert second.plan.pending == ()
     assert {step.node for step in second.plan.steps if step.action == "keep"} == set(first.bundles)
 
@@ -124,7 +124,7 @@ UNREACHABLE = Problem("unreachable", "n2: no answer", "it is off", "switch it on
         ({"driver": "470.256.02"}, "driver_too_old"),
     ],
 )
-def test_a_node_that_cannot_hold_a_seat_is_left_out_for_its_reason(changes: dict[str, Any], code: str) -> None:
+def test_a_node_that_cannot_have_a_seat_is_skipped_with_the_reason(changes: dict[str, Any], code: str) -> None:
     prepared = plan(a_lock(), {"n1": a_node("n1", **changes), "n3": a_node("n3")})
     step = prepared.plan.steps[0]
     assert step.action == "skip"
@@ -132,21 +132,21 @@ def test_a_node_that_cannot_hold_a_seat_is_left_out_for_its_reason(changes: dict
     assert [step.node for step in prepared.plan.pending] == ["n3"]
 
 
-def test_a_node_that_did_not_answer_has_its_place_in_the_plan() -> None:
+def test_an_unreachable_node_is_skipped_in_the_plan() -> None:
     prepared = plan(a_lock(), {"n1": a_node("n1"), "n2": UNREACHABLE})
     assert [(step.node, step.action) for step in prepared.plan.steps] == [("n1", "create"), ("n2", "skip")]
     assert prepared.plan.skipped[0].problems == (UNREACHABLE,)
 
 
-def test_a_lost_card_is_named_and_the_others_are_served() -> None:
+def test_a_lost_gpu_is_reported_and_the_other_gpus_are_used() -> None:
     lost = a_gpu("n1", 1).model_copy(update={"uuid": None, "compute_capability": None, "problems": (UNREACHABLE,)})
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", 0), lost))})
     assert prepared.bundles["n1"].seat.gpus == (a_gpu("n1", 0).uuid,)
     assert prepared.plan.steps[0].problems == (UNREACHABLE,)
 
 
-def test_a_node_that_the_choice_left_out_stays_out_until_the_lock_is_made_again() -> None:
-    """Among the locked images alone its odd card would look like one that no image in the world runs on."""
+def test_a_node_that_the_lock_lists_as_unserved_is_skipped() -> None:
+    """Among the locked images alone its GPU would look like one that no image supports at all."""
     prepared = plan(a_lock().model_copy(update={"unserved": ("n1",)}), {"n1": a_node("n1"), "n2": a_node("n2")})
     assert [step.action for step in prepared.plan.steps] == ["skip", "create"]
     assert [problem.code for problem in prepared.plan.steps[0].problems] == ["no_image"]

@@ -1,4 +1,4 @@
-"""The last look before the first node is touched, on a registry that remembers what it was asked."""
+"""The check of all images before the first change, on a registry that records its requests."""
 
 from collections.abc import Mapping, Sequence
 
@@ -13,7 +13,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.rollout.plan import PreparedPlan
-from provisioner.workflow.rollout.preflight import confirm, to_pull
+from provisioner.workflow.rollout.preflight import check_images, images_to_pull
 from tests.builders import a_digest, a_locked_image
 from tests.workflow.fake_fleet import a_seat
 
@@ -24,8 +24,8 @@ LOST = layer_missing(a_digest("layer"), 7)
 SILENT = unreachable("registry.lab:5201", "no connection within 5 s")
 
 
-class AShelf:
-    """Has every image, but for those whose fault is given (by the lab image's name)."""
+class FakeRegistry:
+    """Has every image complete, except those in `faults` (by the name of the lab image)."""
 
     def __init__(self, faults: Mapping[str, tuple[SyncState, Sequence[Problem]]] | None = None) -> None:
         self.faults, self.asked = faults or {}, list[tuple[str, list[str]]]()
@@ -40,7 +40,7 @@ class AShelf:
 
 
 def prepared(*steps: tuple[Action, LockedImage, int]) -> PreparedPlan:
-    """`steps`: what is to be done, with which image, and how much of it is to be pulled."""
+    """`steps`: action, image and bytes to pull."""
     made = [
         Step(node=f"n{place}", seat="s", action=action, why="", bytes_to_pull=size)
         for place, (action, _, size) in enumerate(steps)
@@ -52,41 +52,45 @@ def prepared(*steps: tuple[Action, LockedImage, int]) -> PreparedPlan:
     return PreparedPlan(Plan(lab="demo", image=None, steps=tuple(made)), bundles)
 
 
-def looked(shelf: AShelf, *steps: tuple[Action, LockedImage, int], certain: bool = False) -> list[Event]:
+def check_planned(
+    registry: FakeRegistry, *steps: tuple[Action, LockedImage, int], only_certain: bool = False
+) -> list[Event]:
     news: list[Event] = []
-    confirm(to_pull(prepared(*steps)), shelf, news.append, again="provision lock demo", certain=certain)
+    check_images(
+        images_to_pull(prepared(*steps)), registry, news.append, fix="provision lock demo", only_certain=only_certain
+    )
     return news
 
 
-def test_each_image_that_is_to_be_pulled_is_looked_at_once_and_by_digest() -> None:
-    shelf = AShelf()
-    news = looked(shelf, ("create", OLD, 5), ("update", OLD, 5), ("update", NEW, 5), ("create", ARM, 5))
-    assert shelf.asked == [("linux/amd64", [OLD.lab, NEW.lab]), ("linux/arm64", [ARM.lab])]
-    assert all("@sha256:" in name for _, names in shelf.asked for name in names)
+def test_each_image_to_be_pulled_is_checked_once_and_by_digest() -> None:
+    registry = FakeRegistry()
+    news = check_planned(registry, ("create", OLD, 5), ("update", OLD, 5), ("update", NEW, 5), ("create", ARM, 5))
+    assert registry.asked == [("linux/amd64", [OLD.lab, NEW.lab]), ("linux/arm64", [ARM.lab])]
+    assert all("@sha256:" in name for _, names in registry.asked for name in names)
     assert [event.kind for event in news] == ["started", "done"]
-    assert "3 GB to be pulled" in news[-1].text
+    assert "3 GB to pull" in news[-1].text
 
 
 @pytest.mark.parametrize(
     "step", [("keep", OLD, 5), ("skip", OLD, 5), ("defer", OLD, 5), ("restart", OLD, 0), ("update", OLD, 0)]
 )
-def test_what_nobody_pulls_is_not_asked_for(step: tuple[Action, LockedImage, int]) -> None:
-    shelf = AShelf()
-    assert looked(shelf, step) == []
-    assert shelf.asked == []
+def test_an_image_that_no_step_pulls_is_not_checked(step: tuple[Action, LockedImage, int]) -> None:
+    registry = FakeRegistry()
+    assert check_planned(registry, step) == []
+    assert registry.asked == []
 
 
-def test_an_image_of_unknown_size_counts_as_to_be_pulled() -> None:
-    shelf = AShelf()
-    looked(shelf, ("create", a_locked_image(OLD.reference, bytes=0), 0))
-    assert shelf.asked == [("linux/amd64", [OLD.lab])]
+def test_an_image_of_unknown_size_is_checked() -> None:
+    registry = FakeRegistry()
+    check_planned(registry, ("create", a_locked_image(OLD.reference, bytes=0), 0))
+    assert registry.asked == [("linux/amd64", [OLD.lab])]
 
 
 @pytest.mark.parametrize("state", [state for state in SyncState if state is not SyncState.COMPLETE])
-def test_anything_but_complete_ends_the_run_and_says_what_and_how_to_get_it_back(state: SyncState) -> None:
-    shelf = AShelf({NEW.lab: (state, [LOST.problem])})
+def test_an_incomplete_image_ends_the_run_with_the_image_and_how_to_restore_it(state: SyncState) -> None:
+    registry = FakeRegistry({NEW.lab: (state, [LOST.problem])})
     with pytest.raises(ProblemError) as ended:
-        looked(shelf, ("create", OLD, 5), ("create", NEW, 5))
+        check_planned(registry, ("create", OLD, 5), ("create", NEW, 5))
     (problem,) = ended.value.problems
     assert (ended.value.ending, problem.code) == ("failed", "not_on_registry")
     assert all(word in problem.what for word in (NEW.reference, NEW.lab, a_digest("layer")))
@@ -94,15 +98,15 @@ def test_anything_but_complete_ends_the_run_and_says_what_and_how_to_get_it_back
     assert problem.fix.startswith("provision lock demo")
 
 
-def test_a_state_without_a_word_is_told_all_the_same() -> None:
+def test_an_incomplete_image_without_a_reason_is_reported() -> None:
     with pytest.raises(ProblemError) as ended:
-        looked(AShelf({NEW.lab: (SyncState.UNKNOWN, [])}), ("create", NEW, 5))
+        check_planned(FakeRegistry({NEW.lab: (SyncState.UNKNOWN, [])}), ("create", NEW, 5))
     assert NEW.reference in ended.value.problems[0].what
 
 
-def test_who_may_not_be_able_to_ask_is_stopped_only_by_what_is_certain() -> None:
-    silent = AShelf({NEW.lab: (SyncState.UNKNOWN, [SILENT.problem])})
-    assert [event.kind for event in looked(silent, ("create", NEW, 5), certain=True)] == ["started", "note"]
-    gone = AShelf({NEW.lab: (SyncState.PARTIAL, [LOST.problem])})
+def test_only_certain_faults_end_the_run_where_the_registry_may_be_out_of_reach() -> None:
+    silent = FakeRegistry({NEW.lab: (SyncState.UNKNOWN, [SILENT.problem])})
+    assert [event.kind for event in check_planned(silent, ("create", NEW, 5), only_certain=True)] == ["started", "note"]
+    gone = FakeRegistry({NEW.lab: (SyncState.PARTIAL, [LOST.problem])})
     with pytest.raises(ProblemError):
-        looked(gone, ("create", NEW, 5), certain=True)
+        check_planned(gone, ("create", NEW, 5), only_certain=True)

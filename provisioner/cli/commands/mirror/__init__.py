@@ -1,1 +1,1 @@
-"""The commands of `provision mirror`."""
+"""The commands of `provision mirror`: one module each, and their group."""

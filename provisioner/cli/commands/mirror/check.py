@@ -1,6 +1,6 @@
-"""`provision mirror check`: looks at every layer of the images named. Needs no lab."""
+"""`provision mirror check`: check every layer of the given images. Needs no lab."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
@@ -23,18 +23,19 @@ from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.mirror.freshness import Freshness
 
 
-class Origin(NamedTuple):
-    """Another registry under whose name the same repositories are."""
+class UpstreamOption(NamedTuple):
+    """The registry given by --upstream. Its repositories have the same names as on the mirror."""
 
     host: str
     plain_http: bool
 
-    def named(self, reference: ImageReference) -> ImageReference | None:
-        above = reference.model_copy(update={"registry": self.host, "digest": None})
-        return above if reference.tag else None
+    def map_name(self, reference: ImageReference) -> ImageReference | None:
+        """Return the upstream name of a reference, or None for one without a tag."""
+        name = reference.model_copy(update={"registry": self.host, "digest": None})
+        return name if reference.tag else None
 
 
-def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Origin | None:
+def _parse_upstream(ctx: click.Context, param: click.Parameter, value: str | None) -> UpstreamOption | None:
     if value is None:
         return None
     host = value.removeprefix("http://")
@@ -42,7 +43,7 @@ def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Or
         TypeAdapter(Address).validate_python(host)
     except ValidationError:
         raise click.BadParameter(f"{value} is not of the form HOST or HOST:PORT", ctx, param) from None
-    return Origin(host, plain_http=host != value)
+    return UpstreamOption(host, plain_http=host != value)
 
 
 @click.command(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
@@ -55,10 +56,10 @@ def _origin(ctx: click.Context, param: click.Parameter, value: str | None) -> Or
 @click.option(
     "--upstream",
     metavar="[http://]HOST[:PORT]",
-    callback=_origin,
-    help="The registry that the mirror copies: an image that is another there is stale.",
+    callback=_parse_upstream,
+    help="The registry that the mirror copies: an image that differs there is stale.",
 )
-@click.option("--allow-cold", is_flag=True, help="A cache that would fetch the image first is good enough.")
+@click.option("--allow-cold", is_flag=True, help="Accept an image that a cache would have to fetch first.")
 @with_output
 def check(  # noqa: PLR0913  (each is a flag)
     *,
@@ -68,12 +69,12 @@ def check(  # noqa: PLR0913  (each is a flag)
     plain_http: bool,
     platform: str,
     deep: bool,
-    upstream: Origin | None,
+    upstream: UpstreamOption | None,
     allow_cold: bool,
     output: Output,
 ) -> int:
-    """Look at every layer of each image; exit 0 only if all are complete. Needs no lab."""
-    wanted = [_parsed(text) for text in references]
+    """Check every layer of each image; exit 0 only if all are complete. Needs no lab."""
+    wanted = [_parse_reference(text) for text in references]
     reports: dict[str, SyncReport] = {}
     with show_progress(output) as on_event:
         for host in dict.fromkeys(str(reference.registry) for reference in wanted):
@@ -81,38 +82,39 @@ def check(  # noqa: PLR0913  (each is a flag)
             with Registry(host, ca=ca, plain_http=plain_http, kind=kind, on_event=on_event) as registry:
                 found: Sequence[SyncReport] = registry.check(here, platform, deep=deep)
                 if upstream is not None:
-                    found = _compared(found, registry, upstream, ca, on_event)
+                    found = _compare(found, registry, upstream, ca, on_event)
             reports |= {str(reference): report for reference, report in zip(here, found, strict=True)}
     ordered = [reports[str(reference)] for reference in wanted]
-    good = _good(ordered, allow_cold=allow_cold)
-    alike = () if good else _alike(ordered, plain_http=plain_http)
+    accepted = {SyncState.COMPLETE, *([SyncState.COLD] if allow_cold else [])}
+    is_complete = all(report.state in accepted for report in ordered)
+    local = [] if is_complete else _find_local_problems(ordered, plain_http=plain_http)
     images = [report.model_dump(mode="json") for report in ordered]
-    output.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in alike]})
-    output.say(sync_table(ordered), problems([("", problem) for problem in alike], "yellow"))
-    return DONE if good else FAILED
+    output.document("provisioner/sync/1", {"images": images, "problems": [problem.model_dump() for problem in local]})
+    output.show(sync_table(ordered), problems([("", problem) for problem in local], "yellow"))
+    return DONE if is_complete else FAILED
 
 
-def _alike(reports: Sequence[SyncReport], *, plain_http: bool) -> list[Problem]:
-    """What of this machine may make each mirror look so, less what its images say already."""
+def _find_local_problems(reports: Sequence[SyncReport], *, plain_http: bool) -> list[Problem]:
+    """Return what on this machine may disturb requests to the mirrors, without what the reports hold already."""
     hosts = dict.fromkeys(report.reference.partition("/")[0] for report in reports)
-    told = [problem for report in reports for problem in report.problems]
-    found = [problem for host in hosts for problem in find_interference(host, told, plain_http=plain_http)]
+    known = [problem for report in reports for problem in report.problems]
+    found = [problem for host in hosts for problem in find_interference(host, known, plain_http=plain_http)]
     return list(dict.fromkeys(found))
 
 
-def _compared(
-    reports: Sequence[SyncReport], registry: Registry, upstream: Origin, ca: Path | None, on_event: OnEvent
+def _compare(
+    reports: Sequence[SyncReport], registry: Registry, upstream: UpstreamOption, ca: Path | None, on_event: OnEvent
 ) -> list[SyncReport]:
-    """Each complete one held against upstream; a note where that does not answer."""
-    with Registry(upstream.host, ca=ca, plain_http=upstream.plain_http, connections=2) as above:
-        fresh = Freshness(registry, above, upstream.named, most=len(reports))
+    """Return the reports with stale images marked; send a note where upstream does not answer."""
+    with Registry(upstream.host, ca=ca, plain_http=upstream.plain_http, connections=2) as origin:
+        fresh = Freshness(registry, origin, upstream.map_name, limit=len(reports))
         found = [fresh.report(report) for report in reports]
     for problem in fresh.unknown:
-        on_event(Event(phase="catalog", kind="note", text=f"upstream is not known: {problem.what}"))
+        on_event(Event(phase="catalog", kind="note", text=f"not compared with upstream: {problem.what}"))
     return found
 
 
-def _parsed(text: str) -> ImageReference:
+def _parse_reference(text: str) -> ImageReference:
     try:
         reference = ImageReference.parse(text)
     except ValueError as error:
@@ -120,8 +122,3 @@ def _parsed(text: str) -> ImageReference:
     if reference.registry is None:
         raise click.BadParameter(f"{text} names no registry: write HOST/{text}")
     return reference
-
-
-def _good(reports: Iterable[SyncReport], *, allow_cold: bool) -> bool:
-    enough: Sequence[SyncState] = [SyncState.COMPLETE, *([SyncState.COLD] if allow_cold else [])]
-    return all(report.state in enough for report in reports)

@@ -12,7 +12,7 @@ from provisioner.cli.options import example
 
 @click.group(epilog=example("provision mirror check registry.lab:5000/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"))
 def mirror() -> None:
-    """Show what the mirror has, and how far: every layer is looked at, a list of tags alone is never believed."""
+    """Show what the mirror has, and how complete it is. Every layer is checked: a list of tags proves nothing."""
 
 
 for _command in (tags, check, status, wait, wheel):

@@ -1,3 +1,5 @@
+"""`provision mirror status`: whether to wait for a tag, and until when."""
+
 from datetime import UTC, datetime
 
 import click
@@ -11,7 +13,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.console.mirror_status import mirror_status_view
 from provisioner.domain.forecast.mirror_status import MIRROR_STATUS_SCHEMA
-from provisioner.workflow.mirror.mirror_status import look
+from provisioner.workflow.mirror.mirror_status import read_mirror_status
 
 
 @click.command(epilog=example("provision mirror status ai-lab --torch '>=2.10'"))
@@ -21,18 +23,18 @@ from provisioner.workflow.mirror.mirror_status import look
 @platform_option
 @with_output
 def status(lab: str, torch: str | None, fresh: bool, platform: str, output: Output) -> int:
-    """Say when to wait and when to move: what the mirror is, how far the tags are, and when the rest will come.
+    """Show whether to wait or to act now: the mirror's kind, the state of its tags, and when missing ones are expected.
 
-    A date rests on the mirror's own feed (mirror.feed in lab.yml) and on what was seen of it before; whether a tag will
-    come at all, on its upstream (mirror.upstream).
+    Dates come from the mirror's sync feed (mirror.feed in lab.yml) and from earlier observations. The upstream
+    (mirror.upstream) shows whether a tag will come at all.
     """
     directory, now = read_lab(lab), datetime.now(UTC)
-    wanted = wiring.wanted(directory, torch, platform)
-    with show_progress(output) as on_event, wiring.world(directory, wanted, now, on_event, fresh=fresh) as world:
-        outlook = look(wanted, world, now)
-    if outlook.reference is None:
-        alike = find_interference(wanted.host, outlook.problems, plain_http=wanted.mirror.plain_http)
-        outlook = outlook.model_copy(update={"problems": (*outlook.problems, *alike)})
-    output.document(MIRROR_STATUS_SCHEMA, outlook)
-    output.say(mirror_status_view(outlook))
+    query = wiring.wanted(directory, torch, platform)
+    with show_progress(output) as on_event, wiring.world(directory, query, now, on_event, fresh=fresh) as sources:
+        found = read_mirror_status(query, sources, now)
+    if found.reference is None:
+        local = find_interference(query.host, found.problems, plain_http=query.mirror.plain_http)
+        found = found.model_copy(update={"problems": (*found.problems, *local)})
+    output.document(MIRROR_STATUS_SCHEMA, found)
+    output.show(mirror_status_view(found))
     return DONE

@@ -1,4 +1,4 @@
-"""`provision mirror tags`: the tags of a lab's mirror, each with its size and sync state."""
+"""`provision mirror tags`: list the tags of a lab's mirror with size and sync state."""
 
 import click
 
@@ -9,7 +9,7 @@ from provisioner.cli.options import example, fresh_option, lab_argument, platfor
 from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.console.catalog import catalog_table
-from provisioner.domain.compatibility.tags import may_fit
+from provisioner.domain.compatibility.tags import may_match
 
 
 @click.command(epilog=example("provision mirror tags ai-lab --torch '>=2.8'"))
@@ -21,13 +21,15 @@ from provisioner.domain.compatibility.tags import may_fit
 def tags(lab: str, torch: str | None, fresh: bool, platform: str, output: Output) -> int:
     """List the tags of the lab's mirror that may serve it, each with size and state.
 
-    Of a public mirror or a cache the names alone: it counts what it is asked, or fetches it.
+    A public mirror that counts requests and a cache are only listed: their images are not inspected.
     """
     directory = read_lab(lab)
-    wish, spec = directory.lab.image, torch or directory.lab.image.torch
+    flavour, spec = directory.lab.image.flavour, torch or directory.lab.image.torch
     with show_progress(output) as on_event, wiring.mirror(directory, on_event, fresh=fresh) as registry:
-        look = registry.listed if wiring.is_sparing(directory) else registry.catalog
-        catalog = look(directory.lab.mirror.repositories, platform, wanted=lambda tag: may_fit(tag, spec, wish.flavour))
+        list_tags = registry.listed if wiring.is_metered(directory) else registry.catalog
+        catalog = list_tags(
+            directory.lab.mirror.repositories, platform, wanted=lambda tag: may_match(tag, spec, flavour)
+        )
     output.document("provisioner/catalog/1", catalog)
-    output.say(catalog_table(catalog))
+    output.show(catalog_table(catalog))
     return DONE

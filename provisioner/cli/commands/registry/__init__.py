@@ -1,1 +1,1 @@
-"""The commands of `provision registry`."""
+"""The commands of `provision registry`: one module each, and their group."""

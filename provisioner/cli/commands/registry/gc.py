@@ -1,4 +1,4 @@
-"""`provision registry gc`: removes images that no lock names and no node runs or could return to."""
+"""`provision registry gc`: remove images that no lock names and no node runs or could roll back to."""
 
 from pathlib import Path
 
@@ -12,13 +12,13 @@ from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output, yes_option
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import require_lock
-from provisioner.cli.prepare_context import Work, open_work
-from provisioner.cli.registry_host import where
-from provisioner.console.gc import sweep_view
+from provisioner.cli.prepare_context import PrepareContext, open_prepare_context
+from provisioner.cli.registry_host import locate_registry
+from provisioner.console.gc import gc_view
 from provisioner.console.text import count
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.registry.gc import GC_SCHEMA, GarbageReport, has_complete_facts, sweep, wanted
-from provisioner.domain.rollout.preparation import READY, SweepOrder
+from provisioner.domain.registry.gc import GC_SCHEMA, GarbageReport, find_users, has_complete_facts, sweep
+from provisioner.domain.rollout.preparation import READY, GcOrder
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.probe import probe
@@ -29,22 +29,22 @@ keep_option = click.option(
     "locks",
     multiple=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Another lock whose images stay: of another lab in the same repository, or of last semester. Repeatable.",
+    help="Keep the images of this lock, too: of another lab in the same repository, or of last semester. Repeatable.",
 )
 quiet_option = click.option(
     "--quiet-seconds",
     type=click.IntRange(0),
     default=600,
     show_default=True,
-    help="For so long nothing may have been pushed to a registry that provision manages.",
+    help="Refuse if anything was pushed to a managed registry within this time.",
 )
 
 
 @click.command(epilog=example("provision registry gc ai-lab --keep-lock ../other-lab/lab.lock --dry-run"))
 @lab_argument
-@click.option("--dry-run", is_flag=True, help="Show what would go, and how much room it takes; remove nothing.")
+@click.option("--dry-run", is_flag=True, help="Show what would be removed, and its size; remove nothing.")
 @keep_option
-@click.option("--despite-silent", is_flag=True, help="Go on though a node could not be asked what it may go back to.")
+@click.option("--despite-silent", is_flag=True, help="Continue although a node did not report its generations.")
 @quiet_option
 @yes_option
 @with_ansible_options
@@ -59,27 +59,36 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
     ansible: AnsibleOptions,
     output: Output,
 ) -> int:
-    """Take images out of the lab's repository that no lock names and no node runs or could go back to.
+    """Remove images from the lab's repository that no lock names and no node runs or could roll back to.
 
-    Every node is asked for its generations; where one is silent nothing is removed. Of a registry that provision
-    manages, the layers that no image names any more leave the disk, too.
+    Every node is asked for its generations; nothing is removed while one does not answer. In a managed registry, layers
+    that no image names are deleted from disk, too.
     """
     if ansible.limit is not None:
-        raise click.UsageError("gc asks every node: what a node beyond --limit could go back to would be removed")
-    work = open_work(lab, ansible, output, yes=yes, check=dry_run)
+        raise click.UsageError(
+            "gc needs every node: images that a node outside --limit could roll back to would be removed"
+        )
+    work = open_prepare_context(lab, ansible, output, yes=yes, check=dry_run)
     named = {"lab.lock": require_lock(work.directory)} | {str(path): fetch_lock(str(path)) for path in locks}
-    found = _look(work, named)
+    found = _find_garbage(work, named)
     if found.silent and not (despite_silent or dry_run):
         output.document(GC_SCHEMA, found)
-        raise ProblemError(_silent(found.silent))
-    output.say(sweep_view(found))
-    # A collection that was broken off has taken images out already: their layers are still there.
+        raise ProblemError(
+            Problem(
+                "silent_nodes",
+                f"no complete list of generations from {', '.join(found.silent)}",
+                "images that these nodes run, or could roll back to, might be removed",
+                "make them reachable, or give --despite-silent: their next rollback may then fail to pull an image",
+            )
+        )
+    output.show(gc_view(found))
+    # An interrupted collection may have removed images and left their layers.
     if not dry_run and (found.removed or work.directory.lab.registry.managed):
-        if not work.agreed(_question(found)):
+        if not work.confirm(_question(found)):
             output.note("Nothing was removed.")
             return FAILED
         found = _remove(work, found, quiet_seconds)
-        output.say(sweep_view(found))
+        output.show(gc_view(found))
     output.document(GC_SCHEMA, found)
     return FAILED if found.problems else DONE
 
@@ -90,23 +99,23 @@ def _question(found: GarbageReport) -> str:
         return f"Remove layers that no image of {found.registry} names?"
     return (
         f"Remove {count(len(found.removed), 'image')} from {place}?"
-        " Another lab that shares the repository keeps its own by --keep-lock."
+        " --keep-lock keeps the images of another lab in the same repository."
     )
 
 
-def _look(work: Work, locks: dict[str, Lockfile]) -> GarbageReport:
+def _find_garbage(work: PrepareContext, locks: dict[str, Lockfile]) -> GarbageReport:
     directory = work.directory
-    wish = directory.lab.registry
-    with work.telling() as on_event:
+    settings = directory.lab.registry
+    with work.progress() as on_event:
         probed: Probed = probe(AnsibleFleet(work.settings, on_event), on_event)
         with wiring.registry(directory, on_event) as own:
-            held = own.held(wish.repository)
+            held = own.held(settings.repository)
     facts = [node for node in probed.values() if isinstance(node, NodeFacts)]
-    kept, removed, size = sweep(held, wanted(locks, facts))
+    kept, removed, size = sweep(held, find_users(locks, facts))
     return GarbageReport(
         lab=directory.lab.name,
-        registry=wish.address,
-        repository=wish.repository,
+        registry=settings.address,
+        repository=settings.repository,
         dry_run=work.journal is None,
         kept=kept,
         removed=removed,
@@ -117,23 +126,14 @@ def _look(work: Work, locks: dict[str, Lockfile]) -> GarbageReport:
     )
 
 
-def _remove(work: Work, found: GarbageReport, quiet: int) -> GarbageReport:
-    with work.telling() as on_event, wiring.registry(work.directory, on_event) as own:
+def _remove(work: PrepareContext, found: GarbageReport, quiet: int) -> GarbageReport:
+    with work.progress() as on_event, wiring.registry(work.directory, on_event) as own:
         for image in found.removed:
             own.delete(found.repository, image.digest)
     if not work.directory.lab.registry.managed:
         return found
-    host, settings = where(work)
-    order = SweepOrder(run=work.run, address=found.registry, quiet=quiet)
-    with work.telling() as on_event:
-        swept = registry_preparer(settings, on_event).do({host: order})[host]
+    host, settings = locate_registry(work)
+    order = GcOrder(run=work.run, address=found.registry, quiet=quiet)
+    with work.progress() as on_event:
+        swept = registry_preparer(settings, on_event).prepare({host: order})[host]
     return found.model_copy(update={"freed": swept.freed if swept.state in READY else None, "problems": swept.problems})
-
-
-def _silent(nodes: tuple[str, ...]) -> Problem:
-    return Problem(
-        "silent_nodes",
-        f"silent, or with a generation that cannot be read: {', '.join(nodes)}",
-        "what these nodes run, or could go back to, might be removed",
-        "bring them back, or give --despite-silent: then their next rollback may have to pull what is gone",
-    )

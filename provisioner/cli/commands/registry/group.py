@@ -8,7 +8,7 @@ from provisioner.cli.options import example
 
 @click.group(epilog=example("provision registry gc ai-lab --dry-run"))
 def registry() -> None:
-    """Look after the lab's own registry. `provision prepare` sets it up."""
+    """Maintain the lab's own registry. `provision prepare` sets it up."""
 
 
 registry.add_command(gc)

@@ -1,4 +1,4 @@
-"""When to wait, when to move, as a person and a script see it; on registries and a feed on the loopback."""
+"""`provision mirror status`, `wait` and `wheel`, with registries and a feed on the loopback."""
 
 import json
 import os
@@ -14,11 +14,11 @@ import pytest
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.state.files import state_home
 from provisioner.cli import wiring
-from provisioner.cli.commands.mirror.wait import conclude, polite, waiting
+from provisioner.cli.commands.mirror.wait import limit_rate, report_wait, run_wait
 from provisioner.cli.output import Output
-from provisioner.workflow.mirror.wait import Pace
+from provisioner.workflow.mirror.wait import WaitSettings
 from tests.adapters.registry.made_image import BIG, a_layer, an_image
-from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, served
+from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, ScriptedRegistry, served
 from tests.cli.running import document, run, spawn
 
 NOW = datetime.now(UTC).replace(microsecond=0)
@@ -35,62 +35,62 @@ def a_job(status: str = "success", **hours: float) -> dict[str, Any]:
     return {"name": "images", "status": status} | times
 
 
-class Field:
-    """A lab, its mirror with a feed, and the upstream of both."""
+class MirrorLab:
+    """A lab, its mirror with a sync feed, and the upstream of the mirror."""
 
     def __init__(self, path: Path, stack: ExitStack) -> None:
         self.jobs: list[dict[str, Any]] = [a_job()]
         self.mirror = stack.enter_context(served(ScriptedRegistry(self._feed)))
         self.upstream = stack.enter_context(served(ScriptedRegistry()))
-        self.lab = path
-        self.wish: dict[str, Any] = {
+        self.path = path
+        self.settings: dict[str, Any] = {
             "address": self.mirror.host,
             "plain_http": True,
             "feed": {"url": f"http://{self.mirror.host}/jobs", "job": "images"},
             "upstream": {"address": self.upstream.host, "plain_http": True},
         }
         (path / "hosts.yml").write_text("all: {hosts: {n1: {}}}\n")
-        self.write()
+        self.write_lab()
 
-    def write(self, **over: Any) -> None:
-        wish = {name: value for name, value in (self.wish | over).items() if value is not None}
-        lab = {"name": "demo", "mirror": wish, "registry": {"address": "r:5000"}}
-        (self.lab / "lab.yml").write_text(json.dumps(lab))
+    def write_lab(self, **over: Any) -> None:
+        settings = {name: value for name, value in (self.settings | over).items() if value is not None}
+        lab = {"name": "demo", "mirror": settings, "registry": {"address": "r:5000"}}
+        (self.path / "lab.yml").write_text(json.dumps(lab))
 
     def put(self, registry: ScriptedRegistry, *tags: str) -> None:
         for tag in tags:
             registry.put("pytorch/pytorch", tag, an_image([a_layer(BIG, seed=len(tag))], env=ENV[tag]))
 
-    def _feed(self, asked: Asked) -> Answer | None:
+    def _feed(self, asked: ReceivedRequest) -> Answer | None:
         return Answer(200, {}, json.dumps(self.jobs).encode()) if asked.path == "/jobs" else None
 
     def status(self, *words: str) -> dict[str, Any]:
-        return document(run("mirror", "status", str(self.lab), "--json", *words))
+        return document(run("mirror", "status", str(self.path), "--json", *words))
 
 
 @pytest.fixture
-def field(tmp_path: Path) -> Iterator[Field]:
+def lab(tmp_path: Path) -> Iterator[MirrorLab]:
     with ExitStack() as stack:
-        yield Field(tmp_path, stack)
+        yield MirrorLab(tmp_path, stack)
 
 
-def states(told: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
-    rows = told["tags"]
+def states(document: dict[str, Any]) -> dict[str, tuple[str, str, str]]:
+    rows = document["tags"]
     return {
         row["reference"].rpartition(":")[2]: (row["state"], row["upstream"], row["forecast"]["decision"])
         for row in rows
     }
 
 
-def test_status_tells_what_is_there_and_when_the_rest_comes(field: Field) -> None:
-    field.put(field.mirror, OLD)
-    field.put(field.upstream, OLD, NEW)
-    told = field.status()
-    assert told["schema"] == "provisioner/outlook/1"
-    assert told["reference"].endswith(OLD)
-    assert told["forecast"]["decision"] == "move_now"
-    assert states(told) == {NEW: ("absent", "present", "wait_until"), OLD: ("complete", "present", "move_now")}
-    newer = told["tags"][0]["forecast"]
+def test_status_shows_complete_tags_and_when_missing_ones_are_expected(lab: MirrorLab) -> None:
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD, NEW)
+    found = lab.status()
+    assert found["schema"] == "provisioner/outlook/1"
+    assert found["reference"].endswith(OLD)
+    assert found["forecast"]["decision"] == "move_now"
+    assert states(found) == {NEW: ("absent", "present", "wait_until"), OLD: ("complete", "present", "move_now")}
+    newer = found["tags"][0]["forecast"]
     assert newer["is_prior"]
     assert newer["recheck_seconds"] == 600
     due = NOW + timedelta(hours=10)
@@ -100,114 +100,114 @@ def test_status_tells_what_is_there_and_when_the_rest_comes(field: Field) -> Non
     assert (values["upstream"], values["status"], values["interval_seconds"]) == ("present", "success", 43200)
 
 
-def test_status_in_words(field: Field) -> None:
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
-    ran = run("mirror", "status", str(field.lab), "--torch", "2.9")
+def test_status_text(lab: MirrorLab) -> None:
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
+    ran = run("mirror", "status", str(lab.path), "--torch", "2.9")
     assert ran.exit_code == 0
-    assert f"{field.mirror.host} (static); wished for: torch 2.9" in ran.stdout
-    assert "its job images: success; last success " in ran.stdout
+    assert f"{lab.mirror.host} (static); requested: torch 2.9" in ran.stdout
+    assert "\nsync job images: success; last success " in ran.stdout
     assert "\nwait until " in ran.stdout
-    assert "look again every 10:00 min (prior: " in ran.stdout
-    assert "  interval_seconds = 43200  (prior: fewer than 5 runs seen)" in ran.stdout
+    assert "check again every 10:00 min (prior: " in ran.stdout
+    assert "  interval_seconds = 43200  (prior: fewer than 5 runs observed)" in ran.stdout
     assert "\x1b" not in ran.stdout
 
 
-def test_what_upstream_does_not_have_never_comes(field: Field) -> None:
-    field.put(field.mirror, OLD)
-    field.put(field.upstream, OLD)
-    told = field.status("--torch", "2.15")
-    assert (told["reference"], told["tags"]) == (None, [])
-    assert told["forecast"]["decision"] == "never"
-    assert told["forecast"]["problem"]["fix"] == f"choose what exists: {OLD}"
+def test_a_tag_that_upstream_does_not_have_is_never_expected(lab: MirrorLab) -> None:
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD)
+    found = lab.status("--torch", "2.15")
+    assert (found["reference"], found["tags"]) == (None, [])
+    assert found["forecast"]["decision"] == "never"
+    assert found["forecast"]["problem"]["fix"] == f"choose what exists: {OLD}"
 
 
-def test_paused_and_another_tag_is_complete_here(field: Field) -> None:
-    field.jobs = [a_job("paused")]
-    field.put(field.mirror, OLD)
-    field.put(field.upstream, OLD, NEW)
-    told = field.status("--torch", "2.9")
-    assert told["forecast"]["decision"] == "choose_other_tag"
-    assert OLD in told["forecast"]["problem"]["fix"]
-    assert told["forecast"]["problem"]["code"] == "sync_stopped"
+def test_a_paused_mirror_with_another_complete_tag(lab: MirrorLab) -> None:
+    lab.jobs = [a_job("paused")]
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD, NEW)
+    found = lab.status("--torch", "2.9")
+    assert found["forecast"]["decision"] == "choose_other_tag"
+    assert OLD in found["forecast"]["problem"]["fix"]
+    assert found["forecast"]["problem"]["code"] == "sync_stopped"
 
 
-def test_a_tag_that_moved_upstream_is_stale_and_the_next_one_is_taken(field: Field) -> None:
-    for registry in (field.mirror, field.upstream):
-        field.put(registry, OLD)
-        seed = len(registry.host) if registry is field.mirror else 99
+def test_a_tag_that_moved_upstream_is_stale_and_the_next_one_is_reported(lab: MirrorLab) -> None:
+    for registry in (lab.mirror, lab.upstream):
+        lab.put(registry, OLD)
+        seed = len(registry.host) if registry is lab.mirror else 99
         registry.put("pytorch/pytorch", NEW, an_image([a_layer(BIG, seed=seed)], env=ENV[NEW]))
-    told = field.status()
-    assert {tag: row[0] for tag, row in states(told).items()} == {NEW: "stale", OLD: "complete"}
-    assert told["reference"].endswith(OLD)
-    asked = [asked for asked in field.upstream.asked if "/manifests/" in asked.path]
+    found = lab.status()
+    assert {tag: row[0] for tag, row in states(found).items()} == {NEW: "stale", OLD: "complete"}
+    assert found["reference"].endswith(OLD)
+    asked = [asked for asked in lab.upstream.asked if "/manifests/" in asked.path]
     assert [one.method for one in asked] == ["HEAD", "GET", "HEAD"]
-    field.upstream.asked.clear()
-    assert field.status()["reference"] == told["reference"]
-    again = [asked for asked in field.upstream.asked if "/manifests/" in asked.path]
+    lab.upstream.asked.clear()
+    assert lab.status()["reference"] == found["reference"]
+    again = [asked for asked in lab.upstream.asked if "/manifests/" in asked.path]
     assert [one.method for one in again] == ["HEAD", "HEAD"]  # a GET is what Docker Hub counts
-    assert not [asked for asked in field.upstream.asked if "/blobs/" in asked.path]
+    assert not [asked for asked in lab.upstream.asked if "/blobs/" in asked.path]
 
 
-def test_a_mirror_that_is_no_registry_is_not_waited_for(field: Field) -> None:
-    field.put(field.upstream, NEW)
-    field.mirror.scripts.append(lambda _: Answer(404, {"Content-Type": "text/html"}, b"<html>"))
-    told = field.status()
-    assert told["forecast"]["decision"] == "use_other_mirror"
-    assert told["forecast"]["problem"]["code"] == "no_such_service"
-    ran = run("mirror", "wait", str(field.lab), "--torch", "2.9", "--json")
+def test_wait_ends_at_once_where_the_address_is_not_a_registry(lab: MirrorLab) -> None:
+    lab.put(lab.upstream, NEW)
+    lab.mirror.scripts.append(lambda _: Answer(404, {"Content-Type": "text/html"}, b"<html>"))
+    found = lab.status()
+    assert found["forecast"]["decision"] == "use_other_mirror"
+    assert found["forecast"]["problem"]["code"] == "no_such_service"
+    ran = run("mirror", "wait", str(lab.path), "--torch", "2.9", "--json")
     assert ran.exit_code == 1
     assert document(ran)["problems"][0]["code"] == "no_such_service"
 
 
-def test_without_feed_and_upstream_nothing_is_promised(field: Field) -> None:
-    field.write(feed=None, upstream=None)
-    field.put(field.mirror, OLD)
-    told = field.status("--torch", "2.9")
-    assert told["forecast"]["decision"] == "choose_other_tag"
-    assert told["forecast"]["problem"]["code"] == "no_schedule"
-    assert told["feed"] is None
+def test_without_feed_and_upstream_no_date_is_expected(lab: MirrorLab) -> None:
+    lab.write_lab(feed=None, upstream=None)
+    lab.put(lab.mirror, OLD)
+    found = lab.status("--torch", "2.9")
+    assert found["forecast"]["decision"] == "choose_other_tag"
+    assert found["forecast"]["problem"]["code"] == "no_schedule"
+    assert found["feed"] is None
 
 
-def test_a_mirror_that_falls_silent_in_the_middle_of_a_look_says_why(field: Field) -> None:
-    field.write(upstream=None)
-    field.put(field.mirror, OLD)
+def test_a_mirror_that_fails_during_a_status_is_a_problem_in_it(lab: MirrorLab) -> None:
+    lab.write_lab(upstream=None)
+    lab.put(lab.mirror, OLD)
     lists = iter([None, Answer(403)])
-    field.mirror.scripts.append(lambda asked: next(lists) if "/tags/" in asked.path else None)
-    told = field.status("--torch", "2.8")
-    assert told["tags"] == []
-    assert [problem["code"] for problem in told["problems"]] == ["denied"]
+    lab.mirror.scripts.append(lambda asked: next(lists) if "/tags/" in asked.path else None)
+    found = lab.status("--torch", "2.8")
+    assert found["tags"] == []
+    assert [problem["code"] for problem in found["problems"]] == ["denied"]
 
 
-def test_a_cache_is_not_asked_for_layers_by_status_but_it_is_by_wait(field: Field) -> None:
-    field.write(kind="registry-proxy", feed=None)
-    field.put(field.mirror, OLD)
-    field.put(field.upstream, OLD)
-    told = field.status("--torch", "2.8")
-    assert states(told)[OLD] == ("cold", "present", "move_now")
-    assert told["reference"] is None
-    assert not [asked for asked in field.mirror.asked if "/blobs/" in asked.path]
-    ran = run("mirror", "wait", str(field.lab), "--torch", "2.8")
-    assert (ran.exit_code, ran.stdout) == (0, f"{field.mirror.host}/pytorch/pytorch:{OLD}\n")
+def test_a_cache_is_asked_for_layers_by_wait_and_not_by_status(lab: MirrorLab) -> None:
+    lab.write_lab(kind="registry-proxy", feed=None)
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD)
+    found = lab.status("--torch", "2.8")
+    assert states(found)[OLD] == ("cold", "present", "move_now")
+    assert found["reference"] is None
+    assert not [asked for asked in lab.mirror.asked if "/blobs/" in asked.path]
+    ran = run("mirror", "wait", str(lab.path), "--torch", "2.8")
+    assert (ran.exit_code, ran.stdout) == (0, f"{lab.mirror.host}/pytorch/pytorch:{OLD}\n")
 
 
-def test_what_was_seen_is_kept_by_host_and_only_once(field: Field) -> None:
-    field.put(field.mirror, OLD)
-    field.put(field.upstream, OLD, NEW)
+def test_each_observation_is_stored_once_by_host(lab: MirrorLab) -> None:
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD, NEW)
     for _ in range(2):
-        field.status()
+        lab.status()
     kept = {
         path.name: [json.loads(line) for line in path.read_text().splitlines()]
         for path in (state_home() / "mirrors").iterdir()
     }
-    mirror, upstream = (kept[f"{registry.host.replace(':', '_')}.jsonl"] for registry in (field.mirror, field.upstream))
+    mirror, upstream = (kept[f"{registry.host.replace(':', '_')}.jsonl"] for registry in (lab.mirror, lab.upstream))
     assert sorted(seen["kind"] for seen in mirror) == ["feed", "tag"]
     assert sorted((seen["kind"], seen["tag"]) for seen in upstream) == [("listed", OLD), ("listed", NEW)]
-    assert len([asked for asked in field.mirror.asked if asked.path == "/jobs"]) == 1
+    assert len([asked for asked in lab.mirror.asked if asked.path == "/jobs"]) == 1
 
 
 class Clock:
-    """Time that passes only in sleep; `events` happen at their hour."""
+    """A clock that advances only in sleep; `events` are called at their hour."""
 
     def __init__(self, *events: tuple[float, Any]) -> None:
         self.now, self.events, self.slept = NOW, list(events), list[float]()
@@ -223,202 +223,207 @@ class Clock:
             event[1]()
 
 
-def wait(field: Field, clock: Clock, torch: str = "2.9", hours: float = 12) -> tuple[str | None, int]:
-    directory = read_lab(str(field.lab))
-    pace = Pace(clock, clock.sleep, 600, NOW + timedelta(hours=hours))
-    waited = waiting(directory, wiring.wanted(directory, torch, "linux/amd64"), pace, Output())
-    return waited.reference, len(clock.slept)
+def wait_for(lab: MirrorLab, clock: Clock, torch: str = "2.9", hours: float = 12) -> tuple[str | None, int]:
+    directory = read_lab(str(lab.path))
+    settings = WaitSettings(clock, clock.sleep, 600, NOW + timedelta(hours=hours))
+    result = run_wait(directory, wiring.wanted(directory, torch, "linux/amd64"), settings, Output())
+    return result.reference, len(clock.slept)
 
 
-def test_wait_looks_again_until_it_is_complete(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
+def test_wait_reads_the_status_until_the_image_is_complete(lab: MirrorLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
 
     def arrive() -> None:
-        field.put(field.mirror, NEW)
+        lab.put(lab.mirror, NEW)
 
-    reference, slept = wait(field, Clock((1, arrive)))
-    assert reference == f"{field.mirror.host}/pytorch/pytorch:{NEW}"
+    reference, slept = wait_for(lab, Clock((1, arrive)))
+    assert reference == f"{lab.mirror.host}/pytorch/pytorch:{NEW}"
     assert slept == 6
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 6
-    assert f"waiting for torch 2.9 on {field.mirror.host}; 1 tag known, none complete; expected " in said[0]
-    assert said[0].endswith("next look in 10:00 min, 12:00:00 h left")
-    assert len([asked for asked in field.mirror.asked if asked.path == "/jobs"]) == 7
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 6
+    assert f"waiting for torch 2.9 on {lab.mirror.host}; 1 tag known, none complete; expected " in lines[0]
+    assert lines[0].endswith("next reading in 10:00 min, 12:00:00 h left")
+    assert len([asked for asked in lab.mirror.asked if asked.path == "/jobs"]) == 7
 
 
-def test_wait_for_a_layer_that_is_still_missing(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wait_for_a_missing_layer(lab: MirrorLab, capsys: pytest.CaptureFixture[str]) -> None:
     image = an_image([a_layer(seed=1), a_layer(seed=2)], env=ENV[NEW])
-    for registry in (field.upstream, field.mirror):
+    for registry in (lab.upstream, lab.mirror):
         registry.put("pytorch/pytorch", NEW, image)
     lost = image.layers[1]
-    field.mirror.lose(lost)
+    lab.mirror.lose(lost)
 
-    def come() -> None:
-        field.mirror.put("pytorch/pytorch", NEW, image)
+    def restore() -> None:
+        lab.mirror.put("pytorch/pytorch", NEW, image)
 
-    reference, slept = wait(field, Clock((0.5, come)))
+    reference, slept = wait_for(lab, Clock((0.5, restore)))
     assert (reference is not None, slept) == (True, 3)
     assert f":{NEW} lacks 200 kB" in capsys.readouterr().err
 
 
-def test_wait_ends_at_the_deadline_after_a_last_look(field: Field) -> None:
+def test_wait_ends_at_the_deadline_after_a_last_reading(lab: MirrorLab) -> None:
     clock = Clock()
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
-    assert wait(field, clock, hours=0.25) == (None, 2)
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
+    assert wait_for(lab, clock, hours=0.25) == (None, 2)
     assert clock.slept == [600, 300]
 
 
-def test_a_mirror_that_is_away_for_a_while_is_waited_for(field: Field) -> None:
-    """It was a registry at the first look."""
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
+def test_wait_continues_through_an_outage_of_the_mirror(lab: MirrorLab) -> None:
+    """The mirror was a registry at the first reading."""
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
     down = Answer(404, {}, b"<html>")
 
-    def away() -> None:
-        field.mirror.scripts.append(lambda asked: down if asked.path.startswith("/v2/") else None)
+    def stop() -> None:
+        lab.mirror.scripts.append(lambda asked: down if asked.path.startswith("/v2/") else None)
 
-    def back() -> None:
-        field.mirror.scripts.pop()
-        field.put(field.mirror, NEW)
+    def start() -> None:
+        lab.mirror.scripts.pop()
+        lab.put(lab.mirror, NEW)
 
-    reference, slept = wait(field, Clock((0.3, away), (1, back)))
+    reference, slept = wait_for(lab, Clock((0.3, stop), (1, start)))
     assert (reference is not None, slept) == (True, 6)
 
 
-def test_a_deadline_that_has_passed_is_one_look_and_exit_1(field: Field) -> None:
-    field.put(field.upstream, NEW)
-    ran = run("mirror", "wait", str(field.lab), "--torch", "2.9", "--deadline", "0s", "--json")
-    told = document(ran)
+def test_a_deadline_of_zero_is_one_reading_and_exit_1(lab: MirrorLab) -> None:
+    lab.put(lab.upstream, NEW)
+    ran = run("mirror", "wait", str(lab.path), "--torch", "2.9", "--deadline", "0s", "--json")
+    found = document(ran)
     assert ran.exit_code == 1
-    assert (told["schema"], told["reference"]) == ("provisioner/waited/1", None)
-    assert told["waited_seconds"] < 600  # until a second look
-    assert told["problems"][0]["code"] == "not_there_in_time"
-    assert told["outlook"]["schema"] == "provisioner/outlook/1"
+    assert (found["schema"], found["reference"]) == ("provisioner/waited/1", None)
+    assert found["waited_seconds"] < 600  # until a second reading
+    assert found["problems"][0]["code"] == "not_there_in_time"
+    assert found["outlook"]["schema"] == "provisioner/outlook/1"
 
 
-def test_the_hook_gets_the_reference_and_no_shell(field: Field, tmp_path: Path) -> None:
-    field.put(field.mirror, NEW)
-    hook = tmp_path / "tell me.sh"
-    hook.write_text(f'#!/bin/sh\nprintf "%s|" "$@" > "{tmp_path}/told"\nexit "$2"\n')
+def test_the_hook_is_run_with_the_reference_and_without_a_shell(lab: MirrorLab, tmp_path: Path) -> None:
+    lab.put(lab.mirror, NEW)
+    hook = tmp_path / "my hook.sh"
+    hook.write_text(f'#!/bin/sh\nprintf "%s|" "$@" > "{tmp_path}/arguments"\nexit "$2"\n')
     hook.chmod(0o755)
-    words = ["mirror", "wait", str(field.lab), "--torch", "2.9", "--notify"]
-    reference = f"{field.mirror.host}/pytorch/pytorch:{NEW}"
+    words = ["mirror", "wait", str(lab.path), "--torch", "2.9", "--notify"]
+    reference = f"{lab.mirror.host}/pytorch/pytorch:{NEW}"
     well, badly = (run(*words, f"'{hook}' '$HOME; x' {code}") for code in (0, 3))
-    assert (tmp_path / "told").read_text() == f"$HOME; x|3|{reference}|"
+    assert (tmp_path / "arguments").read_text() == f"$HOME; x|3|{reference}|"
     assert [well.exit_code, badly.exit_code] == [0, 1]
     assert well.stdout == badly.stdout == f"{reference}\n"
     assert "notify_failed" in badly.stderr
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "expected"),
     [
-        (["--deadline", "soon"], "is no length of time such as"),
-        (["--every", "10"], "is no length of time such as"),
-        (["--notify", "no-such-command-here x"], "is no command that can be run here"),
+        (["--deadline", "soon"], "invalid duration"),
+        (["--every", "10"], "invalid duration"),
+        (["--notify", "no-such-command-here x"], "is not an executable command on this machine"),
         (["--notify", "'"], "No closing quotation"),
     ],
 )
-def test_a_wait_typed_wrong_is_told_before_it_begins(field: Field, words: list[str], said: str) -> None:
-    ran = run("mirror", "wait", str(field.lab), *words)
+def test_a_wrong_option_of_wait_is_refused_before_any_request(lab: MirrorLab, words: list[str], expected: str) -> None:
+    ran = run("mirror", "wait", str(lab.path), *words)
     assert ran.exit_code == 2
-    assert said in ran.stderr
-    assert field.mirror.asked == []
+    assert expected in ran.stderr
+    assert lab.mirror.asked == []
 
 
-def test_public_mirrors_are_asked_every_ten_minutes_at_most(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
-    own = wiring.wanted(read_lab(str(field.lab)), None, "linux/amd64")
-    field.write(address="m.daocloud.io", feed=None, upstream=None)
-    public = wiring.wanted(read_lab(str(field.lab)), None, "linux/amd64")
+def test_public_mirrors_are_read_every_ten_minutes_at_most(lab: MirrorLab, capsys: pytest.CaptureFixture[str]) -> None:
+    own = wiring.wanted(read_lab(str(lab.path)), None, "linux/amd64")
+    lab.write_lab(address="m.daocloud.io", feed=None, upstream=None)
+    public = wiring.wanted(read_lab(str(lab.path)), None, "linux/amd64")
     assert (own.kind, own.is_public) == ("static", False)
     assert (public.kind, public.is_public) == ("lazy", True)
-    assert [polite(wish, every, Output()) for wish in (own, public) for every in (5, 3600)] == [5, 3600, 600, 3600]
+    assert [limit_rate(query, every, Output()) for query in (own, public) for every in (5, 3600)] == [
+        5,
+        3600,
+        600,
+        3600,
+    ]
     assert "m.daocloud.io is a public mirror" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("address", "kind", "sparing"),
+    ("address", "kind", "metered"),
     [
         ("registry.lab:5000", "static", False),
         ("registry.lab:5000", "registry-proxy", True),
-        ("docker.io", None, True),  # it counts manifests
+        ("docker.io", None, True),  # it counts requests for manifests
         ("m.daocloud.io", None, True),
-        ("nvcr.io", None, False),  # its tags do not say what is in them
+        ("nvcr.io", None, False),  # its tags do not name versions of torch
     ],
 )
-def test_which_mirrors_are_never_asked_for_all(field: Field, address: str, kind: str | None, sparing: bool) -> None:
-    field.write(address=address, kind=kind, feed=None, upstream=None)
-    assert wiring.is_sparing(read_lab(str(field.lab))) is sparing
+def test_metered_mirrors(lab: MirrorLab, address: str, kind: str | None, metered: bool) -> None:
+    lab.write_lab(address=address, kind=kind, feed=None, upstream=None)
+    assert wiring.is_metered(read_lab(str(lab.path))) is metered
 
 
-def test_an_interrupted_wait_ends_with_130(field: Field) -> None:
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
-    with spawn("mirror", "wait", str(field.lab), "--torch", "2.9") as process:
+def test_an_interrupted_wait_is_exit_130(lab: MirrorLab) -> None:
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
+    with spawn("mirror", "wait", str(lab.path), "--torch", "2.9") as process:
         assert process.stderr is not None
         assert "waiting for torch 2.9" in process.stderr.readline()
         process.send_signal(signal.SIGINT)
-        _, said = process.communicate(timeout=20)
+        _, stderr = process.communicate(timeout=20)
     assert process.returncode == 130
-    assert "interrupted" in said
+    assert "interrupted" in stderr
 
 
-def test_conclusion_of_a_wait_is_one_document(field: Field, capsys: pytest.CaptureFixture[str]) -> None:
-    field.put(field.mirror, NEW)
-    directory, clock = read_lab(str(field.lab)), Clock()
-    pace = Pace(clock, clock.sleep, 600, NOW)
-    waited = waiting(directory, wiring.wanted(directory, "2.9", "linux/amd64"), pace, Output())
-    assert conclude(Output(as_json=True), waited, [], 3.4) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert (told["waited_seconds"], told["problems"]) == (3, [])
-    assert told["reference"] == waited.reference
+def test_the_document_of_a_successful_wait(lab: MirrorLab, capsys: pytest.CaptureFixture[str]) -> None:
+    lab.put(lab.mirror, NEW)
+    directory, clock = read_lab(str(lab.path)), Clock()
+    settings = WaitSettings(clock, clock.sleep, 600, NOW)
+    result = run_wait(directory, wiring.wanted(directory, "2.9", "linux/amd64"), settings, Output())
+    assert report_wait(Output(as_json=True), result, [], 3.4) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["waited_seconds"], found["problems"]) == (3, [])
+    assert found["reference"] == result.reference
 
 
 @pytest.fixture(autouse=True)
 def _no_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No index of this machine's pip is asked by accident."""
+    """Ignore the pip configuration of this machine."""
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)
     monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
 
 
-def test_an_index_of_pip_that_hides_what_exists_is_named(field: Field, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stale_index_of_pip_is_a_problem_of_mirror_wheel(lab: MirrorLab, monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = (f"torch-{torch}+cu128-cp311-cp311-manylinux_2_28_x86_64.whl" for torch in ("2.7.1", "2.8.0"))
     pages = {"/w/": "", "/above/": new, "/simple/torch/": old}
-    for registry in (field.mirror, field.upstream):
+    for registry in (lab.mirror, lab.upstream):
         registry.scripts.append(
             lambda asked: (
                 Answer(200, {}, f'<a href="{pages[asked.path]}">x</a>'.encode()) if asked.path in pages else None
             )
         )
-    at = f"http://{field.mirror.host}"
+    at = f"http://{lab.mirror.host}"
     words = ["mirror", "wheel", f"{at}/w", "--torch", "2.8.0", "--cuda", "cu128", "--upstream", f"{at}/above", "--json"]
     assert document(run(*words))["problems"] == []
     monkeypatch.setenv("PIP_INDEX_URL", f"{at.replace('//', '//ann:secret@')}/simple")
-    told = run(*words)
-    (problem,) = document(told)["problems"]
+    found = run(*words)
+    (problem,) = document(found)["problems"]
     assert problem["code"] == "stale_index"
     assert f"{at}/simple" in problem["what"]
-    assert "secret" not in told.stdout + told.stderr
+    assert "secret" not in found.stdout + found.stderr
     assert "stale_index" in run(*words[:-1]).stdout
 
 
-def test_status_names_what_of_this_machine_may_be_in_the_way(
-    field: Field, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_proxies_and_engine_mirrors_of_this_machine_are_problems_of_status_and_check(
+    lab: MirrorLab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "bin").mkdir()
     docker = tmp_path / "bin/docker"
     docker.write_text('#!/bin/sh\necho \'{"RegistryConfig": {"Mirrors": ["https://hub.campus/"]}}\'\n')
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
-    field.put(field.upstream, NEW)
-    field.put(field.mirror, OLD)
-    assert "registry_mirrors" in {problem["code"] for problem in field.status("--torch", "2.9")["problems"]}
-    assert field.status("--torch", "2.8")["problems"] == []
-    field.write(address="mirror.invalid:5000", feed=None, upstream=None)
+    lab.put(lab.upstream, NEW)
+    lab.put(lab.mirror, OLD)
+    assert "registry_mirrors" in {problem["code"] for problem in lab.status("--torch", "2.9")["problems"]}
+    assert lab.status("--torch", "2.8")["problems"] == []
+    lab.write_lab(address="mirror.invalid:5000", feed=None, upstream=None)
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:1")
-    codes = [problem["code"] for problem in field.status("--torch", "2.9")["problems"]]
+    codes = [problem["code"] for problem in lab.status("--torch", "2.9")["problems"]]
     assert codes == ["proxy_failed", "registry_mirrors"]
     check = run("mirror", "check", "mirror.invalid:5000/a/b:c", "--plain-http", "--json")
     (image,) = document(check)["images"]
@@ -426,18 +431,18 @@ def test_status_names_what_of_this_machine_may_be_in_the_way(
     assert [problem["code"] for problem in document(check)["problems"]] == ["registry_mirrors"]
 
 
-def test_wheel_of_a_mirror(field: Field) -> None:
+def test_mirror_wheel_reports_a_wheel_that_is_not_there_yet(lab: MirrorLab) -> None:
     name = "torch-2.8.0+cu128-cp311-cp311-manylinux_2_28_x86_64.whl"
-    field.mirror.scripts.append(lambda asked: Answer(200, {}, b"") if asked.path == "/w/" else None)
-    field.upstream.scripts.append(
+    lab.mirror.scripts.append(lambda asked: Answer(200, {}, b"") if asked.path == "/w/" else None)
+    lab.upstream.scripts.append(
         lambda asked: Answer(200, {}, f'<a href="{name}">x</a>'.encode()) if asked.path == "/w/" else None
     )
-    words = ["mirror", "wheel", f"http://{field.mirror.host}/w", "--cuda", "cu128", "--json"]
-    ran = run(*words, "--torch", "2.8.0", "--upstream", f"http://{field.upstream.host}/w")
-    told = document(ran)
-    assert (ran.exit_code, told["schema"]) == (1, "provisioner/wheels/1")
-    (wheel,) = told["wheels"]
+    words = ["mirror", "wheel", f"http://{lab.mirror.host}/w", "--cuda", "cu128", "--json"]
+    ran = run(*words, "--torch", "2.8.0", "--upstream", f"http://{lab.upstream.host}/w")
+    found = document(ran)
+    assert (ran.exit_code, found["schema"]) == (1, "provisioner/wheels/1")
+    (wheel,) = found["wheels"]
     assert (wheel["state"], wheel["upstream"], wheel["problems"][0]["code"]) == ("absent", "present", "not_yet")
     assert run(*words, "--torch", "new").exit_code == 2
-    wrong = run("mirror", "wheel", f"http://{field.mirror.host}/{name}", "--torch", "2.9", "--cuda", "cu128")
+    wrong = run("mirror", "wheel", f"http://{lab.mirror.host}/{name}", "--torch", "2.9", "--cuda", "cu128")
     assert "is not a wheel of torch 2.9+cu128" in wrong.stderr

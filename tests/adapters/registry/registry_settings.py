@@ -1,4 +1,4 @@
-"""Real registries as the table of faults wants them: a damaged image for each row, each in a repository of its own."""
+"""Real registries for the table of faults: a damaged image for each row, each in its own repository."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +32,7 @@ def check(host: str, name: str, *, kind: MirrorKind = "static", deep: bool = Fal
 
 
 @contextmanager
-def static(place: Path, faults: Sequence[str], *, cached: bool) -> Iterator[str]:
+def static_registry(place: Path, faults: Sequence[str], *, cached: bool) -> Iterator[str]:
     with real_registry(place / "registry", cached=cached) as registry:
         images = _push_all(registry, faults)
         for name in map(repository, faults):
@@ -42,8 +42,8 @@ def static(place: Path, faults: Sequence[str], *, cached: bool) -> Iterator[str]
 
 
 @contextmanager
-def behind(place: Path, faults: Sequence[str], *, filled: bool, away: bool) -> Iterator[str]:
-    """A cache before an upstream: damaged is its own copy where it is warm, the upstream's where it is cold."""
+def pull_through_cache(place: Path, faults: Sequence[str], *, filled: bool, away: bool) -> Iterator[str]:
+    """Start a cache of an upstream. Its own copy is damaged if it is `filled`, else the upstream's."""
     with ExitStack() as upstream_up:
         upstream = upstream_up.enter_context(real_registry(place / "upstream"))
         images = _push_all(upstream, faults)
@@ -52,7 +52,7 @@ def behind(place: Path, faults: Sequence[str], *, filled: bool, away: bool) -> I
                 for fault, image in images.items():
                     warm(cache, repository(fault), image)
             _damage(cache if filled else upstream, images)
-            if away:  # only now: the registry does not come up without its upstream
+            if away:  # only now: the registry does not start without its upstream
                 upstream_up.close()
             yield cache.host
 
@@ -72,12 +72,12 @@ def _damage(registry: RealRegistry, images: Mapping[str, Made]) -> None:
 
 
 def warm(cache: RealRegistry, name: str, image: Made) -> None:
-    """The cache stores a blob beside sending it, and may end later."""
+    """Fill the cache. It may finish storing a blob after sending it."""
     check(cache.host, name, kind="registry-proxy", deep=True)
     until = time.monotonic() + _SECONDS
     while not all(cache.links(digest) for digest in image.blobs):
         if time.monotonic() > until:
-            pytest.fail(f"the cache did not keep {name}")
+            pytest.fail(f"the cache did not store {name}")
         time.sleep(0.02)
     _await_complete(cache.host, name, "registry-proxy")
 
@@ -91,17 +91,17 @@ def _await_complete(host: str, name: str, kind: MirrorKind) -> None:
 
 @dataclass(frozen=True)
 class Setting:
-    """How the registries stand, and what kind of mirror one would say in lab.yml that they are."""
+    """How the registries are started, and the kind of mirror that lab.yml would name."""
 
-    stand: Callable[[Path, Sequence[str]], AbstractContextManager[str]]
+    start: Callable[[Path, Sequence[str]], AbstractContextManager[str]]
     kind: MirrorKind = "registry-proxy"
 
 
 SETTINGS = {
-    "stock cache": Setting(partial(static, cached=True), "static"),
-    "no cache": Setting(partial(static, cached=False), "static"),
-    "cache warm": Setting(partial(behind, filled=True, away=False)),
-    "cache warm and upstream away": Setting(partial(behind, filled=True, away=True)),
-    "cache cold": Setting(partial(behind, filled=False, away=False)),
-    "cache cold and upstream away": Setting(partial(behind, filled=False, away=True)),
+    "stock cache": Setting(partial(static_registry, cached=True), "static"),
+    "no cache": Setting(partial(static_registry, cached=False), "static"),
+    "cache warm": Setting(partial(pull_through_cache, filled=True, away=False)),
+    "cache warm and upstream away": Setting(partial(pull_through_cache, filled=True, away=True)),
+    "cache cold": Setting(partial(pull_through_cache, filled=False, away=False)),
+    "cache cold and upstream away": Setting(partial(pull_through_cache, filled=False, away=True)),
 }

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_notice import notify
-from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.entry import ORDER
+from ansible.module_utils.provisioner.seat.notice import notify
+from ansible.module_utils.provisioner.seat.seat import seat_of
 
 
 def main() -> None:
@@ -16,7 +16,7 @@ def main() -> None:
     order = json.loads(module.params["order"])
     try:
         record = notify(seat_of(order), order["text"])
-    except Fault as fault:
+    except ProblemError as fault:
         module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
     else:
         module.exit_json(changed=record["state"] == "committed", record=record)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.provisioner_claims import released
-from ansible.module_utils.provisioner_entry import answer
-from ansible.module_utils.provisioner_job import start_once
-from ansible.module_utils.provisioner_returning import roll_back
-from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner.jobs.claims import with_release
+from ansible.module_utils.provisioner.jobs.entry import start_job
+from ansible.module_utils.provisioner.jobs.job import start_once
+from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.transaction.rollback import roll_back
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 def begin(order: dict[str, Any]) -> Path:
     return start_once(
-        seat_of(order), order["run"], "rollback", lambda job, lock: released(order, roll_back(order, job, lock))
+        seat_of(order), order["run"], "rollback", lambda job, lock: with_release(order, roll_back(order, job, lock))
     )
 
 
 if __name__ == "__main__":
-    answer(begin)
+    start_job(begin)

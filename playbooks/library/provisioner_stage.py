@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.provisioner_boot import own_code
-from ansible.module_utils.provisioner_entry import answer
-from ansible.module_utils.provisioner_job import start
-from ansible.module_utils.provisioner_seat import seat_of
-from ansible.module_utils.provisioner_staging import stage
+from ansible.module_utils.provisioner.jobs.entry import start_job
+from ansible.module_utils.provisioner.jobs.job import start
+from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.transaction.boot import own_code
+from ansible.module_utils.provisioner.transaction.stage import stage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,4 +20,4 @@ def begin(order: dict[str, Any]) -> Path:
 
 
 if __name__ == "__main__":
-    answer(begin)
+    start_job(begin)

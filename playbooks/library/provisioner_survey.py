@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_preparing import survey as survey_node
-from ansible.module_utils.provisioner_registry import survey as survey_registry
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.entry import ORDER
+from ansible.module_utils.provisioner.prepare.prepare import survey as survey_node
+from ansible.module_utils.provisioner.prepare.registry import survey as survey_registry
 
 SURVEYS = {"node": survey_node, "registry": survey_registry}
 
@@ -18,7 +18,7 @@ def main() -> None:
     order = json.loads(module.params["order"])
     try:
         record = SURVEYS[order["what"]](order)
-    except Fault as fault:
+    except ProblemError as fault:
         record = {"state": "failed", "problems": [fault.problem]}
     module.exit_json(changed=False, record=record)
 

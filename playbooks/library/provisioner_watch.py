@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_jobfile import follow
+from ansible.module_utils.provisioner.jobs.jobfile import follow
 
 NEWS = ("finished", "phase", "text", "done", "total", "unit", "record")
 

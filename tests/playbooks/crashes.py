@@ -19,8 +19,18 @@ from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import REFERENCE
 from tests.playbooks.world import FakeCompose, World
 
-switching, returning, recovering, journals, seats, files, jobs, host = (
-    module_util(name) for name in ("switching", "returning", "recovering", "journal", "seat", "jobfile", "job", "host")
+switching, returning, recovering, journals, seats, files, jobs, hosts = (
+    module_util(name)
+    for name in (
+        "transaction.switch",
+        "transaction.rollback",
+        "transaction.recover",
+        "seat.journal",
+        "seat.seat",
+        "jobs.jobfile",
+        "jobs.job",
+        "base.host",
+    )
 )
 
 WAIT_SECONDS = 60
@@ -41,7 +51,7 @@ class Boundaries:
             return
         if self.error:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-            raise host.refused_by_system(full) if "journal" in name else full
+            raise module_util("base.problem").io_problem(full) if "journal" in name else full
         self._reached.touch()
         while True:
             time.sleep(WAIT_SECONDS)
@@ -136,13 +146,13 @@ class Crashing(World):
     def cut_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another boot; the line of the journal that was being written is torn; the engine starts what ran."""
         path = self.seat.folder / "journal.jsonl"
-        path.write_text(host.read(path) + '\n{"seq": 99, "state": "comm')
-        for module in (host, files, journals):
+        path.write_text(module_util("base.files").read(path) + '\n{"seq": 99, "state": "comm')
+        for module in (hosts, files, journals):
             monkeypatch.setattr(module, "boot_id", lambda: "another-boot")
 
     def recover_all(self) -> dict[str, Any]:
         order = {"run": "r-recover", "state_root": self.order["state_root"]}
-        record: dict[str, Any] = recovering.recover_all(order, self.tell)
+        record: dict[str, Any] = recovering.recover_seats(order, self.report)
         return record
 
     def identity(self) -> dict[str, bytes]:

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util, problem
 
-authority: Any = module_util("authority")
-reach: Any = module_util("reach")
-registry: Any = module_util("registry")
+authority: Any = module_util("prepare.ca")
+reach: Any = module_util("prepare.registry_check")
+registry: Any = module_util("prepare.registry")
 
 
 @pytest.fixture
@@ -25,28 +25,28 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def certify(host: str) -> None:
-    authority.certify(host, getpass.getuser())
+    authority.issue_certificate(host, getpass.getuser())
 
 
 def test_private_keys_are_their_owners_alone(folder: Path) -> None:
-    authority.make_authority("demo")
+    authority.make_ca("demo")
     certify("127.0.0.1")
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert modes == {"ca.key": 0o600, "server.key": 0o600, "ca.crt": 0o644, "server.crt": 0o644, "names": 0o644}
 
 
 def test_a_certificate_is_made_anew_for_another_name_or_by_another_authority(folder: Path) -> None:
-    authority.make_authority("demo")
-    assert not authority.is_certified("registry.lab")
+    authority.make_ca("demo")
+    assert not authority.has_valid_certificate("registry.lab")
     certify("registry.lab")
-    assert authority.is_certified("registry.lab")
-    assert not authority.is_certified("198.18.0.3")
-    authority.make_authority("demo")
-    assert not authority.is_certified("registry.lab")
+    assert authority.has_valid_certificate("registry.lab")
+    assert not authority.has_valid_certificate("198.18.0.3")
+    authority.make_ca("demo")
+    assert not authority.has_valid_certificate("registry.lab")
     certify("registry.lab")
-    assert authority.is_certified("registry.lab")
+    assert authority.has_valid_certificate("registry.lab")
     (folder / "server.key").unlink()
-    assert not authority.is_certified("registry.lab")
+    assert not authority.has_valid_certificate("registry.lab")
 
 
 class _Registry(BaseHTTPRequestHandler):
@@ -78,23 +78,23 @@ def serving(folder: Path, status: int = 200) -> Iterator[str]:
 
 
 def codes(address: str, ca: str | None) -> list[str]:
-    return [found["code"] for found in reach.reach({"address": address, "ca": ca, "plain_http": False})]
+    return [found["code"] for found in reach.check_registry({"address": address, "ca": ca, "plain_http": False})]
 
 
 def test_a_node_reaches_it_by_this_authority_and_by_no_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    authority.make_authority("demo")
+    authority.make_ca("demo")
     certify("127.0.0.1")
     with serving(folder) as address:
-        assert codes(address, authority.authority()) == []
+        assert codes(address, authority.read_ca()) == []
         assert codes(address, None) == ["registry_unreachable"]
     with serving(folder, 401) as address:
-        assert codes(address, authority.authority()) == ["registry_login"]
+        assert codes(address, authority.read_ca()) == ["registry_login"]
         (tmp_path / "config.json").write_text(f'{{"auths": {{"{address}": {{"auth": "x"}}}}}}')
-        assert codes(address, authority.authority()) == []
-    assert codes(address, authority.authority()) == ["registry_unreachable"]
+        assert codes(address, authority.read_ca()) == []
+    assert codes(address, authority.read_ca()) == ["registry_unreachable"]
 
 
 @pytest.mark.parametrize(
@@ -119,16 +119,16 @@ def test_its_configuration_removes_what_is_deleted_and_believes_no_cache() -> No
 
 
 def test_what_a_person_has_configured_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, ran = tmp_path / "config.yml", module_util("host").Ran
+    path, ran = tmp_path / "config.yml", module_util("base.command").CommandResult
     monkeypatch.setattr(registry, "CONFIGURATION", path)
     conffiles = "\n /etc/init.d/docker-registry aaaa\n"
     monkeypatch.setattr(registry, "run", lambda *_: ran(0, conffiles, ""))
-    registry._must_not_be_anothers()
+    registry._check_is_ours()
     path.write_text("version: 0.1\n")
-    with pytest.raises(Fault) as caught:
-        registry._must_not_be_anothers()
+    with pytest.raises(ProblemError) as caught:
+        registry._check_is_ours()
     assert problem(caught)["code"] == "registry_in_use"
     conffiles += f" {path} {registry.hashlib.md5(path.read_bytes()).hexdigest()}\n"
-    registry._must_not_be_anothers()  # as the package brought it
+    registry._check_is_ours()  # as the package brought it
     path.write_text(registry.configuration(5000))
-    registry._must_not_be_anothers()
+    registry._check_is_ours()

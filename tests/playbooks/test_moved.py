@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
 moved, seats, journals, switching, staging = (
-    module_util(name) for name in ("moved", "seat", "journal", "switching", "staging")
+    module_util(name)
+    for name in ("transaction.expected", "seat.seat", "seat.journal", "transaction.switch", "transaction.stage")
 )
 
 
@@ -38,10 +39,10 @@ def test_only_the_generation_that_the_plan_was_made_against_will_do(
     seat, journal = a_seat(tmp_path, current)
     order = an_order(tmp_path, expects=expects)
     if not stale:
-        moved.check_unmoved(seat, journal, order)
+        moved.check_expected(seat, journal, order)
         return
-    with pytest.raises(moved.Stale) as caught:
-        moved.check_unmoved(seat, journal, order)
+    with pytest.raises(moved.StalePlanError) as caught:
+        moved.check_expected(seat, journal, order)
     assert (caught.value.state, caught.value.problem["code"]) == ("stale", "stale_plan")
 
 
@@ -52,18 +53,18 @@ def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: boo
     journal.append("committed", generation=2)
     order = an_order(tmp_path, run, expects=1)
     if stale:
-        with pytest.raises(Fault, match="runs generation 2; the plan was made against 1"):
-            moved.check_unmoved(seat, journal, order)
+        with pytest.raises(ProblemError, match="runs generation 2; the plan was made against 1"):
+            moved.check_expected(seat, journal, order)
     else:
-        moved.check_unmoved(seat, journal, order)
-    assert moved.moved_by(seat, journal, run) is not stale
+        moved.check_expected(seat, journal, order)
+    assert moved.changed_by_run(seat, journal, run) is not stale
 
 
 @pytest.mark.parametrize("act", [staged, switching.switch])
 def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: Any) -> None:
     world = World(tmp_path, 1)
     world.journal().append("switching", to=2, back=1)  # not even what a killed run left is ended for it
-    with pytest.raises(moved.Stale):
+    with pytest.raises(moved.StalePlanError):
         act(world.order | {"run": "r2", "expects": 7}, NoJob(), 0)
     assert world.states == ["switching"]
     assert (world.seat.numbers(), engine.requests) == ([1, 2], [])

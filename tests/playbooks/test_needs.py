@@ -6,15 +6,15 @@ import pytest
 
 from tests.playbooks.node_code import module_util
 
-distribution: Any = module_util("distribution")
-needs: Any = module_util("needs")
+distribution: Any = module_util("prepare.distribution")
+needs: Any = module_util("prepare.needs")
 
-TRIXIE = distribution.distribution("ID=debian\nVERSION_CODENAME=trixie\n")
-BOOKWORM = distribution.distribution("ID=debian\nVERSION_CODENAME=bookworm\n")
+TRIXIE = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=trixie\n")
+BOOKWORM = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=bookworm\n")
 DOCKER = distribution.docker_source({"uri": "https://m.example/docker-ce/linux", "key": "K"}, TRIXIE)
 NVIDIA = distribution.nvidia_source({"uri": "https://m.example/nvidia", "key": "K"}, "linux/amd64")
 # A node that is ready, with one GPU.
-READY = needs.Seen(
+READY = needs.NodeState(
     at=TRIXIE,
     docker=None,
     nvidia=NVIDIA,
@@ -69,7 +69,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_lacking_in_order(name: str) -> None:
     over, expected = CASES[name]
-    found = needs.needs(READY._replace(**over), may_restart=False)
+    found = needs.find_needs(READY._replace(**over), may_restart=False)
     assert [need.act for need in found] == expected
     assert not any(need.deferred for need in found)
 
@@ -84,7 +84,7 @@ def test_what_is_lacking_in_order(name: str) -> None:
 )
 def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict[str, Any], acts: list[str]) -> None:
     seen = READY._replace(**over)
-    deferred, asked = needs.needs(seen, may_restart=False), needs.needs(seen, may_restart=True)
+    deferred, asked = needs.find_needs(seen, may_restart=False), needs.find_needs(seen, may_restart=True)
     assert [need.act for need in deferred] == [need.act for need in asked] == acts
     assert all(need.deferred for need in deferred)
     assert not any(need.deferred for need in asked)
@@ -92,13 +92,13 @@ def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict
 
 def test_the_rest_goes_on_while_a_restart_is_deferred() -> None:
     seen = READY._replace(cdi_on=False, toolkit=False, untrusted=True)
-    found = needs.needs(seen, may_restart=False)
+    found = needs.find_needs(seen, may_restart=False)
     assert [(need.act, need.deferred) for need in found] == [("packages", False), ("restart", True), ("trust", False)]
 
 
 def test_compose_fits_the_engine_that_is_there() -> None:
     own, of_docker = (
-        needs.needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
+        needs.find_needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
         for ce in (False, True)
     )
     assert [need.detail.get("packages") for need in own] == [["docker-compose"]]
@@ -106,4 +106,4 @@ def test_compose_fits_the_engine_that_is_there() -> None:
 
 
 def test_a_distribution_without_compose_is_no_fault_where_it_is_there_already() -> None:
-    assert needs.needs(READY._replace(at=BOOKWORM), may_restart=False) == []
+    assert needs.find_needs(READY._replace(at=BOOKWORM), may_restart=False) == []

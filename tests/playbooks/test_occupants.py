@@ -7,7 +7,7 @@ from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import module_util
 
-occupants = module_util("occupants")
+occupants = module_util("gpu.processes")
 ID, OUTER = "a" * 64, "b" * 64
 
 
@@ -39,17 +39,17 @@ def test_containers_go_by_their_names_where_the_engine_knows_them(engine: FakeEn
     put(engine, a_container("jupyter", name="lab-student-jupyter-1"))
     engine.containers[0]["Id"] = ID
     processes = [a_process(1, container=ID), a_process(2, container=OUTER), a_process(3)]
-    (gpu,) = occupants.named([a_gpu("GPU-1", processes=processes)])
+    (gpu,) = occupants.with_container_names([a_gpu("GPU-1", processes=processes)])
     assert [p["container"] for p in gpu["processes"]] == ["lab-student-jupyter-1", "b" * 12, None]
 
 
 def test_nobody_is_asked_for_where_nobody_is_in_a_container(engine: FakeEngine) -> None:
     cards = [a_gpu("GPU-1", processes=[a_process(3)]), a_gpu("GPU-2", processes=None), {"index": 2, "problems": []}]
-    assert occupants.named(cards) == cards
+    assert occupants.with_container_names(cards) == cards
     assert engine.requests == []
 
 
 def test_without_an_engine_a_container_goes_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
-    (gpu,) = occupants.named([a_gpu("GPU-1", processes=[a_process(1, container=ID)])])
+    (gpu,) = occupants.with_container_names([a_gpu("GPU-1", processes=[a_process(1, container=ID)])])
     assert gpu["processes"][0]["container"] == "a" * 12

@@ -10,12 +10,13 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_process
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
 from tests.playbooks.world import Killed, World, killing
 
-recovering, switching, removing, seats, journals, files = (
-    module_util(name) for name in ("recovering", "switching", "removing", "seat", "journal", "jobfile")
+recovering, removing, seats, journals, files = (
+    module_util(name)
+    for name in ("transaction.recover", "transaction.remove", "seat.seat", "seat.journal", "jobs.jobfile")
 )
 
 pytestmark = pytest.mark.usefixtures("idle")
@@ -35,7 +36,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
 
 def recovered(world: World, **over: Any) -> dict[str, Any]:
     order = {"run": "r9", "state_root": world.order["state_root"], **over}
-    record: dict[str, Any] = recovering.recover_all(order, world.tell)
+    record: dict[str, Any] = recovering.recover_seats(order, world.report)
     return record
 
 
@@ -82,12 +83,12 @@ def test_a_node_stands_as_the_worst_of_its_seats(world: World, tmp_path: Path) -
 
 
 def test_a_node_without_seats_has_nothing_to_end(tmp_path: Path) -> None:
-    record = recovering.recover_all({"run": "r1", "state_root": str(tmp_path)}, lambda *_: None)
+    record = recovering.recover_seats({"run": "r1", "state_root": str(tmp_path)}, lambda *_, **__: None)
     assert (record["state"], record["checks"]) == ("unchanged", {})
 
 
 def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(switching, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(recovering, "CHECK_SECONDS", 0)
     idle[0]["processes"] = [a_process(4242)]
     record = recovered(world)
     assert (record["state"], record["problems"][0]["code"]) == ("deferred", "busy")
@@ -102,17 +103,19 @@ def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -
     world.compose.broken = set()
     world.compose.running = 0
     assert recovered(world)["state"] == "needs_attention"
-    with pytest.raises(switching.Stuck, match=r"going back failed at .*, run r9: start_failed") as caught:
+    with pytest.raises(
+        recovering.NeedsAttentionError, match=r"going back failed at .*, run r9: start_failed"
+    ) as caught:
         world.switch("r10")
     assert "`provision rollback` or `provision remove`" in caught.value.problem["fix"]
     assert world.compose.calls == calls
 
 
 def test_three_attempts_that_were_cut_off_are_the_last(world: World) -> None:
-    for attempt in range(switching.ATTEMPTS):
+    for attempt in range(recovering.ATTEMPTS):
         with pytest.raises(Killed):
-            switching.recover(
-                world.compose, killing(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.tell
+            recovering.recover_seat(
+                world.compose, killing(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
             )
     calls = list(world.compose.calls)
     record = recovered(world)
@@ -152,7 +155,7 @@ def test_a_seat_that_was_mended_by_hand_is_no_case_any_more(stuck: World) -> Non
 
 def test_what_is_only_noted_does_not_hide_that_a_person_is_needed(stuck: World) -> None:
     stuck.journal().append("staged", generation=3)
-    with pytest.raises(Fault, match="could not be brought back"):
+    with pytest.raises(ProblemError, match="could not be brought back"):
         stuck.switch("r12")
 
 
@@ -161,7 +164,7 @@ def test_at_boot_the_system_is_told_how_it_ended(
     world: World, capsys: pytest.CaptureFixture[str], broken: set[int], status: int
 ) -> None:
     world.compose.broken = broken
-    assert recovering.at_boot(world.order["state_root"]) == status
+    assert recovering.recover_at_boot(world.order["state_root"]) == status
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert record["state"] == ("needs_attention" if broken else "rolled_back")
 
@@ -171,5 +174,5 @@ def test_at_boot_an_engine_is_waited_for_but_not_for_ever(
 ) -> None:
     monkeypatch.setattr(recovering, "BOOT_SECONDS", 0)
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
-    assert recovering.at_boot(world.order["state_root"]) == 1
+    assert recovering.recover_at_boot(world.order["state_root"]) == 1
     assert json.loads(capsys.readouterr().out)["problems"][0]["code"] == "no_engine"

@@ -7,10 +7,10 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_process
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.world import World
 
-busy, moved = module_util("busy"), module_util("moved")
+busy, moved = module_util("seat.busy"), module_util("transaction.expected")
 
 pytestmark = pytest.mark.usefixtures("idle")
 OLD, NEW = (f"registry.lab:5201/provisioner/lab@sha256:{letter * 64}" for letter in "12")
@@ -70,31 +70,31 @@ def test_a_rollback_that_fails_goes_forward_again(world: World, how: str) -> Non
 
 def test_without_a_target_nothing_is_touched(world: World, engine: FakeEngine) -> None:
     calls = list(world.compose.calls)
-    with pytest.raises(Fault, match=r"keeps no generation 7; in force is 2, kept beside it: 1"):
+    with pytest.raises(ProblemError, match=r"keeps no generation 7; in force is 2, kept beside it: 1"):
         world.roll_back(to=7)
     del engine.images[OLD]
     for to in (0, 1):
-        with pytest.raises(Fault, match="keeps generation 1, but not its image") as caught:
+        with pytest.raises(ProblemError, match="keeps generation 1, but not its image") as caught:
             world.roll_back(to)
         assert caught.value.problem["code"] == "no_rollback_target"  # type: ignore[attr-defined]
-    world.seat.forget(1)
-    with pytest.raises(Fault, match="no generation before the one in force"):
+    world.seat.delete_generation(1)
+    with pytest.raises(ProblemError, match="no generation before the one in force"):
         world.roll_back()
     assert world.compose.calls == calls
 
 
 def test_a_generation_whose_file_compose_refuses_now_is_no_target(world: World) -> None:
     (world.seat.generation(1) / "compose.yaml").unlink()
-    with pytest.raises(Fault, match="compose_refused"):
+    with pytest.raises(ProblemError, match="compose_refused"):
         world.roll_back()
     assert world.compose.running == 2
 
 
 def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [a_process(4242)]
-    with pytest.raises(busy.Busy):
+    with pytest.raises(busy.BusyError):
         world.roll_back()
-    with pytest.raises(moved.Stale):
+    with pytest.raises(moved.StalePlanError):
         world.roll_back(expects=1)
     assert world.compose.running == 2
     world.roll_back(when_busy={"policy": "force", "seconds": 0, "reason": "it computes wrongly"})
@@ -102,8 +102,8 @@ def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(wo
 
 
 def test_a_removed_seat_has_nowhere_to_go_back_to(world: World) -> None:
-    world.seat.retire()
-    with pytest.raises(Fault, match="in force is none, kept beside it: 1, 2"):
+    world.seat.clear_current()
+    with pytest.raises(ProblemError, match="in force is none, kept beside it: 1, 2"):
         world.roll_back()
 
 

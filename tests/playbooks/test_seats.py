@@ -6,10 +6,12 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
-seats, facts, removing, journals = (module_util(name) for name in ("seat", "seats", "removing", "journal"))
+seats, facts, removing, journals = (
+    module_util(name) for name in ("seat.seat", "seat.facts", "transaction.remove", "seat.journal")
+)
 
 
 def a_committed_seat(tmp_path: Path) -> Any:
@@ -151,7 +153,7 @@ def test_without_an_engine_the_services_are_unknown(tmp_path: Path, monkeypatch:
 def test_attention_is_needed_until_the_seat_is_well_or_gone(
     state: str, generation: int, services: dict[str, str], needed: bool
 ) -> None:
-    problem = facts.attention({"name": "s", "state": state, "generation": generation, "services": services})
+    problem = facts.attention_problem({"name": "s", "state": state, "generation": generation, "services": services})
     assert (problem is not None) == needed
 
 
@@ -174,7 +176,7 @@ def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
     put(engine, a_container("ssh"))
     idle[0]["processes"] = [a_process(4242)]
     wish = {"policy": "defer", "seconds": 0, "reason": ""}
-    with pytest.raises(Fault, match="pid 4242 python of li"):
+    with pytest.raises(ProblemError, match="pid 4242 python of li"):
         removing.remove(an_order(tmp_path, when_busy=wish), NoJob(), 0)
     assert (seat.current(), len(engine.containers)) == (3, 1)
     forced = an_order(tmp_path, when_busy={**wish, "policy": "force", "reason": "the term is over"})
@@ -186,7 +188,7 @@ def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
 @pytest.mark.usefixtures("ran")
 def test_a_removed_seat_keeps_identity_and_home_alone(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    module_util("precheck").ensure_home(Path(an_order(tmp_path)["seat"]["home"]), 0, 0)
+    module_util("seat.precheck").ensure_home(Path(an_order(tmp_path)["seat"]["home"]), 0, 0)
     (seat.identity / "token").write_text("kept")
     engine.images[REFERENCE] = {"RepoTags": [f"provisioner/keep:{seat.tag(3)}"]}
     assert removing.remove(an_order(tmp_path), NoJob(), 0)["state"] == "committed"

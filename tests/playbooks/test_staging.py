@@ -5,17 +5,19 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 
-staging, seats, journals, host = (module_util(name) for name in ("staging", "seat", "journal", "host"))
-precheck, composes = module_util("precheck"), module_util("compose")
+staging, seats, journals, command = (
+    module_util(name) for name in ("transaction.stage", "seat.seat", "seat.journal", "base.command")
+)
+precheck, composes = module_util("seat.precheck"), module_util("seat.compose")
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
 
 
 class Told(list[str]):
-    def tell(self, text: str, *_: Any, **__: Any) -> None:
+    def report(self, text: str, *_: Any, **__: Any) -> None:
         self.append(text)
 
 
@@ -26,7 +28,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
         calls.append(argv)
-        return host.Ran(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
+        return command.CommandResult(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
 
     for module in (staging, composes):
         monkeypatch.setattr(module, "run", run)
@@ -86,10 +88,14 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
 ) -> None:
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
         docker.append(argv)
-        return host.Ran(125, "", "failed to register layer") if argv[1] == "run" else host.Ran(0, "", "")
+        return (
+            command.CommandResult(125, "", "failed to register layer")
+            if argv[1] == "run"
+            else command.CommandResult(0, "", "")
+        )
 
     monkeypatch.setattr(staging, "run", run)
-    with pytest.raises(Fault, match="failed to register layer") as caught:
+    with pytest.raises(ProblemError, match="failed to register layer") as caught:
         stage(an_order(tmp_path))
     assert caught.value.problem["code"] == "image_does_not_start"  # type: ignore[attr-defined]
     assert docker[-1] == ["docker", "rm", "-f", "provisioner-trial-demo-student"]

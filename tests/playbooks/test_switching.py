@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 from tests.playbooks.world import Killed, World, a_fault, killing
 
-switching, seats = module_util("switching"), module_util("seat")
+switching, seats = module_util("transaction.switch"), module_util("seat.seat")
+recovering, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
 
 pytestmark = pytest.mark.usefixtures("idle")
 STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
@@ -86,7 +87,7 @@ def test_where_going_back_fails_twice_a_person_is_needed(world: World) -> None:
         "start_failed" if old else "stop_failed",
     ]
     ways_back = [call for call in world.compose.calls[1:] if call in {"up 1", "down"}]
-    assert len(ways_back) == switching.TRIES
+    assert len(ways_back) == undo.TRIES
     assert world.states[-1] == "needs_attention"
 
 
@@ -105,7 +106,7 @@ def test_killed_in_any_state_the_next_contact_ends_on_old_or_new(
     assert world.seat.current() in {old, 2}
     assert world.compose.running == world.seat.current()
     assert (world.seat.current() == 2) == (world.states[-1:] == ["committed"])
-    assert world.journal().interrupted() is None
+    assert world.journal().open_switch() is None
     calls = list(world.compose.calls)
     world.recover()
     assert world.compose.calls == calls
@@ -120,7 +121,7 @@ def test_killed_again_while_it_recovers_it_still_ends(
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     try:
-        switching.recover(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.tell)
+        recovering.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)
@@ -144,7 +145,7 @@ def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     world.compose.broken = {1, -1}
-    with pytest.raises(Fault, match="could not be brought back") as caught:
+    with pytest.raises(ProblemError, match="could not be brought back") as caught:
         world.recover()
     assert caught.value.problem["code"] == "needs_attention"  # type: ignore[attr-defined]
 
@@ -154,9 +155,9 @@ def test_without_an_engine_a_recovery_waits_for_the_next_contact(world: World, m
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
-    with pytest.raises(Fault):
+    with pytest.raises(ProblemError):
         world.recover()
-    assert world.journal().interrupted() is not None
+    assert world.journal().open_switch() is not None
 
 
 @pytest.mark.usefixtures("verify")
@@ -176,7 +177,7 @@ def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEn
         world.seat.write(1, world.order, {})
     engine.images.clear()
     world.compose.running = 1
-    with pytest.raises(Fault, match="whose image was removed from the node by force") as caught:
+    with pytest.raises(ProblemError, match="whose image was removed from the node by force") as caught:
         world.transact()
     assert caught.value.problem["code"] == "no_way_back"  # type: ignore[attr-defined]
     assert (world.compose.calls, world.states) == ([], [])
@@ -185,7 +186,7 @@ def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEn
 @pytest.mark.usefixtures("verify")
 def test_no_journal_no_action(world: World) -> None:
     world.seat.folder.joinpath("journal.jsonl").mkdir()
-    with pytest.raises(Fault, match="Is a directory"):
+    with pytest.raises(ProblemError, match="Is a directory"):
         world.transact()
     assert world.compose.calls == []
 
@@ -209,11 +210,11 @@ def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
-    with pytest.raises(Fault, match="does not hold what it is to switch to"):
-        switching._ready(seat, order)
+    with pytest.raises(ProblemError, match="does not hold what it is to switch to"):
+        switching._check_ready(seat, order)
     seat.write(1, order, {})
-    with pytest.raises(Fault, match="does not hold"):  # pruned since then
-        switching._ready(seat, order)
+    with pytest.raises(ProblemError, match="does not hold"):  # pruned since then
+        switching._check_ready(seat, order)
 
 
 def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:
@@ -224,7 +225,7 @@ def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path
         engine.images[reference] = {"RepoTags": [f"provisioner/keep:{seat.tag(number)}"]}
         seat.write(number, an_order(tmp_path, image={"reference": reference}), {})
     engine.images[references[1]]["RepoTags"].append("student/own:tag")
-    switching.tidy(seat, {2, 3})
+    retention.remove_old_generations(seat, {2, 3})
     assert seat.numbers() == [2, 3]
     assert set(engine.images) == {references[2], references[3]}
     assert engine.images[references[2]]["RepoTags"] == ["provisioner/keep:demo-student-g2"]
@@ -235,6 +236,6 @@ def test_an_image_that_another_seat_keeps_stays(tmp_path: Path, engine: FakeEngi
     seat.make_folders()
     engine.images[REFERENCE] = {"RepoTags": ["provisioner/keep:demo-student-g1", "provisioner/keep:demo-other-g4"]}
     seat.write(1, an_order(tmp_path), {})
-    switching.tidy(seat, set())
+    retention.remove_old_generations(seat, set())
     assert seat.numbers() == []
     assert engine.images[REFERENCE]["RepoTags"] == ["provisioner/keep:demo-other-g4"]

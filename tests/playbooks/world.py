@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order
 
-returning = module_util("returning")
-switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
+returning = module_util("transaction.rollback")
+switching, seats, journals = module_util("transaction.switch"), module_util("seat.seat"), module_util("seat.journal")
 
 
 class Killed(BaseException):
@@ -49,7 +49,7 @@ class FakeCompose:
         well = self.running and self.running not in self.broken
         return dict.fromkeys(("jupyter", "ssh"), "healthy" if well else "exited")
 
-    def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
+    def wait_healthy(self, _deadline: float, _report: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:
             raise a_fault("not_healthy")
@@ -59,7 +59,7 @@ class FakeCompose:
 
 
 def a_fault(code: str) -> Exception:
-    return Fault(code, code, "why", "fix")
+    return ProblemError(code, code, "why", "fix")
 
 
 def killing(journal: Any, state: str, when: str) -> Any:
@@ -116,15 +116,15 @@ class World:
     def journal(self, run: str = "r1") -> Any:
         return journals.Journal(self.seat.folder, run)
 
-    def tell(self, text: str, **_: Any) -> None:
+    def report(self, text: str, **_: Any) -> None:
         self.told.append(text)
 
     def transact(self, journal: Any = None) -> dict[str, Any]:
-        record: dict[str, Any] = switching.transact(self.compose, journal or self.journal(), 2, self.order, self.tell)
+        record: dict[str, Any] = switching.transact(self.compose, journal or self.journal(), 2, self.order, self.report)
         return record
 
     def recover(self, run: str = "r2") -> None:
-        switching.recover(self.compose, self.journal(run), self.order, self.tell)
+        module_util("transaction.recover").recover_seat(self.compose, self.journal(run), self.order, self.report)
 
     @property
     def states(self) -> list[str]:

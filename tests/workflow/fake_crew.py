@@ -14,11 +14,11 @@ from provisioner.domain.report import NodeRecord, NodeState
 from provisioner.domain.seat import Seat
 from provisioner.workflow.hands import Host, Probed
 from tests.builders import a_node, a_uuid
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 
 SEAT = "demo-student"
 UNREACHABLE = Problem(code="unreachable", what="no answer", why="it is off", fix="switch it on")
-claims = module_util("claims")
+claims = module_util("jobs.claims")
 
 
 class FakeHost(NamedTuple):
@@ -55,12 +55,12 @@ class FakeCrew:
         return self._each("probe", nodes, self._facts)
 
     def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        return self._each("claim", nodes, lambda n: self._asked(n, claims.take, claim.model_dump(), breaks))
+        return self._each("claim", nodes, lambda n: self._asked(n, claims.take_claim, claim.model_dump(), breaks))
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
         if not nodes:
             return {}
-        return self._each("release", nodes, lambda n: self._asked(n, claims.release, claim.model_dump()))
+        return self._each("release", nodes, lambda n: self._asked(n, claims.release_claim, claim.model_dump()))
 
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
         return self._each("stage", list(orders), lambda n: self._stage(n, orders[n]))
@@ -78,10 +78,10 @@ class FakeCrew:
             order = orders[node]
             assert order.act == "remove"
             held = order.claim.model_dump() if order.claim else None
-            if refused := self._asked(node, claims.check, held):
+            if refused := self._asked(node, claims.check_claim, held):
                 return NodeRecord(node=node, state="failed", problems=(refused,))
             was = self.read(node)
-            claims.release(str(self.folder / node), held)
+            claims.release_claim(str(self.folder / node), held)
             self._write(node, was | {"generation": 0, "run": order.run, "state": "removed"})
             return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
 
@@ -93,7 +93,7 @@ class FakeCrew:
 
     def alive(self) -> dict[str, Any]:
         """Node -> the claim that holds it."""
-        return {host.name: claims.seen(str(self.folder / host.name))[0] for host in self.hosts()}
+        return {host.name: claims.read_claim(str(self.folder / host.name))[0] for host in self.hosts()}
 
     def _write(self, node: str, state: Mapping[str, Any]) -> None:
         (self.folder / node / "node.json").write_text(json.dumps(state))
@@ -112,7 +112,7 @@ class FakeCrew:
             return UNREACHABLE
         try:
             ask(str(self.folder / node), *given)
-        except Fault as fault:
+        except ProblemError as fault:
             return Problem.model_validate(fault.problem)  # type: ignore[attr-defined]
         return None
 
@@ -129,12 +129,12 @@ class FakeCrew:
             previous=max(told["generation"] - 1, 0),
             services=dict.fromkeys(("jupyter", "ssh"), "healthy"),
         )
-        alive, fence = claims.seen(str(self.folder / node))
+        alive, fence = claims.read_claim(str(self.folder / node))
         seats = (seat,) if told["generation"] or told["run"] else ()
         return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
 
     def _stage(self, node: str, order: Order) -> NodeRecord:
-        if refused := self._asked(node, claims.check, order.claim.model_dump() if order.claim else None):
+        if refused := self._asked(node, claims.check_claim, order.claim.model_dump() if order.claim else None):
             return NodeRecord(node=node, state="failed", problems=(refused,))
         state = self.ends.get("stage", {}).get(node, "staged")
         told = self.read(node)
@@ -146,7 +146,7 @@ class FakeCrew:
     def _change(self, act: str, node: str, order: Order | BackOrder, image: str) -> NodeRecord:
         """As on a node: once for each run; whoever asks again is told how it ended."""
         held = order.claim.model_dump() if order.claim else None
-        if refused := self._asked(node, claims.check, held):
+        if refused := self._asked(node, claims.check_claim, held):
             return NodeRecord(node=node, state="failed", problems=(refused,))
         told = self.read(node)
         if order.run in told["ends"]:
@@ -160,7 +160,7 @@ class FakeCrew:
         record = NodeRecord(node=node, state=state, generation=told["generation"], released=True)
         ended = told["ends"] | {order.run: record.model_dump(mode="json")}
         self._write(node, told | {"run": order.run, "state": state, "ends": ended})
-        claims.release(str(self.folder / node), held)
+        claims.release_claim(str(self.folder / node), held)
         return record
 
     @staticmethod

@@ -1,4 +1,4 @@
-"""Takes the node for a run or lets it go (`act`: take | release), before and after everything that a run changes."""
+"""Claims the node for a run, or releases the claim (`act`: take | release), before and after a run's changes."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.jobs.entry import ORDER
 
 
 def act(order: dict[str, Any]) -> None:
+    """Take or release the claim of the order."""
     if order["act"] == "take":
         take_claim(order["state_root"], order["claim"], order["breaks"])
     else:
@@ -19,6 +20,7 @@ def act(order: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER)
     try:
         act(json.loads(module.params["order"]))

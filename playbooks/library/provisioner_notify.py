@@ -1,4 +1,4 @@
-"""Puts a notice where the people of a seat see it, or takes it back; tells those who are logged in to the node."""
+"""Shows a notice to the users of a seat and to those who are logged in to the node, or removes it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.seat.seat import seat_of
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER)
     order = json.loads(module.params["order"])
     try:

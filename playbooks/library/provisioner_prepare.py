@@ -1,4 +1,4 @@
-"""Starts work on a whole machine: making it ready for seats, or all that the lab's registry needs on its host."""
+"""Starts a job for a whole machine: preparing a node or the host of the registry, or garbage collection there."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ WORK = {"node": prepare, "registry": set_up_registry, "sweep": collect_garbage}
 
 
 def begin(order: dict[str, Any]) -> Path:
+    """Start the job that `what` of the order names, and return its file."""
     work = WORK[order["what"]]
     return start(NodeJobs(order["state_root"]), order["run"], order["what"], lambda job, _: work(order, job))
 

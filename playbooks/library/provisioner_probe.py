@@ -1,4 +1,4 @@
-"""Everything that can be known of a node, and why the rest cannot. Changes nothing."""
+"""Returns all facts of a node, and reasons for facts that are absent. Changes nothing."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_
 
 
 def node_facts(state_root: str) -> dict[str, Any]:
+    """Return facts, `absent_because` and `problems` of this node."""
     machine = machine_facts()
     nvidia, absent, problems = nvidia_facts()
     engine, info, absent_of_engine = engine_facts()
@@ -27,9 +28,9 @@ def node_facts(state_root: str) -> dict[str, Any]:
     claims, damaged = claim_facts(state_root)
     absent.update(absent_of_engine)
     if toolkit["toolkit_mode"] is None:
-        absent["toolkit_mode"] = "NVIDIA's container toolkit is not there: neither its hook nor a CDI specification"
+        absent["toolkit_mode"] = "NVIDIA's container toolkit is not installed: there is neither its hook nor a CDI file"
     if not machine["addresses"]:
-        absent["addresses"] = "no interface that leads out has an IPv4 address"
+        absent["addresses"] = "no external interface has an IPv4 address"
     return {
         **machine,
         **nvidia,
@@ -46,6 +47,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
 
 
 def claim_facts(state_root: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Return the facts of the claim, and a problem when it cannot be read."""
     try:
         claim, fence = read_claim(state_root)
         return {"claim": claim, "fence": fence, "last": last_claim(state_root)}, []
@@ -54,6 +56,7 @@ def claim_facts(state_root: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     clock = time.time()
     module = AnsibleModule(ORDER, supports_check_mode=True)
     order = json.loads(module.params["order"])

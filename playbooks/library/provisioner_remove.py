@@ -1,4 +1,4 @@
-"""Starts taking a seat down: `act` of the order says whether it can come back as it was (stop) or not (remove)."""
+"""Starts the job that stops or removes a seat (`act`: stop | remove); a stopped seat keeps its generations."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ACTS = {"remove": remove, "stop": stop}
 
 
 def begin(order: dict[str, Any]) -> Path:
+    """Start the job and return its file."""
     act = ACTS[order["act"]]
     return start(
         seat_of(order), order["run"], order["act"], lambda job, lock: with_release(order, act(order, job, lock))

@@ -1,4 +1,4 @@
-"""Starts the way back to a generation that the node keeps, or finds that this run's job is at it, or has ended."""
+"""Starts a rollback to a generation on the node, or returns this run's job when it runs or has ended."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def begin(order: dict[str, Any]) -> Path:
+    """Start the job and return its file."""
     return start_once(
         seat_of(order), order["run"], "rollback", lambda job, lock: with_release(order, roll_back(order, job, lock))
     )

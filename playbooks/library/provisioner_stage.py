@@ -1,4 +1,4 @@
-"""Starts bringing a seat's new generation to the node, or finds this run's job at it already."""
+"""Starts staging a seat's new generation, or returns this run's job when it is running."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def begin(order: dict[str, Any]) -> Path:
+    """Start the job and return its file."""
     code = own_code()
     return start(seat_of(order), order["run"], "stage", lambda job, lock: stage(order, job, lock, code))
 

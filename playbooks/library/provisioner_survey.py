@@ -1,4 +1,4 @@
-"""What a node, or the host of the registry, lacks before a lab can live on it. Changes nothing."""
+"""Returns what a node, or the host of the registry, needs to be prepared. Changes nothing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ SURVEYS = {"node": survey_node, "registry": survey_registry}
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER, supports_check_mode=True)
     order = json.loads(module.params["order"])
     try:

@@ -1,4 +1,4 @@
-"""Starts the switch to the staged generation, or finds that this run's job is at it, or has ended."""
+"""Starts the switch to the staged generation, or returns this run's job when it runs or has ended."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 def begin(order: dict[str, Any]) -> Path:
+    """Start the job and return its file."""
     return start_once(
         seat_of(order), order["run"], "switch", lambda job, lock: with_release(order, switch(order, job, lock))
     )

@@ -26,7 +26,7 @@ def claimed(claim: Claim) -> Problem:
     """What another run is told. The node says the same in the same words."""
     return Problem(
         code="claimed",
-        what=f"run {claim.run} of {claim.holder} on the lab {claim.lab} holds it since {claim.since}",
-        why="two runs that change one node would leave it as neither of them wanted",
-        fix=f"wait for it, or finish it if it was cut off: provision resume; to take over: --break-lock {claim.run}",
+        what=f"the node is claimed by run {claim.run} of {claim.holder} (lab {claim.lab}) since {claim.since}",
+        why="only one run may change a node at a time",
+        fix=f"wait for that run; if it was interrupted: provision resume; to take over: --break-lock {claim.run}",
     )

@@ -24,7 +24,7 @@ switching, returning, recovering, journals, seats, files, jobs, hosts = (
     for name in (
         "transaction.switch",
         "transaction.rollback",
-        "transaction.recover",
+        "transaction.recover_node",
         "seat.journal",
         "seat.seat",
         "jobs.jobfile",

@@ -41,7 +41,7 @@ def test_when_time_is_up_its_children_end_too(tmp_path: Path) -> None:
     child = tmp_path / "child"
     ran = command.run(["sh", "-c", f"sleep 60 & echo $! > {child}; echo begun; wait"], 0.5)
     assert (ran.code, ran.out) == (None, "begun\n")
-    assert ran.message.startswith("it did not end in time")
+    assert ran.message.startswith("timed out")
     assert ends(Path(f"/proc/{child.read_text().strip()}/stat"))
 
 
@@ -69,7 +69,7 @@ def test_work_that_hangs_ends_and_leaves_no_process() -> None:
 
 @pytest.mark.parametrize(
     ("work", "reason"),
-    [(lambda: 1 / 0, "division by zero"), (lambda: os.kill(os.getpid(), signal.SIGKILL), "it crashed")],
+    [(lambda: 1 / 0, "division by zero"), (lambda: os.kill(os.getpid(), signal.SIGKILL), "the child process crashed")],
 )
 def test_work_that_breaks_says_why(work: object, reason: str) -> None:
     with pytest.raises(ChildProcessError, match=reason):

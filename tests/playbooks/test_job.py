@@ -68,7 +68,7 @@ def test_the_same_run_finds_its_job_and_another_is_told_who_is_at_it(seat: Any, 
     assert jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go")) == path
     assert files.read_job(path)["pid"] == before
     for run, kind in (("r2", "stage"), ("r1", "switch")):
-        with pytest.raises(ProblemError, match="run r1 is at it") as caught:
+        with pytest.raises(ProblemError, match="by run r1") as caught:
             jobs.start(seat, run, kind, wait_for(tmp_path / "go"))
         assert caught.value.problem["code"] == "seat_locked"  # type: ignore[attr-defined]
     (tmp_path / "go").touch()
@@ -110,7 +110,7 @@ def test_the_lock_lives_as_long_as_what_the_job_has_started(
     os.kill(files.read_job(path)["pid"], signal.SIGKILL)
     until(lambda: not files.is_alive(files.read_job(path)))
     monkeypatch.setattr(jobs, "LOCK_WAIT_SECONDS", 0)
-    with pytest.raises(ProblemError, match="its last act still runs"):
+    with pytest.raises(ProblemError, match="a previous command is still running"):
         jobs.start(seat, "r2", "switch", work)
     (tmp_path / "go").touch()
     monkeypatch.setattr(jobs, "LOCK_WAIT_SECONDS", 10)
@@ -151,7 +151,7 @@ def test_a_run_moves_a_seat_once_and_may_try_again_what_touched_nothing(seat: An
 def test_where_not_even_its_file_can_be_written_the_start_says_so(seat: Any) -> None:
     seat.make_folders()
     (seat.jobs / ".r1.stage.json.new").mkdir()
-    with pytest.raises(ProblemError, match="could not begin"):
+    with pytest.raises(ProblemError, match="did not start"):
         jobs.start(seat, "r1", "stage", lambda *_: {})
 
 

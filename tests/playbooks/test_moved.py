@@ -53,7 +53,7 @@ def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: boo
     journal.append("committed", generation=2)
     order = an_order(tmp_path, run, expects=1)
     if stale:
-        with pytest.raises(ProblemError, match="runs generation 2; the plan was made against 1"):
+        with pytest.raises(ProblemError, match="runs generation 2; the plan expects 1"):
             moved.check_expected(seat, journal, order)
     else:
         moved.check_expected(seat, journal, order)

@@ -76,7 +76,7 @@ def test_a_node_without_the_program_has_the_file_all_the_same(seat: Any, monkeyp
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "", " ", "x" * 301, "a\u202eb"])
 def test_what_a_terminal_would_obey_is_refused_here_too(seat: Any, heard: list[str], text: str) -> None:
-    with pytest.raises(ProblemError, match="not a line of at most 300 printable characters"):
+    with pytest.raises(ProblemError, match="one line of at most 300 printable characters"):
         notices.notify(seat, text)
     assert heard == []
     assert not (seat.folder / "notice").exists()

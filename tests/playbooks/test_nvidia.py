@@ -158,7 +158,7 @@ def test_processes_that_cannot_be_asked_for_are_unknown(ask: Callable[..., NodeF
 def test_a_card_that_the_driver_does_not_drive_is_missed(ask: Callable[..., NodeFacts]) -> None:
     facts = ask([{}], pci=2)
     assert [problem.code for problem in facts.problems] == ["gpu_missing"]
-    assert "2 NVIDIA graphics cards, the driver shows 1" in facts.problems[0].what
+    assert "2 NVIDIA GPUs, the driver lists 1" in facts.problems[0].what
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def test_a_home_is_made_once_and_its_owner_kept(tmp_path: Path) -> None:
 
 
 def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(ProblemError, match=f"belongs to uid {os.getuid()}, the seat to uid 4242") as caught:
+    with pytest.raises(ProblemError, match=f"belongs to uid {os.getuid()}, but the seat has uid 4242") as caught:
         precheck.ensure_home(tmp_path, 4242, 4242)
     problem: dict[str, str] = caught.value.problem  # type: ignore[attr-defined]
     assert problem["code"] == "home_owner"

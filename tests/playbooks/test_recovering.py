@@ -14,9 +14,16 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
 from tests.playbooks.world import Killed, World, killing
 
-recovering, removing, seats, journals, files = (
+node_recovery, recovering, removing, seats, journals, files = (
     module_util(name)
-    for name in ("transaction.recover", "transaction.remove", "seat.seat", "seat.journal", "jobs.jobfile")
+    for name in (
+        "transaction.recover_node",
+        "transaction.recover",
+        "transaction.remove",
+        "seat.seat",
+        "seat.journal",
+        "jobs.jobfile",
+    )
 )
 
 pytestmark = pytest.mark.usefixtures("idle")
@@ -27,7 +34,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
     """A seat whose switch from generation 1 to 2 was killed while it was verified."""
     engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
     made = World(tmp_path, 1).serve(monkeypatch)
-    monkeypatch.setattr(recovering, "Compose", lambda *_: made.compose)
+    monkeypatch.setattr(node_recovery, "Compose", lambda *_: made.compose)
     monkeypatch.setattr(removing, "Compose", lambda *_: made.compose)
     with pytest.raises(Killed):
         made.transact(killing(made.journal(), "verifying", "after"))
@@ -36,7 +43,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
 
 def recovered(world: World, **over: Any) -> dict[str, Any]:
     order = {"run": "r9", "state_root": world.order["state_root"], **over}
-    record: dict[str, Any] = recovering.recover_seats(order, world.report)
+    record: dict[str, Any] = node_recovery.recover_seats(order, world.report)
     return record
 
 
@@ -52,7 +59,7 @@ def test_what_is_open_is_ended_and_told_and_then_there_is_nothing_to_do(world: W
     record = recovered(world)
     assert (record["state"], record["checks"]) == (
         "unchanged",
-        {"demo-student": "nothing was open; generation 1"},
+        {"demo-student": "no unfinished switch; generation 1"},
     )
     assert (world.compose.calls, world.states) == (calls, states)
 
@@ -70,7 +77,7 @@ def test_a_seat_that_a_job_holds_is_left_to_it(world: World) -> None:
         record = recovered(world)
     finally:
         os.close(lock)
-    assert (record["state"], record["checks"]) == ("unknown", {"demo-student": "a job is at work; generation 1"})
+    assert (record["state"], record["checks"]) == ("unknown", {"demo-student": "a job is running; generation 1"})
     assert world.states == ["switching", "verifying"]
 
 
@@ -79,11 +86,11 @@ def test_a_node_stands_as_the_worst_of_its_seats(world: World, tmp_path: Path) -
     other.make_folders()
     record = recovered(world)
     assert (record["state"], record["generation"]) == ("rolled_back", 0)
-    assert record["checks"]["demo-other"] == "nothing was open; generation 0"
+    assert record["checks"]["demo-other"] == "no unfinished switch; generation 0"
 
 
 def test_a_node_without_seats_has_nothing_to_end(tmp_path: Path) -> None:
-    record = recovering.recover_seats({"run": "r1", "state_root": str(tmp_path)}, lambda *_, **__: None)
+    record = node_recovery.recover_seats({"run": "r1", "state_root": str(tmp_path)}, lambda *_, **__: None)
     assert (record["state"], record["checks"]) == ("unchanged", {})
 
 
@@ -104,7 +111,7 @@ def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -
     world.compose.running = 0
     assert recovered(world)["state"] == "needs_attention"
     with pytest.raises(
-        recovering.NeedsAttentionError, match=r"going back failed at .*, run r9: start_failed"
+        recovering.NeedsAttentionError, match=r"the rollback failed at .*, run r9: start_failed"
     ) as caught:
         world.switch("r10")
     assert "`provision rollback` or `provision remove`" in caught.value.problem["fix"]
@@ -120,7 +127,7 @@ def test_three_attempts_that_were_cut_off_are_the_last(world: World) -> None:
     calls = list(world.compose.calls)
     record = recovered(world)
     assert record["state"] == "needs_attention"
-    assert "3 attempts to end the switch of run r1 were cut off" in record["problems"][0]["what"]
+    assert "3 attempts to undo the switch of run r1 were interrupted" in record["problems"][0]["what"]
     assert world.states[-1] == "needs_attention"
     recovered(world)
     assert world.compose.calls == calls
@@ -155,7 +162,7 @@ def test_a_seat_that_was_mended_by_hand_is_no_case_any_more(stuck: World) -> Non
 
 def test_what_is_only_noted_does_not_hide_that_a_person_is_needed(stuck: World) -> None:
     stuck.journal().append("staged", generation=3)
-    with pytest.raises(ProblemError, match="could not be brought back"):
+    with pytest.raises(ProblemError, match="could not be restored"):
         stuck.switch("r12")
 
 
@@ -164,7 +171,7 @@ def test_at_boot_the_system_is_told_how_it_ended(
     world: World, capsys: pytest.CaptureFixture[str], broken: set[int], status: int
 ) -> None:
     world.compose.broken = broken
-    assert recovering.recover_at_boot(world.order["state_root"]) == status
+    assert node_recovery.recover_at_boot(world.order["state_root"]) == status
     record = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert record["state"] == ("needs_attention" if broken else "rolled_back")
 
@@ -172,7 +179,7 @@ def test_at_boot_the_system_is_told_how_it_ended(
 def test_at_boot_an_engine_is_waited_for_but_not_for_ever(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(recovering, "BOOT_SECONDS", 0)
+    monkeypatch.setattr(node_recovery, "BOOT_SECONDS", 0)
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
-    assert recovering.recover_at_boot(world.order["state_root"]) == 1
+    assert node_recovery.recover_at_boot(world.order["state_root"]) == 1
     assert json.loads(capsys.readouterr().out)["problems"][0]["code"] == "no_engine"

@@ -70,15 +70,15 @@ def test_a_rollback_that_fails_goes_forward_again(world: World, how: str) -> Non
 
 def test_without_a_target_nothing_is_touched(world: World, engine: FakeEngine) -> None:
     calls = list(world.compose.calls)
-    with pytest.raises(ProblemError, match=r"keeps no generation 7; in force is 2, kept beside it: 1"):
+    with pytest.raises(ProblemError, match=r"has no generation 7; the current one is 2, others: 1"):
         world.roll_back(to=7)
     del engine.images[OLD]
     for to in (0, 1):
-        with pytest.raises(ProblemError, match="keeps generation 1, but not its image") as caught:
+        with pytest.raises(ProblemError, match="has generation 1, but not its image") as caught:
             world.roll_back(to)
         assert caught.value.problem["code"] == "no_rollback_target"  # type: ignore[attr-defined]
     world.seat.delete_generation(1)
-    with pytest.raises(ProblemError, match="no generation before the one in force"):
+    with pytest.raises(ProblemError, match="no generation before the current one"):
         world.roll_back()
     assert world.compose.calls == calls
 
@@ -103,7 +103,7 @@ def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(wo
 
 def test_a_removed_seat_has_nowhere_to_go_back_to(world: World) -> None:
     world.seat.clear_current()
-    with pytest.raises(ProblemError, match="in force is none, kept beside it: 1, 2"):
+    with pytest.raises(ProblemError, match="the current one is none, others: 1, 2"):
         world.roll_back()
 
 

@@ -41,7 +41,7 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         "run": "r1",
         "previous": 0,
         "layer_bytes": 0,
-        "at_work": ["the driver does not name GPU-1: who uses it is not known"],
+        "at_work": ["the driver does not list GPU-1: its use is unknown"],
         "drift": [],
     }
 
@@ -54,9 +54,9 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
         (
             ["ssh"],
             [a_gpu("GPU-1", memory_used=2 << 30)],
-            ["GPU 0: 2.1 GB are held, by no process that the driver names"],
+            ["GPU 0: 2.1 GB are in use by a process that the driver does not list"],
         ),
-        (["ssh"], [], ["the driver does not name GPU-1: who uses it is not known"]),
+        (["ssh"], [], ["the driver does not list GPU-1: its use is unknown"]),
         ([], [a_gpu("GPU-1", processes=[a_process(4242)])], []),  # nothing of the seat runs: it is somebody else's
     ],
 )

@@ -145,7 +145,7 @@ def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     world.compose.broken = {1, -1}
-    with pytest.raises(ProblemError, match="could not be brought back") as caught:
+    with pytest.raises(ProblemError, match="could not be restored") as caught:
         world.recover()
     assert caught.value.problem["code"] == "needs_attention"  # type: ignore[attr-defined]
 
@@ -210,10 +210,10 @@ def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
-    with pytest.raises(ProblemError, match="does not hold what it is to switch to"):
+    with pytest.raises(ProblemError, match="to switch to is not on the node"):
         switching._check_ready(seat, order)
     seat.write(1, order, {})
-    with pytest.raises(ProblemError, match="does not hold"):  # pruned since then
+    with pytest.raises(ProblemError, match="not on the node"):  # pruned since then
         switching._check_ready(seat, order)
 
 

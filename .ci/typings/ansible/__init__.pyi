@@ -1,1 +1,1 @@
-"""Types of the parts of Ansible that node code uses; `mypy_path` leads here."""
+# The parts of Ansible that node code uses; mypy_path leads here.

@@ -136,7 +136,7 @@ def test_no_text_in_an_order_is_ever_a_template(inventory: Callable[..., Setting
     assert fleet.stage({"here": order})["here"].problems[0].code == "no_engine"
     assert not canary.exists()
     order = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
-    assert "not a seat's name" in fleet.stage({"here": order})["here"].problems[0].what
+    assert "invalid seat name" in fleet.stage({"here": order})["here"].problems[0].what
     assert not canary.exists()
 
 

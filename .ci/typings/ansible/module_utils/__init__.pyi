@@ -1,1 +1,1 @@
-"""Types of ansible.module_utils; `provisioner` is a link to our own package."""
+# provisioner, beside this file, is a link to playbooks/module_utils/provisioner.

@@ -13,13 +13,13 @@ from typing import Any, Callable, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
-OUTPUT_LIMIT = 1 << 16  # bytes kept of what a command says: a container may say anything, and without end
-OWN_LIMIT = 1 << 26  # bytes, of what a child of ours answers
+OUTPUT_LIMIT = 1 << 16  # bytes kept of each stream: the output of a container has no limit of its own
+CHILD_LIMIT = 1 << 26  # bytes kept of the result of a forked child
 CHUNK = 1 << 16
 
 
 class CommandResult(NamedTuple):
-    """How a command ended. `code` is None where it was stopped because its time was up."""
+    """Exit code and output of a command. `code` is None when the command was killed at its time limit."""
 
     code: int | None
     out: str
@@ -27,9 +27,9 @@ class CommandResult(NamedTuple):
 
     @property
     def message(self) -> str:
-        """The end of what it said, for people; errors first."""
-        said = self.err.strip() or self.out.strip() or "it said nothing"
-        return said[-2000:] if self.code is not None else f"it did not end in time; {said[-2000:]}"
+        """Return the last 2000 characters of stderr, or of stdout when stderr is empty."""
+        text = self.err.strip() or self.out.strip() or "no output"
+        return text[-2000:] if self.code is not None else f"timed out; {text[-2000:]}"
 
 
 def run(
@@ -40,9 +40,10 @@ def run(
     env: dict[str, str] | None = None,
     keep: Sequence[int] = (),
 ) -> CommandResult:
-    """`text` is its input; `keep` are descriptors that it inherits. When time is up its whole process group ends.
+    """Run a command and kill its process group after `seconds`.
 
-    Raises ProblemError `tool_missing` where there is no such program.
+    `text` is written to stdin; `keep` are file descriptors that the command inherits. Raises ProblemError
+    `tool_missing` when the program does not exist.
     """
     with tempfile.TemporaryFile() as source:
         source.write(text.encode())
@@ -74,7 +75,7 @@ def _follow(process: subprocess.Popen[bytes], deadline: float) -> CommandResult:
 
 
 def _drain(kept: dict[int, bytearray], deadline: float, limit: int) -> bool:
-    """Reads to the end; whatever is over the limit is read and dropped. False where time was up first."""
+    """Read every descriptor to its end and keep up to `limit` bytes of each. Return False after the deadline."""
     waiting = set(kept)
     while waiting:
         ready = select.select(list(waiting), [], [], max(deadline - time.monotonic(), 0))[0]
@@ -89,47 +90,47 @@ def _drain(kept: dict[int, bytearray], deadline: float, limit: int) -> bool:
 
 
 def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
-    """What `work` returns (JSON), made in a child process: what hangs or crashes there does so alone.
+    """Return the (JSON) result of `work`, run in a forked child, so that a hang or a crash cannot stop the caller.
 
-    Raises TimeoutError, or ChildProcessError with the reason where there was no value.
+    Raises TimeoutError after `seconds`, and ChildProcessError with the reason when there is no result.
     """
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        _answer(work, writer)
+        _write_result(work, writer)
     os.close(writer)
     kept = {reader: bytearray()}
-    ended = _drain(kept, time.monotonic() + seconds, OWN_LIMIT)
+    ended = _drain(kept, time.monotonic() + seconds, CHILD_LIMIT)
     os.close(reader)
     if not ended:
         os.kill(child, signal.SIGKILL)
-    # A child stuck in the kernel does not even die; waiting for that one would hang here, too.
+    # A child that is blocked in the kernel does not end at SIGKILL either, so it is not waited for.
     os.waitpid(child, 0 if ended else os.WNOHANG)
     if not ended:
         raise TimeoutError
     if not kept[reader]:
-        raise ChildProcessError("it crashed")
+        raise ChildProcessError("the child process crashed")
     value, error = json.loads(kept[reader].decode())
     if error:
         raise ChildProcessError(error)
     return value
 
 
-def _answer(work: Callable[[], Any], writer: int) -> None:
+def _write_result(work: Callable[[], Any], writer: int) -> None:
     try:
-        answer = json.dumps([work(), None])
-    except Exception as error:  # noqa: BLE001  (whatever it is, the parent tells it)
-        answer = json.dumps([None, repr(error)])
-    rest = answer.encode()
+        result = json.dumps([work(), None])
+    except Exception as error:  # noqa: BLE001  (the parent raises it)
+        result = json.dumps([None, repr(error)])
+    rest = result.encode()
     while rest:
         rest = rest[os.write(writer, rest) :]
-    os._exit(0)  # the parent's clean-up is the parent's
+    os._exit(0)  # without the clean-up that belongs to the parent
 
 
 def _tool_missing(name: str) -> ProblemError:
     return ProblemError(
         "tool_missing",
-        f"there is no program {name} on the node",
-        "the node's own part of the work is done with it",
-        "run `provision prepare`, or install the package that has it",
+        f"the program {name} is not installed on the node",
+        "provisioner runs it on the node",
+        "run `provision prepare`, or install the package that contains it",
     )

@@ -1,4 +1,4 @@
-"""Reading files, and replacing them so that a reader never sees half of one."""
+"""Reading files, and replacing them atomically."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def read(path: Path) -> str:
-    """The text of a file; empty where it cannot be read."""
+    """Return the text of a file, or an empty string when it cannot be read."""
     try:
         return path.read_text(errors="replace")
     except OSError:
@@ -15,19 +15,20 @@ def read(path: Path) -> str:
 
 
 def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
-    """Readers see the old file or the new one, and so does whoever looks after a power cut."""
-    beside = path.with_name(f".{path.name}.new")
-    descriptor = os.open(str(beside), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    """Replace a file: readers see the old or the new content, and so they do after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "w") as file:
         os.fchmod(descriptor, mode)
         file.write(text)
         file.flush()
         os.fsync(descriptor)
-    beside.replace(path)
+    temporary.replace(path)
     sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
+    """Write a folder's entries to disk (fsync), so that a rename in it survives a power cut."""
     descriptor = os.open(str(path), os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

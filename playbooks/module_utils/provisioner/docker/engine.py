@@ -1,4 +1,4 @@
-"""The node's Docker Engine, spoken to over its own socket: no client library is on a node."""
+"""A client of the Docker Engine API over its Unix socket; nodes have no client library."""
 
 from __future__ import annotations
 
@@ -32,20 +32,23 @@ class _UnixConnection(http.client.HTTPConnection):
 
 
 def socket_path() -> str:
-    """Raises ProblemError where DOCKER_HOST leads to another machine: a seat is on the node that is asked for it."""
+    """Return the path of the engine's socket.
+
+    Raises ProblemError `engine_elsewhere` when DOCKER_HOST names another machine: a seat runs on the node itself.
+    """
     host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
     if not host.startswith("unix://"):
         raise ProblemError(
             "engine_elsewhere",
             f"DOCKER_HOST is {host}",
-            "a seat runs on the machine that is asked for it, and its files lie there",
+            "a seat runs on the node itself, where its files are",
             "unset DOCKER_HOST, or run the command on that machine",
         )
     return host[len("unix://") :]
 
 
 def client_environment() -> dict[str, str]:
-    """For the docker command: the same engine, and nothing else that could steer it (COMPOSE_*, a context)."""
+    """Return the environment of the docker command: the same engine, without COMPOSE_* variables and contexts."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "DOCKER_CONFIG", "LANG") if name in os.environ}
     return {"PATH": os.defpath, **kept, "DOCKER_HOST": f"unix://{socket_path()}"}
 
@@ -54,27 +57,33 @@ def client_environment() -> dict[str, str]:
 def request(
     method: str, path: str, seconds: float = SECONDS, headers: dict[str, str] | None = None
 ) -> Iterator[http.client.HTTPResponse]:
-    """The answer, to be read while the connection lasts. Raises ProblemError where the engine gives none."""
+    """Send a request and yield the response, which has to be read within the context.
+
+    Raises ProblemError `no_engine` when the engine does not answer.
+    """
     where = socket_path()
     with contextlib.closing(_UnixConnection(where, seconds)) as connection:
         try:
             connection.request(method, path, headers=headers or {})
             answer = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
-            raise ProblemError("no_engine", *_silence(where, error)) from None
-        with answer:  # it holds the socket, too: one that is broken off is never closed otherwise
+            raise ProblemError("no_engine", *_no_answer(where, error)) from None
+        with answer:  # the response holds the socket, too, and would keep it open after an error
             yield answer
 
 
 def ask(method: str, path: str, seconds: float = SECONDS) -> tuple[int, Any]:
-    """Status and document."""
+    """Send a request and return the status and the JSON document of the response."""
     with request(method, path, seconds) as answer:
         body = answer.read()
     return answer.status, json.loads(body) if body.strip() else None
 
 
 def get(path: str, **query: Any) -> Any:
-    """The document at `path`, None where there is none (404). Values of `query` that are not text go as JSON."""
+    """Return the document at `path`, None for 404. Values of `query` that are not strings are sent as JSON.
+
+    Raises ProblemError `engine_refused` for any other status.
+    """
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in query.items()}
     status, document = ask("GET", f"{path}?{urlencode(words)}" if words else path)
     if status == http.client.NOT_FOUND:
@@ -85,7 +94,7 @@ def get(path: str, **query: Any) -> Any:
 
 
 def wait_for_engine(seconds: float) -> None:
-    """Raises ProblemError where it does not answer in that time; an engine may just be starting anew."""
+    """Wait until the engine answers; it may be restarting. Raises ProblemError after `seconds`."""
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -99,12 +108,13 @@ def wait_for_engine(seconds: float) -> None:
 
 
 def image(reference: str) -> dict[str, Any] | None:
-    """What the engine has under this name."""
+    """Return the engine's description of an image, None when it has no such image."""
     found: dict[str, Any] | None = get(f"/images/{quote(reference, safe='/:@')}/json")
     return found
 
 
 def tag(reference: str, repository: str, name: str) -> None:
+    """Give an image another name, `repository`:`name`. Raises ProblemError `engine_refused`."""
     query = urlencode({"repo": repository, "tag": name})
     status, document = ask("POST", f"/images/{quote(reference, safe='/:@')}/tag?{query}")
     if status != http.client.CREATED:
@@ -112,14 +122,14 @@ def tag(reference: str, repository: str, name: str) -> None:
 
 
 def untag(reference: str) -> None:
-    """Its layers go with its last name. An image in use stays (409), and so may be gone already (404)."""
+    """Remove a name of an image; with the last name the layers go. 409 (in use) and 404 (gone) are ignored."""
     ask("DELETE", f"/images/{quote(reference, safe='/:@')}")
 
 
 def pull(reference: str, platform: str, stall: float) -> Iterator[dict[str, Any]]:
-    """What the engine tells while it pulls, line by line. `stall`: seconds of silence after which it is given up.
+    """Pull an image and yield the engine's progress messages. `stall`: seconds without a message before giving up.
 
-    Raises ProblemError `pull_failed` with the engine's own words.
+    Raises ProblemError `pull_failed` with the message of the engine.
     """
     name, _, digest = reference.partition("@")
     query = urlencode({"fromImage": name, "tag": digest, "platform": platform})
@@ -128,16 +138,16 @@ def pull(reference: str, platform: str, stall: float) -> Iterator[dict[str, Any]
             raise pull_failed(reference, _message(json.loads(answer.read() or b"{}")))
         try:
             for line in answer:
-                news = json.loads(line)
-                if "error" in news:
-                    raise pull_failed(reference, news["error"])
-                yield news
+                message = json.loads(line)
+                if "error" in message:
+                    raise pull_failed(reference, message["error"])
+                yield message
         except (OSError, http.client.HTTPException, ValueError) as error:
-            raise pull_failed(reference, f"the stream broke: {error!r}") from None
+            raise pull_failed(reference, f"the connection was lost: {error!r}") from None
 
 
 def _login(name: str) -> dict[str, str]:
-    """What `docker login` left on the node for this registry; it goes into the header and nowhere else."""
+    """Return the header with the credentials that `docker login` stored for this registry."""
     folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
     try:
         known = json.loads((folder / "config.json").read_text())["auths"]
@@ -153,30 +163,32 @@ def _message(document: Any) -> str:
 
 
 def engine_refused(what: str, status: int, document: Any) -> ProblemError:
+    """Return the problem `engine_refused`; `what` names the request."""
     return ProblemError(
         "engine_refused",
-        f"the engine refuses {what}: {_message(document)} ({status})",
-        "the seat cannot be made without it",
-        "see `journalctl -u docker` on the node",
+        f"the engine refused {what}: {_message(document)} ({status})",
+        "the seat cannot be set up without this request",
+        "check `journalctl -u docker` on the node",
     )
 
 
-def pull_failed(reference: str, said: str) -> ProblemError:
+def pull_failed(reference: str, message: str) -> ProblemError:
+    """Return the problem `pull_failed`."""
     return ProblemError(
         "pull_failed",
-        f"the node could not pull {reference}: {said}",
-        "nothing old was stopped; layers that did arrive are kept for the next try",
+        f"the node could not pull {reference}: {message}",
+        "no container was stopped; layers that were downloaded are kept for the next attempt",
         f"try it on the node: docker pull {reference}",
     )
 
 
-def _silence(where: str, error: Exception) -> tuple[str, str, str]:
+def _no_answer(where: str, error: Exception) -> tuple[str, str, str]:
     why = "a seat runs in containers of the node's engine"
     if isinstance(error, FileNotFoundError) and not shutil.which("docker"):
         return "Docker is not installed on the node", why, INSTALL
     if isinstance(error, PermissionError):
-        fix = "use an account that may, or let Ansible become root (ansible_become)"
-        return f"no permission to talk to the engine at {where}", why, fix
+        fix = "use an account with this permission, or let Ansible become root (ansible_become)"
+        return f"permission denied for the engine at {where}", why, fix
     if isinstance(error, (FileNotFoundError, ConnectionRefusedError)):
         return f"Docker is installed, but no engine answers at {where}", why, "run `systemctl start docker` on the node"
-    return f"the engine at {where} does not answer: {error!r}", why, "see `journalctl -u docker` on the node"
+    return f"the engine at {where} does not answer: {error!r}", why, "check `journalctl -u docker` on the node"

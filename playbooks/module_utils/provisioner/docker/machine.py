@@ -1,4 +1,4 @@
-"""The machine under it all: its name, addresses, engine and room."""
+"""Facts of the machine: host name, platform, addresses, engine, disk space, images."""
 
 from __future__ import annotations
 
@@ -17,11 +17,12 @@ from ansible.module_utils.provisioner.docker.engine import client_environment, g
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-# Networks inside the machine: nobody in the lab reaches the node there.
+# Interfaces of networks inside the machine, which no other machine of the lab reaches.
 INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
 
 
 def machine_facts() -> dict[str, Any]:
+    """Return `hostname`, `platform` (as Docker names it) and `addresses`."""
     machine = os.uname().machine
     return {
         "hostname": socket.gethostname(),
@@ -31,7 +32,7 @@ def machine_facts() -> dict[str, Any]:
 
 
 def addresses() -> list[str]:
-    """IPv4, one for each interface that leads out; that of the default route first."""
+    """Return one IPv4 address for each external interface; that of the default route comes first."""
     names = [name for _, name in socket.if_nameindex() if not name.startswith(INNER)]
     routed = _default_route()
     found = [_address(name) for name in sorted(names, key=lambda name: name != routed)]
@@ -53,7 +54,7 @@ def _address(name: str) -> str | None:
 
 
 def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str]]:
-    """Facts, the engine's own `info`, and the reasons for what is absent."""
+    """Return the facts of the engine, its own `info`, and the reasons for facts that are absent."""
     try:
         info = get("/info")
     except ProblemError as fault:
@@ -74,6 +75,7 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
 
 
 def compose_version() -> str | None:
+    """Return the version of the compose plugin, None when there is none."""
     try:
         ran = run(["docker", "compose", "version", "--short"], 30, env=client_environment())
     except ProblemError:
@@ -82,7 +84,7 @@ def compose_version() -> str | None:
 
 
 def free_bytes(folder: str) -> int | None:
-    """On the file system of `folder`; what is kept back for root does not count."""
+    """Return the free bytes of the file system of `folder`, without those that are reserved for root."""
     try:
         return shutil.disk_usage(folder).free
     except OSError:
@@ -90,6 +92,6 @@ def free_bytes(folder: str) -> int | None:
 
 
 def image_digests() -> list[str]:
-    """What a pull by digest would find here already. Older engines write <none>@<none> where there is no digest."""
+    """Return the digests of all images on the node. Old engines name an image without a digest <none>@<none>."""
     named = [name for image in get("/images/json") or [] for name in image.get("RepoDigests") or []]
     return sorted({name.rpartition("@")[2] for name in named if not name.endswith("@<none>")})

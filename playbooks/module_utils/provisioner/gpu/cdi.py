@@ -1,4 +1,4 @@
-"""How GPUs get into this node's containers: by CDI, or by the older hook of NVIDIA's container toolkit."""
+"""How containers get GPUs on this node: by CDI, or by the legacy hook of NVIDIA's container toolkit."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ KIND = re.compile(r"^kind:\s*[\"']?([^\s\"'#]+)", re.MULTILINE)
 
 
 def toolkit_facts(info: dict[str, Any], gpus: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """`toolkit_mode` and `cdi_devices`. `info` is the engine's own: without CDI switched on it names no folders.
+    """Return `toolkit_mode` (cdi, legacy or None) and `cdi_devices`; `info` is the engine's own description.
 
-    The mode is cdi only where the specifications name every GPU by its UUID, for only then is CDI asked for.
+    The mode is cdi only when the specifications name every GPU by its UUID, because seats ask for GPUs by UUID. An
+    engine with CDI switched off names no folders of specifications.
     """
     devices = cdi_devices(Path(folder) for folder in info.get("CDISpecDirs") or [])
     uuids = [gpu.get("uuid") for gpu in gpus]
@@ -31,19 +32,22 @@ def toolkit_facts(info: dict[str, Any], gpus: Iterable[dict[str, Any]]) -> dict[
 
 
 def _has_runtime(info: dict[str, Any]) -> bool:
-    """A runtime that is configured, and there."""
+    """Return whether the engine has NVIDIA's runtime, configured and installed."""
     path = info.get("Runtimes", {}).get("nvidia", {}).get("path")
     return bool(path and shutil.which(path))
 
 
 def cdi_devices(folders: Iterable[Path]) -> list[str]:
-    """Qualified names, such as nvidia.com/gpu=0, of all specifications that can be read."""
+    """Return the qualified device names, such as nvidia.com/gpu=0, of all specifications in these folders."""
     found = [path for folder in folders if folder.is_dir() for path in sorted(folder.iterdir())]
     return [name for path in found if path.suffix in (".json", ".yaml", ".yml") for name in parse_devices(read(path))]
 
 
 def parse_devices(text: str) -> list[str]:
-    """Of a specification in JSON, or in YAML as nvidia-ctk writes it: nodes have no YAML library."""
+    """Return the device names of a specification in JSON, or in YAML as nvidia-ctk writes it.
+
+    Nodes have no YAML library, so the few lines that matter are matched.
+    """
     try:
         spec = json.loads(text)
         kind, names = spec["kind"], [device["name"] for device in spec["devices"]]

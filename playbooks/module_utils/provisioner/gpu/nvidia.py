@@ -1,4 +1,4 @@
-"""The NVIDIA side of a node: what NVML says, held against what the kernel and the PCI bus say."""
+"""Facts of driver and GPUs: NVML, compared with the kernel module and the PCI bus."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DISPLAY = "0x03"  # PCI base class "display controller"
 FAULTS = {
     NO_PERMISSION: (
         "nvml_no_permission",
-        "look at the owner and mode of /dev/nvidia* on the node; the probe needs to be root or in their group",
+        "check owner and mode of /dev/nvidia* on the node; the probe needs to be root or in their group",
     ),
     NOT_LOADED: ("driver_not_loaded", "run `modprobe nvidia` on the node and read `dmesg | grep -i nvrm`"),
     MISMATCH: ("driver_mismatch", "reboot the node, or stop what uses the GPUs and reload the kernel module"),
@@ -24,7 +24,7 @@ FAULTS = {
 
 
 def nvidia_facts() -> tuple[dict[str, Any], dict[str, str], list[dict[str, str]]]:
-    """Facts, reasons for those that are absent, problems."""
+    """Return the facts, the reasons for facts that are absent, and problems."""
     nvml = query_nvml()
     version = read(_root("PROC", "/proc") / "driver/nvidia/version")
     facts = {
@@ -38,24 +38,28 @@ def nvidia_facts() -> tuple[dict[str, Any], dict[str, str], list[dict[str, str]]
 
 
 def _root(name: str, default: str) -> Path:
-    """A test bed describes its GPUs in folders that stand for /proc and /sys."""
+    """Return the folder that stands for /proc or /sys; the test bed sets another one."""
     return Path(os.environ.get(f"PROVISIONER_{name}_ROOT", default))
 
 
 def loaded_driver(version: str) -> str | None:
-    """From /proc/driver/nvidia/version, which answers even where NVML does not."""
+    """Return the driver version in the text of /proc/driver/nvidia/version, which exists even when NVML fails."""
     found = re.search(r"Kernel Module\D*?(?:x86_64|aarch64)?\s+(\d+(?:\.\d+)+)", version)
     return found.group(1) if found else None
 
 
 def flavour(version: str) -> str | None:
+    """Return whether the kernel module is open or proprietary, None when it is not loaded."""
     if not version:
         return None
     return "open" if "Open Kernel Module" in version else "proprietary"
 
 
 def pci_gpus(devices: Path) -> int | None:
-    """NVIDIA's display devices. A virtual function (of a card that is shared out) is no card of its own."""
+    """Return the number of NVIDIA display devices on the PCI bus, without virtual functions (SR-IOV).
+
+    None when the bus is not visible.
+    """
     try:
         found = list(devices.iterdir())
     except OSError:
@@ -72,18 +76,18 @@ def _absent(facts: dict[str, Any], reason: str | None) -> dict[str, str]:
     reasons = {
         "driver": reason,
         "cuda_driver": reason,
-        "gpus": reason or "the driver is loaded, and NVML names no GPU",
-        "kernel_module": "no NVIDIA kernel module is loaded: /proc/driver/nvidia/version is not there",
+        "gpus": reason or "the driver is loaded, but NVML lists no GPU",
+        "kernel_module": "no NVIDIA kernel module is loaded: /proc/driver/nvidia/version does not exist",
         "pci_gpus": "sysfs does not show the PCI bus",
     }
     return {name: str(why) for name, why in reasons.items() if facts[name] is None or facts[name] == []}
 
 
 def _problems(facts: dict[str, Any], nvml: dict[str, Any]) -> list[dict[str, str]]:
-    cards = facts["pci_gpus"] or 0
+    on_bus = facts["pci_gpus"] or 0
     if "error" not in nvml:
-        return [_missing(cards, len(facts["gpus"]))] if cards > len(facts["gpus"]) else []
-    if nvml["error"] == NOT_FOUND and not cards:
+        return [_missing(on_bus, len(facts["gpus"]))] if on_bus > len(facts["gpus"]) else []
+    if nvml["error"] == NOT_FOUND and not on_bus:
         return []
     if nvml["error"] == NOT_FOUND:
         code, fix = "no_driver", "install the NVIDIA driver: `provision doctor` names the versions that fit"
@@ -91,14 +95,14 @@ def _problems(facts: dict[str, Any], nvml: dict[str, Any]) -> list[dict[str, str
         code, fix = FAULTS.get(
             nvml["error"], ("nvml_fails", "read `dmesg | grep -i nvrm` on the node; a reboot may help")
         )
-    why = f"no program can use a GPU here; the PCI bus has {cards} NVIDIA graphics cards"
+    why = f"no program can use a GPU on this node; the PCI bus has {on_bus} NVIDIA GPUs"
     return [{"code": code, "what": nvml["reason"], "why": why, "fix": fix}]
 
 
-def _missing(cards: int, seen: int) -> dict[str, str]:
+def _missing(on_bus: int, listed: int) -> dict[str, str]:
     return {
         "code": "gpu_missing",
-        "what": f"the PCI bus has {cards} NVIDIA graphics cards, the driver shows {seen}",
-        "why": "a driver shows only cards that its version and the flavour of its kernel module can drive",
-        "fix": "read `dmesg | grep -i nvrm` on the node: it names the card that the driver ignores, and why",
+        "what": f"the PCI bus has {on_bus} NVIDIA GPUs, the driver lists {listed}",
+        "why": "a driver lists only GPUs that its version and the flavour of its kernel module support",
+        "fix": "read `dmesg | grep -i nvrm` on the node: it names the GPU that the driver ignores, and why",
     }

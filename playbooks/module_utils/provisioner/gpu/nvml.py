@@ -1,6 +1,6 @@
-"""What NVML says of this node's GPUs, and why it says nothing where it does not.
+"""Facts of the GPUs from NVML, or the reason why NVML does not answer.
 
-Field by field: a card that is lost keeps its place and is no reason to lose the others.
+Each field is queried on its own: a GPU that is lost keeps its index, and does not hide the others.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from ansible.module_utils.provisioner.gpu.processes import container_id
 SECONDS = 20  # NVML hangs on some broken cards
 
 NO_PERMISSION, NOT_LOADED, NOT_FOUND, LOST, MISMATCH = 4, 9, 12, 15, 18
-UNSUPPORTED = {3, 13, 25}  # this card, or this driver, does not tell it: a fact, not a fault
+UNSUPPORTED = {3, 13, 25}  # this GPU or this driver does not support the query; not an error
 
 REASONS = {
     NO_PERMISSION: "NVML: no permission to talk to the NVIDIA driver",
@@ -51,13 +51,13 @@ BRANDS = {
 
 
 def query_nvml() -> dict[str, Any]:
-    """`driver`, `cuda_driver`, `gpus`; or `error`, NVML's number (0: no answer), and `reason`."""
+    """Return `driver`, `cuda_driver` and `gpus`; or `error`, NVML's number (0: no answer), and `reason`."""
     try:
         return dict(run_in_child(_query, SECONDS))
     except TimeoutError:
         return {"error": 0, "reason": f"NVML did not answer within {SECONDS} s"}
     except ChildProcessError as error:
-        return {"error": 0, "reason": f"NVML could not be asked: {error}"}
+        return {"error": 0, "reason": f"the NVML query failed: {error}"}
 
 
 def _query() -> dict[str, Any]:
@@ -77,7 +77,7 @@ def _cuda(number: int) -> str:
 
 
 def _text(value: Any) -> str:
-    """Older drivers' bindings answer in bytes."""
+    """Return a string; bindings of older drivers return bytes."""
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
@@ -118,7 +118,7 @@ def _read_fields(ask: Callable[..., Any], handle: Any) -> dict[str, Any]:
 
 
 def _memory(ask: Callable[..., Any], handle: Any) -> Any:
-    """Where the driver can, without what it keeps for itself: the first version of the call counts that as used."""
+    """Query memory with version 2 of the call: version 1 counts memory that the driver reserves as used."""
     return ask(nvml.nvmlDeviceGetMemoryInfo, handle, MEMORY_V2) or ask(nvml.nvmlDeviceGetMemoryInfo, handle)
 
 
@@ -133,14 +133,14 @@ def _processes(ask: Callable[..., Any], handle: Any) -> list[dict[str, Any]] | N
 
 
 def _process(process: Any, kind: str) -> dict[str, Any]:
-    """The command's name alone: its arguments may hold a secret."""
+    """Describe a process by the name of its command, without arguments, which may contain a secret."""
     folder = Path("/proc") / str(process.pid)
     return {
         "pid": process.pid,
         "kind": kind,
         "used_memory": process.usedGpuMemory,
         "user": _owner(folder),
-        "command": printable(read(folder / "comm").strip()) or None,  # a program may name itself as it likes
+        "command": printable(read(folder / "comm").strip()) or None,  # a program can set its own name
         "container": container_id(process.pid),
     }
 
@@ -152,7 +152,7 @@ def _owner(folder: Path) -> str | None:
         return None
     try:
         return pwd.getpwuid(uid).pw_name
-    except KeyError:  # the image knows a name for it, or nobody does
+    except KeyError:  # the user exists in the image only, or not at all
         return f"uid {uid}"
 
 
@@ -161,12 +161,12 @@ def _problem(index: int, number: int, text: str) -> dict[str, str]:
         return {
             "code": "gpu_lost",
             "what": f"GPU {index} is lost: it has fallen off the bus",
-            "why": "the driver no longer reaches it, so nothing can compute there; commonly power, heat or a riser",
-            "fix": "see `dmesg | grep -i xid` on the node, then reboot it; if it comes back so, reseat the card",
+            "why": "the driver no longer reaches it; common causes are power, heat or a riser",
+            "fix": "check `dmesg | grep -i xid` on the node, then reboot it; if the error persists, reseat the card",
         }
     return {
         "code": "gpu_error",
-        "what": f"GPU {index}: NVML answers {text} ({number})",
-        "why": "a card that cannot be asked cannot be counted on",
-        "fix": "see `nvidia-smi -q` and `dmesg | grep -i nvrm` on the node",
+        "what": f"GPU {index}: NVML reports {text} ({number})",
+        "why": "a GPU that cannot be queried is not used",
+        "fix": "check `nvidia-smi -q` and `dmesg | grep -i nvrm` on the node",
     }

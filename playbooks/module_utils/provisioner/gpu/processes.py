@@ -1,4 +1,4 @@
-"""Whose processes are on the GPUs: each with the container that it runs in, by the name that people know."""
+"""The container of each process that uses a GPU."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ SHORT = 12  # characters, as the engine itself shortens an ID
 
 
 def container_id(pid: int) -> str | None:
-    """Of a process of this machine, by its control groups: …/docker/ID, …/docker-ID.scope. None outside of any."""
+    """Return the container ID of a process, from its control groups (…/docker/ID, …/docker-ID.scope), or None."""
     nested = [ID.findall(line) for line in read(Path(f"/proc/{pid}/cgroup")).splitlines()]
-    deepest = max(nested, key=len, default=[])  # not every hierarchy knows of every container around it
+    deepest = max(nested, key=len, default=[])  # with nested containers, not every hierarchy has all of them
     return deepest[-1] if deepest else None
 
 
 def with_container_names(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The GPUs; the containers of their processes by name where the engine knows them, else by their short ID."""
+    """Return the GPUs with the containers of their processes by name, or by short ID when the engine has no name."""
     ids = {process["container"] for gpu in gpus for process in gpu.get("processes") or ()} - {None}
     names = _names() if ids else {}
     return [_with(gpu, names) for gpu in gpus]

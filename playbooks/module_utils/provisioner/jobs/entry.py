@@ -1,4 +1,4 @@
-"""What the modules that start work have in common: an order comes in, the path of a job's file goes out."""
+"""Entry point of the Ansible modules that start a job: they receive an order and return the path of the job file."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 
-# no_log keeps some 20 kB a node out of the node's system log and out of every answer; none of it is secret.
+# An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
 ORDER = {"order": {"type": "json", "required": True, "no_log": True}}
 
 
 def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:
-    """`begin` starts a job for the order and returns its file; for a run that may change the node, and no other."""
+    """Check the claim of the order, then call `begin`, which starts the job and returns its file."""
     module = AnsibleModule(ORDER)
     order = json.loads(module.params["order"])
     try:

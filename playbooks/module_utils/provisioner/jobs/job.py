@@ -1,4 +1,4 @@
-"""Work on a seat that goes on when the connection is lost: a process of its own, one at a time, told of in a file."""
+"""Jobs: background processes that continue when the connection is lost, one at a time for each seat."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_ali
 
 KEEP_JOBS = 20
 FINAL_STATES = ("committed", "rolled_back", "needs_attention")
-LOCK_WAIT_SECONDS = 30  # for which a job that was killed may leave compose at work, and the lock with it
+LOCK_WAIT_SECONDS = 30  # compose may outlive a killed job for that long, and keeps the lock meanwhile
 
-Work = Callable[[Job, int], Dict[str, Any]]  # the job, and the lock's descriptor; returns the record
+Work = Callable[[Job, int], Dict[str, Any]]  # (job, file descriptor of the lock) -> record
 
 
 def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
-    """Starts `work`, unless this run's job is at it already. Returns the job's file when it has begun.
+    """Start `work` as a job, unless this job is running already. Return the job file once the job has begun.
 
-    Raises ProblemError `seat_locked` where another job is.
+    Raises ProblemError `seat_locked` when another job holds the seat, and `job_not_started`.
     """
     seat.make_folders()
     path = job_path(seat, run, kind)
@@ -38,7 +38,7 @@ def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
 
 
 def start_once(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
-    """A run moves a seat once: whoever asks again is told how it ended. What touched nothing may be tried again."""
+    """Start the job as `start` does, unless this run's job has ended in a final state already."""
     path = job_path(seat, run, kind)
     job = read_job(path) or {}
     if job.get("finished") and job["record"]["state"] in FINAL_STATES:
@@ -47,7 +47,10 @@ def start_once(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
 
 
 def _take(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
-    """False where the job that is wanted holds the lock. What a killed job had begun is waited for."""
+    """Lock the seat and return True; return False when the wanted job holds the lock.
+
+    A command that outlived a killed job is waited for.
+    """
     deadline = time.monotonic() + LOCK_WAIT_SECONDS
     while True:
         try:
@@ -90,14 +93,14 @@ def _detach(lock: int, path: Path, what: tuple[str, str], work: Work) -> None:
 
 
 def _run(lock: int, writer: int, make_job: Callable[[], Job], work: Work) -> None:
-    """In the new process. Nothing of the connection that brought us may stay open, or it would wait for us."""
+    """Run the job in the new process. All inherited descriptors are closed, or the connection would stay open."""
     try:
         job = make_job()
         os.write(writer, b".")
-        nothing = os.open(os.devnull, os.O_RDWR)
+        null = os.open(os.devnull, os.O_RDWR)
         for standard in (0, 1, 2):
-            os.dup2(nothing, standard)
-        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (names, to be closed)
+            os.dup2(null, standard)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (numbers, not paths)
             if descriptor not in (0, 1, 2, lock):
                 _close(descriptor)
         os.chdir("/")
@@ -107,7 +110,7 @@ def _run(lock: int, writer: int, make_job: Callable[[], Job], work: Work) -> Non
 
 
 def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # the listing's own is gone already
+    with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
         os.close(descriptor)
 
 
@@ -116,26 +119,26 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
         return work(job, lock)
     except ProblemError as fault:
         return {"state": fault.state, "problems": [fault.problem]}
-    except Exception:  # noqa: BLE001  (nobody else is left to tell it)
+    except Exception:  # noqa: BLE001  (the record is the only way to report it)
         return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [node_bug()]}
 
 
 def node_bug() -> dict[str, str]:
-    """Of the exception at hand."""
+    """Return the problem `node_bug` for the exception that is being handled."""
     return {
         "code": "node_bug",
         "what": traceback.format_exc(limit=-1).strip().replace("\n", " "),
-        "why": "the program that the node was sent met something that it does not know",
-        "fix": f"report it, with this:\n{traceback.format_exc()}",
+        "why": "an unexpected error in the node code",
+        "fix": f"report it with this traceback:\n{traceback.format_exc()}",
     }
 
 
 def _locked(holder: dict[str, Any] | None) -> ProblemError:
-    who = f"run {holder['run']} is at it ({holder['kind']}: {holder['text']})" if holder else "its last act still runs"
+    by_run = f"by run {holder['run']} ({holder['kind']}: {holder['text']})" if holder else None
     return ProblemError(
         "seat_locked",
-        f"the seat is being changed: {who}",
-        "two changes of one seat at the same time would leave it as neither wanted",
+        f"the seat is being changed: {by_run or 'a previous command is still running'}",
+        "only one job may change a seat at a time",
         "wait until it has ended, then run the command again",
     )
 
@@ -143,7 +146,7 @@ def _locked(holder: dict[str, Any] | None) -> ProblemError:
 def _not_started() -> ProblemError:
     return ProblemError(
         "job_not_started",
-        "the job could not begin on the node",
-        "it could not even write its own file",
-        "look for room and for a read-only file system on the node: df -h, mount",
+        "the job did not start on the node",
+        "the job could not write its own file",
+        "check the node for a full or read-only file system: df -h, mount",
     )

@@ -1,4 +1,4 @@
-"""What is done for each kind of need."""
+"""The actions that meet a need, by the name of the action."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible.module_utils.provisioner.prepare.observe import certificate_path
 
 SPECIFICATION = Path("/etc/cdi/nvidia.yaml")
 SPEC_SECONDS = 120
-# A new package of one of these restarts the engine.
+# Upgrading one of these packages restarts the engine.
 ENGINE_PACKAGES = frozenset({"docker.io", "docker-ce", "containerd", "containerd.io", "runc"})
 
 
@@ -31,7 +31,7 @@ def _install(need: Need, order: dict[str, Any], job: Job) -> None:
     apt.install(need.detail["packages"], ENGINE_PACKAGES if busy else frozenset(), order["deadline"], job.report)
 
 
-def _start(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001  (one shape for all acts, here and below)
+def _start(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001  (all actions have the same parameters)
     daemon.start_engine()
 
 
@@ -46,7 +46,7 @@ def _restart(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG0
 
 
 def _write_specification(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001
-    """By UUID, too: seats ask for GPUs by it, and releases before 1.15 name them by index alone."""
+    """Write the CDI specification with UUIDs, which seats use; nvidia-ctk before 1.15 writes only indexes."""
     SPECIFICATION.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     names = ["--device-name-strategy=index", "--device-name-strategy=uuid"]
     ran = run(["nvidia-ctk", "cdi", "generate", f"--output={SPECIFICATION}", *names], SPEC_SECONDS)
@@ -55,7 +55,7 @@ def _write_specification(need: Need, order: dict[str, Any], job: Job) -> None:  
 
 
 def _trust(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001
-    """The engine reads this folder at every pull: no restart."""
+    """Install the registry's CA; the engine reads it at every pull, without a restart."""
     path = certificate_path(order["registry"])
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_atomic(path, order["registry"]["ca"], 0o644)
@@ -75,16 +75,16 @@ ACTIONS: dict[str, Callable[[Need, dict[str, Any], Job], None]] = {
 def _container_started() -> ProblemError:
     return ProblemError(
         "busy",
-        "a container was started meanwhile",
-        "a restart of the engine would end it",
-        "run the command again; with --restart-engine when nobody works there",
+        "a container was started in the meantime",
+        "a restart of the engine would stop it",
+        "run the command again, with --restart-engine when nobody works on the node",
     )
 
 
-def _no_specification(said: str) -> ProblemError:
+def _no_specification(message: str) -> ProblemError:
     return ProblemError(
         "no_specification",
-        f"nvidia-ctk could not describe the GPUs: {said}",
-        "seats ask for GPUs by CDI",
-        "try it on the node: nvidia-ctk cdi generate; it needs a driver that answers (nvidia-smi)",
+        f"nvidia-ctk could not write the CDI specification: {message}",
+        "seats get their GPUs by CDI",
+        "try it on the node: nvidia-ctk cdi generate; it needs a working driver (nvidia-smi)",
     )

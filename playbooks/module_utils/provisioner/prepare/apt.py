@@ -1,4 +1,4 @@
-"""Packages of a node: sources with their keys, and what is installed from them. Apt judges signatures, nobody else."""
+"""Package sources and packages, by apt, which also verifies all signatures."""
 
 from __future__ import annotations
 
@@ -16,30 +16,35 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.prepare.distribution import Source
 
-# Held by whatever is at the packages: apt's lists, dpkg, the folder of downloads.
+# Locks of the package lists, of dpkg, and of the download folder.
 LOCKS = tuple(map(Path, ("/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/cache/apt/archives/lock")))
 LOCK_SECONDS = 600  # unattended-upgrades on a fresh machine takes minutes
 QUERY_SECONDS = 60
-UPGRADED = re.compile(r"^Inst (\S+) \[", re.MULTILINE)  # apt-get(8), --simulate: the old version stands in brackets
+UPGRADED = re.compile(r"^Inst (\S+) \[", re.MULTILINE)  # apt-get(8), --simulate: the old version is in brackets
 KEEP_FILES = ("-o", "Dpkg::Options::=--force-confdef", "-o", "Dpkg::Options::=--force-confold")
 
 
 def missing_packages(packages: Iterable[str]) -> list[str]:
-    """Those that dpkg does not have whole."""
+    """Return the packages that are not installed."""
     return [name for name in packages if not is_installed(name)]
 
 
 def is_installed(package: str) -> bool:
+    """Return whether dpkg has a package completely installed."""
     ran = _run(["dpkg-query", "-W", "-f", "${db:Status-Status}", package], QUERY_SECONDS)
     return ran.code == 0 and ran.out == "installed"
 
 
 def has_source(source: Source) -> bool:
+    """Return whether a package source and its key are written as they should be."""
     return read(source.path) == source.text and read(source.keyring) == source.key
 
 
 def write_source(source: Source, seconds: float, report: Report) -> None:
-    """Raises ProblemError where apt cannot read it or does not trust it; then it is not left behind."""
+    """Write a package source with its key, and read its lists.
+
+    Raises ProblemError `source_refused` when apt cannot use the source, which is then removed again.
+    """
     source.keyring.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_atomic(source.keyring, source.key, 0o644)
     write_atomic(source.path, source.text, 0o644)
@@ -52,10 +57,13 @@ def write_source(source: Source, seconds: float, report: Report) -> None:
 
 
 def install(packages: Sequence[str], untouched: frozenset[str], seconds: float, report: Report) -> None:
-    """`untouched`: packages that must not be replaced on the way. Raises ProblemError with apt's own words."""
+    """Install packages. `untouched` are packages that must not be upgraded by it.
+
+    Raises ProblemError with the message of apt.
+    """
     require_apt()
     wait_for_locks(report)
-    report("reading the lists of packages")
+    report("reading the package lists")
     lists = _apt(["update"], seconds)
     trial = _apt(["install", "--simulate", *packages], seconds)
     if trial.code != 0:
@@ -75,22 +83,23 @@ def install(packages: Sequence[str], untouched: frozenset[str], seconds: float, 
 
 
 def require_apt() -> None:
+    """Raise ProblemError `no_apt` on a node without apt."""
     if not shutil.which("apt-get"):
         raise ProblemError(
             "no_apt",
             "the node has no apt-get",
-            "packages are installed by apt, the package manager of Debian and Ubuntu",
-            "install Docker Engine with compose v2 by hand; all other verbs work",
+            "`provision prepare` installs packages by apt, the package manager of Debian and Ubuntu",
+            "install Docker Engine with compose v2 by hand; all other commands work",
         )
 
 
 def wait_for_locks(report: Report, seconds: float = LOCK_SECONDS) -> None:
-    """Until nobody else is at the packages. Raises ProblemError where that takes too long."""
+    """Wait until no other program changes packages. Raises ProblemError `apt_busy` after `seconds`."""
     deadline = time.monotonic() + seconds
     while held := [path for path in LOCKS if _is_locked(path)]:
         if time.monotonic() > deadline:
             raise _apt_busy(held[0], seconds)
-        report("waiting for another program that is at the packages")
+        report("waiting for another package manager to finish")
         time.sleep(1)
 
 
@@ -99,7 +108,7 @@ def _is_locked(path: Path) -> bool:
         return False
     with path.open("r+") as file:
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # the kind of lock that apt takes
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # apt uses this kind of lock
         except OSError:
             return True
         return False
@@ -111,29 +120,29 @@ def _apt(words: Sequence[str], seconds: float) -> CommandResult:
 
 
 def _run(argv: Sequence[str], seconds: float) -> CommandResult:
-    # Nobody is there to answer debconf, and needrestart must restart no engine behind our back.
+    # debconf must not ask questions, and needrestart must not restart the engine.
     quiet = {"DEBIAN_FRONTEND": "noninteractive", "NEEDRESTART_SUSPEND": "1", "LC_ALL": "C.UTF-8"}
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
     kept = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name == "HOME"}
     return run(argv, seconds, env={**kept, **quiet, "PATH": path})
 
 
-def _source_refused(source: Source, said: str) -> ProblemError:
+def _source_refused(source: Source, message: str) -> ProblemError:
     return ProblemError(
         "source_refused",
-        f"apt cannot use {source.uri} ({source.suite}): {said}",
-        "either the node does not reach it, or it is not signed by the key that the lab names; nothing of it is kept",
-        f"try it on the node: curl -I {source.uri}; and hold prepare.{source.name}.key in lab.yml against it",
+        f"apt cannot use {source.uri} ({source.suite}): {message}",
+        "the node does not reach the source, or it is not signed by the key in lab.yml; the source was removed again",
+        f"try it on the node: curl -I {source.uri}; and check prepare.{source.name}.key in lab.yml",
     )
 
 
 def _no_packages(packages: Sequence[str], trial: CommandResult, lists: CommandResult) -> ProblemError:
-    lists_said = "" if lists.code == 0 else f"; and reading its lists failed: {lists.message}"
+    of_lists = "" if lists.code == 0 else f"; reading the package lists failed: {lists.message}"
     return ProblemError(
         "no_package",
-        f"apt cannot install {', '.join(packages)}: {trial.message}{lists_said}",
-        "the node's package sources do not have it, or cannot be reached, or another package stands against it",
-        "look on the node: apt-get update; name a mirror in lab.yml under prepare where there is none",
+        f"apt cannot install {', '.join(packages)}: {trial.message}{of_lists}",
+        "the node's package sources do not have it or cannot be reached, or it conflicts with another package",
+        "check on the node: apt-get update; if the node has no such source, add a mirror to lab.yml under prepare",
     )
 
 
@@ -141,8 +150,8 @@ def _would_replace(packages: Sequence[str], replaced: Sequence[str]) -> ProblemE
     return ProblemError(
         "engine_would_restart",
         f"installing {', '.join(packages)} would replace {', '.join(replaced)}",
-        "a new engine package restarts the engine, and containers run on this node",
-        "when nobody works there: provision prepare LAB --restart-engine",
+        "an upgrade of the engine restarts it, and containers run on this node",
+        "when nobody works on the node: provision prepare LAB --restart-engine",
     )
 
 
@@ -151,7 +160,7 @@ def _not_fetched(packages: Sequence[str], ran: CommandResult) -> ProblemError:
         "not_fetched",
         f"the node could not download {', '.join(packages)}: {ran.message}",
         "nothing was installed",
-        "look on the node whether it reaches its package sources: apt-get update",
+        "check on the node that it reaches its package sources: apt-get update",
     )
 
 
@@ -159,7 +168,7 @@ def _not_installed(packages: Sequence[str], ran: CommandResult) -> ProblemError:
     return ProblemError(
         "not_installed",
         f"{', '.join(packages)} could not be installed: {ran.message}",
-        "dpkg may have stopped half way",
+        "dpkg may have been interrupted",
         "on the node: dpkg --configure -a, then apt-get install --fix-broken; then run the command again",
     )
 
@@ -168,6 +177,6 @@ def _apt_busy(path: Path, seconds: float) -> ProblemError:
     return ProblemError(
         "apt_busy",
         f"another program has held {path} for {seconds:.0f} s",
-        "two programs that change packages at once would break them",
-        f"see on the node who it is: fuser -v {path}; unattended-upgrades ends by itself",
+        "only one program may change packages at a time",
+        f"check on the node which program: fuser -v {path}; unattended-upgrades ends by itself",
     )

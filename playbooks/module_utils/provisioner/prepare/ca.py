@@ -1,4 +1,4 @@
-"""A small authority for one registry, and the certificate that it gives it. Private keys stay on this host, 0600."""
+"""A private CA for the lab's registry, and the registry's certificate. Private keys stay on this host (0600)."""
 
 from __future__ import annotations
 
@@ -17,16 +17,17 @@ FOLDER = Path("/etc/docker/registry/tls")
 SECONDS = 60
 CA_DAYS = "3650"
 CERTIFICATE_DAYS = "825"
-RENEW_SECONDS = str(30 * 86400)  # before its end
+RENEW_SECONDS = str(30 * 86400)  # a certificate is renewed that long before it expires
 KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def read_ca() -> str:
-    """The authority's certificate (PEM), empty where there is none."""
+    """Return the certificate of the CA (PEM), empty when there is none."""
     return read(FOLDER / "ca.crt")
 
 
 def make_ca(name: str) -> None:
+    """Make a new CA for the registry of the lab `name`. Raises ProblemError `no_certificate`."""
     FOLDER.mkdir(mode=0o755, parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=str(FOLDER)) as place:
         key, certificate = Path(place) / "ca.key", Path(place) / "ca.crt"
@@ -39,7 +40,7 @@ def make_ca(name: str) -> None:
 
 
 def has_valid_certificate(host: str) -> bool:
-    """Whether the certificate is of this authority, for this name or address, and not about to end."""
+    """Return whether the certificate is from this CA, for this name or address, and not about to expire."""
     server, signer = str(FOLDER / "server.crt"), str(FOLDER / "ca.crt")
     if read(FOLDER / "names") != _names(host) or not read(FOLDER / "server.key"):
         return False
@@ -48,7 +49,10 @@ def has_valid_certificate(host: str) -> bool:
 
 
 def issue_certificate(host: str, owner: str) -> None:
-    """`owner`: the account that the registry runs as."""
+    """Issue a certificate for `host`; `owner` is the account that the registry runs as.
+
+    Raises ProblemError `no_certificate`.
+    """
     with tempfile.TemporaryDirectory(dir=str(FOLDER)) as place:
         key, request, certificate, extensions = (Path(place) / f"server.{end}" for end in ("key", "csr", "crt", "ext"))
         extensions.write_text(f"subjectAltName={_names(host)}\nextendedKeyUsage=serverAuth\n")
@@ -88,6 +92,6 @@ def _openssl(*words: str | os.PathLike[str]) -> None:
         raise ProblemError(
             "no_certificate",
             f"openssl could not make a certificate: {ran.message}",
-            "nodes trust the lab's registry by it",
-            "look for room on the host of the registry: df -h /etc",
+            "nodes verify the lab's registry by its certificate",
+            "check the disk space on the host of the registry: df -h /etc",
         )

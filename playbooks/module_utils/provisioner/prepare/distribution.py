@@ -1,4 +1,4 @@
-"""Which distribution a node runs, and what engine, compose and toolkit are called in its packages."""
+"""The Linux distribution of a node, and the names of its packages for engine, compose and toolkit."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TOOLKIT = ("nvidia-container-toolkit",)
 
 
 class Release(NamedTuple):
-    """What a distribution has of its own. `engine` empty: no compose v2 is in its archive, so it takes Docker's."""
+    """Packages of a distribution. `engine` is empty when its archive has no compose v2; then Docker's are used."""
 
     name: str
     engine: tuple[str, ...]
@@ -37,7 +37,7 @@ RELEASES = {
 
 
 class Distribution(NamedTuple):
-    """`family` and `codename` as os-release has them: debian, trixie."""
+    """A known distribution; `family` and `codename` as in os-release, such as debian and trixie."""
 
     family: str
     codename: str
@@ -45,7 +45,7 @@ class Distribution(NamedTuple):
 
 
 class Source(NamedTuple):
-    """A repository of packages: one deb822 entry. `suite` "/" is a flat one, which has no components."""
+    """A package source: one deb822 entry. `suite` "/" is a flat repository, which has no components."""
 
     name: str
     uri: str
@@ -55,42 +55,46 @@ class Source(NamedTuple):
 
     @property
     def path(self) -> Path:
+        """The file of the entry."""
         return Path("/etc/apt/sources.list.d") / f"provisioner-{self.name}.sources"
 
     @property
     def keyring(self) -> Path:
+        """The file of the key."""
         return Path("/etc/apt/keyrings") / f"provisioner-{self.name}.asc"
 
     @property
     def text(self) -> str:
+        """The text of the entry."""
         component = f"Components: {self.component}\n" if self.component else ""
         head = f"Types: deb\nURIs: {self.uri}\nSuites: {self.suite}\n"
         return f"# Written by provision prepare.\n{head}{component}Signed-By: {self.keyring}\n"
 
 
 def parse_os_release(text: str) -> Distribution:
-    """From the text of os-release. Raises ProblemError where it is none that we know the packages of."""
+    """Return the distribution in the text of os-release. Raises ProblemError `unsupported_distribution`."""
     fields = dict(LINE.findall(text))
     family, codename = fields.get("ID", ""), fields.get("VERSION_CODENAME", "")
     release = RELEASES.get((family, codename))
     if release is None:
-        raise _unknown(fields.get("PRETTY_NAME") or family or "it does not say")
+        raise _unknown(fields.get("PRETTY_NAME") or family or "an unknown distribution")
     return Distribution(family, codename, release)
 
 
 def read_distribution() -> Distribution:
+    """Return the distribution of this node. Raises ProblemError `unsupported_distribution`."""
     return parse_os_release(read(OS_RELEASE))
 
 
 def docker_source(given: dict[str, Any] | None, at: Distribution) -> Source | None:
-    """Docker's repository has a folder for each family. `given`: uri and key, as the lab's wish names them."""
+    """Return Docker's repository, which has a folder for each family. `given`: `uri` and `key` of lab.yml."""
     if given is None:
         return None
     return Source("docker", f"{given['uri'].rstrip('/')}/{at.family}", at.codename, "stable", given["key"])
 
 
 def nvidia_source(given: dict[str, Any] | None, platform: str) -> Source | None:
-    """NVIDIA's is flat, one for each architecture, the same for every distribution."""
+    """Return NVIDIA's repository: flat, one for each architecture, the same for every distribution."""
     if given is None:
         return None
     url = given["uri"].replace("$(ARCH)", ARCHITECTURES.get(platform, platform.rpartition("/")[2]))
@@ -98,7 +102,7 @@ def nvidia_source(given: dict[str, Any] | None, platform: str) -> Source | None:
 
 
 def engine_packages(at: Distribution, source: Source | None) -> tuple[str, ...]:
-    """Raises ProblemError where neither the distribution nor the lab has them."""
+    """Return the packages of the engine. Raises ProblemError `no_compose_package` when no source has compose v2."""
     if source is not None:
         return DOCKER_CE
     if not at.release.engine:
@@ -107,7 +111,10 @@ def engine_packages(at: Distribution, source: Source | None) -> tuple[str, ...]:
 
 
 def compose_packages(at: Distribution, *, docker_ce: bool) -> tuple[str, ...]:
-    """What fits the engine that is there: the two kinds of package exclude one another."""
+    """Return the packages of compose for the installed engine; those of Docker and of the distribution conflict.
+
+    Raises ProblemError `no_compose_package`.
+    """
     if docker_ce:
         return DOCKER_CE_COMPOSE
     if not at.release.compose:
@@ -120,15 +127,15 @@ def _unknown(name: str) -> ProblemError:
     return ProblemError(
         "unsupported_distribution",
         f"the node runs {name}",
-        f"the names of its packages are not known; known are {known}",
-        "install Docker Engine with compose v2 and, for GPUs, NVIDIA's container toolkit by hand; all other verbs work",
+        f"the names of its packages are not known; supported are {known}",
+        "install Docker Engine with compose v2 and, for GPUs, NVIDIA's container toolkit by hand; other commands work",
     )
 
 
 def _no_compose_in(at: Distribution) -> ProblemError:
     return ProblemError(
         "no_compose_package",
-        f"{at.release.name} has no compose v2 in its own archive, and its engine is older than one",
+        f"the archive of {at.release.name} has no compose v2",
         "a seat is started by `docker compose`, version 2 or newer",
-        "name a mirror of Docker's packages in lab.yml: prepare.docker, with uri and key",
+        "add a mirror of Docker's packages to lab.yml: prepare.docker, with uri and key",
     )

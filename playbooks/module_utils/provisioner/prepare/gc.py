@@ -1,4 +1,4 @@
-"""Garbage collection of the lab's own registry: what no manifest names any more, while nobody writes to it."""
+"""Garbage collection of the lab's registry: removes blobs without a manifest while no push is active."""
 
 from __future__ import annotations
 
@@ -21,46 +21,47 @@ REPOSITORIES = STORAGE / "docker/registry/v2/repositories"
 
 
 def collect_garbage(order: dict[str, Any], job: Job) -> dict[str, Any]:
-    """The record, with the bytes that were freed. Raises ProblemError; the registry serves again in any case.
+    """Remove unreferenced blobs and return the record with the freed bytes. The registry is started again in any case.
 
-    `quiet`: seconds for which nothing may have been uploaded: the layers of a push come before its manifest.
+    `quiet` of the order: seconds without an upload that are required, because the layers of a push come before its
+    manifest. Raises ProblemError `registry_not_managed`, `push_under_way` or `sweep_failed`.
     """
     if not read(CONFIGURATION).startswith(MARK):
         raise _not_ours()
-    _must_be_quiet(order["quiet"])
-    job.report("looking for what no image names")
+    _require_no_upload(order["quiet"])
+    job.report("searching for unreferenced blobs")
     if not ELIGIBLE.search(_collect("--dry-run")):
         return _record([], 0)
     job.report("stopping the registry")
     stop()
     try:
-        doomed = ELIGIBLE.findall(_collect("--dry-run"))
-        _must_be_old(doomed, order["quiet"])
-        freed = sum(_size(digest) for digest in doomed)
-        job.report(f"removing {len(doomed)} blobs")
-        if doomed:
+        eligible = ELIGIBLE.findall(_collect("--dry-run"))
+        _require_old(eligible, order["quiet"])
+        freed = sum(_size(digest) for digest in eligible)
+        job.report(f"removing {len(eligible)} blobs")
+        if eligible:
             _collect()
     finally:
         start(order["address"])
-    return _record(doomed, freed)
+    return _record(eligible, freed)
 
 
-def _record(doomed: list[str], freed: int) -> dict[str, Any]:
-    words = [f"removed {len(doomed)} blobs"] if doomed else []
-    return {"state": "prepared" if doomed else "ready", "changes": words, "problems": [], "freed": freed}
+def _record(eligible: list[str], freed: int) -> dict[str, Any]:
+    words = [f"removed {len(eligible)} blobs"] if eligible else []
+    return {"state": "prepared" if eligible else "ready", "changes": words, "problems": [], "freed": freed}
 
 
 def _collect(*words: str) -> str:
-    """As the account that the files belong to. It names every blob, which is more than a command may say here."""
+    """Run the collector as the owner of the files. It lists every blob, so its output goes to a file."""
     command = ["runuser", "-u", ACCOUNT, "--", "docker-registry", "garbage-collect", *words, str(CONFIGURATION)]
-    with tempfile.NamedTemporaryFile("r") as said:
-        ran = run(["sh", "-c", 'out=$1; shift; exec "$@" >"$out"', "sh", said.name, *command], SECONDS)
-        out = said.read()
+    with tempfile.NamedTemporaryFile("r") as output:
+        ran = run(["sh", "-c", 'out=$1; shift; exec "$@" >"$out"', "sh", output.name, *command], SECONDS)
+        out = output.read()
     if ran.code != 0:
         raise ProblemError(
             "sweep_failed",
             f"the registry's garbage collection failed: {ran.message}",
-            "nothing that an image names was removed",
+            "no blob that an image uses was removed",
             f"try it on its host, with the service stopped: {' '.join(command)}",
         )
     return out
@@ -76,24 +77,24 @@ def _blob(digest: str) -> Path:
     return BLOBS / algorithm / digits[:2] / digits / "data"
 
 
-def _must_be_quiet(seconds: float) -> None:
+def _require_no_upload(seconds: float) -> None:
     for path in REPOSITORIES.glob("**/_uploads/*/*"):
         if time.time() - path.stat().st_mtime < seconds:
-            raise _push_under_way("an upload is under way", seconds)
+            raise _push_under_way("an upload is in progress", seconds)
 
 
-def _must_be_old(doomed: list[str], seconds: float) -> None:
-    for digest in doomed:
+def _require_old(eligible: list[str], seconds: float) -> None:
+    for digest in eligible:
         path = _blob(digest)
         if path.exists() and time.time() - path.stat().st_mtime < seconds:
-            raise _push_under_way(f"{digest} came just now, and no image names it yet", seconds)
+            raise _push_under_way(f"{digest} was just uploaded, and no image uses it yet", seconds)
 
 
 def _push_under_way(what: str, seconds: float) -> ProblemError:
     return ProblemError(
         "push_under_way",
         what,
-        "a garbage collection during a push removes layers that the next manifest needs",
+        "garbage collection during a push removes layers that its manifest needs",
         f"try again when nothing was pushed for {seconds:.0f} s",
     )
 
@@ -101,7 +102,7 @@ def _push_under_way(what: str, seconds: float) -> ProblemError:
 def _not_ours() -> ProblemError:
     return ProblemError(
         "registry_not_managed",
-        f"{CONFIGURATION} is not of provision's making",
-        "the storage of a registry that a person set up is theirs",
-        "run its own garbage collection there",
+        f"{CONFIGURATION} was not written by `provision prepare`",
+        "provisioner does not change the storage of other registries",
+        "run the garbage collection of that registry on its host",
     )

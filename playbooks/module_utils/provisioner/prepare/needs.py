@@ -1,4 +1,4 @@
-"""What a node lacks before it can have seats, and in which order it is brought: a pure account of what was seen."""
+"""What a node needs before it can have seats, in order, from its observed state. No I/O."""
 
 from __future__ import annotations
 
@@ -12,106 +12,113 @@ from ansible.module_utils.provisioner.prepare.distribution import (
     engine_packages,
 )
 
-CDI_SINCE = 25  # the first engine that knows CDI (moby 25.0, features.cdi)
+CDI_SINCE = 25  # the first major version of the engine with CDI (moby 25.0, features.cdi)
 COMPOSE_SINCE = 2
 CA_CERTIFICATES = "ca-certificates"
 
 
 class NodeState(NamedTuple):
-    """A node before or during its preparation. Versions are None where there is no such part."""
+    """The observed state of a node. Versions are None when the part is not installed."""
 
-    at: Distribution
+    distribution: Distribution
     docker: Source | None
     nvidia: Source | None
-    written: frozenset[str]  # names of sources that are there as they should be
+    written: frozenset[str]  # names of package sources that need no change
     engine: str | None
     compose: str | None
     engine_installed: bool
     docker_ce: bool
     containers: int
-    cards: int  # on the PCI bus, or by NVML where that shows more
-    uuids: tuple[str, ...]  # of cards that the driver drives
+    gpus: int  # on the PCI bus or listed by NVML, whichever is more
+    uuids: tuple[str, ...]  # of GPUs that the driver lists
     toolkit: bool
     cdi_on: bool
-    cdi_wish: bool | None  # features.cdi of daemon.json
-    cdi_complete: bool  # the specifications name every card
-    hook_is_newer: bool  # than the running engine, which looks for it only when it starts
-    authorities: bool  # the machine has certificates to hold a source's https against
-    untrusted: bool  # the lab registry's authority is not what certs.d has
+    cdi_setting: bool | None  # features.cdi of daemon.json
+    cdi_complete: bool  # the specifications name every GPU
+    hook_is_newer: bool  # than the running engine, which searches for the hook only when it starts
+    has_ca_certificates: bool  # needed for package sources with https
+    untrusted: bool  # certs.d does not have the CA of the lab's registry
 
     @property
     def by_cdi(self) -> bool:
-        """Else by NVIDIA's hook. A person's no to CDI is a no."""
-        return self.cdi_wish is not False and (self.engine is None or _major(self.engine) >= CDI_SINCE)
+        """Whether containers get GPUs by CDI, else by NVIDIA's hook. `features.cdi: false` is respected."""
+        return self.cdi_setting is not False and (self.engine is None or _major(self.engine) >= CDI_SINCE)
 
 
 class Need(NamedTuple):
-    """One thing to do. `deferred`: it would end containers that run, and nobody has asked for that."""
+    """One action that is needed. `deferred`: it would stop running containers, which needs --restart-engine."""
 
-    act: str
-    words: str
+    action: str
+    description: str
     detail: dict[str, Any]
     deferred: bool = False
 
 
-def find_needs(seen: NodeState, *, may_restart: bool) -> list[Need]:
-    """In order; empty where the node is ready. Raises ProblemError where what it lacks cannot be brought at all."""
-    return [*_cdi_needs_before_start(seen), *_engine_needs(seen), *_gpu_needs(seen, may_restart), *_trust_needs(seen)]
+def find_needs(state: NodeState, *, may_restart: bool) -> list[Need]:
+    """Return the needs in order, none when the node is ready. Raises ProblemError for a need that cannot be met."""
+    return [
+        *_cdi_needs_before_start(state),
+        *_engine_needs(state),
+        *_gpu_needs(state, may_restart),
+        *_trust_needs(state),
+    ]
 
 
-def _engine_needs(seen: NodeState) -> list[Need]:
-    if seen.engine is None and not seen.engine_installed:
-        return _package_needs(engine_packages(seen.at, seen.docker), seen.docker, seen)
-    lacking = [] if seen.engine else [Need("start", "start the engine, now and at every boot", {})]
-    if seen.compose is None or _major(seen.compose) < COMPOSE_SINCE:
-        wanted = compose_packages(seen.at, docker_ce=seen.docker_ce)
-        lacking += _package_needs(wanted, seen.docker if seen.docker_ce else None, seen)
+def _engine_needs(state: NodeState) -> list[Need]:
+    if state.engine is None and not state.engine_installed:
+        return _package_needs(engine_packages(state.distribution, state.docker), state.docker, state)
+    lacking = [] if state.engine else [Need("start", "start the engine, now and at every boot", {})]
+    if state.compose is None or _major(state.compose) < COMPOSE_SINCE:
+        wanted = compose_packages(state.distribution, docker_ce=state.docker_ce)
+        lacking += _package_needs(wanted, state.docker if state.docker_ce else None, state)
     return lacking
 
 
-def _cdi_needs_before_start(seen: NodeState) -> list[Need]:
-    """An engine that does not run yet reads its configuration when it starts."""
-    if seen.cards and seen.engine is None and seen.cdi_wish is None:
-        return [Need("cdi", "switch CDI on in /etc/docker/daemon.json; its other keys stay", {})]
+def _cdi_needs_before_start(state: NodeState) -> list[Need]:
+    """Switch CDI on before the engine starts for the first time, which saves a restart."""
+    if state.gpus and state.engine is None and state.cdi_setting is None:
+        return [Need("cdi", "switch CDI on in /etc/docker/daemon.json; other keys stay", {})]
     return []
 
 
-def _gpu_needs(seen: NodeState, may_restart: bool) -> list[Need]:
-    if not seen.cards:
+def _gpu_needs(state: NodeState, may_restart: bool) -> list[Need]:
+    if not state.gpus:
         return []
-    lacking = [] if seen.toolkit else _package_needs(TOOLKIT, seen.nvidia, seen)
-    if seen.engine is not None:
-        lacking += _restart_needs(seen, may_restart)
-    if seen.uuids and seen.by_cdi and not seen.cdi_complete:
+    lacking = [] if state.toolkit else _package_needs(TOOLKIT, state.nvidia, state)
+    if state.engine is not None:
+        lacking += _restart_needs(state, may_restart)
+    if state.uuids and state.by_cdi and not state.cdi_complete:
         lacking.append(Need("specification", "write the CDI specification of the GPUs", {}))
     return lacking
 
 
-def _restart_needs(seen: NodeState, may_restart: bool) -> list[Need]:
-    deferred = bool(seen.containers) and not may_restart
-    if not seen.by_cdi:
-        return [_restart("it finds NVIDIA's hook when it starts", deferred)] if seen.hook_is_newer else []
-    if seen.cdi_on:
+def _restart_needs(state: NodeState, may_restart: bool) -> list[Need]:
+    deferred = bool(state.containers) and not may_restart
+    if not state.by_cdi:
+        return (
+            [_restart("the engine searches for NVIDIA's hook when it starts", deferred)] if state.hook_is_newer else []
+        )
+    if state.cdi_on:
         return []
-    lacking = [] if seen.cdi_wish else [Need("cdi", "switch CDI on in /etc/docker/daemon.json", {}, deferred)]
-    return [*lacking, _restart("it reads daemon.json when it starts", deferred)]
+    lacking = [] if state.cdi_setting else [Need("cdi", "switch CDI on in /etc/docker/daemon.json", {}, deferred)]
+    return [*lacking, _restart("the engine reads daemon.json when it starts", deferred)]
 
 
 def _restart(why: str, deferred: bool) -> Need:
     return Need("restart", f"restart the engine: {why}", {}, deferred)
 
 
-def _trust_needs(seen: NodeState) -> list[Need]:
-    return [Need("trust", "trust the authority of the lab's registry, in the engine's certs.d", {})] * seen.untrusted
+def _trust_needs(state: NodeState) -> list[Need]:
+    return [Need("trust", "install the CA of the lab's registry in the engine's certs.d", {})] * state.untrusted
 
 
-def _package_needs(wanted: tuple[str, ...], source: Source | None, seen: NodeState) -> list[Need]:
-    origin = f"from {source.uri}" if source else f"from {seen.at.release.name}'s sources on the node"
+def _package_needs(wanted: tuple[str, ...], source: Source | None, state: NodeState) -> list[Need]:
+    origin = f"from {source.uri}" if source else f"from {state.distribution.release.name}'s sources on the node"
     install = Need("packages", f"install {', '.join(wanted)} {origin}", {"packages": list(wanted)})
-    if source is None or source.name in seen.written:
+    if source is None or source.name in state.written:
         return [install]
-    add = Need("source", f"add the source {source.uri} with its key", {"source": source})
-    if seen.authorities or not source.uri.startswith("https:"):
+    add = Need("source", f"add the package source {source.uri} with its key", {"source": source})
+    if state.has_ca_certificates or not source.uri.startswith("https:"):
         return [add, install]
     return [Need("packages", f"install {CA_CERTIFICATES}", {"packages": [CA_CERTIFICATES]}), add, install]
 

@@ -6,12 +6,14 @@ from pathlib import Path
 
 
 class NodeJobs:
-    """Where the job of a preparation is kept: as a seat has one, but for the whole node."""
+    """The folder of jobs that change the whole node, as a seat has one for its own."""
 
     def __init__(self, state_root: str) -> None:
+        """The folder is below the state root."""
         self.name = "the node's packages"
         self.folder = Path(state_root) / "prepare"
         self.jobs = self.folder / "jobs"
 
     def make_folders(self) -> None:
+        """Make the folders that are missing."""
         self.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The lab's own registry on this host: the distribution's package behind TLS, and a configuration that is ours."""
+"""The lab's registry on this host: the package of the distribution, with TLS and a configuration of provisioner."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ PACKAGES = ("docker-registry", "openssl")
 ACCOUNT = SERVICE = "docker-registry"
 CONFIGURATION = Path("/etc/docker/registry/config.yml")
 STARTED_WITH = tls.FOLDER / "started"
-PID_FILE = Path("/var/run/docker-registry.pid")  # of its init script
+PID_FILE = Path("/var/run/docker-registry.pid")  # written by its init script
 STORAGE = Path("/var/lib/docker-registry")
-MARK = "# Written by provision prepare; what is changed here by hand is written over.\n"
+MARK = "# Written by provision prepare; what is changed here by hand is written over.\n"  # also marks the file as ours
 LOWEST_PORT = 1024
 PORT = re.compile(r":(\d+)$")
 START_SECONDS = STOP_SECONDS = 30
@@ -33,30 +33,30 @@ QUERY_SECONDS = 60
 
 
 class Step(NamedTuple):
-    """Something that is lacking, in words; and what brings it."""
+    """A step that is needed, and the function that does it."""
 
-    words: str
-    do: Callable[[], None]
+    description: str
+    run: Callable[[], None]
 
 
 def survey(order: dict[str, Any]) -> dict[str, Any]:
-    """What would be done; changes nothing. Raises ProblemError."""
+    """Return the record of what would be done; changes nothing. Raises ProblemError."""
     _require(order)
-    lacking = _lacking(order, lambda *_, **__: None)
-    return _record("lacking" if lacking else "ready", [step.words for step in lacking])
+    needed = _needed_steps(order, lambda *_, **__: None)
+    return _record("lacking" if needed else "ready", [step.description for step in needed])
 
 
 def set_up_registry(order: dict[str, Any], job: Job) -> dict[str, Any]:
-    """Brings the first thing that is lacking, and looks again. Raises ProblemError."""
+    """Do the first step that is needed, and repeat until none is left; return the record. Raises ProblemError."""
     _require(order)
     done: list[str] = []
-    while lacking := _lacking(order, job.report):
-        step = lacking[0]
-        if step.words in done:
-            raise _no_effect(step.words)
-        job.report(step.words)
-        step.do()
-        done.append(step.words)
+    while needed := _needed_steps(order, job.report):
+        step = needed[0]
+        if step.description in done:
+            raise _no_effect(step.description)
+        job.report(step.description)
+        step.run()
+        done.append(step.description)
     return _record("prepared" if done else "ready", done)
 
 
@@ -64,7 +64,7 @@ def _record(state: str, changes: list[str]) -> dict[str, Any]:
     return {"state": state, "changes": changes, "problems": [], "ca": tls.read_ca() or None}
 
 
-def _lacking(order: dict[str, Any], report: Report) -> list[Step]:
+def _needed_steps(order: dict[str, Any], report: Report) -> list[Step]:
     host, port = host_and_port(order["address"])
     wanted, missing = configuration(port), apt.missing_packages(PACKAGES)
     steps = []
@@ -72,19 +72,19 @@ def _lacking(order: dict[str, Any], report: Report) -> list[Step]:
         words = f"install {', '.join(missing)}"
         steps.append(Step(words, lambda: apt.install(missing, frozenset(), order["deadline"], report)))
     if not tls.read_ca():
-        steps.append(Step("make an authority for it", lambda: tls.make_ca(order["lab"])))
+        steps.append(Step("make a CA for the registry", lambda: tls.make_ca(order["lab"])))
     if missing or not tls.has_valid_certificate(host):
-        steps.append(Step(f"give it a certificate for {host}", lambda: tls.issue_certificate(host, ACCOUNT)))
+        steps.append(Step(f"issue a certificate for {host}", lambda: tls.issue_certificate(host, ACCOUNT)))
     if read(CONFIGURATION) != wanted:
         _check_is_ours()
         steps.append(Step(f"write {CONFIGURATION}", lambda: write_atomic(CONFIGURATION, wanted, 0o644)))
     if steps or not _is_serving(order["address"]):
-        steps.append(Step(f"start it on port {port}, now and at every boot", lambda: start(order["address"])))
+        steps.append(Step(f"start the registry on port {port}, now and at every boot", lambda: start(order["address"])))
     return steps
 
 
 def configuration(port: int) -> str:
-    """Without a cache of descriptors: with one, a registry says of a damaged layer that it is there."""
+    """Return the configuration, without a descriptor cache: with one, a registry reports a damaged layer as present."""
     return f"""{MARK}version: 0.1
 log:
   accesslog: {{disabled: false}}
@@ -104,6 +104,7 @@ health:
 
 
 def host_and_port(address: str) -> tuple[str, int]:
+    """Split a registry address; the default port is 443."""
     found = PORT.search(address)
     return (address[: found.start()], int(found.group(1))) if found else (address, 443)
 
@@ -117,17 +118,17 @@ def _require(order: dict[str, Any]) -> None:
 
 
 def _check_is_ours() -> None:
-    """What the package brought is nobody's; what a person wrote is theirs."""
+    """Raise ProblemError `registry_in_use` when the configuration is neither ours nor that of the package."""
     text = read(CONFIGURATION)
     ran = run(["dpkg-query", "-W", "-f", "${Conffiles}", "docker-registry"], QUERY_SECONDS)
     packaged = {line.split()[1] for line in ran.out.splitlines() if line.split()[:1] == [str(CONFIGURATION)]}
-    digest = hashlib.md5(text.encode()).hexdigest()  # noqa: S324  (dpkg's own)
+    digest = hashlib.md5(text.encode()).hexdigest()  # noqa: S324  (dpkg uses MD5)
     if text and not text.startswith(MARK) and digest not in packaged:
         raise _not_ours()
 
 
 def _is_serving(address: str) -> bool:
-    """With this configuration and this certificate, and seen from here."""
+    """Return whether the registry runs with this configuration and certificate, and answers."""
     return read(STARTED_WITH) == _fingerprint() and not check_registry(_registry(address))
 
 
@@ -140,7 +141,7 @@ def _fingerprint() -> str:
 
 
 def start(address: str) -> None:
-    """With what is configured now. Raises ProblemError where it does not serve."""
+    """Start the registry with its current configuration. Raises ProblemError `registry_silent`."""
     stop()
     daemon.control_service(SERVICE, "start")
     deadline = time.monotonic() + START_SECONDS
@@ -152,12 +153,12 @@ def start(address: str) -> None:
 
 
 def stop() -> None:
-    """Until it is gone: an init script says that it has stopped as soon as it has sent the signal."""
+    """Stop the registry and wait for its process: an init script returns as soon as it has sent the signal."""
     if daemon.SYSTEMD.is_dir():
         daemon.control_service(SERVICE, "stop")
         return
     process = Path("/proc") / (read(PID_FILE).strip() or "none")
-    run(["service", SERVICE, "stop"], daemon.SERVICE_SECONDS)  # fails where it does not run
+    run(["service", SERVICE, "stop"], daemon.SERVICE_SECONDS)  # fails when it is not running
     deadline = time.monotonic() + STOP_SECONDS
     while process.exists() and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -166,9 +167,9 @@ def stop() -> None:
 def _not_root() -> ProblemError:
     return ProblemError(
         "not_root",
-        "the registry's host is prepared by root alone",
-        "packages and services are root's",
-        "name a host in the inventory's group `registry` with ansible_become, or run the command as root",
+        "Ansible is not root on the host of the registry",
+        "only root can change packages and services",
+        "set ansible_become for the host in the inventory's group `registry`, or run the command as root",
     )
 
 
@@ -176,33 +177,33 @@ def _low_port(address: str) -> ProblemError:
     return ProblemError(
         "low_port",
         f"registry.address is {address}: a port below {LOWEST_PORT}",
-        "the distribution's registry runs as an account of its own, which may not open it",
-        "write the port in lab.yml, such as registry.address: HOST:5000",
+        "the registry runs without root rights, which such a port needs",
+        "set a port in lab.yml, such as registry.address: HOST:5000",
     )
 
 
 def _not_ours() -> ProblemError:
     return ProblemError(
         "registry_in_use",
-        f"{CONFIGURATION} was written by somebody else",
-        "a registry that a person set up is theirs",
-        "use it as it is: take registry.managed out of lab.yml; or move the file away",
+        f"{CONFIGURATION} was not written by `provision prepare`",
+        "provisioner does not change other registries",
+        "to use this registry as it is, remove registry.managed from lab.yml; or move the file away",
     )
 
 
-def _silent(said: str) -> ProblemError:
+def _silent(message: str) -> ProblemError:
     return ProblemError(
         "registry_silent",
-        f"it was started and does not serve: {said}",
+        f"the registry was started but does not answer: {message}",
         "nodes pull from it",
-        f"see on its host: journalctl -u {SERVICE}, or /var/log/{SERVICE}.log; does its address lead to this host?",
+        f"check on its host: journalctl -u {SERVICE}, or /var/log/{SERVICE}.log, and that its address is this host's",
     )
 
 
-def _no_effect(words: str) -> ProblemError:
+def _no_effect(step: str) -> ProblemError:
     return ProblemError(
         "no_effect",
-        f"it was done, and is lacking still: {words}",
-        "doing it again would end the same",
-        "look on the registry's host what undoes it",
+        f"the step reported success but had no effect: {step}",
+        "repeating it would have the same result",
+        "find out on the registry's host what reverts it",
     )

@@ -1,4 +1,4 @@
-"""Whether this node reaches the lab's registry as its engine would: by the same name, trusting the same authority."""
+"""Whether this node reaches the lab's registry as its engine does: by the same name, with the same CA."""
 
 from __future__ import annotations
 
@@ -15,19 +15,22 @@ SECONDS = 15
 
 
 def check_registry(registry: dict[str, Any]) -> list[dict[str, str]]:
-    """Problems; none where it answers, and lets the node in. `registry`: address, ca (PEM or None), plain_http."""
+    """Return problems, none when the registry answers and accepts the node.
+
+    `registry`: `address`, `ca` (PEM or None), `plain_http`.
+    """
     url = f"{'http' if registry['plain_http'] else 'https'}://{registry['address']}/v2/"
     try:
         status = _ask(url, registry)
     except (OSError, ValueError) as error:
-        return [_silent(registry["address"], str(getattr(error, "reason", error)))]
+        return [_unreachable(registry["address"], str(getattr(error, "reason", error)))]
     if status == HTTPStatus.UNAUTHORIZED and not _has_login(registry["address"]):
         return [_no_login(registry["address"])]
     return []
 
 
 def _ask(url: str, registry: dict[str, Any]) -> int:
-    # A proxy of the environment is not asked: the engine has its own, and a lab's registry is next door.
+    # Without a proxy of the environment: the engine has its own setting, and the registry is in the lab.
     handlers: list[Any] = [urllib.request.ProxyHandler({})]
     if not registry["plain_http"]:
         context = ssl.create_default_context()
@@ -50,19 +53,19 @@ def _has_login(address: str) -> bool:
         return False
 
 
-def _silent(address: str, said: str) -> dict[str, str]:
+def _unreachable(address: str, reason: str) -> dict[str, str]:
     return {
         "code": "registry_unreachable",
-        "what": f"the node does not reach the lab's registry {address}: {said}",
-        "why": "nodes pull from there alone",
-        "fix": f"try it on the node: curl -v https://{address}/v2/; its authority is registry.ca in lab.yml",
+        "what": f"the node does not reach the lab's registry {address}: {reason}",
+        "why": "nodes pull from this registry only",
+        "fix": f"try it on the node: curl -v https://{address}/v2/; its CA is registry.ca in lab.yml",
     }
 
 
 def _no_login(address: str) -> dict[str, str]:
     return {
         "code": "registry_login",
-        "what": f"{address} asks for a login, and root on the node has none for it",
-        "why": "the engine pulls with it",
+        "what": f"{address} requires a login, and root on the node has none",
+        "why": "the engine pulls with the login of root",
         "fix": f"on the node, as root: docker login {address}",
     }

@@ -1,4 +1,4 @@
-"""passwd and group of a seat: the image's own, and the one user who works there."""
+"""The passwd and group files of a seat: those of the image, with the seat's user added."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ COLONS = 3  # of a line of group; passwd has more
 
 
 def with_user(passwd: str, user: str, uid: int, gid: int, home: str) -> str:
-    """The user's line comes first, and no other has its name or number: whoever asks by either finds this one."""
+    """Return `passwd` with the user in its first line; other lines with this name or UID are removed."""
     kept = [line for line in _lines(passwd) if line[0] != user and line[2:3] != [str(uid)]]
     return _text([[user, "x", str(uid), str(gid), user, home, "/bin/bash"], *kept])
 
 
 def with_group(group: str, name: str, gid: int) -> str:
-    """A group that has the number already serves."""
+    """Return `group` with a group that has this GID; an existing one is kept under its name."""
     lines = _lines(group)
     if any(line[2:3] == [str(gid)] for line in lines):
         return _text(lines)

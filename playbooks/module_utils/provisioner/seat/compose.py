@@ -1,4 +1,4 @@
-"""A seat's containers, through the node's own compose: started, stopped, looked at."""
+"""The containers of a seat: started, stopped and inspected through the node's docker compose."""
 
 from __future__ import annotations
 
@@ -18,27 +18,31 @@ SERVICES = ("jupyter", "ssh")
 COMPOSE_SECONDS = 300  # more than a stop's grace period and a start together
 GIVE_UP_AFTER_RESTARTS = 3
 LOG_LINES = 400  # kept in failure.log
-SHOWN_LINES = 15  # in what a person is told
-# Compose recreates a container under such a name and renames it at the end; killed between, it meets its own leftover.
+SHOWN_LINES = 15  # in a problem that the control machine shows
+# Compose recreates a container under such a name and renames it at the end; a killed compose leaves it behind.
 LEFTOVER = re.compile(r"/[0-9a-f]{12}_")
 
 
 class Compose:
-    """`keep` are descriptors that compose inherits: a lock held that way outlives us as long as compose works on."""
+    """The compose project of a seat."""
 
     def __init__(self, seat: Seat, keep: Sequence[int] = ()) -> None:
+        """`keep` are file descriptors that compose inherits, so that a lock is held for as long as compose runs."""
         self.seat = seat
         self._keep = keep
         self._label = {"label": [f"com.docker.compose.project={seat.name}"]}
 
     def check(self, number: int) -> None:
-        """Raises ProblemError where the node's compose does not take the file."""
+        """Validate a generation's compose.yaml. Raises ProblemError `compose_refused`."""
         ran = self._run(number, "config", "-q")
         if ran.code != 0:
-            raise _compose_fault("compose_refused", f"the node's compose refuses the seat's file: {ran.message}")
+            raise _compose_fault("compose_refused", f"docker compose on the node rejects compose.yaml: {ran.message}")
 
     def up(self, number: int) -> None:
-        """No pull, no build, no answer to a question: without an answer compose keeps every volume as it is."""
+        """Start a generation without pull and build. Questions of compose stay unanswered, so volumes are kept.
+
+        Raises ProblemError `start_failed`.
+        """
         self._remove_leftovers()
         self._remove_duplicate_networks()
         ran = self._run(number, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
@@ -46,7 +50,10 @@ class Compose:
             raise _compose_fault("start_failed", f"the containers could not be started: {ran.message}")
 
     def down(self) -> None:
-        """All that carries the seat's label, whatever file it came from. Volumes stay."""
+        """Remove all containers with the seat's label, whichever file they were started from. Volumes stay.
+
+        Raises ProblemError `stop_failed`.
+        """
         ran = self._compose("-p", self.seat.name, "down", "--remove-orphans")
         if ran.code != 0:
             raise _compose_fault("stop_failed", f"the containers could not be removed: {ran.message}")
@@ -66,7 +73,10 @@ class Compose:
                 ask("DELETE", f"/containers/{container['Id']}")
 
     def _remove_duplicate_networks(self) -> None:
-        """Networks of one name, as two starts at the same time leave them: compose would use neither."""
+        """Remove unused networks of a name that exists twice, as two concurrent starts leave them.
+
+        Compose would fail on the name.
+        """
         found = [get(f"/networks/{network['Id']}") or {} for network in get("/networks", filters=self._label) or []]
         kept: set[str] = set()
         for network in sorted(found, key=lambda network: not network.get("Containers")):
@@ -76,10 +86,11 @@ class Compose:
             kept.add(name)
 
     def containers(self) -> list[dict[str, Any]]:
+        """Return the containers of the project as the engine lists them, stopped ones too."""
         return list(get("/containers/json", all="1", filters=self._label) or [])
 
     def container(self, service: str) -> dict[str, Any] | None:
-        """The engine's whole account of a service's container."""
+        """Return the engine's full description of a service's container, None when there is none."""
         for container in self.containers():
             ours = container["Labels"].get("com.docker.compose.service") == service
             if ours and not LEFTOVER.match(container["Names"][0]):
@@ -88,11 +99,14 @@ class Compose:
         return None
 
     def services(self) -> dict[str, str]:
-        """Each as running, restarting, healthy, unhealthy, exited or missing."""
+        """Return the state of each service: running, restarting, healthy, unhealthy, exited or missing."""
         return {service: service_state(self.container(service)) for service in SERVICES}
 
     def wait_healthy(self, deadline: float, report: Report) -> None:
-        """Until all services are healthy. Raises ProblemError at the deadline (monotonic), or when a start is hopeless."""
+        """Wait until all services are healthy.
+
+        Raises ProblemError `not_healthy` at the deadline (monotonic clock), or when a container keeps restarting.
+        """
         while True:
             found = {service: self.container(service) for service in SERVICES}
             states = {service: service_state(container) for service, container in found.items()}
@@ -104,7 +118,7 @@ class Compose:
             time.sleep(0.5)
 
     def stay_healthy(self, seconds: float) -> None:
-        """Raises ProblemError where a service does not stay healthy, or starts anew."""
+        """Check for `seconds` that all services stay healthy and none restarts. Raises ProblemError `not_healthy`."""
         first = {service: _start_of(self.container(service)) for service in SERVICES}
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -115,16 +129,17 @@ class Compose:
                 raise self.unhealthy_error(dict.fromkeys(SERVICES, "restarting"))
 
     def unhealthy_error(self, states: dict[str, str]) -> ProblemError:
+        """Return the problem `not_healthy` with the end of the logs."""
         bad = ", ".join(f"{service} is {state}" for service, state in states.items() if state != "healthy")
         return ProblemError(
             "not_healthy",
             f"the seat is not healthy: {bad}",
             f"the end of the containers' logs:\n{self.logs(SHOWN_LINES)}",
-            "failure.log beside the generation's compose.yaml has more of the logs",
+            "see failure.log in the folder of the generation for more of the logs",
         )
 
     def logs(self, lines: int = LOG_LINES) -> str:
-        """The end of each container's. The token is the seat's secret, and a server may print it."""
+        """Return the end of each container's log, with the token of the seat masked: a server may print it."""
         token = read(self.seat.identity / TOKEN) or "\0"
         said = []
         for container in self.containers():
@@ -134,6 +149,7 @@ class Compose:
 
 
 def service_state(container: dict[str, Any] | None) -> str:
+    """Return the state of a service from the engine's description of its container."""
     if container is None:
         return "missing"
     state = container["State"]
@@ -157,6 +173,6 @@ def _compose_fault(code: str, what: str) -> ProblemError:
     return ProblemError(
         code,
         what,
-        "a seat is two containers that the node's own docker compose starts",
-        "run the same on the node: docker compose -f compose.yaml config, in the generation's folder",
+        "docker compose on the node starts the containers of a seat",
+        "run it on the node, in the folder of the generation: docker compose -f compose.yaml config",
     )

@@ -1,4 +1,4 @@
-"""Where what runs is no longer what was committed, though nobody rolled anything out. Told, never mended by itself."""
+"""Drift: differences between a committed seat and what runs, without a rollout. Reported, never repaired."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible.module_utils.provisioner.seat.precheck import container_on_port
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 GPU_SCRIPT_SECONDS = 20
-# NVML as a program in the container meets it. No torch: it would take seconds, and memory of the GPU.
+# Runs in the container and lists the GPUs that NVML shows there. torch would take seconds, and GPU memory.
 GPU_SCRIPT = """
 import ctypes, json
 nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -38,7 +38,10 @@ Found = Mapping[str, Optional[Dict[str, Any]]]  # service -> the engine's descri
 
 
 def find_drift(seat: Seat, order: dict[str, Any], found: Found, gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
-    """`order`: of the generation in force; `gpus`: the node's, as NVML tells them. None during a switch."""
+    """Return a problem for each difference, none during a switch.
+
+    `order` is that of the current generation, `gpus` are the GPU facts of the node.
+    """
     journal = Journal(seat.folder, "")
     if journal.open_switch():
         return []
@@ -60,10 +63,10 @@ def find_drift(seat: Seat, order: dict[str, Any], found: Found, gpus: Iterable[d
 
 
 def _edited_files(seat: Seat, order: dict[str, Any]) -> list[dict[str, str]]:
-    lying, made = seat.files(seat.current()), order["files"]
-    names = sorted(name for name in {*lying, *made} if lying.get(name, "") != made.get(name, ""))
+    on_disk, rendered = seat.files(seat.current()), order["files"]
+    names = sorted(name for name in {*on_disk, *rendered} if on_disk.get(name, "") != rendered.get(name, ""))
     folder = seat.generation(seat.current())
-    return [_problem("files_edited", f"{seat.name}: changed by hand in {folder}: {', '.join(names)}")] if names else []
+    return [_problem("files_edited", f"{seat.name}: edited in {folder}: {', '.join(names)}")] if names else []
 
 
 def _wrong_container(
@@ -85,8 +88,8 @@ def _changed_host_key(seat: Seat, journal: Journal) -> list[dict[str, str]]:
     known, now = journal.host_key(), host_key(seat)
     if not known or known == now:
         return []
-    what = f"{seat.name}: its SSH host key is {now or 'gone'}; when it was committed it was {known}"
-    fix = "every client will warn of it: find out who changed it, and put the key back from a backup if there is one"
+    what = f"{seat.name}: its SSH host key is {now or 'missing'}; the committed key is {known}"
+    fix = "SSH clients will warn; find out who changed the key, and restore it from a backup if there is one"
     return [_problem("host_key_changed", what, fix)]
 
 
@@ -94,7 +97,7 @@ def _foreign_on_ports(wanted: dict[str, Any]) -> list[dict[str, str]]:
     places = {(wanted["binds"][service], port) for service, port in wanted["ports"].items()}
     holders = {(port, container_on_port(address, port)) for address, port in places}
     return [
-        _problem("foreign_on_port", f"{wanted['name']}: its port {port} is held by the container {holder}", STOP_IT)
+        _problem("foreign_on_port", f"{wanted['name']}: its port {port} is used by the container {holder}", STOP_IT)
         for port, holder in sorted(holders, key=str)
         if holder not in (None, wanted["name"])
     ]
@@ -116,38 +119,38 @@ def _describe(process: dict[str, Any]) -> str:
 
 
 def _lost_gpus(wanted: dict[str, Any], running: Found, on_node: int) -> list[dict[str, str]]:
-    """One container is asked: what takes GPUs from one (a daemon-reload) takes them from all of the node."""
+    """Check one running container: a daemon-reload takes the GPUs from all containers of a node."""
     alive = [(name, c) for name, c in running.items() if c and c["State"]["Status"] == "running"]
     if not alive or not wanted["gpus"] or on_node < len(wanted["gpus"]):
         return []
     service, container = alive[0]
-    seen, said = _visible_gpus(container["Id"], wanted)
+    seen, detail = _visible_gpus(container["Id"], wanted)
     if seen == sorted(wanted["gpus"]):
         return []
-    what = f"{wanted['name']}: {service} sees {', '.join(seen) or 'no GPU'} ({said}); the node has all of its GPUs"
+    what = f"{wanted['name']}: {service} sees {', '.join(seen) or 'no GPU'} ({detail}); the node has all of its GPUs"
     return [_problem("gpu_lost_inside", what, RECREATE)]
 
 
 def _visible_gpus(container: str, wanted: dict[str, Any]) -> tuple[list[str], str]:
-    """UUIDs, and what was said where there are none."""
+    """Return the UUIDs that NVML shows in the container, and the error message when there are none."""
     argv = ["docker", "exec", "-i", "--user", f"{wanted['uid']}:{wanted['gid']}", container, "python3", "-"]
     try:
         ran = run(argv, GPU_SCRIPT_SECONDS, text=GPU_SCRIPT, env=client_environment())
     except ProblemError as error:
         return [], str(error)
     try:
-        return sorted(str(uuid) for uuid in json.loads(ran.out)), "NVML names these"
+        return sorted(str(uuid) for uuid in json.loads(ran.out)), "listed by NVML"
     except (ValueError, TypeError):
         return [], ran.message[-200:]
 
 
-STOP_IT = "find out whose it is, and stop it or give the seat another place (seat.ports, the GPUs of the node)"
+STOP_IT = "find its owner and stop it, or change the seat (seat.ports, the GPUs of the node)"
 RECREATE = (
-    "containers that have their GPUs by NVIDIA's older hook lose them at `systemctl daemon-reload`, and only new ones"
-    " get them back: when nobody works there, take the seat down and roll it out again; with CDI it does not happen"
+    "`systemctl daemon-reload` takes the GPUs from containers that got them by NVIDIA's legacy hook: when nobody works"
+    " there, take the seat down and roll it out again; with CDI this does not happen"
 )
 
 
-def _problem(code: str, what: str, fix: str = "`provision rollout` brings back what is locked") -> dict[str, str]:
-    fault = ProblemError(code, what, "someone or something changed it beside the rollouts", fix)
+def _problem(code: str, what: str, fix: str = "`provision rollout` restores the locked state") -> dict[str, str]:
+    fault = ProblemError(code, what, "it was changed outside of provisioner", fix)
     return fault.problem

@@ -1,4 +1,4 @@
-"""The seats of this node: what each has in force, and what of it really runs."""
+"""Facts of the seats of a node: what is committed, and what runs."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ LABEL = "provisioner.seat"
 
 
 def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """Seats that are recorded here, and such as only run here: their record was lost, but their ports are taken.
+    """Return the facts of all recorded seats, and of seats that run without a record, as their ports are in use.
 
-    `gpus` are the node's, as NVML tells them.
+    `gpus` are the GPU facts of the node.
     """
     running = _running_names()
     names = sorted({seat.name for seat in seats_of(state_root)} | running)
@@ -28,10 +28,7 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
 
 
 def kept_images(state_root: str) -> list[str]:
-    """What any seat here has a generation of: it runs, it is the one to go back to, or it is staged.
-
-    "unknown" for one whose order cannot be read.
-    """
+    """Return the images of all generations of all seats; "unknown" for an order that cannot be read."""
     return sorted({_image(seat, number) for seat in seats_of(state_root) for number in seat.numbers()})
 
 
@@ -80,7 +77,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
 
 
 def _previous(seat: Seat) -> int:
-    """Where a rollback would go, 0 where there is nothing to go back to."""
+    """Return the generation that a rollback would go to, 0 when there is none."""
     try:
         return rollback_target(seat)
     except ProblemError:
@@ -88,7 +85,7 @@ def _previous(seat: Seat) -> int:
 
 
 def _service_containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
-    """None where the engine does not answer."""
+    """Return the container of each service, None when the engine does not answer."""
     compose = Compose(seat)
     try:
         return {service: compose.container(service) for service in SERVICES}
@@ -97,7 +94,10 @@ def _service_containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
 
 
 def _containers_with_size(seat: Seat) -> list[dict[str, Any]] | None:
-    """With what was written into the containers' own layers: it goes with them. None where the engine would not say."""
+    """Return the containers with the size of their writable layer, None when the engine does not answer.
+
+    Data in the writable layer is lost when a container is removed.
+    """
     label = {"label": [f"com.docker.compose.project={seat.name}"]}
     try:
         return list(get("/containers/json", all="1", size="1", filters=label) or [])
@@ -106,7 +106,7 @@ def _containers_with_size(seat: Seat) -> list[dict[str, Any]] | None:
 
 
 def _published(found: dict[str, dict[str, Any] | None]) -> dict[str, int]:
-    """The ports that containers without a record publish."""
+    """Return the ports that containers without a record publish."""
     ports = {service: _port(container) for service, container in found.items() if container}
     return {service: port for service, port in ports.items() if port}
 
@@ -117,15 +117,15 @@ def _port(container: dict[str, Any]) -> int | None:
 
 
 def attention_problem(seat: dict[str, Any]) -> dict[str, str] | None:
-    """A seat that could not be brought back needs a person, until it is healthy again or gone."""
+    """Return the problem `needs_attention` of a seat whose rollback failed, until it is healthy again or removed."""
     gone = set(seat["services"].values()) == {"missing"} and not seat["generation"]
     well = set(seat["services"].values()) == {"healthy"}
     if seat["state"] != "needs_attention" or gone or well:
         return None
     return {
         "code": "needs_attention",
-        "what": f"{seat['name']} reached neither its new generation nor its old one, {seat['generation']}",
+        "what": f"{seat['name']} runs neither its new generation nor its old one ({seat['generation']})",
         "why": ", ".join(f"{service} is {state}" for service, state in seat["services"].items()),
-        "fix": f"see on the node why: docker compose -p {seat['name']} logs; then go back (`provision rollback`), or"
-        " `provision remove` and roll out again",
+        "fix": f"check on the node: docker compose -p {seat['name']} logs; then run `provision rollback`, or"
+        " `provision remove` and a new rollout",
     }

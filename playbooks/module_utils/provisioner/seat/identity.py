@@ -1,4 +1,4 @@
-"""What makes a seat the same seat for years: its token and its SSH host key. Made once, never changed."""
+"""The identity of a seat: its Jupyter token and its SSH host key. Generated once, never changed."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ HOST_KEY = "ssh_host_ed25519_key"
 
 
 def make_identity(seat: Seat, uid: int, gid: int) -> None:
-    """What is there already stays as it is."""
+    """Generate token and host key where they are missing."""
     _make_token(seat.identity / TOKEN, uid, gid)
     _make_host_key(seat.identity / HOST_KEY, gid)
 
 
 def host_key(seat: Seat) -> str:
-    """The public half: type and key. Empty where there is none yet."""
+    """Return type and key of the public host key, empty when there is none."""
     return " ".join(read(seat.identity / f"{HOST_KEY}.pub").split()[:2])
 
 
 def make_key(path: Path, comment: str) -> None:
-    """An ed25519 key pair at `path` and `path`.pub."""
+    """Generate an ed25519 key pair at `path` and `path`.pub. Raises ProblemError `no_host_key`."""
     ran = run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", comment, "-f", str(path)], 30)
     if ran.code != 0:
         raise ProblemError(
             "no_host_key",
             f"ssh-keygen failed: {ran.message}",
-            "a seat shows itself by an SSH host key of its own",
+            "each seat has its own SSH host key",
             "run `ssh-keygen -t ed25519 -f /tmp/key` on the node to see why",
         )
 
@@ -42,32 +42,35 @@ def make_key(path: Path, comment: str) -> None:
 def _make_token(path: Path, uid: int, gid: int) -> None:
     if path.exists():
         return
-    descriptor, beside = tempfile.mkstemp(dir=str(path.parent))
+    descriptor, temporary = tempfile.mkstemp(dir=str(path.parent))
     with os.fdopen(descriptor, "w") as file:
-        file.write(secrets.token_hex(32))  # no newline: Jupyter would take it for a part of the token
-        _set_owner(Path(beside), uid, gid, 0o400)
+        file.write(secrets.token_hex(32))  # no newline: Jupyter would read it as part of the token
+        _set_owner(Path(temporary), uid, gid, 0o400)
         file.flush()
         os.fsync(descriptor)
-    Path(beside).replace(path)
+    Path(temporary).replace(path)
     sync_folder(path.parent)
 
 
 def _make_host_key(path: Path, gid: int) -> None:
-    """A key that sshd's own user may read, but not replace: sshd refuses a group-readable one only if it owns it."""
+    """Generate a key that the seat's user can read but not replace.
+
+    sshd refuses a group-readable key only when its own user is the owner.
+    """
     if path.exists():
         return
     with tempfile.TemporaryDirectory(dir=str(path.parent)) as folder:
-        beside = Path(folder) / HOST_KEY
-        make_key(beside, path.parent.parent.name)
-        _set_owner(beside, 0, gid, 0o440 if os.getuid() == 0 else 0o600)
-        # The public half first: where the private one is, both are.
-        beside.with_suffix(".pub").replace(path.with_suffix(".pub"))
-        beside.replace(path)
+        temporary = Path(folder) / HOST_KEY
+        make_key(temporary, path.parent.parent.name)
+        _set_owner(temporary, 0, gid, 0o440 if os.getuid() == 0 else 0o600)
+        # The public key first: when the private key exists, both do.
+        temporary.with_suffix(".pub").replace(path.with_suffix(".pub"))
+        temporary.replace(path)
         sync_folder(path.parent)
 
 
 def _set_owner(path: Path, uid: int, gid: int, mode: int) -> None:
-    """Only root can give a file away; whoever is not root makes seats for themselves alone."""
+    """Set mode and, as root, owner; other users make seats only for themselves."""
     if os.getuid() == 0:
         os.chown(str(path), uid, gid)
     path.chmod(mode)

@@ -1,4 +1,4 @@
-"""What a seat went through: one line of JSON for each step, on disk before the step is taken."""
+"""The journal of a seat: one line of JSON for each step, written to disk before the step begins."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from ansible.module_utils.provisioner.base.files import read, sync_folder
 from ansible.module_utils.provisioner.base.host import boot_id, now
 from ansible.module_utils.provisioner.base.problem import io_problem
 
-# Between these and the next line a seat is neither on old nor on new.
+# After one of these, until the next line, a seat is between its old and its new generation.
 OPEN_STATES = ("switching", "verifying", "rolling_back")
-# What is noted beside a transaction, and neither begins nor ends one.
+# Lines that neither begin nor end a transaction.
 NOTES = ("staged", "forced")
 
 
 class Journal:
+    """The journal of a seat, for reading and for the lines of one run."""
+
     def __init__(self, folder: Path, run: str) -> None:
+        """`folder` is that of the seat; `run` is written into every new line."""
         self._path = folder / "journal.jsonl"
         self._run = run
 
     def append(self, state: str, **detail: Any) -> None:
-        """Raises ProblemError where the line does not reach the disk; then nothing must be done."""
+        """Append a line. Raises ProblemError `io_error` when it is not on disk; then the step must not begin."""
         try:
             self._write(state, detail)
         except OSError as error:
@@ -34,7 +37,7 @@ class Journal:
         new = not self._path.exists()
         descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
-            # The newline first: after a line that a power cut left half written, this one is whole again.
+            # The newline comes first, so that a line that a power cut left incomplete does not damage this one.
             os.write(descriptor, b"" if new else b"\n")
             os.write(descriptor, json.dumps({**line, "detail": detail}).encode())
             os.fsync(descriptor)
@@ -44,30 +47,30 @@ class Journal:
             sync_folder(self._path.parent)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Every whole line, oldest first."""
+        """Return all complete lines, oldest first."""
         return [line for line in map(_parsed, read(self._path).splitlines()) if line]
 
     def last_step(self) -> dict[str, Any] | None:
-        """The last step of the last transaction."""
+        """Return the last line that belongs to a transaction."""
         return next((line for line in reversed(self.lines()) if line["state"] not in NOTES), None)
 
     def target(self, run: str) -> int:
-        """The generation to which this run set out last, 0 where it did not."""
+        """Return the generation of the last switch that this run began, 0 when it began none."""
         steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
         return int(steps[-1]["detail"]["to"]) if steps else 0
 
     def host_key(self) -> str:
-        """The one with which the seat was committed last; empty where an older release did not note it."""
+        """Return the host key of the last commit; empty when an older release did not record it."""
         keys = [line["detail"].get("host_key") for line in self.lines() if line["state"] == "committed"]
         return next((str(key) for key in reversed(keys) if key), "")
 
     def rollback_attempts(self) -> int:
-        """How often the last switch was begun to be undone."""
+        """Return how often an undo of the last switch began."""
         states = [line["state"] for line in self.lines()]
         return states[::-1][: states[::-1].index("switching")].count("rolling_back") if "switching" in states else 0
 
     def open_switch(self) -> dict[str, Any] | None:
-        """The step `switching` of a transaction that has no end."""
+        """Return the line `switching` of an unfinished transaction, None when there is none."""
         last = self.last_step()
         if last is None or last["state"] not in OPEN_STATES:
             return None

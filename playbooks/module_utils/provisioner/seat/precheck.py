@@ -1,4 +1,4 @@
-"""What must hold before anything old stops: engine, room, ports, home. Each fault with its numbers."""
+"""Checks before anything is stopped: engine, disk space, ports, home."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from ansible.module_utils.provisioner.docker.machine import compose_version, fre
 
 # A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
 UNPACKED = 3.5
-SPARE = 1 << 30
-COMPOSE = 2  # the first that is a plugin of docker
-STAT_SECONDS = 10  # a home on NFS whose server is away answers never
+SPARE = 1 << 30  # bytes that stay free
+COMPOSE = 2  # the first major version that is a plugin of docker
+STAT_SECONDS = 10  # a home on NFS hangs while its server is down
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  (what an engine reports, not what we bind to)
 
 
 def check_engine() -> dict[str, Any]:
-    """The engine's own account. Raises ProblemError where there is no engine, or no compose v2."""
+    """Return the engine's description of itself. Raises ProblemError `no_engine` or `no_compose`."""
     info: dict[str, Any] = get("/info")
     version = compose_version()
     if version is None or int(version.split(".", 1)[0]) < COMPOSE:
@@ -37,20 +37,26 @@ def check_engine() -> dict[str, Any]:
 
 
 def check_disk_space(info: dict[str, Any], image_bytes: int) -> None:
-    """`image_bytes`: what is still to be pulled, compressed; 0 where the image is there."""
+    """Check the free disk space; `image_bytes` are still to be pulled (compressed), 0 when the image is present.
+
+    Raises ProblemError `disk_full`.
+    """
     need, free = int(image_bytes * UNPACKED) + SPARE, free_bytes(info["DockerRootDir"])
     if free is not None and free < need:
         raise ProblemError(
             "disk_full",
             f"{info['DockerRootDir']} has {free / 1e9:.1f} GB free; the image needs {need / 1e9:.1f} GB",
-            f"{image_bytes / 1e9:.1f} GB are pulled and unpacked beside what is there; an engine that runs out of"
-            " room in the middle throws all of it away",
-            "free room on the node: `docker system df` says what takes it, `docker image prune` removes unused images",
+            f"{image_bytes / 1e9:.1f} GB are pulled and then unpacked; an engine that runs out of disk space discards"
+            " what it has pulled",
+            "free disk space on the node: see `docker system df`; `docker image prune` removes unused images",
         )
 
 
 def check_ports(seat: dict[str, Any]) -> None:
-    """A port that the seat's own containers hold is free for it."""
+    """Check that the seat can publish its ports; a port that its own containers use counts as free.
+
+    Raises ProblemError `port_taken` or `no_such_address`.
+    """
     for service, port in sorted(seat["ports"].items()):
         holder = container_on_port(seat["binds"][service], port)
         if holder == seat["name"]:
@@ -61,7 +67,7 @@ def check_ports(seat: dict[str, Any]) -> None:
 
 
 def container_on_port(address: str, port: int) -> str | None:
-    """Whose container publishes it: the compose project's name, else the container's."""
+    """Return the compose project (else the name) of the container that publishes this port, or None."""
     for container in get("/containers/json") or []:
         for publication in container.get("Ports") or []:
             same = publication.get("IP", "") in (address, *EVERYWHERE)
@@ -80,7 +86,7 @@ def _try_bind(service: str, address: str, port: int) -> None:
 
 
 def _bind_error(address: str, port: int) -> int | None:
-    """The error number with which the system refuses to listen there; None where it does not."""
+    """Return the errno of listening on this port, None when it is possible."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the engine binds
         try:
@@ -91,7 +97,7 @@ def _bind_error(address: str, port: int) -> int | None:
 
 
 def wait_for_addresses(seat: dict[str, Any], seconds: float) -> None:
-    """Until the node has all that the seat publishes on, or time is up: a pulled cable can take its address along."""
+    """Wait up to `seconds` until the node has all addresses of the seat: a node without a cable may have none."""
     deadline = time.monotonic() + seconds
     while not all(map(_has_address, seat["binds"].values())) and time.monotonic() < deadline:
         time.sleep(1)
@@ -102,7 +108,7 @@ def _has_address(address: str) -> bool:
 
 
 def ensure_home(home: Path, uid: int, gid: int) -> None:
-    """Makes a home that is missing. One that is there is never changed: it belongs to its owner."""
+    """Make the home when it is missing; an existing home is never changed. Raises ProblemError."""
     try:
         owner = run_in_child(lambda: home.stat().st_uid if home.exists() else None, STAT_SECONDS)
     except TimeoutError:
@@ -112,7 +118,7 @@ def ensure_home(home: Path, uid: int, gid: int) -> None:
     if owner is None:
         _make_home(home, uid, gid)
     elif owner != uid:
-        what = f"{home} belongs to uid {owner}, the seat to uid {uid}"
+        what = f"{home} belongs to uid {owner}, but the seat has uid {uid}"
         raise _home_fault("home_owner", what, f"chown {uid}:{gid} {home}")
 
 
@@ -122,21 +128,21 @@ def _make_home(home: Path, uid: int, gid: int) -> None:
         home.mkdir(mode=0o700)
         os.chown(str(home), uid, gid)
     except OSError as error:
-        what = f"{home} cannot be made: {error.strerror}"
+        what = f"{home} cannot be created: {error.strerror}"
         raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}") from None
 
 
 def _home_fault(code: str, what: str, command: str) -> ProblemError:
-    why = "the seat runs as its user and keeps everything in this folder; a rollout never changes whose it is"
-    return ProblemError(code, what, why, f"look at it on the node, and if it is right: {command}")
+    why = "the seat runs as this user and stores its data in this folder; a rollout never changes the owner of a home"
+    return ProblemError(code, what, why, f"check it on the node; if that is intended: {command}")
 
 
 def _port_taken(service: str, address: str, port: int, holder: str) -> ProblemError:
     return ProblemError(
         "port_taken",
         f"port {port} on {address} is taken: {holder}",
-        f"the seat publishes {service} there, and keeps its ports for good rather than take others in silence",
-        f"stop what listens there (`ss -ltnp sport = :{port}` names it), or change seat.ports in lab.yml",
+        f"the seat publishes {service} on this port; its ports never change without a change of lab.yml",
+        f"stop the program that listens there (see `ss -ltnp sport = :{port}`), or change seat.ports in lab.yml",
     )
 
 
@@ -144,6 +150,6 @@ def _no_address(service: str, address: str) -> ProblemError:
     return ProblemError(
         "no_such_address",
         f"the node has no address {address}",
-        f"the seat publishes {service} there",
+        f"the seat publishes {service} on this address",
         "set ansible_host to the node's own address, or `bind: loopback` in lab.yml",
     )

@@ -1,7 +1,7 @@
-"""Recovery at boot, where the node has systemd: a copy of our own code, and a unit that runs it once.
+"""Recovery at boot on nodes with systemd: a copy of the node code, and a unit that runs it once.
 
-systemd is never told to read its units anew: on a node whose containers have their GPUs by NVIDIA's older hook, that
-takes the GPUs from under whatever computes. At the next boot it reads them anyway.
+There is no `systemctl daemon-reload`: it takes the GPUs from containers that got them by NVIDIA's legacy hook. systemd
+reads the unit at the next boot, which is when it is needed.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
-from ansible.module_utils.provisioner.transaction.recover import recover_at_boot
+from ansible.module_utils.provisioner.transaction.recover_node import recover_at_boot
 
 RUNNING = Path("/run/systemd/system")  # sd_booted(3)
 UNITS = Path("/etc/systemd/system")
 UNIT = "provisioner-recover.service"
 WANTS = "multi-user.target.wants"
-SYSTEM = "/var/lib/"  # a seat of one's own machine lies in one's home, and is nothing of the system's
-PLAIN = re.compile(r"/[A-Za-z0-9._/+-]+")  # for systemd, other characters may mean something
+SYSTEM = "/var/lib/"  # the seats of `provision me` are in a home folder and get no system unit
+PLAIN = re.compile(r"/[A-Za-z0-9._/+-]+")  # systemd may interpret other characters
 PYTHON = "/usr/bin/python3"
 PREFIX = "ansible.module_utils."
 OURS = re.compile(r"ansible\.module_utils\.(provisioner(\..+)?|pynvml)")
@@ -38,7 +38,7 @@ sys.exit({name}({state_root!r}))
 """
 TEXT = """\
 [Unit]
-Description=End what a power cut left open on the seats of provisioner
+Description=Recover the seats of provisioner after a power cut
 After=docker.service nvidia-persistenced.service nvidia-cdi-refresh.service
 ConditionPathExists={main}
 
@@ -70,7 +70,7 @@ def _source(name: str) -> tuple[str, str]:
 
 
 def install(state_root: str, code: dict[str, str]) -> None:
-    """Writes what has changed. Nothing where there is no systemd: there the next contact recovers."""
+    """Install or update program and unit. Nodes without systemd get neither; there the next contact recovers."""
     if (
         os.geteuid() != 0
         or not RUNNING.is_dir()
@@ -97,15 +97,15 @@ def _program(program: Path, state_root: str, code: dict[str, str]) -> dict[str, 
 
 
 def _replace(program: Path, files: dict[str, str]) -> None:
-    """A whole program or none: halves of two releases would be worse than waiting for the next contact."""
-    half = program.with_name(".program")
-    shutil.rmtree(str(half), ignore_errors=True)
-    half.mkdir(mode=0o700, parents=True)
+    """Replace the program as a whole, so that it never mixes two releases."""
+    new = program.with_name(".program")
+    shutil.rmtree(str(new), ignore_errors=True)
+    new.mkdir(mode=0o700, parents=True)
     for path, text in files.items():
-        (half / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(half / path, text)
+        (new / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(new / path, text)
     shutil.rmtree(str(program), ignore_errors=True)
-    half.replace(program)
+    new.replace(program)
     sync_folder(program.parent)
 
 
@@ -118,7 +118,7 @@ def _enable() -> None:
 
 
 def uninstall(state_root: str) -> None:
-    """Of this state root's own unit alone."""
+    """Remove the program, and the unit when it belongs to this state root."""
     program = Path(state_root) / "node" / "program"
     if str(program) in read(UNITS / UNIT):
         for path in (UNITS / WANTS / UNIT, UNITS / UNIT):
@@ -128,6 +128,6 @@ def uninstall(state_root: str) -> None:
 
 
 def _python() -> str:
-    """The usual name where it is the same program: it outlives the node's next release."""
+    """Return /usr/bin/python3 when it is the same program: this path survives an upgrade of the node's release."""
     usual = Path(PYTHON)
     return PYTHON if usual.exists() and usual.samefile(sys.executable) else sys.executable

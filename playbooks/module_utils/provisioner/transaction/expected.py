@@ -1,4 +1,4 @@
-"""Has a seat moved since the plan was made? What the run itself did is no move."""
+"""Whether a seat is on the generation that the plan expects."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from ansible.module_utils.provisioner.seat.seat import Seat
 
 
 class StalePlanError(ProblemError):
-    """The plan was made against another generation; nothing was touched."""
+    """The plan was made for another generation; nothing was changed."""
 
     state = "stale"
 
 
 def check_expected(seat: Seat, journal: Journal, order: dict[str, Any]) -> None:
-    """Raises Stale where another generation is in force than the one that the order expects."""
+    """Raise StalePlanError when the current generation is not the expected one, unless this run changed it."""
     expects, current = order.get("expects"), seat.current()
     if expects not in (None, current) and not changed_by_run(seat, journal, order["run"]):
         raise StalePlanError(
             "stale_plan",
-            f"{seat.name} runs generation {current}; the plan was made against {expects}",
-            "someone changed the seat since then, and what was reviewed is not what would happen",
-            "make the plan again: provision plan",
+            f"{seat.name} runs generation {current}; the plan expects {expects}",
+            "the seat was changed since the plan was made",
+            "make a new plan: provision plan",
         )
 
 
 def changed_by_run(seat: Seat, journal: Journal, run: str) -> bool:
-    """Whether this run brought the seat to where it is: its process may have ended before it could say so."""
+    """Return whether this run switched the seat to its current generation, possibly in a job that was killed."""
     current = seat.current()
     return bool(current) and journal.target(run) == current

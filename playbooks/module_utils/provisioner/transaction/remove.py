@@ -1,4 +1,4 @@
-"""Taking a seat down. Home, token and host key stay in any case."""
+"""Stop or remove a seat. Home, token and host key stay in either case."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ansible.module_utils.provisioner.transaction.retention import remove_old_ge
 
 
 def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """The containers go; generations and ports stay, so that the seat comes back as it was."""
+    """Remove the containers; generations and ports stay, so that a rollout starts the seat as it was."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not compose.containers():
@@ -27,7 +27,7 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 
 
 def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """The containers go, and every generation with its image."""
+    """Remove the containers and all generations with their images."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not (compose.containers() or seat.numbers()):

@@ -9,7 +9,7 @@ from ansible.module_utils.provisioner.seat.seat import Seat
 
 
 def committed_record(seat: Seat) -> dict[str, Any]:
-    """The record of a seat that a run has brought to where it is."""
+    """Return the record of a seat that is on the wanted generation."""
     number = seat.current()
     return {"state": "committed", "generation": number, "access": _access(seat, seat.order(number)["seat"])}
 

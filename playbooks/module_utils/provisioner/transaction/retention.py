@@ -1,4 +1,4 @@
-"""Which generations and images are kept, and removing all others."""
+"""Retention: which generations and images are kept."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.seat.seat import Seat
 
-KEEP_REPOSITORY = "provisioner/keep"  # repository of the tags that keep images from being pruned
+KEEP_REPOSITORY = "provisioner/keep"  # tags in it protect images from `docker image prune`
 
 
 def remove_old_generations(seat: Seat, keep: set[int]) -> None:
-    """Removes all other generations and, where no seat keeps them, their images. What fails waits for the next time."""
+    """Remove all generations but those in `keep`, and images that no seat keeps. Errors are ignored until next time."""
     for number in seat.numbers():
         if number not in keep:
             with contextlib.suppress(ProblemError, OSError):

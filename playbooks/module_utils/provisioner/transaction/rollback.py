@@ -1,6 +1,6 @@
-"""Back to a generation that the node keeps: without the network, and by the same transaction as the way forward.
+"""Rollback to a generation that is on the node: without the network, by the same transaction as a switch.
 
-Where it fails, the seat goes forward again to what ran before it. What it came from stays, so one may go there again.
+When it fails, the seat returns to the generation that ran before. No generation is removed.
 """
 
 from __future__ import annotations
@@ -22,7 +22,10 @@ from ansible.module_utils.provisioner.transaction.switch import transact
 
 
 def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """The record. `to` of the order is a generation, 0 the one before. Raises ProblemError where nothing was touched."""
+    """Switch to generation `to` of the order (0: the one before the current one) and return the record.
+
+    Raises ProblemError when nothing was changed.
+    """
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_expected(seat, journal, order)
@@ -31,15 +34,15 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed_record(seat)
     if order["to"] and order["to"] == seat.current():
         return {**committed_record(seat), "state": "unchanged"}
-    _check_ready(compose, order["to"])  # what cannot be had is told before anybody is waited for
+    _check_ready(compose, order["to"])  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    check_claim(order["state_root"], order.get("claim"))  # to wait for somebody may have taken hours
+    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
     number = _check_ready(compose, order["to"])
     return transact(compose, journal, number, seat.order(number), job.report)
 
 
 def _check_ready(compose: Compose, wanted: int) -> int:
-    """The generation to go back to, proved as far as it can be while all goes on."""
+    """Return the generation to go back to, checked as far as possible while the seat runs."""
     number = rollback_target(compose.seat, wanted)
     compose.check(number)
     check_ports(compose.seat.order(number)["seat"])

@@ -1,4 +1,4 @@
-"""Bringing all that is new to the node and proving it, while all that is old goes on."""
+"""Stage a generation: pull its image, write its files and check them while the seat keeps running."""
 
 from __future__ import annotations
 
@@ -33,7 +33,10 @@ TRIAL_SECONDS = 120
 
 
 def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> dict[str, Any]:
-    """The record of a staged generation. Raises ProblemError with what is in the way. `code` is our own, for recovery."""
+    """Stage the generation of the order and return the record.
+
+    `code` is the node code for recovery at boot, see `own_code`. Raises ProblemError when the order cannot be staged.
+    """
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_expected(seat, journal, order)
@@ -41,12 +44,12 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     recover_seat(compose, journal, order, job.report)
     if changed_by_run(seat, journal, order["run"]):
         return committed_record(seat)
-    job.report("looking at room, ports and home")
+    job.report("checking disk space, ports and home")
     _check(order)
     _trust(order["registry"])
     pull(order, job.report)
-    _hold_way_back(compose, order, job.report)
-    job.report("starting the image once")
+    _restore_image_name(compose, order, job.report)
+    job.report("starting the image for a test")
     made = _accounts(order)
     make_identity(seat, order["seat"]["uid"], order["seat"]["gid"])
     make_notice_folder(seat)
@@ -56,17 +59,19 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
         seat.write(number, order, made)
     compose.check(number)
     engine.tag(order["image"]["reference"], KEEP_REPOSITORY, seat.tag(number))
-    with contextlib.suppress(OSError):  # where nothing may be installed, the next contact recovers
+    with contextlib.suppress(OSError):  # without the boot unit, the next contact recovers
         install(order["state_root"], code)
     journal.append("staged", generation=number)
-    remove_old_generations(seat, {number, seat.current(), seat.previous()})  # what failed before takes no room twice
+    remove_old_generations(
+        seat, {number, seat.current(), seat.previous()}
+    )  # generations of failed attempts are removed
     return {"state": "staged", "generation": number}
 
 
-def _hold_way_back(compose: Compose, order: dict[str, Any], report: Report) -> None:
-    """`docker image prune -a` leaves one name of an image that runs, and that may be another than compose asks for.
+def _restore_image_name(compose: Compose, order: dict[str, Any], report: Report) -> None:
+    """Restore the name of the running image, which `docker image prune -a` may have removed.
 
-    All its layers are there, so it is pulled for its name alone. Where that fails, the switch says what is lacking.
+    The layers are on the node, so only the name is pulled. When that fails, the switch reports what is missing.
     """
     old = compose.seat.current()
     if old and is_running(compose):
@@ -82,7 +87,7 @@ def _check(order: dict[str, Any]) -> None:
 
 
 def _trust(registry: dict[str, Any]) -> None:
-    """The engine reads this folder at every pull; only root may write it, and on one's own machine it is one's own."""
+    """Write the registry's CA where the engine reads it at every pull. Only root may; other users do it themselves."""
     path = CERTIFICATES / registry["address"] / "ca.crt"
     if registry["ca"] and os.geteuid() == 0 and read(path) != registry["ca"]:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -90,32 +95,32 @@ def _trust(registry: dict[str, Any]) -> None:
 
 
 def _accounts(order: dict[str, Any]) -> dict[str, str]:
-    """The image's own accounts and the seat's user: without an account sshd lets nobody in."""
+    """Return passwd and group of the image with the seat's user added; sshd needs an account for a login."""
     seat = order["seat"]
     passwd = with_user(_cat(order, "/etc/passwd"), seat["user"], seat["uid"], seat["gid"], f"/home/{seat['user']}")
     return {"passwd": passwd, "group": with_group(_cat(order, "/etc/group"), seat["user"], seat["gid"])}
 
 
 def _cat(order: dict[str, Any], path: str) -> str:
-    """From a container that is thrown away; so it is proved, too, that the image unpacks and starts."""
+    """Read a file of the image in a temporary container, which also shows that the image unpacks and starts."""
     seat, environment = order["seat"], engine.client_environment()
     name = f"provisioner-trial-{seat['name']}"
-    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # of a trial that was killed
-    rights = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{seat['uid']}:{seat['gid']}"]
-    # `void`: an image may ask for every GPU, and they are not tried here.
-    bounds = ["--network", "none", "--log-driver", "none", "--env", "NVIDIA_VISIBLE_DEVICES=void"]
-    what = ["--pull", "never", "--entrypoint", "cat", order["image"]["reference"], path]
-    ran = run(["docker", "run", "--rm", "--name", name, *rights, *bounds, *what], TRIAL_SECONDS, env=environment)
+    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # left by a killed test
+    limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{seat['uid']}:{seat['gid']}"]
+    # `void`: an image may ask for all GPUs, which are not needed here.
+    isolation = ["--network", "none", "--log-driver", "none", "--env", "NVIDIA_VISIBLE_DEVICES=void"]
+    command = ["--pull", "never", "--entrypoint", "cat", order["image"]["reference"], path]
+    ran = run(["docker", "run", "--rm", "--name", name, *limits, *isolation, *command], TRIAL_SECONDS, env=environment)
     if ran.code != 0:
         run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)
         raise _does_not_start(order["image"]["reference"], ran.message)
     return ran.out
 
 
-def _does_not_start(reference: str, said: str) -> ProblemError:
+def _does_not_start(reference: str, message: str) -> ProblemError:
     return ProblemError(
         "image_does_not_start",
-        f"{reference} is on the node but does not start: {said}",
-        "an image store that lost power or room in the middle of a pull can hold half an image under a whole name",
+        f"{reference} is on the node but does not start: {message}",
+        "after a power cut or a full disk during a pull, the image store can hold an incomplete image",
         f"remove it on the node (docker rmi {reference}) and try again",
     )

@@ -1,6 +1,6 @@
-"""From the old generation to the new one, or back: a seat ends on one of them, whenever and wherever it is stopped.
+"""Switch a seat to another generation: it ends on the old or on the new one, whenever it is interrupted.
 
-The journal says what is about to happen; moving `current` is the one moment after which the new generation is in force.
+Each step is in the journal before it begins; renaming the link `current` commits the new generation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ansible.module_utils.provisioner.transaction.verify import verify
 
 
 def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """The record. Raises ProblemError where nothing was touched."""
+    """Switch to the staged generation and return the record. Raises ProblemError when nothing was changed."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_expected(seat, journal, order)
@@ -37,9 +37,9 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     recover_seat(compose, journal, order, job.report)
     if changed_by_run(seat, journal, order["run"]):
         return committed_record(seat)
-    _check_ready(seat, order)  # what cannot be had is told before anybody is waited for
+    _check_ready(seat, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    check_claim(order["state_root"], order.get("claim"))  # to wait for somebody may have taken hours
+    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
     old = seat.current()
     record = transact(compose, journal, _check_ready(seat, order), order, job.report)
     if record["state"] == "committed":
@@ -48,13 +48,13 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 
 
 def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
-    """The generation to switch to. Things may have changed since staging, and nothing old has stopped yet."""
+    """Return the staged generation, after checking again what may have changed since staging."""
     number = seat.staged(order)
     if not number or engine.image(order["image"]["reference"]) is None:
         raise ProblemError(
             "not_staged",
-            f"the node does not hold what it is to switch to ({order['image']['tag']})",
-            "nothing old is stopped before all that is new has arrived; something removed it since then",
+            f"the image or the generation to switch to is not on the node ({order['image']['tag']})",
+            "it was staged and removed since then; the running seat was not stopped",
             "run the rollout again",
         )
     check_ports(order["seat"])
@@ -62,33 +62,34 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 
 
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
     journal.append("switching", to=number, back=_way_back(compose))
-    seen: dict[str, Any] = {}
+    verified: dict[str, Any] = {}
     try:
         report("starting the new containers", phase="switch")
         compose.up(number)
         journal.append("verifying", to=number)
-        report("waiting until it is healthy", phase="verify")
-        seen = verify(compose, number, order, report)
+        report("waiting until the containers are healthy", phase="verify")
+        verified = verify(compose, number, order, report)
         seat.commit(number)
-    except Exception as error:  # noqa: BLE001  (whatever it was, the seat must go back)
-        if seat.current() != number:  # else it was moved, and only the folder could not be synced
+    except Exception as error:  # noqa: BLE001  (any error has to be undone)
+        if seat.current() != number:  # else it was committed, and only the sync of the folder failed
             return _undo(compose, journal, number, problem_of(error), report)
     append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
-    return {**committed_record(seat), **seen}
+    return {**committed_record(seat), **verified}
 
 
 def _undo(compose: Compose, journal: Journal, number: int, problem: dict[str, str], report: Report) -> dict[str, Any]:
-    with contextlib.suppress(ProblemError, OSError):  # going back matters more
+    with contextlib.suppress(ProblemError, OSError):  # the log is optional, the undo is not
         write_atomic(compose.seat.generation(number) / "failure.log", compose.logs())
     return undo_switch(compose, journal, problem, report)
 
 
 def _way_back(compose: Compose) -> int:
-    """The current generation; 0, nothing, where its image is gone with its containers.
+    """Return the generation that an undo would go to: the current one, 0 when its image and containers are gone.
 
-    Raises ProblemError where they run without it: once stopped, they could not be started again.
+    Raises ProblemError `no_way_back` when its containers run without their image: they could not be started again.
     """
     seat, old = compose.seat, compose.seat.current()
     if not old or engine.image(seat.order(old)["image"]["reference"]):
@@ -104,5 +105,5 @@ def _no_way_back(seat: Seat, old: int) -> ProblemError:
         "no_way_back",
         f"{seat.name} runs generation {old}, whose image was removed from the node by force",
         "if the new generation failed, the old one could not be started again",
-        f"bring it back on the node (docker pull {reference}), or take the seat down first: provision remove",
+        f"pull it on the node (docker pull {reference}), or take the seat down first: provision remove",
     )

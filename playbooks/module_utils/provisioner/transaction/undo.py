@@ -1,4 +1,4 @@
-"""Undoing a switch that failed or was cut off: back to the generation before."""
+"""Undo a switch that failed or was interrupted: start the generation before it."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import wait_for_addresses
 from ansible.module_utils.provisioner.transaction.verify import clear_verify_keys
 
-TRIES = 2  # at going back
+TRIES = 2  # of starting the generation before
 ENGINE_SECONDS = 60
-ADDRESS_SECONDS = 600  # in which somebody plugs a cable in again; meanwhile nobody could reach the seat in any case
+ADDRESS_SECONDS = 600  # time to plug a cable in again; without it the seat cannot be reached in any case
 
 
 def undo_switch(compose: Compose, journal: Journal, problem: dict[str, str], report: Report) -> dict[str, Any]:
-    """Undoes the open transaction. `problem` is why."""
+    """Undo the open switch because of `problem`; return the record (rolled_back or needs_attention)."""
     clear_verify_keys(compose.seat)
     step = journal.open_switch() or {}
     old = step["detail"]["back"]
     append_if_possible(journal, "rolling_back", to=old, because=problem["code"])
-    report("going back to what ran before", phase="switch")
+    report("starting the previous generation", phase="switch")
     failure = problem
     for _ in range(TRIES):
         try:
             _restore(compose, old, report)
-        except Exception as error:  # noqa: BLE001  (told, below, as what needs attention)
+        except Exception as error:  # noqa: BLE001  (reported below as needs_attention)
             failure = problem_of(error)
         else:
             append_if_possible(journal, "rolled_back", generation=old, because=problem["code"])
@@ -52,12 +52,13 @@ def _restore(compose: Compose, old: int, report: Report) -> None:
 
 
 def append_if_possible(journal: Journal, state: str, **detail: Any) -> None:
-    """Of a transaction that is open on disk: what the disk does not take now, the next contact finds out by itself."""
+    """Append a line to the journal; when that fails, the transaction stays open and the next contact ends it."""
     with contextlib.suppress(ProblemError):
         journal.append(state, **detail)
 
 
 def problem_of(error: Exception) -> dict[str, str]:
+    """Return the problem of any exception."""
     if isinstance(error, OSError):
         return io_problem(error).problem
     return error.problem if isinstance(error, ProblemError) else node_bug()

@@ -19,7 +19,7 @@ from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import REFERENCE
 from tests.playbooks.world import FakeCompose, World
 
-switching, returning, recovering, journals, seats, files, jobs, hosts = (
+switches, rollbacks, recovery, journals, seats, files, jobs, hosts = (
     module_util(name)
     for name in (
         "transaction.switch",
@@ -101,7 +101,7 @@ class Crashing(World):
         self.compose = StoredCompose(self.seat, self.at, root)
         self.compose.running = old
         self.serve(monkeypatch)
-        monkeypatch.setattr(recovering, "Compose", lambda *_: self.compose)
+        monkeypatch.setattr(recovery, "Compose", lambda *_: self.compose)
         self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
         self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")
 
@@ -139,9 +139,9 @@ class Crashing(World):
 
     def _work(self, act: str, run: str) -> Callable[..., dict[str, Any]]:
         if act == "switch":
-            return lambda job, lock: switching.switch({**self.order, "run": run, "expects": self.old}, job, lock)
+            return lambda job, lock: switches.switch({**self.order, "run": run, "expects": self.old}, job, lock)
         order = {"run": run, "state_root": self.order["state_root"], "seat": {"name": self.seat.name}, "to": 1}
-        return lambda job, lock: returning.roll_back(order, job, lock)
+        return lambda job, lock: rollbacks.roll_back(order, job, lock)
 
     def cut_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another boot; the line of the journal that was being written is torn; the engine starts what ran."""
@@ -152,7 +152,7 @@ class Crashing(World):
 
     def recover_all(self) -> dict[str, Any]:
         order = {"run": "r-recover", "state_root": self.order["state_root"]}
-        record: dict[str, Any] = recovering.recover_seats(order, self.report)
+        record: dict[str, Any] = recovery.recover_seats(order, self.report)
         return record
 
     def identity(self) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import NoJob, an_order, with_seat
 
-boot, removing, seats, journals = (
+boot, removals, seats, journals = (
     module_util(name) for name in ("transaction.boot", "transaction.remove", "seat.seat", "seat.journal")
 )
 
@@ -131,9 +131,9 @@ def test_it_goes_with_the_last_seat(root: Path, tmp_path: Path) -> None:
         seat.make_folders()
         seat.write(1, order, {})
     boot.install(str(root), boot.own_code())
-    removing.remove(orders[0], NoJob(), 0)
+    removals.remove(orders[0], NoJob(), 0)
     assert unit(root).exists()
-    removing.remove(orders[1], NoJob(), 0)
+    removals.remove(orders[1], NoJob(), 0)
     assert not unit(root).exists()
     assert not link(root).is_symlink()
     assert not (root / "node/program").exists()

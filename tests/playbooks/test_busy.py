@@ -13,7 +13,7 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
-busy, switching, nvml = module_util("seat.busy"), module_util("transaction.switch"), module_util("gpu.nvml")
+busy, switches, nvml = module_util("seat.busy"), module_util("transaction.switch"), module_util("gpu.nvml")
 claims = module_util("jobs.claims")
 
 GIB = 1 << 30
@@ -146,7 +146,7 @@ def test_waiting_asks_again_tells_for_whom_and_goes_on(world: World, idle: list[
                 idle[0]["processes"] = []
 
     order = world.order | {"when_busy": {"policy": "wait", "seconds": 900}}
-    assert switching.switch(order, Listener(), 0)["state"] == "committed"
+    assert switches.switch(order, Listener(), 0)["state"] == "committed"
     assert told[0] == "waiting for GPU 0: pid 4242 python of li in lab-student-jupyter-1"
     assert clock == [2, 4, 8, 16]
 
@@ -170,7 +170,7 @@ def test_what_became_untrue_during_the_wait_is_seen(
             idle[0]["processes"] = []
 
     with pytest.raises(ProblemError, match="to switch to is not on the node"):
-        switching.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+        switches.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
     assert clock == [2]
 
 
@@ -187,7 +187,7 @@ def test_a_node_that_was_taken_over_during_the_wait_is_left_alone(
             idle[0]["processes"] = []
 
     with pytest.raises(ProblemError, match="has taken this node over"):
-        switching.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+        switches.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
     assert (clock, world.compose.calls) == ([2], [])
 
 

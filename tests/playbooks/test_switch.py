@@ -11,8 +11,8 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 from tests.playbooks.world import Killed, World, a_fault, killing
 
-switching, seats = module_util("transaction.switch"), module_util("seat.seat")
-recovering, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
+switches, seats = module_util("transaction.switch"), module_util("seat.seat")
+recovery, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
 
 pytestmark = pytest.mark.usefixtures("idle")
 STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
@@ -34,7 +34,7 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None
                 raise error
             return {"checks": {"ssh": "ok"}, "gpu": {"method": "driver", "uuids": ["GPU-1"], "detail": ""}}
 
-        monkeypatch.setattr(switching, "verify", verified)
+        monkeypatch.setattr(switches, "verify", verified)
 
     ends(None)
     return ends
@@ -121,7 +121,7 @@ def test_killed_again_while_it_recovers_it_still_ends(
     with pytest.raises(Killed):
         world.transact(killing(world.journal(), "verifying", "after"))
     try:
-        recovering.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
+        recovery.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)
@@ -211,10 +211,10 @@ def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
     seat = seats.seat_of(order)
     seat.make_folders()
     with pytest.raises(ProblemError, match="to switch to is not on the node"):
-        switching._check_ready(seat, order)
+        switches._check_ready(seat, order)
     seat.write(1, order, {})
     with pytest.raises(ProblemError, match="not on the node"):  # pruned since then
-        switching._check_ready(seat, order)
+        switches._check_ready(seat, order)
 
 
 def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:

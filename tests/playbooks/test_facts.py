@@ -9,7 +9,7 @@ from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 
-seats, facts, removing, journals = (
+seats, facts, removals, journals = (
     module_util(name) for name in ("seat.seat", "seat.facts", "transaction.remove", "seat.journal")
 )
 
@@ -161,11 +161,11 @@ def test_attention_is_needed_until_the_seat_is_well_or_gone(
 def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
     put(engine, a_container("ssh"))
-    record = removing.stop(an_order(tmp_path), NoJob(), 0)
+    record = removals.stop(an_order(tmp_path), NoJob(), 0)
     assert (record["state"], record["generation"]) == ("committed", 3)
     assert seat.current() == 3
     engine.containers.clear()
-    assert removing.stop(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
+    assert removals.stop(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
 
 
 @pytest.mark.usefixtures("ran")
@@ -177,10 +177,10 @@ def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
     idle[0]["processes"] = [a_process(4242)]
     wish = {"policy": "defer", "seconds": 0, "reason": ""}
     with pytest.raises(ProblemError, match="pid 4242 python of li"):
-        removing.remove(an_order(tmp_path, when_busy=wish), NoJob(), 0)
+        removals.remove(an_order(tmp_path, when_busy=wish), NoJob(), 0)
     assert (seat.current(), len(engine.containers)) == (3, 1)
     forced = an_order(tmp_path, when_busy={**wish, "policy": "force", "reason": "the term is over"})
-    assert removing.remove(forced, NoJob(), 0)["state"] == "committed"
+    assert removals.remove(forced, NoJob(), 0)["state"] == "committed"
     states = [line["state"] for line in journals.Journal(seat.folder, "r1").lines()]
     assert states == ["committed", "forced", "removing", "removed"]
 
@@ -191,10 +191,10 @@ def test_a_removed_seat_keeps_identity_and_home_alone(tmp_path: Path, engine: Fa
     module_util("seat.precheck").ensure_home(Path(an_order(tmp_path)["seat"]["home"]), 0, 0)
     (seat.identity / "token").write_text("kept")
     engine.images[REFERENCE] = {"RepoTags": [f"provisioner/keep:{seat.tag(3)}"]}
-    assert removing.remove(an_order(tmp_path), NoJob(), 0)["state"] == "committed"
+    assert removals.remove(an_order(tmp_path), NoJob(), 0)["state"] == "committed"
     assert (seat.current(), seat.numbers(), engine.images) == (0, [], {})
     assert (seat.identity / "token").read_text() == "kept"
     assert (tmp_path / "homes/student").is_dir()
     states = [json.loads(line)["state"] for line in (seat.folder / "journal.jsonl").read_text().splitlines()]
     assert states == ["committed", "removing", "removed"]
-    assert removing.remove(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
+    assert removals.remove(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"

@@ -13,40 +13,40 @@ import pytest
 
 from tests.playbooks.node_code import ProblemError, module_util, problem
 
-authority: Any = module_util("prepare.ca")
-reach: Any = module_util("prepare.registry_check")
+ca: Any = module_util("prepare.ca")
+registry_check: Any = module_util("prepare.registry_check")
 registry: Any = module_util("prepare.registry")
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(authority, "FOLDER", tmp_path / "tls")
+    monkeypatch.setattr(ca, "FOLDER", tmp_path / "tls")
     return tmp_path / "tls"
 
 
 def certify(host: str) -> None:
-    authority.issue_certificate(host, getpass.getuser())
+    ca.issue_certificate(host, getpass.getuser())
 
 
 def test_private_keys_are_their_owners_alone(folder: Path) -> None:
-    authority.make_ca("demo")
+    ca.make_ca("demo")
     certify("127.0.0.1")
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert modes == {"ca.key": 0o600, "server.key": 0o600, "ca.crt": 0o644, "server.crt": 0o644, "names": 0o644}
 
 
 def test_a_certificate_is_made_anew_for_another_name_or_by_another_authority(folder: Path) -> None:
-    authority.make_ca("demo")
-    assert not authority.has_valid_certificate("registry.lab")
+    ca.make_ca("demo")
+    assert not ca.has_valid_certificate("registry.lab")
     certify("registry.lab")
-    assert authority.has_valid_certificate("registry.lab")
-    assert not authority.has_valid_certificate("198.18.0.3")
-    authority.make_ca("demo")
-    assert not authority.has_valid_certificate("registry.lab")
+    assert ca.has_valid_certificate("registry.lab")
+    assert not ca.has_valid_certificate("198.18.0.3")
+    ca.make_ca("demo")
+    assert not ca.has_valid_certificate("registry.lab")
     certify("registry.lab")
-    assert authority.has_valid_certificate("registry.lab")
+    assert ca.has_valid_certificate("registry.lab")
     (folder / "server.key").unlink()
-    assert not authority.has_valid_certificate("registry.lab")
+    assert not ca.has_valid_certificate("registry.lab")
 
 
 class _Registry(BaseHTTPRequestHandler):
@@ -78,23 +78,25 @@ def serving(folder: Path, status: int = 200) -> Iterator[str]:
 
 
 def codes(address: str, ca: str | None) -> list[str]:
-    return [found["code"] for found in reach.check_registry({"address": address, "ca": ca, "plain_http": False})]
+    return [
+        found["code"] for found in registry_check.check_registry({"address": address, "ca": ca, "plain_http": False})
+    ]
 
 
 def test_a_node_reaches_it_by_this_authority_and_by_no_other(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    authority.make_ca("demo")
+    ca.make_ca("demo")
     certify("127.0.0.1")
     with serving(folder) as address:
-        assert codes(address, authority.read_ca()) == []
+        assert codes(address, ca.read_ca()) == []
         assert codes(address, None) == ["registry_unreachable"]
     with serving(folder, 401) as address:
-        assert codes(address, authority.read_ca()) == ["registry_login"]
+        assert codes(address, ca.read_ca()) == ["registry_login"]
         (tmp_path / "config.json").write_text(f'{{"auths": {{"{address}": {{"auth": "x"}}}}}}')
-        assert codes(address, authority.read_ca()) == []
-    assert codes(address, authority.read_ca()) == ["registry_unreachable"]
+        assert codes(address, ca.read_ca()) == []
+    assert codes(address, ca.read_ca()) == ["registry_unreachable"]
 
 
 @pytest.mark.parametrize(

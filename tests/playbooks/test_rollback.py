@@ -10,7 +10,7 @@ from tests.playbooks.fake_nvml import a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.world import World
 
-busy, moved = module_util("seat.busy"), module_util("transaction.expected")
+busy, expectations = module_util("seat.busy"), module_util("transaction.expected")
 
 pytestmark = pytest.mark.usefixtures("idle")
 OLD, NEW = (f"registry.lab:5201/provisioner/lab@sha256:{letter * 64}" for letter in "12")
@@ -94,7 +94,7 @@ def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(wo
     idle[0]["processes"] = [a_process(4242)]
     with pytest.raises(busy.BusyError):
         world.roll_back()
-    with pytest.raises(moved.StalePlanError):
+    with pytest.raises(expectations.StalePlanError):
         world.roll_back(expects=1)
     assert world.compose.running == 2
     world.roll_back(when_busy={"policy": "force", "seconds": 0, "reason": "it computes wrongly"})

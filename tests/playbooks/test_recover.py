@@ -14,7 +14,7 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
 from tests.playbooks.world import Killed, World, killing
 
-node_recovery, recovering, removing, seats, journals, files = (
+node_recovery, recovery, removals, seats, journals, files = (
     module_util(name)
     for name in (
         "transaction.recover_node",
@@ -35,7 +35,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
     engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
     made = World(tmp_path, 1).serve(monkeypatch)
     monkeypatch.setattr(node_recovery, "Compose", lambda *_: made.compose)
-    monkeypatch.setattr(removing, "Compose", lambda *_: made.compose)
+    monkeypatch.setattr(removals, "Compose", lambda *_: made.compose)
     with pytest.raises(Killed):
         made.transact(killing(made.journal(), "verifying", "after"))
     return made
@@ -95,7 +95,7 @@ def test_a_node_without_seats_has_nothing_to_end(tmp_path: Path) -> None:
 
 
 def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(recovering, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(recovery, "CHECK_SECONDS", 0)
     idle[0]["processes"] = [a_process(4242)]
     record = recovered(world)
     assert (record["state"], record["problems"][0]["code"]) == ("deferred", "busy")
@@ -111,7 +111,7 @@ def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -
     world.compose.running = 0
     assert recovered(world)["state"] == "needs_attention"
     with pytest.raises(
-        recovering.NeedsAttentionError, match=r"the rollback failed at .*, run r9: start_failed"
+        recovery.NeedsAttentionError, match=r"the rollback failed at .*, run r9: start_failed"
     ) as caught:
         world.switch("r10")
     assert "`provision rollback` or `provision remove`" in caught.value.problem["fix"]
@@ -119,9 +119,9 @@ def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -
 
 
 def test_three_attempts_that_were_cut_off_are_the_last(world: World) -> None:
-    for attempt in range(recovering.ATTEMPTS):
+    for attempt in range(recovery.ATTEMPTS):
         with pytest.raises(Killed):
-            recovering.recover_seat(
+            recovery.recover_seat(
                 world.compose, killing(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
             )
     calls = list(world.compose.calls)
@@ -147,7 +147,7 @@ def test_a_person_gets_it_going_again_by_going_back(stuck: World) -> None:
     assert recovered(stuck)["state"] == "unchanged"
 
 
-@pytest.mark.parametrize("act", [removing.remove, removing.stop])
+@pytest.mark.parametrize("act", [removals.remove, removals.stop])
 @pytest.mark.usefixtures("ran")
 def test_a_person_gets_it_going_again_by_taking_it_down(stuck: World, act: Any) -> None:
     stuck.compose.running = 2

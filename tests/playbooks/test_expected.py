@@ -10,14 +10,14 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
-moved, seats, journals, switching, staging = (
+expectations, seats, journals, switches, stages = (
     module_util(name)
     for name in ("transaction.expected", "seat.seat", "seat.journal", "transaction.switch", "transaction.stage")
 )
 
 
 def staged(order: dict[str, Any], job: NoJob, lock: int) -> dict[str, Any]:
-    record: dict[str, Any] = staging.stage(order, job, lock, {})
+    record: dict[str, Any] = stages.stage(order, job, lock, {})
     return record
 
 
@@ -39,10 +39,10 @@ def test_only_the_generation_that_the_plan_was_made_against_will_do(
     seat, journal = a_seat(tmp_path, current)
     order = an_order(tmp_path, expects=expects)
     if not stale:
-        moved.check_expected(seat, journal, order)
+        expectations.check_expected(seat, journal, order)
         return
-    with pytest.raises(moved.StalePlanError) as caught:
-        moved.check_expected(seat, journal, order)
+    with pytest.raises(expectations.StalePlanError) as caught:
+        expectations.check_expected(seat, journal, order)
     assert (caught.value.state, caught.value.problem["code"]) == ("stale", "stale_plan")
 
 
@@ -54,23 +54,23 @@ def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: boo
     order = an_order(tmp_path, run, expects=1)
     if stale:
         with pytest.raises(ProblemError, match="runs generation 2; the plan expects 1"):
-            moved.check_expected(seat, journal, order)
+            expectations.check_expected(seat, journal, order)
     else:
-        moved.check_expected(seat, journal, order)
-    assert moved.changed_by_run(seat, journal, run) is not stale
+        expectations.check_expected(seat, journal, order)
+    assert expectations.changed_by_run(seat, journal, run) is not stale
 
 
-@pytest.mark.parametrize("act", [staged, switching.switch])
+@pytest.mark.parametrize("act", [staged, switches.switch])
 def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: Any) -> None:
     world = World(tmp_path, 1)
     world.journal().append("switching", to=2, back=1)  # not even what a killed run left is ended for it
-    with pytest.raises(moved.StalePlanError):
+    with pytest.raises(expectations.StalePlanError):
         act(world.order | {"run": "r2", "expects": 7}, NoJob(), 0)
     assert world.states == ["switching"]
     assert (world.seat.numbers(), engine.requests) == ([1, 2], [])
 
 
-@pytest.mark.parametrize("act", [staged, switching.switch])
+@pytest.mark.parametrize("act", [staged, switches.switch])
 @pytest.mark.parametrize("told", [True, False])
 def test_a_run_that_was_killed_after_its_commit_is_told_so(
     tmp_path: Path, engine: FakeEngine, act: Any, told: bool

@@ -8,7 +8,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 
-staging, seats, journals, command = (
+stages, seats, journals, command = (
     module_util(name) for name in ("transaction.stage", "seat.seat", "seat.journal", "base.command")
 )
 precheck, composes = module_util("seat.precheck"), module_util("seat.compose")
@@ -30,7 +30,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
         calls.append(argv)
         return command.CommandResult(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
 
-    for module in (staging, composes):
+    for module in (stages, composes):
         monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
     engine.pulls, engine.brings = [[]], (REFERENCE, {"RootFS": {"Layers": []}})
@@ -39,7 +39,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
 
 def stage(order: dict[str, Any]) -> dict[str, Any]:
     seats.seat_of(order).make_folders()
-    record: dict[str, Any] = staging.stage(order, Told(), 0, {})
+    record: dict[str, Any] = stages.stage(order, Told(), 0, {})
     return record
 
 
@@ -94,7 +94,7 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
             else command.CommandResult(0, "", "")
         )
 
-    monkeypatch.setattr(staging, "run", run)
+    monkeypatch.setattr(stages, "run", run)
     with pytest.raises(ProblemError, match="failed to register layer") as caught:
         stage(an_order(tmp_path))
     assert caught.value.problem["code"] == "image_does_not_start"  # type: ignore[attr-defined]
@@ -104,11 +104,11 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes there")
 def test_the_registrys_authority_is_trusted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(staging, "CERTIFICATES", tmp_path)
+    monkeypatch.setattr(stages, "CERTIFICATES", tmp_path)
     path = tmp_path / "registry.lab:5201/ca.crt"
-    staging._trust({"address": "registry.lab:5201", "ca": None})
+    stages._trust({"address": "registry.lab:5201", "ca": None})
     assert not path.exists()
-    staging._trust({"address": "registry.lab:5201", "ca": "PEM"})
+    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
     before = path.stat().st_ino
-    staging._trust({"address": "registry.lab:5201", "ca": "PEM"})
+    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
     assert (path.read_text(), path.stat().st_ino) == ("PEM", before)

@@ -62,9 +62,8 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     with contextlib.suppress(OSError):  # without the boot unit, the next contact recovers
         install(order["state_root"], code)
     journal.append("staged", generation=number)
-    remove_old_generations(
-        seat, {number, seat.current(), seat.previous()}
-    )  # generations of failed attempts are removed
+    # Generations of failed attempts are removed.
+    remove_old_generations(seat, {number, seat.current(), seat.previous()})
     return {"state": "staged", "generation": number}
 
 
@@ -105,7 +104,7 @@ def _cat(order: dict[str, Any], path: str) -> str:
     """Read a file of the image in a temporary container, which also shows that the image unpacks and starts."""
     seat, environment = order["seat"], engine.client_environment()
     name = f"provisioner-trial-{seat['name']}"
-    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # left by a killed test
+    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # left by a killed job
     limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{seat['uid']}:{seat['gid']}"]
     # `void`: an image may ask for all GPUs, which are not needed here.
     isolation = ["--network", "none", "--log-driver", "none", "--env", "NVIDIA_VISIBLE_DEVICES=void"]

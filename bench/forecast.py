@@ -8,8 +8,8 @@ The habits are assumptions; the numbers compare two rules, they promise nothing 
 import random
 from statistics import mean, median
 
-from provisioner.domain.history import FeedSeen, Learned, learn
-from provisioner.domain.schedule import next_complete
+from provisioner.domain.forecast.history import FeedSeen, Learned, learn
+from provisioner.domain.forecast.schedule import next_complete
 from tests.domain.mirror_clock import HOUR, Habits, Run, by_the_clock, complete_at, feed_at, moment, polls, runs
 
 DAY = 24 * HOUR

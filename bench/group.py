@@ -2,10 +2,10 @@
 
 from itertools import cycle, islice
 
-from provisioner.adapters.compatdata import load
-from provisioner.domain.image import TaggedImage
-from provisioner.domain.node import GpuProfile, NodeProfile
-from provisioner.domain.version import ComputeCapability, DriverVersion
+from provisioner.adapters.lab.compatibility_data import load
+from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.node import GpuProfile, NodeProfile
+from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
 # (name, compute capability, kernel module), and drivers as a lab that grew over the years has them
 _CARDS = (

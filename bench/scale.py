@@ -4,10 +4,10 @@ from collections.abc import Callable
 from time import perf_counter
 
 from bench.group import nodes, tags
-from provisioner.adapters.compatdata import load
-from provisioner.domain.selection import select
-from provisioner.domain.tags import read_facts
-from provisioner.domain.verdict import judge
+from provisioner.adapters.lab.compatibility_data import load
+from provisioner.domain.compatibility.tags import read_facts
+from provisioner.domain.compatibility.verdict import judge
+from provisioner.domain.selection.selection import select
 
 MOST_NODES, MOST_TAGS = 10_000, 500
 _BASELINE = 1_000, 50  # nodes, tags: the baseline's own time is what bounds it

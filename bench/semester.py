@@ -21,9 +21,9 @@ from typing import TypeVar
 
 from bench.rollout import FORKS, PROFILE, TORCH
 from bench.usage import Usage, measured
-from provisioner.adapters.journal import events
 from provisioner.adapters.lab.lockfile import read_lock
-from provisioner.workflow.resume import heard
+from provisioner.adapters.state.journal import events
+from provisioner.workflow.rollout.resume import heard
 from tests.journeys.small_lab import served
 from tests.lab.bed import Lab
 from tests.lab.demo import PROGRAM, Command, write_lab

@@ -22,10 +22,10 @@ def main() -> None:
         runs = {
             "python -c pass": ["-c", "pass"],
             "provision --help": ["-m", "provisioner", "--help"],
-            "imports of select": ["-c", "import provisioner.cli.select, rich.console"],
+            "imports of select": ["-c", "import provisioner.cli.commands.select, rich.console"],
             "… and the data": [
                 "-c",
-                "import provisioner.cli.select as s, rich.console; s.load()",
+                "import provisioner.cli.commands.select as s, rich.console; s.load()",
             ],
             "provision select, 1 node": [*words[:4], str(_one(folder)), *words[5:-1]],
             "provision select, 200 nodes of 8 kinds": words[:-1],

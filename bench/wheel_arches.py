@@ -17,8 +17,8 @@ from struct import unpack_from
 from tempfile import TemporaryDirectory
 from zipfile import ZipFile
 
-from provisioner.adapters.compatdata import load
-from provisioner.domain.version import CudaVersion, DottedVersion
+from provisioner.adapters.lab.compatibility_data import load
+from provisioner.domain.values.version import CudaVersion, DottedVersion
 
 _PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 _PYTHON = "3.11"

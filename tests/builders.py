@@ -3,10 +3,10 @@
 import hashlib
 from typing import Any
 
-from provisioner.domain.lab import Lab
-from provisioner.domain.lock import LockedImage, LockedNode, Lockfile
-from provisioner.domain.node import EngineFacts, Gpu, NodeFacts
-from provisioner.domain.version import ComputeCapability, DriverVersion
+from provisioner.domain.lab.lab import Lab
+from provisioner.domain.lab.lock import LockedImage, LockedNode, Lockfile
+from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts
+from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
 TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 

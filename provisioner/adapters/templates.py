@@ -2,14 +2,14 @@
 
 from pathlib import Path
 
-from provisioner.adapters.files import read_text
-from provisioner.domain.render import COMPOSE_TEMPLATE
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.seat.render import COMPOSE_TEMPLATE
 
 
 def read_templates(shipped: Path, lab: Path | None = None) -> dict[str, str]:
     """File name → text. A lab directory may bring `templates/compose.yaml.j2`; the same proof holds what it renders.
 
-    Raises CannotGoOn where the lab's own cannot be read.
+    Raises ProblemError where the lab's own cannot be read.
     """
     texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(shipped.iterdir()) if path.is_file()}
     own = None if lab is None else lab / "templates" / COMPOSE_TEMPLATE

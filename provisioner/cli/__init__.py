@@ -1,6 +1,6 @@
 """Verbs, flags, confirmation, exit codes: the only place that prints, asks or exits."""
 
-from provisioner.cli.verbs import provision
+from provisioner.cli.app import provision
 
 
 def main() -> None:

@@ -10,14 +10,14 @@ from click.shell_completion import CompletionItem
 from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.directory import LABS, WISH
-from provisioner.cli.voice import Voice
-from provisioner.domain.busy import WhenBusy, when_busy
-from provisioner.domain.lab import TorchSpec
+from provisioner.cli.output import Output
+from provisioner.domain.lab.lab import TorchSpec
+from provisioner.domain.rollout.busy import WhenBusy, when_busy
 
 Verb = Callable[..., Any]
 
 
-class Reach(NamedTuple):
+class AnsibleOptions(NamedTuple):
     """Which nodes, and how Ansible gets to them: the flags of an Ansible user."""
 
     limit: str | None = None
@@ -26,7 +26,7 @@ class Reach(NamedTuple):
     extra_vars: tuple[str, ...] = ()
 
 
-class Consent(NamedTuple):
+class Overrides(NamedTuple):
     """What a person takes upon them, for the record. `ignore_freeze`: the reason to change a closed lab, or None."""
 
     when_busy: WhenBusy = WhenBusy()
@@ -38,21 +38,21 @@ def example(text: str) -> str:
     return f"\b\nExample:\n  {text}"
 
 
-def voiced(verb: Verb) -> Verb:
-    """Gives the verb its `voice`."""
+def with_output(verb: Verb) -> Verb:
+    """Gives the verb its `output`."""
 
     @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout; people read stderr.")
     @click.option("--no-color", is_flag=True, help="No colours; so does the variable NO_COLOR.")
     @click.option("-v", "--verbose", count=True, help="Say more; from the second on it is Ansible's.")
     @wraps(verb)
-    def with_voice(*args: Any, as_json: bool, no_color: bool, verbose: int, **kwargs: Any) -> Any:
-        return verb(*args, voice=Voice(as_json=as_json, no_color=no_color, verbose=verbose), **kwargs)
+    def wrapper(*args: Any, as_json: bool, no_color: bool, verbose: int, **kwargs: Any) -> Any:
+        return verb(*args, output=Output(as_json=as_json, no_color=no_color, verbose=verbose), **kwargs)
 
-    return with_voice
+    return wrapper
 
 
-def reaching(verb: Verb) -> Verb:
-    """Gives the verb its `reach`."""
+def with_ansible_options(verb: Verb) -> Verb:
+    """Gives the verb its `ansible`."""
 
     @click.option("--limit", metavar="PATTERN", callback=_not_empty, help="Only these nodes, as Ansible's --limit.")
     @click.option("--forks", type=click.IntRange(1, 500), help="How many nodes at once.")
@@ -61,15 +61,15 @@ def reaching(verb: Verb) -> Verb:
         "-e", "--extra-vars", multiple=True, metavar="VARS", help="As of ansible-playbook: key=value, JSON or @file."
     )
     @wraps(verb)
-    def with_reach(*args: Any, **kwargs: Any) -> Any:
-        reach = Reach(**{name: kwargs.pop(name) for name in Reach._fields})
-        return verb(*args, reach=reach, **kwargs)
+    def wrapper(*args: Any, **kwargs: Any) -> Any:
+        ansible = AnsibleOptions(**{name: kwargs.pop(name) for name in AnsibleOptions._fields})
+        return verb(*args, ansible=ansible, **kwargs)
 
-    return with_reach
+    return wrapper
 
 
-def consenting(verb: Verb) -> Verb:
-    """Gives the verb its `consent`."""
+def with_overrides(verb: Verb) -> Verb:
+    """Gives the verb its `overrides`."""
 
     @click.option(
         "--when-busy",
@@ -82,19 +82,19 @@ def consenting(verb: Verb) -> Verb:
     @click.option("--ignore-freeze", is_flag=True, help="Change the lab in a freeze, or outside of its windows.")
     @click.option("--reason", default="", metavar="TEXT", help="Why: for force and --ignore-freeze, kept on record.")
     @wraps(verb)
-    def with_consent(*args: Any, policy: str, ignore_freeze: bool, reason: str, **kwargs: Any) -> Any:
-        return verb(*args, consent=_consent(policy, reason.strip(), ignore_freeze=ignore_freeze), **kwargs)
+    def wrapper(*args: Any, policy: str, ignore_freeze: bool, reason: str, **kwargs: Any) -> Any:
+        return verb(*args, overrides=_consent(policy, reason.strip(), ignore_freeze=ignore_freeze), **kwargs)
 
-    return with_consent
+    return wrapper
 
 
-def _consent(policy: str, reason: str, *, ignore_freeze: bool) -> Consent:
+def _consent(policy: str, reason: str, *, ignore_freeze: bool) -> Overrides:
     if ignore_freeze and not reason:
         raise click.UsageError("--ignore-freeze needs a reason: --reason TEXT")
     if reason and not (ignore_freeze or policy == "force"):
         raise click.UsageError("--reason is for --when-busy force and --ignore-freeze, and neither is given")
     try:
-        return Consent(when_busy(policy, reason), reason if ignore_freeze else None)
+        return Overrides(when_busy(policy, reason), reason if ignore_freeze else None)
     except ValueError as error:
         raise click.BadParameter(_in_words(error), param_hint="--when-busy") from None
 
@@ -103,15 +103,15 @@ def _in_words(error: ValueError) -> str:
     return str(error.errors()[0]["ctx"]["error"]) if isinstance(error, ValidationError) else str(error)
 
 
-class Care(NamedTuple):
+class RunOptions(NamedTuple):
     """How careful a run is with a lab: whom it takes over from, and how many nodes it may find switched off."""
 
     break_lock: str = ""
     allow_unreachable: int = 0
 
 
-def careful(verb: Verb) -> Verb:
-    """Gives the verb its `care`."""
+def with_run_options(verb: Verb) -> Verb:
+    """Gives the verb its `run_options`."""
 
     @click.option(
         "--break-lock", metavar="RUN", default="", help="Take over from this run, which is refused from then on."
@@ -124,10 +124,10 @@ def careful(verb: Verb) -> Verb:
         help="Go on where up to N nodes cannot be reached beforehand.",
     )
     @wraps(verb)
-    def with_care(*args: Any, break_lock: str, allow_unreachable: int, **kwargs: Any) -> Any:
-        return verb(*args, care=Care(break_lock, allow_unreachable), **kwargs)
+    def wrapper(*args: Any, break_lock: str, allow_unreachable: int, **kwargs: Any) -> Any:
+        return verb(*args, run_options=RunOptions(break_lock, allow_unreachable), **kwargs)
 
-    return with_care
+    return wrapper
 
 
 def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:

@@ -3,16 +3,16 @@
 from pathlib import Path
 
 from provisioner.adapters.ansible.inventory import registry_host
-from provisioner.adapters.ansible.preparing import local, registry_preparer
+from provisioner.adapters.ansible.prepare import local, registry_preparer
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.files import write_text
 from provisioner.adapters.lab.directory import MANAGED_CA, LabDirectory
-from provisioner.cli.introduce import registry
-from provisioner.cli.preparing import Work
-from provisioner.domain.event import OnEvent
-from provisioner.domain.preparation import READY, RegistryPreparation, registry_order
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.state.files import write_text
+from provisioner.cli.prepare_context import Work
+from provisioner.cli.wiring import registry
+from provisioner.domain.rollout.preparation import READY, RegistryPreparation, registry_order
+from provisioner.domain.values.event import OnEvent
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.reference import ImageReference
 
 
 def lab_registry(work: Work) -> RegistryPreparation | None:
@@ -58,15 +58,15 @@ def _prove(directory: LabDirectory, on_event: OnEvent) -> RegistryPreparation:
     with registry(directory, on_event) as own:
         try:
             own.exists(ImageReference(registry=wish.address, repository=wish.repository, tag="latest"))
-        except CannotGoOn as refused:
+        except ProblemError as refused:
             return RegistryPreparation(node="", address=wish.address, state="failed", problems=refused.problems)
     return RegistryPreparation(node="", address=wish.address, state="ready")
 
 
 def _another_ca(named: Path, path: Path) -> Problem:
     return Problem(
-        code="another_ca",
-        what=f"registry.ca is {named}, which is not the authority of the registry that was set up",
-        why="nothing that trusts only that file could use the registry",
-        fix=f"take registry.ca out of lab.yml: without it {path} is taken, which now holds the right one",
+        "another_ca",
+        f"registry.ca is {named}, which is not the authority of the registry that was set up",
+        "nothing that trusts only that file could use the registry",
+        f"take registry.ca out of lab.yml: without it {path} is taken, which now holds the right one",
     )

@@ -1,0 +1,1 @@
+"""Values to text for a terminal: one module for each document."""

@@ -9,9 +9,9 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, state, table
 from provisioner.console.text import count
-from provisioner.domain.catalog import Catalog
-from provisioner.domain.fault import human_size
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.registry.catalog import Catalog
+from provisioner.domain.values.size import human_size
+from provisioner.domain.values.sync import SyncReport, SyncState
 
 _SHORT = len("sha256:") + 12
 

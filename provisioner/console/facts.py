@@ -8,9 +8,9 @@ from rich.text import Text
 
 from provisioner.console.tables import table
 from provisioner.console.text import count, line
-from provisioner.domain.compatibility import CompatibilityData
-from provisioner.domain.compatibility_rows import Build, Release
-from provisioner.domain.problem import Problem
+from provisioner.domain.compatibility.data import CompatibilityData
+from provisioner.domain.compatibility.rows import Build, Release
+from provisioner.domain.values.problem import Problem
 
 OLD_AFTER_DAYS = 120  # torch has a minor release about every two months (RELEASE.md, "Release Cadence")
 
@@ -41,10 +41,10 @@ def too_old(data: CompatibilityData, today: date) -> Problem | None:
     if age <= OLD_AFTER_DAYS:
         return None
     return Problem(
-        code="old_facts",
-        what=f"the compatibility data is {age} days old ({data.version})",
-        why="newer builds of torch, drivers and cards are unknown to it, and what is unknown is never chosen",
-        fix="upgrade provision: the data comes with it",
+        "old_facts",
+        f"the compatibility data is {age} days old ({data.version})",
+        "newer builds of torch, drivers and cards are unknown to it, and what is unknown is never chosen",
+        "upgrade provision: the data comes with it",
     )
 
 

@@ -7,10 +7,10 @@ from rich.text import Text
 
 from provisioner.console.selection import passed_over, selection_view
 from provisioner.console.text import block, line
-from provisioner.domain.catalog import Catalog
-from provisioner.domain.fault import human_size
-from provisioner.domain.lock import LockedImage, Lockfile
-from provisioner.domain.selection import Selection
+from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.registry.catalog import Catalog
+from provisioner.domain.selection.selection import Selection
+from provisioner.domain.values.size import human_size
 
 
 def lock_view(lock: Lockfile, selection: Selection, catalog: Catalog, width: int) -> Group:

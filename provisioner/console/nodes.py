@@ -9,8 +9,8 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, folded, table
 from provisioner.console.text import count
-from provisioner.domain.node import Gpu, NodeFacts
-from provisioner.domain.problem import Problem
+from provisioner.domain.values.node import Gpu, NodeFacts
+from provisioner.domain.values.problem import Problem
 
 Probed = Mapping[str, NodeFacts | Problem]
 _Row = tuple[str, str, str, str]

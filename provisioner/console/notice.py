@@ -5,8 +5,8 @@ from rich.text import Text
 
 from provisioner.console.problems import problems
 from provisioner.console.tables import folded
-from provisioner.domain.notice import NoticeReport
-from provisioner.domain.report import DONE
+from provisioner.domain.rollout.notice import NoticeReport
+from provisioner.domain.rollout.report import DONE
 
 
 def notice_view(report: NoticeReport) -> Group:

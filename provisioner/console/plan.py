@@ -9,9 +9,9 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import folded
 from provisioner.console.text import block, count, fold, line
-from provisioner.domain.busy import length_text
-from provisioner.domain.fault import human_size
-from provisioner.domain.plan import Action, Plan, Step
+from provisioner.domain.rollout.busy import length_text
+from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.values.size import human_size
 
 MAX_DIFF_LINES = 400
 

@@ -8,8 +8,8 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import folded
 from provisioner.console.text import count, line
-from provisioner.domain.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
-from provisioner.domain.problem import Problem
+from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
+from provisioner.domain.values.problem import Problem
 
 _STYLES: Mapping[PrepareState, str] = {
     "ready": "green",

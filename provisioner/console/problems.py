@@ -8,7 +8,7 @@ from rich.text import Text
 
 from provisioner.console.tables import folded
 from provisioner.console.text import block, fold
-from provisioner.domain.problem import Problem
+from provisioner.domain.values.problem import Problem
 
 COMMAND = "    "  # in front of a line to be copied
 _MOST = 8  # different things seen that are told of one kind of problem

@@ -8,8 +8,8 @@ from rich.text import Text
 
 from provisioner.console.tables import folded
 from provisioner.console.text import count, duration, line
-from provisioner.domain.event import Event, Phase
-from provisioner.domain.fault import human_size
+from provisioner.domain.values.event import Event, Phase
+from provisioner.domain.values.size import human_size
 
 QUIET_SECONDS = 10.0
 _RATE_WINDOW = 10.0  # seconds

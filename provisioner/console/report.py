@@ -9,8 +9,8 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import folded
 from provisioner.console.text import count, duration, line
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.values.problem import Problem
 
 _STYLES: Mapping[NodeState, str] = {
     "committed": "green",

@@ -10,12 +10,12 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, folded, table
 from provisioner.console.text import count, fold, line
-from provisioner.domain.advice import Advice, AdviceCode
-from provisioner.domain.catalog import Catalog
-from provisioner.domain.choice import Decision
-from provisioner.domain.problem import Problem
-from provisioner.domain.selection import NodeChoice, Selection
-from provisioner.domain.sync import SyncState
+from provisioner.domain.registry.catalog import Catalog
+from provisioner.domain.selection.advice import Advice, AdviceCode
+from provisioner.domain.selection.choice import Decision
+from provisioner.domain.selection.selection import NodeChoice, Selection
+from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.sync import SyncState
 
 _NODES_WIDTH, _TAG_WIDTH, _MOST_TAGS = 24, 20, 8
 _MOST_ASKED = 2

@@ -10,9 +10,9 @@ from provisioner.console.problems import problems
 from provisioner.console.report import access
 from provisioner.console.tables import folded
 from provisioner.console.text import count, line
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import Access
-from provisioner.domain.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.report import Access
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.problem import Problem
 
 
 def status_view(status: LabStatus) -> Group:

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from provisioner.console.text import fold, line
-from provisioner.domain.sync import SyncState
+from provisioner.domain.values.sync import SyncState
 
 Row = TypeVar("Row", bound=Hashable)
 

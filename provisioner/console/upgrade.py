@@ -7,8 +7,8 @@ from rich.text import Text
 
 from provisioner.console.tables import folded
 from provisioner.console.text import line
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.upgrade import LockChange
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.rollout.upgrade import LockChange
 
 NO_IMAGE = "no image"
 

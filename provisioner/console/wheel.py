@@ -4,8 +4,8 @@ from rich.console import Group
 
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, state, table
-from provisioner.domain.fault import human_size
-from provisioner.domain.wheel import WheelReports
+from provisioner.domain.forecast.wheel import WheelReports
+from provisioner.domain.values.size import human_size
 
 
 def wheels_table(told: WheelReports) -> Group:

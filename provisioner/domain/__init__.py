@@ -1,0 +1,1 @@
+"""Decisions in plain values: no I/O, no clock, no environment, no subprocess."""

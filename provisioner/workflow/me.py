@@ -1,9 +1,9 @@
 """A student's own seat on their own machine: the same journey, with a lab of one made from the published lock."""
 
-from provisioner.domain.lab import Lab, Mirror, Registry, SeatWish, Service, Services
-from provisioner.domain.lock import Lockfile
-from provisioner.domain.model import Value
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatSettings, Service, Services
+from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import Problem, ProblemError
 
 
 class Person(Value):
@@ -19,10 +19,10 @@ def lab_of_one(lock: Lockfile, person: Person | None) -> Lab:
 
     Nobody in particular, so root, gets the seat that a rollout would make: nothing runs as root in it.
 
-    Raises CannotGoOn where the lock holds no image.
+    Raises ProblemError where the lock holds no image.
     """
     if not lock.images:
-        raise CannotGoOn(_empty(lock.lab))
+        raise ProblemError(_empty(lock.lab))
     address, _, repository = lock.images[0].lab.partition("@")[0].partition("/")
     loopback = Service(bind="loopback")
     return Lab(
@@ -30,14 +30,14 @@ def lab_of_one(lock: Lockfile, person: Person | None) -> Lab:
         mirror=Mirror(address=lock.mirror),
         registry=Registry(address=address, repository=repository),
         services=Services(jupyter=loopback, ssh=loopback),
-        seat=SeatWish(**person.model_dump()) if person else SeatWish(),
+        seat=SeatSettings(**person.model_dump()) if person else SeatSettings(),
     )
 
 
 def _empty(lab: str) -> Problem:
     return Problem(
-        code="empty_lock",
-        what=f"the lock of {lab} holds no image",
-        why="a seat runs an image that the lab has locked",
-        fix="ask the lab's admin to run `provision lock` and to publish lab.lock again",
+        "empty_lock",
+        f"the lock of {lab} holds no image",
+        "a seat runs an image that the lab has locked",
+        "ask the lab's admin to run `provision lock` and to publish lab.lock again",
     )

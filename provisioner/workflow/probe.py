@@ -1,8 +1,8 @@
 """Ask every node what it is, all at once."""
 
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.node import NodeFacts
-from provisioner.workflow.hands import Fleet, Probed
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.node import NodeFacts
+from provisioner.workflow.protocols import Fleet, Probed
 
 
 def probe(fleet: Fleet, on_event: OnEvent) -> Probed:

@@ -1,21 +1,21 @@
 """What runs where: the plan that would be made now, read as a finding."""
 
-from provisioner.domain.node import NodeFacts, RunningSeat
-from provisioner.domain.plan import Step
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import access_of
-from provisioner.domain.status import LabStatus, SeatStatus
-from provisioner.workflow.hands import Probed
-from provisioner.workflow.plan import Prepared
+from provisioner.domain.rollout.plan import Step
+from provisioner.domain.rollout.report import access_of
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
+from provisioner.workflow.protocols import Probed
+from provisioner.workflow.rollout.plan import PreparedPlan
 
 
-def status(prepared: Prepared, probed: Probed, *, local: bool = False) -> LabStatus:
+def status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
     """One entry per node of the plan, in its order."""
     seats = tuple(_seat(step, prepared, probed, local=local) for step in prepared.plan.steps)
     return LabStatus(lab=prepared.plan.lab, seats=seats)
 
 
-def _seat(step: Step, prepared: Prepared, probed: Probed, *, local: bool) -> SeatStatus:
+def _seat(step: Step, prepared: PreparedPlan, probed: Probed, *, local: bool) -> SeatStatus:
     running = _running(step, probed)
     bundle = prepared.bundles.get(step.node)
     return SeatStatus(

@@ -4,8 +4,8 @@ import pytest
 
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.render import render
+from provisioner.domain.seat.render import render
+from provisioner.domain.values.problem import ProblemError
 from tests.builders import a_locked_image
 from tests.domain.seats import a_seat
 
@@ -34,12 +34,12 @@ def test_a_labs_own_compose_template_takes_the_place_of_the_shipped_one(lab: Pat
 def test_the_same_proof_holds_a_labs_own_template(lab: Path) -> None:
     shipped = read_templates(templates())["compose.yaml.j2"]
     (lab / OWN).write_text(shipped.replace("cap_drop: [ALL]", "privileged: true"))
-    with pytest.raises(CannotGoOn, match=r"services\.jupyter\.privileged"):
+    with pytest.raises(ProblemError, match=r"services\.jupyter\.privileged"):
         render(a_seat(), a_locked_image(), read_templates(templates(), lab))
 
 
 def test_a_template_that_is_no_text_is_named(lab: Path) -> None:
     (lab / OWN).write_bytes(b"name: \xff\n")
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         read_templates(templates(), lab)
     assert f"{lab / OWN}:1:7" in refused.value.problems[0].what

@@ -10,46 +10,48 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
-from provisioner.cli.doing import carry_out
-from provisioner.cli.ending import end
-from provisioner.cli.entering import claim_for, entered
-from provisioner.cli.options import Care
-from provisioner.cli.resume import finish
-from provisioner.cli.voice import Voice
-from provisioner.domain.plan import Action
-from provisioner.domain.undertaking import Rules, Undertaking, set_out
-from provisioner.workflow.rollback import back_orders, rollback
-from tests.workflow.fake_crew import SEAT, FakeCrew, a_plan, an_order
+from provisioner.cli.commands.resume import finish
+from provisioner.cli.errors import end
+from provisioner.cli.execute import execute_run
+from provisioner.cli.options import RunOptions
+from provisioner.cli.output import Output
+from provisioner.cli.run_context import claim_for, open_run_context
+from provisioner.domain.rollout.plan import Action
+from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
+from provisioner.workflow.rollout.rollback import back_orders, rollback
+from tests.workflow.fake_fleet import SEAT, FakeFleet, a_plan, an_order
 
 RULES = Rules(("1", "100%"))
 
 
 def main(verb: str, folder: Path, *how: str) -> int:
-    """`--die` and `--wait` are followed by a moment as FakeCrew names them; a wait ends with a file `go`."""
-    voice = Voice(as_json=True)
-    crew = FakeCrew(folder, at=lambda moment: _at(moment, folder, how))
+    """`--die` and `--wait` are followed by a moment as FakeFleet names them; a wait ends with a file `go`."""
+    output = Output(as_json=True)
+    fleet = FakeFleet(folder, at=lambda moment: _at(moment, folder, how))
     if verb == "resume":
-        return finish("demo", None, lambda _: crew, Care(), voice)
-    with entered("demo", "rollout", "") as journal:
-        what = _rollout(crew, journal.run) if verb == "rollout" else _rollback(crew, journal.run)
-        return carry_out(voice, journal, what, lambda _: crew)
+        return finish("demo", None, lambda _: fleet, RunOptions(), output)
+    with open_run_context("demo", "rollout", "") as journal:
+        what = _rollout(fleet, journal.run) if verb == "rollout" else _rollback(fleet, journal.run)
+        return execute_run(output, journal, what, lambda _: fleet)
 
 
-def _rollout(crew: FakeCrew, run: str) -> Undertaking:
-    probed = crew.probe([host.name for host in crew.hosts()])
+def _rollout(fleet: FakeFleet, run: str) -> RunSpec:
+    probed = fleet.probe([host.name for host in fleet.hosts()])
     actions: dict[str, Action] = dict.fromkeys(probed, "update")
     orders = {node: an_order(node, run) for node in probed}
-    made = set_out(run, a_plan(actions, generation=1), orders, RULES, datetime.now(UTC), place="inventories/demo")
-    return made.held_by(claim_for(run, "demo", "rollout", probed))
+    made = build_run_spec(
+        run, a_plan(actions, generation=1), orders, RULES, datetime.now(UTC), place="inventories/demo"
+    )
+    return made.with_claim(claim_for(run, "demo", "rollout", probed))
 
 
-def _rollback(crew: FakeCrew, run: str) -> Undertaking:
-    probed = crew.probe([host.name for host in crew.hosts()])
-    plan = rollback("demo", SEAT, crew.hosts(), probed, None)
-    made = set_out(
+def _rollback(fleet: FakeFleet, run: str) -> RunSpec:
+    probed = fleet.probe([host.name for host in fleet.hosts()])
+    plan = rollback("demo", SEAT, fleet.hosts(), probed, None)
+    made = build_run_spec(
         run, plan, {}, RULES, datetime.now(UTC), verb="rollback", place="demo", back=back_orders(plan, run, None)
     )
-    return made.held_by(claim_for(run, "demo", "rollback", probed))
+    return made.with_claim(claim_for(run, "demo", "rollback", probed))
 
 
 def _at(moment: str, folder: Path, how: tuple[str, ...]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from click.testing import CliRunner, Result
 
-from provisioner.cli.verbs import provision
+from provisioner.cli.app import provision
 
 
 def run(*words: str, stdin: str = "") -> Result:

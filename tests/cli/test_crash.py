@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.workflow.fake_crew import FakeCrew
+from tests.workflow.fake_fleet import FakeFleet
 
 NODES = ("n1", "n2", "n3")
 MOMENTS = [
@@ -38,7 +38,7 @@ class Controlled:
 
     def __init__(self, folder: Path, generation: int = 1) -> None:
         self.state, self.nodes = folder / "state", folder / "nodes"
-        self.crew = FakeCrew(self.nodes).add(*NODES, generation=generation)
+        self.fleet = FakeFleet(self.nodes).add(*NODES, generation=generation)
 
     def run(self, verb: str, *how: str) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, "-m", "tests.cli.controller", verb, str(self.nodes), *how]
@@ -51,7 +51,7 @@ class Controlled:
         return found
 
     def stands(self) -> dict[str, dict[str, Any]]:
-        return {node: {k: self.crew.read(node)[k] for k in ("generation", "state", "image")} for node in NODES}
+        return {node: {k: self.fleet.read(node)[k] for k in ("generation", "state", "image")} for node in NODES}
 
 
 def ended(document: dict[str, Any]) -> dict[str, str]:
@@ -67,7 +67,7 @@ def test_a_rollout_that_was_killed_is_finished(tmp_path: Path, moment: str) -> N
     first = lab.run("resume" if moment != "probe before n1" else "rollout")
     assert (first.returncode, ended(json.loads(first.stdout))) == (0, dict.fromkeys(NODES, "committed")), first.stderr
     assert lab.stands() == UNDISTURBED
-    assert lab.crew.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.alive() == dict.fromkeys(NODES)
     assert ended(lab.report()) == dict.fromkeys(NODES, "committed")
     again = lab.run("resume")
     assert (again.returncode, json.loads(again.stdout)["nodes"]) == (0, [])
@@ -82,7 +82,7 @@ def test_a_rollback_that_was_killed_is_finished(tmp_path: Path, moment: str) -> 
     assert lab.run("rollback", "--die", moment).returncode == -9
     assert lab.run("resume").returncode == 0
     assert lab.stands() == GONE_BACK
-    assert lab.crew.alive() == dict.fromkeys(NODES)
+    assert lab.fleet.alive() == dict.fromkeys(NODES)
 
 
 @pytest.mark.parametrize("moment", ["claim after n2", "stage before n1", "switch before n2"])

@@ -1,10 +1,10 @@
 from provisioner.console.notice import notice_view
-from provisioner.domain.notice import NoticeReport
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import NodeRecord
+from provisioner.domain.rollout.notice import NoticeReport
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawn
 
-OFF = Problem(code="unreachable", what="no route to host", why="it is off", fix="switch it on")
+OFF = Problem("unreachable", "no route to host", "it is off", "switch it on")
 NODES = (
     NodeRecord(node="n1", state="committed"),
     NodeRecord(node="n2", state="committed"),

@@ -1,13 +1,13 @@
 import pytest
 
 from provisioner.console.plan import plan_view, summary
-from provisioner.domain.busy import WhenBusy
-from provisioner.domain.plan import Action, Plan, Step
-from provisioner.domain.problem import Problem
+from provisioner.domain.rollout.busy import WhenBusy
+from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
 TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
-DOWN = Problem(code="unreachable", what="no route to host", why="nothing is known of it", fix="ansible NODE -m ping")
+DOWN = Problem("unreachable", "no route to host", "nothing is known of it", "ansible NODE -m ping")
 DIFF = "--- compose.yaml\n+++ compose.yaml\n@@ -1 +1 @@\n-image: old\n+image: new\n"
 
 

@@ -1,14 +1,14 @@
+from provisioner.console.gc import sweep_view
 from provisioner.console.preparation import preparation_view
-from provisioner.console.sweep import sweep_view
-from provisioner.domain.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
-from provisioner.domain.problem import Problem
-from provisioner.domain.sweep import KeptImage, RemovedImage, Sweep
+from provisioner.domain.registry.gc import GarbageReport, KeptImage, RemovedImage
+from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
+from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest
 from tests.console.screen import drawing, drawn
 
 LACK = ("install docker.io from Debian 13's sources on the node",)
 PENDING = ("restart the engine: it reads daemon.json when it starts",)
-NO_APT = Problem(code="no_apt", what="the node has no apt-get", why="packages are apt's", fix="install by hand")
+NO_APT = Problem("no_apt", "the node has no apt-get", "packages are apt's", "install by hand")
 
 
 def node(name: str, state: PrepareState, *changes: str, pending: tuple[str, ...] = ()) -> NodePreparation:
@@ -54,7 +54,7 @@ def test_a_registry_that_is_set_up_is_told_with_its_host() -> None:
     ]
 
 
-def a_sweep(**over: object) -> Sweep:
+def a_sweep(**over: object) -> GarbageReport:
     given = {
         "lab": "demo",
         "registry": "r.lab:5000",
@@ -64,7 +64,7 @@ def a_sweep(**over: object) -> Sweep:
         "removed": (RemovedImage(digest=a_digest("old"), tags=("old", "older"), bytes=4_100_000_000),),
         "bytes": 3_900_000_000,
     }
-    return Sweep.model_validate(given | over)
+    return GarbageReport.model_validate(given | over)
 
 
 def test_what_stays_and_why_and_what_goes() -> None:

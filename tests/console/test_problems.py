@@ -3,16 +3,14 @@ from io import StringIO
 from rich.console import Console
 
 from provisioner.console.problems import problems
-from provisioner.domain.problem import Problem
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
-DOWN = Problem(code="unreachable", what="n1: no route to host", why="nothing is known of it", fix="ansible n1 -m ping")
+DOWN = Problem("unreachable", "n1: no route to host", "nothing is known of it", "ansible n1 -m ping")
 
 
 def down(name: str, what: str = "no route to host") -> tuple[str, Problem]:
-    return name, Problem(
-        code="unreachable", what=f"{name}: {what}", why="nothing is known of it", fix=f"ansible {name} -m ping"
-    )
+    return name, Problem("unreachable", f"{name}: {what}", "nothing is known of it", f"ansible {name} -m ping")
 
 
 def test_one_problem_of_one_node() -> None:
@@ -56,19 +54,19 @@ def test_what_differs_is_told_apart_and_not_without_end() -> None:
 
 
 def test_of_nobody_in_particular() -> None:
-    first, second = (Problem(code=code, what=f"{code} seen", why="", fix="") for code in ("a", "b"))
+    first, second = (Problem(code, f"{code} seen", "", "") for code in ("a", "b"))
     assert drawn(problems([("", first), ("", second)])) == "╷ a\n│ a seen\n╵\n╷ b\n│ b seen\n╵"
 
 
 def test_long_lines_keep_the_rule() -> None:
-    long = Problem(code="c", what="word " * 20, why="w", fix="f")
+    long = Problem("c", "word " * 20, "w", "f")
     lines = drawn(problems([("", long)]), width=40).splitlines()
     assert len(lines) == 7
     assert all(text.startswith(("╷ ", "│ ", "╵")) and len(text) <= 40 for text in lines)
 
 
 def test_a_node_cannot_write_on_our_screen() -> None:
-    hostile = Problem(code="x\x1b[2J", what="[bold red]not markup[/] \x1b]0;title\x07", why="a\rb", fix=":boom:")
+    hostile = Problem("x\x1b[2J", "[bold red]not markup[/] \x1b]0;title\x07", "a\rb", ":boom:")
     text = drawn(problems([("n\x1b1", hostile)]), color=True)
     for left in ("\\x1b[2J", "[bold red]not markup[/] \\x1b]0;title\\x07", "a\\rb", ":boom:", "n\\x1b1"):
         assert left in text
@@ -78,7 +76,7 @@ def test_a_node_cannot_write_on_our_screen() -> None:
 
 def test_a_command_is_whole_on_a_narrow_screen_so_that_it_can_be_copied() -> None:
     command = f"    skopeo copy docker://a.example/b@sha256:{'0' * 64} docker://registry.lab:5000/b:t"
-    problem = Problem(code="c", what="w" * 50, why="y", fix=f"with skopeo:\n{command}\nthen: provision lock demo")
+    problem = Problem("c", "w" * 50, "y", f"with skopeo:\n{command}\nthen: provision lock demo")
     paper = StringIO()
     Console(width=40, file=paper, color_system=None).print(problems([("", problem)]), crop=False)
     shown = paper.getvalue().splitlines()

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from provisioner.console.progress import LiveProgress, PlainProgress, told
-from provisioner.domain.event import Event
+from provisioner.domain.values.event import Event
 from tests.console.screen import drawn
 
 

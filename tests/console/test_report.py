@@ -3,9 +3,9 @@ from typing import get_args
 
 from provisioner.console.report import _MEANS, REMOVAL, report_view
 from provisioner.console.status import status_view, summary, urls_view, with_token
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import Access, NodeRecord, NodeState, RolloutReport
-from provisioner.domain.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.problem import Problem
 from tests.console.screen import drawing, drawn
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -17,9 +17,7 @@ HIDDEN = Access(
     ssh="ssh -p 22000 student@198.18.0.12",
     tunnel="ssh -p 22000 student@198.18.0.12 -N -L 8888:jupyter:8888",
 )
-SICK = Problem(
-    code="jupyter_silent", what="n3: no answer in 180 s", why="so the old one was brought back", fix="docker logs"
-)
+SICK = Problem("jupyter_silent", "n3: no answer in 180 s", "so the old one was brought back", "docker logs")
 
 
 def a_report(*nodes: NodeRecord) -> RolloutReport:
@@ -108,7 +106,7 @@ def test_no_drift() -> None:
 
 
 def test_urls_only_where_there_is_a_token() -> None:
-    missing = Problem(code="no_token", what="n2 has no token", why="w", fix="f")
+    missing = Problem("no_token", "n2 has no token", "w", "f")
     assert SEATS[0].access is not None
     ways = {"n1": with_token(SEATS[0].access, "a b&c")}
     text = drawn(urls_view(ways, {"n1": "a b&c", "n2": missing}))

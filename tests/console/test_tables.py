@@ -4,19 +4,19 @@ from datetime import UTC, date, datetime
 
 import pytest
 
-from provisioner.adapters.compatdata import load
+from provisioner.adapters.lab.compatibility_data import load
 from provisioner.console.catalog import catalog_table, sync_table
 from provisioner.console.facts import facts_view, too_old
 from provisioner.console.lock import lock_diff, lock_view
 from provisioner.console.nodes import probe_table
 from provisioner.console.selection import passed_over, selection_view
-from provisioner.domain.catalog import Catalog, Listing
-from provisioner.domain.fault import layer_missing
-from provisioner.domain.image import TaggedImage
-from provisioner.domain.node import Gpu, NodeFacts, NodeProfile
-from provisioner.domain.problem import Problem
-from provisioner.domain.selection import Selection, select
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.registry.image_problems import layer_missing
+from provisioner.domain.selection.selection import Selection, select
+from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.node import Gpu, NodeFacts, NodeProfile
+from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.sync import SyncReport, SyncState
 from tests.builders import a_digest, a_gpu, a_lock, a_node
 from tests.console.screen import drawn, golden
 
@@ -24,8 +24,8 @@ TAG = "mirror.lab:5200/pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 
 
 def test_nodes_that_are_alike_share_a_line() -> None:
-    lost = Problem(code="gpu_lost", what="n1: GPU 1 fell off the bus", why="w", fix="f")
-    down = Problem(code="unreachable", what="no route to host", why="w", fix="f")
+    lost = Problem("gpu_lost", "n1: GPU 1 fell off the bus", "w", "f")
+    down = Problem("unreachable", "no route to host", "w", "f")
     probed: dict[str, NodeFacts | Problem] = {f"pc{number:03}": a_node(f"pc{number:03}") for number in range(1, 201)}
     probed["n1"] = a_node("n1", gpus=(a_gpu("n1"), a_gpu("n1", 1), Gpu(index=2, name="x\x1b[2J", problems=(lost,))))
     probed["n2"] = NodeFacts(name="n2", absent_because={"driver": "not loaded", "engine": "no docker.sock"})

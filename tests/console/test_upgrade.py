@@ -1,5 +1,5 @@
 from provisioner.console.upgrade import change_view
-from provisioner.domain.upgrade import LockChange, Move
+from provisioner.domain.rollout.upgrade import LockChange, Move
 from tests.builders import a_locked_image
 from tests.console.screen import drawing, drawn
 

@@ -5,11 +5,11 @@ from typing import Any
 
 import yaml
 
-from provisioner.adapters.compatdata import load
-from provisioner.domain.image import ImageFacts, TaggedImage
-from provisioner.domain.node import GpuProfile, NodeProfile
-from provisioner.domain.sync import SyncState
-from provisioner.domain.tags import read_facts
+from provisioner.adapters.lab.compatibility_data import load
+from provisioner.domain.compatibility.tags import read_facts
+from provisioner.domain.values.image import ImageFacts, TaggedImage
+from provisioner.domain.values.node import GpuProfile, NodeProfile
+from provisioner.domain.values.sync import SyncState
 
 DATA = load()
 

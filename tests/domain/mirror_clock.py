@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
-from provisioner.domain.feed import Job, JobStatus
+from provisioner.domain.forecast.feed import Job, JobStatus
 
 START = datetime(2026, 1, 1, tzinfo=UTC)
 HOUR = 3600.0

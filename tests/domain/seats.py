@@ -4,7 +4,7 @@ from typing import Any
 
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.seat import Seat, seat_of
+from provisioner.domain.seat.seat import Seat, seat_of
 from tests.builders import a_lab, a_node, a_uuid
 
 GPU = a_uuid("n1/0")

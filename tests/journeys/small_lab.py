@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from provisioner.adapters.lab.lockfile import write_lock
-from provisioner.domain.lock import LockedImage
+from provisioner.domain.lab.lock import LockedImage
 from tests.builders import a_lock, a_locked_image
 from tests.lab.bed import Lab
 from tests.lab.demo import write_lab

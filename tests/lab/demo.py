@@ -1,11 +1,13 @@
 """`make demo`: the main job on a lab of three machines, all on this one, left running.
 
-The admin's part is played by the command itself; what is checked here at the end is what a student would do: open
-JupyterLab with the token and without, and log in by SSH.
+The command itself does the admin's part; what is checked here at the end is what a student would do: open JupyterLab
+with the token and without, and log in by SSH. It leaves a `demo.env` behind: a shell that reads it can use `provision`
+on the demo's lab, with the demo's own Docker Engine and records.
 """
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 import urllib.error
@@ -23,11 +25,19 @@ from tests.lab.tags import push_demo_tags
 PROGRAM = Path(sys.executable).with_name("provision")
 PREFIX = "demo"
 PROFILES = ("rtx5090x2-580", "rtx4090-570", "v100-535")
+LAST_SEMESTER = {"torch": ">=2.8,<2.10"}  # leaves something to upgrade to
+ENV_FILE = Path("demo.env")  # in the folder in which make runs
+TO_TRY = (
+    ("what runs where, held against the lock", 'provision status "$LAB" --urls'),
+    ("the next semester: a newer torch for everybody", 'provision upgrade "$LAB" --torch 2.10'),
+    ("and back to what ran before, offline", 'provision rollback "$LAB"'),
+)
 
 
 def main(act: str) -> int:
     if act == "down":
         Lab(PREFIX).down()
+        ENV_FILE.unlink(missing_ok=True)
         print("The demo is gone; `python -m tests.lab engine stop` also stops the engine that it ran on.")
         return 0
     engine = setup(print)
@@ -47,7 +57,7 @@ def bring_up(lab: Lab, folder: Path) -> None:
     lab.up(PROFILES)
     tags = push_demo_tags(lab.mirror)
     print(f"The mirror {lab.mirror.address} has {len(tags)} tags of pytorch/pytorch")
-    write_lab(lab, folder)
+    write_lab(lab, folder, image=LAST_SEMESTER)
 
 
 def write_lab(lab: Lab, folder: Path, **over: object) -> None:
@@ -75,7 +85,14 @@ class Command:
     def __init__(self, engine: Engine, lab: Lab, program: Path = PROGRAM) -> None:
         self._program = program
         state = {name: str(lab.folder / name.lower()) for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
-        self.env = {**os.environ, **engine.client_env(), **state}
+        self.own_env = engine.client_env() | state
+        self.env = {**os.environ, **self.own_env}
+
+    def env_file(self, folder: Path) -> str:
+        """Shell lines that make `provision` in any POSIX shell act as it does here; `$LAB` is the lab's directory."""
+        values = self.own_env | {"LAB": str(folder)}
+        path = f"export PATH={shlex.quote(str(self._program.parent))}:$PATH\n"
+        return path + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -101,7 +118,11 @@ def report(command: Command, lab: Lab, folder: Path) -> int:
     found = json.loads(command.run("status", str(folder), "--urls", "--json").stdout)
     print("\nEvery seat, as a student finds it:")
     good = [show_seat(seat, found["urls"][seat["node"]], lab) for seat in found["seats"]]
-    print(f"\nTake it all away with `make demo-down`. The lab's directory: {folder}")
+    ENV_FILE.write_text(command.env_file(folder))
+    print(f"\nTry it yourself. The lab's directory: {folder}\n\n  . ./{ENV_FILE}")
+    for text, line in TO_TRY:
+        print(f"  {line:<45}  # {text}")
+    print("\nTake it all away with `make demo-down`.")
     return 0 if all(good) else 1
 
 

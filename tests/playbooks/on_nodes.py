@@ -15,14 +15,14 @@ from typing import Literal
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.event import Event
-from provisioner.domain.lab import Lab as LabWish
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, DownOrder, NamedSeat, Order, order_for
-from provisioner.domain.render import render
-from provisioner.domain.report import NodeRecord
-from provisioner.domain.seat import Seat, seat_of
+from provisioner.domain.lab.lab import Lab as LabSettings
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.rollout.order import STATE_ROOT, DownOrder, NamedSeat, Order, order_for
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.seat.render import render
+from provisioner.domain.seat.seat import Seat, seat_of
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.node import NodeFacts
 from tests.lab.bed import Lab
 from tests.lab.node import Node
 
@@ -110,7 +110,7 @@ class Rollout:
         """`over` are settings of the rollout."""
         settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
         wish = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
-        lab = LabWish.model_validate(wish | {"rollout": settings})
+        lab = LabSettings.model_validate(wish | {"rollout": settings})
         gpus = tuple(gpu.uuid for gpu in self._bare.gpus if gpu.uuid)
         keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
         seat = seat_of(lab, self._bare, gpus, keys, host=self.lab.node(self.node).address)

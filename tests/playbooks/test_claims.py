@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from provisioner.domain.claim import Claim, claimed
+from provisioner.domain.values.claim import Claim, claimed
 from tests.playbooks.node_code import ProblemError, module_util
 
 claims = module_util("jobs.claims")

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts
 from tests.playbooks.fake_nvml import FakeNvml, Plain
 from tests.playbooks.node_code import module_util
 

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts
 from tests.lab.fixtures import MakeLab
 from tests.lab.gpus import profile_text
 

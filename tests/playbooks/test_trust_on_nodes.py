@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.busy import WhenBusy
-from provisioner.domain.node import RunningSeat
-from provisioner.domain.order import Order
+from provisioner.domain.rollout.busy import WhenBusy
+from provisioner.domain.rollout.order import Order
+from provisioner.domain.values.node import RunningSeat
 from tests.lab.gpus import profile_text
 from tests.lab.node import Node
 from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, away_in_mid_switch, journal, killed_in, token_of

@@ -1,6 +1,6 @@
 import pytest
 
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from provisioner.workflow.me import Person, lab_of_one
 from tests.builders import a_lock
 
@@ -17,6 +17,6 @@ def test_root_makes_the_seat_that_a_rollout_would_make() -> None:
 
 
 def test_a_lock_without_an_image_has_nothing_to_give() -> None:
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         lab_of_one(a_lock().model_copy(update={"images": ()}), None)
     assert [problem.code for problem in ended.value.problems] == ["empty_lock"]

@@ -1,0 +1,1 @@
+"""The nodes, through Ansible: inventory, plays, results."""

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
-from provisioner.adapters.ansible.play import Heard, play, scratch, this_machine
-from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.ansible.told import (
+from provisioner.adapters.ansible.play import HostEvent, play, scratch, this_machine
+from provisioner.adapters.ansible.results import (
     ended,
     facts_of,
     module_failed,
@@ -20,12 +19,13 @@ from provisioner.adapters.ansible.told import (
     refusal,
     silent,
 )
-from provisioner.domain.claim import Claim
-from provisioner.domain.event import Event, OnEvent, Phase
-from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import STATE_ROOT, BackOrder, DownOrder, Order
-from provisioner.domain.problem import Problem
-from provisioner.domain.report import NodeRecord
+from provisioner.adapters.ansible.settings import Settings
+from provisioner.domain.rollout.order import STATE_ROOT, BackOrder, DownOrder, Order
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.event import Event, OnEvent, Phase
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import Problem
 
 _LAST_WORDS = {"ok", "failed", "unreachable"}
 
@@ -33,7 +33,7 @@ _LAST_WORDS = {"ok", "failed", "unreachable"}
 class AnsibleFleet:
     """`limit` as Ansible reads it. `state_root` is where the nodes keep their seats; `shared`: see `connections`.
 
-    Every method raises CannotGoOn where Ansible did not run the play.
+    Every method raises ProblemError where Ansible did not run the play.
     """
 
     def __init__(
@@ -58,13 +58,13 @@ class AnsibleFleet:
         return hosts(self._settings, self._limit)
 
     def hosts(self) -> Sequence[InventoryHost]:
-        """Read once. Raises CannotGoOn (usage) where the inventory cannot be read, or no host is left of it."""
+        """Read once. Raises ProblemError (usage) where the inventory cannot be read, or no host is left of it."""
         return self._hosts
 
     def probe(self, nodes: Sequence[str]) -> Mapping[str, NodeFacts | Problem]:
         found: dict[str, NodeFacts | Problem] = {}
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: HostEvent) -> None:
             if heard.word in _LAST_WORDS:
                 found[heard.node] = answer = facts_of(heard)
                 self._on_event(probed(heard.node, answer))
@@ -95,7 +95,7 @@ class AnsibleFleet:
     def _claims(self, nodes: Sequence[str], order: Mapping[str, Any]) -> Mapping[str, Problem | None]:
         answers: dict[str, Problem | None] = {}
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: HostEvent) -> None:
             if heard.word in _LAST_WORDS:
                 answers[heard.node] = refusal(heard)
 
@@ -131,7 +131,7 @@ class AnsibleFleet:
         records: dict[str, NodeRecord] = {}
         begun: set[str] = set()
 
-        def hear(heard: Heard) -> None:
+        def hear(heard: HostEvent) -> None:
             # Where a switch is ordered and the line goes dead, only the node knows whether it has the order.
             maybe = phase == "switch" and heard.word == "unreachable"
             if record := record_of(heard, begun=heard.node in begun or maybe):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from provisioner.adapters.ansible.settings import Settings, environment
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 REGISTRY = "registry"  # the group of the host that holds the lab's registry
@@ -27,35 +27,35 @@ class InventoryHost:
 def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
     """The nodes, in the inventory's order: a host of the group `registry` alone is none.
 
-    Raises CannotGoOn (usage) where it cannot be read, or nothing is left of it.
+    Raises ProblemError (usage) where it cannot be read, or nothing is left of it.
     """
     if limit is not None and not limit.strip():
         # To Ansible an empty limit is no limit.
-        raise CannotGoOn(_nothing_matched(limit, ()), "usage")
+        raise ProblemError(_nothing_matched(limit, ()), "usage")
     listing, said = _listing(settings, limit)
     if listing is None and limit:
         everything, said = _listing(settings, None)
         if everything is not None:
-            raise CannotGoOn(_nothing_matched(limit, _names(everything)), "usage")
+            raise ProblemError(_nothing_matched(limit, _names(everything)), "usage")
     if listing is None:
-        raise CannotGoOn(_unreadable(settings, said), "usage")
+        raise ProblemError(_unreadable(settings, said), "usage")
     found = tuple(_host(name, listing["_meta"]["hostvars"].get(name, {})) for name in _names(listing))
     if not found:
         names = _names(_listing(settings, None)[0] or {}) if limit else ()
-        raise CannotGoOn(_nothing_matched(limit, names), "usage")
+        raise ProblemError(_nothing_matched(limit, names), "usage")
     if bad := [host.name for host in found if not _NAME.fullmatch(host.name)]:
-        raise CannotGoOn([_bad_name(name) for name in bad], "usage")
+        raise ProblemError([_bad_name(name) for name in bad], "usage")
     return found
 
 
 def registry_host(settings: Settings) -> InventoryHost | None:
-    """The one host of the group `registry`; None where there is no such group. Raises CannotGoOn (usage)."""
+    """The one host of the group `registry`; None where there is no such group. Raises ProblemError (usage)."""
     listing, said = _listing(settings, None)
     if listing is None:
-        raise CannotGoOn(_unreadable(settings, said), "usage")
+        raise ProblemError(_unreadable(settings, said), "usage")
     names = listing.get(REGISTRY, {}).get("hosts", [])
     if len(names) > 1:
-        raise CannotGoOn(_two_registries(names), "usage")
+        raise ProblemError(_two_registries(names), "usage")
     return _host(names[0], listing["_meta"]["hostvars"].get(names[0], {})) if names else None
 
 
@@ -97,31 +97,31 @@ def _nothing_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
         what = f"no host matches --limit {limit!r}, or some part of it matches none"
         fix = f"the inventory has: {', '.join(names[:20])}{', …' if names[20:] else ''}" if names else "correct --limit"
     why = "a run over no hosts would do nothing and look like success; to Ansible an empty limit even means all hosts"
-    return Problem(code="no_hosts_matched", what=what, why=why, fix=fix)
+    return Problem("no_hosts_matched", what, why, fix)
 
 
 def _two_registries(names: list[str]) -> Problem:
     return Problem(
-        code="two_registries",
-        what=f"the group {REGISTRY} of the inventory has {len(names)} hosts: {', '.join(names)}",
-        why="a lab has one registry, at registry.address in lab.yml",
-        fix="leave one host in the group",
+        "two_registries",
+        f"the group {REGISTRY} of the inventory has {len(names)} hosts: {', '.join(names)}",
+        "a lab has one registry, at registry.address in lab.yml",
+        "leave one host in the group",
     )
 
 
 def _unreadable(settings: Settings, said: str) -> Problem:
     return Problem(
-        code="inventory_unreadable",
-        what=f"Ansible cannot read {settings.inventory}: {said.strip()[-2000:]}",
-        why="it names the nodes",
-        fix=f"correct it until this shows your nodes: ansible-inventory -i {settings.inventory} --graph",
+        "inventory_unreadable",
+        f"Ansible cannot read {settings.inventory}: {said.strip()[-2000:]}",
+        "it names the nodes",
+        f"correct it until this shows your nodes: ansible-inventory -i {settings.inventory} --graph",
     )
 
 
 def _bad_name(name: str) -> Problem:
     return Problem(
-        code="bad_host_name",
-        what=f"not a plain host name: {name[:80]!r}",
-        why="Ansible reads patterns, ranges and options in host names, and it becomes a file name",
-        fix="use letters, digits, dots, dashes and underscores, and give the address as ansible_host",
+        "bad_host_name",
+        f"not a plain host name: {name[:80]!r}",
+        "Ansible reads patterns, ranges and options in host names, and it becomes a file name",
+        "use letters, digits, dots, dashes and underscores, and give the address as ansible_host",
     )

@@ -24,7 +24,7 @@ from typing import Any, Literal
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.settings import Settings, environment, module_utils
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 Word = Literal["start", "ok", "failed", "unreachable", "retry"]
 _WORDS: dict[str, Word] = {
@@ -42,7 +42,7 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True)
-class Heard:
+class HostEvent:
     """One event of one node. `start` and `end` are the control machine's clock (ISO 8601), where there are any."""
 
     node: str
@@ -112,10 +112,10 @@ def _end_processes(folder: Path) -> None:
                 os.kill(int(path.parent.name), signal.SIGTERM)
 
 
-def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[Heard], None]) -> None:
+def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[HostEvent], None]) -> None:
     """Runs `playbook` on the nodes that have an order in `folder`.
 
-    Raises CannotGoOn where Ansible did not run it, and ValueError where no node has an order.
+    Raises ProblemError where Ansible did not run it, and ValueError where no node has an order.
     """
     import ansible_runner  # noqa: PLC0415  (a second of imports that `--help` does not need)
 
@@ -141,11 +141,11 @@ def play(settings: Settings, folder: Path, playbook: str, heard: Callable[[Heard
         quiet=True,
     )
     if not listener.reached_the_end:
-        raise CannotGoOn(_did_not_run(playbook, listener.printed()))
+        raise ProblemError(_did_not_run(playbook, listener.printed()))
 
 
 class _Listener:
-    def __init__(self, heard: Callable[[Heard], None]) -> None:
+    def __init__(self, heard: Callable[[HostEvent], None]) -> None:
         self.reached_the_end = False
         self._heard = heard
         self._lines: deque[str] = deque(maxlen=_TAIL)
@@ -156,7 +156,7 @@ class _Listener:
         self.reached_the_end |= event["event"] == "playbook_on_stats"
         data = event.get("event_data", {})
         if word := _WORDS.get(event["event"]):
-            self._heard(Heard(data["host"], word, data.get("res") or {}, data.get("start"), data.get("end")))
+            self._heard(HostEvent(data["host"], word, data.get("res") or {}, data.get("start"), data.get("end")))
         return False
 
     def printed(self) -> str:
@@ -207,8 +207,8 @@ def _close_connections(sockets: Path) -> None:
 
 def _did_not_run(playbook: str, printed: str) -> Problem:
     return Problem(
-        code="ansible_failed",
-        what=f"Ansible did not run {playbook}.yml: {printed or 'it printed nothing'}",
-        why="so nothing is known of any node",
-        fix="correct what Ansible names; `-vvv` shows more",
+        "ansible_failed",
+        f"Ansible did not run {playbook}.yml: {printed or 'it printed nothing'}",
+        "so nothing is known of any node",
+        "correct what Ansible names; `-vvv` shows more",
     )

@@ -1,0 +1,1 @@
+"""This machine's Docker Engine: builds the lab image and pushes it."""

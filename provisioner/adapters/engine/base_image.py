@@ -4,8 +4,8 @@ import json
 
 from pydantic import ValidationError
 
-from provisioner.domain.model import Value
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import Problem, ProblemError
 
 OLDEST_PYTHON = (3, 10)
 
@@ -27,23 +27,25 @@ class BaseFacts(Value):
 
 
 def read(reference: str, output: str) -> BaseFacts:
-    """Raises CannotGoOn where the image is none that a lab image can be made of."""
+    """Raises ProblemError where the image is none that a lab image can be made of."""
     try:
         facts = BaseFacts.model_validate(json.loads(output))
     except (json.JSONDecodeError, ValidationError):
-        raise CannotGoOn(unfit(reference, f"its python3 said: {output[-500:]!r}")) from None
+        raise ProblemError(unfit(reference, f"its python3 said: {output[-500:]!r}")) from None
     if not facts.sshd and not facts.apt:
-        raise CannotGoOn(unfit(reference, "it has no sshd and no apt-get to install it with"))
+        raise ProblemError(unfit(reference, "it has no sshd and no apt-get to install it with"))
     if not facts.jupyter and (tuple(map(int, facts.version.split(".")[:2])) < OLDEST_PYTHON or not facts.glibc):
-        raise CannotGoOn(unfit(reference, f"Jupyter has no wheels for its Python {facts.version}"))
+        raise ProblemError(unfit(reference, f"Jupyter has no wheels for its Python {facts.version}"))
     return facts
 
 
 def unfit(reference: str, seen: str) -> Problem:
     return Problem(
-        code="base_unfit",
-        what=f"{reference} cannot be made a lab image: {seen}",
-        why="a seat needs Jupyter and sshd beside torch, and this image has neither them nor what installs them",
-        fix="choose another base by image.torch or image.flavour in lab.yml, "
-        "or put an image with both on the mirror and set image.complete: true",
+        "base_unfit",
+        f"{reference} cannot be made a lab image: {seen}",
+        "a seat needs Jupyter and sshd beside torch, and this image has neither them nor what installs them",
+        (
+            "choose another base by image.torch or image.flavour in lab.yml, "
+            "or put an image with both on the mirror and set image.complete: true"
+        ),
     )

@@ -13,15 +13,15 @@ from jinja2 import Environment, StrictUndefined
 
 from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.domain.catalog import Listing
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.image import ImageConfig, ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish
-from provisioner.domain.lab import Registry as RegistryWish
-from provisioner.domain.lock import LockedImage, telling
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncState
+from provisioner.domain.lab.lab import ImageSettings
+from provisioner.domain.lab.lab import Registry as RegistrySettings
+from provisioner.domain.lab.lock import LockedImage, telling
+from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncState
 
 INPUTS_LABEL = "provisioner.inputs"
 
@@ -54,8 +54,8 @@ class EngineBuilder:
 
     def __init__(  # noqa: PLR0913  (the wish, the registry and the engine meet here)
         self,
-        registry: RegistryWish,
-        wish: ImageWish,
+        registry: RegistrySettings,
+        wish: ImageSettings,
         *,
         lookup: Lookup,
         engine: Callable[[], Engine],
@@ -72,7 +72,7 @@ class EngineBuilder:
         self._on_event = on_event
 
     def lab_image(self, base: Listing) -> LockedImage:
-        """Raises CannotGoOn where it can be neither found nor made."""
+        """Raises ProblemError where it can be neither found nor made."""
         origin = _pinned(base)
         inputs = self._inputs(origin)
         target = self._target(origin, inputs)
@@ -143,7 +143,7 @@ class EngineBuilder:
         found, config = self._lookup.inspect(target, platform), self._lookup.config(target, platform)
         digest = found.report.digest
         if found.report.state is not SyncState.COMPLETE or config is None or digest is None:
-            raise CannotGoOn(found.report.problems or _not_there(target))
+            raise ProblemError(found.report.problems or _not_there(target))
         facts = self._facts(base.image)
         return LockedImage(
             reference=base.image.reference,
@@ -160,10 +160,10 @@ class EngineBuilder:
 
 
 def _pinned(base: Listing) -> ImageReference:
-    """Raises CannotGoOn where the mirror has not said which manifest the tag means."""
+    """Raises ProblemError where the mirror has not said which manifest the tag means."""
     digest = base.report.digest or base.image.digest
     if digest is None:
-        raise CannotGoOn(base.report.problems or _not_there(ImageReference.parse(base.image.reference)))
+        raise ProblemError(base.report.problems or _not_there(ImageReference.parse(base.image.reference)))
     return ImageReference.parse(base.image.reference).pinned(digest)
 
 
@@ -172,23 +172,23 @@ def _package_source(text: str | None) -> str:
     if text is None:
         return ""
     if not _SOURCE.fullmatch(text):
-        raise CannotGoOn(_bad_source(text), "usage")
+        raise ProblemError(_bad_source(text), "usage")
     return (text if "://" in text else f"http://{text}").rstrip("/")
 
 
 def _bad_source(text: str) -> Problem:
     return Problem(
-        code="bad_apt_mirror",
-        what=f"image.apt_mirror is neither a host nor a URL: {text!r}",
-        why="it replaces the hosts of the base's own package sources while the lab image is built",
-        fix="write it as mirrors.example.edu or http://mirrors.example.edu/path",
+        "bad_apt_mirror",
+        f"image.apt_mirror is neither a host nor a URL: {text!r}",
+        "it replaces the hosts of the base's own package sources while the lab image is built",
+        "write it as mirrors.example.edu or http://mirrors.example.edu/path",
     )
 
 
 def _not_there(reference: ImageReference) -> Problem:
     return Problem(
-        code="no_digest",
-        what=f"the registry does not say which image {reference} is",
-        why="a lock holds every image by its digest",
-        fix=f"provision mirror check {reference}",
+        "no_digest",
+        f"the registry does not say which image {reference} is",
+        "a lock holds every image by its digest",
+        f"provision mirror check {reference}",
     )

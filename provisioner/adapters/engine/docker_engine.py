@@ -9,9 +9,9 @@ from provisioner.adapters.engine import stream as engine_stream
 from provisioner.adapters.engine.base_image import BaseFacts, read, unfit
 from provisioner.adapters.engine.stream import EngineSaid, News
 from provisioner.adapters.engine.trust import CERTS, trust
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.reference import ImageReference
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -22,7 +22,7 @@ _LOCAL = "http+docker://localhost"  # how the SDK writes a unix socket
 
 
 class DockerEngine:
-    """`authorities` maps a registry's address to the file of its CA. Every method raises CannotGoOn."""
+    """`authorities` maps a registry's address to the file of its CA. Every method raises ProblemError."""
 
     def __init__(
         self, client: "DockerClient", authorities: Mapping[str, Path], on_event: OnEvent, certs: Path = CERTS
@@ -34,14 +34,14 @@ class DockerEngine:
 
     @classmethod
     def connect(cls, authorities: Mapping[str, Path], on_event: OnEvent) -> Self:
-        """The engine that DOCKER_HOST names, or the local one. Raises CannotGoOn where none answers."""
+        """The engine that DOCKER_HOST names, or the local one. Raises ProblemError where none answers."""
         import docker  # noqa: PLC0415  (slow to import, and only this verb needs it)
         from docker.errors import DockerException  # noqa: PLC0415
 
         try:
             return cls(docker.from_env(timeout=_SILENCE), authorities, on_event)
         except DockerException as error:
-            raise CannotGoOn(_no_engine(error)) from None
+            raise ProblemError(_no_engine(error)) from None
 
     def close(self) -> None:
         self._client.close()
@@ -68,7 +68,7 @@ class DockerEngine:
                 remove=True,
             )
         except (APIError, ContainerError) as error:
-            raise CannotGoOn(unfit(reference, str(error)[-500:])) from None
+            raise ProblemError(unfit(reference, str(error)[-500:])) from None
         return read(reference, output.decode())
 
     def build(
@@ -120,36 +120,42 @@ def _told(act: str, reference: ImageReference) -> Iterator[None]:
     try:
         yield
     except (EngineSaid, DockerException, RequestException) as error:
-        raise CannotGoOn(_FAILED[act](str(reference), str(error))) from None
+        raise ProblemError(_FAILED[act](str(reference), str(error))) from None
 
 
 def _pull_failed(reference: str, said: str) -> Problem:
     return Problem(
-        code="pull_failed",
-        what=f"Docker could not pull {reference}: {said}",
-        why="the lab image is made from the mirror's own image",
-        fix=f"`provision mirror check {reference}` says what of it cannot be had, `docker info` and `df` what this "
-        f"machine lacks; {_PLAIN_HTTP}",
+        "pull_failed",
+        f"Docker could not pull {reference}: {said}",
+        "the lab image is made from the mirror's own image",
+        (
+            f"`provision mirror check {reference}` says what of it cannot be had, `docker info` and `df` what this "
+            f"machine lacks; {_PLAIN_HTTP}"
+        ),
     )
 
 
 def _build_failed(reference: str, said: str) -> Problem:
     return Problem(
-        code="build_failed",
-        what=f"Docker could not build {reference}; its last lines:\n{said}",
-        why="seats need Jupyter and sshd beside the base's torch",
-        fix="where a package source cannot be reached, name one that can in image.apt_mirror; "
-        "or put a complete image on the mirror and set image.complete: true",
+        "build_failed",
+        f"Docker could not build {reference}; its last lines:\n{said}",
+        "seats need Jupyter and sshd beside the base's torch",
+        (
+            "where a package source cannot be reached, name one that can in image.apt_mirror; "
+            "or put a complete image on the mirror and set image.complete: true"
+        ),
     )
 
 
 def _push_failed(reference: str, said: str) -> Problem:
     return Problem(
-        code="push_failed",
-        what=f"Docker could not push {reference}: {said}",
-        why="the nodes pull from the lab's own registry alone",
-        fix=f"`docker login {reference.split('/', 1)[0]}` where it asks for a user; registry.ca in lab.yml where its "
-        f"certificate is the campus's own; {_PLAIN_HTTP}",
+        "push_failed",
+        f"Docker could not push {reference}: {said}",
+        "the nodes pull from the lab's own registry alone",
+        (
+            f"`docker login {reference.split('/', 1)[0]}` where it asks for a user; registry.ca in lab.yml where its "
+            f"certificate is the campus's own; {_PLAIN_HTTP}"
+        ),
     )
 
 
@@ -162,9 +168,11 @@ _FAILED: Mapping[str, Callable[[str, str], Problem]] = {
 
 def _no_engine(error: Exception) -> Problem:
     return Problem(
-        code="no_engine",
-        what=f"no Docker Engine answers on this machine: {error}",
-        why="the lab image is built and pushed by the engine of the machine that runs `provision lock`",
-        fix="start it (`sudo systemctl start docker`), be allowed to use it (root, or the group docker), "
-        "or name another one in DOCKER_HOST",
+        "no_engine",
+        f"no Docker Engine answers on this machine: {error}",
+        "the lab image is built and pushed by the engine of the machine that runs `provision lock`",
+        (
+            "start it (`sudo systemctl start docker`), be allowed to use it (root, or the group docker), "
+            "or name another one in DOCKER_HOST"
+        ),
     )

@@ -4,7 +4,7 @@ import subprocess
 from json import JSONDecodeError, loads
 from typing import Any
 
-from provisioner.domain.look_alike import EngineNetwork
+from provisioner.domain.registry.interference import EngineNetwork
 
 _SECONDS = 10
 

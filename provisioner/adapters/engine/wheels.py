@@ -11,7 +11,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 _OLDEST_GLIBC = 17  # manylinux2014
 _BLOCK = re.compile(r"^(?=[A-Za-z0-9])", re.MULTILINE)  # a requirement, with its hashes below it
@@ -38,7 +38,7 @@ def requirements_for(lock: str, base: BaseFacts) -> str:
 
 
 def download(requirements: Path, folder: Path, base: BaseFacts) -> None:
-    """Fills `folder` with one wheel for each requirement. Raises CannotGoOn with the end of what pip said."""
+    """Fills `folder` with one wheel for each requirement. Raises ProblemError with the end of what pip said."""
     python = ".".join(base.version.split(".")[:2])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(requirements), "-d", str(folder)]
@@ -47,7 +47,7 @@ def download(requirements: Path, folder: Path, base: BaseFacts) -> None:
     command += [f"--platform={platform}" for platform in platforms(base)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise CannotGoOn(_no_wheels(base, "\n".join(done.stderr.splitlines()[-_LINES:])))
+        raise ProblemError(_no_wheels(base, "\n".join(done.stderr.splitlines()[-_LINES:])))
 
 
 def platforms(base: BaseFacts) -> list[str]:
@@ -73,8 +73,8 @@ def _without_marker(block: str) -> str:
 
 def _no_wheels(base: BaseFacts, said: str) -> Problem:
     return Problem(
-        code="no_wheels",
-        what=f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{said}",
-        why="the lab image gets Jupyter from wheels that this machine's own pip downloads",
-        fix="set this machine's package index, for example `pip config set global.index-url URL`, and try again",
+        "no_wheels",
+        f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{said}",
+        "the lab image gets Jupyter from wheels that this machine's own pip downloads",
+        "set this machine's package index, for example `pip config set global.index-url URL`, and try again",
     )

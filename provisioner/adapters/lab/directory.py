@@ -4,12 +4,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from provisioner.adapters.files import read_text
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
-from provisioner.adapters.lab.marks import Written, read_yaml
-from provisioner.adapters.lab.mistakes import did_you_mean, validated
-from provisioner.domain.lab import Lab, Registry
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
+from provisioner.adapters.lab.validation import did_you_mean, validated
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.lab.lab import Lab, Registry
+from provisioner.domain.values.problem import Problem, ProblemError
 
 WISH, LOCK = "lab.yml", "lab.lock"
 # The authority of a registry that `provision prepare` set up: written there by it, and read where lab.yml names none.
@@ -64,16 +64,16 @@ class LabDirectory(NamedTuple):
 
 
 def find_lab(name: str) -> Path:
-    """The directory of LAB: a path, or a name looked up here and below inventories/. Raises CannotGoOn."""
+    """The directory of LAB: a path, or a name looked up here and below inventories/. Raises ProblemError."""
     places = [Path(name)] if "/" in name else [Path(name), LABS / name]
     found = next((p for p in places if (p / WISH).exists()), None) or next((p for p in places if p.is_dir()), None)
     if found is None:
-        raise CannotGoOn(_no_lab(name, places), "usage")
+        raise ProblemError(_no_lab(name, places), "usage")
     return found
 
 
 def read_lab(name: str) -> LabDirectory:
-    """Everything that a lab's directory says. Raises CannotGoOn with every mistake in it."""
+    """Everything that a lab's directory says. Raises ProblemError with every mistake in it."""
     path = find_lab(name)
     written = read_wish(path / WISH)
     keys, authorities = list(_named_keys(path, written)), dict(_named_authorities(path, written))
@@ -97,32 +97,32 @@ def _with_managed_ca(path: Path, wish: Registry) -> Registry:
 
 
 def _registry_ca(path: Path, wish: Registry, authorities: Mapping[str, str | Problem]) -> str | None:
-    """Raises CannotGoOn where the file that we wrote once is no certificate any more."""
+    """Raises ProblemError where the file that we wrote once is no certificate any more."""
     if wish.ca is None:
         return None
     found = authorities.get("registry") or certificates(path / wish.ca, str(path / wish.ca))
     if isinstance(found, Problem):
-        raise CannotGoOn(found, "usage")
+        raise ProblemError(found, "usage")
     return found
 
 
-def read_wish(path: Path) -> Written:
+def read_wish(path: Path) -> SourceDocument:
     return read_yaml(str(path), read_text(path, f"provision init {path.parent}"))
 
 
-def _named_keys(path: Path, written: Written) -> Iterator[tuple[str, ...] | Problem]:
+def _named_keys(path: Path, written: SourceDocument) -> Iterator[tuple[str, ...] | Problem]:
     """The key files that a wish names, read whether or not the rest of it is right: all mistakes are told at once."""
     for index, name in enumerate(_texts(written.data, "seat", "authorized_keys")):
         yield public_keys(path / name, written.place(("seat", "authorized_keys", index)))
 
 
-def _named_authorities(path: Path, written: Written) -> Iterator[tuple[str, str | Problem]]:
+def _named_authorities(path: Path, written: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
     for way in (("mirror",), ("mirror", "upstream"), ("registry",)):
         for name in _texts(written.data, *way, "ca"):
             yield way[-1], certificates(path / name, written.place((*way, "ca")))
 
 
-def _named_package_keys(path: Path, written: Written) -> Iterator[tuple[str, str | Problem]]:
+def _named_package_keys(path: Path, written: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
     for name in ("docker", "nvidia"):
         way = ("prepare", name, "key")
         for file in _texts(written.data, *way):
@@ -153,26 +153,26 @@ def _no_lab(name: str, places: list[Path]) -> Problem:
     known = sorted(wish.parent.name for wish in LABS.glob(f"*/{WISH}"))
     looked = " and ".join(str(place) if place.is_absolute() else f"./{place}" for place in places)
     return Problem(
-        code="no_such_lab",
-        what=f"there is no lab {name}: looked at {looked}{did_you_mean(name, known)}",
-        why="a lab is a directory that holds hosts.yml and lab.yml",
-        fix=f"provision init {name}",
+        "no_such_lab",
+        f"there is no lab {name}: looked at {looked}{did_you_mean(name, known)}",
+        "a lab is a directory that holds hosts.yml and lab.yml",
+        f"provision init {name}",
     )
 
 
 def _no_inventory(path: Path) -> Problem:
     return Problem(
-        code="no_inventory",
-        what=f"{path}: no inventory: none of {', '.join(_INVENTORIES)}",
-        why="the nodes of a lab are those of its Ansible inventory",
-        fix=f"provision init {path}",
+        "no_inventory",
+        f"{path}: no inventory: none of {', '.join(_INVENTORIES)}",
+        "the nodes of a lab are those of its Ansible inventory",
+        f"provision init {path}",
     )
 
 
 def _ambiguous(path: Path, found: list[str]) -> Problem:
     return Problem(
-        code="two_inventories",
-        what=f"{path}: more than one inventory: {', '.join(found)}",
-        why="taking one of them would leave out nodes without a word",
-        fix="keep one, or put them into a directory named inventory/ and let Ansible merge them",
+        "two_inventories",
+        f"{path}: more than one inventory: {', '.join(found)}",
+        "taking one of them would leave out nodes without a word",
+        "keep one, or put them into a directory named inventory/ and let Ansible merge them",
     )

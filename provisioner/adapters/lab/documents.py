@@ -2,23 +2,23 @@
 
 from typing import Any, TypeVar
 
-from provisioner.adapters.lab.marks import read_json
-from provisioner.adapters.lab.mistakes import validated
-from provisioner.domain.model import Document
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.lab.source_location import read_json
+from provisioner.adapters.lab.validation import validated
+from provisioner.domain.values.model import Document
+from provisioner.domain.values.problem import Problem, ProblemError
 
 Model = TypeVar("Model", bound=Document)
 
 
 def read_document(name: str, text: str, model: type[Model]) -> Model:
-    """Raises CannotGoOn where `text` is something else, or of a later format than this release knows."""
+    """Raises ProblemError where `text` is something else, or of a later format than this release knows."""
     written = read_json(name, text)
     wanted = str(model.model_fields["schema_"].default)
     found = _schema(written.data)
     if found != wanted:
         kind = wanted.rpartition("/")[0]
         later = found.startswith(f"{kind}/")
-        raise CannotGoOn(_later(name, found, wanted) if later else _other(name, found, wanted), "usage")
+        raise ProblemError(_later(name, found, wanted) if later else _other(name, found, wanted), "usage")
     return validated(written, model, {})
 
 
@@ -28,17 +28,17 @@ def _schema(document: Any) -> str:
 
 def _later(name: str, found: str, wanted: str) -> Problem:
     return Problem(
-        code="later_schema",
-        what=f"{name}: written as {found}; this release knows {wanted}",
-        why="another release made it; half of it would be misread",
-        fix="use the same release of provision on both machines",
+        "later_schema",
+        f"{name}: written as {found}; this release knows {wanted}",
+        "another release made it; half of it would be misread",
+        "use the same release of provision on both machines",
     )
 
 
 def _other(name: str, found: str, wanted: str) -> Problem:
     return Problem(
-        code="wrong_schema",
-        what=f"{name}: its schema is {found or 'not given'}, not {wanted}",
-        why="it is another kind of file",
-        fix="name the right file, or make it again",
+        "wrong_schema",
+        f"{name}: its schema is {found or 'not given'}, not {wanted}",
+        "it is another kind of file",
+        "name the right file, or make it again",
     )

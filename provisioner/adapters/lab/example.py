@@ -5,8 +5,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from provisioner.adapters.files import write_text
 from provisioner.adapters.lab.directory import LABS, WISH, inventories
+from provisioner.adapters.state.files import write_text
 
 HOSTS = "hosts.yml"
 

@@ -5,8 +5,8 @@ import binascii
 import re
 from pathlib import Path
 
-from provisioner.adapters.files import read_text
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.state.files import read_text
+from provisioner.domain.values.problem import Problem, ProblemError
 
 _PRIVATE = re.compile(r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY( BLOCK)?-----|^PuTTY-User-Key-File-\d", re.MULTILINE)
 _CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
@@ -49,7 +49,7 @@ def package_key(path: Path, place: str) -> str | Problem:
 def _text(path: Path, place: str) -> str | Problem:
     try:
         text = read_text(path, "write the file, or name another one (paths are relative to the lab's directory)")
-    except CannotGoOn as error:
+    except ProblemError as error:
         problem = error.problems[0]
         return problem.model_copy(update={"what": f"{place}: {problem.what}"})
     return _private(path, place) if _PRIVATE.search(text) else text
@@ -79,35 +79,35 @@ def _is_key(line: str) -> bool:
 
 def _no_certificate(path: Path, place: str) -> Problem:
     return Problem(
-        code="not_a_certificate",
-        what=f"{place}: {path} holds no PEM certificate",
-        why="a registry is trusted by the certificate of the authority that signed its own",
-        fix="give the authority's certificate as PEM (-----BEGIN CERTIFICATE-----)",
+        "not_a_certificate",
+        f"{place}: {path} holds no PEM certificate",
+        "a registry is trusted by the certificate of the authority that signed its own",
+        "give the authority's certificate as PEM (-----BEGIN CERTIFICATE-----)",
     )
 
 
 def _no_package_key(path: Path, place: str) -> Problem:
     return Problem(
-        code="not_a_package_key",
-        what=f"{place}: {path} holds no ASCII-armoured OpenPGP public key",
-        why="apt takes packages of that source only where they are signed by it",
-        fix="fetch the vendor's key as text (-----BEGIN PGP PUBLIC KEY BLOCK-----); gpg --enarmor makes text of a .gpg",
+        "not_a_package_key",
+        f"{place}: {path} holds no ASCII-armoured OpenPGP public key",
+        "apt takes packages of that source only where they are signed by it",
+        "fetch the vendor's key as text (-----BEGIN PGP PUBLIC KEY BLOCK-----); gpg --enarmor makes text of a .gpg",
     )
 
 
 def _private(path: Path, place: str) -> Problem:
     return Problem(
-        code="private_key",
-        what=f"{place}: {path} holds a PRIVATE key",
-        why="it would have been copied to every node; a private key never leaves the machine it was made on",
-        fix="name the public half (the file that ends in .pub); if this file was ever shared, make a new key pair",
+        "private_key",
+        f"{place}: {path} holds a PRIVATE key",
+        "it would have been copied to every node; a private key never leaves the machine it was made on",
+        "name the public half (the file that ends in .pub); if this file was ever shared, make a new key pair",
     )
 
 
 def _no_key(where: str, place: str) -> Problem:
     return Problem(
-        code="not_a_public_key",
-        what=f"{place}: {where}: not an SSH public key",
-        why="sshd skips a line that it does not understand, and its owner is locked out",
-        fix="one key a line, `ssh-ed25519 AAAA… comment`, as in the .pub file that ssh-keygen writes",
+        "not_a_public_key",
+        f"{place}: {where}: not an SSH public key",
+        "sshd skips a line that it does not understand, and its owner is locked out",
+        "one key a line, `ssh-ed25519 AAAA… comment`, as in the .pub file that ssh-keygen writes",
     )

@@ -10,12 +10,12 @@ from urllib.parse import unquote, urlsplit
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
-from provisioner.adapters.files import MAX_BYTES, decode, read_text, write_text
 from provisioner.adapters.lab.documents import read_document
-from provisioner.adapters.registry.wire import through
-from provisioner.domain.lock import Lockfile
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.proxy import proxy_for
+from provisioner.adapters.registry.transport import through
+from provisioner.adapters.state.files import MAX_BYTES, decode, read_text, write_text
+from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.proxy import proxy_for
 
 _REMOTE = ("http", "https")
 
@@ -32,17 +32,17 @@ def write_lock(path: Path, lock: Lockfile) -> None:
 
 
 def read_lock(path: Path) -> Lockfile | None:
-    """None where there is no lock yet. Raises CannotGoOn where there is one that this release cannot read."""
+    """None where there is no lock yet. Raises ProblemError where there is one that this release cannot read."""
     return _parse(str(path), read_text(path, "provision lock")) if path.exists() else None
 
 
 def fetch_lock(source: str, ca: Path | None = None) -> Lockfile:
-    """A published lock: a path, or a URL (https, http, file). Raises CannotGoOn where it cannot be had or read."""
+    """A published lock: a path, or a URL (https, http, file). Raises ProblemError where it cannot be had or read."""
     url = urlsplit(source)
     if url.scheme in _REMOTE:
         return _parse(_public(source), _download(source, ca))
     if url.scheme and url.scheme != "file":
-        raise CannotGoOn(_unknown_scheme(_public(source), url.scheme), "usage")
+        raise ProblemError(_unknown_scheme(_public(source), url.scheme), "usage")
     path = Path(unquote(url.path)) if url.scheme == "file" else Path(source)
     return _parse(str(path), read_text(path, "ask the lab's admin where lab.lock is published"))
 
@@ -62,10 +62,10 @@ def _download(url: str, ca: Path | None) -> str:
             body = reply.read(MAX_BYTES + 1)
             reply.close()
     except (HTTPError, OSError) as error:
-        raise CannotGoOn(_unreachable(_public(url), error)) from None
+        raise ProblemError(_unreachable(_public(url), error)) from None
     if reply.status != 200 or len(body) > MAX_BYTES:  # noqa: PLR2004  (OK, RFC 9110)
         reason = f"HTTP {reply.status}" if reply.status != 200 else "far too large for a lock"  # noqa: PLR2004
-        raise CannotGoOn(_not_there(_public(url), reason))
+        raise ProblemError(_not_there(_public(url), reason))
     return decode(body, _public(url))
 
 
@@ -77,10 +77,10 @@ def _public(url: str) -> str:
 
 def _unknown_scheme(source: str, scheme: str) -> Problem:
     return Problem(
-        code="unknown_scheme",
-        what=f"{source}: {scheme} is not read",
-        why="a lock is read from a path or from an https, http or file URL",
-        fix="give one of these",
+        "unknown_scheme",
+        f"{source}: {scheme} is not read",
+        "a lock is read from a path or from an https, http or file URL",
+        "give one of these",
     )
 
 
@@ -88,10 +88,10 @@ def _unreachable(url: str, error: Exception) -> Problem:
     reason = getattr(error, "reason", None)
     untrusted = isinstance(error, SSLError) or isinstance(reason, SSLError)
     return Problem(
-        code="tls_untrusted" if untrusted else "unreachable",
-        what=f"{url}: {_plain(reason or error)}",
-        why="the lock says which image this machine runs, so it is not guessed",
-        fix="give the authority's certificate: --ca FILE" if untrusted else "check the address, and try again",
+        "tls_untrusted" if untrusted else "unreachable",
+        f"{url}: {_plain(reason or error)}",
+        "the lock says which image this machine runs, so it is not guessed",
+        "give the authority's certificate: --ca FILE" if untrusted else "check the address, and try again",
     )
 
 
@@ -102,8 +102,8 @@ def _plain(error: Exception) -> str:
 
 def _not_there(url: str, reason: str) -> Problem:
     return Problem(
-        code="no_lock_there",
-        what=f"{url}: {reason}",
-        why="the lock says which image this machine runs, so it is not guessed",
-        fix="ask the lab's admin where lab.lock is published",
+        "no_lock_there",
+        f"{url}: {reason}",
+        "the lock says which image this machine runs, so it is not guessed",
+        "ask the lab's admin where lab.lock is published",
     )

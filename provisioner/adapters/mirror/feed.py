@@ -8,13 +8,14 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from provisioner.adapters.files import cache_home, write_text
 from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.registry.http import Refused
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.feed import FeedReading, Format, Job, read_feed
-from provisioner.domain.model import Value
-from provisioner.domain.problem import Problem
+from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.state.files import cache_home, write_text
+from provisioner.domain.forecast.feed import FeedReading, Job, read_feed
+from provisioner.domain.values.feed_format import FeedFormat
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import Problem
 
 POLITE = timedelta(minutes=10)
 _LIMIT = 16 << 20
@@ -33,7 +34,7 @@ class Kept(Value):
 
 
 def read_job(  # noqa: PLR0913
-    url: str, job: str, form: Format, now: datetime, *, ca: Path | None = None, patience: Patience | None = None
+    url: str, job: str, form: FeedFormat, now: datetime, *, ca: Path | None = None, patience: Patience | None = None
 ) -> FeedReading:
     """Never raises for a fault of the feed: that stands in the reading. `url` is http(s) or the path of a file."""
     if not url.startswith(("http://", "https://")):
@@ -68,7 +69,7 @@ def _asked(fetcher: Fetcher, url: str, before: Kept | None, now: datetime) -> Ke
     )
 
 
-def _reading(url: str, job: str, form: Format, kept: Kept) -> FeedReading:
+def _reading(url: str, job: str, form: FeedFormat, kept: Kept) -> FeedReading:
     problems = [_unreadable(url, kept.trouble)] if kept.trouble else []
     if kept.fetched_at is None or kept.asked_at - kept.fetched_at > _GONE_OLD:
         return FeedReading(url=url, wanted=job, fetched_at=kept.fetched_at, problems=tuple(problems))
@@ -76,7 +77,7 @@ def _reading(url: str, job: str, form: Format, kept: Kept) -> FeedReading:
     return read.model_copy(update={"problems": (*problems, *read.problems)})
 
 
-def _from_file(path: Path, job: str, form: Format, now: datetime) -> FeedReading:
+def _from_file(path: Path, job: str, form: FeedFormat, now: datetime) -> FeedReading:
     try:
         raw = path.read_bytes()[: _LIMIT + 1]
     except OSError as error:
@@ -84,7 +85,7 @@ def _from_file(path: Path, job: str, form: Format, now: datetime) -> FeedReading
     return _parsed(str(path), job, form, raw, now)
 
 
-def _parsed(url: str, job: str, form: Format, raw: bytes, at: datetime) -> FeedReading:
+def _parsed(url: str, job: str, form: FeedFormat, raw: bytes, at: datetime) -> FeedReading:
     try:
         jobs = read_feed(raw, form)
     except ValueError as error:
@@ -104,18 +105,18 @@ def _kept(place: Path) -> Kept | None:
 
 def _unreadable(url: str, reason: str) -> Problem:
     return Problem(
-        code="feed_unreadable",
-        what=f"the feed {url} says nothing: {reason}",
-        why="without it nobody knows when the mirror syncs next; what it has now is looked at all the same",
-        fix="check mirror.feed in lab.yml; open the address in a browser",
+        "feed_unreadable",
+        f"the feed {url} says nothing: {reason}",
+        "without it nobody knows when the mirror syncs next; what it has now is looked at all the same",
+        "check mirror.feed in lab.yml; open the address in a browser",
     )
 
 
 def _no_job(url: str, job: str, jobs: dict[str, Job]) -> Problem:
     near = difflib.get_close_matches(job, jobs, n=3) or sorted(jobs)[:10]
     return Problem(
-        code="no_such_job",
-        what=f"the feed {url} has no job {job}",
-        why="its jobs are named as its keeper likes, not as the path or the image",
-        fix=f"mirror.feed.job in lab.yml is one of: {', '.join(near)}",
+        "no_such_job",
+        f"the feed {url} has no job {job}",
+        "its jobs are named as its keeper likes, not as the path or the image",
+        f"mirror.feed.job in lab.yml is one of: {', '.join(near)}",
     )

@@ -6,9 +6,9 @@ from typing import Self
 from urllib.parse import urljoin, urlsplit
 
 from provisioner.adapters.registry.http import Refused, Reply, Request, up_to
-from provisioner.adapters.registry.sender import Sender
-from provisioner.adapters.registry.wire import Patience, Wire
-from provisioner.domain.fault import unreachable
+from provisioner.adapters.registry.retry import Sender
+from provisioner.adapters.registry.transport import Patience, Wire
+from provisioner.domain.registry.image_problems import unreachable
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _HOPS = 6

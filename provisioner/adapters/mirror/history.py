@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from provisioner.adapters.files import state_home
-from provisioner.domain.history import SIGHTING, Sighting, news
-from provisioner.domain.problem import CannotGoOn, Problem
+from provisioner.adapters.state.files import state_home
+from provisioner.domain.forecast.history import SIGHTING, Sighting, news
+from provisioner.domain.values.problem import Problem, ProblemError
 
 _READ = 8 << 20  # bytes from the end: years of one mirror; older habits are not its habits
 
@@ -27,7 +27,7 @@ class MirrorHistory:
         except FileNotFoundError:
             return []
         except OSError as error:
-            raise CannotGoOn(_unusable(_file(host), error)) from error
+            raise ProblemError(_unusable(_file(host), error)) from error
         return [seen for line in lines if (seen := _sighting(line)) is not None]
 
     def add(self, host: str, known: Sequence[Sighting], seen: Iterable[Sighting]) -> None:
@@ -42,7 +42,7 @@ class MirrorHistory:
                 for one in fresh:
                     file.write(one.model_dump_json().encode() + b"\n")
         except OSError as error:
-            raise CannotGoOn(_unusable(path, error)) from error
+            raise ProblemError(_unusable(path, error)) from error
 
 
 def _file(host: str) -> Path:
@@ -58,8 +58,8 @@ def _sighting(line: bytes) -> Sighting | None:
 
 def _unusable(path: Path, error: OSError) -> Problem:
     return Problem(
-        code="history_unusable",
-        what=f"{path}: {error.strerror or error}",
-        why="what was seen of a mirror is how its habits are learned",
-        fix="make room there, or set XDG_STATE_HOME to a directory that can be written",
+        "history_unusable",
+        f"{path}: {error.strerror or error}",
+        "what was seen of a mirror is how its habits are learned",
+        "make room there, or set XDG_STATE_HOME to a directory that can be written",
     )

@@ -7,10 +7,7 @@ from urllib.parse import urlsplit
 
 from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.registry.http import Refused, Reply
-from provisioner.domain.fault import Fault, denied, unreachable
-from provisioner.domain.problem import Problem
-from provisioner.domain.sync import SyncState
-from provisioner.domain.wheel import (
+from provisioner.domain.forecast.wheel import (
     END_SIZE,
     ZIP_END,
     ZIP_START,
@@ -18,12 +15,15 @@ from provisioner.domain.wheel import (
     WheelEnds,
     WheelLink,
     WheelReport,
-    WheelWish,
+    WheelRequest,
     judge,
     nearest,
     read_index,
     wheels_in,
 )
+from provisioner.domain.registry.image_problems import Fault, denied, unreachable
+from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.sync import SyncState
 
 _PAGE = 16 << 20
 _PAGES = 4
@@ -40,11 +40,11 @@ class Index(NamedTuple):
     is_there: bool = True
     fault: Fault | None = None
 
-    def fitting(self, wish: WheelWish) -> list[WheelLink]:
+    def fitting(self, wish: WheelRequest) -> list[WheelLink]:
         return list({link.name: link for link in self.links if wish.fits(link.name)}.values())
 
 
-def look_at_wheels(fetcher: Fetcher, asked: str, wish: WheelWish, upstream: str | None) -> list[WheelReport]:
+def look_at_wheels(fetcher: Fetcher, asked: str, wish: WheelRequest, upstream: str | None) -> list[WheelReport]:
     """One report for each wheel that the wish names; one in all where there is none. `asked`: a wheel or an index."""
     above = None if upstream is None else read(fetcher, upstream, wish)
     direct = WheelLink.of(asked)
@@ -55,7 +55,7 @@ def look_at_wheels(fetcher: Fetcher, asked: str, wish: WheelWish, upstream: str 
     return [judge(link, ends(fetcher, link.url), _above(fetcher, above, wish, link)) for link in links]
 
 
-def read(fetcher: Fetcher, url: str, wish: WheelWish) -> Index:
+def read(fetcher: Fetcher, url: str, wish: WheelRequest) -> Index:
     """An index of wheels, or of projects, or of CUDA versions: the way to torch is followed down."""
     links, at, asked, is_there = list[WheelLink](), [_folder(url)], set[str](), False
     while at and len(asked) < _PAGES:
@@ -106,15 +106,15 @@ def _judged(fetcher: Fetcher, url: str, start: Reply[bytes]) -> WheelEnds:
 
 def _broken(reply: Reply[bytes], size: int | None, seen: str) -> WheelEnds:
     problem = Problem(
-        code="wheel_truncated",
-        what=f"what {reply.host} sends is no whole wheel: {seen}",
-        why="an upload that broke off, or a page in the wheel's place; pip would fail after the download",
-        fix="ask again later; use another mirror until then",
+        "wheel_truncated",
+        f"what {reply.host} sends is no whole wheel: {seen}",
+        "an upload that broke off, or a page in the wheel's place; pip would fail after the download",
+        "ask again later; use another mirror until then",
     )
     return WheelEnds(state=SyncState.PARTIAL, bytes=size or 0, host=reply.host, problem=problem)
 
 
-def _above(fetcher: Fetcher, above: Index | None, wish: WheelWish, link: WheelLink | None) -> Above:
+def _above(fetcher: Fetcher, above: Index | None, wish: WheelRequest, link: WheelLink | None) -> Above:
     """`link` None: whatever of upstream fits the wish."""
     if above is None:
         return Above()
@@ -126,7 +126,7 @@ def _above(fetcher: Fetcher, above: Index | None, wish: WheelWish, link: WheelLi
     return Above(presence="present", link=found, ends=None if link is None else ends(fetcher, found.url))
 
 
-def _not_listed(asked: str, wish: WheelWish, here: Index, above: Above) -> WheelReport:
+def _not_listed(asked: str, wish: WheelRequest, here: Index, above: Above) -> WheelReport:
     fault = here.fault
     seen = WheelEnds(state=SyncState.ABSENT) if fault is None else WheelEnds(state=fault.state, problem=fault.problem)
     return judge(WheelLink(name=str(wish), url=asked), seen, above)
@@ -151,7 +151,7 @@ def _size(reply: Reply[bytes]) -> int | None:
     return int(length) if reply.status == HTTPStatus.OK and length.isdecimal() else None
 
 
-def _downwards(reply: Reply[bytes], place: str, targets: tuple[str, ...], wish: WheelWish) -> list[str]:
+def _downwards(reply: Reply[bytes], place: str, targets: tuple[str, ...], wish: WheelRequest) -> list[str]:
     """Pages that may list torch: named so by this one; where there is no such page, where PEP 503 would have it."""
     if reply.status in _GONE:
         return [] if place.endswith("/torch/") else [f"{place}torch/"]

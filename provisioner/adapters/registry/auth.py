@@ -12,8 +12,8 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from provisioner.adapters.registry.docker_config import Login, UnusableLogin, find_login
 from provisioner.adapters.registry.http import Refused, Reply, Request, up_to
-from provisioner.adapters.registry.sender import Sender
-from provisioner.domain.fault import auth_failed, unreachable
+from provisioner.adapters.registry.retry import Sender
+from provisioner.domain.registry.image_problems import auth_failed, unreachable
 
 _CHALLENGE = re.compile(r'\b(Basic|Bearer)\b((?:\s*,?\s*\w+\s*=\s*(?:"[^"]*"|[^\s",]+))*)', re.IGNORECASE)
 _PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s",]+))')

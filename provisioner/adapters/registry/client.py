@@ -11,28 +11,28 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from provisioner.adapters.registry import identities
+from provisioner.adapters.registry import image_identities
+from provisioner.adapters.registry.blob_probe import Probe
 from provisioner.adapters.registry.contents import delete, held
 from provisioner.adapters.registry.http import Refused
+from provisioner.adapters.registry.layer_cache import Verdicts
 from provisioner.adapters.registry.listing import layers_of, listing
-from provisioner.adapters.registry.probe import Probe
-from provisioner.adapters.registry.read import ManifestMissing, Reader, Seen
-from provisioner.adapters.registry.sender import Sender
+from provisioner.adapters.registry.reader import ManifestMissing, Reader, Seen
+from provisioner.adapters.registry.retry import Sender
 from provisioner.adapters.registry.session import Session, api_host
-from provisioner.adapters.registry.verdicts import Verdicts
-from provisioner.adapters.registry.wire import Patience, Wire
-from provisioner.domain.catalog import Catalog, Listing
-from provisioner.domain.event import Event, OnEvent
-from provisioner.domain.fault import Fault, listed_only, not_looked_at
-from provisioner.domain.identity import Identity
-from provisioner.domain.image import ImageConfig
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.manifest import Blob, digest_of
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.proxy import asked_through
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sweep import HeldImage
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.adapters.registry.transport import Patience, Wire
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.registry.gc import HeldImage
+from provisioner.domain.registry.image_problems import Fault, listed_only, not_looked_at
+from provisioner.domain.registry.manifest import Blob, digest_of
+from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.image import ImageConfig
+from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.proxy import asked_through
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport, SyncState
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -65,7 +65,7 @@ def _known(ask: Callable[[], A]) -> A | None:
     except ManifestMissing:
         return None
     except Refused as refused:
-        raise CannotGoOn(refused.fault.problem) from None
+        raise ProblemError(refused.fault.problem) from None
 
 
 class Registry:
@@ -74,7 +74,7 @@ class Registry:
     `remembered`: for how many seconds a layer that was seen whole, by this run or another, is not asked for again.
 
     `inspect` and `check` never raise for a fault of an image or of the registry: it stands in the report. The others
-    raise CannotGoOn where there is neither yes nor no.
+    raise ProblemError where there is neither yes nor no.
     """
 
     def __init__(  # noqa: PLR0913  (where it is, how to reach it, how to treat it)
@@ -123,57 +123,57 @@ class Registry:
         self._verdicts.keep()
 
     def tags(self, repository: str) -> tuple[str, ...]:
-        """In the registry's order, without signatures. Raises CannotGoOn."""
+        """In the registry's order, without signatures. Raises ProblemError."""
         try:
             return self._reader.tags(repository)
         except Refused as refused:
             problem = refused.fault.problem
-            raise CannotGoOn((problem, *self._in_between([problem]))) from None
+            raise ProblemError((problem, *self._in_between([problem]))) from None
 
     def exists(self, reference: ImageReference) -> str | None:
-        """The digest of its manifest or index; None where the registry says that it has none. Raises CannotGoOn."""
+        """The digest of its manifest or index; None where the registry says that it has none. Raises ProblemError."""
         return _known(lambda: digest_of(self._reader.manifest(reference)))
 
     def digest(self, reference: ImageReference) -> str | None:
-        """What the tag names now, for the price of a HEAD; None where there is no such tag. Raises CannotGoOn."""
+        """What the tag names now, for the price of a HEAD; None where there is no such tag. Raises ProblemError."""
         return _known(lambda: self._reader.digest(reference))
 
     def identity(self, reference: ImageReference, platform: str) -> Identity | None:
-        """Which image it means; None where there is none. What a digest means is asked once. Raises CannotGoOn."""
-        seen = None if reference.digest is None else identities.known(reference.digest, platform)
+        """Which image it means; None where there is none. What a digest means is asked once. Raises ProblemError."""
+        seen = None if reference.digest is None else image_identities.known(reference.digest, platform)
         if seen is None and (seen := _known(lambda: self._reader.identity(reference, platform))) is not None:
-            identities.keep(seen, platform)
+            image_identities.keep(seen, platform)
         return seen
 
     def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
-        """None where the registry says that it has no such image. Raises CannotGoOn."""
+        """None where the registry says that it has no such image. Raises ProblemError."""
         if self.exists(reference) is None:
             return None
         seen = self._reader.image(reference, platform, with_config=True)
         if seen.fault is not None:
-            raise CannotGoOn(seen.fault.problem)
+            raise ProblemError(seen.fault.problem)
         return seen.config
 
     def labels(self, reference: ImageReference, platform: str = "linux/amd64") -> dict[str, str] | None:
-        """None where the registry says that it has no such image. Raises CannotGoOn."""
+        """None where the registry says that it has no such image. Raises ProblemError."""
         config = self.config(reference, platform)
         return None if config is None else config.labels
 
     def held(self, repository: str) -> tuple[HeldImage, ...]:
-        """Every image that has a tag there; none where there is no such repository. Raises CannotGoOn."""
+        """Every image that has a tag there; none where there is no such repository. Raises ProblemError."""
         try:
             return held(self._reader, repository, self._reader.tags(repository))
         except Refused as refused:
             if refused.fault.problem.code == "repository_missing":
                 return ()
-            raise CannotGoOn(refused.fault.problem) from None
+            raise ProblemError(refused.fault.problem) from None
 
     def delete(self, repository: str, digest: str) -> None:
-        """Takes an image with all its tags out. Raises CannotGoOn."""
+        """Takes an image with all its tags out. Raises ProblemError."""
         try:
             delete(self._reader, repository, digest)
         except Refused as refused:
-            raise CannotGoOn(refused.fault.problem) from None
+            raise ProblemError(refused.fault.problem) from None
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         return self._look([reference], platform, layers=True)[0]
@@ -192,7 +192,7 @@ class Registry:
         wanted: Callable[[str], bool] = _any_tag,
         clock: Callable[[], datetime] = _now,
     ) -> Catalog:
-        """Every wanted tag. Raises CannotGoOn where not one repository could be listed."""
+        """Every wanted tag. Raises ProblemError where not one repository could be listed."""
         references, problems = self._listed(repositories, wanted)
         listings = self._look(references, platform, layers=not self._lazy)
         return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
@@ -205,7 +205,7 @@ class Registry:
         wanted: Callable[[str], bool] = _any_tag,
         clock: Callable[[], datetime] = _now,
     ) -> Catalog:
-        """Every wanted tag by its name alone, for one request a repository. Raises CannotGoOn as `catalog` does."""
+        """Every wanted tag by its name alone, for one request a repository. Raises ProblemError as `catalog` does."""
         references, problems = self._listed(repositories, wanted)
         listings = tuple(listing(Seen(reference), platform, {}, [listed_only()]) for reference in references)
         return Catalog(mirror=self.address, checked_at=clock(), listings=listings, problems=problems)
@@ -217,7 +217,7 @@ class Registry:
         faults = [answer for answer in listed if isinstance(answer, Fault)]
         if faults and len(faults) == len(repositories):
             problems = tuple(dict.fromkeys(fault.problem for fault in faults))
-            raise CannotGoOn((*problems, *self._in_between(problems)))
+            raise ProblemError((*problems, *self._in_between(problems)))
         references = [
             ImageReference(registry=self.address, repository=repository, tag=tag)
             for repository, tags in zip(repositories, listed, strict=True)

@@ -4,12 +4,12 @@ from collections.abc import Iterable
 from http import HTTPStatus
 
 from provisioner.adapters.registry.http import Refused, Request, up_to
-from provisioner.adapters.registry.read import ManifestMissing, Reader
-from provisioner.domain.fault import unreachable
-from provisioner.domain.manifest import ImageIndex, digest_of, read_manifest
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sweep import HeldImage
+from provisioner.adapters.registry.reader import ManifestMissing, Reader
+from provisioner.domain.registry.gc import HeldImage
+from provisioner.domain.registry.image_problems import unreachable
+from provisioner.domain.registry.manifest import ImageIndex, digest_of, read_manifest
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.reference import ImageReference
 
 _ANSWER_LIMIT = 1 << 16
 
@@ -40,20 +40,20 @@ def _image(body: bytes) -> HeldImage:
 
 
 def delete(reader: Reader, repository: str, digest: str) -> None:
-    """A manifest, and so every tag of it; one that is gone already is as good. Raises Refused or CannotGoOn."""
+    """A manifest, and so every tag of it; one that is gone already is as good. Raises Refused or ProblemError."""
     name = reader.repository(repository)
     request = Request("", method="DELETE")
     reply = reader.session.ask(f"{name}/manifests/{digest}", up_to(_ANSWER_LIMIT), name, request)
     if reply.status == HTTPStatus.METHOD_NOT_ALLOWED:
-        raise CannotGoOn(_not_allowed(reader.address))
+        raise ProblemError(_not_allowed(reader.address))
     if reply.status not in (HTTPStatus.ACCEPTED, HTTPStatus.OK, HTTPStatus.NO_CONTENT, HTTPStatus.NOT_FOUND):
         raise Refused(unreachable(reply.host, f"HTTP {reply.status} for the removal of a manifest"))
 
 
 def _not_allowed(address: str) -> Problem:
     return Problem(
-        code="delete_disabled",
-        what=f"{address} does not let anybody remove images",
-        why="distribution's registry wants storage.delete.enabled for it",
-        fix="switch it on in the registry's configuration, or remove images by its own means",
+        "delete_disabled",
+        f"{address} does not let anybody remove images",
+        "distribution's registry wants storage.delete.enabled for it",
+        "switch it on in the registry's configuration, or remove images by its own means",
     )

@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse
 
-from provisioner.domain.fault import Fault
+from provisioner.domain.registry.image_problems import Fault
 
 T = TypeVar("T")
 Receive = Callable[[BaseHTTPResponse], T]

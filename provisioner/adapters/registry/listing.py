@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 
-from provisioner.adapters.registry.read import Seen
-from provisioner.domain.catalog import Listing
-from provisioner.domain.fault import Fault
-from provisioner.domain.finding import fold
-from provisioner.domain.image import TaggedImage
-from provisioner.domain.manifest import Blob
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.adapters.registry.reader import Seen
+from provisioner.domain.registry.aggregate import fold
+from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.registry.image_problems import Fault
+from provisioner.domain.registry.manifest import Blob
+from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.sync import SyncReport, SyncState
 
 
 def layers_of(image: Seen) -> tuple[Blob, ...]:

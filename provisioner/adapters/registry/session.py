@@ -8,8 +8,8 @@ from urllib.parse import urljoin, urlsplit
 
 from provisioner.adapters.registry.auth import Auth, read_challenge
 from provisioner.adapters.registry.http import Receive, Refused, Reply, Request, T, up_to
-from provisioner.adapters.registry.sender import Sender
-from provisioner.domain.fault import captive_portal, denied, no_such_service, unreachable
+from provisioner.adapters.registry.retry import Sender
+from provisioner.domain.registry.image_problems import captive_portal, denied, no_such_service, unreachable
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"

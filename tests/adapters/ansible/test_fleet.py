@@ -16,14 +16,14 @@ import pytest
 import yaml
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible.play import Heard, connections, play, scratch, this_machine
+from provisioner.adapters.ansible.play import HostEvent, connections, play, scratch, this_machine
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.claim import Claim
-from provisioner.domain.event import Event
-from provisioner.domain.node import NodeFacts
-from provisioner.domain.order import Deadlines, Order, OrderedImage, OrderedRegistry
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.seat import Seat
+from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.seat.seat import Seat
+from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import Problem, ProblemError
 
 LOCAL = {"ansible_connection": "local", "ansible_become": False, "ansible_python_interpreter": sys.executable}
 DEAD = {"ansible_host": "127.0.0.1", "ansible_port": 1}
@@ -151,7 +151,7 @@ def test_over_no_nodes_nothing_runs(tmp_path: Path) -> None:
 def test_a_play_that_did_not_run_is_no_answer_of_any_node(inventory: Callable[..., Settings], tmp_path: Path) -> None:
     settings = inventory(here=LOCAL)
     (tmp_path / "ansible.cfg").write_text("[defaults]\nstrategy = no_such_strategy\n")
-    with pytest.raises(CannotGoOn) as caught:
+    with pytest.raises(ProblemError) as caught:
         AnsibleFleet(settings, lambda _: None).probe(["here"])
     (problem,) = caught.value.problems
     assert problem.code == "ansible_failed"
@@ -191,7 +191,7 @@ def test_this_machine_alone_needs_no_inventory(tmp_path: Path) -> None:
 
 
 def test_a_token_is_in_nothing_that_ansible_says_or_keeps(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path, heard = tmp_path / "token", list[Heard]()
+    path, heard = tmp_path / "token", list[HostEvent]()
     path.write_text("t0ken-of-the-seat")
     node = this_machine()
     with scratch({node: json.dumps({"token": str(path)})}) as folder:
@@ -233,8 +233,8 @@ def test_what_each_run_costs_in_results_of_tasks_is_counted(
     """Each costs a third of a second of this machine's CPU for every node: nobody adds one without a thought."""
     results = Counter[str]()
 
-    def counting(settings: Settings, folder: Path, playbook: str, hear: Callable[[Heard], None]) -> None:
-        def heard(news: Heard) -> None:
+    def counting(settings: Settings, folder: Path, playbook: str, hear: Callable[[HostEvent], None]) -> None:
+        def heard(news: HostEvent) -> None:
             results[playbook] += news.word in {"ok", "failed"}
             hear(news)
 

@@ -6,7 +6,7 @@ import pytest
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts, registry_host
 from provisioner.adapters.ansible.settings import Settings, environment
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 HOSTS = """
 nodes:
@@ -49,7 +49,7 @@ def test_limit_is_read_as_ansible_reads_it(inventory: Path, limit: str, expected
 
 
 def failure(inventory: Path, limit: str | None = None) -> tuple[str, str, str]:
-    with pytest.raises(CannotGoOn) as caught:
+    with pytest.raises(ProblemError) as caught:
         hosts(Settings(inventory), limit)
     (problem,) = caught.value.problems
     return caught.value.ending, problem.code, f"{problem.what} {problem.fix}"
@@ -144,6 +144,6 @@ def test_the_host_of_the_registry_is_no_node_unless_it_is_one_too(inventory: Pat
 
 def test_two_hosts_of_a_registry_are_a_mistake(inventory: Path) -> None:
     inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    one:\n    two:\n")
-    with pytest.raises(CannotGoOn) as caught:
+    with pytest.raises(ProblemError) as caught:
         registry_host(Settings(inventory))
     assert (caught.value.ending, caught.value.problems[0].code) == ("usage", "two_registries")

@@ -7,7 +7,7 @@ import pytest
 
 from provisioner.adapters.engine.base_image import read
 from provisioner.adapters.resources import templates
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 GOOD = {
     "python": "/opt/conda/bin/python3",
@@ -53,7 +53,7 @@ def test_a_base_is_complete_with_both(change: dict[str, Any], complete: bool) ->
     ],
 )
 def test_an_image_that_no_lab_image_can_be_made_of_is_named(output: str) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         read("mirror.lab:5200/odd:1", output)
     (problem,) = refused.value.problems
     assert problem.code == "base_unfit"

@@ -10,14 +10,14 @@ from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.builder import INPUTS_LABEL, EngineBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.catalog import Listing
-from provisioner.domain.event import Event
-from provisioner.domain.image import ImageConfig, ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish, Registry
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.problem import CannotGoOn, Problem
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport, SyncState
+from provisioner.domain.lab.lab import ImageSettings, Registry
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport, SyncState
 from tests.builders import TAG, a_digest
 
 TEMPLATES = read_templates(templates())
@@ -32,7 +32,7 @@ COMPLETE = SSHD_ONLY.model_copy(update={"sshd": True})
 
 def a_listing(reference: str, digest: str | None = BASE, state: SyncState = SyncState.COMPLETE) -> Listing:
     image = TaggedImage(reference=reference, digest=digest, env=ENV, labels={}, history=HISTORY)
-    broken = Problem(code="layer_missing", what="a layer is missing", why="-", fix="-")
+    broken = Problem("layer_missing", "a layer is missing", "-", "-")
     report = SyncReport(
         reference=reference,
         platform="linux/amd64",
@@ -95,11 +95,11 @@ class World:
     def close(self) -> None:
         self.acts.append("close")
 
-    def builder(self, wish: ImageWish | None = None, changed: Mapping[str, str] = TEMPLATES) -> EngineBuilder:
+    def builder(self, wish: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> EngineBuilder:
         self.events: list[Event] = []
         return EngineBuilder(
             Registry(address="registry.lab:5201"),
-            wish or ImageWish(),
+            wish or ImageSettings(),
             lookup=self,
             engine=lambda: self,
             templates={**TEMPLATES, **changed},
@@ -107,7 +107,7 @@ class World:
             on_event=self.events.append,
         )
 
-    def lab_image(self, wish: ImageWish | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
+    def lab_image(self, wish: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
         return self.builder(wish, changed).lab_image(a_listing(TAG))
 
 
@@ -127,13 +127,13 @@ def test_a_base_that_has_both_is_copied_and_not_built() -> None:
 
 def test_a_base_that_the_lab_calls_complete_is_not_even_started() -> None:
     world = World(base=SSHD_ONLY)
-    world.lab_image(ImageWish(complete=True))
+    world.lab_image(ImageSettings(complete=True))
     assert [act.split()[0] for act in world.acts] == ["pull", "tag", "push", "close"]
 
 
 def test_only_what_the_base_lacks_is_built() -> None:
     world = World(base=SSHD_ONLY)
-    image = world.lab_image(ImageWish(apt_mirror="mirrors.example.edu"))
+    image = world.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
     assert [act.split()[0] for act in world.acts] == ["pull", "look", "build", "push", "close"]
     assert "install_sshd.sh" in world.context["Dockerfile"]
     assert "lab_env.py" not in world.context["Dockerfile"]
@@ -157,7 +157,7 @@ def test_what_was_made_before_is_found_and_nothing_is_done(base: BaseFacts) -> N
 
 def test_the_packages_source_makes_no_other_image() -> None:
     world = World(base=SSHD_ONLY)
-    assert world.lab_image() == world.lab_image(ImageWish(apt_mirror="mirrors.example.edu"))
+    assert world.lab_image() == world.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
 
 
 @pytest.mark.parametrize(
@@ -194,8 +194,8 @@ def test_a_long_tag_still_makes_a_tag() -> None:
     assert image.reference == long
 
 
-def codes(listing: Listing, wish: ImageWish | None = None) -> list[str]:
-    with pytest.raises(CannotGoOn) as refused:
+def codes(listing: Listing, wish: ImageSettings | None = None) -> list[str]:
+    with pytest.raises(ProblemError) as refused:
         World(base=SSHD_ONLY).builder(wish).lab_image(listing)
     return [problem.code for problem in refused.value.problems]
 
@@ -207,7 +207,7 @@ def test_a_base_without_a_digest_is_a_problem() -> None:
 
 @pytest.mark.parametrize("source", ["", "a b", "ftp://x", "x#y", "http://", "mirrors.example.edu/$(id)", "-o"])
 def test_a_packages_source_that_is_no_host_or_url_is_a_mistake(source: str) -> None:
-    assert codes(a_listing(TAG), ImageWish(apt_mirror=source)) == ["bad_apt_mirror"]
+    assert codes(a_listing(TAG), ImageSettings(apt_mirror=source)) == ["bad_apt_mirror"]
 
 
 def test_a_push_that_the_registry_did_not_keep_is_told() -> None:
@@ -216,5 +216,5 @@ def test_a_push_that_the_registry_did_not_keep_is_told() -> None:
             super().push(target)
             self.broken.add(str(target))
 
-    with pytest.raises(CannotGoOn, match="layer_missing"):
+    with pytest.raises(ProblemError, match="layer_missing"):
         Forgetful().lab_image()

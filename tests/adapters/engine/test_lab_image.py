@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.docker_engine import DockerEngine
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
 from tests.lab.bed import Lab
 from tests.lab.engine import Engine
@@ -117,7 +117,7 @@ def wholly_fetched(bench: Bench) -> list[str]:
 @pytest.mark.filterwarnings("ignore:unclosed", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_an_engine_that_does_not_answer_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         DockerEngine.connect({}, lambda _: None)
     assert the_code(refused) == "no_engine"
     # Docker's own client leaves the socket open that it could not connect; what was raised holds on to it.
@@ -148,7 +148,7 @@ def engine(bench: Bench) -> Iterator[DockerEngine]:
         yield engine
 
 
-def the_code(refused: pytest.ExceptionInfo[CannotGoOn]) -> str:
+def the_code(refused: pytest.ExceptionInfo[ProblemError]) -> str:
     (problem,) = refused.value.problems
     return problem.code
 
@@ -157,7 +157,7 @@ def test_a_build_that_fails_says_its_last_lines(bench: Bench, engine: DockerEngi
     (tmp_path / "Dockerfile").write_text(
         f"FROM {bench.lab.mirror.address}/{SYSTEM}\nRUN echo first; echo last; exit 3\n"
     )
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         engine.build(tmp_path, ImageReference.parse("registry.lab:1/x:1"), {}, {})
     assert the_code(refused) == "build_failed"
     assert "first\nlast\n" in refused.value.problems[0].what
@@ -165,7 +165,7 @@ def test_a_build_that_fails_says_its_last_lines(bench: Bench, engine: DockerEngi
 
 def test_a_pull_of_what_is_not_there_fails_with_its_name(bench: Bench, engine: DockerEngine) -> None:
     missing = ImageReference.parse(f"{bench.lab.mirror.address}/pytorch/pytorch@sha256:{'0' * 64}")
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         engine.pull(missing, 0)
     assert the_code(refused) == "pull_failed"
     assert missing.by_digest() in refused.value.problems[0].what
@@ -176,13 +176,13 @@ def test_a_push_to_a_registry_that_is_gone_fails_with_its_name(
 ) -> None:
     gone = ImageReference.parse(f"{bench.lab.mirror.address.partition(':')[0]}:9/lab:1")
     engine.tag(system.lab, gone)
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         engine.push(gone)
     assert the_code(refused) == "push_failed"
 
 
 def test_an_image_without_python_is_no_base(engine: DockerEngine) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         engine.base_facts("lab/registry", "")
     assert the_code(refused) == "base_unfit"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.network import engine_network
-from provisioner.domain.look_alike import EngineNetwork
+from provisioner.domain.registry.interference import EngineNetwork
 from tests.lab.engine import Engine
 
 TOLD = {

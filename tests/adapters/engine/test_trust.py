@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.trust import trust
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def test_a_ca_that_is_there_under_any_name_is_not_put_there_again(tmp_path: Path
 
 def test_where_it_cannot_be_put_the_command_is_told(tmp_path: Path, ca: Path) -> None:
     (tmp_path / "certs.d").write_text("a file in the way")
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         trust("registry.lab:5201", ca, tmp_path / "certs.d")
     (problem,) = refused.value.problems
     assert problem.code == "engine_ca"
@@ -47,6 +47,6 @@ def test_where_it_cannot_be_put_the_command_is_told(tmp_path: Path, ca: Path) ->
 
 
 def test_a_ca_that_is_not_there_is_a_mistake_in_the_wish(tmp_path: Path) -> None:
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         trust("registry.lab:5201", tmp_path / "missing.pem", tmp_path / "certs.d")
     assert refused.value.ending == "usage"

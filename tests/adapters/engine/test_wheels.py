@@ -6,7 +6,7 @@ import pytest
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.wheels import download, platforms, requirements_for
 from provisioner.adapters.resources import templates
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.values.problem import ProblemError
 from tests.made_wheel import a_wheel, locked
 
 LOCK = (templates() / "requirements-lab.txt").read_text()
@@ -76,7 +76,7 @@ def test_a_wheel_that_is_not_the_locked_one_is_refused(tmp_path: Path, index: Pa
     requirements = tmp_path / "requirements.txt"
     requirements.write_text(locked(a_wheel(index, "hello", "1.0")))
     a_wheel(index, "hello", "1.0", {"hello.py": "import os\n"})
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         download(requirements, tmp_path / "wheels", a_base())
     (problem,) = refused.value.problems
     assert problem.code == "no_wheels"

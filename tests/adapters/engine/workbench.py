@@ -13,14 +13,14 @@ from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.event import Event
-from provisioner.domain.image import ImageFacts, TaggedImage
-from provisioner.domain.lab import ImageWish
-from provisioner.domain.lab import Registry as RegistryWish
-from provisioner.domain.lock import LockedImage
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.render import render
-from provisioner.domain.seat import Seat
+from provisioner.domain.lab.lab import ImageSettings
+from provisioner.domain.lab.lab import Registry as RegistrySettings
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.seat.render import render
+from provisioner.domain.seat.seat import Seat
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.image import ImageFacts, TaggedImage
+from provisioner.domain.values.reference import ImageReference
 from tests.domain.seats import a_seat
 from tests.lab.bed import Lab, make_key
 from tests.lab.host import run
@@ -49,11 +49,11 @@ class File:
 @dataclass
 class Bench:
     lab: Lab
-    wish: ImageWish = field(default_factory=ImageWish)
+    wish: ImageSettings = field(default_factory=ImageSettings)
     events: list[Event] = field(default_factory=list)
 
     def lab_image(
-        self, name: str, wish: ImageWish | None = None, between: Callable[[], object] = lambda: None
+        self, name: str, wish: ImageSettings | None = None, between: Callable[[], object] = lambda: None
     ) -> LockedImage:
         """The lab image of a REPOSITORY:TAG of the mirror; `events` are then those of this call.
 
@@ -63,8 +63,8 @@ class Bench:
         mirror, registry = self.lab.mirror.address, self.lab.registry.address
         with Registry(mirror, ca=self.lab.ca) as outside, Registry(registry, ca=self.lab.ca) as inside:
             builder = EngineBuilder(
-                RegistryWish(address=registry),
-                wish or ImageWish(),
+                RegistrySettings(address=registry),
+                wish or ImageSettings(),
                 lookup=inside,
                 engine=partial(DockerEngine.connect, {}, self.events.append),
                 templates=read_templates(templates()),

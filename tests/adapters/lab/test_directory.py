@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from provisioner.adapters.lab.directory import WORDS, LabDirectory, find_lab, read_lab
-from provisioner.domain.lab import Lab
-from provisioner.domain.problem import CannotGoOn
+from provisioner.domain.lab.lab import Lab
+from provisioner.domain.values.problem import ProblemError
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 GOOD = 'name: demo\nmirror: {address: "m:5000"}\nregistry: {address: "r:5000"}\n'
@@ -26,8 +26,8 @@ def lab_with(tmp_path: Path) -> Callable[..., Path]:
     return write
 
 
-def refused(path: Path) -> CannotGoOn:
-    with pytest.raises(CannotGoOn) as refusal:
+def refused(path: Path) -> ProblemError:
+    with pytest.raises(ProblemError) as refusal:
         read_lab(str(path))
     assert refusal.value.ending == "usage"
     return refusal.value

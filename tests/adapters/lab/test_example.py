@@ -8,7 +8,7 @@ import yaml
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.lab.example import begin_lab, example, slug
-from provisioner.domain.lab import Lab
+from provisioner.domain.lab.lab import Lab
 
 REPOSITORY = Path(__file__).parents[3]
 

@@ -6,12 +6,12 @@ from threading import Thread
 
 import pytest
 
-from provisioner.adapters.files import MAX_BYTES
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, write_lock
-from provisioner.domain.lock import LockedNode, Lockfile
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.version import ComputeCapability
+from provisioner.adapters.state.files import MAX_BYTES
+from provisioner.domain.lab.lock import LockedNode, Lockfile
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.version import ComputeCapability
 from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.builders import TAG, a_lock, a_uuid
 
@@ -57,7 +57,7 @@ def test_an_older_release_reads_what_a_newer_one_added() -> None:
     ],
 )
 def test_what_is_no_lock(text: str, code: str, what: str) -> None:
-    with pytest.raises(CannotGoOn) as refusal:
+    with pytest.raises(ProblemError) as refusal:
         read_document("f", text, Lockfile)
     assert refusal.value.ending == "usage"
     assert {problem.code for problem in refusal.value.problems} >= {code}
@@ -136,7 +136,7 @@ def test_a_lock_by_path_and_by_file_url(tmp_path: Path) -> None:
     ],
 )
 def test_no_lock_to_be_had(web: str, url: str, code: str) -> None:
-    with pytest.raises(CannotGoOn) as refusal:
+    with pytest.raises(ProblemError) as refusal:
         fetch_lock(url.format(web=web))
     (problem,) = refusal.value.problems
     assert problem.code == code

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.files import cache_home
 from provisioner.adapters.mirror.feed import read_job
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.feed import FeedReading
+from provisioner.adapters.registry.transport import Patience
+from provisioner.adapters.state.files import cache_home
+from provisioner.domain.forecast.feed import FeedReading
 from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, served
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)

@@ -3,12 +3,12 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.files import state_home
 from provisioner.adapters.mirror.history import MirrorHistory
-from provisioner.domain.feed import Job
-from provisioner.domain.history import FeedSeen, ListedSeen, Sighting, TagSeen
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.sync import SyncState
+from provisioner.adapters.state.files import state_home
+from provisioner.domain.forecast.feed import Job
+from provisioner.domain.forecast.history import FeedSeen, ListedSeen, Sighting, TagSeen
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.sync import SyncState
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)
 SEEN: list[Sighting] = [
@@ -45,5 +45,5 @@ def test_lines_that_were_cut_or_are_of_a_newer_release_are_passed_over() -> None
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "file"))
-    with pytest.raises(CannotGoOn, match="history_unusable"):
+    with pytest.raises(ProblemError, match="history_unusable"):
         MirrorHistory().add("m", [], SEEN)

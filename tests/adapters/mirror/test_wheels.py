@@ -10,11 +10,11 @@ import pytest
 
 from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.mirror.wheels import look_at_wheels
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.wheel import WheelReport, WheelWish, is_all_there
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.forecast.wheel import WheelReport, WheelRequest, is_all_there
 from tests.adapters.registry.scripted_registry import Answer, Asked, ScriptedRegistry, ranged, served
 
-WISH = WheelWish(torch="2.8.0", cuda="cu128", python="cp311")
+WISH = WheelRequest(torch="2.8.0", cuda="cu128", python="cp311")
 NAME = "torch-2.8.0+cu128-cp311-cp311-manylinux_2_28_x86_64.whl"
 OTHER = "torch-2.8.0+cu126-cp311-cp311-manylinux_2_28_x86_64.whl"
 HASTY = Patience(connect=2, read=5, whole=10, attempts=1)
@@ -56,7 +56,7 @@ def upstream() -> Iterator[tuple[str, Files]]:
         yield f"http://{server.host}", files
 
 
-def look(asked: str, upstream: str | None = None, wish: WheelWish = WISH) -> list[WheelReport]:
+def look(asked: str, upstream: str | None = None, wish: WheelRequest = WISH) -> list[WheelReport]:
     with Fetcher(patience=HASTY) as fetcher:
         return look_at_wheels(fetcher, asked, wish, upstream)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from provisioner.domain.sync import SyncReport
+from provisioner.domain.values.sync import SyncReport
 
 DATA = Path(__file__).with_name("mirror_faults.yaml")
 DOCUMENT = Path(__file__).parents[3] / "docs/mirror-faults.md"

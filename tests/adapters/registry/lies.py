@@ -3,8 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.lab import MirrorKind
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.lab.lab import MirrorKind
 from tests.adapters.registry.made_image import BIG, Made, a_layer, an_image, an_index
 from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ranged
 from tests.adapters.registry.token_service import TokenService

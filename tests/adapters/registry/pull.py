@@ -7,7 +7,7 @@ from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener
 
 from provisioner.adapters.registry.auth import read_challenge
-from provisioner.domain.manifest import ACCEPT
+from provisioner.domain.registry.manifest import ACCEPT
 from tests.adapters.registry.made_image import digest_of
 
 _OPENER = build_opener(ProxyHandler({}))

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.damage import DAMAGES
 from tests.adapters.registry.made_image import Made, a_layer, an_image, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.event import Event
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry.made_image import a_layer, an_image, digest_of
 from tests.adapters.registry.scripted_registry import Answer, Asked, Script, ScriptedRegistry, ranged, served
 from tests.lab import pki
@@ -90,7 +90,7 @@ def test_a_list_that_cannot_be_had_is_no_empty_list(serve: Serve, answer: Answer
     registry = serve(lambda asked: answer if "/tags/list" in asked.path else None)
     with mirror(registry.host) as looked_at:
         for ask in (lambda: looked_at.tags(REPOSITORY), lambda: looked_at.catalog([REPOSITORY], AMD64)):
-            with pytest.raises(CannotGoOn) as refused:
+            with pytest.raises(ProblemError) as refused:
                 ask()
             assert [problem.code for problem in refused.value.problems] == [code]
 
@@ -197,7 +197,7 @@ def test_existence_and_labels(serve: Serve) -> None:
         assert config is not None
         assert len(config.diff_ids) == 2
         assert (looked_at.exists(unknown), looked_at.labels(unknown)) == (None, None)
-        with pytest.raises(CannotGoOn) as refused:
+        with pytest.raises(ProblemError) as refused:
             looked_at.exists(ImageReference(repository=REPOSITORY, tag="broken"))
     assert refused.value.problems[0].code == "unreachable"
 
@@ -231,7 +231,7 @@ def test_tls_is_trusted_by_the_given_authority_alone(serve: Serve, authority: Pa
         assert looked_at.inspect(reference, AMD64).report.state == "complete"
     with Registry(registry.host, environment={}) as looked_at:
         report = looked_at.inspect(reference, AMD64).report
-        with pytest.raises(CannotGoOn):
+        with pytest.raises(ProblemError):
             looked_at.tags(REPOSITORY)
     assert (report.state, [problem.code for problem in report.problems]) == ("unknown", ["tls_untrusted"])
     assert "--ca" in report.problems[0].fix
@@ -251,7 +251,7 @@ def test_a_bad_authority_file_is_a_mistake_of_the_user(tmp_path: Path, content: 
     file = tmp_path / "ca.pem"
     if content is not None:
         file.write_text(content)
-    with pytest.raises(CannotGoOn) as refused:
+    with pytest.raises(ProblemError) as refused:
         Registry("127.0.0.1:1", ca=file, environment={})
     assert (refused.value.ending, refused.value.problems[0].code) == ("usage", "ca_unreadable")
     assert str(file) in refused.value.problems[0].what

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.sweep import sweep
+from provisioner.domain.registry.gc import sweep
+from provisioner.domain.values.problem import ProblemError
 from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
 from tests.lab.host import registry_program
@@ -71,6 +71,6 @@ def test_a_registry_that_lets_nobody_remove_says_so(tmp_path: Path) -> None:
     fixed = {"filesystem": {"rootdirectory": str(place)}, "delete": {"enabled": False}}
     with real_registry(place, storage=fixed) as real:
         push(real.host, REPOSITORY, "new", NEW)
-        with Registry(real.host, plain_http=True) as own, pytest.raises(CannotGoOn) as caught:
+        with Registry(real.host, plain_http=True) as own, pytest.raises(ProblemError) as caught:
             own.delete(REPOSITORY, NEW.manifest)
     assert caught.value.problems[0].code == "delete_disabled"

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.event import Event
-from provisioner.domain.lab import MirrorKind
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.lab.lab import MirrorKind
+from provisioner.domain.values.event import Event
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry import pull
 from tests.adapters.registry.fault_table import Outcome, Row, group, said
 from tests.adapters.registry.lies import (

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.files import cache_home
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.identity import Identity
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
+from provisioner.adapters.state.files import cache_home
+from provisioner.domain.values.image_identity import Identity
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry.made_image import an_image, an_index, digest_of, push
 from tests.adapters.registry.real_registry import real_registry
 from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, served
@@ -71,7 +71,7 @@ def test_neither_yes_nor_no_is_an_end() -> None:
     made = ScriptedRegistry(lambda asked: Answer(403) if "/manifests/" in asked.path else None)
     with served(made), Registry(made.host, plain_http=True, environment={}) as registry:
         for ask in (lambda: registry.digest(ONE), lambda: registry.identity(ONE, AMD64)):
-            with pytest.raises(CannotGoOn) as ended:
+            with pytest.raises(ProblemError) as ended:
                 ask()
             assert ended.value.problems[0].code == "denied"
 

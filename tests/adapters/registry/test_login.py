@@ -10,10 +10,10 @@ import pytest
 
 from provisioner.adapters.registry.auth import Challenge, read_challenge
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import API, Answer, Asked, Script, ScriptedRegistry, ranged, served
 from tests.adapters.registry.token_service import TokenService
@@ -198,9 +198,9 @@ def test_what_raises_tells_no_secret(serve: Serve, tmp_path: Path) -> None:
     registry = serve(wants_basic)
     environment = log_in(tmp_path, registry.host, "wrong-" + SECRET)
     with Registry(registry.host, plain_http=True, patience=HASTY, environment=environment) as mirror:
-        with pytest.raises(CannotGoOn) as refused:
+        with pytest.raises(ProblemError) as refused:
             mirror.tags("pytorch/pytorch")
-        with pytest.raises(CannotGoOn):
+        with pytest.raises(ProblemError):
             mirror.exists(REFERENCES[0])
     assert refused.value.problems[0].code == "auth_failed"
     assert SECRET not in repr(refused.getrepr(showlocals=True)) + str(refused.value)

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.wire import Patience
-from provisioner.domain.problem import CannotGoOn
-from provisioner.domain.reference import ImageReference
-from provisioner.domain.sync import SyncReport
+from provisioner.adapters.registry.transport import Patience
+from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.sync import SyncReport
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import Answer, Script, ScriptedRegistry, served
 from tests.adapters.registry.small_proxy import SmallProxy, proxying
@@ -127,7 +127,7 @@ def test_a_layer_that_is_missing_behind_a_proxy_may_be_the_proxys_word(stack: Ex
 
 @pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "http://", "http://host:port"])
 def test_a_variable_that_names_no_http_proxy_is_a_mistake(proxy: str) -> None:
-    with pytest.raises(CannotGoOn) as ended:
+    with pytest.raises(ProblemError) as ended:
         look({"HTTP_PROXY": proxy})
     assert (ended.value.ending, ended.value.problems[0].code) == ("usage", "proxy_unusable")
     assert "HTTP_PROXY" in ended.value.problems[0].what

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.domain.reference import ImageReference
+from provisioner.domain.values.reference import ImageReference
 from tests.adapters.registry import pull, standing
 from tests.adapters.registry.damage import DAMAGES
 from tests.adapters.registry.fault_table import Outcome, Row, groups, said

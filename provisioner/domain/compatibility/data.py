@@ -1,0 +1,161 @@
+"""What torch builds hold and what drivers and cards run: the typed form of the compatibility data, and its questions.
+
+An answer of None means that the data does not know, and what it does not know counts as unsafe.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+from provisioner.domain.compatibility.rows import (
+    Architecture,
+    Build,
+    CodeRules,
+    DevelRequirement,
+    DriverFloor,
+    NgcCard,
+    NgcMonth,
+    OldestCode,
+    OwnRow,
+    Product,
+    Release,
+    ToolkitDrivers,
+)
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
+
+
+class CompatibilityData(Value):
+    """The whole data file. `version` is the day it was compiled, ISO 8601; where a lab laid rows of its own over it,
+    `+` and the short hash of those follow, and `own` names each of them.
+    """
+
+    version: str
+    releases_source: str
+    releases: tuple[Release, ...]
+    code_rules: CodeRules
+    oldest_code: tuple[OldestCode, ...]
+    driver_floors_source: str
+    driver_floors: tuple[DriverFloor, ...]
+    toolkit_drivers_source: str
+    toolkit_drivers: tuple[ToolkitDrivers, ...]
+    architectures_source: str
+    architectures: tuple[Architecture, ...]
+    products_source: str
+    products: tuple[Product, ...]
+    devel_requires_source: str
+    devel_requires: tuple[DevelRequirement, ...]
+    forward_brands_source: str
+    forward_brands: tuple[str, ...]
+    ngc_source: str
+    ngc: tuple[NgcMonth, ...]
+    ngc_runs_on: tuple[NgcCard, ...]
+    own: tuple[OwnRow, ...] = ()
+
+    @property
+    def compiled(self) -> str:
+        """The day it was compiled, whatever a lab laid over it."""
+        return self.version.partition("+")[0]
+
+    @cached_property
+    def _builds(self) -> Mapping[tuple[int, int, int, int], Build]:
+        return {
+            (*release.version.key[:2], *build.cuda.key[:2]): build  # type: ignore[misc]  # both have two parts
+            for release in self.releases
+            for build in release.builds
+        }
+
+    @cached_property
+    def _architectures(self) -> Mapping[ComputeCapability, Architecture]:
+        return {capability: each for each in self.architectures for capability in each.capabilities}
+
+    @cached_property
+    def _products(self) -> Mapping[ComputeCapability, tuple[Product, ...]]:
+        capabilities = {row.capability for row in self.products}
+        return {each: tuple(row for row in self.products if row.capability == each) for each in capabilities}
+
+    @cached_property
+    def known_drivers(self) -> tuple[DriverVersion, ...]:
+        """Every driver release that the data names, oldest first; a bare branch number is no release."""
+        toolkits = (driver for row in self.toolkit_drivers for driver in row.drivers)
+        floors = (row.driver for row in self.driver_floors)
+        architectures = (row.min_driver for row in self.architectures if row.min_driver)
+        products = (row.min_driver for row in self.products if row.min_driver)
+        known = {*toolkits, *floors, *architectures, *products}
+        return tuple(sorted(driver for driver in known if len(driver.key) > 1))
+
+    def build(self, torch: DottedVersion, cuda: CudaVersion) -> Build | None:
+        """The build of exactly this torch minor and CUDA minor, None where it is unknown or unconfirmed."""
+        found = self._builds.get((torch.major, torch.minor, cuda.major, cuda.minor))
+        if found is None or not found.confirmed or (found.since is not None and torch < found.since):
+            return None
+        return found
+
+    def architecture(self, capability: ComputeCapability) -> Architecture | None:
+        return self._architectures.get(capability)
+
+    def products_of(self, capability: ComputeCapability) -> tuple[Product, ...]:
+        return self._products.get(capability, ())
+
+    def driver_floor(self, cuda: CudaVersion) -> DriverVersion | None:
+        """The oldest driver that runs this CUDA by minor-version compatibility."""
+        prefixes = (cuda.key[:length] for length in range(len(cuda.key), 0, -1))
+        return next((self._floors[key] for key in prefixes if key in self._floors), None)
+
+    @cached_property
+    def _floors(self) -> Mapping[tuple[int, ...], DriverVersion]:
+        return {row.cuda.key: row.driver for row in self.driver_floors}
+
+    def toolkit_driver(self, cuda: CudaVersion) -> DriverVersion | None:
+        """The first driver of the branch that came with this CUDA minor release."""
+        return next((row.drivers[0] for row in self.toolkit_drivers if row.cuda.key[:2] == cuda.key[:2]), None)
+
+    def cuda_of(self, driver: DriverVersion) -> CudaVersion | None:
+        """The CUDA version that a driver speaks, which is that of its branch."""
+        spoken = [row.cuda for row in self.toolkit_drivers if row.drivers[0].major <= driver.major]
+        return max(spoken, default=None)
+
+    def first_driver(self, floor: DriverVersion) -> DriverVersion:
+        """The oldest release known that is not older than `floor`."""
+        return next((driver for driver in self.known_drivers if driver >= floor), floor)
+
+    def last_driver(self, branch: int) -> DriverVersion | None:
+        """The newest release known of a branch."""
+        return max((driver for driver in self.known_drivers if driver.major == branch), default=None)
+
+    def oldest_capability(self, cuda: CudaVersion) -> ComputeCapability | None:
+        """The oldest architecture that this toolkit can compile for at all; None: it sets no bound."""
+        return max((row.capability for row in self.oldest_code if row.cuda <= cuda), default=None)
+
+    def newest_build(self, capability: ComputeCapability, platform: str) -> str | None:
+        """The newest build with machine code for a card, in words."""
+        return self._newest_builds.get((capability, platform))
+
+    @cached_property
+    def _newest_builds(self) -> Mapping[tuple[ComputeCapability, str], str]:
+        builds = sorted(
+            ((release.version, build.cuda, build) for release in self.releases for build in release.builds),
+            key=lambda row: row[:2],
+        )
+        return {
+            (capability, platform): f"torch {torch} with CUDA {cuda}"
+            for torch, cuda, build in builds  # oldest first: the last one stays
+            for platform, compiled in (("linux/amd64", build.sm), ("linux/arm64", build.aarch64_sm))
+            for capability in self._architectures
+            if build.confirmed and self.runs(compiled, capability, cuda)
+        }
+
+    def ngc_month(self, month: str) -> NgcMonth | None:
+        return next((row for row in self.ngc if row.month == month), None)
+
+    def runs(self, compiled: Iterable[int], capability: ComputeCapability, cuda: CudaVersion) -> bool:
+        """Whether machine code of one of these architectures runs on the card, for code that this CUDA compiled."""
+        card = capability.major * 10 + capability.minor
+        return any(self._runs(sm, card, cuda) for sm in compiled)
+
+    def _runs(self, sm: int, card: int, cuda: CudaVersion) -> bool:
+        rules = self.code_rules
+        if sm in rules.exact:
+            return card in rules.exact[sm]
+        lifted = cuda >= rules.lifted_from and card in rules.lifted
+        excluded = card in rules.exclude.get(sm, ()) and not lifted
+        return sm // 10 == card // 10 and sm <= card and not excluded

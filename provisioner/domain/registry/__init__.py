@@ -1,0 +1,1 @@
+"""Images as registries hold them: manifests, sync state, copies, garbage collection."""

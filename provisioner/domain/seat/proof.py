@@ -1,0 +1,188 @@
+"""What a seat is given, and the proof that a compose file says that and nothing more."""
+
+import re
+from collections.abc import Iterator
+from itertools import zip_longest
+from typing import Any
+
+from pydantic import ValidationError
+
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.seat import compose_text
+from provisioner.domain.seat.compose import ComposeProject, Service
+from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
+from provisioner.domain.values.problem import Problem, ProblemError
+
+INNER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
+CONFIG = "/etc/provisioner"
+
+_SHARED_FILES = (
+    "authorized_keys",
+    "health.py",
+    "jupyter_server_config.py",
+    "sshd_config",
+    "start-ssh.py",
+    "verify_keys",
+)
+# What is told to the seat's people: a folder, for a file that is replaced would not be seen; and those who show it.
+NOTICE = f"{CONFIG}/notice"
+_LAB_EXTENSION = f"{CONFIG}/labextensions/provisioner-notice"
+_NOTICE_READERS: dict[ServiceName, dict[str, str]] = {
+    "jupyter": {
+        "notice.sh": "/etc/profile.d/provisioner-notice.sh",
+        "notice-extension.json": f"{_LAB_EXTENSION}/package.json",
+        "notice-extension.js": f"{_LAB_EXTENSION}/static/notice.js",
+    },
+    "ssh": {"notice.sh": "/etc/profile.d/provisioner-notice.sh"},
+}
+_IDENTITY: dict[ServiceName, str] = {"jupyter": "token", "ssh": "ssh_host_ed25519_key"}
+_ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
+    "jupyter": ("jupyter", "lab", f"--config={CONFIG}/jupyter_server_config.py"),
+    "ssh": ("python3", f"{CONFIG}/start-ssh.py"),
+}
+
+
+def inner_home(seat: Seat) -> str:
+    return f"/home/{seat.user}"
+
+
+def python_user_base(seat: Seat, image: LockedImage) -> str:
+    """Where `pip install` puts a student's packages: a folder for each base image, so that none outlives its torch."""
+    digest = image.base.rpartition("sha256:")[2][:12]
+    name = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{image.torch or 'image'}-{digest}")
+    return f"{inner_home(seat)}/.provisioner/python/{name}"
+
+
+def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
+    """The node writes `passwd` and `group` beside the rendered files, and each identity once."""
+    secret = _IDENTITY[service]
+    return [
+        _bind(seat.home, inner_home(seat), read_only=False),
+        *(_bind(f"./{name}", f"/etc/{name}") for name in ("passwd", "group")),
+        *(_bind(f"./{name}", f"{CONFIG}/{name}") for name in _SHARED_FILES),
+        _bind(f"../../identity/{secret}", f"{CONFIG}/{secret}"),
+        _bind("../../notice", NOTICE),
+        *(_bind(f"./{name}", target) for name, target in _NOTICE_READERS[service].items()),
+    ]
+
+
+def _bind(source: str, target: str, *, read_only: bool = True) -> dict[str, Any]:
+    options = {"create_host_path": False}
+    return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": options}
+
+
+def device_ids(seat: Seat) -> list[str]:
+    return [f"nvidia.com/gpu={uuid}" if seat.gpu_driver == "cdi" else uuid for uuid in seat.gpus]
+
+
+def visible_devices(seat: Seat) -> str | None:
+    """Images say `NVIDIA_VISIBLE_DEVICES=all`, which a node whose default runtime is nvidia's would obey.
+
+    None where the driver reservation sets the variable itself; CDI specifications say `void` too.
+    """
+    return None if seat.gpus and seat.gpu_driver == "nvidia" else "void"
+
+
+def prove(text: str, seat: Seat, image: LockedImage) -> ComposeProject:
+    """The project in `text`. Raises ProblemError with every place that says more, or other, than the seat is given."""
+    try:
+        project = ComposeProject.model_validate(compose_text.read(text))
+    except ValidationError as error:
+        raise ProblemError(_refused(_path(fault["loc"]), fault["msg"]) for fault in error.errors()) from None
+    except ValueError as error:
+        raise ProblemError(_refused("the file", str(error))) from None
+    if problems := tuple(_refused(path, fault) for path, fault in _faults(project, seat, image)):
+        raise ProblemError(problems)
+    return project
+
+
+def _faults(project: ComposeProject, seat: Seat, image: LockedImage) -> Iterator[tuple[str, str]]:
+    yield from _differences("name", project.name, seat.name)
+    yield from _differences("services", sorted(project.services), sorted(SERVICES))
+    for name, service in project.services.items():
+        said = service.model_dump(mode="json")
+        for key, given in _given(seat, image, name).items():
+            yield from _differences(f"services.{name}.{key}", said[key], given)
+        yield from _environment_faults(name, service, seat, image)
+        yield from _differences(f"services.{name}.healthcheck.test", said["healthcheck"]["test"], _health_test(name))
+        if service.healthcheck.start_interval and not seat.start_interval:
+            yield f"services.{name}.healthcheck.start_interval", "this node's engine is too old to know it"
+
+
+def _given(seat: Seat, image: LockedImage, name: ServiceName) -> dict[str, Any]:
+    port, address = str(seat.ports[name]), seat.binds[name]
+    return {
+        "image": image.lab,
+        "user": f"{seat.uid}:{seat.gid}",
+        "working_dir": inner_home(seat),
+        "entrypoint": list(_ENTRYPOINTS[name]),
+        "pids_limit": seat.limits.pids,
+        "mem_limit": seat.limits.memory,
+        "memswap_limit": seat.limits.memory,
+        "cpus": seat.limits.cpus,
+        "shm_size": seat.limits.shm,
+        "ports": [{"target": INNER_PORTS[name], "published": port, "host_ip": address, "protocol": "tcp"}],
+        "volumes": mounts(seat, name),
+        "deploy": _deploy(seat),
+        "labels": labels(seat, image, name),
+    }
+
+
+def labels(seat: Seat, image: LockedImage, service: ServiceName) -> dict[str, str]:
+    return {
+        "provisioner.lab": seat.lab,
+        "provisioner.seat": seat.name,
+        "provisioner.image": image.reference,
+        "provisioner.service": service,
+    }
+
+
+def _deploy(seat: Seat) -> dict[str, Any] | None:
+    device = {"driver": seat.gpu_driver, "device_ids": device_ids(seat), "capabilities": ["gpu"]}
+    return {"resources": {"reservations": {"devices": [device]}}} if seat.gpus else None
+
+
+def _health_test(name: ServiceName) -> list[str]:
+    return ["CMD", "python3", f"{CONFIG}/health.py", name]
+
+
+def _environment_faults(
+    name: ServiceName, service: Service, seat: Seat, image: LockedImage
+) -> Iterator[tuple[str, str]]:
+    """A lab's own template may add variables; those that the seat rests on are given."""
+    given = {
+        "HOME": inner_home(seat),
+        "PYTHONUSERBASE": python_user_base(seat, image),
+        "NVIDIA_VISIBLE_DEVICES": visible_devices(seat),
+        "JUPYTER_TOKEN_FILE": f"{CONFIG}/token" if name == "jupyter" else None,
+    }
+    for key, value in given.items():
+        yield from _differences(f"services.{name}.environment.{key}", service.environment.get(key), value)
+
+
+def _differences(path: str, said: Any, given: Any) -> Iterator[tuple[str, str]]:
+    match said, given:
+        case dict(), dict():
+            for key in [*said, *(key for key in given if key not in said)]:
+                yield from _differences(f"{path}.{key}", said.get(key), given.get(key))
+        case list(), list():
+            for index, (one, other) in enumerate(zip_longest(said, given)):
+                yield from _differences(f"{path}.{index}", one, other)
+        case _ if said != given:
+            yield path, f"it is {said!r}, and the seat is given {given!r}"
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc) or "the file"
+
+
+def _refused(path: str, fault: str) -> Problem:
+    return Problem(
+        "compose_refused",
+        f"{path}: {fault}",
+        "a compose file may say only what its seat is given, whatever the template or a name in it holds",
+        (
+            "correct that place in the lab's templates/compose.yaml.j2 (without one, the shipped template is used), "
+            "or the value in lab.yml that it comes from"
+        ),
+    )

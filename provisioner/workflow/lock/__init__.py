@@ -1,0 +1,1 @@
+"""From a mirror and the nodes to a new lock."""

@@ -1,0 +1,1 @@
+"""What a mirror has, whether it is fresh, and waiting for a tag."""

@@ -1,0 +1,1 @@
+"""From a lock to changed nodes: plan, preflight, claims, waves, resume, rollback, removal."""

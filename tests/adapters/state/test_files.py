@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.state.files import MAX_BYTES, cache_home, read_text, state_home, write_text
+from provisioner.domain.values.problem import ProblemError
+
+
+def test_a_new_text_takes_the_old_ones_place_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lab.lock"
+    write_text(path, "old\n")
+    before = path.stat().st_ino
+    write_text(path, "ä 新\n", 0o600)
+    assert path.read_bytes() == "ä 新\n".encode()
+    assert path.stat().st_ino != before, "written in place, so half of it could be seen"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [file.name for file in path.parent.iterdir()] == ["lab.lock"]
+
+
+def test_a_text_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> None:
+    path = tmp_path / "lab.lock"
+    path.mkdir()
+    (path / "kept").touch()
+    with pytest.raises(ProblemError, match="unwritable") as refusal:
+        write_text(path, "new")
+    assert refusal.value.ending == "failed"
+    assert [file.name for file in tmp_path.iterdir()] == ["lab.lock"]
+
+
+@pytest.mark.parametrize(("named", "kept"), [("/x/state", "/x/state"), ("relative", ""), ("", "")])
+def test_where_state_is_kept(named: str, kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", named)
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert state_home() == Path(kept or tmp_path / ".local" / "state") / "provisioner"
+    assert cache_home() == tmp_path / ".cache" / "provisioner"
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    large = tmp_path / "large"
+    with large.open("wb") as file:
+        file.truncate(MAX_BYTES + 1)
+    for path, code in ((tmp_path / "none", "no_such_file"), (tmp_path, "unreadable"), (large, "unreadable")):
+        with pytest.raises(ProblemError) as refusal:
+            read_text(path, "do this")
+        (problem,) = refusal.value.problems
+        assert (problem.code, problem.fix, refusal.value.ending) == (code, "do this", "usage")
+        assert problem.what.startswith(str(path))

@@ -1,0 +1,108 @@
+from datetime import date
+
+import pytest
+
+from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
+from tests.domain.group import DATA
+
+
+@pytest.mark.parametrize(
+    ("compiled", "card", "cuda", "runs"),
+    [
+        (50, "5.2", "12.6", True),
+        (50, "5.3", "12.6", False),
+        (60, "6.1", "12.6", True),
+        (61, "6.2", "12.6", False),
+        (70, "7.5", "12.6", True),
+        (70, "7.2", "12.6", False),
+        (75, "7.0", "13.0", False),
+        (80, "8.9", "12.6", True),
+        (86, "8.0", "12.6", False),
+        (80, "8.7", "13.0", False),
+        (80, "8.7", "13.2", True),  # "CUDA 13.2 allows SBSA binaries to run on Jetson devices"
+        (87, "8.7", "13.0", True),
+        (87, "8.9", "13.0", False),
+        (90, "9.0", "12.6", True),
+        (100, "10.3", "12.8", True),
+        (100, "10.1", "12.8", False),
+        (103, "10.0", "13.0", False),
+        (101, "11.0", "13.0", True),
+        (110, "10.1", "13.0", True),
+        (120, "12.1", "13.0", True),
+        (121, "12.0", "13.0", False),
+        (120, "10.0", "13.0", False),
+        (90, "12.0", "13.0", False),
+    ],
+)
+def test_machine_code_runs_by_the_rule_of_torch(compiled: int, card: str, cuda: str, runs: bool) -> None:
+    assert DATA.runs([compiled], ComputeCapability(card), CudaVersion(cuda)) is runs
+
+
+@pytest.mark.parametrize(
+    ("driver", "cuda"),
+    [
+        ("580.65.06", "13.0"),
+        ("580.95.05", "13.0"),
+        ("575.51.02", "12.9"),  # a beta of the branch, older than the toolkit's own driver
+        ("570.86.15", "12.8"),
+        ("565.57.01", "12.6"),  # there is no CUDA 12.7
+        ("535.183.01", "12.2"),
+        ("470.256.02", "11.4"),
+        ("999.1", "13.4"),
+        ("304.1", None),
+    ],
+)
+def test_a_driver_speaks_the_cuda_of_its_branch(driver: str, cuda: str | None) -> None:
+    assert DATA.cuda_of(DriverVersion(driver)) == (cuda and CudaVersion(cuda))
+
+
+@pytest.mark.parametrize(
+    ("cuda", "floor"),
+    [
+        ("13.2", "580"),
+        ("13.0.2", "580"),
+        ("12.9.1", "525.60.13"),
+        ("11.8", "450.80.02"),
+        ("11.0.3", "450.36.06"),
+        ("10.2", "440.33"),
+        ("14.0", None),
+        ("7.5", None),
+    ],
+)
+def test_the_driver_floor_is_that_of_the_cuda_major(cuda: str, floor: str | None) -> None:
+    assert DATA.driver_floor(CudaVersion(cuda)) == (floor and DriverVersion(floor))
+
+
+def test_an_advised_driver_is_one_that_was_released() -> None:
+    assert DATA.first_driver(DriverVersion("580")) == DriverVersion("580.65.06")
+    assert DATA.last_driver(580) == DriverVersion("580.95.05")
+    assert all(len(driver.key) > 1 for driver in DATA.known_drivers)
+
+
+@pytest.mark.parametrize(
+    ("torch", "cuda"), [("2.15.0", "13.0"), ("2.16.0", "13.0"), ("2.8.0", "13.0"), ("2.12.0", "12.9")]
+)
+def test_what_is_unconfirmed_is_unknown(torch: str, cuda: str) -> None:
+    assert DATA.build(DottedVersion(torch), CudaVersion(cuda)) is None
+
+
+def test_every_row_of_the_data_is_of_a_kind() -> None:
+    date.fromisoformat(DATA.version)
+    for release in DATA.releases:
+        assert all(patch.key[:2] == release.version.key for patch in release.patches)
+        assert len({build.cuda for build in release.builds}) == len(release.builds)
+        for build in release.builds:
+            assert list(build.sm) == sorted(build.sm)
+            assert set(build.ptx) <= set(build.sm)
+            assert DATA.driver_floor(build.cuda) is not None
+            oldest = DATA.oldest_capability(build.cuda)
+            assert oldest is None or all(ComputeCapability.from_sm(sm) >= oldest for sm in build.sm)
+    for product in DATA.products:
+        assert DATA.architecture(product.capability) is not None
+
+
+def test_no_build_holds_code_that_its_card_could_not_run_itself() -> None:
+    for release in DATA.releases:
+        for build in release.builds:
+            for sm in build.sm:
+                assert DATA.runs([sm], ComputeCapability.from_sm(sm), build.cuda)

@@ -1,0 +1,91 @@
+from typing import Any
+
+import pytest
+
+from provisioner.domain.compatibility.overlay import Overlay, overlaid
+from provisioner.domain.selection.selection import select
+from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
+from tests.domain.group import DATA, a_profile, a_tag
+
+
+def _with(**blocks: list[dict[str, Any]]) -> Overlay:
+    sourced = {
+        name: [row if name == "releases" else {"source": "a test", **row} for row in rows]
+        for name, rows in blocks.items()
+    }
+    return Overlay.model_validate(sourced)
+
+
+def test_a_build_is_added_and_another_one_replaced() -> None:
+    own = {"cuda": "13.0", "sm": [70, 75], "evidence": "measured(2.14.1)"}
+    data = overlaid(DATA, _with(releases=[{"version": "2.14", "builds": [own]}, {"version": "2.16", "builds": [own]}]))
+
+    for torch in ("2.14.1", "2.16.0"):
+        build = data.build(DottedVersion(torch), CudaVersion("13.0"))
+        assert build is not None
+        assert build.sm == (70, 75)
+    kept, before = (one.build(DottedVersion("2.14.1"), CudaVersion("12.6")) for one in (data, DATA))
+    assert kept == before
+    assert [row.replaced for row in data.own] == [True, False]
+
+
+def test_what_a_lab_adds_can_be_chosen() -> None:
+    own = {"cuda": "13.2", "sm": [75, 120], "evidence": "measured(2.16.0)"}
+    data = overlaid(DATA, _with(releases=[{"version": "2.16", "builds": [own]}]))
+    node, tags = (
+        a_profile("rtx5090"),
+        [a_tag("2.16.0-cuda13.2-cudnn9-runtime"), a_tag("2.14.1-cuda13.0-cudnn9-runtime")],
+    )
+
+    assert select([node], tags, DATA).torch == "2.14.1"
+    chosen = select([node], tags, data)
+    assert (chosen.torch, chosen.data_version) == ("2.16.0", data.version)
+
+
+@pytest.mark.parametrize(
+    ("cuda", "floor"), [("13.2", "585.10"), ("13.0", "580"), ("14.1", "640.1"), ("11.0.3", "450.36.06")]
+)
+def test_the_closest_floor_counts(cuda: str, floor: str) -> None:
+    own = [{"cuda": "13.2", "driver": "585.10"}, {"cuda": "14", "driver": "640.1"}]
+
+    assert overlaid(DATA, _with(driver_floors=own)).driver_floor(CudaVersion(cuda)) == DriverVersion(floor)
+
+
+def test_an_architecture_is_replaced_for_the_cards_that_it_names() -> None:
+    own = {"name": "Turing of ours", "capabilities": ["7.5", "13.0"], "last_branch": 610}
+    data = overlaid(DATA, _with(architectures=[own]))
+    found = {text: data.architecture(ComputeCapability(text)) for text in ("7.5", "13.0", "7.0")}
+
+    assert [architecture and architecture.last_branch for architecture in found.values()] == [610, 610, 580]
+
+
+def test_a_product_is_replaced_by_its_name_and_capability() -> None:
+    own = {"name": "RTX 5060 Ti", "capability": "12.0", "min_driver": "570.153.02"}
+    data = overlaid(DATA, _with(products=[own]))
+    rows = [row for row in data.products_of(ComputeCapability("12.0")) if row.name == "RTX 5060 Ti"]
+
+    assert [row.min_driver for row in rows] == [DriverVersion("570.153.02")]
+    assert len(data.products) == len(DATA.products)
+
+
+def test_ngc_devel_and_toolkit_rows() -> None:
+    data = overlaid(
+        DATA,
+        _with(
+            ngc=[{"month": "26.07", "cuda": "13.2"}],
+            ngc_runs_on=[{"capability": "12.1", "platform": "linux/arm64", "since": "26.07"}],
+            devel_requires=[{"cuda": "12.6", "branches": [560], "brands": ["geforce"]}],
+            toolkit_drivers=[{"cuda": "13.4", "drivers": ["615.10.01"]}],
+        ),
+    )
+    month = data.ngc_month("26.07")
+
+    assert month is not None
+    assert month.cuda == CudaVersion("13.2")
+    assert [row.since for row in data.ngc_runs_on] == ["26.07"]
+    assert [row.branches for row in data.devel_requires if row.cuda == CudaVersion("12.6")] == [(560,)]
+    assert data.toolkit_driver(CudaVersion("13.4")) == DriverVersion("615.10.01")
+
+
+def test_no_rows_change_nothing() -> None:
+    assert overlaid(DATA, Overlay()) is DATA

@@ -1,0 +1,237 @@
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.seat.render import STATIC_FILES, fill, render
+from provisioner.domain.seat.seat import Seat
+from provisioner.domain.values.problem import ProblemError
+from tests.builders import a_locked_image
+from tests.domain.seats import KEY, TEMPLATES, a_seat
+
+HERE = Path(__file__).parents[1]
+HOSTILE: list[str] = json.loads((HERE / "cases/hostile.json").read_text())
+SEAT_FIELDS = ["name", "lab", "node", "user", "home", "gpu_driver"]
+IMAGE_FIELDS = ["reference", "base", "lab", "torch"]
+
+
+# These come into the file as a name made of them, with everything unusual replaced.
+MADE_SAFE = ["node", "torch", "base"]
+
+
+def leaves(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Any]]:
+    if isinstance(value, dict | list):
+        for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from leaves(item, (*path, key))
+    else:
+        yield path, value
+
+
+def with_text(field: str, text: str) -> tuple[Seat, LockedImage]:
+    """A seat and an image with `text` in one field."""
+    seat, image = a_seat(), a_locked_image()
+    if field in IMAGE_FIELDS:
+        return seat, image.model_copy(update={field: text})
+    if field in SEAT_FIELDS:
+        return seat.model_copy(update={field: text}), image
+    changes: dict[str, Any] = {
+        "gpu": {"gpus": (text,)},
+        "bind": {"binds": {"ssh": text, "jupyter": "127.0.0.1"}},
+        "key": {"authorized_keys": (text,)},
+        "comment": {"authorized_keys": (f"{KEY} {text}",)},
+        "memory": {"limits": seat.limits.model_copy(update={"memory": text})},
+        "shm": {"limits": seat.limits.model_copy(update={"shm": text})},
+    }
+    return seat.model_copy(update=changes[field]), image
+
+
+# Where any printable text may stand; the others are held against patterns.
+FREE = ["lab", "reference", "comment"]
+FIELDS = [*SEAT_FIELDS, *IMAGE_FIELDS, "gpu", "bind", "key", "comment", "memory", "shm"]
+HARMLESS = render(a_seat(), a_locked_image(), TEMPLATES).files
+HARMLESS_LEAVES = dict(leaves(yaml.safe_load(HARMLESS["compose.yaml"])))
+# With a memory limit there are two lines more in each service.
+LIMITED = {("services", name, key) for name in ("jupyter", "ssh") for key in ("mem_limit", "memswap_limit")}
+
+
+def assert_text_stays_text(field: str, text: str) -> None:
+    """Refused, or in the files as the value it is, at places where values are; nothing else differs."""
+    seat, image = with_text(field, text)
+    try:
+        files = render(seat, image, TEMPLATES).files
+    except ProblemError:
+        return
+    found = dict(leaves(yaml.safe_load(files["compose.yaml"])))
+    assert set(found) - LIMITED == set(HARMLESS_LEAVES)
+    changed = {path: value for path, value in found.items() if HARMLESS_LEAVES.get(path) != value}
+    if field in MADE_SAFE:
+        assert all(re.fullmatch("[A-Za-z0-9/.+-]+", value) for value in changed.values())
+    else:
+        assert all(text in value.replace("$$", "$") for value in changed.values())
+    assert len(files["sshd_config"].splitlines()) == len(HARMLESS["sshd_config"].splitlines())
+    assert files["authorized_keys"].count("\n") == 1
+    assert "$" not in "".join(changed.values()).replace("$$", "")
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_a_hostile_name_is_refused_or_stays_a_name(field: str) -> None:
+    for text in HOSTILE if field in FREE else HOSTILE[::3]:
+        assert_text_stays_text(field, text)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.sampled_from(FIELDS), st.text(max_size=20))
+def test_any_text_is_refused_or_stays_text(field: str, text: str) -> None:
+    assert_text_stays_text(field, text)
+
+
+@pytest.mark.parametrize("text", ["李雷", "😀", "$(id)", "${HOME}", "no", "22:22", "{{ seat }}", "a" * 300])
+def test_harmless_text_is_not_refused(text: str) -> None:
+    image = a_locked_image().model_copy(update={"reference": text})
+    files = render(a_seat(authorized_keys=(f"{KEY} {text}",)), image, TEMPLATES).files
+    labels = yaml.safe_load(files["compose.yaml"])["services"]["ssh"]["labels"]
+    assert labels["provisioner.image"] == text.replace("$", "$$")
+    assert files["authorized_keys"] == f"{KEY} {text}\n"
+
+
+@settings(deadline=None)
+@given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3)))
+def test_a_value_in_a_template_reads_as_itself(value: Any) -> None:
+    text = fill("value: {{ value }}\n", {"value": value})
+    assert json.dumps(yaml.safe_load(text)["value"]).replace("$$", "$") == json.dumps(value).replace("$$", "$")
+
+
+@pytest.mark.parametrize(
+    ("change", "where"),
+    [
+        ({"uid": 0}, "services.jupyter.user"),
+        ({"gid": -1}, "services.jupyter.user"),
+        ({"home": "/"}, "services.jupyter.volumes.0.source"),
+        ({"home": "/root"}, "services.jupyter.volumes.0.source"),
+        ({"home": "/srv/../etc"}, "services.jupyter.volumes.0.source"),
+        ({"home": "/var/run/docker.sock"}, "services.jupyter.volumes.0.source"),
+        ({"home": "/var/lib/docker"}, "services.jupyter.volumes.0.source"),
+        ({"binds": {"ssh": "0.0.0.0", "jupyter": "127.0.0.1"}}, "services.ssh.ports.0.host_ip"),
+        ({"gpus": ("all",)}, "services.ssh.deploy.resources.reservations.devices.0.device_ids.0"),
+        ({"ports": {"ssh": 22, "jupyter": 22001}}, "services.ssh.ports.0.published"),
+    ],
+)
+def test_a_seat_that_no_lab_may_have_is_refused_at_its_place(change: dict[str, Any], where: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        render(a_seat(**change), a_locked_image(), TEMPLATES)
+    assert any(problem.what.startswith(where) for problem in refused.value.problems)
+    assert {problem.code for problem in refused.value.problems} == {"compose_refused"}
+
+
+PRIVATE = "-----BEGIN OPENSSH PRIVATE KEY-----"
+
+
+@pytest.mark.parametrize(
+    "key", ["", "# a comment", PRIVATE, f"{KEY}\n{KEY}", f'command="a\nb" {KEY}', f"{KEY} a\u2028b"]
+)
+def test_what_is_not_one_public_key_is_refused(key: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        render(a_seat(authorized_keys=(f"{KEY} x", key)), a_locked_image(), TEMPLATES)
+    assert [problem.code for problem in refused.value.problems] == ["bad_public_key"]
+
+
+@pytest.mark.parametrize("key", [KEY, f"{KEY} ", f'from="10.0.0.0/8",restrict,pty {KEY} li lei'])
+def test_keys_may_have_options_and_comments(key: str) -> None:
+    assert render(a_seat(authorized_keys=(key,)), a_locked_image(), TEMPLATES).files["authorized_keys"] == f"{key}\n"
+
+
+@pytest.mark.parametrize("name", ["compose.yaml", "sshd_config", "authorized_keys"])
+def test_the_files_are_those_in_golden(name: str) -> None:
+    assert HARMLESS[name] == (HERE / "golden" / name).read_text()
+
+
+def test_a_bundle_holds_every_file_that_compose_mounts_or_the_node_adds() -> None:
+    project = yaml.safe_load(HARMLESS["compose.yaml"])
+    mounts = [mount["source"] for service in project["services"].values() for mount in service["volumes"]]
+    here = {source[2:] for source in mounts if source.startswith("./")}
+    assert here - {"passwd", "group"} == set(HARMLESS) - {"compose.yaml", "gpu_check.py"}
+    assert all(HARMLESS[name] == TEMPLATES[name] for name in STATIC_FILES)
+    assert HARMLESS["verify_keys"] == ""
+
+
+@pytest.mark.parametrize("user", ["li.lei", "Wei", "_svc", "a-b_c.d"])
+def test_accounts_of_a_campus_have_names_like_these(user: str) -> None:
+    files = render(a_seat(user=user, home=f"/export/home/{user}@campus"), a_locked_image(), TEMPLATES).files
+    assert f'AllowUsers "{user}"\n' in files["sshd_config"]
+
+
+@pytest.mark.parametrize(
+    "user", ["", "a*", "a?", "!a", "a b", 'a"b', "a@host", "-a", ".", "..", "../a", "a/b", "a\n", "李"]
+)
+def test_a_name_that_says_more_to_sshd_than_one_user_is_refused(user: str) -> None:
+    with pytest.raises(ProblemError, match="compose_refused"):
+        render(a_seat(user=user), a_locked_image(), TEMPLATES)
+
+
+def environments(seat: Seat) -> list[dict[str, str]]:
+    files = render(seat, a_locked_image(), TEMPLATES).files
+    return [service["environment"] for service in yaml.safe_load(files["compose.yaml"])["services"].values()]
+
+
+@pytest.mark.parametrize(
+    ("change", "visible"),
+    [({}, None), ({"gpu_driver": "cdi"}, "void"), ({"gpus": ()}, "void"), ({"gpus": (), "gpu_driver": "cdi"}, "void")],
+)
+def test_a_seat_sees_no_gpu_beside_its_own_whatever_the_nodes_default_runtime(
+    change: dict[str, Any], visible: str | None
+) -> None:
+    assert [found.get("NVIDIA_VISIBLE_DEVICES") for found in environments(a_seat(**change))] == [visible, visible]
+
+
+def test_packages_of_a_student_stay_with_the_base_they_were_made_for() -> None:
+    first, rebuilt = a_locked_image(), a_locked_image().model_copy(update={"lab": a_locked_image("other:1").lab})
+    other = a_locked_image("other:1")
+    bases = [render(a_seat(), image, TEMPLATES).files["compose.yaml"] for image in (first, rebuilt, other)]
+    found = [yaml.safe_load(text)["services"]["ssh"]["environment"]["PYTHONUSERBASE"] for text in bases]
+    assert found[0] == found[1] != found[2]
+    assert found[0].startswith("/home/student/.provisioner/python/2.10.0-")
+
+
+def test_an_older_engine_is_not_told_of_a_start_interval() -> None:
+    assert "start_interval" in HARMLESS["compose.yaml"]
+    files = render(a_seat(start_interval=False), a_locked_image(), TEMPLATES).files
+    assert "start_interval" not in files["compose.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("template", "what"),
+    [
+        ("name: {{ seat.nmae }}\n", "no attribute 'nmae'"),
+        ("{% for x %}", "line 1: "),
+        ("name: {{ seat.__class__ }}", "'__class__'"),
+        ("name: {{ ''.__class__.__mro__ }}", "'__class__'"),
+        ("{% include '/etc/passwd' %}", "no loader"),
+        ("{{ lookup('pipe', 'id') }}", "'lookup' is undefined"),
+        ("{{ range(10**9) }}", "too big"),
+        ("{{ 1 // 0 }}", "division"),
+        ("{{ seat.update({}) }}", "attribute 'update'"),
+        ("{{ range }}", "not JSON serializable"),
+    ],
+)
+def test_a_template_at_fault_is_named(template: str, what: str) -> None:
+    with pytest.raises(ProblemError) as refused:
+        render(a_seat(), a_locked_image(), TEMPLATES | {"compose.yaml.j2": template})
+    (problem,) = refused.value.problems
+    assert problem.code == "bad_template"
+    assert what in problem.what
+
+
+def test_a_labs_own_template_may_add_what_harms_nobody() -> None:
+    shipped = TEMPLATES["compose.yaml.j2"]
+    own = shipped.replace("SHELL: /bin/bash", 'SHELL: /bin/zsh\n      HF_ENDPOINT: "https://hf-mirror.com/$$x"')
+    project = yaml.safe_load(
+        render(a_seat(), a_locked_image(), {**TEMPLATES, "compose.yaml.j2": own}).files["compose.yaml"]
+    )
+    assert project["services"]["jupyter"]["environment"]["HF_ENDPOINT"] == "https://hf-mirror.com/$$x"

@@ -1,0 +1,138 @@
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from provisioner.domain.compatibility.gpu import cards, driven
+from provisioner.domain.compatibility.tags import read_facts
+from provisioner.domain.selection.advice import Advice
+from provisioner.domain.selection.selection import Selection, select
+from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.node import NodeProfile
+from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
+
+_UNTIMED = settings(deadline=None)
+_NEW = cases("labs")["all"][-14:]
+_GROUPS = st.lists(
+    st.tuples(
+        st.lists(st.sampled_from(sorted(CARDS)), min_size=1, max_size=3),
+        st.sampled_from(["470.256.02", "535.183.01", "565.57.01", "570.172.08", "580.95.05", "595.58.03", None]),
+        st.sampled_from(["open", "proprietary", None]),
+    ),
+    min_size=1,
+    max_size=5,
+)
+_OFFERS = st.lists(
+    st.builds(lambda text, state: text + state, st.sampled_from(_NEW), st.sampled_from(["", "", "=partial"])),
+    unique_by=lambda text: text.partition("=")[0],
+    min_size=1,
+    max_size=6,
+)
+_CHANGE: dict[str, Any] = {
+    "open_kernel_module": {"kernel_module": "open"},
+    "proprietary_kernel_module": {"kernel_module": "proprietary"},
+}
+
+
+def _lab(group: Any, offer: Sequence[str]) -> tuple[list[NodeProfile], list[TaggedImage], Selection]:
+    nodes = [
+        a_profile(*names, name=f"n{place}", driver=driver, kernel_module=module)
+        for place, (names, driver, module) in enumerate(group)
+    ]
+    tags = [a_tag(text) for text in offer]
+    return nodes, tags, select(nodes, tags, DATA)
+
+
+def _together(advice: Iterable[Advice], code: str) -> list[list[Advice]]:
+    """Advice that is one change: of one code, to one driver."""
+    found: dict[str | None, list[Advice]] = {}
+    for one in advice:
+        if one.code == code:
+            found.setdefault(one.to, []).append(one)
+    return list(found.values())
+
+
+def _after(node: NodeProfile, advice: Sequence[Advice]) -> NodeProfile:
+    for one in advice:
+        if one.node == node.name:
+            return NodeProfile.model_validate(dict(node) | _CHANGE.get(one.code, {"driver": one.to}))
+    return node
+
+
+def _torch(reference: str | None) -> str | None:
+    return reference and read_facts(TaggedImage(reference=reference), DATA).torch
+
+
+def _visible(node: NodeProfile) -> set[int]:
+    found = enumerate(cards(node, DATA))
+    return {place for place, card in found if card.module == "contested" or not driven(card, DATA)}
+
+
+@_UNTIMED
+@given(group=_GROUPS, offer=_OFFERS)
+def test_who_follows_the_advice_on_drivers_gets_what_it_promises(group: Any, offer: list[str]) -> None:
+    nodes, tags, chosen = _lab(group, offer)
+
+    for told in _together(chosen.advice, "upgrade_driver"):
+        pending = any(f"{one.gains.removeprefix('pytorch/pytorch:')}=partial" in offer for one in told)
+        offered = [tag.model_copy(update={"sync": "complete"}) for tag in tags] if pending else tags
+        again = select([_after(node, told) for node in nodes], offered, DATA)
+        for one in told:
+            assert _torch(again.nodes[str(one.node)].tag) == _torch(one.gains)
+
+
+@_UNTIMED
+@given(group=_GROUPS, offer=_OFFERS)
+def test_no_advice_makes_a_card_vanish(group: Any, offer: list[str]) -> None:
+    nodes, _, chosen = _lab(group, offer)
+    by_name = {node.name: node for node in nodes}
+
+    for one in chosen.advice:
+        if one.code in {"upgrade_driver", "downgrade_driver", *_CHANGE}:
+            node = by_name[str(one.node)]
+            assert _visible(_after(node, [one])) >= _visible(node)
+
+
+@_UNTIMED
+@given(group=_GROUPS, offer=_OFFERS)
+def test_a_node_that_is_better_left_out_really_is(group: Any, offer: list[str]) -> None:
+    nodes, tags, chosen = _lab(group, offer)
+
+    by_gain: dict[str, set[str | None]] = {}
+    for one in chosen.advice:
+        if one.code == "exclude_node":
+            by_gain.setdefault(one.gains, set()).add(one.node)
+    for gains, out in by_gain.items():
+        rest = select([node for node in nodes if node.name not in out], tags, DATA)
+        assert gains in {choice.tag for choice in rest.nodes.values()}
+
+
+@_UNTIMED
+@given(group=_GROUPS, offer=_OFFERS)
+def test_a_tag_that_is_to_be_synced_would_be_chosen(group: Any, offer: list[str]) -> None:
+    nodes, tags, chosen = _lab(group, offer)
+
+    for one in chosen.advice:
+        if one.code in {"sync_tag", "wait_for_sync"}:
+            synced = [
+                tag.model_copy(update={"sync": "complete"}) if tag.reference == one.gains else tag for tag in tags
+            ]
+            again = select(nodes, synced, DATA)
+            assert one.gains in {choice.tag for choice in again.nodes.values()}
+
+
+def test_a_card_that_is_left_out_is_named() -> None:
+    node = a_profile("rtx3090", "gtx1080ti", kernel_module="proprietary")
+    (advice,) = select([node], [a_tag("2.14.1-cuda13.0-cudnn9-runtime")], DATA).advice
+
+    assert (advice.code, advice.node, advice.gpu) == ("exclude_gpu", "n", 1)
+    assert "NVIDIA GeForce GTX 1080 Ti" in advice.why
+
+
+def test_what_the_mirror_must_do_besides_is_said() -> None:
+    tags = [a_tag("2.14.1-cuda13.0-cudnn9-runtime=partial")]
+    (advice,) = select([a_profile("rtx5090", driver="570.172.08")], tags, DATA).advice
+
+    assert advice.code == "upgrade_driver"
+    assert "once the mirror" in advice.why

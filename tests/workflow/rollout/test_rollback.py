@@ -1,0 +1,126 @@
+"""What going back and taking down would do to each node."""
+
+from pathlib import Path
+
+import pytest
+
+from provisioner.domain.rollout.busy import DEFER, WhenBusy
+from provisioner.domain.rollout.run_spec import Rules, build_run_spec
+from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
+from provisioner.workflow.rollout.removal import down_orders, removal
+from provisioner.workflow.rollout.rollback import back_orders, rollback
+from provisioner.workflow.rollout.run import never, run_waves
+from provisioner.workflow.status import status
+from tests.builders import a_node
+from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, FakeHost, a_claim
+from tests.workflow.rollout.test_run import BEGAN, prepared, states
+
+
+def with_seat(generation: int, previous: int) -> NodeFacts:
+    return a_node("n1", seats=(RunningSeat(name=SEAT, generation=generation, image="i", previous=previous),))
+
+
+@pytest.mark.parametrize(
+    ("facts", "to", "action", "why"),
+    [
+        (with_seat(3, 2), None, "update", "from generation 3 back to 2"),
+        (with_seat(3, 2), 1, "update", "from generation 3 back to 1"),
+        (with_seat(3, 2), 3, "keep", "runs generation 3"),
+        (with_seat(1, 0), None, "skip", "n1 keeps no generation before 1"),
+        (a_node("n1"), None, "skip", f"n1 has no seat {SEAT}"),
+        (with_seat(0, 0), None, "skip", f"n1 has no seat {SEAT}"),
+        (UNREACHABLE, None, "skip", "no answer"),
+    ],
+)
+def test_to_what_a_node_would_go_back(facts: NodeFacts | Problem, to: int | None, action: str, why: str) -> None:
+    plan = rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, to)
+    assert [(step.action, step.why) for step in plan.steps] == [(action, why)]
+    orders = back_orders(plan, "r1", to)
+    assert [(order.to, order.expects) for order in orders.values()] == ([(to or 0, 3)] if action == "update" else [])
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "action", "codes"),
+    [
+        (DEFER, "defer", ["busy"]),
+        (WhenBusy(policy="wait", seconds=60), "update", ["waits_for_work"]),
+        (WhenBusy(policy="force", reason="exam"), "update", ["stops_work"]),
+    ],
+)
+def test_going_back_stops_nobodys_work_without_consent(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
+    seat = RunningSeat(name=SEAT, generation=3, image="i", previous=2, at_work=("GPU 0: pid 4242 python of li",))
+    facts = a_node("n1", seats=(seat,))
+    plan = rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
+    assert [(step.action, step.busy) for step in plan.steps] == [(action, ("GPU 0: pid 4242 python of li",))]
+    assert [problem.code for problem in plan.steps[0].problems] == codes
+    assert {order.when_busy for order in back_orders(plan, "r1", None).values()} <= {when_busy}
+
+
+def test_going_back_is_gone_through_in_waves_and_stops_where_too_much_goes_wrong(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path, {"roll_back": {"n2": "rolled_back"}}).add("n1", "n2", "n3", generation=2)
+    plan = rollback("demo", SEAT, fleet.hosts(), fleet.probe(["n1", "n2", "n3"]), None)
+    back = back_orders(plan, "r1", None)
+    what = build_run_spec("r1", plan, {}, Rules(("1", "2", "3")), BEGAN, verb="rollback", back=back).with_claim(
+        a_claim()
+    )
+    outcome = run_waves(what, fleet, lambda _: None, never)
+    assert states(outcome) == {"n1": "committed", "n2": "rolled_back", "n3": "not_started"}
+    assert [fleet.read(node)["generation"] for node in ("n1", "n2", "n3")] == [1, 2, 2]
+    assert fleet.alive() == dict.fromkeys(("n1", "n2", "n3"))
+
+
+@pytest.mark.parametrize(
+    ("when_busy", "action", "codes"),
+    [
+        (DEFER, "defer", ["busy"]),
+        (WhenBusy(policy="force", reason="the term is over"), "remove", ["stops_work"]),
+    ],
+)
+def test_taking_down_ends_nobodys_work_without_consent(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
+    seat = RunningSeat(name=SEAT, generation=3, image="i", layer_bytes=9 << 30, at_work=("GPU 0: pid 4242 python",))
+    plan = removal("demo", SEAT, {"n1": a_node("n1", seats=(seat,)), "n2": a_node("n2")}, when_busy=when_busy)
+    assert [step.action for step in plan.steps] == [action, "remove"]
+    assert [problem.code for problem in plan.steps[0].problems] == codes
+    orders = down_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN, verb="remove").with_claim(a_claim()))
+    assert {order.when_busy for order in orders.values()} == {when_busy}
+    assert ("n1" in orders) == (action == "remove")
+
+
+def test_taking_down_asks_every_node_that_answers(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path).add("n1", generation=2).add("n2")
+    plan = removal("demo", SEAT, {**fleet.probe(["n1", "n2"]), "n3": UNREACHABLE})
+    what = build_run_spec("r1", plan, {}, Rules(max_failures="100%"), BEGAN, verb="remove").with_claim(a_claim())
+    assert states(run_waves(what, fleet, lambda _: None, never)) == {
+        "n1": "committed",
+        "n2": "unchanged",
+        "n3": "unreachable",
+    }
+    assert fleet.alive() == dict.fromkeys(("n1", "n2"))
+
+
+@pytest.mark.parametrize(
+    ("verb", "run", "told"),
+    [
+        ("rollback", "r1", ("brought back on purpose by ann@control1, run r1",)),
+        ("rollback", "r0", ()),
+        ("rollout", "r1", ()),
+    ],
+)
+def test_status_says_who_brought_a_seat_back(verb: str, run: str, told: tuple[str, ...]) -> None:
+    last = a_claim().model_copy(update={"verb": verb})
+    facts = a_node("n1", last=last, seats=(RunningSeat(name=SEAT, generation=1, image="i", run=run),))
+    assert remarks(facts) == told
+
+
+def test_status_says_which_run_has_a_node_in_hand() -> None:
+    assert remarks(a_node("n1", claim=a_claim())) == (
+        "held by a run r1 of ann@control1 since 2026-11-26T21:00:00+00:00",
+    )
+
+
+def remarks(facts: NodeFacts) -> tuple[str, ...]:
+    (seat,) = status(prepared({"n1": "update"}), {"n1": facts}).seats
+    assert isinstance(facts.last or facts.claim, Claim)
+    return seat.remarks

@@ -1,4 +1,4 @@
-"""Takes the node for a run or lets it go (`act`: take | release), before and after everything that a run changes."""
+"""Claims the node for a run, or releases the claim (`act`: take | release), before and after a run's changes."""
 
 from __future__ import annotations
 
@@ -6,23 +6,25 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_claims import release, take
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.claims import release_claim, take_claim
+from ansible.module_utils.provisioner.jobs.entry import ORDER
 
 
 def act(order: dict[str, Any]) -> None:
+    """Take or release the claim of the order."""
     if order["act"] == "take":
-        take(order["state_root"], order["claim"], order["breaks"])
+        take_claim(order["state_root"], order["claim"], order["breaks"])
     else:
-        release(order["state_root"], order["claim"])
+        release_claim(order["state_root"], order["claim"])
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER)
     try:
         act(json.loads(module.params["order"]))
-    except Fault as fault:
+    except ProblemError as fault:
         module.fail_json(msg=str(fault), problem=fault.problem)
     else:
         module.exit_json(changed=True)

@@ -1,22 +1,23 @@
-"""Puts a notice where the people of a seat see it, or takes it back; tells those who are logged in to the node."""
+"""Shows a notice to the users of a seat and to those who are logged in to the node, or removes it."""
 
 from __future__ import annotations
 
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_notice import notify
-from ansible.module_utils.provisioner_seat import seat_of
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.entry import ORDER
+from ansible.module_utils.provisioner.seat.notice import notify
+from ansible.module_utils.provisioner.seat.seat import seat_of
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER)
     order = json.loads(module.params["order"])
     try:
         record = notify(seat_of(order), order["text"])
-    except Fault as fault:
+    except ProblemError as fault:
         module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
     else:
         module.exit_json(changed=record["state"] == "committed", record=record)

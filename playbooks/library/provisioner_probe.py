@@ -1,4 +1,4 @@
-"""Everything that can be known of a node, and why the rest cannot. Changes nothing."""
+"""Returns all facts of a node, and reasons for facts that are absent. Changes nothing."""
 
 from __future__ import annotations
 
@@ -7,29 +7,30 @@ import time
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_cdi import toolkit_facts
-from ansible.module_utils.provisioner_claims import last, seen
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_machine import engine_facts, image_digests, machine_facts
-from ansible.module_utils.provisioner_nvidia import nvidia_facts
-from ansible.module_utils.provisioner_occupants import named
-from ansible.module_utils.provisioner_seats import attention, kept_images, seat_facts
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker.machine import engine_facts, image_digests, machine_facts
+from ansible.module_utils.provisioner.gpu.cdi import toolkit_facts
+from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
+from ansible.module_utils.provisioner.gpu.processes import with_container_names
+from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claim
+from ansible.module_utils.provisioner.jobs.entry import ORDER
+from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, seat_facts
 
 
 def node_facts(state_root: str) -> dict[str, Any]:
+    """Return facts, `absent_because` and `problems` of this node."""
     machine = machine_facts()
     nvidia, absent, problems = nvidia_facts()
     engine, info, absent_of_engine = engine_facts()
     toolkit = toolkit_facts(info, nvidia["gpus"])
-    gpus = named(nvidia["gpus"])
+    gpus = with_container_names(nvidia["gpus"])
     seats = seat_facts(state_root, gpus)
     claims, damaged = claim_facts(state_root)
     absent.update(absent_of_engine)
     if toolkit["toolkit_mode"] is None:
-        absent["toolkit_mode"] = "NVIDIA's container toolkit is not there: neither its hook nor a CDI specification"
+        absent["toolkit_mode"] = "NVIDIA's container toolkit is not installed: there is neither its hook nor a CDI file"
     if not machine["addresses"]:
-        absent["addresses"] = "no interface that leads out has an IPv4 address"
+        absent["addresses"] = "no external interface has an IPv4 address"
     return {
         **machine,
         **nvidia,
@@ -41,19 +42,21 @@ def node_facts(state_root: str) -> dict[str, Any]:
         "images": image_digests() if engine else [],
         "kept": kept_images(state_root),
         "absent_because": absent,
-        "problems": problems + damaged + [problem for problem in map(attention, seats) if problem],
+        "problems": problems + damaged + [problem for problem in map(attention_problem, seats) if problem],
     }
 
 
 def claim_facts(state_root: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """Return the facts of the claim, and a problem when it cannot be read."""
     try:
-        claim, fence = seen(state_root)
-        return {"claim": claim, "fence": fence, "last": last(state_root)}, []
-    except Fault as fault:
+        claim, fence = read_claim(state_root)
+        return {"claim": claim, "fence": fence, "last": last_claim(state_root)}, []
+    except ProblemError as fault:
         return {}, [fault.problem]
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     clock = time.time()
     module = AnsibleModule(ORDER, supports_check_mode=True)
     order = json.loads(module.params["order"])

@@ -1,24 +1,25 @@
-"""What a node, or the host of the registry, lacks before a lab can live on it. Changes nothing."""
+"""Returns what a node, or the host of the registry, needs to be prepared. Changes nothing."""
 
 from __future__ import annotations
 
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_entry import ORDER
-from ansible.module_utils.provisioner_host import Fault
-from ansible.module_utils.provisioner_preparing import survey as survey_node
-from ansible.module_utils.provisioner_registry import survey as survey_registry
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.entry import ORDER
+from ansible.module_utils.provisioner.prepare.prepare import survey as survey_node
+from ansible.module_utils.provisioner.prepare.registry import survey as survey_registry
 
 SURVEYS = {"node": survey_node, "registry": survey_registry}
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     module = AnsibleModule(ORDER, supports_check_mode=True)
     order = json.loads(module.params["order"])
     try:
         record = SURVEYS[order["what"]](order)
-    except Fault as fault:
+    except ProblemError as fault:
         record = {"state": "failed", "problems": [fault.problem]}
     module.exit_json(changed=False, record=record)
 

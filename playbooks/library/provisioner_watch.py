@@ -1,20 +1,21 @@
-"""How far a job is: answers when it has ended, or within `patience` seconds with its news (see `follow`)."""
+"""Returns the progress of a job when it has ended, else within `patience` seconds (see `follow`)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner_jobfile import follow
+from ansible.module_utils.provisioner.jobs.jobfile import follow
 
-NEWS = ("finished", "phase", "text", "done", "total", "unit", "record")
+FIELDS = ("finished", "phase", "text", "done", "total", "unit", "record")
 
 
 def main() -> None:
+    """Run as an Ansible module."""
     arguments = {"job": {"type": "path", "required": True}, "patience": {"type": "float", "default": 5}}
     module = AnsibleModule(arguments, supports_check_mode=True)
     job = follow(Path(module.params["job"]), module.params["patience"])
-    module.exit_json(changed=False, **{name: job.get(name) for name in NEWS})
+    module.exit_json(changed=False, **{name: job.get(name) for name in FIELDS})
 
 
 if __name__ == "__main__":

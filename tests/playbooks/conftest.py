@@ -35,8 +35,8 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
 def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The GPUs as NVML tells them, nobody at work; a test changes what it likes."""
     gpus = [a_gpu("GPU-1")]
-    monkeypatch.setattr(module_util("busy"), "ask_nvml", lambda: {"gpus": gpus})
-    monkeypatch.setattr(module_util("busy"), "named", lambda found: found)
+    monkeypatch.setattr(module_util("seat.busy"), "query_nvml", lambda: {"gpus": gpus})
+    monkeypatch.setattr(module_util("seat.busy"), "with_container_names", lambda found: found)
     return gpus
 
 
@@ -47,9 +47,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
         calls.append(argv)
-        return module_util("host").Ran(0, "the url is http://x/?token=secret-token \x1b[2J\n", "")
+        return module_util("base.command").CommandResult(0, "the url is http://x/?token=secret-token \x1b[2J\n", "")
 
-    monkeypatch.setattr(module_util("compose"), "run", run)
+    monkeypatch.setattr(module_util("seat.compose"), "run", run)
     return calls
 
 

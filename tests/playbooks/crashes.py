@@ -19,8 +19,18 @@ from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import REFERENCE
 from tests.playbooks.world import FakeCompose, World
 
-switching, returning, recovering, journals, seats, files, jobs, host = (
-    module_util(name) for name in ("switching", "returning", "recovering", "journal", "seat", "jobfile", "job", "host")
+switches, rollbacks, recovery, journals, seats, files, jobs, hosts = (
+    module_util(name)
+    for name in (
+        "transaction.switch",
+        "transaction.rollback",
+        "transaction.recover_node",
+        "seat.journal",
+        "seat.seat",
+        "jobs.jobfile",
+        "jobs.job",
+        "base.host",
+    )
 )
 
 WAIT_SECONDS = 60
@@ -41,7 +51,7 @@ class Boundaries:
             return
         if self.error:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
-            raise host.refused_by_system(full) if "journal" in name else full
+            raise module_util("base.problem").io_problem(full) if "journal" in name else full
         self._reached.touch()
         while True:
             time.sleep(WAIT_SECONDS)
@@ -91,7 +101,7 @@ class Crashing(World):
         self.compose = StoredCompose(self.seat, self.at, root)
         self.compose.running = old
         self.serve(monkeypatch)
-        monkeypatch.setattr(recovering, "Compose", lambda *_: self.compose)
+        monkeypatch.setattr(recovery, "Compose", lambda *_: self.compose)
         self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
         self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")
 
@@ -129,20 +139,20 @@ class Crashing(World):
 
     def _work(self, act: str, run: str) -> Callable[..., dict[str, Any]]:
         if act == "switch":
-            return lambda job, lock: switching.switch({**self.order, "run": run, "expects": self.old}, job, lock)
+            return lambda job, lock: switches.switch({**self.order, "run": run, "expects": self.old}, job, lock)
         order = {"run": run, "state_root": self.order["state_root"], "seat": {"name": self.seat.name}, "to": 1}
-        return lambda job, lock: returning.roll_back(order, job, lock)
+        return lambda job, lock: rollbacks.roll_back(order, job, lock)
 
     def cut_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another boot; the line of the journal that was being written is torn; the engine starts what ran."""
         path = self.seat.folder / "journal.jsonl"
-        path.write_text(host.read(path) + '\n{"seq": 99, "state": "comm')
-        for module in (host, files, journals):
+        path.write_text(module_util("base.files").read(path) + '\n{"seq": 99, "state": "comm')
+        for module in (hosts, files, journals):
             monkeypatch.setattr(module, "boot_id", lambda: "another-boot")
 
     def recover_all(self) -> dict[str, Any]:
         order = {"run": "r-recover", "state_root": self.order["state_root"]}
-        record: dict[str, Any] = recovering.recover_all(order, self.tell)
+        record: dict[str, Any] = recovery.recover_seats(order, self.report)
         return record
 
     def identity(self) -> dict[str, bytes]:

@@ -12,18 +12,18 @@ from provisioner.adapters import resources
 
 
 def module_util(name: str) -> ModuleType:
-    """provisioner_NAME of playbooks/module_utils."""
+    """The module ROOM.NAME of playbooks/module_utils/provisioner."""
     package: Any = importlib.import_module("ansible.module_utils")
     folder = str(resources.playbooks() / "module_utils")
     if folder not in package.__path__:
         package.__path__.append(folder)
         sys.modules["ansible.module_utils.pynvml"] = pynvml  # travels with the modules at run time
-    return importlib.import_module(f"ansible.module_utils.provisioner_{name}")
+    return importlib.import_module(f"ansible.module_utils.provisioner.{name}")
 
 
-Fault: type[Exception] = module_util("host").Fault
+ProblemError: type[Exception] = module_util("base.problem").ProblemError
 
 
 def problem(caught: pytest.ExceptionInfo[Exception]) -> dict[str, str]:
-    """Of the Fault that was caught."""
+    """The problem of the ProblemError that was caught."""
     return dict(vars(caught.value)["problem"])

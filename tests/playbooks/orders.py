@@ -44,5 +44,5 @@ class NoJob:
 
     kind = "switch"
 
-    def tell(self, *_: Any, **__: Any) -> None:
+    def report(self, *_: Any, **__: Any) -> None:
         """Nobody listens."""

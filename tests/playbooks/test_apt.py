@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util, problem
 
-apt: Any = module_util("apt")
-Ran: Any = module_util("host").Ran
+apt: Any = module_util("prepare.apt")
+Ran: Any = module_util("base.command").CommandResult
 
 HOLDER = """
 import fcntl, sys
@@ -41,11 +41,11 @@ def test_a_lock_of_another_program_is_waited_for_and_told(lock: Path) -> None:
     told: list[str] = []
     with holder(lock) as process:
 
-        def tell(text: str) -> None:
+        def report(text: str) -> None:
             told.append(text)
             process.communicate("go on\n")
 
-        apt.wait_for_locks(tell)
+        apt.wait_for_locks(report)
     assert len(told) == 1
     assert "waiting" in told[0]
     apt.wait_for_locks(told.append)
@@ -54,7 +54,7 @@ def test_a_lock_of_another_program_is_waited_for_and_told(lock: Path) -> None:
 
 def test_a_lock_that_is_never_given_back_is_a_problem_with_its_path(lock: Path) -> None:
     with holder(lock) as process:
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(ProblemError) as caught:
             apt.wait_for_locks(lambda _: None, 0.1)
         process.communicate("go on\n")
     assert problem(caught)["code"] == "apt_busy"
@@ -93,7 +93,7 @@ def test_nothing_is_installed_that_could_not_be_fetched_whole(scripted: tuple[di
     ):
         answers[word] = Ran(100, "", "E: no")
         calls.clear()
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(ProblemError) as caught:
             install()
         assert problem(caught)["code"] == code
         assert calls[-1] == last
@@ -107,7 +107,7 @@ def test_lists_that_cannot_be_read_are_no_reason_to_stop_where_the_package_is_kn
     install()
     assert calls[-1] == "--no-download"
     answers["--simulate"] = Ran(100, "", "E: Unable to locate package")
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProblemError) as caught:
         install()
     assert "away" in problem(caught)["what"]
 
@@ -115,7 +115,7 @@ def test_lists_that_cannot_be_read_are_no_reason_to_stop_where_the_package_is_kn
 def test_an_engine_in_use_is_not_replaced_on_the_way(scripted: tuple[dict[str, Any], list[str]]) -> None:
     answers, calls = scripted
     answers["--simulate"] = Ran(0, "Inst docker.io [26.1] (27.0 x)\nInst docker-compose (2.26 x)\n", "")
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProblemError) as caught:
         install(frozenset({"docker.io", "containerd"}))
     assert problem(caught)["code"] == "engine_would_restart"
     assert calls[-1] == "--simulate"

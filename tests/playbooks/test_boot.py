@@ -13,7 +13,9 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import NoJob, an_order, with_seat
 
-boot, removing, seats, journals = (module_util(name) for name in ("boot", "removing", "seat", "journal"))
+boot, removals, seats, journals = (
+    module_util(name) for name in ("transaction.boot", "transaction.remove", "seat.seat", "seat.journal")
+)
 
 
 @pytest.fixture
@@ -84,13 +86,25 @@ def test_a_second_time_nothing_is_written_and_a_change_is(root: Path) -> None:
     before = stamps(root)
     boot.install(str(root), code)
     assert stamps(root) == before
-    boot.install(str(root), code | {"provisioner_host": "changed = True\n"})
-    assert (root / "node/program/ansible/module_utils/provisioner_host.py").read_text() == "changed = True\n"
+    boot.install(str(root), code | {"provisioner/base/host.py": "changed = True\n"})
+    assert (root / "node/program/ansible/module_utils/provisioner/base/host.py").read_text() == "changed = True\n"
     unit(root).write_text("edited")
     link(root).unlink()
     boot.install(str(root), code)
     assert "ExecStart" in unit(root).read_text()
     assert link(root).is_symlink()
+
+
+def test_program_and_unit_of_the_flat_layout_are_replaced(root: Path) -> None:
+    flat = root / "node/program/ansible/module_utils/provisioner_host.py"
+    flat.parent.mkdir(parents=True)
+    flat.write_text("old = True\n")
+    (root / "node/program/recover.py").write_text("from ansible.module_utils.provisioner_recovering import at_boot\n")
+    unit(root).write_text("of the version before")
+    boot.install(str(root), boot.own_code())
+    assert not flat.exists()
+    assert "provisioner_recovering" not in (root / "node/program/recover.py").read_text()
+    assert str(root / "node/program/recover.py") in unit(root).read_text()
 
 
 @pytest.mark.parametrize("what", ["no systemd", "not root", "one's own", "a name that means something to systemd"])
@@ -117,9 +131,9 @@ def test_it_goes_with_the_last_seat(root: Path, tmp_path: Path) -> None:
         seat.make_folders()
         seat.write(1, order, {})
     boot.install(str(root), boot.own_code())
-    removing.remove(orders[0], NoJob(), 0)
+    removals.remove(orders[0], NoJob(), 0)
     assert unit(root).exists()
-    removing.remove(orders[1], NoJob(), 0)
+    removals.remove(orders[1], NoJob(), 0)
     assert not unit(root).exists()
     assert not link(root).is_symlink()
     assert not (root / "node/program").exists()

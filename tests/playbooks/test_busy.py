@@ -9,12 +9,12 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
-busy, switching, nvml = module_util("busy"), module_util("switching"), module_util("nvml")
-claims = module_util("claims")
+busy, switches, nvml = module_util("seat.busy"), module_util("transaction.switch"), module_util("gpu.nvml")
+claims = module_util("jobs.claims")
 
 GIB = 1 << 30
 MINE = {"run": "r1", "lab": "demo", "holder": "ann@one", "since": "2026-11-26T09:00:00+00:00", "fence": 1}
@@ -31,38 +31,42 @@ IN_SEAT = a_process(4242, container="lab-student-jupyter-1")
             a_gpu("GPU-1", processes=[a_process(7, user=None, command=None), a_process(8)]),
             ["GPU 0: pid 7", "GPU 0: pid 8 python of li"],
         ),
-        (a_gpu("GPU-1", memory_used=6 * GIB, utilization=9, processes=[a_process(9, "graphics")]), ["4.3 GB are held"]),
+        (
+            a_gpu("GPU-1", memory_used=6 * GIB, utilization=9, processes=[a_process(9, "graphics")]),
+            ["4.3 GB are in use"],
+        ),
         (a_gpu("GPU-1", memory_used=2 * GIB, utilization=9, processes=[a_process(9, "graphics")]), []),
-        (a_gpu("GPU-1", memory_used=2 * GIB), ["2.1 GB are held, by no process"]),
-        (a_gpu("GPU-1", utilization=35), ["35 % in use, by no process"]),
-        (a_gpu("GPU-1", processes=None), ["who uses it is not known"]),
-        (a_gpu("GPU-1", problems=[{"what": "GPU 0: NVML answers X"}]), ["not known (GPU 0: NVML answers X)"]),
-        (a_gpu("GPU-2", processes=[IN_SEAT]), ["the driver does not name GPU-1"]),
+        (a_gpu("GPU-1", memory_used=2 * GIB), ["2.1 GB are in use by a process"]),
+        (a_gpu("GPU-1", utilization=35), ["35 % utilization by a process"]),
+        (a_gpu("GPU-1", processes=None), ["its use is unknown"]),
+        (a_gpu("GPU-1", problems=[{"what": "GPU 0: NVML answers X"}]), ["is unknown (GPU 0: NVML answers X)"]),
+        (a_gpu("GPU-2", processes=[IN_SEAT]), ["the driver does not list GPU-1"]),
     ],
 )
 def test_who_is_at_work_is_told_in_words(idle: list[Any], gpu: dict[str, Any], told: list[str]) -> None:
     idle[:] = [gpu]
-    found = busy.at_work(["GPU-1"])
+    found = busy.gpu_users(["GPU-1"])
     assert len(found) == len(told)
     assert all(part in line for part, line in zip(told, found, strict=True)), found
 
 
 def test_a_lost_card_keeps_its_place_and_is_nobodys(idle: list[Any]) -> None:
     idle.append({"index": 1, "problems": [{"what": "GPU 1 is lost"}]})
-    assert busy.at_work(["GPU-1"]) == []
+    assert busy.gpu_users(["GPU-1"]) == []
 
 
 def test_a_seat_without_gpus_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(busy, "ask_nvml", lambda: pytest.fail("asked"))
-    assert busy.at_work([]) == []
+    monkeypatch.setattr(busy, "query_nvml", lambda: pytest.fail("asked"))
+    assert busy.gpu_users([]) == []
 
 
 @pytest.mark.parametrize("work", [lambda: time.sleep(60), lambda: 1 / 0, lambda: {"error": 18, "reason": "NVML: 18"}])
 def test_a_driver_that_hangs_or_fails_counts_as_work(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     monkeypatch.setattr(nvml, "SECONDS", 0.2)
-    monkeypatch.setattr(nvml, "_ask", work)
-    (told,) = busy.at_work(["GPU-1"])
-    assert told.startswith("the GPUs cannot be asked who uses them: NVML")
+    monkeypatch.setattr(nvml, "_query", work)
+    (told,) = busy.gpu_users(["GPU-1"])
+    assert told.startswith("the use of the GPUs is unknown: ")
+    assert "NVML" in told
 
 
 @pytest.fixture
@@ -77,7 +81,7 @@ def switched(world: World, **wish: Any) -> dict[str, Any]:
 
 def test_work_on_the_seat_defers_it_and_stops_nothing(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
-    with pytest.raises(busy.Busy, match="demo-student: GPU 0: pid 4242 python of li in lab-student") as caught:
+    with pytest.raises(busy.BusyError, match="demo-student: GPU 0: pid 4242 python of li in lab-student") as caught:
         switched(world)
     assert (caught.value.state, caught.value.problem["code"]) == ("deferred", "busy")
     assert (world.compose.calls, world.states) == ([], [])
@@ -92,7 +96,7 @@ def test_a_seat_that_does_not_run_yet_asks_nobody(world: World, idle: list[Any])
 @pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize("reason", ["", "  \n"])
 def test_force_without_a_reason_is_refused_even_where_nobody_works(world: World, reason: str) -> None:
-    with pytest.raises(Fault, match="only with a reason"):
+    with pytest.raises(ProblemError, match="needs a reason"):
         switched(world, policy="force", reason=reason)
     assert world.compose.calls == []
 
@@ -136,20 +140,20 @@ def test_waiting_asks_again_tells_for_whom_and_goes_on(world: World, idle: list[
     told: list[str] = []
 
     class Listener(NoJob):
-        def tell(self, text: str, **_: Any) -> None:
+        def report(self, text: str, **_: Any) -> None:
             told.append(text)
             if len(clock) == 3:
                 idle[0]["processes"] = []
 
     order = world.order | {"when_busy": {"policy": "wait", "seconds": 900}}
-    assert switching.switch(order, Listener(), 0)["state"] == "committed"
+    assert switches.switch(order, Listener(), 0)["state"] == "committed"
     assert told[0] == "waiting for GPU 0: pid 4242 python of li in lab-student-jupyter-1"
     assert clock == [2, 4, 8, 16]
 
 
 def test_waiting_ends_when_its_time_is_up(world: World, idle: list[Any], clock: list[float]) -> None:
     idle[0]["processes"] = [IN_SEAT]
-    with pytest.raises(busy.Busy):
+    with pytest.raises(busy.BusyError):
         switched(world, policy="wait", seconds=100)
     assert clock == [2, 4, 8, 16, 32, 38]
     assert world.compose.calls == []
@@ -161,12 +165,12 @@ def test_what_became_untrue_during_the_wait_is_seen(
     idle[0]["processes"] = [IN_SEAT]
 
     class Listener(NoJob):
-        def tell(self, *_: Any, **__: Any) -> None:
+        def report(self, *_: Any, **__: Any) -> None:
             engine.images.clear()
             idle[0]["processes"] = []
 
-    with pytest.raises(Fault, match="does not hold what it is to switch to"):
-        switching.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+    with pytest.raises(ProblemError, match="to switch to is not on the node"):
+        switches.switch(world.order | {"when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
     assert clock == [2]
 
 
@@ -174,16 +178,16 @@ def test_a_node_that_was_taken_over_during_the_wait_is_left_alone(
     world: World, idle: list[Any], clock: list[float]
 ) -> None:
     root = world.order["state_root"]
-    claims.take(root, MINE, "")
+    claims.take_claim(root, MINE, "")
     idle[0]["processes"] = [IN_SEAT]
 
     class Listener(NoJob):
-        def tell(self, *_: Any, **__: Any) -> None:
-            claims.take(root, {**MINE, "run": "r2", "holder": "bob@two", "fence": 2}, "r1")
+        def report(self, *_: Any, **__: Any) -> None:
+            claims.take_claim(root, {**MINE, "run": "r2", "holder": "bob@two", "fence": 2}, "r1")
             idle[0]["processes"] = []
 
-    with pytest.raises(Fault, match="has taken this node over"):
-        switching.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
+    with pytest.raises(ProblemError, match="has taken this node over"):
+        switches.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
     assert (clock, world.compose.calls) == ([2], [])
 
 
@@ -193,10 +197,10 @@ def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
     world.journal().append("switching", to=2, back=1)
     world.compose.running = 2
     idle[0]["processes"] = [IN_SEAT]
-    with pytest.raises(busy.Busy):
+    with pytest.raises(busy.BusyError):
         world.recover()
     # The check on the GPUs that was cut off with the rest is no work of anybody's, and ends by itself.
-    assert sum(clock) == switching.CHECK_SECONDS
+    assert sum(clock) == module_util("transaction.recover").CHECK_SECONDS
     assert (world.compose.calls, world.states) == ([], ["switching"])
     idle[0]["processes"] = []
     world.recover()
@@ -207,14 +211,14 @@ def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
 def test_a_note_of_force_does_not_close_what_is_open(world: World) -> None:
     world.journal().append("switching", to=2, back=1)
     world.journal().append("forced", reason="r", stopped=[])
-    assert world.journal().interrupted()["detail"]["to"] == 2
+    assert world.journal().open_switch()["detail"]["to"] == 2
     world.compose.broken = {1, -1}
-    with pytest.raises(Fault, match="could not be brought back"):
+    with pytest.raises(ProblemError, match="could not be restored"):
         world.recover()
 
 
 def test_all_gpus_count_that_a_seat_may_hold_now(world: World) -> None:
     world.seat.write(3, an_order(world.seat.folder, seat=world.order["seat"] | {"gpus": ["GPU-9"]}), {})
-    assert busy.gpus_of(world.seat, world.journal()) == ["GPU-1"]
+    assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1"]
     world.journal().append("switching", to=3, back=1)
-    assert busy.gpus_of(world.seat, world.journal()) == ["GPU-1", "GPU-9"]
+    assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1", "GPU-9"]

@@ -6,7 +6,7 @@ import pytest
 
 from tests.playbooks.node_code import module_util
 
-cdi = module_util("cdi")
+cdi = module_util("gpu.cdi")
 
 # As nvidia-ctk 1.17 writes it, shortened.
 YAML = """---
@@ -44,7 +44,7 @@ JSON = json.dumps({"kind": "nvidia.com/gpu", "devices": [{"name": "0"}, {"name":
     ],
 )
 def test_a_specification_names_its_devices(text: str, names: list[str]) -> None:
-    assert cdi.devices_of(text) == names
+    assert cdi.parse_devices(text) == names
 
 
 REAL = {"nvidia": {"path": "/bin/sh"}}

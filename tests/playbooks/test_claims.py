@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from provisioner.domain.values.claim import Claim, claimed
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 
-claims = module_util("claims")
+claims = module_util("jobs.claims")
 
 
 def a_claim(run: str, fence: int) -> dict[str, Any]:
@@ -22,68 +22,68 @@ def refusal(act: Any, *given: Any) -> str:
     """The code of the fault, empty where there was none."""
     try:
         act(*given)
-    except Fault as fault:
+    except ProblemError as fault:
         return str(fault.problem["code"])  # type: ignore[attr-defined]
     return ""
 
 
 def test_a_node_is_taken_once_and_says_by_whom_in_our_own_words(tmp_path: Path) -> None:
     root = str(tmp_path / "state")
-    claims.take(root, a_claim("r1", 1), "")
-    with pytest.raises(Fault) as caught:
-        claims.take(root, a_claim("r2", 2), "")
+    claims.take_claim(root, a_claim("r1", 1), "")
+    with pytest.raises(ProblemError) as caught:
+        claims.take_claim(root, a_claim("r2", 2), "")
     told = caught.value.problem  # type: ignore[attr-defined]
     assert told == claimed(Claim.model_validate(a_claim("r1", 1))).model_dump()
-    assert refusal(claims.check, root, a_claim("r2", 2)) == "claimed"
-    assert refusal(claims.check, root, a_claim("r1", 1)) == ""
-    claims.release(root, a_claim("r1", 1))
-    assert claims.seen(root) == (None, 1)
-    claims.take(root, a_claim("r2", 2), "")
+    assert refusal(claims.check_claim, root, a_claim("r2", 2)) == "claimed"
+    assert refusal(claims.check_claim, root, a_claim("r1", 1)) == ""
+    claims.release_claim(root, a_claim("r1", 1))
+    assert claims.read_claim(root) == (None, 1)
+    claims.take_claim(root, a_claim("r2", 2), "")
 
 
 def test_a_run_that_was_taken_over_from_never_writes_again(tmp_path: Path) -> None:
     root = str(tmp_path)
-    claims.take(root, a_claim("r1", 1), "")
-    claims.take(root, a_claim("r2", 2), "r1")
-    assert refusal(claims.check, root, a_claim("r1", 1)) == "fenced"
-    claims.release(root, a_claim("r1", 1))
-    assert claims.seen(root)[0] == a_claim("r2", 2)
-    claims.release(root, a_claim("r2", 2))
-    assert refusal(claims.check, root, a_claim("r1", 1)) == "fenced"
-    assert refusal(claims.take, root, a_claim("r1", 1), "") == "fenced"
+    claims.take_claim(root, a_claim("r1", 1), "")
+    claims.take_claim(root, a_claim("r2", 2), "r1")
+    assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
+    claims.release_claim(root, a_claim("r1", 1))
+    assert claims.read_claim(root)[0] == a_claim("r2", 2)
+    claims.release_claim(root, a_claim("r2", 2))
+    assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
+    assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "fenced"
 
 
 def test_a_run_that_is_resumed_is_no_longer_the_one_that_hangs(tmp_path: Path) -> None:
     root = str(tmp_path)
-    claims.take(root, a_claim("r1", 1), "")
-    claims.take(root, a_claim("r1", 2), "")
-    assert refusal(claims.check, root, a_claim("r1", 1)) == "fenced"
-    assert refusal(claims.check, root, a_claim("r1", 2)) == ""
+    claims.take_claim(root, a_claim("r1", 1), "")
+    claims.take_claim(root, a_claim("r1", 2), "")
+    assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
+    assert refusal(claims.check_claim, root, a_claim("r1", 2)) == ""
 
 
 def test_two_that_saw_the_same_do_not_both_get_the_node_one_after_the_other(tmp_path: Path) -> None:
     root = str(tmp_path)
-    claims.take(root, a_claim("r1", 1), "")
-    claims.release(root, a_claim("r1", 1))
-    assert refusal(claims.take, root, a_claim("r2", 1), "") == "fenced"
+    claims.take_claim(root, a_claim("r1", 1), "")
+    claims.release_claim(root, a_claim("r1", 1))
+    assert refusal(claims.take_claim, root, a_claim("r2", 1), "") == "fenced"
 
 
 def test_the_break_names_the_run_that_is_meant(tmp_path: Path) -> None:
     root = str(tmp_path)
-    claims.take(root, a_claim("r1", 1), "")
-    assert refusal(claims.take, root, a_claim("r3", 2), "r2") == "claimed"
+    claims.take_claim(root, a_claim("r1", 1), "")
+    assert refusal(claims.take_claim, root, a_claim("r3", 2), "r2") == "claimed"
 
 
 def test_ones_own_machine_asks_nobody(tmp_path: Path) -> None:
-    claims.take(str(tmp_path), a_claim("r1", 1), "")
-    assert refusal(claims.check, str(tmp_path), None) == ""
+    claims.take_claim(str(tmp_path), a_claim("r1", 1), "")
+    assert refusal(claims.check_claim, str(tmp_path), None) == ""
 
 
 @pytest.mark.parametrize("name", ["claim.json", "fence"])
 def test_what_cannot_be_read_lets_nobody_in(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{")
-    assert refusal(claims.check, str(tmp_path), a_claim("r1", 1)) == "claim_damaged"
-    assert refusal(claims.take, str(tmp_path), a_claim("r1", 1), "") == "claim_damaged"
+    assert refusal(claims.check_claim, str(tmp_path), a_claim("r1", 1)) == "claim_damaged"
+    assert refusal(claims.take_claim, str(tmp_path), a_claim("r1", 1), "") == "claim_damaged"
 
 
 acts = st.lists(
@@ -101,29 +101,31 @@ def test_whatever_happens_at_most_one_run_may_write_and_the_fence_never_falls(
         path.unlink()
     root, highest = str(tmp_path), 0
     for act, run, fence in happened:
-        alive = claims.seen(root)[0]
+        alive = claims.read_claim(root)[0]
         if act == "release":
-            claims.release(root, a_claim(run, fence))
+            claims.release_claim(root, a_claim(run, fence))
         else:
-            refusal(claims.take, root, a_claim(run, fence), (alive or {}).get("run", "") if act == "break" else "")
-        alive, now = claims.seen(root)
+            refusal(
+                claims.take_claim, root, a_claim(run, fence), (alive or {}).get("run", "") if act == "break" else ""
+            )
+        alive, now = claims.read_claim(root)
         assert now >= highest
         highest = now
-        may = [r for r in "abc" for f in range(1, 7) if alive and not refusal(claims.check, root, a_claim(r, f))]
+        may = [r for r in "abc" for f in range(1, 7) if alive and not refusal(claims.check_claim, root, a_claim(r, f))]
         assert set(may) <= ({alive["run"]} if alive else set())
 
 
 def test_a_claim_holds_nothing_but_what_it_says(tmp_path: Path) -> None:
-    claims.take(str(tmp_path), a_claim("r1", 1), "")
+    claims.take_claim(str(tmp_path), a_claim("r1", 1), "")
     assert json.loads((tmp_path / "claim.json").read_text()) == a_claim("r1", 1)
     assert (tmp_path / "claim.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_job_that_came_to_its_end_lets_the_node_go_and_says_so(tmp_path: Path) -> None:
     root, record = str(tmp_path), {"state": "committed"}
-    claims.take(root, a_claim("r1", 1), "")
+    claims.take_claim(root, a_claim("r1", 1), "")
     order = {"state_root": root, "claim": a_claim("r1", 1)}
-    assert claims.released(order, record) == {"state": "committed", "released": True}
-    assert (claims.seen(root), claims.last(root)) == ((None, 1), a_claim("r1", 1))
+    assert claims.with_release(order, record) == {"state": "committed", "released": True}
+    assert (claims.read_claim(root), claims.last_claim(root)) == ((None, 1), a_claim("r1", 1))
     (tmp_path / "claim.json").write_text("{")
-    assert claims.released(order, record) == record
+    assert claims.with_release(order, record) == record

@@ -4,10 +4,10 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
-composes, seats = module_util("compose"), module_util("seat")
+composes, seats = module_util("seat.compose"), module_util("seat.seat")
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def compose(tmp_path: Path) -> Any:
     ],
 )
 def test_the_state_of_a_container_in_a_word(container: dict[str, Any] | None, state: str) -> None:
-    assert composes.state_of(container) == state
+    assert composes.service_state(container) == state
 
 
 @pytest.mark.usefixtures("engine")
@@ -75,11 +75,11 @@ def test_it_waits_until_all_are_healthy_and_tells_what_it_sees(engine: FakeEngin
     put(engine, a_container("jupyter", "starting"), a_container("ssh"))
     told: list[str] = []
 
-    def tell(text: str) -> None:
+    def report(text: str) -> None:
         told.append(text)
         engine.inspected["jupyter"] = a_container("jupyter")
 
-    compose.wait_healthy(float("inf"), tell)
+    compose.wait_healthy(float("inf"), report)
     assert told == ["jupyter is running, ssh is healthy"]
 
 
@@ -89,7 +89,7 @@ def test_at_the_deadline_it_says_what_is_not_healthy(
     engine: FakeEngine, compose: Any, container: dict[str, Any]
 ) -> None:
     put(engine, a_container("jupyter"), container)
-    with pytest.raises(Fault, match="the seat is not healthy: ssh is") as caught:
+    with pytest.raises(ProblemError, match="the seat is not healthy: ssh is") as caught:
         compose.wait_healthy(0, lambda _: None)
     why = caught.value.problem["why"]  # type: ignore[attr-defined]
     assert "the url is http://x/?token=…" in why
@@ -100,7 +100,7 @@ def test_at_the_deadline_it_says_what_is_not_healthy(
 @pytest.mark.usefixtures("ran")
 def test_a_start_that_is_hopeless_is_not_waited_for(engine: FakeEngine, compose: Any) -> None:
     put(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
-    with pytest.raises(Fault, match="ssh is restarting"):
+    with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.wait_healthy(float("inf"), lambda _: None)
 
 
@@ -115,5 +115,5 @@ def test_staying_healthy_means_the_same_containers_all_the_time(
         engine.inspected["ssh"] = a_container("ssh", StartedAt="t1")
 
     monkeypatch.setattr(composes.time, "sleep", change)
-    with pytest.raises(Fault, match="ssh is restarting"):
+    with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.stay_healthy(60)

@@ -48,7 +48,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
 def ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
     """On this generation, whole, with the same face; and whoever comes again finds nothing to do."""
     assert (world.seat.current(), world.compose.running) == (on, on)
-    assert world.journal().interrupted() is None
+    assert world.journal().open_switch() is None
     assert world.identity() == identity
     assert ports(world) == world.order["seat"]["ports"]
     disk = world.disk()

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.playbooks.node_code import Fault, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util, problem
 
-daemon: Any = module_util("daemon")
+daemon: Any = module_util("docker.daemon")
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -37,8 +37,8 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_file_is_made_where_there_is_none(path: Path) -> None:
-    assert daemon.configuration() == {}
-    daemon.switch_cdi_on()
+    assert daemon.read_configuration() == {}
+    daemon.enable_cdi()
     assert json.loads(path.read_text()) == {"features": {"cdi": True}}
 
 
@@ -46,7 +46,7 @@ def test_the_file_is_made_where_there_is_none(path: Path) -> None:
 def test_what_a_person_wrote_is_never_lost(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
-    with pytest.raises(Fault) as caught:
-        daemon.switch_cdi_on()
+    with pytest.raises(ProblemError) as caught:
+        daemon.enable_cdi()
     assert problem(caught)["code"] == "daemon_json_unreadable"
     assert path.read_text() == text

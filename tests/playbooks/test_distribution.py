@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util, problem
 
-distribution: Any = module_util("distribution")
+distribution: Any = module_util("prepare.distribution")
 
 DEBIAN_13 = 'PRETTY_NAME="Debian GNU/Linux 13 (trixie)"\nVERSION_CODENAME=trixie\nID=debian\n'
 DEBIAN_12 = 'PRETTY_NAME="Debian GNU/Linux 12 (bookworm)"\nVERSION_CODENAME=bookworm\nID=debian\n'
@@ -25,7 +25,7 @@ DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plug
     ],
 )
 def test_a_distributions_own_engine_and_compose(text: str, own: tuple[str, ...]) -> None:
-    at = distribution.distribution(text)
+    at = distribution.parse_os_release(text)
     assert distribution.engine_packages(at, None) == own
     assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
     assert set(distribution.compose_packages(at, docker_ce=False)) <= set(own)
@@ -33,9 +33,9 @@ def test_a_distributions_own_engine_and_compose(text: str, own: tuple[str, ...])
 
 
 def test_bookworm_needs_a_mirror_of_dockers_packages_and_says_so() -> None:
-    at = distribution.distribution(DEBIAN_12)
+    at = distribution.parse_os_release(DEBIAN_12)
     for packages, more in ((distribution.engine_packages, (None,)), (distribution.compose_packages, ())):
-        with pytest.raises(Fault) as caught:
+        with pytest.raises(ProblemError) as caught:
             packages(at, *more, **({} if more else {"docker_ce": False}))
         assert problem(caught)["code"] == "no_compose_package"
         assert "prepare.docker" in problem(caught)["fix"]
@@ -46,8 +46,8 @@ def test_bookworm_needs_a_mirror_of_dockers_packages_and_says_so() -> None:
     "text", ["", "ID=fedora\nVERSION_ID=41\n", "ID=debian\nVERSION_CODENAME=bullseye\n", "ID=linuxmint\n", "\0\xff"]
 )
 def test_what_is_not_known_is_refused(text: str) -> None:
-    with pytest.raises(Fault) as caught:
-        distribution.distribution(text)
+    with pytest.raises(ProblemError) as caught:
+        distribution.parse_os_release(text)
     assert problem(caught)["code"] == "unsupported_distribution"
 
 
@@ -59,7 +59,7 @@ def test_what_is_not_known_is_refused(text: str) -> None:
     ],
 )
 def test_dockers_source_is_the_distributions_and_signed(text: str, uri: str, suite: str) -> None:
-    source = distribution.docker_source(MIRROR, distribution.distribution(text))
+    source = distribution.docker_source(MIRROR, distribution.parse_os_release(text))
     assert source.text == (
         f"# Written by provision prepare.\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: stable\n"
         "Signed-By: /etc/apt/keyrings/provisioner-docker.asc\n"
@@ -74,5 +74,5 @@ def test_nvidias_source_is_flat_and_of_the_nodes_architecture(platform: str, fol
 
 
 def test_no_mirror_is_no_source() -> None:
-    assert distribution.docker_source(None, distribution.distribution(DEBIAN_13)) is None
+    assert distribution.docker_source(None, distribution.parse_os_release(DEBIAN_13)) is None
     assert distribution.nvidia_source(None, "linux/amd64") is None

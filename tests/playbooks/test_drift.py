@@ -9,10 +9,12 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, put
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 
-drifts, seats, journals, host = (module_util(name) for name in ("drift", "seat", "journal", "host"))
+drifts, seats, journals, command = (
+    module_util(name) for name in ("seat.drift", "seat.seat", "seat.journal", "base.command")
+)
 
 KEY = "ssh-ed25519 AAAAkey"
 
@@ -31,7 +33,7 @@ class Runs:
         self.journal = journals.Journal(self.seat.folder, "r1")
         self.journal.append("committed", generation=3, host_key=KEY)
         self.gpus = [a_gpu("GPU-1"), a_gpu("GPU-2", 1)]
-        self.seen = host.Ran(0, json.dumps(["GPU-1"]), "")
+        self.seen = command.CommandResult(0, json.dumps(["GPU-1"]), "")
         self.found: dict[str, Any] = {service: self._container(service) for service in ("jupyter", "ssh")}
         self.looked: list[list[str]] = []
 
@@ -49,7 +51,7 @@ class Runs:
 
     def told(self) -> dict[str, str]:
         """Code and words of each finding."""
-        found = drifts.drift(self.seat, self.order, self.found, self.gpus)
+        found = drifts.find_drift(self.seat, self.order, self.found, self.gpus)
         assert all(problem["fix"] and problem["why"] for problem in found)
         return {problem["code"]: problem["what"] for problem in found}
 
@@ -101,19 +103,19 @@ def _gpu_held(runs: Runs) -> None:
 
 
 def _lost(runs: Runs) -> None:
-    runs.seen = host.Ran(1, "", "nvmlInit_v2 answered 999")
+    runs.seen = command.CommandResult(1, "", "nvmlInit_v2 answered 999")
 
 
 def _only_other(runs: Runs) -> None:
-    runs.seen = host.Ran(0, '["GPU-2"]', "")
+    runs.seen = command.CommandResult(0, '["GPU-2"]', "")
 
 
 def _hangs(runs: Runs) -> None:
-    runs.seen = host.Ran(None, "", "")
+    runs.seen = command.CommandResult(None, "", "")
 
 
 def _no_tool(runs: Runs) -> None:
-    runs.seen = Fault("tool_missing", "there is no program docker", "", "")
+    runs.seen = ProblemError("tool_missing", "there is no program docker", "", "")
 
 
 @pytest.mark.parametrize(
@@ -122,13 +124,13 @@ def _no_tool(runs: Runs) -> None:
         (_other_image, "image_drift", "ssh runs student/own:latest, not the image of generation 3"),
         (_other_file, "compose_drift", "ssh was started from /root/compose.yaml"),
         (_edited, "files_edited", "compose.yaml, more.txt"),
-        (_new_key, "host_key_changed", "is ssh-ed25519 AAAAother; when it was committed it was ssh-ed25519 AAAAkey"),
-        (_no_key, "host_key_changed", "is gone"),
-        (_port_held, "foreign_on_port", "its port 22001 is held by the container other"),
+        (_new_key, "host_key_changed", "is ssh-ed25519 AAAAother; the committed key is ssh-ed25519 AAAAkey"),
+        (_no_key, "host_key_changed", "is missing"),
+        (_port_held, "foreign_on_port", "its port 22001 is used by the container other"),
         (_gpu_held, "foreign_on_gpu", "its GPU 0 is used by pid 78 of li"),
         (_lost, "gpu_lost_inside", "sees no GPU (nvmlInit_v2 answered 999); the node has all of its GPUs"),
         (_only_other, "gpu_lost_inside", "sees GPU-2"),
-        (_hangs, "gpu_lost_inside", "did not end in time"),
+        (_hangs, "gpu_lost_inside", "timed out"),
         (_no_tool, "gpu_lost_inside", "no program docker"),
     ],
 )
@@ -159,7 +161,7 @@ def test_an_older_release_noted_no_key(runs: Runs) -> None:
 
 
 def test_what_a_container_says_moves_nobodys_cursor(runs: Runs) -> None:
-    runs.seen = host.Ran(1, "", "\x1b[2J\x00" + "x" * 100_000)
+    runs.seen = command.CommandResult(1, "", "\x1b[2J\x00" + "x" * 100_000)
     said = runs.told()["gpu_lost_inside"]
     assert "\x1b" not in said
     assert "\x00" not in said

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
-jobs, files, seats, host = (module_util(name) for name in ("job", "jobfile", "seat", "host"))
+jobs, files, seats, hosts = (module_util(name) for name in ("jobs.job", "jobs.jobfile", "seat.seat", "base.host"))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def wait_for(path: Path) -> Callable[..., dict[str, Any]]:
     """Work that goes on until a file is there."""
 
     def work(job: Any, _lock: int) -> dict[str, Any]:
-        job.tell("waiting", 1, 2)
+        job.report("waiting", 1, 2)
         until(path.exists)
         return {"state": "staged", "pid": os.getpid(), "sid": os.getsid(0)}
 
@@ -68,7 +68,7 @@ def test_the_same_run_finds_its_job_and_another_is_told_who_is_at_it(seat: Any, 
     assert jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go")) == path
     assert files.read_job(path)["pid"] == before
     for run, kind in (("r2", "stage"), ("r1", "switch")):
-        with pytest.raises(Fault, match="run r1 is at it") as caught:
+        with pytest.raises(ProblemError, match="by run r1") as caught:
             jobs.start(seat, run, kind, wait_for(tmp_path / "go"))
         assert caught.value.problem["code"] == "seat_locked"  # type: ignore[attr-defined]
     (tmp_path / "go").touch()
@@ -81,7 +81,7 @@ def _start_when_free(seat: Any) -> Path:
     def attempt() -> Path | None:
         try:
             return jobs.start(seat, "r3", "stage", lambda *_: {"state": "unchanged"})  # type: ignore[no-any-return]
-        except Fault:
+        except ProblemError:
             return None
 
     path: Path = until(attempt)
@@ -102,18 +102,18 @@ def test_the_lock_lives_as_long_as_what_the_job_has_started(
 ) -> None:
     def work(_job: Any, lock: int) -> dict[str, Any]:
         script = f"touch {tmp_path}/begun; while [ ! -e {tmp_path}/go ]; do sleep 0.05; done"
-        host.run(["sh", "-c", script], 60, keep=(lock,))
+        module_util("base.command").run(["sh", "-c", script], 60, keep=(lock,))
         return {"state": "staged"}
 
     path = jobs.start(seat, "r1", "switch", work)
     until((tmp_path / "begun").exists)
     os.kill(files.read_job(path)["pid"], signal.SIGKILL)
     until(lambda: not files.is_alive(files.read_job(path)))
-    monkeypatch.setattr(jobs, "LAST_ACT_SECONDS", 0)
-    with pytest.raises(Fault, match="its last act still runs"):
+    monkeypatch.setattr(jobs, "LOCK_WAIT_SECONDS", 0)
+    with pytest.raises(ProblemError, match="a previous command is still running"):
         jobs.start(seat, "r2", "switch", work)
     (tmp_path / "go").touch()
-    monkeypatch.setattr(jobs, "LAST_ACT_SECONDS", 10)
+    monkeypatch.setattr(jobs, "LOCK_WAIT_SECONDS", 10)
     assert finished(jobs.start(seat, "r2", "switch", work))["record"]["state"] == "staged"
 
 
@@ -131,7 +131,7 @@ def test_a_fault_of_the_program_is_told_with_its_place(seat: Any, kind: str, sta
 
 def test_a_fault_becomes_the_records_problem(seat: Any) -> None:
     def work(*_: Any) -> dict[str, Any]:
-        raise host.Fault("disk_full", "what", "why", "fix")
+        raise ProblemError("disk_full", "what", "why", "fix")
 
     record = finished(jobs.start(seat, "r1", "stage", work))["record"]
     assert record["problems"] == [{"code": "disk_full", "what": "what", "why": "why", "fix": "fix"}]
@@ -151,12 +151,12 @@ def test_a_run_moves_a_seat_once_and_may_try_again_what_touched_nothing(seat: An
 def test_where_not_even_its_file_can_be_written_the_start_says_so(seat: Any) -> None:
     seat.make_folders()
     (seat.jobs / ".r1.stage.json.new").mkdir()
-    with pytest.raises(Fault, match="could not begin"):
+    with pytest.raises(ProblemError, match="did not start"):
         jobs.start(seat, "r1", "stage", lambda *_: {})
 
 
 def test_a_number_that_another_process_has_now_is_not_the_job() -> None:
-    job = {"pid": os.getpid(), "started": "1", "boot_id": host.boot_id(), "finished": False}
+    job = {"pid": os.getpid(), "started": "1", "boot_id": hosts.boot_id(), "finished": False}
     assert not files.is_alive(job)
 
 
@@ -190,8 +190,8 @@ def test_following_answers_at_the_end_or_from_half_of_its_patience_on_where_ther
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, news: tuple[str, int, int] | None, told: str, after: float
 ) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
-    job.tell("pulling", 0, 100)
-    happens = (lambda: job.tell(*news)) if news else (lambda: job.finish({"state": "staged"}))
+    job.report("pulling", 0, 100)
+    happens = (lambda: job.report(*news)) if news else (lambda: job.finish({"state": "staged"}))
     clock = Clock({1.0: happens})
     monkeypatch.setattr(files, "time", clock)
     assert files.follow(tmp_path / "j.json", 10)["text"] == told
@@ -205,7 +205,7 @@ def test_a_job_that_never_was_is_unknown(tmp_path: Path) -> None:
 def test_news_that_differ_in_numbers_alone_are_not_all_written(tmp_path: Path) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
     for done in range(100):
-        job.tell("pulling", done, 100)
+        job.report("pulling", done, 100)
     assert files.read_job(tmp_path / "j.json")["done"] < 99
-    job.tell("pulling", 100, 100)
+    job.report("pulling", 100, 100)
     assert files.read_job(tmp_path / "j.json")["done"] == 100

@@ -1,7 +1,7 @@
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import module_util
 
-machine = module_util("machine")
+machine = module_util("docker.machine")
 
 
 def test_the_digests_an_engine_can_be_asked_for(engine: FakeEngine) -> None:

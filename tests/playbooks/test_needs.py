@@ -6,16 +6,16 @@ import pytest
 
 from tests.playbooks.node_code import module_util
 
-distribution: Any = module_util("distribution")
-needs: Any = module_util("needs")
+distribution: Any = module_util("prepare.distribution")
+needs: Any = module_util("prepare.needs")
 
-TRIXIE = distribution.distribution("ID=debian\nVERSION_CODENAME=trixie\n")
-BOOKWORM = distribution.distribution("ID=debian\nVERSION_CODENAME=bookworm\n")
+TRIXIE = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=trixie\n")
+BOOKWORM = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=bookworm\n")
 DOCKER = distribution.docker_source({"uri": "https://m.example/docker-ce/linux", "key": "K"}, TRIXIE)
 NVIDIA = distribution.nvidia_source({"uri": "https://m.example/nvidia", "key": "K"}, "linux/amd64")
 # A node that is ready, with one GPU.
-READY = needs.Seen(
-    at=TRIXIE,
+READY = needs.NodeState(
+    distribution=TRIXIE,
     docker=None,
     nvidia=NVIDIA,
     written=frozenset({"nvidia"}),
@@ -24,27 +24,27 @@ READY = needs.Seen(
     engine_installed=True,
     docker_ce=False,
     containers=2,
-    cards=1,
+    gpus=1,
     uuids=("GPU-1",),
     toolkit=True,
     cdi_on=True,
-    cdi_wish=True,
+    cdi_setting=True,
     cdi_complete=True,
     hook_is_newer=True,
-    authorities=True,
+    has_ca_certificates=True,
     untrusted=False,
 )
 NO_ENGINE = {"engine": None, "compose": None, "engine_installed": False, "containers": 0, "cdi_on": False}
 NO_TOOLKIT = {"toolkit": False, "cdi_complete": False, "written": frozenset()}
-BARE = NO_ENGINE | NO_TOOLKIT | {"cdi_wish": None, "untrusted": True, "hook_is_newer": False}
+BARE = NO_ENGINE | NO_TOOLKIT | {"cdi_setting": None, "untrusted": True, "hook_is_newer": False}
 
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ready": ({}, []),
     "bare, with a GPU": (BARE, ["cdi", "packages", "source", "packages", "specification", "trust"]),
-    "bare, without": (BARE | {"cards": 0, "uuids": ()}, ["packages", "trust"]),
-    "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "cards": 0}, ["source", "packages", "trust"]),
+    "bare, without": (BARE | {"gpus": 0, "uuids": ()}, ["packages", "trust"]),
+    "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "gpus": 0}, ["source", "packages", "trust"]),
     "a source by https, and nothing to hold it against": (
-        BARE | {"docker": DOCKER, "cards": 0, "authorities": False},
+        BARE | {"docker": DOCKER, "gpus": 0, "has_ca_certificates": False},
         ["packages", "source", "packages", "trust"],
     ),
     "the source is there, its packages are not": (NO_TOOLKIT | {"written": {"nvidia"}}, ["packages", "specification"]),
@@ -54,51 +54,58 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "no compose": ({"compose": None}, ["packages"]),
     "compose v1": ({"compose": "1.29.2"}, ["packages"]),
     "another card since": ({"cdi_complete": False}, ["specification"]),
-    "CDI was never switched on": ({"cdi_on": False, "cdi_wish": None, "containers": 0}, ["cdi", "restart"]),
+    "CDI was never switched on": ({"cdi_on": False, "cdi_setting": None, "containers": 0}, ["cdi", "restart"]),
     "CDI is switched on, and the engine runs from before": ({"cdi_on": False, "containers": 0}, ["restart"]),
-    "a person's no to CDI": ({"cdi_on": False, "cdi_wish": False, "hook_is_newer": False, "cdi_complete": False}, []),
-    "an engine before CDI": ({"engine": "24.0.7", "cdi_on": False, "cdi_wish": None, "hook_is_newer": False}, []),
+    "a person's no to CDI": (
+        {"cdi_on": False, "cdi_setting": False, "hook_is_newer": False, "cdi_complete": False},
+        [],
+    ),
+    "an engine before CDI": ({"engine": "24.0.7", "cdi_on": False, "cdi_setting": None, "hook_is_newer": False}, []),
     "the same, with a hook since": (
-        {"engine": "24.0.7", "cdi_on": False, "cdi_wish": None, "containers": 0},
+        {"engine": "24.0.7", "cdi_on": False, "cdi_setting": None, "containers": 0},
         ["restart"],
     ),
-    "no GPU, so no CDI": ({"cards": 0, "uuids": (), "cdi_on": False, "cdi_wish": None, "toolkit": False}, []),
+    "no GPU, so no CDI": ({"gpus": 0, "uuids": (), "cdi_on": False, "cdi_setting": None, "toolkit": False}, []),
 }
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_is_lacking_in_order(name: str) -> None:
     over, expected = CASES[name]
-    found = needs.needs(READY._replace(**over), may_restart=False)
-    assert [need.act for need in found] == expected
+    found = needs.find_needs(READY._replace(**over), may_restart=False)
+    assert [need.action for need in found] == expected
     assert not any(need.deferred for need in found)
 
 
 @pytest.mark.parametrize(
     ("over", "acts"),
     [
-        ({"cdi_on": False, "cdi_wish": None}, ["cdi", "restart"]),
+        ({"cdi_on": False, "cdi_setting": None}, ["cdi", "restart"]),
         ({"cdi_on": False}, ["restart"]),
         ({"engine": "24.0.7", "cdi_on": False}, ["restart"]),
     ],
 )
 def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict[str, Any], acts: list[str]) -> None:
     seen = READY._replace(**over)
-    deferred, asked = needs.needs(seen, may_restart=False), needs.needs(seen, may_restart=True)
-    assert [need.act for need in deferred] == [need.act for need in asked] == acts
+    deferred, asked = needs.find_needs(seen, may_restart=False), needs.find_needs(seen, may_restart=True)
+    assert [need.action for need in deferred] == [need.action for need in asked] == acts
     assert all(need.deferred for need in deferred)
     assert not any(need.deferred for need in asked)
 
 
 def test_the_rest_goes_on_while_a_restart_is_deferred() -> None:
     seen = READY._replace(cdi_on=False, toolkit=False, untrusted=True)
-    found = needs.needs(seen, may_restart=False)
-    assert [(need.act, need.deferred) for need in found] == [("packages", False), ("restart", True), ("trust", False)]
+    found = needs.find_needs(seen, may_restart=False)
+    assert [(need.action, need.deferred) for need in found] == [
+        ("packages", False),
+        ("restart", True),
+        ("trust", False),
+    ]
 
 
 def test_compose_fits_the_engine_that_is_there() -> None:
     own, of_docker = (
-        needs.needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
+        needs.find_needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
         for ce in (False, True)
     )
     assert [need.detail.get("packages") for need in own] == [["docker-compose"]]
@@ -106,4 +113,4 @@ def test_compose_fits_the_engine_that_is_there() -> None:
 
 
 def test_a_distribution_without_compose_is_no_fault_where_it_is_there_already() -> None:
-    assert needs.needs(READY._replace(at=BOOKWORM), may_restart=False) == []
+    assert needs.find_needs(READY._replace(distribution=BOOKWORM), may_restart=False) == []

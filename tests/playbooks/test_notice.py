@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
-notices, seats, host = module_util("notice"), module_util("seat"), module_util("host")
+notices, seats, command = module_util("seat.notice"), module_util("seat.seat"), module_util("base.command")
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def heard(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     def run(argv: list[str], _: float, *, text: str = "") -> Any:
         assert argv == ["wall"]
         said.append(text)
-        return host.Ran(0, "", "")
+        return command.CommandResult(0, "", "")
 
     monkeypatch.setattr(notices, "run", run)
     return said
@@ -64,7 +64,7 @@ def test_a_notice_that_is_taken_back_leaves_an_empty_file_for_whoever_looks_agai
 
 def test_it_survives_the_next_generation(seat: Any, heard: list[str]) -> None:
     notices.notify(seat, "exam")
-    notices.make_folder(seat)
+    notices.make_notice_folder(seat)
     assert (shown(seat), heard) == ("exam\n", ["exam\n"])
 
 
@@ -76,13 +76,13 @@ def test_a_node_without_the_program_has_the_file_all_the_same(seat: Any, monkeyp
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "", " ", "x" * 301, "a\u202eb"])
 def test_what_a_terminal_would_obey_is_refused_here_too(seat: Any, heard: list[str], text: str) -> None:
-    with pytest.raises(Fault, match="not a line of at most 300 printable characters"):
+    with pytest.raises(ProblemError, match="one line of at most 300 printable characters"):
         notices.notify(seat, text)
     assert heard == []
     assert not (seat.folder / "notice").exists()
 
 
 def test_where_there_is_no_seat_nobody_is_told(tmp_path: Path, heard: list[str]) -> None:
-    with pytest.raises(Fault, match="there is no seat demo-student on the node"):
+    with pytest.raises(ProblemError, match="there is no seat demo-student on the node"):
         notices.notify(seats.seat_of(an_order(tmp_path)), "exam")
     assert heard == []

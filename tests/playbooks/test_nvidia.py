@@ -10,7 +10,7 @@ from provisioner.domain.values.node import NodeFacts
 from tests.playbooks.fake_nvml import FakeNvml, Plain
 from tests.playbooks.node_code import module_util
 
-nvidia, nvml = module_util("nvidia"), module_util("nvml")
+nvidia, nvml = module_util("gpu.nvidia"), module_util("gpu.nvml")
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs)\nGCC version: 12.2.0\n"
 CLOSED = (
@@ -158,7 +158,7 @@ def test_processes_that_cannot_be_asked_for_are_unknown(ask: Callable[..., NodeF
 def test_a_card_that_the_driver_does_not_drive_is_missed(ask: Callable[..., NodeFacts]) -> None:
     facts = ask([{}], pci=2)
     assert [problem.code for problem in facts.problems] == ["gpu_missing"]
-    assert "2 NVIDIA graphics cards, the driver shows 1" in facts.problems[0].what
+    assert "2 NVIDIA GPUs, the driver lists 1" in facts.problems[0].what
 
 
 @pytest.mark.parametrize(
@@ -197,7 +197,7 @@ def test_nvml_that_hangs_does_not_take_the_probe_with_it(
     ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvml, "SECONDS", 0.2)
-    monkeypatch.setattr(nvml, "_ask", lambda: time.sleep(60))
+    monkeypatch.setattr(nvml, "_query", lambda: time.sleep(60))
     facts = ask([{}])
     assert facts.absent_because["gpus"] == "NVML did not answer within 0.2 s"
     assert [problem.code for problem in facts.problems] == ["nvml_fails"]

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
-precheck, engines = module_util("precheck"), module_util("engine")
+precheck, engines = module_util("seat.precheck"), module_util("docker.engine")
 
 
 def code(caught: pytest.ExceptionInfo[Exception]) -> str:
@@ -32,7 +32,7 @@ def listener() -> Any:
 @pytest.mark.usefixtures("engine")
 def test_a_port_that_someone_listens_on_is_named(tmp_path: Path, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
-    with pytest.raises(Fault, match=f"port {port} on 127.0.0.1 is taken") as caught:
+    with pytest.raises(ProblemError, match=f"port {port} on 127.0.0.1 is taken") as caught:
         precheck.check_ports(a_seat(tmp_path, port))
     assert code(caught) == "port_taken"
 
@@ -45,8 +45,8 @@ def test_an_address_that_is_away_is_waited_for_but_not_for_ever(
     now = [0.0]
     monkeypatch.setattr(precheck.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(precheck.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
-    real = precheck._is_here
-    monkeypatch.setattr(precheck, "_is_here", lambda address: real(address if now[0] >= missing else "192.0.2.1"))
+    real = precheck._has_address
+    monkeypatch.setattr(precheck, "_has_address", lambda address: real(address if now[0] >= missing else "192.0.2.1"))
     precheck.wait_for_addresses(a_seat(tmp_path, 1), 10)
     assert now == [waited]
 
@@ -69,7 +69,7 @@ def test_a_foreign_container_is_named_even_where_nothing_listens(
     port = listener.getsockname()[1]
     listener.close()  # without the engine's userland proxy a published port is only a firewall rule
     engine.containers = [published(project, "0.0.0.0", port)]
-    with pytest.raises(Fault, match=f"the container {holder}"):
+    with pytest.raises(ProblemError, match=f"the container {holder}"):
         precheck.check_ports(a_seat(tmp_path, port))
 
 
@@ -82,16 +82,16 @@ def test_the_same_port_on_another_address_is_free(tmp_path: Path, engine: FakeEn
 
 @pytest.mark.usefixtures("engine")
 def test_an_address_that_the_node_does_not_have_is_named(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match=r"no address 192\.0\.2\.77") as caught:
+    with pytest.raises(ProblemError, match=r"no address 192\.0\.2\.77") as caught:
         precheck.check_ports(a_seat(tmp_path, 22000) | {"binds": {"ssh": "192.0.2.77"}})
     assert code(caught) == "no_such_address"
 
 
 def test_room_is_refused_with_its_numbers(tmp_path: Path) -> None:
     info = {"DockerRootDir": str(tmp_path)}
-    precheck.check_room(info, 0)
-    with pytest.raises(Fault, match=r"GB free; the image needs 3501\.1 GB") as caught:
-        precheck.check_room(info, 10**12)
+    precheck.check_disk_space(info, 0)
+    with pytest.raises(ProblemError, match=r"GB free; the image needs 3501\.1 GB") as caught:
+        precheck.check_disk_space(info, 10**12)
     assert code(caught) == "disk_full"
 
 
@@ -105,7 +105,7 @@ def test_a_home_is_made_once_and_its_owner_kept(tmp_path: Path) -> None:
 
 
 def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> None:
-    with pytest.raises(Fault, match=f"belongs to uid {os.getuid()}, the seat to uid 4242") as caught:
+    with pytest.raises(ProblemError, match=f"belongs to uid {os.getuid()}, but the seat has uid 4242") as caught:
         precheck.ensure_home(tmp_path, 4242, 4242)
     problem: dict[str, str] = caught.value.problem  # type: ignore[attr-defined]
     assert problem["code"] == "home_owner"
@@ -114,7 +114,7 @@ def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> N
 
 def test_a_home_that_cannot_be_made_says_why(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProblemError) as caught:
         precheck.ensure_home(tmp_path / "file/home", os.getuid(), os.getgid())
     assert code(caught) in {"home_not_made", "home_unreadable"}
 
@@ -122,7 +122,7 @@ def test_a_home_that_cannot_be_made_says_why(tmp_path: Path) -> None:
 def test_a_home_whose_server_is_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precheck, "STAT_SECONDS", 0.2)
     monkeypatch.setattr(Path, "exists", lambda _: time.sleep(60))
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProblemError) as caught:
         precheck.ensure_home(tmp_path, 1, 1)
     assert code(caught) == "home_hangs"
 
@@ -136,7 +136,7 @@ def test_a_home_whose_server_is_away_is_given_up(tmp_path: Path, monkeypatch: py
 )
 def test_without_an_engine_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, host: str, match: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
-    with pytest.raises(Fault, match=match):
+    with pytest.raises(ProblemError, match=match):
         precheck.check_engine()
 
 
@@ -144,7 +144,7 @@ def test_an_engine_that_is_not_started_refuses(tmp_path: Path, monkeypatch: pyte
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
-    with pytest.raises(Fault, match="no engine answers"):
+    with pytest.raises(ProblemError, match="no engine answers"):
         engines.get("/info")
 
 
@@ -165,6 +165,6 @@ def test_compose_is_two_or_newer(
     if not fails:
         assert precheck.check_engine() == engine.info
         return
-    with pytest.raises(Fault) as caught:
+    with pytest.raises(ProblemError) as caught:
         precheck.check_engine()
     assert code(caught) == "no_compose"

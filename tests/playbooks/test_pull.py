@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
 
-pulls = module_util("pull")
+pulls = module_util("docker.pull")
 
 
 def downloading(layer: str, current: int, total: int) -> dict[str, Any]:
@@ -46,10 +46,10 @@ def an_image(**over: Any) -> dict[str, Any]:
 
 
 def test_bytes_are_summed_over_the_layers() -> None:
-    layers = pulls.Layers()
+    layers = pulls.PullProgress()
     seen = []
     for news in STREAM:
-        layers.heed(news)
+        layers.update(news)
         seen.append((layers.done, layers.total, layers.unpacking))
     assert seen[1:4] == [(10, 100, False), (15, 150, False), (65, 150, False)]
     assert seen[6] == (150, 150, True)
@@ -78,12 +78,12 @@ def test_a_pull_that_breaks_off_is_tried_once_more(tmp_path: Path, engine: FakeE
     engine.pulls, engine.brings = [broken, STREAM], (REFERENCE, IMAGE)
     told = Told()
     pulls.pull(an_order(tmp_path), told)
-    assert any(str(news[0]).startswith("once more, because") for news in told)
+    assert any(str(news[0]).startswith("retrying: ") for news in told)
 
 
 def test_a_pull_that_breaks_off_twice_says_why_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls = [[{"error": "unexpected EOF"}], 404]
-    with pytest.raises(Fault, match="manifest unknown") as caught:
+    with pytest.raises(ProblemError, match="manifest unknown") as caught:
         pulls.pull(an_order(tmp_path), Told())
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
     assert engine.pulls == []
@@ -101,7 +101,7 @@ def test_an_engine_that_is_killed_in_the_middle_is_waited_for(
         return (status, {"message": "starting"}) if status else answers(method, path, query)
 
     monkeypatch.setattr(engine, "answer", answer)
-    monkeypatch.setattr(module_util("engine").time, "sleep", lambda _: None)
+    monkeypatch.setattr(module_util("docker.engine").time, "sleep", lambda _: None)
     engine.pulls, engine.brings = [[{"error": "unexpected EOF"}], STREAM], (REFERENCE, IMAGE)
     pulls.pull(an_order(tmp_path), Told())
     assert engine.pulls == []
@@ -110,7 +110,7 @@ def test_an_engine_that_is_killed_in_the_middle_is_waited_for(
 def test_no_room_in_the_middle_is_told_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
     full = [{"error": "failed to register layer: write /usr/lib/libtorch.so: no space left on device"}]
     engine.pulls = [full, full]
-    with pytest.raises(Fault, match="no space left on device"):
+    with pytest.raises(ProblemError, match="no space left on device"):
         pulls.pull(an_order(tmp_path), Told())
     assert engine.images == {}
 
@@ -128,7 +128,7 @@ def test_an_engine_that_falls_silent_is_given_up(
     monkeypatch.setattr(pulls, "STALL", 0.1)
     monkeypatch.setattr(pulls, "TRIES", 1)
     engine.pulls = [Silence()]
-    with pytest.raises(Fault, match="stream broke"):
+    with pytest.raises(ProblemError, match="connection was lost"):
         pulls.pull(an_order(tmp_path), Told())
 
 
@@ -144,7 +144,7 @@ def test_a_registry_that_stalls_at_the_end_is_not_waited_for_beyond_the_deadline
 
     engine.pulls = [Stalling()]
     told = Told()
-    with pytest.raises(Fault, match="stream broke: Timeout") as caught:
+    with pytest.raises(ProblemError, match="connection was lost: Timeout") as caught:
         pulls.pull(an_order(tmp_path, deadlines={"pull": 1, "healthy": 1, "min_healthy": 0}), told)
     ended.set()
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
@@ -153,7 +153,7 @@ def test_a_registry_that_stalls_at_the_end_is_not_waited_for_beyond_the_deadline
 
 def test_other_layers_than_were_locked_are_refused(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
-    with pytest.raises(Fault, match="other layers than were locked") as caught:
+    with pytest.raises(ProblemError, match="differ from the lock") as caught:
         pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:9"])), Told())
     assert caught.value.problem["code"] == "rootfs_mismatch"  # type: ignore[attr-defined]
 
@@ -161,7 +161,7 @@ def test_other_layers_than_were_locked_are_refused(tmp_path: Path, engine: FakeE
 def test_a_deadline_ends_a_pull_with_its_numbers(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls = [STREAM]
     deadlines = {"pull": -1, "healthy": 1, "min_healthy": 0}
-    with pytest.raises(Fault, match=r"time was up after 0\.00 of 0\.00 GB"):
+    with pytest.raises(ProblemError, match=r"timed out after 0\.00 of 0\.00 GB"):
         pulls.pull(an_order(tmp_path, deadlines=deadlines), Told())
 
 

@@ -4,27 +4,29 @@ from pathlib import Path
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order, with_seat
 
-seats, journals, identities, accounts = (module_util(n) for n in ("seat", "journal", "identity", "accounts"))
+seats, journals, identities, accounts = (
+    module_util(n) for n in ("seat.seat", "seat.journal", "seat.identity", "seat.accounts")
+)
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "-p", "Ä", "a\n", ".", "x" * 3 + "/"])
 def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Fault, match="not a seat's name"):
+    with pytest.raises(ProblemError, match="invalid seat name"):
         seats.seat_of(with_seat(an_order(tmp_path), name=name))
 
 
 @pytest.mark.parametrize("name", ["../x", "order.json", "passwd", ".hidden", "a/b", ""])
 def test_a_file_that_could_lie_elsewhere_or_over_ours_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(Fault, match="not a name for a seat's file"):
+    with pytest.raises(ProblemError, match="invalid file name"):
         seats.seat_of(an_order(tmp_path, files={name: ""}))
 
 
 @pytest.mark.parametrize("run", ["../x", "", "a/b", ".x"])
 def test_a_run_whose_name_could_lead_elsewhere_is_refused(tmp_path: Path, run: str) -> None:
-    with pytest.raises(Fault, match="not a run's name"):
+    with pytest.raises(ProblemError, match="invalid run name"):
         seats.seat_of(an_order(tmp_path, run))
 
 
@@ -33,7 +35,7 @@ def test_a_damaged_order_is_named_with_its_file(tmp_path: Path) -> None:
     seat.make_folders()
     seat.write(1, an_order(tmp_path), {})
     (seat.generation(1) / "order.json").write_text("{")
-    with pytest.raises(Fault, match=r"gens/1/order\.json cannot be read"):
+    with pytest.raises(ProblemError, match=r"gens/1/order\.json cannot be read"):
         seat.staged(an_order(tmp_path))
 
 
@@ -74,8 +76,8 @@ def test_commit_moves_current_and_previous_follows(tmp_path: Path) -> None:
     seat.commit(3)
     assert (seat.current(), seat.previous()) == (3, 2)
     assert (seat.folder / "current").readlink() == Path("gens/3")
-    seat.retire()
-    seat.retire()
+    seat.clear_current()
+    seat.clear_current()
     assert seat.current() == 0
 
 
@@ -97,7 +99,7 @@ def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) ->
     assert [line["state"] for line in journal.lines()] == ["staged"]
     journal.append("switching", to=1, back=0)
     assert [line["state"] for line in journal.lines()] == ["staged", "switching"]
-    last = journal.standing()
+    last = journal.last_step()
     assert (last["run"], last["detail"]) == ("r1", {"to": 1, "back": 0})
     assert last["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
@@ -121,7 +123,7 @@ def test_a_transaction_is_open_between_switching_and_its_end(
     journal = journals.Journal(tmp_path, "r1")
     for number, state in enumerate(states):
         journal.append(state, to=number)
-    found = journal.interrupted()
+    found = journal.open_switch()
     assert (found is not None) == interrupted
     assert found is None or found["state"] == "switching"
 

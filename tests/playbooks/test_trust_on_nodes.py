@@ -113,7 +113,7 @@ def test_nobodys_work_is_stopped_without_consent_on_record(rollout: Rollout, ser
         assert JUPYTER in deferred.problems[0].what
         assert serving.exec("ps", "-o", "stat=", "-p", pid)
     with gpus(serving, f"{PROFILE}used_mib = 2100\n"):
-        assert "GPU 1: 2.2 GB are held" in rollout.switch(order).problems[0].what
+        assert "GPU 1: 2.2 GB are in use" in rollout.switch(order).problems[0].what
     with gpus(serving, profile_text("mismatch")):  # the library was replaced under the running kernel module
         unknown = rollout.switch(order)
         assert (unknown.state, "differ in version" in unknown.problems[0].what) == ("deferred", True)

@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
-verify, seats, compose_code, host = (module_util(name) for name in ("verify", "seat", "compose", "host"))
+verify, seats, compose_code, command = (
+    module_util(name) for name in ("transaction.verify", "seat.seat", "seat.compose", "base.command")
+)
 
 
 class Jupyter(HTTPServer):
@@ -61,12 +63,12 @@ def test_jupyter_lets_in_who_has_the_token_and_nobody_else(seat: Any, jupyter: J
 @pytest.mark.parametrize(("known", "unknown"), [(403, 403), (200, 200), (500, 403), (200, 302)])
 def test_a_jupyter_that_answers_otherwise_is_refused(seat: Any, jupyter: Jupyter, known: int, unknown: int) -> None:
     jupyter.known, jupyter.unknown = known, unknown
-    with pytest.raises(Fault, match=f"answers {known} with the token and {unknown} without"):
+    with pytest.raises(ProblemError, match=f"answers {known} with the token and {unknown} without"):
         verify.check_jupyter(seat, at(jupyter))
 
 
 def test_a_jupyter_that_is_not_there_is_told_with_the_reason(seat: Any) -> None:
-    with pytest.raises(verify.NoAnswer, match="refused"):
+    with pytest.raises(verify.NoAnswerError, match="refused"):
         verify.check_jupyter(seat, {"ports": {"jupyter": 1}, "binds": {"jupyter": "127.0.0.1"}})
 
 
@@ -76,10 +78,10 @@ def test_a_check_may_fail_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def check() -> str:
         if left.pop() > 1:
-            raise verify.NoAnswer("c", "w", "y", "f")
+            raise verify.NoAnswerError("c", "w", "y", "f")
         return "well"
 
-    assert verify._settled(check) == "well"
+    assert verify._retry_until_answer(check) == "well"
 
 
 def test_a_wrong_answer_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,10 +90,10 @@ def test_a_wrong_answer_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) 
 
     def check() -> str:
         asked.append(1)
-        raise Fault("c", "w", "y", "f")
+        raise ProblemError("c", "w", "y", "f")
 
-    with pytest.raises(Fault, match="w"):
-        verify._settled(check)
+    with pytest.raises(ProblemError, match="w"):
+        verify._retry_until_answer(check)
     assert len(asked) == 1
 
 
@@ -110,7 +112,7 @@ def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What the check prints in the container; the first is taken."""
     texts: list[str] = []
     monkeypatch.setattr(verify, "client_environment", dict)
-    monkeypatch.setattr(verify, "run", lambda *_, **__: host.Ran(0, texts[0], ""))
+    monkeypatch.setattr(verify, "run", lambda *_, **__: command.CommandResult(0, texts[0], ""))
     return texts
 
 
@@ -141,15 +143,15 @@ def test_a_seat_without_gpus_sees_none(tmp_path: Path, printed: list[str]) -> No
         (json.dumps(GOOD | {"uuids": []}), ["GPU-1"], "sees no GPU"),
         (json.dumps(GOOD | {"uuids": ["GPU-1"], "ok": False, "detail": "too old"}), ["GPU-1"], "too old"),
         (json.dumps(GOOD | {"uuids": ["GPU-1"], "ok": "yes"}), ["GPU-1"], "computes"),
-        ("Segmentation fault", ["GPU-1"], "nothing that can be read"),
-        ("", ["GPU-1"], "nothing that can be read"),
-        ("null", ["GPU-1"], "nothing that can be read"),
-        ('{"uuids": 3}', ["GPU-1"], "nothing that can be read"),
+        ("Segmentation fault", ["GPU-1"], "printed no result"),
+        ("", ["GPU-1"], "printed no result"),
+        ("null", ["GPU-1"], "printed no result"),
+        ('{"uuids": 3}', ["GPU-1"], "printed no result"),
     ],
 )
 def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str, wanted: list[str], match: str) -> None:
     printed.append(text)
-    with pytest.raises(Fault, match=match):
+    with pytest.raises(ProblemError, match=match):
         gpus(tmp_path, wanted)
 
 
@@ -157,7 +159,7 @@ def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str,
     ("locked", "has", "said"),
     [
         (["a", "b"], ["a", "b"], "2 layers, as locked"),
-        ([], ["a", "b"], "does not name"),
+        ([], ["a", "b"], "lists no layers"),
         (["a", "b"], ["a", "c"], None),
         (["a", "b"], ["b", "a"], None),
         (["a"], None, None),
@@ -177,7 +179,7 @@ def test_the_containers_are_made_of_the_layers_that_were_locked(
     if said:
         assert said in verify.check_layers(Made(), order)
     else:
-        with pytest.raises(Fault, match="layers that are not the"):
+        with pytest.raises(ProblemError, match=r"layers of \w+ differ from the"):
             verify.check_layers(Made(), order)
 
 
@@ -187,7 +189,7 @@ def test_the_door_for_the_login_is_the_same_file_and_closed_again(seat: Any, tmp
     door = seat.generation(1) / "verify_keys"
     inode = door.stat().st_ino
     wanted = order["seat"] | {"ports": {"ssh": 1}}
-    with pytest.raises(Fault, match=r"no login by key at 127\.0\.0\.22:1"):
+    with pytest.raises(ProblemError, match=r"no login by key at 127\.0\.0\.22:1"):
         verify.check_ssh(seat, 1, wanted)
     assert (door.read_text(), door.stat().st_ino) == ("", inode)
     assert not list(seat.folder.glob("verify-*"))

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order
 
-returning = module_util("returning")
-switching, seats, journals = module_util("switching"), module_util("seat"), module_util("journal")
+rollbacks = module_util("transaction.rollback")
+switches, seats, journals = module_util("transaction.switch"), module_util("seat.seat"), module_util("seat.journal")
 
 
 class Killed(BaseException):
@@ -49,7 +49,7 @@ class FakeCompose:
         well = self.running and self.running not in self.broken
         return dict.fromkeys(("jupyter", "ssh"), "healthy" if well else "exited")
 
-    def wait_healthy(self, _deadline: float, _tell: Callable[..., None]) -> None:
+    def wait_healthy(self, _deadline: float, _report: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:
             raise a_fault("not_healthy")
@@ -59,7 +59,7 @@ class FakeCompose:
 
 
 def a_fault(code: str) -> Exception:
-    return Fault(code, code, "why", "fix")
+    return ProblemError(code, code, "why", "fix")
 
 
 def killing(journal: Any, state: str, when: str) -> Any:
@@ -94,9 +94,9 @@ class World:
 
     def serve(self, monkeypatch: pytest.MonkeyPatch) -> "World":
         """What the node's code finds in place of compose and of the checks."""
-        for module in (switching, returning):
+        for module in (switches, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
-        monkeypatch.setattr(switching, "verify", self._verify)
+        monkeypatch.setattr(switches, "verify", self._verify)
         return self
 
     def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
@@ -105,26 +105,26 @@ class World:
         return {"checks": {"ssh": "ok"}, "gpu": {}}
 
     def switch(self, run: str = "r1", **order: Any) -> dict[str, Any]:
-        record: dict[str, Any] = switching.switch(self.order | order | {"run": run}, NoJob(), 0)
+        record: dict[str, Any] = switches.switch(self.order | order | {"run": run}, NoJob(), 0)
         return record
 
     def roll_back(self, to: int = 0, run: str = "back", **over: Any) -> dict[str, Any]:
         named = {"state_root": self.order["state_root"], "seat": {"name": self.seat.name}}
-        record: dict[str, Any] = returning.roll_back({**named, "run": run, "to": to, **over}, NoJob(), 0)
+        record: dict[str, Any] = rollbacks.roll_back({**named, "run": run, "to": to, **over}, NoJob(), 0)
         return record
 
     def journal(self, run: str = "r1") -> Any:
         return journals.Journal(self.seat.folder, run)
 
-    def tell(self, text: str, **_: Any) -> None:
+    def report(self, text: str, **_: Any) -> None:
         self.told.append(text)
 
     def transact(self, journal: Any = None) -> dict[str, Any]:
-        record: dict[str, Any] = switching.transact(self.compose, journal or self.journal(), 2, self.order, self.tell)
+        record: dict[str, Any] = switches.transact(self.compose, journal or self.journal(), 2, self.order, self.report)
         return record
 
     def recover(self, run: str = "r2") -> None:
-        switching.recover(self.compose, self.journal(run), self.order, self.tell)
+        module_util("transaction.recover").recover_seat(self.compose, self.journal(run), self.order, self.report)
 
     @property
     def states(self) -> list[str]:

@@ -24,11 +24,11 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed, RunContext, StopRequested
 from provisioner.workflow.rollout.run import never_stop
 from tests.builders import a_node, a_uuid
-from tests.playbooks.node_code import Fault, module_util
+from tests.playbooks.node_code import ProblemError, module_util
 
 SEAT = "demo-student"
 UNREACHABLE = Problem("unreachable", "no answer", "it is off", "switch it on")
-claims = module_util("claims")
+claims = module_util("jobs.claims")
 
 
 class FakeHost(NamedTuple):
@@ -65,12 +65,12 @@ class FakeFleet:
         return self._each("probe", nodes, self._facts)
 
     def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        return self._each("claim", nodes, lambda n: self._call_node(n, claims.take, claim.model_dump(), breaks))
+        return self._each("claim", nodes, lambda n: self._call_node(n, claims.take_claim, claim.model_dump(), breaks))
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
         if not nodes:
             return {}
-        return self._each("release", nodes, lambda n: self._call_node(n, claims.release, claim.model_dump()))
+        return self._each("release", nodes, lambda n: self._call_node(n, claims.release_claim, claim.model_dump()))
 
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
         return self._each("stage", list(orders), lambda n: self._stage(n, orders[n]))
@@ -88,10 +88,10 @@ class FakeFleet:
             order = orders[node]
             assert order.act == "remove"
             held = order.claim.model_dump() if order.claim else None
-            if refused := self._call_node(node, claims.check, held):
+            if refused := self._call_node(node, claims.check_claim, held):
                 return NodeRecord(node=node, state="failed", problems=(refused,))
             was = self.read(node)
-            claims.release(str(self.folder / node), held)
+            claims.release_claim(str(self.folder / node), held)
             self._write(node, was | {"generation": 0, "run": order.run, "state": "removed"})
             return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
 
@@ -103,7 +103,7 @@ class FakeFleet:
 
     def claims_by_node(self) -> dict[str, Any]:
         """Return the claim on each node, or None."""
-        return {host.name: claims.seen(str(self.folder / host.name))[0] for host in self.hosts()}
+        return {host.name: claims.read_claim(str(self.folder / host.name))[0] for host in self.hosts()}
 
     def _write(self, node: str, state: Mapping[str, Any]) -> None:
         (self.folder / node / "node.json").write_text(json.dumps(state))
@@ -122,7 +122,7 @@ class FakeFleet:
             return UNREACHABLE
         try:
             function(str(self.folder / node), *arguments)
-        except Fault as fault:
+        except ProblemError as fault:
             return Problem.model_validate(fault.problem)  # type: ignore[attr-defined]
         return None
 
@@ -139,12 +139,12 @@ class FakeFleet:
             previous=max(stored["generation"] - 1, 0),
             services=dict.fromkeys(("jupyter", "ssh"), "healthy"),
         )
-        alive, fence = claims.seen(str(self.folder / node))
+        alive, fence = claims.read_claim(str(self.folder / node))
         seats = (seat,) if stored["generation"] or stored["run"] else ()
         return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
 
     def _stage(self, node: str, order: Order) -> NodeRecord:
-        if refused := self._call_node(node, claims.check, order.claim.model_dump() if order.claim else None):
+        if refused := self._call_node(node, claims.check_claim, order.claim.model_dump() if order.claim else None):
             return NodeRecord(node=node, state="failed", problems=(refused,))
         state = self.ends.get("stage", {}).get(node, "staged")
         stored = self.read(node)
@@ -156,7 +156,7 @@ class FakeFleet:
     def _change(self, act: str, node: str, order: Order | RollbackOrder, image: str) -> NodeRecord:
         """Change a node once for each run, as a real node does. A repeated order returns the record of the first."""
         held = order.claim.model_dump() if order.claim else None
-        if refused := self._call_node(node, claims.check, held):
+        if refused := self._call_node(node, claims.check_claim, held):
             return NodeRecord(node=node, state="failed", problems=(refused,))
         stored = self.read(node)
         if order.run in stored["ends"]:
@@ -170,7 +170,7 @@ class FakeFleet:
         record = NodeRecord(node=node, state=state, generation=stored["generation"], released=True)
         ended = stored["ends"] | {order.run: record.model_dump(mode="json")}
         self._write(node, stored | {"run": order.run, "state": state, "ends": ended})
-        claims.release(str(self.folder / node), held)
+        claims.release_claim(str(self.folder / node), held)
         return record
 
     @staticmethod

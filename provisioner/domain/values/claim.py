@@ -26,7 +26,7 @@ def claimed(claim: Claim) -> Problem:
     """Return the problem of a node that another run has claimed. The node code reports the same text."""
     return Problem(
         "claimed",
-        f"run {claim.run} of {claim.holder} on the lab {claim.lab} holds it since {claim.since}",
-        "two runs that change one node would leave it as neither of them wanted",
-        f"wait for it, or finish it if it was cut off: provision resume; to take over: --break-lock {claim.run}",
+        f"the node is claimed by run {claim.run} of {claim.holder} (lab {claim.lab}) since {claim.since}",
+        "only one run may change a node at a time",
+        f"wait for that run; if it was interrupted: provision resume; to take over: --break-lock {claim.run}",
     )

@@ -134,7 +134,7 @@ def test_text_in_an_order_is_never_expanded_as_a_template(inventory: Callable[..
     assert fleet.stage({"here": order})["here"].problems[0].code == "no_engine"
     assert not canary.exists()
     order = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
-    assert "not a seat's name" in fleet.stage({"here": order})["here"].problems[0].what
+    assert "invalid seat name" in fleet.stage({"here": order})["here"].problems[0].what
     assert not canary.exists()
 
 

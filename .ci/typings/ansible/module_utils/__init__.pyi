@@ -1,0 +1,1 @@
+# provisioner, beside this file, is a link to playbooks/module_utils/provisioner.

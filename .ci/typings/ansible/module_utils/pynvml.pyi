@@ -1,0 +1,6 @@
+from typing import Any
+
+class NVMLError(Exception):
+    value: int
+
+def __getattr__(name: str) -> Any: ...

@@ -1,0 +1,1 @@
+"""What every other room needs: problems, commands, files, the host."""

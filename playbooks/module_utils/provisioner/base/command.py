@@ -1,0 +1,136 @@
+"""Running commands with a time limit and a bounded output."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import tempfile
+import time
+from typing import Any, Callable, NamedTuple, Sequence
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+
+OUTPUT_LIMIT = 1 << 16  # bytes kept of each stream: the output of a container has no limit of its own
+CHILD_LIMIT = 1 << 26  # bytes kept of the result of a forked child
+CHUNK = 1 << 16
+
+
+class CommandResult(NamedTuple):
+    """Exit code and output of a command. `code` is None when the command was killed at its time limit."""
+
+    code: int | None
+    out: str
+    err: str
+
+    @property
+    def message(self) -> str:
+        """Return the last 2000 characters of stderr, or of stdout when stderr is empty."""
+        text = self.err.strip() or self.out.strip() or "no output"
+        return text[-2000:] if self.code is not None else f"timed out; {text[-2000:]}"
+
+
+def run(
+    argv: Sequence[str],
+    seconds: float,
+    *,
+    text: str = "",
+    env: dict[str, str] | None = None,
+    keep: Sequence[int] = (),
+) -> CommandResult:
+    """Run a command and kill its process group after `seconds`.
+
+    `text` is written to stdin; `keep` are file descriptors that the command inherits. Raises ProblemError
+    `tool_missing` when the program does not exist.
+    """
+    with tempfile.TemporaryFile() as source:
+        source.write(text.encode())
+        source.seek(0)
+        pipe = subprocess.PIPE
+        try:
+            process = subprocess.Popen(
+                argv, stdin=source, stdout=pipe, stderr=pipe, env=env, pass_fds=keep, start_new_session=True
+            )
+        except FileNotFoundError:
+            raise _tool_missing(argv[0]) from None
+        with process:
+            return _follow(process, time.monotonic() + seconds)
+
+
+def _follow(process: subprocess.Popen[bytes], deadline: float) -> CommandResult:
+    kept: dict[int, bytearray] = {s.fileno(): bytearray() for s in (process.stdout, process.stderr) if s}
+    ended = _drain(kept, deadline, OUTPUT_LIMIT)
+    if ended:
+        try:
+            process.wait(max(deadline - time.monotonic(), 1))
+        except subprocess.TimeoutExpired:
+            ended = False
+    if not ended:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    out, err = (bytes(part).decode(errors="replace") for part in kept.values())
+    return CommandResult(process.returncode if ended else None, out, err)
+
+
+def _drain(kept: dict[int, bytearray], deadline: float, limit: int) -> bool:
+    """Read every descriptor to its end and keep up to `limit` bytes of each. Return False after the deadline."""
+    waiting = set(kept)
+    while waiting:
+        ready = select.select(list(waiting), [], [], max(deadline - time.monotonic(), 0))[0]
+        if not ready:
+            return False
+        for end in ready:
+            chunk = os.read(end, CHUNK)
+            kept[end] += chunk[: limit - len(kept[end])]
+            if not chunk:
+                waiting.discard(end)
+    return True
+
+
+def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
+    """Return the (JSON) result of `work`, run in a forked child, so that a hang or a crash cannot stop the caller.
+
+    Raises TimeoutError after `seconds`, and ChildProcessError with the reason when there is no result.
+    """
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _write_result(work, writer)
+    os.close(writer)
+    kept = {reader: bytearray()}
+    ended = _drain(kept, time.monotonic() + seconds, CHILD_LIMIT)
+    os.close(reader)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    # A child that is blocked in the kernel does not end at SIGKILL either, so it is not waited for.
+    os.waitpid(child, 0 if ended else os.WNOHANG)
+    if not ended:
+        raise TimeoutError
+    if not kept[reader]:
+        raise ChildProcessError("the child process crashed")
+    value, error = json.loads(kept[reader].decode())
+    if error:
+        raise ChildProcessError(error)
+    return value
+
+
+def _write_result(work: Callable[[], Any], writer: int) -> None:
+    try:
+        result = json.dumps([work(), None])
+    except Exception as error:  # noqa: BLE001  (the parent raises it)
+        result = json.dumps([None, repr(error)])
+    rest = result.encode()
+    while rest:
+        rest = rest[os.write(writer, rest) :]
+    os._exit(0)  # without the clean-up that belongs to the parent
+
+
+def _tool_missing(name: str) -> ProblemError:
+    return ProblemError(
+        "tool_missing",
+        f"the program {name} is not installed on the node",
+        "provisioner runs it on the node",
+        "run `provision prepare`, or install the package that contains it",
+    )

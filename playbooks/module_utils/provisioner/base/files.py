@@ -1,0 +1,36 @@
+"""Reading files, and replacing them atomically."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def read(path: Path) -> str:
+    """Return the text of a file, or an empty string when it cannot be read."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
+    """Replace a file: readers see the old or the new content, and so they do after a power cut."""
+    temporary = path.with_name(f".{path.name}.new")
+    descriptor = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "w") as file:
+        os.fchmod(descriptor, mode)
+        file.write(text)
+        file.flush()
+        os.fsync(descriptor)
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Write a folder's entries to disk (fsync), so that a rename in it survives a power cut."""
+    descriptor = os.open(str(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,97 @@
+"""Facts of the machine: host name, platform, addresses, engine, disk space, images."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+import struct
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.files import read
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker.engine import client_environment, get
+
+SIOCGIFADDR = 0x8915  # linux/sockios.h
+PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
+# Interfaces of networks inside the machine, which no other machine of the lab reaches.
+INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
+
+
+def machine_facts() -> dict[str, Any]:
+    """Return `hostname`, `platform` (as Docker names it) and `addresses`."""
+    machine = os.uname().machine
+    return {
+        "hostname": socket.gethostname(),
+        "platform": PLATFORMS.get(machine, f"linux/{machine}"),
+        "addresses": addresses(),
+    }
+
+
+def addresses() -> list[str]:
+    """Return one IPv4 address for each external interface; that of the default route comes first."""
+    names = [name for _, name in socket.if_nameindex() if not name.startswith(INNER)]
+    routed = _default_route()
+    found = [_address(name) for name in sorted(names, key=lambda name: name != routed)]
+    return [address for address in found if address]
+
+
+def _default_route() -> str:
+    rows = [line.split() for line in read(Path("/proc/net/route")).splitlines()[1:]]
+    return next((row[0] for row in rows if len(row) > 1 and row[1] == "00000000"), "")
+
+
+def _address(name: str) -> str | None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe.fileno(), SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+        except OSError:
+            return None
+    return socket.inet_ntoa(answer[20:24])
+
+
+def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str]]:
+    """Return the facts of the engine, its own `info`, and the reasons for facts that are absent."""
+    try:
+        info = get("/info")
+    except ProblemError as fault:
+        why = fault.problem["what"]
+        return None, {}, {"engine": why, "compose": why}
+    compose = compose_version()
+    facts = {
+        "version": info.get("ServerVersion", ""),
+        "compose_version": compose,
+        "storage_driver": info.get("Driver", ""),
+        "cgroup_driver": info.get("CgroupDriver", ""),
+        "runtimes": sorted(info.get("Runtimes", {})),
+        "root_dir": info.get("DockerRootDir", ""),
+        "free_bytes": free_bytes(info.get("DockerRootDir", "")),
+    }
+    absent = {} if compose else {"compose": "the docker command on the node has no compose plugin"}
+    return facts, info, absent
+
+
+def compose_version() -> str | None:
+    """Return the version of the compose plugin, None when there is none."""
+    try:
+        ran = run(["docker", "compose", "version", "--short"], 30, env=client_environment())
+    except ProblemError:
+        return None
+    return ran.out.strip().lstrip("v") if ran.code == 0 and ran.out.strip() else None
+
+
+def free_bytes(folder: str) -> int | None:
+    """Return the free bytes of the file system of `folder`, without those that are reserved for root."""
+    try:
+        return shutil.disk_usage(folder).free
+    except OSError:
+        return None
+
+
+def image_digests() -> list[str]:
+    """Return the digests of all images on the node. Old engines name an image without a digest <none>@<none>."""
+    named = [name for image in get("/images/json") or [] for name in image.get("RepoDigests") or []]
+    return sorted({name.rpartition("@")[2] for name in named if not name.endswith("@<none>")})

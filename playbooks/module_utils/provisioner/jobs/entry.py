@@ -1,0 +1,27 @@
+"""Entry point of the Ansible modules that start a job: they receive an order and return the path of the job file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.claims import check_claim
+
+# An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
+ORDER = {"order": {"type": "json", "required": True, "no_log": True}}
+
+
+def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:
+    """Check the claim of the order, then call `begin`, which starts the job and returns its file."""
+    module = AnsibleModule(ORDER)
+    order = json.loads(module.params["order"])
+    try:
+        check_claim(order["state_root"], order.get("claim"))
+        job = begin(order)
+    except ProblemError as fault:
+        module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
+    else:
+        module.exit_json(changed=True, job=str(job))

@@ -1,0 +1,152 @@
+"""Jobs: background processes that continue when the connection is lost, one at a time for each seat."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+import traceback
+from pathlib import Path
+from typing import Any, Callable, Dict
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_alive, job_path, read_job
+
+KEEP_JOBS = 20
+FINAL_STATES = ("committed", "rolled_back", "needs_attention")
+LOCK_WAIT_SECONDS = 30  # compose may outlive a killed job for that long, and keeps the lock meanwhile
+
+Work = Callable[[Job, int], Dict[str, Any]]  # (job, file descriptor of the lock) -> record
+
+
+def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
+    """Start `work` as a job, unless this job is running already. Return the job file once the job has begun.
+
+    Raises ProblemError `seat_locked` when another job holds the seat, and `job_not_started`.
+    """
+    seat.make_folders()
+    path = job_path(seat, run, kind)
+    lock = os.open(str(seat.folder / "lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if _take(lock, seat, (run, kind)):
+            _prune(seat)
+            _detach(lock, path, (run, kind), work)
+    finally:
+        os.close(lock)
+    return path
+
+
+def start_once(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
+    """Start the job as `start` does, unless this run's job has ended in a final state already."""
+    path = job_path(seat, run, kind)
+    job = read_job(path) or {}
+    if job.get("finished") and job["record"]["state"] in FINAL_STATES:
+        return path
+    return start(seat, run, kind, work)
+
+
+def _take(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
+    """Lock the seat and return True; return False when the wanted job holds the lock.
+
+    A command that outlived a killed job is waited for.
+    """
+    deadline = time.monotonic() + LOCK_WAIT_SECONDS
+    while True:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = _holder(seat)
+            if holder and (holder["run"], holder["kind"]) == wanted:
+                return False
+            if holder or time.monotonic() > deadline:
+                raise _locked(holder) from None
+            time.sleep(0.2)
+        else:
+            return True
+
+
+def _holder(seat: JobFolder) -> dict[str, Any] | None:
+    jobs = [read_job(path) for path in seat.jobs.glob("*.json")]
+    return next((job for job in jobs if job and is_alive(job)), None)
+
+
+def _prune(seat: JobFolder) -> None:
+    for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
+        path.unlink()
+
+
+def _detach(lock: int, path: Path, what: tuple[str, str], work: Work) -> None:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.setsid()
+        if not os.fork():
+            _run(lock, writer, lambda: Job(path, *what), work)
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    begun = os.read(reader, 1)
+    os.close(reader)
+    if not begun:
+        raise _not_started()
+
+
+def _run(lock: int, writer: int, make_job: Callable[[], Job], work: Work) -> None:
+    """Run the job in the new process. All inherited descriptors are closed, or the connection would stay open."""
+    try:
+        job = make_job()
+        os.write(writer, b".")
+        null = os.open(os.devnull, os.O_RDWR)
+        for standard in (0, 1, 2):
+            os.dup2(null, standard)
+        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (numbers, not paths)
+            if descriptor not in (0, 1, 2, lock):
+                _close(descriptor)
+        os.chdir("/")
+        job.finish(_outcome(job, lock, work))
+    finally:
+        os._exit(0)
+
+
+def _close(descriptor: int) -> None:
+    with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
+        os.close(descriptor)
+
+
+def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
+    try:
+        return work(job, lock)
+    except ProblemError as fault:
+        return {"state": fault.state, "problems": [fault.problem]}
+    except Exception:  # noqa: BLE001  (the record is the only way to report it)
+        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [node_bug()]}
+
+
+def node_bug() -> dict[str, str]:
+    """Return the problem `node_bug` for the exception that is being handled."""
+    return {
+        "code": "node_bug",
+        "what": traceback.format_exc(limit=-1).strip().replace("\n", " "),
+        "why": "an unexpected error in the node code",
+        "fix": f"report it with this traceback:\n{traceback.format_exc()}",
+    }
+
+
+def _locked(holder: dict[str, Any] | None) -> ProblemError:
+    by_run = f"by run {holder['run']} ({holder['kind']}: {holder['text']})" if holder else None
+    return ProblemError(
+        "seat_locked",
+        f"the seat is being changed: {by_run or 'a previous command is still running'}",
+        "only one job may change a seat at a time",
+        "wait until it has ended, then run the command again",
+    )
+
+
+def _not_started() -> ProblemError:
+    return ProblemError(
+        "job_not_started",
+        "the job did not start on the node",
+        "the job could not write its own file",
+        "check the node for a full or read-only file system: df -h, mount",
+    )

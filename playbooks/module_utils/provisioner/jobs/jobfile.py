@@ -1,0 +1,110 @@
+"""The job file: progress and result of a job, replaced by the job at every step."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any, Protocol
+
+from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.host import boot_id
+
+STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
+REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
+
+
+class JobFolder(Protocol):
+    """A seat or the node: what a job changes, with the folder of its job files."""
+
+    folder: Path
+    jobs: Path
+
+    def make_folders(self) -> None:
+        """Make the folders that are missing."""
+
+
+class Job:
+    """A running job and its file. `phase` is the phase that the control machine shows."""
+
+    def __init__(self, path: Path, run: str, kind: str) -> None:
+        """Write the file for the first time, with the identity of this process."""
+        self.path, self.kind = path, kind
+        self._begun = self._reported = time.monotonic()
+        alive = {"pid": os.getpid(), "started": _start_time(os.getpid()), "boot_id": boot_id()}
+        self._state: dict[str, Any] = {"run": run, "kind": kind, "phase": kind, "finished": False, **alive}
+        self._state.update(text="", done=None, total=None, unit="", record=None)
+        self._write()
+
+    def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:
+        """Write progress to the file; `done` and `total` are bytes."""
+        only_numbers = text == self._state["text"] and done != total
+        if only_numbers and time.monotonic() - self._reported < REPORT_INTERVAL:
+            return
+        unit = "" if done is None else "B"
+        self._state.update(text=text, done=done, total=total, unit=unit, phase=phase or self._state["phase"])
+        self._write()
+
+    def finish(self, record: dict[str, Any]) -> None:
+        """Write the result; `record` gets the duration as `seconds`."""
+        seconds = round(time.monotonic() - self._begun, 1)
+        self._state.update(finished=True, record={**record, "seconds": seconds})
+        self._write()
+
+    def _write(self) -> None:
+        self._reported = time.monotonic()
+        write_atomic(self.path, json.dumps(self._state))
+
+
+def job_path(seat: JobFolder, run: str, kind: str) -> Path:
+    """Return the path of the job file of a run."""
+    return seat.jobs / f"{run}.{kind}.json"
+
+
+def read_job(path: Path) -> dict[str, Any] | None:
+    """Return the content of a job file, or None when there is no such file."""
+    text = read(path)
+    return dict(json.loads(text)) if text else None
+
+
+def is_alive(job: dict[str, Any]) -> bool:
+    """Return whether the process that wrote the file still runs; PIDs are reused, so start times are compared, too."""
+    same_boot = job["boot_id"] == boot_id()
+    return same_boot and not job["finished"] and _start_time(job["pid"]) == job["started"]
+
+
+def _start_time(pid: int) -> str | None:
+    after_name = (
+        read(Path(f"/proc/{pid}/stat")).rpartition(")")[2].split()
+    )  # the name may contain spaces and parentheses
+    return after_name[STARTTIME] if after_name[STARTTIME:] and after_name[0] != "Z" else None
+
+
+def follow(path: Path, patience: float) -> dict[str, Any]:
+    """Return the state of a job as soon as it has ended, else after at most `patience` seconds.
+
+    Progress is returned early, but only after half of `patience`: each call costs a start of Python on the node and
+    work on the control machine.
+    """
+    begun, first = time.monotonic(), None
+    while True:
+        alive, job = True, read_job(path)
+        if job and not job["finished"] and not is_alive(job):
+            alive, job = False, read_job(path)  # the job may have ended between the two calls
+        if job is None or not (alive or job["finished"]):
+            return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_died(path)]}}
+        first = first or job["text"]
+        waited = time.monotonic() - begun
+        if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
+            return job
+        time.sleep(0.3)
+
+
+def _died(path: Path) -> dict[str, str]:
+    return {
+        "code": "job_died",
+        "what": f"the job on the node ended without a result ({path.name})",
+        "why": "its process was killed, or the node was restarted; an unfinished switch is undone at the next contact",
+        "fix": "run `provision resume`",
+    }

@@ -1,0 +1,128 @@
+"""What a node needs before it can have seats, in order, from its observed state. No I/O."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from ansible.module_utils.provisioner.prepare.distribution import (
+    TOOLKIT,
+    Distribution,
+    Source,
+    compose_packages,
+    engine_packages,
+)
+
+CDI_SINCE = 25  # the first major version of the engine with CDI (moby 25.0, features.cdi)
+COMPOSE_SINCE = 2
+CA_CERTIFICATES = "ca-certificates"
+
+
+class NodeState(NamedTuple):
+    """The observed state of a node. Versions are None when the part is not installed."""
+
+    distribution: Distribution
+    docker: Source | None
+    nvidia: Source | None
+    written: frozenset[str]  # names of package sources that need no change
+    engine: str | None
+    compose: str | None
+    engine_installed: bool
+    docker_ce: bool
+    containers: int
+    gpus: int  # on the PCI bus or listed by NVML, whichever is more
+    uuids: tuple[str, ...]  # of GPUs that the driver lists
+    toolkit: bool
+    cdi_on: bool
+    cdi_setting: bool | None  # features.cdi of daemon.json
+    cdi_complete: bool  # the specifications name every GPU
+    hook_is_newer: bool  # than the running engine, which searches for the hook only when it starts
+    has_ca_certificates: bool  # needed for package sources with https
+    untrusted: bool  # certs.d does not have the CA of the lab's registry
+
+    @property
+    def by_cdi(self) -> bool:
+        """Whether containers get GPUs by CDI, else by NVIDIA's hook. `features.cdi: false` is respected."""
+        return self.cdi_setting is not False and (self.engine is None or _major(self.engine) >= CDI_SINCE)
+
+
+class Need(NamedTuple):
+    """One action that is needed. `deferred`: it would stop running containers, which needs --restart-engine."""
+
+    action: str
+    description: str
+    detail: dict[str, Any]
+    deferred: bool = False
+
+
+def find_needs(state: NodeState, *, may_restart: bool) -> list[Need]:
+    """Return the needs in order, none when the node is ready. Raises ProblemError for a need that cannot be met."""
+    return [
+        *_cdi_needs_before_start(state),
+        *_engine_needs(state),
+        *_gpu_needs(state, may_restart),
+        *_trust_needs(state),
+    ]
+
+
+def _engine_needs(state: NodeState) -> list[Need]:
+    if state.engine is None and not state.engine_installed:
+        return _package_needs(engine_packages(state.distribution, state.docker), state.docker, state)
+    lacking = [] if state.engine else [Need("start", "start the engine, now and at every boot", {})]
+    if state.compose is None or _major(state.compose) < COMPOSE_SINCE:
+        wanted = compose_packages(state.distribution, docker_ce=state.docker_ce)
+        lacking += _package_needs(wanted, state.docker if state.docker_ce else None, state)
+    return lacking
+
+
+def _cdi_needs_before_start(state: NodeState) -> list[Need]:
+    """Switch CDI on before the engine starts for the first time, which saves a restart."""
+    if state.gpus and state.engine is None and state.cdi_setting is None:
+        return [Need("cdi", "switch CDI on in /etc/docker/daemon.json; other keys stay", {})]
+    return []
+
+
+def _gpu_needs(state: NodeState, may_restart: bool) -> list[Need]:
+    if not state.gpus:
+        return []
+    lacking = [] if state.toolkit else _package_needs(TOOLKIT, state.nvidia, state)
+    if state.engine is not None:
+        lacking += _restart_needs(state, may_restart)
+    if state.uuids and state.by_cdi and not state.cdi_complete:
+        lacking.append(Need("specification", "write the CDI specification of the GPUs", {}))
+    return lacking
+
+
+def _restart_needs(state: NodeState, may_restart: bool) -> list[Need]:
+    deferred = bool(state.containers) and not may_restart
+    if not state.by_cdi:
+        return (
+            [_restart("the engine searches for NVIDIA's hook when it starts", deferred)] if state.hook_is_newer else []
+        )
+    if state.cdi_on:
+        return []
+    lacking = [] if state.cdi_setting else [Need("cdi", "switch CDI on in /etc/docker/daemon.json", {}, deferred)]
+    return [*lacking, _restart("the engine reads daemon.json when it starts", deferred)]
+
+
+def _restart(why: str, deferred: bool) -> Need:
+    return Need("restart", f"restart the engine: {why}", {}, deferred)
+
+
+def _trust_needs(state: NodeState) -> list[Need]:
+    return [Need("trust", "install the CA of the lab's registry in the engine's certs.d", {})] * state.untrusted
+
+
+def _package_needs(wanted: tuple[str, ...], source: Source | None, state: NodeState) -> list[Need]:
+    origin = f"from {source.uri}" if source else f"from {state.distribution.release.name}'s sources on the node"
+    install = Need("packages", f"install {', '.join(wanted)} {origin}", {"packages": list(wanted)})
+    if source is None or source.name in state.written:
+        return [install]
+    add = Need("source", f"add the package source {source.uri} with its key", {"source": source})
+    if state.has_ca_certificates or not source.uri.startswith("https:"):
+        return [add, install]
+    return [Need("packages", f"install {CA_CERTIFICATES}", {"packages": [CA_CERTIFICATES]}), add, install]
+
+
+def _major(version: str) -> int:
+    head = version.lstrip("v").split(".", 1)[0]
+    return int(head) if head.isdigit() else 0

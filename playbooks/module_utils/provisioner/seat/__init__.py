@@ -1,0 +1,1 @@
+"""A seat on disk and its containers: generations, identity, checks, facts."""

@@ -1,0 +1,178 @@
+"""The containers of a seat: started, stopped and inspected through the node's docker compose."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Sequence
+
+from ansible.module_utils.provisioner.base.command import CommandResult, run
+from ansible.module_utils.provisioner.base.files import read
+from ansible.module_utils.provisioner.base.problem import ProblemError, printable
+from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker.engine import ask, client_environment, get
+from ansible.module_utils.provisioner.seat.identity import TOKEN
+from ansible.module_utils.provisioner.seat.seat import Seat
+
+SERVICES = ("jupyter", "ssh")
+COMPOSE_SECONDS = 300  # more than a stop's grace period and a start together
+GIVE_UP_AFTER_RESTARTS = 3
+LOG_LINES = 400  # kept in failure.log
+SHOWN_LINES = 15  # in a problem that the control machine shows
+# Compose recreates a container under such a name and renames it at the end; a killed compose leaves it behind.
+LEFTOVER = re.compile(r"/[0-9a-f]{12}_")
+
+
+class Compose:
+    """The compose project of a seat."""
+
+    def __init__(self, seat: Seat, keep: Sequence[int] = ()) -> None:
+        """`keep` are file descriptors that compose inherits, so that a lock is held for as long as compose runs."""
+        self.seat = seat
+        self._keep = keep
+        self._label = {"label": [f"com.docker.compose.project={seat.name}"]}
+
+    def check(self, number: int) -> None:
+        """Validate a generation's compose.yaml. Raises ProblemError `compose_refused`."""
+        ran = self._run(number, "config", "-q")
+        if ran.code != 0:
+            raise _compose_fault("compose_refused", f"docker compose on the node rejects compose.yaml: {ran.message}")
+
+    def up(self, number: int) -> None:
+        """Start a generation without pull and build. Questions of compose stay unanswered, so volumes are kept.
+
+        Raises ProblemError `start_failed`.
+        """
+        self._remove_leftovers()
+        self._remove_duplicate_networks()
+        ran = self._run(number, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
+        if ran.code != 0:
+            raise _compose_fault("start_failed", f"the containers could not be started: {ran.message}")
+
+    def down(self) -> None:
+        """Remove all containers with the seat's label, whichever file they were started from. Volumes stay.
+
+        Raises ProblemError `stop_failed`.
+        """
+        ran = self._compose("-p", self.seat.name, "down", "--remove-orphans")
+        if ran.code != 0:
+            raise _compose_fault("stop_failed", f"the containers could not be removed: {ran.message}")
+
+    def _run(self, number: int, *words: str) -> CommandResult:
+        folder = str(self.seat.generation(number))
+        where = ["--project-directory", folder, "-f", f"{folder}/compose.yaml", "-p", self.seat.name]
+        return self._compose(*where, *words)
+
+    def _compose(self, *words: str) -> CommandResult:
+        argv = ["docker", "compose", "--ansi", "never", "--env-file", "/dev/null", *words]
+        return run(argv, COMPOSE_SECONDS, env=client_environment(), keep=self._keep)
+
+    def _remove_leftovers(self) -> None:
+        for container in self.containers():
+            if LEFTOVER.match(container["Names"][0]) and container["State"] != "running":
+                ask("DELETE", f"/containers/{container['Id']}")
+
+    def _remove_duplicate_networks(self) -> None:
+        """Remove unused networks of a name that exists twice, as two concurrent starts leave them.
+
+        Compose would fail on the name.
+        """
+        found = [get(f"/networks/{network['Id']}") or {} for network in get("/networks", filters=self._label) or []]
+        kept: set[str] = set()
+        for network in sorted(found, key=lambda network: not network.get("Containers")):
+            name = network.get("Name", "")
+            if name in kept and not network.get("Containers"):
+                ask("DELETE", f"/networks/{network['Id']}")
+            kept.add(name)
+
+    def containers(self) -> list[dict[str, Any]]:
+        """Return the containers of the project as the engine lists them, stopped ones too."""
+        return list(get("/containers/json", all="1", filters=self._label) or [])
+
+    def container(self, service: str) -> dict[str, Any] | None:
+        """Return the engine's full description of a service's container, None when there is none."""
+        for container in self.containers():
+            ours = container["Labels"].get("com.docker.compose.service") == service
+            if ours and not LEFTOVER.match(container["Names"][0]):
+                found: dict[str, Any] | None = get(f"/containers/{container['Id']}/json")
+                return found
+        return None
+
+    def services(self) -> dict[str, str]:
+        """Return the state of each service: running, restarting, healthy, unhealthy, exited or missing."""
+        return {service: service_state(self.container(service)) for service in SERVICES}
+
+    def wait_healthy(self, deadline: float, report: Report) -> None:
+        """Wait until all services are healthy.
+
+        Raises ProblemError `not_healthy` at the deadline (monotonic clock), or when a container keeps restarting.
+        """
+        while True:
+            found = {service: self.container(service) for service in SERVICES}
+            states = {service: service_state(container) for service, container in found.items()}
+            if set(states.values()) == {"healthy"}:
+                return
+            report(", ".join(f"{service} is {state}" for service, state in states.items()))
+            if time.monotonic() > deadline or any(map(_keeps_restarting, found.values())):
+                raise self.unhealthy_error(states)
+            time.sleep(0.5)
+
+    def stay_healthy(self, seconds: float) -> None:
+        """Check for `seconds` that all services stay healthy and none restarts. Raises ProblemError `not_healthy`."""
+        first = {service: _start_of(self.container(service)) for service in SERVICES}
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            time.sleep(min(1.0, max(end - time.monotonic(), 0)))
+            if self.services() != dict.fromkeys(SERVICES, "healthy"):
+                raise self.unhealthy_error(self.services())
+            if first != {service: _start_of(self.container(service)) for service in SERVICES}:
+                raise self.unhealthy_error(dict.fromkeys(SERVICES, "restarting"))
+
+    def unhealthy_error(self, states: dict[str, str]) -> ProblemError:
+        """Return the problem `not_healthy` with the end of the logs."""
+        bad = ", ".join(f"{service} is {state}" for service, state in states.items() if state != "healthy")
+        return ProblemError(
+            "not_healthy",
+            f"the seat is not healthy: {bad}",
+            f"the end of the containers' logs:\n{self.logs(SHOWN_LINES)}",
+            "see failure.log in the folder of the generation for more of the logs",
+        )
+
+    def logs(self, lines: int = LOG_LINES) -> str:
+        """Return the end of each container's log, with the token of the seat masked: a server may print it."""
+        token = read(self.seat.identity / TOKEN) or "\0"
+        said = []
+        for container in self.containers():
+            ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())
+            said.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
+        return printable("\n".join(said).replace(token, "…"))
+
+
+def service_state(container: dict[str, Any] | None) -> str:
+    """Return the state of a service from the engine's description of its container."""
+    if container is None:
+        return "missing"
+    state = container["State"]
+    if state["Status"] != "running":
+        return "exited" if state["Status"] in ("exited", "dead") else str(state["Status"])
+    health = str((state.get("Health") or {}).get("Status", "none"))
+    if health in ("none", "starting"):
+        return "restarting" if container.get("RestartCount") else "running"
+    return health
+
+
+def _start_of(container: dict[str, Any] | None) -> tuple[Any, ...]:
+    return (container["Id"], container["State"]["StartedAt"]) if container else ()
+
+
+def _keeps_restarting(container: dict[str, Any] | None) -> bool:
+    return container is not None and container.get("RestartCount", 0) >= GIVE_UP_AFTER_RESTARTS
+
+
+def _compose_fault(code: str, what: str) -> ProblemError:
+    return ProblemError(
+        code,
+        what,
+        "docker compose on the node starts the containers of a seat",
+        "run it on the node, in the folder of the generation: docker compose -f compose.yaml config",
+    )

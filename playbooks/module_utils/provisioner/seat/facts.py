@@ -1,0 +1,131 @@
+"""Facts of the seats of a node: what is committed, and what runs."""
+
+from __future__ import annotations
+
+from typing import Any, Iterable
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker.engine import get
+from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
+from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, service_state
+from ansible.module_utils.provisioner.seat.drift import find_drift
+from ansible.module_utils.provisioner.seat.identity import host_key
+from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
+from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
+from ansible.module_utils.provisioner.seat.seat import NAME, Seat, seats_of
+
+LABEL = "provisioner.seat"
+
+
+def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """Return the facts of all recorded seats, and of seats that run without a record, as their ports are in use.
+
+    `gpus` are the GPU facts of the node.
+    """
+    running = _running_names()
+    names = sorted({seat.name for seat in seats_of(state_root)} | running)
+    return [fact for fact in (_fact(Seat(state_root, name), name in running, gpus) for name in names) if fact]
+
+
+def kept_images(state_root: str) -> list[str]:
+    """Return the images of all generations of all seats; "unknown" for an order that cannot be read."""
+    return sorted({_image(seat, number) for seat in seats_of(state_root) for number in seat.numbers()})
+
+
+def _image(seat: Seat, number: int) -> str:
+    try:
+        return str(seat.order(number)["image"]["reference"])
+    except ProblemError:
+        return "unknown"
+
+
+def _running_names() -> set[str]:
+    try:
+        found = get("/containers/json", all="1", filters={"label": [LABEL]}) or []
+    except ProblemError:
+        return set()
+    names = {container["Labels"][LABEL] for container in found}
+    return {name for name in names if NAME.fullmatch(name)}
+
+
+def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    number, last = seat.current(), Journal(seat.folder, "").last_step()
+    state = last["state"] if last else "unrecorded"
+    if not (number or running or state in (*OPEN_STATES, "needs_attention")):
+        return None
+    try:
+        order = seat.order(number) if number else None
+    except ProblemError:
+        order, state = None, "damaged"
+    found, listed = _service_containers(seat), _containers_with_size(seat)
+    return {
+        "name": seat.name,
+        "generation": number,
+        "image": order["image"]["reference"] if order else "",
+        "files": seat.files(number) if number else {},
+        "ports": order["seat"]["ports"] if order else _published(found or {}),
+        "gpus": order["seat"]["gpus"] if order else [],
+        "host_key": host_key(seat),
+        "services": {service: service_state(found[service]) if found else "unknown" for service in SERVICES},
+        "state": state,
+        "run": last["run"] if last else "",
+        "previous": _previous(seat),
+        "layer_bytes": None if listed is None else sum(container.get("SizeRw") or 0 for container in listed),
+        "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
+        "drift": find_drift(seat, order, found, gpus) if order and found else [],
+    }
+
+
+def _previous(seat: Seat) -> int:
+    """Return the generation that a rollback would go to, 0 when there is none."""
+    try:
+        return rollback_target(seat)
+    except ProblemError:
+        return 0
+
+
+def _service_containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
+    """Return the container of each service, None when the engine does not answer."""
+    compose = Compose(seat)
+    try:
+        return {service: compose.container(service) for service in SERVICES}
+    except ProblemError:
+        return None
+
+
+def _containers_with_size(seat: Seat) -> list[dict[str, Any]] | None:
+    """Return the containers with the size of their writable layer, None when the engine does not answer.
+
+    Data in the writable layer is lost when a container is removed.
+    """
+    label = {"label": [f"com.docker.compose.project={seat.name}"]}
+    try:
+        return list(get("/containers/json", all="1", size="1", filters=label) or [])
+    except ProblemError:
+        return None
+
+
+def _published(found: dict[str, dict[str, Any] | None]) -> dict[str, int]:
+    """Return the ports that containers without a record publish."""
+    ports = {service: _port(container) for service, container in found.items() if container}
+    return {service: port for service, port in ports.items() if port}
+
+
+def _port(container: dict[str, Any]) -> int | None:
+    bound = [entry for entries in (container["HostConfig"].get("PortBindings") or {}).values() for entry in entries]
+    return int(bound[0]["HostPort"]) if bound and bound[0].get("HostPort") else None
+
+
+def attention_problem(seat: dict[str, Any]) -> dict[str, str] | None:
+    """Return the problem `needs_attention` of a seat whose rollback failed, until it is healthy again or removed."""
+    gone = set(seat["services"].values()) == {"missing"} and not seat["generation"]
+    well = set(seat["services"].values()) == {"healthy"}
+    if seat["state"] != "needs_attention" or gone or well:
+        return None
+    return {
+        "code": "needs_attention",
+        "what": f"{seat['name']} runs neither its new generation nor its old one ({seat['generation']})",
+        "why": ", ".join(f"{service} is {state}" for service, state in seat["services"].items()),
+        "fix": f"check on the node: docker compose -p {seat['name']} logs; then run `provision rollback`, or"
+        " `provision remove` and a new rollout",
+    }

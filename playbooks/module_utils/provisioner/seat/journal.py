@@ -1,0 +1,84 @@
+"""The journal of a seat: one line of JSON for each step, written to disk before the step begins."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.files import read, sync_folder
+from ansible.module_utils.provisioner.base.host import boot_id, now
+from ansible.module_utils.provisioner.base.problem import io_problem
+
+# After one of these, until the next line, a seat is between its old and its new generation.
+OPEN_STATES = ("switching", "verifying", "rolling_back")
+# Lines that neither begin nor end a transaction.
+NOTES = ("staged", "forced")
+
+
+class Journal:
+    """The journal of a seat, for reading and for the lines of one run."""
+
+    def __init__(self, folder: Path, run: str) -> None:
+        """`folder` is that of the seat; `run` is written into every new line."""
+        self._path = folder / "journal.jsonl"
+        self._run = run
+
+    def append(self, state: str, **detail: Any) -> None:
+        """Append a line. Raises ProblemError `io_error` when it is not on disk; then the step must not begin."""
+        try:
+            self._write(state, detail)
+        except OSError as error:
+            raise io_problem(error) from None
+
+    def _write(self, state: str, detail: dict[str, Any]) -> None:
+        line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
+        new = not self._path.exists()
+        descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            # The newline comes first, so that a line that a power cut left incomplete does not damage this one.
+            os.write(descriptor, b"" if new else b"\n")
+            os.write(descriptor, json.dumps({**line, "detail": detail}).encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        if new:
+            sync_folder(self._path.parent)
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Return all complete lines, oldest first."""
+        return [line for line in map(_parsed, read(self._path).splitlines()) if line]
+
+    def last_step(self) -> dict[str, Any] | None:
+        """Return the last line that belongs to a transaction."""
+        return next((line for line in reversed(self.lines()) if line["state"] not in NOTES), None)
+
+    def target(self, run: str) -> int:
+        """Return the generation of the last switch that this run began, 0 when it began none."""
+        steps = [line for line in self.lines() if line["run"] == run and line["state"] == "switching"]
+        return int(steps[-1]["detail"]["to"]) if steps else 0
+
+    def host_key(self) -> str:
+        """Return the host key of the last commit; empty when an older release did not record it."""
+        keys = [line["detail"].get("host_key") for line in self.lines() if line["state"] == "committed"]
+        return next((str(key) for key in reversed(keys) if key), "")
+
+    def rollback_attempts(self) -> int:
+        """Return how often an undo of the last switch began."""
+        states = [line["state"] for line in self.lines()]
+        return states[::-1][: states[::-1].index("switching")].count("rolling_back") if "switching" in states else 0
+
+    def open_switch(self) -> dict[str, Any] | None:
+        """Return the line `switching` of an unfinished transaction, None when there is none."""
+        last = self.last_step()
+        if last is None or last["state"] not in OPEN_STATES:
+            return None
+        return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
+
+
+def _parsed(text: str) -> dict[str, Any] | None:
+    try:
+        return dict(json.loads(text))
+    except ValueError:
+        return None

@@ -1,0 +1,70 @@
+"""Notices: a line of text in a folder that is mounted into a seat's containers and that only root can write."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.seat.seat import Seat
+
+FOLDER = "notice"  # mounted as a folder: a mounted file would keep its first content in the container
+FILE = "notice.txt"
+MAX_CHARACTERS = 300
+WALL_SECONDS = 10
+
+
+def make_notice_folder(seat: Seat) -> Path:
+    """Make the folder that is mounted, with an empty notice when there is none. Needed before the containers start."""
+    folder = seat.folder / FOLDER
+    folder.mkdir(exist_ok=True)
+    folder.chmod(0o755)  # readable for the seat's user, whatever the umask
+    if not (folder / FILE).exists():
+        write_atomic(folder / FILE, "", 0o644)
+    return folder
+
+
+def notify(seat: Seat, text: str | None) -> dict[str, Any]:
+    """Show `text` to the users of a seat, or remove the notice (None); return the record.
+
+    Raises ProblemError `no_seat` and `bad_notice`.
+    """
+    number = seat.current()
+    if not number:
+        raise _no_seat(seat)
+    if text is not None and (len(text) > MAX_CHARACTERS or not text.strip() or not text.isprintable()):
+        raise _bad_notice(text)
+    path, line = make_notice_folder(seat) / FILE, f"{text}\n" if text else ""
+    if read(path) == line:
+        return {"state": "unchanged", "generation": number}
+    write_atomic(path, line, 0o644)
+    if text:
+        _write_to_terminals(text)
+    return {"state": "committed", "generation": number}
+
+
+def _write_to_terminals(text: str) -> None:
+    """Show the text in the terminals of the node itself, where the program `wall` is installed."""
+    with contextlib.suppress(ProblemError):
+        run(["wall"], WALL_SECONDS, text=f"{text}\n")
+
+
+def _no_seat(seat: Seat) -> ProblemError:
+    return ProblemError(
+        "no_seat",
+        f"there is no seat {seat.name} on the node",
+        "a notice is shown to the users of a seat",
+        "`provision status` lists the seats",
+    )
+
+
+def _bad_notice(text: str) -> ProblemError:
+    return ProblemError(
+        "bad_notice",
+        f"a notice has to be one line of at most {MAX_CHARACTERS} printable characters: {text[:40]!r}",
+        "it is shown in the terminals of other users",
+        "this is a bug in the program that sent the order: report it",
+    )

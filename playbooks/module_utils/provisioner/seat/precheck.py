@@ -1,0 +1,155 @@
+"""Checks before anything is stopped: engine, disk space, ports, home."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.command import run_in_child
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker.engine import INSTALL, get
+from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes
+
+# A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
+UNPACKED = 3.5
+SPARE = 1 << 30  # bytes that stay free
+COMPOSE = 2  # the first major version that is a plugin of docker
+STAT_SECONDS = 10  # a home on NFS hangs while its server is down
+EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  (what an engine reports, not what we bind to)
+
+
+def check_engine() -> dict[str, Any]:
+    """Return the engine's description of itself. Raises ProblemError `no_engine` or `no_compose`."""
+    info: dict[str, Any] = get("/info")
+    version = compose_version()
+    if version is None or int(version.split(".", 1)[0]) < COMPOSE:
+        raise ProblemError(
+            "no_compose",
+            "docker on the node has no compose plugin" if version is None else f"compose on the node is {version}",
+            "a seat is started by `docker compose`, version 2 or newer",
+            INSTALL.replace("Docker Engine", "the package docker-compose-plugin"),
+        )
+    return info
+
+
+def check_disk_space(info: dict[str, Any], image_bytes: int) -> None:
+    """Check the free disk space; `image_bytes` are still to be pulled (compressed), 0 when the image is present.
+
+    Raises ProblemError `disk_full`.
+    """
+    need, free = int(image_bytes * UNPACKED) + SPARE, free_bytes(info["DockerRootDir"])
+    if free is not None and free < need:
+        raise ProblemError(
+            "disk_full",
+            f"{info['DockerRootDir']} has {free / 1e9:.1f} GB free; the image needs {need / 1e9:.1f} GB",
+            f"{image_bytes / 1e9:.1f} GB are pulled and then unpacked; an engine that runs out of disk space discards"
+            " what it has pulled",
+            "free disk space on the node: see `docker system df`; `docker image prune` removes unused images",
+        )
+
+
+def check_ports(seat: dict[str, Any]) -> None:
+    """Check that the seat can publish its ports; a port that its own containers use counts as free.
+
+    Raises ProblemError `port_taken` or `no_such_address`.
+    """
+    for service, port in sorted(seat["ports"].items()):
+        holder = container_on_port(seat["binds"][service], port)
+        if holder == seat["name"]:
+            continue
+        if holder is not None:
+            raise _port_taken(service, seat["binds"][service], port, f"the container {holder}")
+        _try_bind(service, seat["binds"][service], port)
+
+
+def container_on_port(address: str, port: int) -> str | None:
+    """Return the compose project (else the name) of the container that publishes this port, or None."""
+    for container in get("/containers/json") or []:
+        for publication in container.get("Ports") or []:
+            same = publication.get("IP", "") in (address, *EVERYWHERE)
+            if publication.get("PublicPort") == port and same:
+                project = container["Labels"].get("com.docker.compose.project")
+                return str(project or container["Names"][0].lstrip("/"))
+    return None
+
+
+def _try_bind(service: str, address: str, port: int) -> None:
+    refused = _bind_error(address, port)
+    if refused == errno.EADDRNOTAVAIL:
+        raise _no_address(service, address)
+    if refused is not None:
+        raise _port_taken(service, address, port, os.strerror(refused))
+
+
+def _bind_error(address: str, port: int) -> int | None:
+    """Return the errno of listening on this port, None when it is possible."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as the engine binds
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            return error.errno or 0
+        return None
+
+
+def wait_for_addresses(seat: dict[str, Any], seconds: float) -> None:
+    """Wait up to `seconds` until the node has all addresses of the seat: a node without a cable may have none."""
+    deadline = time.monotonic() + seconds
+    while not all(map(_has_address, seat["binds"].values())) and time.monotonic() < deadline:
+        time.sleep(1)
+
+
+def _has_address(address: str) -> bool:
+    return _bind_error(address, 0) != errno.EADDRNOTAVAIL
+
+
+def ensure_home(home: Path, uid: int, gid: int) -> None:
+    """Make the home when it is missing; an existing home is never changed. Raises ProblemError."""
+    try:
+        owner = run_in_child(lambda: home.stat().st_uid if home.exists() else None, STAT_SECONDS)
+    except TimeoutError:
+        raise _home_fault("home_hangs", f"{home} does not answer within {STAT_SECONDS} s", f"ls -ld {home}") from None
+    except ChildProcessError as error:
+        raise _home_fault("home_unreadable", f"{home}: {error}", f"ls -ld {home}") from None
+    if owner is None:
+        _make_home(home, uid, gid)
+    elif owner != uid:
+        what = f"{home} belongs to uid {owner}, but the seat has uid {uid}"
+        raise _home_fault("home_owner", what, f"chown {uid}:{gid} {home}")
+
+
+def _make_home(home: Path, uid: int, gid: int) -> None:
+    try:
+        home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        home.mkdir(mode=0o700)
+        os.chown(str(home), uid, gid)
+    except OSError as error:
+        what = f"{home} cannot be created: {error.strerror}"
+        raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}") from None
+
+
+def _home_fault(code: str, what: str, command: str) -> ProblemError:
+    why = "the seat runs as this user and stores its data in this folder; a rollout never changes the owner of a home"
+    return ProblemError(code, what, why, f"check it on the node; if that is intended: {command}")
+
+
+def _port_taken(service: str, address: str, port: int, holder: str) -> ProblemError:
+    return ProblemError(
+        "port_taken",
+        f"port {port} on {address} is taken: {holder}",
+        f"the seat publishes {service} on this port; its ports never change without a change of lab.yml",
+        f"stop the program that listens there (see `ss -ltnp sport = :{port}`), or change seat.ports in lab.yml",
+    )
+
+
+def _no_address(service: str, address: str) -> ProblemError:
+    return ProblemError(
+        "no_such_address",
+        f"the node has no address {address}",
+        f"the seat publishes {service} on this address",
+        "set ansible_host to the node's own address, or `bind: loopback` in lab.yml",
+    )

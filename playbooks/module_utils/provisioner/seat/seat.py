@@ -1,0 +1,174 @@
+"""A seat on disk: its generations, and which of them is the current one.
+
+seats/NAME/identity/          token and host key, generated once
+seats/NAME/gens/N/            compose.yaml and the files it mounts; order.json; meta.json is written last
+seats/NAME/current            -> gens/N; a switch is committed by renaming this link
+seats/NAME/journal.jsonl      every step, written before it begins
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.base.host import now
+from ansible.module_utils.provisioner.base.problem import ProblemError
+
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
+# Keys of an order that say who sent it and under which conditions, not what the seat is.
+CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
+# Files of a generation that are made on the node; all others are rendered by the control machine.
+MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
+
+
+class Seat:
+    """The folder of a seat. A seat has a number of generations, one of which is the current one."""
+
+    def __init__(self, state_root: str, name: str) -> None:
+        """Raise ValueError when `name` could lead out of the folder of seats."""
+        if not NAME.fullmatch(name):
+            raise ValueError(f"invalid seat name: {name!r}")
+        self.name = name
+        self.folder = Path(state_root) / "seats" / name
+        self.generations = self.folder / "gens"
+        self.identity = self.folder / "identity"
+        self.jobs = self.folder / "jobs"
+
+    def make_folders(self) -> None:
+        """Make the folders of the seat that are missing."""
+        for folder in (self.folder, self.generations, self.identity, self.jobs):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def generation(self, number: int) -> Path:
+        """Return the folder of a generation."""
+        return self.generations / str(number)
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all complete generations, oldest first."""
+        found = [path.name for path in self.generations.glob("*") if (path / "meta.json").exists()]
+        return sorted(int(name) for name in found if name.isdigit())
+
+    def current(self) -> int:
+        """Return the number of the current generation, 0 when there is none."""
+        try:
+            return int(Path(os.readlink(str(self.folder / "current"))).name)
+        except (OSError, ValueError):
+            return 0
+
+    def commit(self, number: int) -> None:
+        """Make a generation the current one, atomically."""
+        temporary = self.folder / ".current.new"
+        with contextlib.suppress(FileNotFoundError):
+            temporary.unlink()
+        temporary.symlink_to(Path("gens") / str(number))
+        temporary.replace(self.folder / "current")
+        sync_folder(self.folder)
+
+    def clear_current(self) -> None:
+        """Leave the seat without a current generation."""
+        with contextlib.suppress(FileNotFoundError):
+            (self.folder / "current").unlink()
+        sync_folder(self.folder)
+
+    def order(self, number: int) -> dict[str, Any]:
+        """Return the order of a generation. Raises ProblemError `seat_damaged` when it cannot be read."""
+        path = self.generation(number) / "order.json"
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
+
+    def staged(self, order: dict[str, Any]) -> int:
+        """Return the newest generation after the current one that was made from this order, 0 when there is none."""
+        wanted, current = _content(order), self.current()
+        fitting = [n for n in self.numbers() if n > current and _content(self.order(n)) == wanted]
+        return fitting[-1] if fitting else 0
+
+    def previous(self) -> int:
+        """Return the generation before the current one, 0 when there is none."""
+        current = self.current()
+        return max((number for number in self.numbers() if number < current), default=0)
+
+    def next_number(self) -> int:
+        """Return the number of the next generation; numbers are not reused."""
+        taken = [int(path.name) for path in self.generations.glob("*") if path.name.isdigit()]
+        return max([self.current(), *taken], default=0) + 1
+
+    def write(self, number: int, order: dict[str, Any], made: dict[str, str]) -> None:
+        """Write a generation, atomically. `made` are the files that only the node can make."""
+        half = self.generations / f".{number}"
+        shutil.rmtree(str(half), ignore_errors=True)
+        half.mkdir(mode=0o700)
+        for name, text in {"verify_keys": "", **order["files"], **made}.items():
+            write_atomic(half / name, text, 0o644)
+        write_atomic(half / "order.json", json.dumps(order, sort_keys=True))
+        write_atomic(half / "meta.json", json.dumps({"made_at": now(), "run": order["run"]}))
+        shutil.rmtree(
+            str(self.generation(number)), ignore_errors=True
+        )  # an incomplete one, which `numbers` does not list
+        half.replace(self.generation(number))
+        sync_folder(self.generations)
+
+    def files(self, number: int) -> dict[str, str]:
+        """Return the rendered files of a generation as they are on disk now."""
+        found = [path for path in self.generation(number).glob("*") if path.is_file() and path.name not in MADE_HERE]
+        return {path.name: read(path) for path in sorted(found)}
+
+    def delete_generation(self, number: int) -> None:
+        """Delete the folder of a generation."""
+        shutil.rmtree(str(self.generation(number)), ignore_errors=True)
+
+    def tag(self, number: int) -> str:
+        """Return the tag that protects a generation's image from `docker image prune`."""
+        return f"{self.name}-g{number}"
+
+
+def _content(order: dict[str, Any]) -> dict[str, Any]:
+    """Return the keys of an order that say what the seat is."""
+    return {name: value for name, value in order.items() if name not in CONDITIONS}
+
+
+def seats_of(state_root: str) -> list[Seat]:
+    """Return all recorded seats, sorted by name."""
+    names = sorted(path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name))
+    return [Seat(state_root, name) for name in names]
+
+
+def seat_of(order: dict[str, Any]) -> Seat:
+    """Return the seat of an order. Raises ProblemError `bad_order` when a name in it could lead out of its folder."""
+    try:
+        seat = Seat(order["state_root"], order["seat"]["name"])
+    except ValueError as error:
+        raise _bad_order(str(error)) from None
+    if not RUN.fullmatch(order.get("run", "")):
+        raise _bad_order(f"invalid run name: {order.get('run')!r}")
+    for name in order.get("files", {}):
+        if not FILE_NAME.fullmatch(name) or name in MADE_HERE:
+            raise _bad_order(f"invalid file name: {name!r}")
+    return seat
+
+
+def _damaged(path: Path, error: Exception) -> ProblemError:
+    return ProblemError(
+        "seat_damaged",
+        f"{path} cannot be read: {error}",
+        "the file describes this generation of the seat",
+        f"remove {path.parent} on the node, then run the rollout again",
+    )
+
+
+def _bad_order(what: str) -> ProblemError:
+    return ProblemError(
+        "bad_order",
+        what,
+        "names become paths on the node, so only letters, digits and a few other characters are allowed",
+        "this is a bug in the program that sent the order: report it",
+    )

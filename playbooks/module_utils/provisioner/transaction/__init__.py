@@ -1,0 +1,1 @@
+"""Changes of a seat: stage, switch, verify, roll back, recover, remove."""

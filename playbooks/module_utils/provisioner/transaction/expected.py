@@ -1,0 +1,33 @@
+"""Whether a seat is on the generation that the plan expects."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.seat.journal import Journal
+from ansible.module_utils.provisioner.seat.seat import Seat
+
+
+class StalePlanError(ProblemError):
+    """The plan was made for another generation; nothing was changed."""
+
+    state = "stale"
+
+
+def check_expected(seat: Seat, journal: Journal, order: dict[str, Any]) -> None:
+    """Raise StalePlanError when the current generation is not the expected one, unless this run changed it."""
+    expects, current = order.get("expects"), seat.current()
+    if expects not in (None, current) and not changed_by_run(seat, journal, order["run"]):
+        raise StalePlanError(
+            "stale_plan",
+            f"{seat.name} runs generation {current}; the plan expects {expects}",
+            "the seat was changed since the plan was made",
+            "make a new plan: provision plan",
+        )
+
+
+def changed_by_run(seat: Seat, journal: Journal, run: str) -> bool:
+    """Return whether this run switched the seat to its current generation, possibly in a job that was killed."""
+    current = seat.current()
+    return bool(current) and journal.target(run) == current

@@ -1,0 +1,28 @@
+"""Retention: which generations and images are kept."""
+
+from __future__ import annotations
+
+import contextlib
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.seat.seat import Seat
+
+KEEP_REPOSITORY = "provisioner/keep"  # tags in it protect images from `docker image prune`
+
+
+def remove_old_generations(seat: Seat, keep: set[int]) -> None:
+    """Remove all generations but those in `keep`, and images that no seat keeps. Errors are ignored until next time."""
+    for number in seat.numbers():
+        if number not in keep:
+            with contextlib.suppress(ProblemError, OSError):
+                _drop_image(seat, number)
+                seat.delete_generation(number)
+
+
+def _drop_image(seat: Seat, number: int) -> None:
+    reference = seat.order(number)["image"]["reference"]
+    engine.untag(f"{KEEP_REPOSITORY}:{seat.tag(number)}")
+    names = (engine.image(reference) or {}).get("RepoTags") or []
+    if not any(name.startswith(f"{KEEP_REPOSITORY}:") for name in names):
+        engine.untag(reference)

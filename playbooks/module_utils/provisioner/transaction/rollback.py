@@ -1,0 +1,49 @@
+"""Rollback to a generation that is on the node: without the network, by the same transaction as a switch.
+
+When it fails, the seat returns to the generation that ran before. No generation is removed.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.provisioner.jobs.claims import check_claim
+from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.seat.busy import require_consent
+from ansible.module_utils.provisioner.seat.compose import Compose
+from ansible.module_utils.provisioner.seat.journal import Journal
+from ansible.module_utils.provisioner.seat.precheck import check_ports
+from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
+from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
+from ansible.module_utils.provisioner.transaction.recover import recover_seat
+from ansible.module_utils.provisioner.transaction.result import committed_record
+from ansible.module_utils.provisioner.transaction.switch import transact
+
+
+def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """Switch to generation `to` of the order (0: the one before the current one) and return the record.
+
+    Raises ProblemError when nothing was changed.
+    """
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_expected(seat, journal, order)
+    recover_seat(compose, journal, order, job.report)
+    if changed_by_run(seat, journal, order["run"]):
+        return committed_record(seat)
+    if order["to"] and order["to"] == seat.current():
+        return {**committed_record(seat), "state": "unchanged"}
+    _check_ready(compose, order["to"])  # fail before waiting for users of the GPUs
+    require_consent(compose, journal, order, job.report)
+    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
+    number = _check_ready(compose, order["to"])
+    return transact(compose, journal, number, seat.order(number), job.report)
+
+
+def _check_ready(compose: Compose, wanted: int) -> int:
+    """Return the generation to go back to, checked as far as possible while the seat runs."""
+    number = rollback_target(compose.seat, wanted)
+    compose.check(number)
+    check_ports(compose.seat.order(number)["seat"])
+    return number

@@ -1,0 +1,125 @@
+"""Stage a generation: pull its image, write its files and check them while the seat keeps running."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.docker.pull import pull
+from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.seat.accounts import with_group, with_user
+from ansible.module_utils.provisioner.seat.busy import is_running
+from ansible.module_utils.provisioner.seat.compose import Compose
+from ansible.module_utils.provisioner.seat.identity import make_identity
+from ansible.module_utils.provisioner.seat.journal import Journal
+from ansible.module_utils.provisioner.seat.notice import make_notice_folder
+from ansible.module_utils.provisioner.seat.precheck import check_disk_space, check_engine, check_ports, ensure_home
+from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.transaction.boot import install
+from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
+from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
+from ansible.module_utils.provisioner.transaction.result import committed_record
+from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, remove_old_generations
+
+CERTIFICATES = Path("/etc/docker/certs.d")
+TRIAL_SECONDS = 120
+
+
+def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> dict[str, Any]:
+    """Stage the generation of the order and return the record.
+
+    `code` is the node code for recovery at boot, see `own_code`. Raises ProblemError when the order cannot be staged.
+    """
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_expected(seat, journal, order)
+    check_usable(compose, journal)
+    recover_seat(compose, journal, order, job.report)
+    if changed_by_run(seat, journal, order["run"]):
+        return committed_record(seat)
+    job.report("checking disk space, ports and home")
+    _check(order)
+    _trust(order["registry"])
+    pull(order, job.report)
+    _restore_image_name(compose, order, job.report)
+    job.report("starting the image for a test")
+    made = _accounts(order)
+    make_identity(seat, order["seat"]["uid"], order["seat"]["gid"])
+    make_notice_folder(seat)
+    number = seat.staged(order)
+    if not number:
+        number = seat.next_number()
+        seat.write(number, order, made)
+    compose.check(number)
+    engine.tag(order["image"]["reference"], KEEP_REPOSITORY, seat.tag(number))
+    with contextlib.suppress(OSError):  # without the boot unit, the next contact recovers
+        install(order["state_root"], code)
+    journal.append("staged", generation=number)
+    # Generations of failed attempts are removed.
+    remove_old_generations(seat, {number, seat.current(), seat.previous()})
+    return {"state": "staged", "generation": number}
+
+
+def _restore_image_name(compose: Compose, order: dict[str, Any], report: Report) -> None:
+    """Restore the name of the running image, which `docker image prune -a` may have removed.
+
+    The layers are on the node, so only the name is pulled. When that fails, the switch reports what is missing.
+    """
+    old = compose.seat.current()
+    if old and is_running(compose):
+        with contextlib.suppress(ProblemError):
+            pull({**compose.seat.order(old), "deadlines": order["deadlines"]}, report)
+
+
+def _check(order: dict[str, Any]) -> None:
+    info, image, seat = check_engine(), order["image"], order["seat"]
+    check_disk_space(info, 0 if engine.image(image["reference"]) else image["bytes"])
+    check_ports(seat)
+    ensure_home(Path(seat["home"]), seat["uid"], seat["gid"])
+
+
+def _trust(registry: dict[str, Any]) -> None:
+    """Write the registry's CA where the engine reads it at every pull. Only root may; other users do it themselves."""
+    path = CERTIFICATES / registry["address"] / "ca.crt"
+    if registry["ca"] and os.geteuid() == 0 and read(path) != registry["ca"]:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, registry["ca"], 0o644)
+
+
+def _accounts(order: dict[str, Any]) -> dict[str, str]:
+    """Return passwd and group of the image with the seat's user added; sshd needs an account for a login."""
+    seat = order["seat"]
+    passwd = with_user(_cat(order, "/etc/passwd"), seat["user"], seat["uid"], seat["gid"], f"/home/{seat['user']}")
+    return {"passwd": passwd, "group": with_group(_cat(order, "/etc/group"), seat["user"], seat["gid"])}
+
+
+def _cat(order: dict[str, Any], path: str) -> str:
+    """Read a file of the image in a temporary container, which also shows that the image unpacks and starts."""
+    seat, environment = order["seat"], engine.client_environment()
+    name = f"provisioner-trial-{seat['name']}"
+    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # left by a killed job
+    limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{seat['uid']}:{seat['gid']}"]
+    # `void`: an image may ask for all GPUs, which are not needed here.
+    isolation = ["--network", "none", "--log-driver", "none", "--env", "NVIDIA_VISIBLE_DEVICES=void"]
+    command = ["--pull", "never", "--entrypoint", "cat", order["image"]["reference"], path]
+    ran = run(["docker", "run", "--rm", "--name", name, *limits, *isolation, *command], TRIAL_SECONDS, env=environment)
+    if ran.code != 0:
+        run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)
+        raise _does_not_start(order["image"]["reference"], ran.message)
+    return ran.out
+
+
+def _does_not_start(reference: str, message: str) -> ProblemError:
+    return ProblemError(
+        "image_does_not_start",
+        f"{reference} is on the node but does not start: {message}",
+        "after a power cut or a full disk during a pull, the image store can hold an incomplete image",
+        f"remove it on the node (docker rmi {reference}) and try again",
+    )

@@ -1,0 +1,109 @@
+"""Switch a seat to another generation: it ends on the old or on the new one, whenever it is interrupted.
+
+Each step is in the journal before it begins; renaming the link `current` commits the new generation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+from ansible.module_utils.provisioner.base.files import write_atomic
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.jobs.claims import check_claim
+from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.seat.busy import is_running, require_consent
+from ansible.module_utils.provisioner.seat.compose import Compose
+from ansible.module_utils.provisioner.seat.identity import host_key
+from ansible.module_utils.provisioner.seat.journal import Journal
+from ansible.module_utils.provisioner.seat.precheck import check_ports
+from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
+from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
+from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
+from ansible.module_utils.provisioner.transaction.result import committed_record
+from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
+from ansible.module_utils.provisioner.transaction.undo import append_if_possible, problem_of, undo_switch
+from ansible.module_utils.provisioner.transaction.verify import verify
+
+
+def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """Switch to the staged generation and return the record. Raises ProblemError when nothing was changed."""
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_expected(seat, journal, order)
+    check_usable(compose, journal)
+    recover_seat(compose, journal, order, job.report)
+    if changed_by_run(seat, journal, order["run"]):
+        return committed_record(seat)
+    _check_ready(seat, order)  # fail before waiting for users of the GPUs
+    require_consent(compose, journal, order, job.report)
+    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
+    old = seat.current()
+    record = transact(compose, journal, _check_ready(seat, order), order, job.report)
+    if record["state"] == "committed":
+        remove_old_generations(seat, {record["generation"], old})
+    return record
+
+
+def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
+    """Return the staged generation, after checking again what may have changed since staging."""
+    number = seat.staged(order)
+    if not number or engine.image(order["image"]["reference"]) is None:
+        raise ProblemError(
+            "not_staged",
+            f"the image or the generation to switch to is not on the node ({order['image']['tag']})",
+            "it was staged and removed since then; the running seat was not stopped",
+            "run the rollout again",
+        )
+    check_ports(order["seat"])
+    return number
+
+
+def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
+    seat = compose.seat
+    journal.append("switching", to=number, back=_way_back(compose))
+    verified: dict[str, Any] = {}
+    try:
+        report("starting the new containers", phase="switch")
+        compose.up(number)
+        journal.append("verifying", to=number)
+        report("waiting until the containers are healthy", phase="verify")
+        verified = verify(compose, number, order, report)
+        seat.commit(number)
+    except Exception as error:  # noqa: BLE001  (any error has to be undone)
+        if seat.current() != number:  # else it was committed, and only the sync of the folder failed
+            return _undo(compose, journal, number, problem_of(error), report)
+    append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
+    return {**committed_record(seat), **verified}
+
+
+def _undo(compose: Compose, journal: Journal, number: int, problem: dict[str, str], report: Report) -> dict[str, Any]:
+    with contextlib.suppress(ProblemError, OSError):  # the log is optional, the undo is not
+        write_atomic(compose.seat.generation(number) / "failure.log", compose.logs())
+    return undo_switch(compose, journal, problem, report)
+
+
+def _way_back(compose: Compose) -> int:
+    """Return the generation that an undo would go to: the current one, 0 when its image and containers are gone.
+
+    Raises ProblemError `no_way_back` when its containers run without their image: they could not be started again.
+    """
+    seat, old = compose.seat, compose.seat.current()
+    if not old or engine.image(seat.order(old)["image"]["reference"]):
+        return old
+    if is_running(compose):
+        raise _no_way_back(seat, old)
+    return 0
+
+
+def _no_way_back(seat: Seat, old: int) -> ProblemError:
+    reference = seat.order(old)["image"]["reference"]
+    return ProblemError(
+        "no_way_back",
+        f"{seat.name} runs generation {old}, whose image was removed from the node by force",
+        "if the new generation failed, the old one could not be started again",
+        f"pull it on the node (docker pull {reference}), or take the seat down first: provision remove",
+    )

@@ -1,0 +1,179 @@
+"""Verification of a started seat, from outside as far as possible."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import shutil
+import tempfile
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.docker.engine import client_environment
+from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose
+from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
+from ansible.module_utils.provisioner.seat.seat import Seat
+
+GPU_SECONDS = 180  # the first import of torch reads gigabytes
+SSH_SECONDS = 20
+HTTP_SECONDS = 10
+SETTLE_SECONDS = 15  # a port may be published a moment after the service behind it is healthy
+PAUSE = 1.0
+
+
+def verify(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Run all checks and return `checks` and `gpu` of the record. Raises ProblemError at the first failed check."""
+    seat, wanted = compose.seat, order["seat"]
+    compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], report)
+    checks = {"image": check_layers(compose, order)}
+    report("checking Jupyter")
+    checks["jupyter"] = _retry_until_answer(lambda: check_jupyter(seat, wanted))
+    report("checking the SSH login")
+    checks["ssh"] = _retry_until_answer(lambda: check_ssh(seat, number, wanted))
+    report("checking the GPUs")
+    found = {service: check_gpus(compose, service, order) for service in SERVICES}
+    checks["gpu"] = "; ".join(f"{service}: {result['detail']}" for service, result in found.items())
+    report("checking that the containers stay healthy")
+    compose.stay_healthy(order["deadlines"]["min_healthy"])
+    checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
+    return {"checks": checks, "gpu": {name: found["jupyter"][name] for name in ("method", "uuids", "detail")}}
+
+
+def check_layers(compose: Compose, order: dict[str, Any]) -> str:
+    """Compare the layers of the containers' images with the lock; the engine may have another image of this name."""
+    wanted = order["image"]["rootfs"]
+    for service in SERVICES:
+        image = engine.image(str((compose.container(service) or {}).get("Image"))) or {}
+        layers = image.get("RootFS", {}).get("Layers", [])
+        if wanted and layers != wanted:
+            raise _failure(
+                "rootfs_mismatch", f"the {len(layers)} layers of {service} differ from the {len(wanted)} locked layers"
+            )
+    return f"{len(wanted)} layers, as locked" if wanted else "the lock lists no layers"
+
+
+class NoAnswerError(ProblemError):
+    """No answer yet, which may be temporary; a wrong answer is not retried."""
+
+
+def _retry_until_answer(check: Callable[[], str]) -> str:
+    deadline = time.monotonic() + SETTLE_SECONDS
+    while True:
+        try:
+            return check()
+        except NoAnswerError:
+            if time.monotonic() + PAUSE > deadline:
+                raise
+            time.sleep(PAUSE)
+
+
+def check_jupyter(seat: Seat, wanted: dict[str, Any]) -> str:
+    """Check that Jupyter accepts the token and refuses requests without it."""
+    where = (wanted["binds"]["jupyter"], wanted["ports"]["jupyter"])
+    token = (seat.identity / TOKEN).read_text()
+    with_token = _status(where, "/api/status", {"Authorization": f"token {token}"})
+    without = _status(where, "/api/contents", {})
+    if (with_token, without) != (200, 403):
+        found = f"answers {with_token} with the token and {without} without; expected: 200, 403"
+        raise _failure("jupyter_fails", f"Jupyter at {where[0]}:{where[1]} {found}")
+    return "answers 200 with the token, 403 without"
+
+
+def _status(where: tuple[str, int], path: str, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection(*where, timeout=HTTP_SECONDS)
+    try:
+        connection.request("GET", path, headers=headers)
+        return connection.getresponse().status
+    except (OSError, http.client.HTTPException) as error:
+        raise _failure("jupyter_fails", f"no answer from {where[0]}:{where[1]}: {error!r}", NoAnswerError) from None
+    finally:
+        connection.close()
+
+
+def check_ssh(seat: Seat, number: int, wanted: dict[str, Any]) -> str:
+    """Log in by SSH with a temporary key; the server has to present the seat's host key."""
+    authorized = seat.generation(number) / "verify_keys"
+    folder = Path(tempfile.mkdtemp(prefix="verify-", dir=str(seat.folder)))
+    try:
+        make_key(folder / "key", "provisioner-verify")
+        _rewrite(authorized, (folder / "key.pub").read_text())
+        port, address = wanted["ports"]["ssh"], wanted["binds"]["ssh"]
+        (folder / "known_hosts").write_text(f"[{address}]:{port} {host_key(seat)}\n")
+        ran = run([*_ssh(folder), "-p", str(port), f"{wanted['user']}@{address}", "true"], SSH_SECONDS)
+    finally:
+        _rewrite(authorized, "")
+        shutil.rmtree(str(folder), ignore_errors=True)
+    if ran.code != 0:
+        raise _failure("ssh_fails", f"no login by key at {address}:{port}: {ran.message}", NoAnswerError)
+    return "login by key works, with the seat's host key"
+
+
+def clear_verify_keys(seat: Seat) -> None:
+    """Remove the temporary key of a killed login check, and its entry in the authorized keys."""
+    for folder in seat.folder.glob("verify-*"):
+        shutil.rmtree(str(folder), ignore_errors=True)
+    for path in seat.generations.glob("*/verify_keys"):
+        _rewrite(path, "")
+
+
+def _ssh(folder: Path) -> list[str]:
+    files = [f"UserKnownHostsFile={folder}/known_hosts", "GlobalKnownHostsFile=/dev/null", "IdentityAgent=none"]
+    strict = ["BatchMode=yes", "StrictHostKeyChecking=yes", "IdentitiesOnly=yes", "ConnectTimeout=10"]
+    options = [word for option in strict + files for word in ("-o", option)]
+    return ["ssh", "-F", "none", "-i", f"{folder}/key", *options]
+
+
+def _rewrite(path: Path, text: str) -> None:
+    """Write in place: the container has the file itself mounted, so it must not be replaced."""
+    with path.open("r+") as file:
+        file.truncate()
+        file.write(text)
+
+
+def check_gpus(compose: Compose, service: str, order: dict[str, Any]) -> dict[str, Any]:
+    """Run the order's GPU check in the container: it has to list exactly the reserved GPUs, and compute on them."""
+    container = compose.container(service) or {"Id": "missing"}
+    seat, wanted = order["seat"], sorted(order["seat"]["gpus"])
+    user = f"{seat['uid']}:{seat['gid']}"
+    argv = ["docker", "exec", "-i", "--user", user, container["Id"], "python3", "-"]
+    ran = run(argv, GPU_SECONDS, text=order["files"]["gpu_check.py"], env=client_environment())
+    found = _parse_check(ran.out)
+    if found is None:
+        raise _failure("gpu_fails", f"{service}: the GPU check printed no result: {ran.message}")
+    if sorted(found["uuids"]) != wanted:
+        shown = ", ".join(found["uuids"]) or "no GPU"
+        raise _failure(
+            "gpu_fails", f"{service} sees {shown}; reserved: {', '.join(wanted) or 'none'}. {found['detail']}"
+        )
+    if wanted and not found["ok"]:
+        raise _failure("gpu_fails", f"{service}: {found['detail']}")
+    return found
+
+
+def _parse_check(text: str) -> dict[str, Any] | None:
+    """Parse the last line, which is the result; the container may print other lines before it."""
+    try:
+        found = json.loads(text.strip().rpartition("\n")[2])
+        uuids = [str(uuid) for uuid in found["uuids"]]
+        return {
+            "method": str(found["method"]),
+            "uuids": uuids,
+            "ok": found["ok"] is True,
+            "detail": str(found["detail"]),
+        }
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _failure(code: str, what: str, kind: type[ProblemError] = ProblemError) -> ProblemError:
+    return kind(
+        code,
+        what,
+        "a seat is committed only when Jupyter, SSH and every reserved GPU work",
+        "see failure.log in the folder of the generation for the logs of the containers",
+    )

@@ -1,0 +1,106 @@
+"""Rules of the node code as a package: order of its rooms, Python 3.8, imports, an __init__.py in every folder."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters import resources
+
+PACKAGE = resources.playbooks() / "module_utils/provisioner"
+LIBRARY = resources.playbooks() / "library"
+NAME = "ansible.module_utils.provisioner"
+ROOMS = ("base", "jobs", "docker", "gpu", "seat", "transaction", "prepare")  # a room imports from those before it
+MOST_MODULES = 12
+VERMIN = str(Path(sys.executable).with_name("vermin"))
+MODULES = sorted(PACKAGE.rglob("*.py"))
+FILES = [*MODULES, *sorted(LIBRARY.glob("*.py"))]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(resources.playbooks()))
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Full names of what a file imports; a name that is imported from a module is appended to it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: Ansible ships what is imported by its full name"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def rooms_imported(path: Path) -> set[str]:
+    return {name[len(NAME) + 1 :].split(".")[0] for name in imports(path) if name.startswith(f"{NAME}.")}
+
+
+def test_a_room_imports_only_from_rooms_below_it() -> None:
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == set(ROOMS)
+    assert {path.name for path in PACKAGE.glob("*.py")} == {"__init__.py"}
+    wrong = {
+        name_of(path): above
+        for number, room in enumerate(ROOMS)
+        for path in (PACKAGE / room).glob("*.py")
+        if (above := rooms_imported(path) - set(ROOMS[: number + 1]))
+    }
+    assert not wrong
+
+
+def test_a_room_has_no_cycle_of_modules() -> None:
+    open_edges = {
+        path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", "."): {
+            ".".join(name[len(NAME) + 1 :].split(".")[:2]) for name in imports(path) if name.startswith(f"{NAME}.")
+        }
+        for path in MODULES
+    }
+    while leaves := {name for name, wanted in open_edges.items() if not wanted & open_edges.keys()}:
+        open_edges = {name: wanted for name, wanted in open_edges.items() if name not in leaves}
+    assert not open_edges
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_is_small_and_every_module_is_used(room: str) -> None:
+    names = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
+    assert 0 < len(names) <= MOST_MODULES
+    used = {name for path in FILES for name in imports(path)}
+    assert not [name for name in names if not any(f"{u}.".startswith(f"{NAME}.{room}.{name}.") for u in used)]
+
+
+@pytest.mark.parametrize("folder", [PACKAGE, *(PACKAGE / room for room in ROOMS)], ids=lambda path: path.name)
+def test_every_folder_has_an_init_with_a_docstring_alone(folder: Path) -> None:
+    """Without the file a module fails on the node; what it imported would be shipped with every task."""
+    tree = ast.parse((folder / "__init__.py").read_text())
+    assert len(tree.body) == 1
+    assert ast.get_docstring(tree)
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_imports_the_standard_library_ansible_and_us_alone(path: Path) -> None:
+    roots = {name.split(".")[0] for name in imports(path)}
+    assert roots <= {*sys.stdlib_module_names, "ansible"}
+    of_ansible = {name for name in imports(path) if name.startswith("ansible") and not name.startswith(f"{NAME}.")}
+    assert of_ansible <= {"ansible.module_utils.basic.AnsibleModule", "ansible.module_utils.pynvml"}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_a_file_has_the_grammar_of_the_oldest_python_of_a_node(path: Path) -> None:
+    ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_no_file_calls_what_the_oldest_python_of_a_node_lacks() -> None:
+    """The grammar does not know that a method such as str.removeprefix came later."""
+    argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-"]
+    ran = subprocess.run([*argv, str(PACKAGE), str(LIBRARY)], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+
+
+def test_the_check_of_calls_finds_what_came_later(tmp_path: Path) -> None:
+    (tmp_path / "late.py").write_text('print("abc".removeprefix("a"))\n')
+    argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-", str(tmp_path)]
+    ran = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert ran.returncode != 0
+    assert "removeprefix" in ran.stdout

@@ -1,0 +1,114 @@
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.orders import REFERENCE, an_order
+
+stages, seats, journals, command = (
+    module_util(name) for name in ("transaction.stage", "seat.seat", "seat.journal", "base.command")
+)
+precheck, composes = module_util("seat.precheck"), module_util("seat.compose")
+
+PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
+
+
+class Told(list[str]):
+    def report(self, text: str, *_: Any, **__: Any) -> None:
+        self.append(text)
+
+
+@pytest.fixture
+def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str]]:
+    """Calls of the docker command, answered as by an image that starts; its engine pulls it when asked."""
+    calls: list[list[str]] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        calls.append(argv)
+        return command.CommandResult(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
+
+    for module in (stages, composes):
+        monkeypatch.setattr(module, "run", run)
+    monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
+    engine.pulls, engine.brings = [[]], (REFERENCE, {"RootFS": {"Layers": []}})
+    return calls
+
+
+def stage(order: dict[str, Any]) -> dict[str, Any]:
+    seats.seat_of(order).make_folders()
+    record: dict[str, Any] = stages.stage(order, Told(), 0, {})
+    return record
+
+
+@pytest.mark.usefixtures("docker")
+def test_all_that_is_new_arrives_and_nothing_is_in_force_yet(tmp_path: Path, engine: FakeEngine) -> None:
+    order = an_order(tmp_path)
+    assert stage(order) == {"state": "staged", "generation": 1}
+    seat = seats.seat_of(order)
+    assert (seat.numbers(), seat.current()) == ([1], 0)
+    first = (seat.generation(1) / "passwd").read_text().splitlines()[0]
+    assert first == f"student:x:{os.getuid()}:{os.getgid()}:student:/home/student:/bin/bash"
+    assert (seat.identity / "token").exists()
+    assert engine.images[REFERENCE]["RepoTags"] == ["provisioner/keep:demo-student-g1"]
+    assert [line["state"] for line in journals.Journal(seat.folder, "r1").lines()] == ["staged"]
+
+
+def test_the_trial_has_no_rights_no_network_and_no_gpu(tmp_path: Path, docker: list[list[str]]) -> None:
+    stage(an_order(tmp_path))
+    trial = " ".join(next(argv for argv in docker if argv[:2] == ["docker", "run"]))
+    for words in ("--cap-drop ALL", "--security-opt no-new-privileges", f"--user {os.getuid()}:{os.getgid()}"):
+        assert words in trial
+    for words in ("--network none", "NVIDIA_VISIBLE_DEVICES=void", "--pull never", f"--entrypoint cat {REFERENCE}"):
+        assert words in trial
+
+
+@pytest.mark.usefixtures("docker")
+def test_the_same_order_is_staged_once(tmp_path: Path) -> None:
+    assert stage(an_order(tmp_path))["generation"] == 1
+    assert stage(an_order(tmp_path, "r2"))["generation"] == 1
+    assert stage(an_order(tmp_path, files={"compose.yaml": "other"}))["generation"] == 2
+
+
+@pytest.mark.usefixtures("docker")
+def test_what_failed_before_is_cleared_away_and_the_way_back_is_not(tmp_path: Path) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    for text in ("a", "b", "c"):
+        number = stage(an_order(tmp_path, files={"compose.yaml": text}))["generation"]
+        if text != "c":
+            seat.commit(number)
+    assert stage(an_order(tmp_path, files={"compose.yaml": "d"}))["generation"] == 4
+    assert seat.numbers() == [1, 2, 4]
+
+
+def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
+    tmp_path: Path, docker: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        docker.append(argv)
+        return (
+            command.CommandResult(125, "", "failed to register layer")
+            if argv[1] == "run"
+            else command.CommandResult(0, "", "")
+        )
+
+    monkeypatch.setattr(stages, "run", run)
+    with pytest.raises(ProblemError, match="failed to register layer") as caught:
+        stage(an_order(tmp_path))
+    assert caught.value.problem["code"] == "image_does_not_start"  # type: ignore[attr-defined]
+    assert docker[-1] == ["docker", "rm", "-f", "provisioner-trial-demo-student"]
+    assert seats.seat_of(an_order(tmp_path)).numbers() == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes there")
+def test_the_registrys_authority_is_trusted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "CERTIFICATES", tmp_path)
+    path = tmp_path / "registry.lab:5201/ca.crt"
+    stages._trust({"address": "registry.lab:5201", "ca": None})
+    assert not path.exists()
+    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
+    before = path.stat().st_ino
+    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
+    assert (path.read_text(), path.stat().st_ino) == ("PEM", before)

@@ -1,0 +1,241 @@
+"""Every state of a switch, met by an error and by a kill: the seat ends on old or new, and the journal says which."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.orders import REFERENCE, an_order
+from tests.playbooks.world import Killed, World, a_fault, killing
+
+switches, seats = module_util("transaction.switch"), module_util("seat.seat")
+recovery, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
+
+pytestmark = pytest.mark.usefixtures("idle")
+STATES = ("switching", "verifying", "committed", "rolling_back", "rolled_back")
+
+
+@pytest.fixture(params=[0, 1], ids=["first", "upgrade"])
+def world(request: pytest.FixtureRequest, tmp_path: Path, engine: FakeEngine) -> World:
+    engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
+    return World(tmp_path, request.param)
+
+
+@pytest.fixture
+def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
+    """What verification of the new generation ends with."""
+
+    def ends(error: Exception | None) -> None:
+        def verified(*_: Any) -> dict[str, Any]:
+            if error:
+                raise error
+            return {"checks": {"ssh": "ok"}, "gpu": {"method": "driver", "uuids": ["GPU-1"], "detail": ""}}
+
+        monkeypatch.setattr(switches, "verify", verified)
+
+    ends(None)
+    return ends
+
+
+@pytest.mark.usefixtures("verify")
+def test_an_undisturbed_switch_commits(world: World) -> None:
+    old = world.seat.current()
+    record = world.transact()
+    assert (record["state"], record["generation"], record["checks"]) == ("committed", 2, {"ssh": "ok"})
+    assert record["access"]["ssh"] == "ssh -p 22000 student@127.0.0.22"
+    assert (world.seat.current(), world.compose.running) == (2, 2)
+    assert world.states == ["switching", "verifying", "committed"]
+    assert world.journal().lines()[0]["detail"] == {"to": 2, "back": old}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(a_fault("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
+)
+def test_whatever_fails_in_verification_the_seat_goes_back(
+    world: World, verify: Callable[[Exception], None], error: Exception, code: str
+) -> None:
+    verify(error)
+    old = world.seat.current()
+    record = world.transact()
+    assert (record["state"], record["generation"]) == ("rolled_back", old)
+    assert (world.seat.current(), world.compose.running) == (old, old)
+    assert world.states == ["switching", "verifying", "rolling_back", "rolled_back"]
+    assert record["problems"][0]["code"] == code
+    assert (world.seat.generation(2) / "failure.log").read_text() == "what the containers said"
+    assert world.compose.calls[-1] == ("healthy?" if old else "down")
+
+
+@pytest.mark.usefixtures("verify")
+def test_a_start_that_fails_goes_back_too(world: World) -> None:
+    world.compose.broken = {2}
+    assert world.transact()["state"] == "rolled_back"
+    assert world.states == ["switching", "rolling_back", "rolled_back"]
+
+
+@pytest.mark.usefixtures("verify")
+def test_where_going_back_fails_twice_a_person_is_needed(world: World) -> None:
+    old = world.seat.current()
+    world.compose.broken = {2, 1, -1}
+    record = world.transact()
+    assert record["state"] == "needs_attention"
+    assert [problem["code"] for problem in record["problems"]] == [
+        "start_failed",
+        "start_failed" if old else "stop_failed",
+    ]
+    ways_back = [call for call in world.compose.calls[1:] if call in {"up 1", "down"}]
+    assert len(ways_back) == undo.TRIES
+    assert world.states[-1] == "needs_attention"
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["verifies", "fails"])
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("state", STATES)
+def test_killed_in_any_state_the_next_contact_ends_on_old_or_new(
+    world: World, verify: Callable[[Exception | None], None], state: str, when: str, good: bool
+) -> None:
+    verify(None if good else a_fault("not_healthy"))
+    old = world.seat.current()
+    try:
+        world.transact(killing(world.journal(), state, when))
+    except Killed:
+        world.recover()
+    assert world.seat.current() in {old, 2}
+    assert world.compose.running == world.seat.current()
+    assert (world.seat.current() == 2) == (world.states[-1:] == ["committed"])
+    assert world.journal().open_switch() is None
+    calls = list(world.compose.calls)
+    world.recover()
+    assert world.compose.calls == calls
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_killed_again_while_it_recovers_it_still_ends(
+    world: World, verify: Callable[[Exception | None], None], state: str
+) -> None:
+    verify(a_fault("not_healthy"))
+    old = world.seat.current()
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    try:
+        recovery.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
+    except Killed:
+        world.recover("r3")
+    assert (world.seat.current(), world.compose.running) == (old, old)
+    assert world.states[-1] == "rolled_back"
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+@pytest.mark.parametrize("state", ["switching", "verifying", "committed"])
+@pytest.mark.usefixtures("verify")
+def test_a_run_that_goes_on_after_a_kill_ends_as_if_undisturbed(world: World, state: str, when: str) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), state, when))
+    world.recover("r1")
+    if world.seat.staged(world.order):
+        assert world.transact()["state"] == "committed"
+    assert (world.seat.current(), world.compose.running, world.states[-1]) == (2, 2, "committed")
+
+
+@pytest.mark.usefixtures("verify")
+def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    world.compose.broken = {1, -1}
+    with pytest.raises(ProblemError, match="could not be restored") as caught:
+        world.recover()
+    assert caught.value.problem["code"] == "needs_attention"  # type: ignore[attr-defined]
+
+
+@pytest.mark.usefixtures("verify")
+def test_without_an_engine_a_recovery_waits_for_the_next_contact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(Killed):
+        world.transact(killing(world.journal(), "verifying", "after"))
+    monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
+    with pytest.raises(ProblemError):
+        world.recover()
+    assert world.journal().open_switch() is not None
+
+
+@pytest.mark.usefixtures("verify")
+def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, engine: FakeEngine) -> None:
+    engine.images.clear()
+    world.compose.broken = {2}
+    world.compose.running = 0
+    record = world.transact()
+    assert (record["state"], record["generation"], world.compose.running) == ("rolled_back", 0, 0)
+    assert "up 1" not in world.compose.calls
+
+
+@pytest.mark.usefixtures("verify")
+def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEngine) -> None:
+    if not world.old:
+        world.seat.commit(1)
+        world.seat.write(1, world.order, {})
+    engine.images.clear()
+    world.compose.running = 1
+    with pytest.raises(ProblemError, match="whose image was removed from the node by force") as caught:
+        world.transact()
+    assert caught.value.problem["code"] == "no_way_back"  # type: ignore[attr-defined]
+    assert (world.compose.calls, world.states) == ([], [])
+
+
+@pytest.mark.usefixtures("verify")
+def test_no_journal_no_action(world: World) -> None:
+    world.seat.folder.joinpath("journal.jsonl").mkdir()
+    with pytest.raises(ProblemError, match="Is a directory"):
+        world.transact()
+    assert world.compose.calls == []
+
+
+def test_after_a_switch_only_the_way_back_is_kept(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.images[REFERENCE] = {"RootFS": {}}
+    world = World(tmp_path, 1).serve(monkeypatch)
+    for number, text in ((3, "three"), (4, "four")):
+        world.seat.write(number, world.order | {"files": {"compose.yaml": text}}, {})
+    world.unfit = {4}
+    assert world.switch("r4", files={"compose.yaml": "four"})["state"] == "rolled_back"
+    assert world.seat.numbers() == [1, 2, 3, 4]
+    assert world.switch("r3", files={"compose.yaml": "three"})["state"] == "committed"
+    assert world.seat.numbers() == [1, 3]
+
+
+@pytest.mark.usefixtures("engine")
+def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
+    order = an_order(tmp_path)
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    with pytest.raises(ProblemError, match="to switch to is not on the node"):
+        switches._check_ready(seat, order)
+    seat.write(1, order, {})
+    with pytest.raises(ProblemError, match="not on the node"):  # pruned since then
+        switches._check_ready(seat, order)
+
+
+def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:
+    references = {number: f"r.lab/lab@sha256:{number:064x}" for number in (1, 2, 3)}
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    for number, reference in references.items():
+        engine.images[reference] = {"RepoTags": [f"provisioner/keep:{seat.tag(number)}"]}
+        seat.write(number, an_order(tmp_path, image={"reference": reference}), {})
+    engine.images[references[1]]["RepoTags"].append("student/own:tag")
+    retention.remove_old_generations(seat, {2, 3})
+    assert seat.numbers() == [2, 3]
+    assert set(engine.images) == {references[2], references[3]}
+    assert engine.images[references[2]]["RepoTags"] == ["provisioner/keep:demo-student-g2"]
+
+
+def test_an_image_that_another_seat_keeps_stays(tmp_path: Path, engine: FakeEngine) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    engine.images[REFERENCE] = {"RepoTags": ["provisioner/keep:demo-student-g1", "provisioner/keep:demo-other-g4"]}
+    seat.write(1, an_order(tmp_path), {})
+    retention.remove_old_generations(seat, set())
+    assert seat.numbers() == []
+    assert engine.images[REFERENCE]["RepoTags"] == ["provisioner/keep:demo-other-g4"]

@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.advice import Advice
@@ -12,7 +12,6 @@ from provisioner.domain.selection import Selection, select
 from provisioner.domain.tags import read_facts
 from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
 
-_UNTIMED = settings(deadline=None)
 _NEW = cases("labs")["all"][-14:]
 _GROUPS = st.lists(
     st.tuples(
@@ -69,7 +68,6 @@ def _visible(node: NodeProfile) -> set[int]:
     return {place for place, card in found if card.module == "contested" or not driven(card, DATA)}
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_who_follows_the_advice_on_drivers_gets_what_it_promises(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -82,7 +80,6 @@ def test_who_follows_the_advice_on_drivers_gets_what_it_promises(group: Any, off
             assert _torch(again.nodes[str(one.node)].tag) == _torch(one.gains)
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_no_advice_makes_a_card_vanish(group: Any, offer: list[str]) -> None:
     nodes, _, chosen = _lab(group, offer)
@@ -94,7 +91,6 @@ def test_no_advice_makes_a_card_vanish(group: Any, offer: list[str]) -> None:
             assert _visible(_after(node, [one])) >= _visible(node)
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_a_node_that_is_better_left_out_really_is(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -108,7 +104,6 @@ def test_a_node_that_is_better_left_out_really_is(group: Any, offer: list[str]) 
         assert gains in {choice.tag for choice in rest.nodes.values()}
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_a_tag_that_is_to_be_synced_would_be_chosen(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)

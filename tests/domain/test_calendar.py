@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -129,7 +129,6 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
     return not calendar.windows
 
 
-@settings(max_examples=200, deadline=None)
 @given(calendars(), MOMENTS)
 def test_the_wall_clock_agrees_but_for_the_night_of_a_change(calendar: Calendar, now: datetime) -> None:
     offsets = {(now + timedelta(days=day)).astimezone(calendar.zone).utcoffset() for day in (-2, 0, 2)}
@@ -137,7 +136,6 @@ def test_the_wall_clock_agrees_but_for_the_night_of_a_change(calendar: Calendar,
         assert (calendar.hindrance(now) is None) == is_open(calendar, now)
 
 
-@settings(max_examples=100, deadline=None)
 @given(calendars(), MOMENTS, st.data())
 def test_the_next_opening_is_open_and_nothing_before_it_is(
     calendar: Calendar, now: datetime, data: st.DataObject

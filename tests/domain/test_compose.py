@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain import compose_text
@@ -83,7 +83,6 @@ DOCUMENTS = st.recursive(
 )
 
 
-@settings(deadline=None)
 @given(DOCUMENTS)
 def test_reading_takes_back_what_writing_did(document: Any) -> None:
     assert compose_text.read(compose_text.write(document)) == document

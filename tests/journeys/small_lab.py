@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import secrets
 import signal
 import subprocess
 import sys
@@ -14,7 +13,7 @@ from typing import Any
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.domain.lock import LockedImage
 from tests.builders import a_lock, a_locked_image
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import write_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
@@ -161,8 +160,5 @@ class Started:
 
 @contextmanager
 def small_lab(engine: Engine) -> Iterator[SmallLab]:
-    lab = Lab(f"t{secrets.token_hex(3)}", engine=engine)
-    try:
-        yield SmallLab(lab.up(["rtx5090x2-580", "rtx4090-570"]))
-    finally:
-        lab.down()
+    with running_lab(engine, ["rtx5090x2-580", "rtx4090-570"]) as lab:
+        yield SmallLab(lab)

@@ -1,20 +1,12 @@
 """Back to what ran before, on real nodes: on purpose, without a registry; and because the new one does not verify."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.small_lab import NODES, SmallLab, small_lab
-from tests.lab.engine import Engine
+from tests.journeys.small_lab import NODES, SmallLab
 
-pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def small(testbed: Engine) -> Iterator[SmallLab]:
-    with small_lab(testbed) as lab:
-        yield lab
+pytestmark = pytest.mark.lab("interrupted")
 
 
 def test_back_and_forward_again(small: SmallLab) -> None:

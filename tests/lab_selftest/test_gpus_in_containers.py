@@ -12,7 +12,7 @@ from tests.lab.host import BedError, run
 from tests.lab.node import Node
 from tests.lab.tags import DemoTag
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab("selftest")
 
 COMPOSE = """\
 services:

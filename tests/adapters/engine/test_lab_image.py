@@ -14,13 +14,13 @@ from provisioner.domain.lock import LockedImage
 from provisioner.domain.problem import CannotGoOn
 from provisioner.domain.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
 from tests.lab.tags import DEMO_TAGS
 from tests.made_wheel import a_wheel
 
-pytestmark = pytest.mark.lab
+pytestmark = pytest.mark.lab("lab-image")
 
 CONDA = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 SYSTEM = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
@@ -30,19 +30,14 @@ SEES = "import ipykernel, torch; print(torch.__file__)"
 
 @pytest.fixture(scope="module")
 def bench(testbed: Engine) -> Iterator[Bench]:
-    lab = Lab("render-tests", engine=testbed)
-    try:
-        lab.up(["rtx4090-570"])
+    with running_lab(testbed, ["rtx4090-570"]) as lab, pytest.MonkeyPatch.context() as monkeypatch:
         for tag in DEMO_TAGS:
             if tag.name in (CONDA, SYSTEM):
                 lab.mirror.push(tag.image, tag.name)
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            for name, value in testbed.client_env().items():
-                monkeypatch.setenv(name, value)
-            yield Bench(lab)
-    finally:
+        for name, value in testbed.client_env().items():
+            monkeypatch.setenv(name, value)
+        yield Bench(lab)
         forget_images(testbed, lab)
-        lab.down()
 
 
 def forget_images(engine: Engine, lab: Lab) -> None:

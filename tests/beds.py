@@ -26,9 +26,10 @@ def turn(item: pytest.Item) -> int:
     return LONGEST_FIRST.index(bed) if bed in LONGEST_FIRST else len(LONGEST_FIRST)
 
 
-@pytest.hookimpl(tryfirst=True)
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if bed := bed_of(item):
+        item.add_marker(pytest.mark.xdist_group(bed))
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if bed := bed_of(item):
-            item.add_marker(pytest.mark.xdist_group(bed))
     items.sort(key=turn)

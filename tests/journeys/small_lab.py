@@ -17,7 +17,7 @@ from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import write_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
-from tests.playbooks.on_nodes import push_image
+from tests.playbooks.on_nodes import push_seats
 
 NODES = ("node1", "node2")
 
@@ -28,7 +28,7 @@ class SmallLab:
     def __init__(self, lab: Lab) -> None:
         self.lab, self.folder, self.state = lab, lab.folder / "lab", lab.folder / "state"
         write_lab(lab, self.folder, rollout={"min_healthy_seconds": 1, "healthy_deadline_seconds": 60})
-        self.images = {name: push_image(lab, name, what) for name, what in (("1", ""), ("2", ""), ("3", "ssh"))}
+        self.images = push_seats(lab)
         self.wanted = ""  # number of the image that the lab is held to
 
     def lock(self, name: str) -> LockedImage:

@@ -6,6 +6,8 @@ import pytest
 
 from tests.journeys.small_lab import NODES, SmallLab
 
+WITHOUT_SSH = "4"
+
 pytestmark = pytest.mark.lab("interrupted")
 
 
@@ -30,7 +32,7 @@ def test_back_and_forward_again(small: SmallLab) -> None:
 
 def test_what_fails_on_the_first_node_goes_no_further(small: SmallLab) -> None:
     running, faces = small.running(), small.faces()
-    small.lock("3")
+    small.lock(WITHOUT_SSH)
     code, document, people = small.tell("rollout", "--yes")
     assert (code, small.ledger()) == (1, {"node1": "rolled_back", "node2": "not_started"}), people
     assert document["stopped"]["code"] == "too_many_failures"

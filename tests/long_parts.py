@@ -63,9 +63,8 @@ class Record:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.when == "call" and report.passed:
-            bed = dict(report.user_properties).get("bed")
             with self._path.open("a") as file:
-                file.write(f"{report.nodeid.removesuffix(f'@{bed}')}\n")
+                file.write(f"{report.nodeid}\n")
 
 
 def tree() -> str:

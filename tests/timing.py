@@ -1,10 +1,9 @@
 """Where the time of a test run goes: the slowest tests, and each bed of real nodes. A plugin of pytest.
 
-A bed is what tests with the marker `lab("NAME")` share: a group of nodes, built by whichever of them runs first.
+A bed is built by whichever of its tests runs first: see tests/beds.py.
 """
 
 import time
-from collections.abc import Generator
 from dataclasses import dataclass, field
 
 import pytest
@@ -48,8 +47,7 @@ class Timing:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.phases.append((report.duration, report.when or "", report.nodeid))
-        name = dict(report.user_properties).get("bed")
-        if isinstance(name, str):
+        if name := bed_of(report.nodeid):
             self.beds.setdefault(name, Bed()).add(report, self.began)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
@@ -68,11 +66,3 @@ class Timing:
 def pytest_configure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Timing(), "timing")
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_setup(item: pytest.Item) -> Generator[None]:
-    """Says in each report of a test which bed it is on; a worker's reports have nothing else from which to tell."""
-    if bed := bed_of(item):
-        item.user_properties.append(("bed", bed))
-    return (yield)

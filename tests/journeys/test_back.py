@@ -8,7 +8,7 @@ from tests.journeys.small_lab import NODES, SmallLab
 
 WITHOUT_SSH = "4"
 
-pytestmark = pytest.mark.lab("interrupted")
+pytestmark = pytest.mark.lab
 
 
 def test_back_and_forward_again(small: SmallLab) -> None:

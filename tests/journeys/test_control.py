@@ -16,7 +16,7 @@ from tests.lab.demo import student_key, write_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
 
-pytestmark = pytest.mark.lab("control")
+pytestmark = pytest.mark.lab
 
 PORT = 5000
 SITE = "/opt/provision"

@@ -13,7 +13,7 @@ import pytest
 
 from tests.journeys.small_lab import NODES, SmallLab
 
-pytestmark = pytest.mark.lab("interrupted")
+pytestmark = pytest.mark.lab
 
 # So that a line that is dead is given up after ten seconds, not thirty.
 IMPATIENT = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=2"

@@ -16,7 +16,7 @@ from tests.lab.demo import Command, http_status, ssh_command
 from tests.lab.engine import Engine
 from tests.lab.gpus import HostGpu, profile_text
 
-pytestmark = pytest.mark.lab("me")
+pytestmark = pytest.mark.lab
 
 
 class Student:

@@ -17,7 +17,7 @@ from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.tags import DEMO_TAGS, REPOSITORY, push_demo_tags
 
-pytestmark = pytest.mark.lab("mistakes")
+pytestmark = pytest.mark.lab
 
 USER, PASSWORD = "lab", "correct horse"
 

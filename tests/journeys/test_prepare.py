@@ -19,7 +19,7 @@ from tests.lab.node import Node
 from tests.lab.tags import push_demo_tags
 from tests.playbooks.on_nodes import push_base
 
-pytestmark = pytest.mark.lab("prepare")
+pytestmark = pytest.mark.lab
 
 BARE_WITH_GPU = "toolkit = none\n" + profile_text("rtx4090-570")
 # What nobody but a person may change: packages, sources, the engine's configuration, who runs.

@@ -16,7 +16,7 @@ from tests.lab.engine import Engine
 from tests.lab.host import program as host_program
 from tests.lab.images import make_small
 
-pytestmark = pytest.mark.lab("presence")
+pytestmark = pytest.mark.lab
 
 
 @pytest.fixture(scope="module")

@@ -16,7 +16,7 @@ from tests.lab.engine import Engine
 from tests.lab.tags import push_demo_tags
 from tests.playbooks.on_nodes import push_base
 
-pytestmark = pytest.mark.lab("registry")
+pytestmark = pytest.mark.lab
 
 STORAGE = "/var/lib/docker-registry/docker/registry/v2/blobs"
 PORT = 5000

@@ -13,7 +13,7 @@ from tests.journeys.conftest import Story, Told
 from tests.lab.demo import http_status, ssh_command, student_key
 from tests.lab.registry import Access
 
-pytestmark = pytest.mark.lab("rollout")
+pytestmark = pytest.mark.lab
 
 # The one build that has code for Volta and for Blackwell, and the newest torch that has it; all drivers run CUDA 12.
 FITS_ALL = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"

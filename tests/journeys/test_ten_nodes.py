@@ -12,7 +12,7 @@ from tests.lab.engine import Engine
 from tests.lab.registry import fetched_blobs
 from tests.lab.tags import DEMO_TAGS
 
-pytestmark = [pytest.mark.lab("ten-nodes"), pytest.mark.long("scale")]
+pytestmark = [pytest.mark.lab, pytest.mark.long("scale")]
 
 NODES = 10
 

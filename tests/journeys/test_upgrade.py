@@ -17,7 +17,7 @@ from tests.lab.engine import Engine
 from tests.lab.gpus import profile_text
 from tests.made_wheel import a_wheel
 
-pytestmark = pytest.mark.lab("upgrade")
+pytestmark = pytest.mark.lab
 
 CARD = "rtx4090-570"
 BUSY = f"{profile_text(CARD)}\nproc = 4242:1024:python train.py\n"

@@ -16,7 +16,7 @@ from tests.lab.engine import Engine
 from tests.lab.gpus import HostGpu, profile_text
 from tests.lab.node import Node
 
-pytestmark = pytest.mark.lab("selftest")
+pytestmark = pytest.mark.lab
 
 PROBE = Path(__file__).with_name("probe.py")
 Probe = Callable[[str], dict[str, Any]]

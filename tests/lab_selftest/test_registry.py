@@ -32,7 +32,7 @@ def small(lab3: Lab) -> Iterator[str]:
     lab3.engine.docker("rmi", "-f", image)
 
 
-@pytest.mark.lab("selftest")
+@pytest.mark.lab
 def test_each_layer_is_fetched_once(lab3: Lab, small: str) -> None:
     registry, node = lab3.registry, lab3.node("node3")
     digest = registry.push(small, "selftest/fetched:1")
@@ -45,7 +45,7 @@ def test_each_layer_is_fetched_once(lab3: Lab, small: str) -> None:
     assert [blobs.count(layer) for layer in registry.layers("selftest/fetched:1")] == [1, 1]
 
 
-@pytest.mark.lab("selftest")
+@pytest.mark.lab
 @pytest.mark.parametrize("damage", ["delete_blob", "truncate_blob", "flip_byte"])
 def test_damage_breaks_a_pull(lab3: Lab, small: str, damage: str) -> None:
     registry, name = lab3.registry, f"selftest/{damage.replace('_', '-')}:1"

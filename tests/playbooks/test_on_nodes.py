@@ -20,7 +20,7 @@ from tests.playbooks.on_nodes import (
     whoever_shows_the_token,
 )
 
-pytestmark = pytest.mark.lab("seat")
+pytestmark = pytest.mark.lab
 
 
 def test_a_first_seat_that_does_not_verify_leaves_nothing_running(rollout: Rollout, bare: Node, images: Images) -> None:

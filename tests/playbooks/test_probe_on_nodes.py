@@ -13,7 +13,7 @@ from tests.lab.fixtures import LAB3
 from tests.lab.gpus import profile_text
 from tests.lab.node import Node
 
-pytestmark = pytest.mark.lab("selftest")
+pytestmark = pytest.mark.lab
 
 
 class Expected(NamedTuple):

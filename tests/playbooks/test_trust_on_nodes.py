@@ -16,7 +16,7 @@ from tests.lab.gpus import profile_text
 from tests.lab.node import Node
 from tests.playbooks.on_nodes import FOLDER, SEAT, Images, Rollout, away_in_mid_switch, journal, killed_in, token_of
 
-pytestmark = pytest.mark.lab("seat")
+pytestmark = pytest.mark.lab
 
 PROFILE = profile_text("rtx5090x2-580")
 JUPYTER = f"{SEAT}-jupyter-1"

@@ -20,7 +20,7 @@ from tests.lab.images import make_small
 from tests.lab.tags import DEMO_TAGS
 from tests.made_wheel import a_wheel
 
-pytestmark = pytest.mark.lab("lab-image")
+pytestmark = pytest.mark.lab
 
 CONDA = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 SYSTEM = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"

@@ -24,6 +24,7 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 
 # LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers. Those mostly wait for one
 # another's parts, so more of them are at work than there are processors.
+test test-long: export PYTHONDONTWRITEBYTECODE = # or each start of the command would compile all of it again
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 4)
 

@@ -8,7 +8,7 @@ from tests.lab.bed import Lab
 from tests.lab.gpus import profile_text
 from tests.lab.host import BedError
 from tests.lab.node import Node
-from tests.lab.tags import DemoTag
+from tests.lab.tags import DemoTag, push_demo_tags
 
 pytestmark = pytest.mark.lab
 
@@ -40,8 +40,7 @@ def images(lab3: Lab) -> dict[str, str]:
         "old": DemoTag("2.8.0", "12.8.1", ""),
         "devel": DemoTag("2.8.0", "12.8.1", "", "devel"),
     }
-    for demo in wanted.values():
-        lab3.registry.push(demo.image, demo.name)
+    push_demo_tags(lab3.registry)
     return {name: f"{lab3.registry.address}/{demo.name}" for name, demo in wanted.items()}
 
 

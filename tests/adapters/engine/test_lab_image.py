@@ -17,7 +17,7 @@ from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
-from tests.lab.tags import DEMO_TAGS
+from tests.lab.tags import DEMO_TAGS, push_demo_tags
 from tests.made_wheel import a_wheel
 
 pytestmark = pytest.mark.lab
@@ -31,9 +31,7 @@ SEES = "import ipykernel, torch; print(torch.__file__)"
 @pytest.fixture(scope="module")
 def bench(testbed: Engine) -> Iterator[Bench]:
     with running_lab(testbed, ["rtx4090-570"]) as lab, pytest.MonkeyPatch.context() as monkeypatch:
-        for tag in DEMO_TAGS:
-            if tag.name in (CONDA, SYSTEM):
-                lab.mirror.push(tag.image, tag.name)
+        push_demo_tags(lab.mirror)
         for name, value in testbed.client_env().items():
             monkeypatch.setenv(name, value)
         yield Bench(lab)

@@ -27,7 +27,7 @@ class SmallLab:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.folder, self.state = lab, lab.folder / "lab", lab.folder / "state"
-        write_lab(lab, self.folder, rollout={"min_healthy_seconds": 1, "healthy_deadline_seconds": 60})
+        write_lab(lab, self.folder, rollout={"min_healthy_seconds": 1, "healthy_deadline_seconds": 180})
         self.images = push_seats(lab)
         self.wanted = ""  # number of the image that the lab is held to
 

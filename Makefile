@@ -4,7 +4,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 NODE_CODE := playbooks/library playbooks/module_utils
 
-.PHONY: help check lint test bench demo demo-down lock format clean
+.PHONY: help check lint test test-long bench demo demo-down lock format clean
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 20
@@ -22,11 +22,14 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 	$(BIN)/lint-imports
 	cd playbooks && ../$(BIN)/ansible-lint --offline --profile production
 
-# LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers. Those have the machine to
-# themselves: several at once would make each other's nodes late.
+# LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers. Those mostly wait for one
+# another's parts, so more of them are at work than there are processors.
+test test-long: export PYTHONDONTWRITEBYTECODE = # or each start of the command would compile all of it again
 test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
-	$(BIN)/pytest -n auto -m 'not lab'
-	$(if $(filter 0,$(LAB)),,$(BIN)/pytest -m lab)
+	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 4)
+
+test-long: $(READY) ## what is too long for every commit, in the background: PART=NAME; without it, the names
+	$(BIN)/python -m tests.run_long $(PART)
 
 # Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50;
 # their whole semester, with a crash in it: python -m bench.semester

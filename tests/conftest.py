@@ -3,11 +3,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# How fast a busy machine is says nothing of the code: no law is held against a clock.
-settings.register_profile("laws", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("laws")
+# How fast a busy machine is says nothing of the code: no law is held against a clock. Each commit tries a few
+# examples of every law; `make test-long PART=fuzz` tries many (--hypothesis-profile=long).
+for name, examples in (("commit", 25), ("long", 1000)):
+    settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("commit")
 
-pytest_plugins = ["tests.lab.fixtures"]
+pytest_plugins = ["tests.lab.fixtures", "tests.beds", "tests.long_parts", "tests.timing"]
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,7 @@ DATA = load()
 
 def cases(name: str) -> Any:
     path = Path(__file__).parent / "cases" / f"{name}.yaml"
-    return yaml.safe_load(path.read_text(encoding="utf-8"))
+    return yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader)
 
 
 def _card(row: dict[str, Any]) -> GpuProfile:

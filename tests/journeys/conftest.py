@@ -4,31 +4,50 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from tests.lab.bed import Lab
+from tests.journeys.small_lab import SmallLab, small_lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import PROFILES, Command, write_lab
 from tests.lab.engine import Engine
+from tests.lab.host import locked
 from tests.lab.tags import push_demo_tags
 
 ROOT = Path(__file__).resolve().parents[2]
+# How long a seat is watched once it is healthy; what that finds has tests of its own.
+QUICK = {"min_healthy_seconds": 1}
 
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`provision`, from a wheel of this checkout in an environment of its own; versions as locked for development."""
-    place = tmp_path_factory.mktemp("installed")
+    """`provision`, from a wheel of this checkout in an environment of its own; versions as locked for development.
+
+    One for all workers of a run.
+    """
+    of_the_run = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        of_the_run = of_the_run.parent
+    place = of_the_run / "installed"
+    with locked("program"):
+        if not (place / "ready").exists():
+            install(place)
+            (place / "ready").touch()
+    return place / "env/bin/provision"
+
+
+def install(place: Path) -> None:
+    place.mkdir()
     run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place, ROOT)
     (wheel,) = place.glob("*.whl")
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable").stdout
     (place / "constraints.txt").write_text(frozen)
     run(sys.executable, "-m", "venv", place / "env")
     run(place / "env/bin/pip", "install", "-q", "-c", place / "constraints.txt", wheel)
-    return place / "env/bin/provision"
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -66,15 +85,23 @@ class Story(NamedTuple):
         return Told(done.returncode, json.loads(newest.read_text()), done.stdout + done.stderr)
 
 
-@pytest.fixture(scope="module")
-def story(testbed: Engine, program: Path, request: pytest.FixtureRequest) -> Iterator[Story]:
-    """Three nodes of three generations, a mirror with the demo tags, and a lab directory; nothing rolled out yet."""
-    lab = Lab(f"j{request.module.__name__.rpartition('_')[2][:8]}", engine=testbed)
-    lab.down()
-    try:
-        lab.up(PROFILES)
+@contextmanager
+def running_story(engine: Engine, program: Path, profiles: Sequence[str], **wish: object) -> Iterator[Story]:
+    """Nodes, a mirror with the demo tags, and a lab directory with `wish` in lab.yml; nothing rolled out yet."""
+    with running_lab(engine, profiles) as lab:
         push_demo_tags(lab.mirror)
-        write_lab(lab, lab.folder / "lab")
-        yield Story(lab, lab.folder / "lab", Command(testbed, lab, program))
-    finally:
-        lab.down()
+        write_lab(lab, lab.folder / "lab", **{"rollout": QUICK} | wish)
+        yield Story(lab, lab.folder / "lab", Command(engine, lab, program))
+
+
+@pytest.fixture(scope="module")
+def story(testbed: Engine, program: Path) -> Iterator[Story]:
+    """Three nodes of three generations."""
+    with running_story(testbed, program, PROFILES) as story:
+        yield story
+
+
+@pytest.fixture(scope="session")
+def small(testbed: Engine) -> Iterator[SmallLab]:
+    with small_lab(testbed) as lab:
+        yield lab

@@ -3,7 +3,6 @@
 import json
 import os
 import pty
-import secrets
 import signal
 import subprocess
 import sys
@@ -14,11 +13,11 @@ from typing import Any
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.domain.lab.lock import LockedImage
 from tests.builders import a_lock, a_locked_image
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import write_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
-from tests.playbooks.on_nodes import push_image
+from tests.playbooks.on_nodes import push_seats
 
 NODES = ("node1", "node2")
 
@@ -28,8 +27,8 @@ class SmallLab:
 
     def __init__(self, lab: Lab) -> None:
         self.lab, self.folder, self.state = lab, lab.folder / "lab", lab.folder / "state"
-        write_lab(lab, self.folder, rollout={"min_healthy_seconds": 1, "healthy_deadline_seconds": 60})
-        self.images = {name: push_image(lab, name, what) for name, what in (("1", ""), ("2", ""), ("3", "ssh"))}
+        write_lab(lab, self.folder, rollout={"min_healthy_seconds": 1, "healthy_deadline_seconds": 180})
+        self.images = push_seats(lab)
         self.wanted = ""  # number of the image that the lab is held to
 
     def lock(self, name: str) -> LockedImage:
@@ -161,8 +160,5 @@ class Started:
 
 @contextmanager
 def small_lab(engine: Engine) -> Iterator[SmallLab]:
-    lab = Lab(f"t{secrets.token_hex(3)}", engine=engine)
-    try:
-        yield SmallLab(lab.up(["rtx5090x2-580", "rtx4090-570"]))
-    finally:
-        lab.down()
+    with running_lab(engine, ["rtx5090x2-580", "rtx4090-570"]) as lab:
+        yield SmallLab(lab)

@@ -1,20 +1,14 @@
 """Back to what ran before, on real nodes: on purpose, without a registry; and because the new one does not verify."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 
-from tests.journeys.small_lab import NODES, SmallLab, small_lab
-from tests.lab.engine import Engine
+from tests.journeys.small_lab import NODES, SmallLab
+
+WITHOUT_SSH = "4"
 
 pytestmark = pytest.mark.lab
-
-
-@pytest.fixture(scope="module")
-def small(testbed: Engine) -> Iterator[SmallLab]:
-    with small_lab(testbed) as lab:
-        yield lab
 
 
 def test_back_and_forward_again(small: SmallLab) -> None:
@@ -38,7 +32,7 @@ def test_back_and_forward_again(small: SmallLab) -> None:
 
 def test_what_fails_on_the_first_node_goes_no_further(small: SmallLab) -> None:
     running, faces = small.running(), small.faces()
-    small.lock("3")
+    small.lock(WITHOUT_SSH)
     code, document, people = small.tell("rollout", "--yes")
     assert (code, small.ledger()) == (1, {"node1": "rolled_back", "node2": "not_started"}), people
     assert document["stopped"]["code"] == "too_many_failures"

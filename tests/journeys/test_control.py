@@ -10,9 +10,8 @@ import yaml
 
 from tests.journeys.conftest import Told, run
 from tests.journeys.test_prepare import source
-from tests.lab import packages
 from tests.lab.bare import BOOKWORM
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, bare_lab
 from tests.lab.demo import student_key, write_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
@@ -28,17 +27,11 @@ PROGRAMS = {"provision": "provisioner", **{f"ansible-{name}": f"ansible {name}" 
 @pytest.fixture(scope="module")
 def lab(testbed: Engine, older_bare_bed: Path, program: Path) -> Iterator[Lab]:
     """node1 is the control machine; node2 is the only node of its lab, and bare, too."""
-    lab = Lab("jcontrol", engine=testbed, trust_registry=False, apt=older_bare_bed, release=BOOKWORM)
-    lab.down()
-    try:
-        lab.up(["cpu", "cpu"])
+    with bare_lab(testbed, older_bare_bed, ["cpu", "cpu"], release=BOOKWORM) as lab:
         control = lab.node("node1")
         write_directory(lab, control, (older_bare_bed / "docker-ce.asc").read_text())
         install(program, control, lab.folder)
-        with packages.serving(older_bare_bed, lab.gateway):
-            yield lab
-    finally:
-        lab.down()
+        yield lab
 
 
 def write_directory(lab: Lab, control: Node, key: str) -> None:

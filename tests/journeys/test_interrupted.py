@@ -11,8 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.small_lab import NODES, SmallLab, small_lab
-from tests.lab.engine import Engine
+from tests.journeys.small_lab import NODES, SmallLab
 
 pytestmark = pytest.mark.lab
 
@@ -20,12 +19,6 @@ pytestmark = pytest.mark.lab
 IMPATIENT = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=2"
 ALL_DONE = dict.fromkeys(NODES, "committed")
 FREE = dict.fromkeys(NODES, "")
-
-
-@pytest.fixture(scope="module")
-def small(testbed: Engine) -> Iterator[SmallLab]:
-    with small_lab(testbed) as lab:
-        yield lab
 
 
 @pytest.fixture
@@ -99,7 +92,13 @@ def test_two_interrupts_leave_the_nodes_to_themselves(changing: SmallLab) -> Non
     assert arrived(changing)
 
 
-@pytest.mark.parametrize("moment", ["claim done", "node1: stage done", "node1: committed", "node2: stage done"])
+# Every moment is held by tests/cli/test_crash.py, and on a node by tests/playbooks/test_crashes.py.
+MOMENTS = ["claim done", "node1: stage done", "node2: stage done"]
+
+
+@pytest.mark.parametrize(
+    "moment", ["node1: committed", *(pytest.param(m, marks=pytest.mark.long("chaos")) for m in MOMENTS)]
+)
 def test_a_controller_that_was_killed_is_resumed(changing: SmallLab, moment: str) -> None:
     with changing.started("rollout", "--yes") as run:
         run.until(moment)

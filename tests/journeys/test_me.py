@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.lab.bed import Lab, make_key
-from tests.lab.demo import Command, http_status, ssh_command, write_lab
+from tests.journeys.conftest import running_story
+from tests.lab.bed import make_key
+from tests.lab.demo import Command, http_status, ssh_command
 from tests.lab.engine import Engine
 from tests.lab.gpus import HostGpu, profile_text
-from tests.lab.tags import push_demo_tags
 
 pytestmark = pytest.mark.lab
 
@@ -48,27 +48,21 @@ class Student:
 @pytest.fixture(scope="module")
 def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Student]:
     gpu = HostGpu(testbed.root)
-    lab = Lab("jme", engine=testbed)
-    lab.down()
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()
     make_key(home / ".ssh/id_ed25519")
-    try:
-        lab.up(["rtx4090-570"])
-        push_demo_tags(lab.mirror)
-        write_lab(lab, lab.folder / "lab")
-        command = Command(testbed, lab, program)
-        assert command.run("lock", str(lab.folder / "lab")).returncode == 0
+    with running_story(testbed, program, ["rtx4090-570"]) as lab:
+        assert lab.tell("lock").code == 0
         gpu.set_profile(profile_text("rtx4090-570"))
-        someone = Student(command, home, gpu.env(), lab.folder / "lab/lab.lock")
-        yield someone
-        someone.me("down")
-    finally:
-        gpu.set_profile(profile_text("none"))
-        left = testbed.docker("ps", "-aq", "--filter", "label=com.docker.compose.project=jme-student").split()
-        if left:
-            testbed.docker("rm", "-f", *left)
-        lab.down()
+        someone = Student(lab.command, home, gpu.env(), lab.folder / "lab.lock")
+        try:
+            yield someone
+            someone.me("down")
+        finally:
+            gpu.set_profile(profile_text("none"))
+            project = f"label=com.docker.compose.project={lab.lab.prefix}-student"
+            if left := testbed.docker("ps", "-aq", "--filter", project).split():
+                testbed.docker("rm", "-f", *left)
 
 
 def test_one_command_gives_a_jupyter_and_an_ssh_login_on_loopback(student: Student, tmp_path: Path) -> None:

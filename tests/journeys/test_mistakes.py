@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from tests.lab import pki
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.tags import DEMO_TAGS, REPOSITORY, push_demo_tags
@@ -42,15 +42,10 @@ class Desk(NamedTuple):
 
 @pytest.fixture(scope="module")
 def locked_lab(testbed: Engine) -> Iterator[Lab]:
-    lab = Lab("jmistakes", engine=testbed, auth=(USER, PASSWORD))
-    lab.down()
-    try:
-        lab.up(["rtx4090-570"])
+    with running_lab(testbed, ["rtx4090-570"], auth=(USER, PASSWORD)) as lab:
         push_demo_tags(lab.mirror)
         write_lab(lab, lab.folder / "lab")
         yield lab
-    finally:
-        lab.down()
 
 
 @pytest.fixture

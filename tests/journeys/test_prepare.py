@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.conftest import Story, Told
+from tests.journeys.conftest import QUICK, Story, Told
 from tests.lab import packages
 from tests.lab.bare import BOOKWORM
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, bare_lab
 from tests.lab.demo import Command, http_status, write_lab
 from tests.lab.engine import Engine
 from tests.lab.gpus import profile_text
@@ -32,19 +32,18 @@ STATE = (
 @pytest.fixture(scope="module")
 def story(testbed: Engine, bare_bed: Path, program: Path) -> Iterator[Story]:
     """A node with a GPU and two without, none with an engine; packages are served by this test."""
-    lab = Lab("jprepare", engine=testbed, trust_registry=False, apt=bare_bed)
-    lab.down()
-    try:
-        lab.up([BARE_WITH_GPU, "cpu", "cpu"])
+    with bare_lab(testbed, bare_bed, [BARE_WITH_GPU, "cpu", "cpu"]) as lab:
         push_demo_tags(lab.mirror)
-        folder = lab.folder / "lab"
-        write_lab(lab, folder, prepare={"nvidia": source(lab, "nvidia")})
-        for key in ("nvidia", "docker-ce", "other"):
-            shutil.copy(bare_bed / f"{key}.asc", folder)
-        with packages.serving(bare_bed, lab.gateway):
-            yield Story(lab, folder, Command(testbed, lab, program))
-    finally:
-        lab.down()
+        yield bare_story(lab, bare_bed, program)
+
+
+def bare_story(lab: Lab, stock: Path, program: Path, **wish: object) -> Story:
+    """NVIDIA's packages come from this machine; the keys of all that it serves lie in the lab directory."""
+    folder = lab.folder / "lab"
+    write_lab(lab, folder, rollout=QUICK, prepare={"nvidia": source(lab, "nvidia")}, **wish)
+    for key in ("nvidia", "docker-ce", "other"):
+        shutil.copy(stock / f"{key}.asc", folder)
+    return Story(lab, folder, Command(lab.engine, lab, program))
 
 
 def source(lab: Lab, name: str, key: str | None = None) -> dict[str, str]:
@@ -164,19 +163,9 @@ def test_engine_and_compose_come_from_the_mirror_that_the_lab_names(story: Story
 @pytest.fixture(scope="module")
 def older(testbed: Engine, older_bare_bed: Path, program: Path) -> Iterator[Story]:
     """A bare Debian 12 with a GPU."""
-    lab = Lab("jolder", engine=testbed, trust_registry=False, apt=older_bare_bed, release=BOOKWORM)
-    lab.down()
-    try:
-        lab.up([BARE_WITH_GPU])
+    with bare_lab(testbed, older_bare_bed, [BARE_WITH_GPU], release=BOOKWORM) as lab:
         push_base(lab, "2.10.0")
-        folder = lab.folder / "lab"
-        write_lab(lab, folder, image={"complete": True}, prepare={"nvidia": source(lab, "nvidia")})
-        for key in ("nvidia", "docker-ce"):
-            shutil.copy(older_bare_bed / f"{key}.asc", folder)
-        with packages.serving(older_bare_bed, lab.gateway):
-            yield Story(lab, folder, Command(testbed, lab, program))
-    finally:
-        lab.down()
+        yield bare_story(lab, older_bare_bed, program, image={"complete": True})
 
 
 def test_debian_12_has_no_compose_v2_and_that_is_said_before_anything_is_installed(older: Story) -> None:

@@ -11,13 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.journeys.conftest import Story
-from tests.lab.bed import Lab
-from tests.lab.demo import Command, write_lab
+from tests.journeys.conftest import Story, running_story
 from tests.lab.engine import Engine
 from tests.lab.host import program as host_program
 from tests.lab.images import make_small
-from tests.lab.tags import push_demo_tags
 
 pytestmark = pytest.mark.lab
 
@@ -25,17 +22,9 @@ pytestmark = pytest.mark.lab
 @pytest.fixture(scope="module")
 def story(testbed: Engine, program: Path) -> Iterator[Story]:
     """One node, locked and not yet rolled out."""
-    lab = Lab("jpresence", engine=testbed)
-    lab.down()
-    try:
-        lab.up(["rtx4090-570"])
-        push_demo_tags(lab.mirror)
-        write_lab(lab, lab.folder / "lab")
-        told = Story(lab, lab.folder / "lab", Command(testbed, lab, program))
-        assert told.tell("lock").code == 0
-        yield told
-    finally:
-        lab.down()
+    with running_story(testbed, program, ["rtx4090-570"]) as story:
+        assert story.tell("lock").code == 0
+        yield story
 
 
 def held(story: Story) -> tuple[str, str, str]:

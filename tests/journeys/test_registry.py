@@ -10,10 +10,8 @@ import yaml
 
 from tests.journeys.conftest import Story, Told
 from tests.journeys.small_lab import served
-from tests.journeys.test_prepare import BARE_WITH_GPU
-from tests.lab import packages
-from tests.lab.bed import Lab
-from tests.lab.demo import Command, write_lab
+from tests.journeys.test_prepare import BARE_WITH_GPU, bare_story
+from tests.lab.bed import bare_lab
 from tests.lab.engine import Engine
 from tests.lab.tags import push_demo_tags
 from tests.playbooks.on_nodes import push_base
@@ -31,25 +29,15 @@ WHOLE = "2.9.0"  # the one that also has what a seat needs
 @pytest.fixture(scope="module")
 def story(testbed: Engine, bare_bed: Path, program: Path) -> Iterator[Story]:
     """node1 is to have a seat; node2 is the host that holds the registry, and no node of the lab."""
-    lab = Lab("jregistry", engine=testbed, trust_registry=False, apt=bare_bed)
-    lab.down()
-    try:
-        lab.up([BARE_WITH_GPU, "cpu"])
+    with bare_lab(testbed, bare_bed, [BARE_WITH_GPU, "cpu"]) as lab:
         push_demo_tags(lab.mirror)
-        folder = lab.folder / "lab"
-        nvidia = {"uri": f"http://{lab.gateway}:{packages.PORT}/nvidia", "key": str(bare_bed / "nvidia.asc")}
         address = f"{lab.node('node2').address}:{PORT}"
-        write_lab(
-            lab, folder, prepare={"nvidia": nvidia}, registry={"address": address, "managed": True}, image=COMPLETE
-        )
+        story = bare_story(lab, bare_bed, program, registry={"address": address, "managed": True}, image=COMPLETE)
         inventory = yaml.safe_load(lab.inventory_text())
         inventory["all"] = {"vars": inventory["nodes"].pop("vars")}
         inventory["registry"] = {"hosts": {"node2": inventory["nodes"]["hosts"].pop("node2")}}
-        (folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        with packages.serving(bare_bed, lab.gateway):
-            yield Story(lab, folder, Command(testbed, lab, program))
-    finally:
-        lab.down()
+        (story.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        yield story
 
 
 def blobs(story: Story) -> set[str]:

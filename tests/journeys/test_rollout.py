@@ -11,7 +11,7 @@ import pytest
 
 from tests.journeys.conftest import Story, Told
 from tests.lab.demo import http_status, ssh_command, student_key
-from tests.lab.registry import Access
+from tests.lab.registry import Access, fetched_blobs
 
 pytestmark = pytest.mark.lab
 
@@ -95,11 +95,16 @@ def containers(story: Story, node: str) -> str:
 
 def test_the_outside_mirror_was_asked_once_for_each_layer(story: Story, first: Told) -> None:
     assert first.code == 0
-    downloads = Counter(entry.path for entry in story.lab.mirror.access_log() if is_download(entry))
+    log = story.lab.mirror.access_log()
+    assert len({entry.client for entry in log}) == 1, "no node asks the mirror"
+    downloads = Counter(entry.path for entry in log if is_download(entry))
     times = {layer: downloads[f"/v2/pytorch/pytorch/blobs/{layer}"] for layer in story.lab.mirror.layers(FITS_ALL)}
     # The lowest one the engine of this machine has: it built these images.
     assert sorted(times.values()) == [0] + [1] * (len(times) - 1)
     assert len(times) >= 3
+    # And the lab's registry, where each node has all of them from.
+    pulled = Counter(fetched_blobs(story.lab.registry.access_log()))
+    assert sum(count >= len(NODES) for count in pulled.values()) >= len(times)
 
 
 def is_download(entry: Access) -> bool:

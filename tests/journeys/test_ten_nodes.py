@@ -6,32 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import Story
+from tests.journeys.conftest import Story, running_story
 from tests.journeys.test_rollout import is_download, states
-from tests.lab.bed import Lab
-from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.registry import fetched_blobs
-from tests.lab.tags import DEMO_TAGS, push_demo_tags
+from tests.lab.tags import DEMO_TAGS
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long("scale")]
 
 NODES = 10
 
 
 @pytest.fixture
 def story(testbed: Engine, program: Path) -> Iterator[Story]:
-    lab = Lab("jten", engine=testbed)
-    lab.down()
-    try:
-        lab.up(["rtx4090-570"] * NODES)
-        push_demo_tags(lab.mirror)
-        # Ten engines and their controller share this machine: how fast they are is not what this is about.
-        slow = {"healthy_deadline_seconds": 900}
-        write_lab(lab, lab.folder / "lab", rollout=slow)
-        yield Story(lab, lab.folder / "lab", Command(testbed, lab, program))
-    finally:
-        lab.down()
+    # Ten engines and their controller share this machine: how fast they are is not what this is about.
+    slow = {"healthy_deadline_seconds": 900}
+    with running_story(testbed, program, ["rtx4090-570"] * NODES, rollout=slow) as story:
+        yield story
 
 
 def test_the_mirror_is_asked_once_for_each_layer_however_many_nodes_there_are(story: Story) -> None:

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.journeys.conftest import Story, Told
-from tests.lab.bed import Lab
-from tests.lab.demo import Command, http_status, ssh_command, student_key, write_lab
+from tests.journeys.conftest import QUICK, Story, Told, running_story
+from tests.lab.demo import http_status, ssh_command, student_key
 from tests.lab.engine import Engine
 from tests.lab.gpus import profile_text
-from tests.lab.tags import push_demo_tags
 from tests.made_wheel import a_wheel
 
 pytestmark = pytest.mark.lab
@@ -26,7 +24,10 @@ BUSY = f"{profile_text(CARD)}\nproc = 4242:1024:python train.py\n"
 HOME = "/srv/provisioner/homes/student"
 Seats = dict[str, dict[str, Any]]
 NOTICE = "torch 2.10 comes tonight: 考试 is over"
-FOREVER = {"freeze": [{"from": "2020-01-01", "to": "2199-12-31", "why": "exams"}], "timezone": "Asia/Shanghai"}
+FOREVER: dict[str, object] = {
+    "freeze": [{"from": "2020-01-01", "to": "2199-12-31", "why": "exams"}],
+    "timezone": "Asia/Shanghai",
+}
 
 # In the place of ssh: notes the folder in which Ansible has it keep its connections.
 NOTING_SSH = """#!/bin/sh
@@ -54,19 +55,11 @@ print(notebook.cells[0].outputs[0].text)
 @pytest.fixture(scope="module")
 def term(testbed: Engine, program: Path) -> Iterator[Story]:
     """Two nodes with last semester's torch, and a student who has made themselves at home."""
-    lab = Lab("jterm", engine=testbed)
-    lab.down()
-    try:
-        lab.up([CARD, CARD])
-        push_demo_tags(lab.mirror)
-        write_lab(lab, lab.folder / "lab", image={"torch": "2.8.0"})
-        story = Story(lab, lab.folder / "lab", Command(testbed, lab, program))
+    with running_story(testbed, program, [CARD, CARD], image={"torch": "2.8.0"}) as story:
         told = story.tell("rollout", "--yes")
         assert told.code == 0, told.people
         move_in(story)
         yield story
-    finally:
-        lab.down()
 
 
 def move_in(story: Story) -> None:
@@ -154,11 +147,11 @@ def test_a_look_at_an_upgrade_changes_nothing(term: Story) -> None:
 
 def test_in_a_freeze_nothing_is_changed_and_it_says_why(term: Story) -> None:
     lock, running = (term.folder / "lab.lock").read_bytes(), containers(term, "node1")
-    wish(term, rollout=FOREVER)
+    wish(term, rollout=QUICK | FOREVER)
     try:
         told = term.tell("upgrade", "--torch", "2.10.0", "--yes")
     finally:
-        wish(term, rollout={})
+        wish(term, rollout=QUICK)
     (problem,) = told.document["problems"]
     assert (told.code, problem["code"]) == (4, "frozen"), told.people
     assert "exams" in problem["what"]

@@ -1,9 +1,12 @@
 """A lab: a mirror outside, a registry inside, nodes, and the inventory by which an admin would know them."""
 
+import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypedDict, Unpack
 
 import yaml
 
@@ -146,6 +149,37 @@ class Lab:
             if found:
                 self.engine.docker(kind, *remove, *found.split())
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class LabOptions(TypedDict, total=False):
+    """What a lab can differ in; see Lab."""
+
+    trust_registry: bool
+    auth: Auth | None
+    apt: Path | None
+    release: Release
+
+
+@contextmanager
+def running_lab(
+    engine: Engine, profiles: Sequence[str], *, engines: bool = True, **options: Unpack[LabOptions]
+) -> Iterator[Lab]:
+    """A lab under a name that no other has, because several test runs may share the machine; removed in the end."""
+    lab = Lab(f"t{secrets.token_hex(3)}", engine=engine, **options)
+    try:
+        yield lab.up(profiles, engines=engines)
+    finally:
+        lab.down()
+
+
+@contextmanager
+def bare_lab(engine: Engine, stock: Path, profiles: Sequence[str], *, release: Release = TRIXIE) -> Iterator[Lab]:
+    """Nodes of `release` without an engine; this machine serves them the packages of the folder `stock` meanwhile."""
+    with (
+        running_lab(engine, profiles, trust_registry=False, apt=stock, release=release) as lab,
+        packages.serving(stock, lab.gateway),
+    ):
+        yield lab
 
 
 def make_key(path: Path) -> None:

@@ -1,17 +1,17 @@
 """The test bed as pytest fixtures; tests/conftest.py imports them. Tests that use them are marked `lab`."""
 
 import os
-import secrets
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Unpack
 
 import pytest
 
 from tests.lab import bare, packages
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, LabOptions, running_lab
 from tests.lab.engine import Engine
 from tests.lab.host import BedError
-from tests.lab.registry import Auth
 from tests.lab.steps import setup
 from tests.lab.tags import push_demo_tags
 
@@ -34,30 +34,20 @@ def testbed() -> Engine:
 @pytest.fixture(scope="session")
 def lab3(testbed: Engine) -> Iterator[Lab]:
     """Three nodes of three generations, and a mirror with the demo tags. Tests leave it as they found it."""
-    with_tags = _a_lab(testbed)
-    try:
-        with_tags.up(LAB3)
-        push_demo_tags(with_tags.mirror)
-        yield with_tags
-    finally:
-        with_tags.down()
+    with running_lab(testbed, LAB3) as lab:
+        push_demo_tags(lab.mirror)
+        yield lab
 
 
 @pytest.fixture
 def make_lab(testbed: Engine) -> Iterator[MakeLab]:
     """Starts labs for one test: make_lab(profiles, trust_registry=..., auth=..., engines=...)."""
-    made: list[Lab] = []
+    with ExitStack() as made:
 
-    def make(
-        profiles: Sequence[str], *, trust_registry: bool = True, auth: Auth | None = None, engines: bool = True
-    ) -> Lab:
-        lab = _a_lab(testbed, trust_registry=trust_registry, auth=auth)
-        made.append(lab)
-        return lab.up(profiles, engines=engines)
+        def make(profiles: Sequence[str], *, engines: bool = True, **options: Unpack[LabOptions]) -> Lab:
+            return made.enter_context(running_lab(testbed, profiles, engines=engines, **options))
 
-    yield make
-    for lab in made:
-        lab.down()
+        yield make
 
 
 @pytest.fixture(scope="session")
@@ -75,8 +65,3 @@ def older_bare_bed(testbed: Engine) -> Path:
 def _bare(engine: Engine, release: bare.Release) -> Path:
     bare.build_image(engine, release)
     return packages.publish(engine, release)
-
-
-def _a_lab(engine: Engine, *, trust_registry: bool = True, auth: Auth | None = None) -> Lab:
-    # A name of its own for each: several test runs may share the machine.
-    return Lab(f"t{secrets.token_hex(3)}", trust_registry=trust_registry, auth=auth, engine=engine)

@@ -92,8 +92,8 @@ def make_small(engine: Engine, name: str, layers: int = 2) -> None:
 
 
 def prune(engine: Engine) -> None:
-    """Drops what newer builds have replaced; the engine is ours alone."""
-    engine.docker("image", "prune", "-f")
+    """Drops what newer builds have replaced, but nothing young: another worker may be at a build of several steps."""
+    engine.docker("image", "prune", "-f", "--filter", "until=24h")
 
 
 def build_lab_images(engine: Engine) -> None:

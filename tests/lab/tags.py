@@ -4,13 +4,10 @@ They have real Python of both kinds, environment, labels, history and requiremen
 for torch knows the architectures that each build was compiled for.
 """
 
-import shutil
 from dataclasses import dataclass
-from pathlib import Path
 
-from tests.lab import images, trees
+from tests.lab import images, seeds, trees
 from tests.lab.engine import Engine
-from tests.lab.host import content_hash, locked, run
 from tests.lab.images import Recipe
 from tests.lab.registry import Registry
 
@@ -119,31 +116,11 @@ def _pytorch(tag: DemoTag) -> Recipe:
 
 
 def push_demo_tags(registry: Registry) -> dict[str, str]:
-    """Puts all of DEMO_TAGS on a registry; returns the digest of each by its name (REPOSITORY:TAG).
+    """Puts all of DEMO_TAGS on a registry; returns the digest of each by its name (REPOSITORY:TAG)."""
 
-    Their blobs are kept from the first time, because a push compresses everything again.
-    """
-    kept = registry.engine.root / "seeds" / _inputs_of_all(registry.engine)
-    with locked("seeds"):
-        if kept.exists():
-            registry.storage.mkdir(parents=True, exist_ok=True)
-            run("cp", "-a", f"{kept}/.", registry.storage)
-        else:
-            _push_all(registry, kept)
+    def push() -> None:
+        for tag in DEMO_TAGS:
+            registry.push(tag.image, tag.name)
+
+    seeds.fill(registry, "demo", [tag.image for tag in DEMO_TAGS], push)
     return {tag.name: registry.digest(tag.name) for tag in DEMO_TAGS}
-
-
-def _inputs_of_all(engine: Engine) -> str:
-    inputs = images.inputs_of(engine, [tag.image for tag in DEMO_TAGS])
-    return content_hash([], *(f"{name}={digest}" for name, digest in sorted(inputs.items())))
-
-
-def _push_all(registry: Registry, kept: Path) -> None:
-    was_empty = not registry.storage.exists()
-    for tag in DEMO_TAGS:
-        registry.push(tag.image, tag.name)
-    if was_empty:
-        shutil.rmtree(kept.parent, ignore_errors=True)
-        kept.parent.mkdir()
-        run("cp", "-a", registry.storage, kept.with_suffix(".draft"))
-        kept.with_suffix(".draft").rename(kept)

@@ -1,16 +1,14 @@
 """A compose file as on a machine with GPUs starts unchanged, and sees exactly the GPUs that it reserved."""
 
 import re
-from collections.abc import Iterator
 
 import pytest
 
 from tests.lab.bed import Lab
-from tests.lab.engine import Engine
-from tests.lab.gpus import HostGpu, profile_text
-from tests.lab.host import BedError, run
+from tests.lab.gpus import profile_text
+from tests.lab.host import BedError
 from tests.lab.node import Node
-from tests.lab.tags import DemoTag
+from tests.lab.tags import DemoTag, push_demo_tags
 
 pytestmark = pytest.mark.lab
 
@@ -42,8 +40,7 @@ def images(lab3: Lab) -> dict[str, str]:
         "old": DemoTag("2.8.0", "12.8.1", ""),
         "devel": DemoTag("2.8.0", "12.8.1", "", "devel"),
     }
-    for demo in wanted.values():
-        lab3.registry.push(demo.image, demo.name)
+    push_demo_tags(lab3.registry)
     return {name: f"{lab3.registry.address}/{demo.name}" for name, demo in wanted.items()}
 
 
@@ -52,20 +49,6 @@ def test_reservation_by_uuid_on_a_node(lab3: Lab, images: dict[str, str]) -> Non
     first, second = UUID.findall(node.exec("nvidia-smi", "-L"))
     assert UUID.findall(node.exec(*RUN, stdin=COMPOSE.format(image=images["old"], uuid=second))) == [second]
     assert first != second
-
-
-@pytest.fixture
-def host_gpu(testbed: Engine) -> Iterator[HostGpu]:
-    gpu = HostGpu(testbed.root)
-    gpu.set_profile(profile_text("h100x2-570"))
-    yield gpu
-    gpu.set_profile(profile_text("cpu"))
-
-
-def test_reservation_by_uuid_on_the_outer_engine(testbed: Engine, host_gpu: HostGpu) -> None:
-    _, second = UUID.findall(host_gpu.places.conf.read_text())
-    compose = COMPOSE.format(image=DemoTag("2.8.0", "12.8.1", "").image, uuid=second)
-    assert UUID.findall(run(*RUN, env=testbed.env(), stdin=compose).stdout) == [second]
 
 
 def gpus_of(node: Node, image: str, *options: str) -> list[str]:

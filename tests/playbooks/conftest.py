@@ -1,12 +1,11 @@
 import os
-import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
 from tests.playbooks import fake_engine
@@ -53,21 +52,18 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def bed(testbed: Engine) -> Iterator[Lab]:
-    lab = Lab(f"t{secrets.token_hex(3)}", engine=testbed)
-    try:
-        yield lab.up(["rtx5090x2-580"])
-    finally:
-        lab.down()
+    with running_lab(testbed, ["rtx5090x2-580"]) as lab:
+        yield lab
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(bed: Lab) -> Images:
     return Images(bed)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def rollout(bed: Lab) -> Rollout:
     return Rollout(bed)
 

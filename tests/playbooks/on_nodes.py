@@ -3,13 +3,12 @@
 import json
 import secrets
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Literal
 
 from provisioner.adapters import resources
@@ -23,29 +22,56 @@ from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat, seat_of
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.node import NodeFacts
+from tests.lab import images, seeds
 from tests.lab.bed import Lab
+from tests.lab.engine import Engine
+from tests.lab.host import locked
+from tests.lab.images import Recipe
 from tests.lab.node import Node
+from tests.lab.trees import PYTHON
 
-IMAGE = Path(__file__).parent / "image"
+HERE = Path(__file__).parent
 REPOSITORY = "provisioner/lab"
 SEAT = "demo-student"
 FOLDER = f"/var/lib/provisioner/seats/{SEAT}"
 
 
-def push_image(lab: Lab, tag: str, broken: str = "") -> LockedImage:
-    """Builds the seat image and puts it into the lab's registry. `broken` is a service that it does not have."""
-    name, arguments = f"{lab.prefix}/seat:{tag}", ("--build-arg", f"GENERATION={tag}", "--build-arg", f"BREAK={broken}")
-    lab.engine.docker("build", "-q", *arguments, "-t", name, IMAGE)
-    layers = json.loads(lab.engine.docker("image", "inspect", name))[0]["RootFS"]["Layers"]
-    digest = lab.registry.push(name, f"{REPOSITORY}:{tag}")
-    lab.engine.docker("rmi", name)
+# Tag of a seat image -> what of it does not work; see its Dockerfile.
+BROKEN = {"1": "", "2": "", "3": "", "4": "ssh", "5": "jupyter", "6": "exits", "7": "flaps", "8": "big"}
+
+
+def seat_recipe(tag: str) -> Recipe:
+    arguments = {"GENERATION": tag, "BREAK": BROKEN.get(tag, "")}
+    return Recipe(f"lab/seat:{tag}", str(HERE / "image"), f"lab/tree-{PYTHON.name}", args=arguments)
+
+
+def push_seats(lab: Lab) -> dict[str, LockedImage]:
+    """Puts the seat images of BROKEN into the lab's registry; by their tags."""
+    recipes = {tag: seat_recipe(tag) for tag in BROKEN}
+    build(lab.engine, recipes.values())
+
+    def push() -> None:
+        for tag, recipe in recipes.items():
+            lab.registry.push(recipe.name, f"{REPOSITORY}:{tag}")
+
+    seeds.fill(lab.registry, "seats", [recipe.name for recipe in recipes.values()], push)
+    return {tag: locked_image(lab, tag, recipe.name) for tag, recipe in recipes.items()}
+
+
+def build(engine: Engine, recipes: Iterable[Recipe]) -> None:
+    with locked("setup"):  # as all images of the bed are
+        images.build(engine, recipes)
+
+
+def locked_image(lab: Lab, tag: str, name: str) -> LockedImage:
+    digest = lab.registry.digest(f"{REPOSITORY}:{tag}")
     manifest = json.loads(lab.registry.blob(digest).read_text())
     return LockedImage(
         reference=f"mirror.lab/pytorch:{tag}",
         base=f"mirror.lab/pytorch@{digest}",
         lab=f"{lab.registry.address}/{REPOSITORY}@{digest}",
         platform="linux/amd64",
-        rootfs=tuple(layers),
+        rootfs=tuple(json.loads(lab.engine.docker("image", "inspect", name))[0]["RootFS"]["Layers"]),
         bytes=sum(layer["size"] for layer in manifest["layers"]),
     )
 
@@ -55,33 +81,21 @@ def push_base(lab: Lab, torch: str) -> None:
 
     Images of two torches share all their layers but a tiny one.
     """
-    seat, base = f"{lab.prefix}/seat:{torch}", f"{lab.prefix}/base:{torch}"
-    arguments = ("--build-arg", f"GENERATION={torch}", "--build-arg", "BREAK=")
-    lab.engine.docker("build", "-q", *arguments, "-t", seat, IMAGE)
-    with TemporaryDirectory() as context:
-        Path(context, "Dockerfile").write_text(f"FROM {seat}\nENV PYTORCH_VERSION={torch}\n")
-        lab.engine.docker("build", "-q", "-t", base, context)
-    lab.mirror.push(base, f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime")
-    lab.engine.docker("rmi", base, seat)
+    seat = seat_recipe(torch)
+    base = Recipe(f"lab/base:{torch}", str(HERE / "base"), seat.name, args={"SEAT": seat.name, "TORCH": torch})
+    build(lab.engine, [seat])
+    build(lab.engine, [base])
+    lab.mirror.push(base.name, f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime")
 
 
 class Images:
-    """Each made and pushed when a test first asks for it."""
+    """What is wrong with a seat image is its name."""
 
     def __init__(self, lab: Lab) -> None:
-        self._lab = lab
-
-    def _push(self, tag: str, broken: str = "") -> LockedImage:
-        return push_image(self._lab, tag, broken)
-
-    first = cached_property(lambda self: self._push("1"))
-    second = cached_property(lambda self: self._push("2"))
-    third = cached_property(lambda self: self._push("3"))
-    without_ssh = cached_property(lambda self: self._push("4", "ssh"))
-    open_to_all = cached_property(lambda self: self._push("5", "jupyter"))
-    exits_at_once = cached_property(lambda self: self._push("6", "exits"))
-    big = cached_property(lambda self: self._push("8", "big"))
-    flaps = cached_property(lambda self: self._push("7", "flaps"))
+        pushed = push_seats(lab)
+        self.first, self.second, self.third = (pushed[tag] for tag in ("1", "2", "3"))
+        self.without_ssh, self.open_to_all, self.exits_at_once = (pushed[tag] for tag in ("4", "5", "6"))
+        self.flaps, self.big = pushed["7"], pushed["8"]
 
 
 @dataclass

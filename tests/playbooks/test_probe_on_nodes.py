@@ -1,5 +1,6 @@
 """The probe on real nodes: each profile of the bed, and each way in which GPUs, driver and engine can be missing."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import pytest
@@ -7,8 +8,10 @@ import pytest
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.values.node import NodeFacts
-from tests.lab.fixtures import MakeLab
+from tests.lab.bed import Lab
+from tests.lab.fixtures import LAB3
 from tests.lab.gpus import profile_text
+from tests.lab.node import Node
 
 pytestmark = pytest.mark.lab
 
@@ -36,27 +39,57 @@ PROFILES = {
     "none": Expected(None, None, [], ["no_driver"], "no NVIDIA driver is installed"),
     "cpu": Expected(None, None, [], [], "no NVIDIA driver is installed"),
 }
-MISSING = "pci_extra = 1\n" + profile_text("rtx4090-570")
+EXPECTED = {profile_text(name): wanted for name, wanted in PROFILES.items()}
+EXPECTED["pci_extra = 1\n" + profile_text("rtx4090-570")] = Expected("570.172.08", "open", ["8.9"], ["gpu_missing"])
 
 
-def test_every_profile_and_fault_is_told_for_what_it_is(make_lab: MakeLab) -> None:
-    lab = make_lab([*PROFILES, MISSING])
-    lab.nodes[1].exec("pkill", "-x", "dockerd")
-    fleet = AnsibleFleet(Settings(lab.inventory), lambda _: None)
-    probed = fleet.probe([host.name for host in fleet.hosts()])
-    expected = [*PROFILES.values(), Expected("570.172.08", "open", ["8.9"], ["gpu_missing"])]
-    for node, wanted in zip(lab.nodes, expected, strict=True):
-        facts = probed[node.name]
-        assert isinstance(facts, NodeFacts)
-        assert seen(facts) == wanted[:4], node.name
-        assert wanted.reason in facts.absent_because.get("gpus", ""), node.name
-        assert facts.addresses[0] == node.address
-        assert facts.clock_offset == 0.0
-    engines = [facts.engine for facts in probed.values() if isinstance(facts, NodeFacts)]
-    assert engines[1] is None
-    assert engines[0] is not None
-    assert (engines[0].version[:4], (engines[0].compose_version or "")[:2]) == ("26.1", "2.")
-    assert engines[0].free_bytes
+@pytest.fixture
+def nodes(lab3: Lab) -> Iterator[list[Node]]:
+    """Their GPUs may be changed as a test likes."""
+    yield lab3.nodes
+    for node, profile in zip(lab3.nodes, LAB3, strict=True):
+        node.set_profile(profile_text(profile))
+
+
+@pytest.fixture
+def fleet(lab3: Lab) -> AnsibleFleet:
+    return AnsibleFleet(Settings(lab3.inventory), lambda _: None)
+
+
+def test_every_profile_and_fault_is_told_for_what_it_is(fleet: AnsibleFleet, nodes: list[Node]) -> None:
+    left = iter(EXPECTED)
+    while described := dict(zip(nodes, left, strict=False)):
+        for node, profile in described.items():
+            node.set_profile(profile)
+        probed = fleet.probe([node.name for node in described])
+        for node, profile in described.items():
+            facts, wanted = probed[node.name], EXPECTED[profile]
+            assert isinstance(facts, NodeFacts)
+            assert seen(facts) == wanted[:4], profile
+            assert wanted.reason in facts.absent_because.get("gpus", ""), profile
+            assert facts.addresses[0] == node.address
+            assert facts.clock_offset == 0.0
+
+
+def test_an_engine_is_told_with_its_versions_and_one_that_is_off_is_none(
+    fleet: AnsibleFleet, nodes: list[Node]
+) -> None:
+    on, off = nodes[:2]
+    off.exec("pkill", "-x", "dockerd")
+    try:
+        probed = fleet.probe([on.name, off.name])
+    finally:
+        off.exec(
+            "sh", "-c", "while pgrep -x dockerd; do sleep 0.1; done >&2; rm -f /run/docker.pid; service docker start"
+        )
+        off.wait()
+    facts, without = probed[on.name], probed[off.name]
+    assert isinstance(facts, NodeFacts)
+    assert isinstance(without, NodeFacts)
+    assert without.engine is None
+    assert facts.engine is not None
+    assert (facts.engine.version[:4], (facts.engine.compose_version or "")[:2]) == ("26.1", "2.")
+    assert facts.engine.free_bytes
 
 
 def seen(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:

@@ -14,10 +14,10 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
-from tests.lab.bed import Lab
+from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
-from tests.lab.tags import DEMO_TAGS
+from tests.lab.tags import DEMO_TAGS, push_demo_tags
 from tests.made_wheel import a_wheel
 
 pytestmark = pytest.mark.lab
@@ -30,19 +30,12 @@ TORCH_PATH = "import ipykernel, torch; print(torch.__file__)"
 
 @pytest.fixture(scope="module")
 def bench(testbed: Engine) -> Iterator[Bench]:
-    lab = Lab("render-tests", engine=testbed)
-    try:
-        lab.up(["rtx4090-570"])
-        for tag in DEMO_TAGS:
-            if tag.name in (CONDA, SYSTEM):
-                lab.mirror.push(tag.image, tag.name)
-        with pytest.MonkeyPatch.context() as monkeypatch:
-            for name, value in testbed.client_env().items():
-                monkeypatch.setenv(name, value)
-            yield Bench(lab)
-    finally:
+    with running_lab(testbed, ["rtx4090-570"]) as lab, pytest.MonkeyPatch.context() as monkeypatch:
+        push_demo_tags(lab.mirror)
+        for name, value in testbed.client_env().items():
+            monkeypatch.setenv(name, value)
+        yield Bench(lab)
         remove_images(testbed, lab)
-        lab.down()
 
 
 def remove_images(engine: Engine, lab: Lab) -> None:

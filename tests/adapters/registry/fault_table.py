@@ -73,7 +73,7 @@ def finding_of(report: SyncReport | None) -> Finding | None:
 
 
 def groups() -> tuple[Group, ...]:
-    document: dict[str, Any] = yaml.safe_load(DATA.read_text())
+    document: dict[str, Any] = yaml.load(DATA.read_text(), yaml.CSafeLoader)
     return tuple(_group(name, body) for name, body in document.items())
 
 

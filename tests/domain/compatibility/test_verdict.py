@@ -1,7 +1,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.compatibility.verdict import judge
@@ -13,7 +13,6 @@ from tests.domain.group import CARDS, DATA, a_profile, cases, facts
 _TABLE = cases("verdicts")["cases"]
 _REPORTED = cases("reported")
 _TAGS = sorted({case["tag"] for case in _TABLE})
-_UNTIMED = settings(deadline=None)
 _DRIVERS = [str(driver) for driver in DATA.known_drivers]
 _DRIVER = st.sampled_from([*_DRIVERS, "615.10.01"])
 
@@ -99,7 +98,6 @@ def test_every_problem_has_what_why_and_fix(card: str) -> None:
         assert all((problem.code, problem.what, problem.why, problem.fix)), problem
 
 
-@_UNTIMED
 @given(node=_nodes(), more=st.sampled_from(sorted(CARDS)), image=st.sampled_from(_IMAGES))
 def test_an_additional_card_never_makes_a_tag_run(node: NodeProfile, more: str, image: ImageFacts) -> None:
     wider = node.model_copy(update={"gpus": (*node.gpus, CARDS[more])})
@@ -108,7 +106,6 @@ def test_an_additional_card_never_makes_a_tag_run(node: NodeProfile, more: str, 
     assert before <= {problem.code for problem in judge(wider, image, DATA).problems}
 
 
-@_UNTIMED
 @given(node=_nodes(), image=st.sampled_from(_IMAGES), drivers=st.tuples(_DRIVER, _DRIVER))
 def test_a_newer_driver_of_the_same_branch_never_loses_a_tag(
     node: NodeProfile, image: ImageFacts, drivers: tuple[str, str]

@@ -5,7 +5,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -131,7 +131,6 @@ def is_open(calendar: Calendar, at: datetime) -> bool:
     return not calendar.windows
 
 
-@settings(max_examples=200, deadline=None)
 @given(calendars(), MOMENTS)
 def test_the_calendar_agrees_with_the_wall_clock_except_near_a_clock_change(calendar: Calendar, now: datetime) -> None:
     offsets = {(now + timedelta(days=day)).astimezone(calendar.zone).utcoffset() for day in (-2, 0, 2)}
@@ -139,7 +138,6 @@ def test_the_calendar_agrees_with_the_wall_clock_except_near_a_clock_change(cale
         assert (calendar.closed_problem(now) is None) == is_open(calendar, now)
 
 
-@settings(max_examples=100, deadline=None)
 @given(calendars(), MOMENTS, st.data())
 def test_the_next_opening_is_the_first_open_time(calendar: Calendar, now: datetime, data: st.DataObject) -> None:
     opening = calendar.next_opening(now)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.lab.lock import LockedImage
@@ -86,7 +86,6 @@ def test_hostile_text_is_refused_or_stays_text(field: str) -> None:
         assert_text_stays_text(field, text)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.sampled_from(FIELDS), st.text(max_size=20))
 def test_any_text_is_refused_or_stays_text(field: str, text: str) -> None:
     assert_text_stays_text(field, text)
@@ -101,7 +100,6 @@ def test_harmless_text_is_accepted(text: str) -> None:
     assert files["authorized_keys"] == f"{KEY} {text}\n"
 
 
-@settings(deadline=None)
 @given(st.recursive(st.text() | st.integers() | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3)))
 def test_value_in_a_template_is_read_back_unchanged(value: Any) -> None:
     text = fill("value: {{ value }}\n", {"value": value})

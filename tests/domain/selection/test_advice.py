@@ -1,7 +1,7 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.compatibility.gpu import build_cards, driver_problems
@@ -12,7 +12,6 @@ from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeProfile
 from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
 
-_UNTIMED = settings(deadline=None)
 _NEW = cases("labs")["all"][-14:]
 _GROUPS = st.lists(
     st.tuples(
@@ -69,7 +68,6 @@ def _visible(node: NodeProfile) -> set[int]:
     return {place for place, card in found if card.module == "contested" or not driver_problems(card, DATA)}
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_following_a_driver_advice_gains_the_promised_torch(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -82,7 +80,6 @@ def test_following_a_driver_advice_gains_the_promised_torch(group: Any, offer: l
             assert _torch(again.nodes[str(one.node)].tag) == _torch(one.gains)
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
     nodes, _, chosen = _lab(group, offer)
@@ -94,7 +91,6 @@ def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
             assert _visible(_after(node, [one])) >= _visible(node)
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_excluding_the_advised_nodes_gains_the_promised_tag(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -108,7 +104,6 @@ def test_excluding_the_advised_nodes_gains_the_promised_tag(group: Any, offer: l
         assert gains in {choice.tag for choice in rest.nodes.values()}
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_an_advised_sync_makes_that_tag_chosen(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)

@@ -2,7 +2,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.selection.advice import Advice
@@ -12,7 +12,6 @@ from provisioner.domain.values.node import NodeProfile
 from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
 
 _FILE = cases("labs")
-_UNTIMED = settings(deadline=None)
 _NEW = _FILE["all"][-14:]
 
 
@@ -124,7 +123,6 @@ def _drawn(group: list[tuple[list[str], str | None, str | None]]) -> list[NodePr
     ]
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS, chance=st.randoms(use_true_random=False))
 def test_the_order_of_nodes_and_tags_does_not_matter(group: Any, offer: list[str], chance: Any) -> None:
     nodes, tags = _drawn(group), [a_tag(text) for text in offer]
@@ -134,7 +132,6 @@ def test_the_order_of_nodes_and_tags_does_not_matter(group: Any, offer: list[str
     assert select(shuffled, turned, DATA).to_json() == select(nodes, tags, DATA).to_json()
 
 
-@_UNTIMED
 @given(cards=st.lists(st.sampled_from(sorted(CARDS)), min_size=1, max_size=4), offer=_OFFERS, chance=st.randoms())
 def test_the_order_of_cards_does_not_matter(cards: list[str], offer: list[str], chance: Any) -> None:
     turned = chance.sample(range(len(cards)), len(cards))
@@ -147,7 +144,6 @@ def test_the_order_of_cards_does_not_matter(cards: list[str], offer: list[str], 
     assert before.nodes["n"].verdicts == after.nodes["n"].verdicts
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_only_complete_tags_that_run_are_chosen(group: Any, offer: list[str]) -> None:
     chosen = select(_drawn(group), [a_tag(text) for text in offer], DATA)
@@ -161,7 +157,6 @@ def test_only_complete_tags_that_run_are_chosen(group: Any, offer: list[str]) ->
         assert choice.tag is not None or not complete
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS, more=st.sampled_from(_NEW))
 def test_an_additional_tag_never_removes_a_running_tag_unless_a_card_is_left_out(
     group: Any, offer: list[str], more: str
@@ -176,7 +171,6 @@ def test_an_additional_tag_never_removes_a_running_tag_unless_a_card_is_left_out
             assert running <= {reference for reference, verdict in after.nodes[name].verdicts.items() if verdict.ok}
 
 
-@_UNTIMED
 @given(group=_GROUPS, offer=_OFFERS)
 def test_selecting_among_the_chosen_tags_gives_the_same_choice(group: Any, offer: list[str]) -> None:
     nodes = _drawn(group)

@@ -89,7 +89,7 @@ class InterruptedRun:
         return FakeFleet(self.folder, self.ends, at)
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     staged=st.lists(st.sampled_from(STAGED), min_size=4, max_size=4),
     switched=st.lists(st.sampled_from(SWITCHED), min_size=4, max_size=4),

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.adapters.lab.compatibility_data import load
@@ -93,7 +93,6 @@ def fleets(draw: st.DrawFn) -> dict[str, NodeFacts]:
     return nodes
 
 
-@settings(max_examples=60, deadline=None)
 @given(fleets())
 def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(probed: dict[str, NodeFacts]) -> None:
     lock, selected_tags = lock_for(probed)
@@ -102,7 +101,6 @@ def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(pro
     assert replayed == {node: tag for node, tag in selected_tags.items() if tag is not None}
 
 
-@settings(max_examples=30, deadline=None)
 @given(fleets())
 def test_rest_a_plan_made_right_after_its_rollout_has_no_pending_step(probed: dict[str, NodeFacts]) -> None:
     lock, _ = lock_for(probed)

@@ -1,0 +1,75 @@
+"""Tests that take too long for every commit: `make test-long` lists their parts and runs one. A plugin of pytest.
+
+A test belongs to a part by the marker `long("PART")`, and every law that Hypothesis holds belongs to `fuzz` as well.
+`pytest` leaves the marked ones out; `pytest --long PART` runs a part's alone, without those that have passed before
+on the same tree.
+"""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+RECORDS = ROOT / ".long"
+PARTS = {
+    "chaos": "runs that are killed at further moments, on real nodes",
+    "fuzz": "every law that is held by Hypothesis, with 1000 examples each",
+    "scale": "ten nodes",
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--long", choices=sorted(PARTS), help="run this part of the long tests, and nothing else")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (part := config.getoption("long")) and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Record(RECORDS / f"{part}.passed"))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    part = config.getoption("long")
+    passed = Record(RECORDS / f"{part}.passed").passed() if part else set()
+    chosen = [item for item in items if is_chosen(item, part) and item.nodeid not in passed]
+    if len(chosen) < len(items):
+        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+        items[:] = chosen
+
+
+def is_chosen(item: pytest.Item, part: str | None) -> bool:
+    mark = item.get_closest_marker("long")
+    if part is None:
+        return mark is None
+    if part == "fuzz":
+        return bool(getattr(getattr(item, "obj", None), "is_hypothesis_test", False))
+    return mark is not None and mark.args[0] == part
+
+
+class Record:
+    """What has passed on this tree: a file whose first line names the tree, followed by one test a line."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def passed(self) -> set[str]:
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        return set(lines[1:]) if lines[:1] == [tree()] else set()
+
+    def pytest_collection_finish(self) -> None:
+        if not self.passed():
+            self._path.parent.mkdir(exist_ok=True)
+            self._path.write_text(f"{tree()}\n")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call" and report.passed:
+            with self._path.open("a") as file:
+                file.write(f"{report.nodeid}\n")
+
+
+def tree() -> str:
+    """A name for the files of this checkout as they are, committed or not; new files do not count until added."""
+    git = ("git", "-C", str(ROOT), "-c", "user.name=x", "-c", "user.email=x@localhost")
+    made = subprocess.run([*git, "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
+    name = [*git, "rev-parse", f"{made or 'HEAD'}^{{tree}}"]
+    return subprocess.run(name, capture_output=True, text=True, check=True).stdout.strip()

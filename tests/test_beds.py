@@ -1,0 +1,22 @@
+"""The table of beds names files that there are, each once."""
+
+from collections import Counter
+from pathlib import Path
+
+from tests.beds import BEDS, TOGETHER, bed_of
+
+TESTS = Path(__file__).parent
+FILES = [file for files in BEDS.values() for file in files]
+
+
+def test_every_file_of_the_table_is_there() -> None:
+    assert not [file for file in (*FILES, *TOGETHER) if not (TESTS / file).is_file()]
+
+
+def test_no_file_has_two_turns() -> None:
+    assert max(Counter([*FILES, *TOGETHER]).values()) == 1
+
+
+def test_all_tests_of_a_file_are_on_its_bed() -> None:
+    assert bed_of("tests/journeys/test_back.py::test_x[a::b]") == bed_of("tests/journeys/test_interrupted.py::test_y")
+    assert bed_of("tests/test_beds.py::test_x") is None

@@ -23,7 +23,7 @@ from bench.usage import Usage, measured
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.adapters.state.journal import events
 from provisioner.workflow.rollout.resume import final_records
-from tests.journeys.small_lab import served
+from tests.journeys.small_lab import image_of_seat
 from tests.lab.bed import Lab
 from tests.lab.demo import PROGRAM, Command, write_lab
 from tests.lab.gpus import profile_text

@@ -1,7 +1,7 @@
-"""Which tests share a bed of real nodes, and when each bed's turn comes. A plugin of pytest.
+"""Table of the tests that share a bed of real nodes, in the order in which beds are started. A plugin of pytest.
 
-Under xdist all tests of a bed run in one worker, in the order of their files, while other beds are up in others.
-xdist's own groups would need a marker at each test, and do nothing with pytest 9.2.
+Under xdist one worker runs all tests of a bed, in the order of the table; other workers run other beds meanwhile.
+Groups of xdist itself need a marker on each test, and have no effect with pytest 9.2.
 """
 
 from typing import Any
@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-# The longest first, so that no long one begins when all others have ended. A file that has its own bed has a line of
-# its own. "engine" needs the outer engine and no nodes.
+# Bed -> its test files, in their order. The longest bed comes first, so that no long bed starts when all others have
+# ended. The bed "engine" needs the outer engine and no nodes.
 BEDS: dict[str, tuple[str, ...]] = {
-    "interrupted": ("journeys/test_back.py", "journeys/test_interrupted.py"),
-    "seat": ("playbooks/test_on_nodes.py", "playbooks/test_trust_on_nodes.py"),
+    "interrupted": ("journeys/test_rollback.py", "journeys/test_interrupted.py"),
+    "seat": ("playbooks/test_on_nodes.py", "playbooks/test_faults_on_nodes.py"),
     "rollout": ("journeys/test_rollout.py",),
     "prepare": ("journeys/test_prepare.py",),
     "lab image": ("adapters/engine/test_lab_image.py",),
@@ -27,7 +27,7 @@ BEDS: dict[str, tuple[str, ...]] = {
         "lab_selftest/test_registry.py",
         "playbooks/test_probe_on_nodes.py",
     ),
-    "presence": ("journeys/test_presence.py",),
+    "preflight": ("journeys/test_preflight.py",),
     "control": ("journeys/test_control.py",),
     "mistakes": ("journeys/test_mistakes.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
@@ -38,21 +38,24 @@ BEDS: dict[str, tuple[str, ...]] = {
         "templates/test_install_sshd.py",
     ),
 }
-# No nodes, but fixtures that are too dear to be made by each worker.
+# Files without nodes whose fixtures are too expensive to be set up in each worker.
 TOGETHER = (
     "adapters/registry/test_real.py",
     "adapters/registry/test_faults.py",
     "templates/test_lab_env.py",
 )
 _BED_OF = {f"tests/{file}": bed for bed, files in BEDS.items() for file in files}
-_TURNS = {bed: turn for turn, bed in enumerate(BEDS)}
+_POSITIONS = {file: position for position, file in enumerate(_BED_OF)}
 
 
 def bed_of(nodeid: str) -> str | None:
+    """Return the bed of a test, None for a test without a bed."""
     return _BED_OF.get(nodeid.partition("::")[0])
 
 
-class OneWorkerForEachBed(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+class BedScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
+    """Sends all tests of a bed to one worker."""
+
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         alone = bed_of(nodeid) is None and file.removeprefix("tests/") not in TOGETHER
@@ -60,18 +63,17 @@ class OneWorkerForEachBed(LoadScopeScheduling):  # type: ignore[misc]  # xdist i
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
-    return OneWorkerForEachBed(config, log)
+    return BedScheduling(config, log)
 
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Beds come first, then what needs no nodes and fills the time in which those wait."""
+    """Sort the tests with a bed to the front: tests without one fill the time in which beds wait."""
     for item in items:
         if "testbed" in getattr(item, "fixturenames", ()) and bed_of(item.nodeid) is None:
             raise pytest.UsageError(f"{item.nodeid} needs the test bed, and tests/beds.py does not name its file")
-    items.sort(key=_turn)
+    items.sort(key=_position)
 
 
-def _turn(item: pytest.Item) -> int:
-    bed = bed_of(item.nodeid)
-    return len(_TURNS) if bed is None else _TURNS[bed]
+def _position(item: pytest.Item) -> int:
+    return _POSITIONS.get(item.nodeid.partition("::")[0], len(_POSITIONS))

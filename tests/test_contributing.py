@@ -32,7 +32,7 @@ def test_diagram_shows_the_floors() -> None:
     assert [set(found) for found in names if found] == [{above}, set(between.split(" | ")), {below}]
 
 
-def test_every_room_says_in_one_line_what_it_holds() -> None:
+def test_every_room_has_a_docstring_of_one_line() -> None:
     rooms = [path for path in (ROOT / "provisioner").rglob("__init__.py") if path.parent.name != "provisioner"]
     assert len(rooms) > 20
     assert not [str(room) for room in rooms if not re.match(r'"""[^"\n]+"""\n', room.read_text())]

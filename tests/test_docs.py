@@ -24,20 +24,20 @@ def functions(path: Path) -> set[str]:
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
 
 
-def test_every_fault_has_its_row_and_every_row_its_tests() -> None:
+def test_every_fault_has_a_row_and_every_row_names_tests() -> None:
     found = rows()
     assert [fault for fault in found if fault.startswith("F")] == [f"F{number:02}" for number in range(1, 31)]
     assert {fault for fault, row in found.items() if not NAMED.search(row)} == WITHOUT
 
 
 @pytest.mark.parametrize("fault", sorted(rows().keys() - WITHOUT))
-def test_every_test_that_is_named_is_there(fault: str) -> None:
+def test_every_named_test_exists(fault: str) -> None:
     named = NAMED.findall(rows()[fault])
     assert len(named) == rows()[fault].count(".py::")
     assert not [f"{file}::{name}" for file, name in named if name not in functions(TESTS / file)]
 
 
-def test_every_word_of_ours_is_one_that_the_program_says() -> None:
+def test_every_quoted_word_is_a_string_of_the_code() -> None:
     code = "".join(path.read_text() for folder in SAID for path in (TESTS.parent / folder).rglob("*.py"))
     words = {word for row in rows().values() for word in WORD.findall(row)}
     assert words >= {"committed", "rolled_back", "unreachable"}

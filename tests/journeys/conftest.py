@@ -1,4 +1,4 @@
-"""The command as people have it: installed from the wheel, outside the checkout, on a lab of real parts."""
+"""The command as users install it: from the wheel, outside the checkout, run on a lab of real parts."""
 
 import json
 import os
@@ -19,86 +19,86 @@ from tests.lab.host import locked
 from tests.lab.tags import push_demo_tags
 
 ROOT = Path(__file__).resolve().parents[2]
-# How long a seat is watched once it is healthy; what that finds has tests of its own.
+# Seconds that a seat is watched once it is healthy. Other tests cover what this watch finds.
 QUICK = {"min_healthy_seconds": 1}
 
 
 @pytest.fixture(scope="session")
 def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`provision`, from a wheel of this checkout in an environment of its own; versions as locked for development.
+    """`provision` from a wheel of this checkout, in its own environment, with the versions locked for development.
 
-    One for all workers of a run.
+    All workers of a test run share it.
     """
-    of_the_run = tmp_path_factory.getbasetemp()
+    shared = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
-        of_the_run = of_the_run.parent
-    place = of_the_run / "installed"
+        shared = shared.parent
+    folder = shared / "installed"
     with locked("program"):
-        if not (place / "ready").exists():
-            install(place)
-            (place / "ready").touch()
-    return place / "env/bin/provision"
+        if not (folder / "ready").exists():
+            install(folder)
+            (folder / "ready").touch()
+    return folder / "env/bin/provision"
 
 
-def install(place: Path) -> None:
-    place.mkdir()
-    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", place, ROOT)
-    (wheel,) = place.glob("*.whl")
+def install(folder: Path) -> None:
+    folder.mkdir()
+    run(sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", folder, ROOT)
+    (wheel,) = folder.glob("*.whl")
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable").stdout
-    (place / "constraints.txt").write_text(frozen)
-    run(sys.executable, "-m", "venv", place / "env")
-    run(place / "env/bin/pip", "install", "-q", "-c", place / "constraints.txt", wheel)
+    (folder / "constraints.txt").write_text(frozen)
+    run(sys.executable, "-m", "venv", folder / "env")
+    run(folder / "env/bin/pip", "install", "-q", "-c", folder / "constraints.txt", wheel)
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:
-    # pip's news of itself and of its caches is not what a test is about.
+    # No notices about newer versions of pip on stderr.
     quiet = {**os.environ, "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     return subprocess.run(words, capture_output=True, text=True, check=True, env=quiet, cwd="/")
 
 
-class Told(NamedTuple):
-    """What a run of the command said: its code, its document, and what people read."""
+class CommandResult(NamedTuple):
+    """Result of a run of the command: exit code, JSON document, and the text for people."""
 
     code: int
     document: dict[str, Any]
-    people: str
+    output: str
 
 
-class Story(NamedTuple):
-    """A lab, its directory, and the command to run on it."""
+class Site(NamedTuple):
+    """A lab of the test bed, its lab directory, and the installed command."""
 
     lab: Lab
     folder: Path
     command: Command
 
-    def tell(self, verb: str, *words: str, env: Mapping[str, str] | None = None) -> Told:
-        """With --json: the document is what stdout holds."""
+    def run_json(self, verb: str, *words: str, env: Mapping[str, str] | None = None) -> CommandResult:
+        """Run with --json: stdout holds the document, stderr the text."""
         done = self.command.run(verb, str(self.folder), *words, "--json", env=env)
         assert "Traceback" not in done.stderr
-        return Told(done.returncode, json.loads(done.stdout), done.stderr)
+        return CommandResult(done.returncode, json.loads(done.stdout), done.stderr)
 
-    def roll_out(self) -> Told:
-        """As a person would: all that is said, and the document that the run left on the disk."""
+    def roll_out(self) -> CommandResult:
+        """Run a rollout without --json; the document is read from the report that the run wrote."""
         done = self.command.run("rollout", str(self.folder), "--yes")
         assert "Traceback" not in done.stderr
         newest = max(self.lab.folder.glob("xdg_state_home/provisioner/*/runs/*/report.json"))
-        return Told(done.returncode, json.loads(newest.read_text()), done.stdout + done.stderr)
+        return CommandResult(done.returncode, json.loads(newest.read_text()), done.stdout + done.stderr)
 
 
 @contextmanager
-def running_story(engine: Engine, program: Path, profiles: Sequence[str], **wish: object) -> Iterator[Story]:
-    """Nodes, a mirror with the demo tags, and a lab directory with `wish` in lab.yml; nothing rolled out yet."""
+def running_site(engine: Engine, program: Path, profiles: Sequence[str], **settings: object) -> Iterator[Site]:
+    """Start nodes and a mirror with the demo tags; write a lab directory with `settings`. Nothing is rolled out yet."""
     with running_lab(engine, profiles) as lab:
         push_demo_tags(lab.mirror)
-        write_lab(lab, lab.folder / "lab", **{"rollout": QUICK} | wish)
-        yield Story(lab, lab.folder / "lab", Command(engine, lab, program))
+        write_lab(lab, lab.folder / "lab", **{"rollout": QUICK} | settings)
+        yield Site(lab, lab.folder / "lab", Command(engine, lab, program))
 
 
 @pytest.fixture(scope="module")
-def story(testbed: Engine, program: Path) -> Iterator[Story]:
-    """Three nodes of three generations."""
-    with running_story(testbed, program, PROFILES) as story:
-        yield story
+def site(testbed: Engine, program: Path) -> Iterator[Site]:
+    """Three nodes with three generations of GPUs."""
+    with running_site(testbed, program, PROFILES) as site:
+        yield site
 
 
 @pytest.fixture(scope="session")

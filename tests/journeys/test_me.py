@@ -1,4 +1,4 @@
-"""A student's own seat on the machine itself: one command, and the same seat after `down` and `up`."""
+"""`provision me`: a student's seat on their own machine, which stays the same after `down` and `up`."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.journeys.conftest import running_story
+from tests.journeys.conftest import running_site
 from tests.lab.bed import make_key
 from tests.lab.demo import Command, http_status, ssh_command
 from tests.lab.engine import Engine
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 
 
 class Student:
-    """Somebody with a home, a key and Docker, on a machine with a GPU; knows the lab by its published lock."""
+    """A student with home, SSH key and Docker on a machine with a GPU, and with the published lock of a lab."""
 
     def __init__(self, command: Command, home: Path, gpu: Mapping[str, str], lock: Path) -> None:
         self.home, self.key, self._command, self._lock = home, home / ".ssh/id_ed25519", command, lock
@@ -32,14 +32,14 @@ class Student:
         return done
 
     def up(self) -> dict[str, Any]:
-        """The one record of a run that has to end well."""
+        """Run `me up`, which must succeed; return its one node record."""
         done = self.me("up", "--lock", str(self._lock), "--json")
         assert done.returncode == 0, done.stderr
         (record,) = json.loads(done.stdout)["nodes"]
         return dict(record)
 
     def seat(self) -> dict[str, Any]:
-        """The seat with its `url`, as `status` shows it."""
+        """Return the seat as `status` shows it, with its `url`."""
         document = json.loads(self.me("status", "--urls", "--json").stdout)
         (seat,) = document["seats"]
         return {**seat, "url": document["urls"][seat["node"]]}
@@ -51,8 +51,8 @@ def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFac
     home = tmp_path_factory.mktemp("home")
     (home / ".ssh").mkdir()
     make_key(home / ".ssh/id_ed25519")
-    with running_story(testbed, program, ["rtx4090-570"]) as lab:
-        assert lab.tell("lock").code == 0
+    with running_site(testbed, program, ["rtx4090-570"]) as lab:
+        assert lab.run_json("lock").code == 0
         gpu.set_profile(profile_text("rtx4090-570"))
         someone = Student(lab.command, home, gpu.env(), lab.folder / "lab.lock")
         try:
@@ -65,7 +65,7 @@ def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFac
                 testbed.docker("rm", "-f", *left)
 
 
-def test_one_command_gives_a_jupyter_and_an_ssh_login_on_loopback(student: Student, tmp_path: Path) -> None:
+def test_me_up_gives_jupyter_and_ssh_on_loopback(student: Student, tmp_path: Path) -> None:
     assert student.up()["state"] == "committed"
     seat = student.seat()
     assert seat["url"].startswith("http://127.0.0.1:")
@@ -77,13 +77,13 @@ def test_one_command_gives_a_jupyter_and_an_ssh_login_on_loopback(student: Stude
     assert "RTX 4090" in login.stdout
 
 
-def test_twice_gives_the_same_answer(student: Student) -> None:
+def test_me_up_twice_gives_the_same_seat(student: Student) -> None:
     before = student.seat()
     assert student.up()["state"] == "unchanged"
     assert student.seat() == before
 
 
-def test_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_path: Path) -> None:
+def test_me_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_path: Path) -> None:
     before = student.seat()
     ssh = ssh_command(before["access"]["ssh"], before["access"]["host_key"], student.key, tmp_path)
     subprocess.run([*ssh, "echo thesis > thesis.txt"], check=True)
@@ -95,7 +95,7 @@ def test_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_pat
     assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
 
 
-def test_at_the_same_instant_it_is_one_seat_and_the_same_answer(student: Student) -> None:
+def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student) -> None:
     before = student.seat()
     assert student.me("down").returncode == 0
     with ThreadPoolExecutor(2) as pool:
@@ -107,7 +107,7 @@ def test_at_the_same_instant_it_is_one_seat_and_the_same_answer(student: Student
     assert (after["url"], after["access"]) == (before["url"], before["access"])
 
 
-def test_without_a_lock_it_says_where_to_get_one(student: Student, tmp_path: Path) -> None:
+def test_me_up_without_a_lock_is_refused(student: Student, tmp_path: Path) -> None:
     stranger = Student(student._command, tmp_path, {"XDG_DATA_HOME": str(tmp_path)}, tmp_path / "none")
     shutil.copytree(student.home / ".ssh", tmp_path / ".ssh")
     done = stranger.me("up")

@@ -1,4 +1,4 @@
-"""A lab without a registry of its own: prepare sets one up, images go through it, and what nobody wants leaves it."""
+"""A managed registry: `prepare` sets it up, images are rolled out from it, and `registry gc` removes unused ones."""
 
 import json
 from collections.abc import Iterator
@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.journeys.conftest import Story, Told
-from tests.journeys.small_lab import served
-from tests.journeys.test_prepare import BARE_WITH_GPU, bare_story
+from tests.journeys.conftest import CommandResult, Site
+from tests.journeys.small_lab import image_of_seat
+from tests.journeys.test_prepare import BARE_WITH_GPU, create_bare_site
 from tests.lab.bed import bare_lab
 from tests.lab.engine import Engine
 from tests.lab.tags import push_demo_tags
@@ -20,147 +20,151 @@ pytestmark = pytest.mark.lab
 
 STORAGE = "/var/lib/docker-registry/docker/registry/v2/blobs"
 PORT = 5000
-# What moves is looked at here, not what runs: images are taken as they are, and none is built.
+# These tests check transfers: images are used as they are, and none is built.
 COMPLETE = {"complete": True}
 UNUSED, OLD, NEW = "2.14.1", "2.11.0", "2.10.0"
-WHOLE = "2.9.0"  # the one that also has what a seat needs
+SEAT_READY = "2.9.0"  # also has what a seat requires
 
 
 @pytest.fixture(scope="module")
-def story(testbed: Engine, bare_bed: Path, program: Path) -> Iterator[Story]:
-    """node1 is to have a seat; node2 is the host that holds the registry, and no node of the lab."""
-    with bare_lab(testbed, bare_bed, [BARE_WITH_GPU, "cpu"]) as lab:
+def site(testbed: Engine, debian13_packages: Path, program: Path) -> Iterator[Site]:
+    """node1 gets a seat; node2 is the host of the registry and not a node of the lab."""
+    with bare_lab(testbed, debian13_packages, [BARE_WITH_GPU, "cpu"]) as lab:
         push_demo_tags(lab.mirror)
         address = f"{lab.node('node2').address}:{PORT}"
-        story = bare_story(lab, bare_bed, program, registry={"address": address, "managed": True}, image=COMPLETE)
+        site = create_bare_site(
+            lab, debian13_packages, program, registry={"address": address, "managed": True}, image=COMPLETE
+        )
         inventory = yaml.safe_load(lab.inventory_text())
         inventory["all"] = {"vars": inventory["nodes"].pop("vars")}
         inventory["registry"] = {"hosts": {"node2": inventory["nodes"]["hosts"].pop("node2")}}
-        (story.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
-        yield story
+        (site.folder / "hosts.yml").write_text(yaml.safe_dump(inventory))
+        yield site
 
 
-def blobs(story: Story) -> set[str]:
-    return set(story.lab.node("node2").exec("find", STORAGE, "-name", "data").split())
+def blobs(site: Site) -> set[str]:
+    return set(site.lab.node("node2").exec("find", STORAGE, "-name", "data").split())
 
 
-def locked(story: Story, torch: str) -> str:
-    """The digest that the lab is held to from now on."""
-    made = story.tell("lock", "--torch", torch)
-    assert made.code == 0, made.people
-    (image,) = json.loads((story.folder / "lab.lock").read_text())["images"]
+def lock_digest(site: Site, torch: str) -> str:
+    """Lock the lab to this torch; return the digest of the lab image."""
+    result = site.run_json("lock", "--torch", torch)
+    assert result.code == 0, result.output
+    (image,) = json.loads((site.folder / "lab.lock").read_text())["images"]
     return str(image["lab"].rpartition("@")[2])
 
 
-def reference(story: Story, digest: str) -> str:
-    return f"{story.lab.node('node2').address}:{PORT}/provisioner/lab@{digest}"
+def reference(site: Site, digest: str) -> str:
+    return f"{site.lab.node('node2').address}:{PORT}/provisioner/lab@{digest}"
 
 
-def give_generation(story: Story, number: int, digest: str) -> None:
-    """As a rollout leaves it on the node."""
-    order = json.dumps({"image": {"reference": reference(story, digest)}})
+def write_generation(site: Site, number: int, digest: str) -> None:
+    """Write a generation to the node, as a rollout does."""
+    order = json.dumps({"image": {"reference": reference(site, digest)}})
     folder = f"/var/lib/provisioner/seats/demo-student/gens/{number}"
     script = f"mkdir -p {folder} && cat >{folder}/order.json && echo '{{}}' >{folder}/meta.json"
-    story.lab.node("node1").exec("sh", "-c", script, stdin=order)
+    site.lab.node("node1").exec("sh", "-c", script, stdin=order)
 
 
-def gc(story: Story, *words: str) -> Told:
-    done = story.command.run("registry", "gc", str(story.folder), *words, "--json")
-    return Told(done.returncode, json.loads(done.stdout), done.stderr)
+def run_gc(site: Site, *words: str) -> CommandResult:
+    done = site.command.run("registry", "gc", str(site.folder), *words, "--json")
+    return CommandResult(done.returncode, json.loads(done.stdout), done.stderr)
 
 
 def digests(found: list[dict[str, Any]]) -> set[str]:
     return {image["digest"] for image in found}
 
 
-def test_a_check_sets_nothing_up(story: Story) -> None:
-    told = story.tell("prepare", "--check")
-    registry = told.document["registry"]
-    assert (told.code, registry["state"], registry["node"]) == (3, "lacking", "node2"), told.people
-    assert [node["node"] for node in told.document["nodes"]] == ["node1"]
-    assert not (story.folder / "registry-ca.pem").exists()
-    assert story.lab.node("node2").exec("sh", "-c", "command -v docker-registry || true") == ""
+def test_prepare_check_sets_up_no_registry(site: Site) -> None:
+    result = site.run_json("prepare", "--check")
+    registry = result.document["registry"]
+    assert (result.code, registry["state"], registry["node"]) == (3, "lacking", "node2"), result.output
+    assert [node["node"] for node in result.document["nodes"]] == ["node1"]
+    assert not (site.folder / "registry-ca.pem").exists()
+    assert site.lab.node("node2").exec("sh", "-c", "command -v docker-registry || true") == ""
 
 
-def test_prepare_sets_it_up_behind_tls_and_nodes_trust_it(story: Story) -> None:
-    wish = (story.folder / "lab.yml").read_text()
-    told = story.tell("prepare", "--yes")
-    assert (told.code, told.document["registry"]["state"]) == (0, "prepared"), told.people
-    ca = (story.folder / "registry-ca.pem").read_text()
-    address = f"{story.lab.node('node2').address}:{PORT}"
-    assert story.lab.node("node1").exec("cat", f"/etc/docker/certs.d/{address}/ca.crt") == ca.strip()
-    kept = story.lab.node("node2").exec(
+def test_prepare_sets_up_a_registry_with_tls_that_nodes_trust(site: Site) -> None:
+    settings = (site.folder / "lab.yml").read_text()
+    result = site.run_json("prepare", "--yes")
+    assert (result.code, result.document["registry"]["state"]) == (0, "prepared"), result.output
+    ca = (site.folder / "registry-ca.pem").read_text()
+    address = f"{site.lab.node('node2').address}:{PORT}"
+    assert site.lab.node("node1").exec("cat", f"/etc/docker/certs.d/{address}/ca.crt") == ca.strip()
+    kept = site.lab.node("node2").exec(
         "stat", "-c", "%a %U %n", "/etc/docker/registry/tls/ca.key", "/etc/docker/registry/tls/server.key"
     )
     assert [line.split()[:2] for line in kept.splitlines()] == [["600", "root"], ["600", "docker-registry"]]
-    assert (story.folder / "lab.yml").read_text() == wish, "a person's file"
+    assert (site.folder / "lab.yml").read_text() == settings, "prepare changed lab.yml"
 
 
-def test_a_second_time_nothing_changes(story: Story) -> None:
+def test_prepare_again_leaves_the_registry_unchanged(site: Site) -> None:
     state = "cat /etc/docker/registry/config.yml /etc/docker/registry/tls/*.crt; pgrep -x docker-registry"
-    before = story.lab.node("node2").exec("sh", "-c", state)
-    told = story.tell("prepare", "--yes")
-    assert (told.code, told.document["registry"]["state"]) == (0, "ready"), told.people
-    assert story.lab.node("node2").exec("sh", "-c", state) == before
+    before = site.lab.node("node2").exec("sh", "-c", state)
+    result = site.run_json("prepare", "--yes")
+    assert (result.code, result.document["registry"]["state"]) == (0, "ready"), result.output
+    assert site.lab.node("node2").exec("sh", "-c", state) == before
 
 
-def test_after_a_power_cut_it_serves_again(story: Story) -> None:
-    node = story.lab.node("node2")
+def test_registry_serves_again_after_a_power_cut(site: Site) -> None:
+    node = site.lab.node("node2")
     node.kill()
     node.start()
-    told = story.tell("prepare", "--yes")
-    assert told.code == 0, told.people
+    result = site.run_json("prepare", "--yes")
+    assert result.code == 0, result.output
 
 
-def test_what_a_node_could_go_back_to_stays_and_what_no_node_ever_had_goes(story: Story) -> None:
-    unused, old, new = (locked(story, torch) for torch in (UNUSED, OLD, NEW))
-    give_generation(story, 1, old)
-    give_generation(story, 2, new)
-    before = blobs(story)
-    told = gc(story, "--dry-run")
-    assert (digests(told.document["kept"]), digests(told.document["removed"])) == ({old, new}, {unused}), told.people
-    assert told.document["bytes"] > 0
-    assert blobs(story) == before
+def test_gc_keeps_rollback_images_and_removes_images_that_no_node_had(site: Site) -> None:
+    unused, old, new = (lock_digest(site, torch) for torch in (UNUSED, OLD, NEW))
+    write_generation(site, 1, old)
+    write_generation(site, 2, new)
+    before = blobs(site)
+    result = run_gc(site, "--dry-run")
+    assert (digests(result.document["kept"]), digests(result.document["removed"])) == ({old, new}, {unused}), (
+        result.output
+    )
+    assert result.document["bytes"] > 0
+    assert blobs(site) == before
 
 
-def test_nothing_is_removed_while_a_node_is_silent(story: Story) -> None:
-    before = blobs(story)
-    story.lab.node("node1").stop()
+def test_gc_removes_nothing_while_a_node_is_unreachable(site: Site) -> None:
+    before = blobs(site)
+    site.lab.node("node1").stop()
     try:
-        done = story.command.run("registry", "gc", str(story.folder), "--yes")
+        done = site.command.run("registry", "gc", str(site.folder), "--yes")
     finally:
-        story.lab.node("node1").start()
+        site.lab.node("node1").start()
     assert done.returncode == 1
     assert "silent_nodes" in done.stderr
-    assert blobs(story) == before
+    assert blobs(site) == before
 
 
-def test_a_push_that_may_be_under_way_is_waited_for_and_the_registry_goes_on_serving(story: Story) -> None:
-    before = blobs(story)
-    told = gc(story, "--yes")
-    assert (told.code, [problem["code"] for problem in told.document["problems"]]) == (1, ["push_under_way"]), (
-        told.people
+def test_gc_is_refused_while_a_push_may_be_under_way_and_the_registry_keeps_serving(site: Site) -> None:
+    before = blobs(site)
+    result = run_gc(site, "--yes")
+    assert (result.code, [problem["code"] for problem in result.document["problems"]]) == (1, ["push_under_way"]), (
+        result.output
     )
-    assert blobs(story) == before
-    assert story.tell("prepare", "--check").code == 0
+    assert blobs(site) == before
+    assert site.run_json("prepare", "--check").code == 0
 
 
-def test_what_nobody_wants_leaves_the_disk_and_the_rest_is_whole(story: Story) -> None:
-    before = blobs(story)
-    told = gc(story, "--yes", "--quiet-seconds", "0")
-    assert told.code == 0, told.people
-    assert blobs(story) < before
-    for image in told.document["kept"]:
-        story.lab.node("node1").exec("docker", "pull", "-q", reference(story, image["digest"]))
-    again = gc(story, "--yes", "--quiet-seconds", "0")
-    assert (again.code, again.document["removed"]) == (0, []), again.people
+def test_gc_frees_the_disk_and_kept_images_stay_complete(site: Site) -> None:
+    before = blobs(site)
+    result = run_gc(site, "--yes", "--quiet-seconds", "0")
+    assert result.code == 0, result.output
+    assert blobs(site) < before
+    for image in result.document["kept"]:
+        site.lab.node("node1").exec("docker", "pull", "-q", reference(site, image["digest"]))
+    again = run_gc(site, "--yes", "--quiet-seconds", "0")
+    assert (again.code, again.document["removed"]) == (0, []), again.output
 
 
-def test_a_seat_is_rolled_out_of_it(story: Story) -> None:
-    push_base(story.lab, WHOLE)
-    digest = locked(story, WHOLE)
-    told = story.tell("rollout", "--yes")
-    assert told.code == 0, told.people
-    (record,) = told.document["nodes"]
+def test_rollout_from_the_managed_registry_commits(site: Site) -> None:
+    push_base(site.lab, SEAT_READY)
+    digest = lock_digest(site, SEAT_READY)
+    result = site.run_json("rollout", "--yes")
+    assert result.code == 0, result.output
+    (record,) = result.document["nodes"]
     assert (record["node"], record["state"], record["gpu"]["method"]) == ("node1", "committed", "driver")
-    assert served(story.lab.node("node1")) == reference(story, digest)
+    assert image_of_seat(site.lab.node("node1")) == reference(site, digest)

@@ -1,4 +1,4 @@
-"""What ten nodes cost the outside: the mirror hands out each layer once, and to nobody but the control machine."""
+"""Load of ten nodes on the mirror: one download of each layer, by the control machine only."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.conftest import Story, running_story
+from tests.journeys.conftest import Site, running_site
 from tests.journeys.test_rollout import is_download, states
 from tests.lab.engine import Engine
 from tests.lab.registry import fetched_blobs
@@ -18,27 +18,27 @@ NODES = 10
 
 
 @pytest.fixture
-def story(testbed: Engine, program: Path) -> Iterator[Story]:
-    # Ten engines and their controller share this machine: how fast they are is not what this is about.
+def site(testbed: Engine, program: Path) -> Iterator[Site]:
+    # Ten engines and their controller share this machine, so the deadline is long.
     slow = {"healthy_deadline_seconds": 900}
-    with running_story(testbed, program, ["rtx4090-570"] * NODES, rollout=slow) as story:
-        yield story
+    with running_site(testbed, program, ["rtx4090-570"] * NODES, rollout=slow) as site:
+        yield site
 
 
-def test_the_mirror_is_asked_once_for_each_layer_however_many_nodes_there_are(story: Story) -> None:
-    told = story.roll_out()
-    assert told.code == 0, told.people
-    assert states(told) == {f"node{number + 1}": "committed" for number in range(NODES)}
-    log = story.lab.mirror.access_log()
+def test_ten_nodes_cost_one_download_of_each_layer_from_the_mirror(site: Site) -> None:
+    result = site.roll_out()
+    assert result.code == 0, result.output
+    assert states(result) == {f"node{number + 1}": "committed" for number in range(NODES)}
+    log = site.lab.mirror.access_log()
     downloads = [entry for entry in log if is_download(entry)]
     assert max(Counter(entry.path for entry in downloads).values()) == 1
-    assert len({entry.client for entry in log}) == 1, "no node asks the mirror"
-    (name,) = {tag.name for tag in DEMO_TAGS if tag.tag in told.people.split("pytorch/pytorch:", 1)[1][:60]}
-    layers = story.lab.mirror.layers(name)
+    assert len({entry.client for entry in log}) == 1, "a node sent requests to the mirror"
+    (name,) = {tag.name for tag in DEMO_TAGS if tag.tag in result.output.split("pytorch/pytorch:", 1)[1][:60]}
+    layers = site.lab.mirror.layers(name)
     fetched = {entry.path.rpartition("/")[2] for entry in downloads}
     assert len(set(layers) & fetched) >= len(layers) - 1, (
-        "all but the lowest, which the engine of this machine built on"
+        "all but the lowest layer, which the engine of this machine has already"
     )
-    # And the lab's registry, where each node has all of them from.
-    pulled = Counter(fetched_blobs(story.lab.registry.access_log()))
+    # Each node pulls all layers from the lab's registry.
+    pulled = Counter(fetched_blobs(site.lab.registry.access_log()))
     assert sum(times >= NODES for times in pulled.values()) >= len(layers)

@@ -56,7 +56,7 @@ def do_engine(options: argparse.Namespace) -> None:
 
 
 def stop(engine: Engine) -> None:
-    """Refuses while there are labs: another run on this machine may need them."""
+    """Stop the engine; raise BedError while there are labs: another test run may use them."""
     if engine.answers() and (up := labs(engine)):
         raise BedError(f"labs are up: {' '.join(up)}; take them down first")
     engine.stop()
@@ -76,14 +76,14 @@ def parser() -> argparse.ArgumentParser:
         sub.set_defaults(work=work)
         return sub
 
-    verb("setup", do_setup, "start the outer engine; build what labs are made of")
+    verb("setup", do_setup, "start the outer engine and build all images")
     up = verb("up", do_up, "start a lab")
     up.add_argument("prefix")
     up.add_argument("--profiles", default=DEFAULT_PROFILES, help="one node for each name of profiles/*.conf")
     up.add_argument("--net", type=int, help="N of 198.18.N.0/24, even; the first free one by default")
     up.add_argument("--tags", choices=["none", "demo"], default="none", help="what the mirror holds")
     verb("down", do_down, "remove labs").add_argument("prefixes", nargs="+", metavar="prefix")
-    verb("list", do_list, "the labs that there are")
+    verb("list", do_list, "list running labs")
     verb("engine", do_engine, "the outer engine").add_argument("action", choices=["start", "stop", "status"])
     verb("env", do_env, "shell lines that point a Docker client at the outer engine")
     return top

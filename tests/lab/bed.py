@@ -1,4 +1,4 @@
-"""A lab: a mirror outside, a registry inside, nodes, and the inventory by which an admin would know them."""
+"""A lab: a mirror outside, a registry inside, nodes, and their Ansible inventory."""
 
 import secrets
 import shutil
@@ -22,18 +22,18 @@ PARALLEL = 4
 
 
 class Lab:
-    """`prefix` names everything the lab makes on the outer engine; `net` is N of its networks 198.18.N.0/24 and N+1.
+    """A lab; `prefix` names its parts on the outer engine, `net` is N of its networks 198.18.N.0/24 and N+1.
 
-    `trust_registry=False` leaves the nodes without the CA of the lab's registry; with `auth` mirror and registry let
-    in that user only. With `apt`, a folder of packages published for `release`, nodes are bare and install from there.
+    `trust_registry=False` leaves the nodes without the CA of the lab's registry; with `auth` mirror and registry
+    accept only that user. With `apt`, a folder of packages published for `release`, nodes are bare and install from it.
     """
 
     mirror: Registry
     registry: Registry
     nodes: list[Node]
-    gateway: str  # this machine's own address in the lab
+    gateway: str  # address of this machine in the lab
 
-    def __init__(  # noqa: PLR0913  (what a lab can differ in)
+    def __init__(  # noqa: PLR0913  (all options of a lab)
         self,
         prefix: str,
         net: int | None = None,
@@ -59,7 +59,7 @@ class Lab:
 
     @property
     def key(self) -> Path:
-        """The private key that user `lab` of every node lets in."""
+        """The private key for user `lab` on every node."""
         return self.folder / "id_ed25519"
 
     @property
@@ -75,9 +75,9 @@ class Lab:
         return pki.ca_certificate(self.engine.root)
 
     def up(self, profiles: Sequence[str], *, engines: bool = True) -> "Lab":
-        """Starts the lab, one node for each profile (a name from profiles/, or a profile's text); waits for all.
+        """Start the lab and wait for all parts; one node for each profile (a name from profiles/, or its text).
 
-        With `engines=False` nodes have sshd alone, for tests of scale.
+        With `engines=False` nodes have only sshd, for tests of scale.
         """
         if self.folder.exists():
             raise BedError(f"lab {self.prefix} is already up; `python -m tests.lab down {self.prefix}` removes it")
@@ -130,7 +130,7 @@ class Lab:
         return next(node for node in self.nodes if node.name == name)
 
     def inventory_text(self) -> str:
-        """An Ansible inventory in YAML; host keys are checked, against a file that holds the nodes' real ones."""
+        """Return an Ansible inventory in YAML; host keys are checked against the nodes' real keys."""
         variables = {
             "ansible_user": USER,
             "ansible_ssh_private_key_file": str(self.key),
@@ -142,7 +142,7 @@ class Lab:
         return yaml.safe_dump({"nodes": {"hosts": hosts, "vars": variables}}, sort_keys=False)
 
     def down(self) -> None:
-        """Removes all that carries this lab's label, and its folder. Does nothing where nothing is left."""
+        """Remove everything with this lab's label, and its folder. Without any of these it does nothing."""
         for kind, remove in (("container", ("rm", "-f", "-v")), ("volume", ("rm",)), ("network", ("rm",))):
             everything = ("-a",) if kind == "container" else ()
             found = self.engine.docker(kind, "ls", "-q", *everything, "--filter", f"label={LABEL}={self.prefix}")
@@ -152,7 +152,7 @@ class Lab:
 
 
 class LabOptions(TypedDict, total=False):
-    """What a lab can differ in; see Lab."""
+    """Options of a lab; see Lab."""
 
     trust_registry: bool
     auth: Auth | None
@@ -164,7 +164,7 @@ class LabOptions(TypedDict, total=False):
 def running_lab(
     engine: Engine, profiles: Sequence[str], *, engines: bool = True, **options: Unpack[LabOptions]
 ) -> Iterator[Lab]:
-    """A lab under a name that no other has, because several test runs may share the machine; removed in the end."""
+    """Start a lab with a unique name, because several test runs may share the machine; remove it at the end."""
     lab = Lab(f"t{secrets.token_hex(3)}", engine=engine, **options)
     try:
         yield lab.up(profiles, engines=engines)
@@ -174,7 +174,7 @@ def running_lab(
 
 @contextmanager
 def bare_lab(engine: Engine, stock: Path, profiles: Sequence[str], *, release: Release = TRIXIE) -> Iterator[Lab]:
-    """Nodes of `release` without an engine; this machine serves them the packages of the folder `stock` meanwhile."""
+    """Start nodes of `release` without an engine, and serve them the packages of the folder `stock`."""
     with (
         running_lab(engine, profiles, trust_registry=False, apt=stock, release=release) as lab,
         packages.serving(stock, lab.gateway),

@@ -1,8 +1,8 @@
-"""`make demo`: the main job on a lab of three machines, all on this one, left running.
+"""`make demo`: a rollout to a lab of three nodes, all on this machine, left running.
 
-The command itself does the admin's part; what is checked here at the end is what a student would do: open JupyterLab
-with the token and without, and log in by SSH. It leaves a `demo.env` behind: a shell that reads it can use `provision`
-on the demo's lab, with the demo's own Docker Engine and records.
+The command does what an admin does; at the end this module does what a student does: it opens JupyterLab with and
+without the token, and logs in by SSH. It writes `demo.env`: a shell that reads it can use `provision` on the demo's
+lab, with the demo's Docker Engine and records.
 """
 
 import json
@@ -25,12 +25,12 @@ from tests.lab.tags import push_demo_tags
 PROGRAM = Path(sys.executable).with_name("provision")
 PREFIX = "demo"
 PROFILES = ("rtx5090x2-580", "rtx4090-570", "v100-535")
-LAST_SEMESTER = {"torch": ">=2.8,<2.10"}  # leaves something to upgrade to
-ENV_FILE = Path("demo.env")  # in the folder in which make runs
+LAST_SEMESTER = {"torch": ">=2.8,<2.10"}  # older than the newest torch, so that an upgrade is possible
+ENV_FILE = Path("demo.env")  # in the working directory of make
 TO_TRY = (
-    ("what runs where, held against the lock", 'provision status "$LAB" --urls'),
-    ("the next semester: a newer torch for everybody", 'provision upgrade "$LAB" --torch 2.10'),
-    ("and back to what ran before, offline", 'provision rollback "$LAB"'),
+    ("what runs where, compared with the lock", 'provision status "$LAB" --urls'),
+    ("the next semester: a newer torch for all nodes", 'provision upgrade "$LAB" --torch 2.10'),
+    ("roll back to the previous environment, offline", 'provision rollback "$LAB"'),
 )
 
 
@@ -38,7 +38,7 @@ def main(act: str) -> int:
     if act == "down":
         Lab(PREFIX).down()
         ENV_FILE.unlink(missing_ok=True)
-        print("The demo is gone; `python -m tests.lab engine stop` also stops the engine that it ran on.")
+        print("The demo is removed; `python -m tests.lab engine stop` also stops the engine that it ran on.")
         return 0
     engine = setup(print)
     lab = Lab(PREFIX)
@@ -61,18 +61,18 @@ def bring_up(lab: Lab, folder: Path) -> None:
 
 
 def write_lab(lab: Lab, folder: Path, **over: object) -> None:
-    """The lab's directory, as an admin would have written it. `over` replaces whole parts of lab.yml."""
+    """Write the lab directory; `over` replaces whole sections of lab.yml."""
     folder.mkdir(parents=True)
     make_key(student_key(lab))
     (folder / "hosts.yml").write_text(lab.inventory_text())
-    wish = {
+    settings = {
         "name": lab.prefix,
         "mirror": {"address": lab.mirror.address, "ca": str(lab.ca)},
         "registry": {"address": lab.registry.address, "ca": str(lab.ca)},
         "services": {"jupyter": {"bind": "lan"}, "ssh": {"bind": "lan"}},
         "seat": {"authorized_keys": [str(student_key(lab).with_suffix(".pub"))]},
     }
-    (folder / "lab.yml").write_text(yaml.safe_dump(wish | over, sort_keys=False))
+    (folder / "lab.yml").write_text(yaml.safe_dump(settings | over, sort_keys=False))
 
 
 def student_key(lab: Lab) -> Path:
@@ -80,7 +80,7 @@ def student_key(lab: Lab) -> Path:
 
 
 class Command:
-    """`provision`, as whoever runs the lab would call it, with its records kept beside the lab."""
+    """The command `provision`, with its records beside the lab."""
 
     def __init__(self, engine: Engine, lab: Lab, program: Path = PROGRAM) -> None:
         self._program = program
@@ -89,7 +89,7 @@ class Command:
         self.env = {**os.environ, **self.own_env}
 
     def env_file(self, folder: Path) -> str:
-        """Shell lines that make `provision` in any POSIX shell act as it does here; `$LAB` is the lab's directory."""
+        """Return POSIX shell lines that set up the same environment; `$LAB` is the lab directory."""
         values = self.own_env | {"LAB": str(folder)}
         path = f"export PATH={shlex.quote(str(self._program.parent))}:$PATH\n"
         return path + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
@@ -106,7 +106,7 @@ class Command:
         )
 
     def show(self, *words: str) -> None:
-        """Runs it before the reader's eyes, and ends where it fails."""
+        """Run the command with its output on the terminal; exit with its code if it fails."""
         print(f"\n$ provision {' '.join(words)}", flush=True)
         code = subprocess.run([self._program, *words], env=self.env, check=False).returncode
         if code:
@@ -114,15 +114,15 @@ class Command:
 
 
 def report(command: Command, lab: Lab, folder: Path) -> int:
-    """Checks every seat as a student would, and prints how to reach it."""
+    """Check every seat as a student would, and print its access."""
     found = json.loads(command.run("status", str(folder), "--urls", "--json").stdout)
     print("\nEvery seat, as a student finds it:")
     good = [show_seat(seat, found["urls"][seat["node"]], lab) for seat in found["seats"]]
     ENV_FILE.write_text(command.env_file(folder))
-    print(f"\nTry it yourself. The lab's directory: {folder}\n\n  . ./{ENV_FILE}")
+    print(f"\nThe lab directory, for your own commands: {folder}\n\n  . ./{ENV_FILE}")
     for text, line in TO_TRY:
         print(f"  {line:<45}  # {text}")
-    print("\nTake it all away with `make demo-down`.")
+    print("\nRemove the demo with `make demo-down`.")
     return 0 if all(good) else 1
 
 
@@ -136,7 +136,7 @@ def show_seat(seat: dict[str, dict[str, str]], url: str, lab: Lab) -> bool:
 
 
 def ssh_command(way: str, host_key: str, key: Path, folder: Path) -> list[str]:
-    """The SSH command of a seat with the student's key, and the seat's host key held fast."""
+    """Return the SSH command of a seat with the student's key; only the seat's host key is accepted."""
     _, _, port, target = way.split()
     known = folder / f"known_hosts_{port}_{target}"
     known.write_text(f"[{target.partition('@')[2]}]:{port} {host_key}\n")

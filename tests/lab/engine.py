@@ -1,7 +1,7 @@
-"""The outer Docker Engine: one of our own, beside whatever engine the machine has.
+"""The outer Docker Engine of the bed, separate from any engine of the machine.
 
-It has its own data, socket, bridge and containerd namespace, writes no firewall rule and is stopped by its pid file
-only, so an engine of the machine's user is never touched.
+It has its own data, socket, bridge and containerd namespace, writes no firewall rule and is stopped only by its pid
+file, so the machine's engine is never changed.
 """
 
 import json
@@ -47,12 +47,12 @@ class Engine:
 
     @property
     def config(self) -> Path:
-        """A client configuration of our own (DOCKER_CONFIG): it holds the compose plugin and nobody's passwords."""
+        """The client configuration of the bed (DOCKER_CONFIG): it has the compose plugin and no passwords."""
         return self.root / "docker-config"
 
     @property
     def key(self) -> int:
-        """Tells engines with different cache directories apart: in their bridge's name and its addresses."""
+        """Number of the cache directory: distinguishes engines by the name and addresses of their bridges."""
         return zlib.crc32(str(self.root).encode())
 
     @property
@@ -60,7 +60,7 @@ class Engine:
         return f"lab{self.key:08x}"
 
     def client_env(self) -> dict[str, str]:
-        """What makes any Docker client talk to this engine."""
+        """Return the environment with which a Docker client uses this engine."""
         return {"DOCKER_HOST": f"unix://{self.socket}", "DOCKER_CONFIG": str(self.config)}
 
     def answers(self) -> bool:
@@ -78,7 +78,7 @@ class Engine:
         return {**inherited, **self.client_env(), "DOCKER_BUILDKIT": "0"}
 
     def start(self) -> None:
-        """Starts the engine where it does not answer yet."""
+        """Start the engine unless it answers already."""
         with locked("engine"):
             if not self.answers():
                 self._start()
@@ -88,7 +88,7 @@ class Engine:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._make_bridge()
         self.settings.write_text(json.dumps(self._configuration(), indent=2))
-        # --fork: nobody's child, so it outlives a test run and leaves no zombie when it ends.
+        # --fork: detached from this process, so it outlives a test run and leaves no zombie when it ends.
         command = ["setsid", "--fork", "dockerd", "--config-file", str(self.settings)]
         with self.log.open("w") as log:
             subprocess.run(
@@ -121,7 +121,7 @@ class Engine:
             "containerd-namespace": self.bridge,
             "containerd-plugins-namespace": f"{self.bridge}-plugins",
             "bridge": self.bridge,
-            # A second engine would clear the first one's rules; labs are networks without a way out anyway.
+            # A second engine would clear the first one's rules; the networks of labs are internal anyway.
             "iptables": False,
             "ip-masq": False,
             "ip-forward": False,
@@ -130,12 +130,12 @@ class Engine:
         }
 
     def _daemon_env(self) -> dict[str, str]:
-        # The hook on its PATH is why the engine offers GPUs; the CA is read once, when the engine first needs one.
+        # With the hook on its PATH the engine offers GPUs. The engine reads the CA once, when it first needs it.
         hook = gpus.host_runtimes(self.root).hook.parent
         return {**os.environ, "PATH": f"{hook}:{os.environ['PATH']}", "SSL_CERT_FILE": str(pki.bundle(self.root))}
 
     def pid(self) -> int | None:
-        """The process in our pid file, where it is still this engine."""
+        """Return the process in the pid file; None if it is not this engine."""
         if not self.pid_file.exists():
             return None
         pid = int(self.pid_file.read_text())
@@ -147,13 +147,13 @@ class Engine:
             os.kill(pid, signal.SIGTERM)
             _wait_until_gone(pid)
             run("ip", "link", "delete", self.bridge)
-            run("umount", self.folder / "exec/netns/default", check=False)  # or nobody could remove the cache
-        # After a power cut the file names some other process by now, and dockerd would refuse to start.
+            run("umount", self.folder / "exec/netns/default", check=False)  # otherwise the cache cannot be removed
+        # After a power cut the file may name another process, and dockerd would not start.
         self.pid_file.unlink(missing_ok=True)
 
     @property
     def compose(self) -> Path:
-        """The compose v2 plugin, where this engine's clients find it."""
+        """Path of the compose v2 plugin in the client configuration."""
         return self.config / "cli-plugins/docker-compose"
 
     def install_compose(self) -> None:

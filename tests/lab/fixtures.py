@@ -22,7 +22,7 @@ MakeLab = Callable[..., Lab]
 
 @pytest.fixture(scope="session")
 def testbed() -> Engine:
-    """The outer engine, with every image built. Fails, and says why, where the machine can't have a test bed."""
+    """The outer engine, with every image built. Fails with the reason if this machine cannot run the test bed."""
     if os.environ.get("LAB") == "0":
         pytest.fail("LAB=0 leaves the test bed out: deselect these tests with -m 'not lab'", pytrace=False)
     try:
@@ -33,7 +33,7 @@ def testbed() -> Engine:
 
 @pytest.fixture(scope="session")
 def lab3(testbed: Engine) -> Iterator[Lab]:
-    """Three nodes of three generations, and a mirror with the demo tags. Tests leave it as they found it."""
+    """Three nodes with three generations of GPUs, and a mirror with the demo tags. Tests restore what they change."""
     with running_lab(testbed, LAB3) as lab:
         push_demo_tags(lab.mirror)
         yield lab
@@ -41,7 +41,7 @@ def lab3(testbed: Engine) -> Iterator[Lab]:
 
 @pytest.fixture
 def make_lab(testbed: Engine) -> Iterator[MakeLab]:
-    """Starts labs for one test: make_lab(profiles, trust_registry=..., auth=..., engines=...)."""
+    """Function that starts labs for one test: make_lab(profiles, trust_registry=..., auth=..., engines=...)."""
     with ExitStack() as made:
 
         def make(profiles: Sequence[str], *, engines: bool = True, **options: Unpack[LabOptions]) -> Lab:
@@ -51,17 +51,17 @@ def make_lab(testbed: Engine) -> Iterator[MakeLab]:
 
 
 @pytest.fixture(scope="session")
-def bare_bed(testbed: Engine) -> Path:
-    """The image of bare nodes of Debian 13, and the folder of packages that they install from."""
-    return _bare(testbed, bare.TRIXIE)
+def debian13_packages(testbed: Engine) -> Path:
+    """Folder of packages for bare nodes of Debian 13; their image is built."""
+    return publish_packages(testbed, bare.TRIXIE)
 
 
 @pytest.fixture(scope="session")
-def older_bare_bed(testbed: Engine) -> Path:
-    """The same of Debian 12, whose own archive has no compose v2."""
-    return _bare(testbed, bare.BOOKWORM)
+def debian12_packages(testbed: Engine) -> Path:
+    """Folder of packages for bare nodes of Debian 12, whose archive has no compose v2; their image is built."""
+    return publish_packages(testbed, bare.BOOKWORM)
 
 
-def _bare(engine: Engine, release: bare.Release) -> Path:
+def publish_packages(engine: Engine, release: bare.Release) -> Path:
     bare.build_image(engine, release)
     return packages.publish(engine, release)

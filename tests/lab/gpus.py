@@ -1,4 +1,4 @@
-"""GPUs that are described: the stand-in libraries, the profiles, and the GPUs of this machine itself."""
+"""Simulated GPUs: stand-in libraries, profiles, and the GPUs of this machine."""
 
 import shutil
 from dataclasses import dataclass
@@ -10,13 +10,13 @@ from tests.lab.runtime import gpu_state
 SOURCES = (HERE / "nvml", HERE / "runtime")
 PROFILES = HERE / "profiles"
 HOOK = "nvidia-container-runtime-hook"
-# format-truncation: a value in a profile that is too long is cut, on purpose.
+# format-truncation: a value in a profile that is too long is cut on purpose.
 CFLAGS = ("-std=gnu11", "-O2", "-Wall", "-Wextra", "-Werror", "-Wno-format-truncation")
 
 
 @dataclass(frozen=True)
 class Runtimes:
-    """OCI runtimes that an engine without CAP_SYS_RESOURCE can use, and the hook that makes it offer GPUs."""
+    """OCI runtimes for an engine without CAP_SYS_RESOURCE, and the hook with which it offers GPUs."""
 
     plain: Path
     nvidia: Path
@@ -25,7 +25,7 @@ class Runtimes:
 
 @dataclass(frozen=True)
 class HostGpu:
-    """The GPUs that programs on this machine and containers on the outer engine are shown."""
+    """The GPUs that programs on this machine and containers on the outer engine see."""
 
     root: Path
 
@@ -39,7 +39,7 @@ class HostGpu:
         return gpu_state.Places(conf=folder / "etc/fake-nvml.conf", proc=folder / "proc", sys=folder / "sys")
 
     def env(self) -> dict[str, str]:
-        """The environment in which a program sees these GPUs."""
+        """Return the environment in which a program sees these GPUs."""
         return {
             "LD_LIBRARY_PATH": str(self.library.parent),
             "FAKE_NVML_CONF": str(self.places.conf),
@@ -65,7 +65,7 @@ def host_runtimes(root: Path) -> Runtimes:
 
 
 def build_parts(root: Path) -> Path:
-    """Compiles and gathers what describes GPUs into one folder (bin, lib), where its inputs changed."""
+    """Compile and collect the stand-ins in one folder (bin, lib) if their inputs changed; return the folder."""
     folder, inputs = parts(root), content_hash(SOURCES, *CFLAGS)
     stamp = folder / "inputs"
     if not (stamp.exists() and stamp.read_text() == inputs):

@@ -1,4 +1,4 @@
-"""This machine: where the bed keeps its things, and how it runs other programs."""
+"""This machine: cache directory, locks, and how the bed runs programs."""
 
 import fcntl
 import hashlib
@@ -11,7 +11,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 
-# A program that the bed runs → the Debian package that brings it.
+# A program that the bed runs → its Debian package.
 PACKAGES = {
     "dockerd": "docker.io",
     "docker-init": "tini",
@@ -27,7 +27,7 @@ PACKAGES = {
 
 
 class BedError(RuntimeError):
-    """The bed itself could not do its work: never a fault of what is tested on it."""
+    """The bed itself failed, not the code that is tested on it."""
 
 
 def cache_dir() -> Path:
@@ -41,7 +41,7 @@ def run(
     check: bool = True,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a program to its end; raises BedError with what it wrote to stderr where it failed and `check` is set."""
+    """Run a program to its end; raise BedError with its stderr if it failed and `check` is set."""
     argv = [str(word) for word in command]
     done = subprocess.run(argv, env=env, input=stdin, capture_output=True, text=True, check=False, cwd=cwd)
     if check and done.returncode:
@@ -57,7 +57,7 @@ def require_root() -> None:
 
 
 def install_missing_programs() -> None:
-    """Installs, through apt, the packages of the programs that are not there. Nothing where all are."""
+    """Install the packages of missing programs with apt."""
     packages = [package for program, package in PACKAGES.items() if not shutil.which(program)]
     if not Path("/usr/include/stdio.h").exists():
         packages.append("libc6-dev")  # gcc alone brings no C library to compile against
@@ -69,14 +69,14 @@ def install_missing_programs() -> None:
 
 
 def program(name: str, package: str) -> str:
-    """Where a program is, installed from its Debian package where it is not there yet."""
+    """Return the path of a program; install its Debian package if it is missing."""
     if not shutil.which(name):
         _apt_install([package])
     return shutil.which(name) or name
 
 
 def registry_program() -> Path:
-    """The distribution project's registry, unpacked beside the machine: installed, it would run as a service."""
+    """Return the path of the distribution registry, unpacked in the cache: installed, it would run as a service."""
     folder = cache_dir() / "docker-registry"
     program = folder / "usr/bin/docker-registry"
     with locked("apt"):
@@ -93,13 +93,13 @@ def registry_program() -> Path:
 def _apt_install(packages: Sequence[str]) -> None:
     # RUNLEVEL=1: a freshly installed engine must not start as a service of this machine.
     quiet = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "RUNLEVEL": "1"}
-    with locked("apt"):  # by itself it does not wait for another of its kind, and tests run on every processor
+    with locked("apt"):  # apt-get fails while another one runs, and test workers run in parallel
         run("apt-get", "-q", "update", env=quiet)
         run("apt-get", "-q", "install", "-y", "--no-install-recommends", *packages, env=quiet)
 
 
 def content_hash(paths: Iterable[Path], *extra: str) -> str:
-    """16 hex digits that change whenever a file below `paths` or one of `extra` does."""
+    """Return 16 hex digits that change with the files below `paths` and with `extra`."""
     digest = hashlib.sha256("\0".join(extra).encode())
     for path in paths:
         for file in sorted(_files(path)):
@@ -117,7 +117,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(name: str) -> Iterator[None]:
-    """Keeps other processes out: two test runs on one machine share the cache."""
+    """Hold a lock of the cache, which all test runs on a machine share."""
     folder = cache_dir() / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / name).open("w") as file:

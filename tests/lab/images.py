@@ -1,6 +1,6 @@
-"""The bed's images: trees imported as they are, and what the recipes build on top of them.
+"""Images of the bed: imported trees, and images that recipes build on top of them.
 
-An image is made once and found again by a label that holds the hash of its inputs.
+An image is built once and found by a label with the hash of its inputs.
 """
 
 import os
@@ -23,7 +23,7 @@ REGISTRY = "lab/registry"
 
 @dataclass(frozen=True)
 class Recipe:
-    """An image to build: a folder of recipes/ with a Dockerfile, and what else goes into its build context."""
+    """An image to build: a folder of recipes/ with a Dockerfile, and further parts of its build context."""
 
     name: str
     folder: str
@@ -37,7 +37,7 @@ class Recipe:
 
 
 def inputs_of(engine: Engine, names: Iterable[str]) -> dict[str, str]:
-    """The hash of the inputs of each image that is there, in one call for all."""
+    """Return image -> hash of its inputs, for those of `names` that exist."""
     form = '{{range .RepoTags}}{{.}} {{end}}|{{index .Config.Labels "' + INPUTS + '"}}'
     lines = engine.try_docker("image", "inspect", "-f", form, *names).stdout.split("\n")
     found = [line.split("|") for line in lines if line]
@@ -45,7 +45,7 @@ def inputs_of(engine: Engine, names: Iterable[str]) -> dict[str, str]:
 
 
 def import_tree(engine: Engine, tree: trees.Tree) -> str:
-    """The image `lab/tree-NAME`: the tree as its only layer."""
+    """Import the tree as the only layer of the image `lab/tree-NAME`; return this name."""
     folder, name = trees.build(engine.root, tree), f"lab/tree-{tree.name}"
     if inputs_of(engine, [name]).get(name) != folder.name:
         _import(engine, folder, name)
@@ -61,7 +61,7 @@ def _import(engine: Engine, folder: Path, name: str) -> None:
 
 
 def build(engine: Engine, recipes: Iterable[Recipe]) -> None:
-    """Builds those whose inputs, or whose base's, have changed; a base comes before what is built on it."""
+    """Build the images whose inputs or base have changed; `recipes` lists a base before the images on it."""
     wanted = list(recipes)
     have = inputs_of(engine, {name for recipe in wanted for name in (recipe.name, recipe.base)})
     for recipe in wanted:
@@ -82,7 +82,7 @@ def _build(engine: Engine, recipe: Recipe, inputs: str) -> None:
 
 
 def make_small(engine: Engine, name: str, layers: int = 2) -> None:
-    """An image of a few kilobytes with layers that no other image has, for what moves images and starts none."""
+    """Build an image of a few kilobytes with unique layers, for tests that transfer images and start none."""
     with tempfile.TemporaryDirectory() as context:
         lines = ["FROM scratch", *(f"COPY layer{number} /" for number in range(layers))]
         (Path(context) / "Dockerfile").write_text("\n".join(lines))
@@ -92,7 +92,7 @@ def make_small(engine: Engine, name: str, layers: int = 2) -> None:
 
 
 def prune(engine: Engine) -> None:
-    """Drops what newer builds have replaced, but nothing young: another worker may be at a build of several steps."""
+    """Remove dangling images older than 24 h; younger ones may belong to a running build of another worker."""
     engine.docker("image", "prune", "-f", "--filter", "until=24h")
 
 

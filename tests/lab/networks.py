@@ -1,6 +1,6 @@
 """A lab's two networks: `lab` for nodes and their registry, `wan` for the mirror that only the host can reach.
 
-Both are internal: nothing in them has a way out of the machine, and no way from one to the other.
+Both are internal: there is no route out of the machine, and none between the two.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ from tests.lab.engine import Engine
 from tests.lab.host import BedError, run
 
 LABEL = "testbed.lab"
-# RFC 2544 sets these addresses aside for test networks: no real host has one.
+# RFC 2544 reserves these addresses for test networks: no real host has one.
 TEST_NETWORKS = "198.18.0.0/15"
 MIRROR_PORT = 5200
 REGISTRY_PORT = 5201
@@ -35,7 +35,7 @@ class Addresses:
 
     @property
     def gateway(self) -> str:
-        """This machine's own address there."""
+        """Address of this machine in the network `lab`."""
         return f"{self.lab}.1"
 
     @property
@@ -51,15 +51,15 @@ class Addresses:
 
 
 def keep_packets_in() -> None:
-    """A packet for a lab that is gone must not follow the default route out of the machine."""
+    """Add a route that stops packets for removed labs from leaving the machine by the default route."""
     run("ip", "route", "replace", "unreachable", TEST_NETWORKS, "metric", "4000")
 
 
 def let_bridges_pass() -> None:
-    """Lets frames cross a lab's bridge where the machine's firewall looks at bridges too.
+    """Allow traffic on a lab's bridge if the machine's firewall also filters bridges.
 
-    Beside another Docker Engine it does, and drops what that engine has not allowed. The one rule that is added is for
-    the test networks, and for packets that stay on their bridge.
+    With another Docker Engine it does, and drops what that engine does not allow. The one rule that is added covers
+    only the test networks and packets that stay on their bridge.
     """
     filtered = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
     bridged = ("-m", "physdev", "--physdev-is-bridged", "-s", TEST_NETWORKS, "-d", TEST_NETWORKS, "-j", "ACCEPT")
@@ -70,9 +70,9 @@ def let_bridges_pass() -> None:
 
 
 def claim(engine: Engine, prefix: str, net: int | None) -> Addresses:
-    """Makes the networks of lab `prefix`, on `net` or on the first free one.
+    """Create the networks of lab `prefix` on `net` or on the first free one; raise BedError if there is none.
 
-    One at a time on the whole machine: an engine refuses a subnet that it has itself, but not one of another's.
+    A lock covers the whole machine: an engine refuses its own subnets, but not those of another engine.
     """
     candidates = range(0, 256, 2) if net is None else [net]
     with CLAIMS.open("w") as claims:
@@ -86,13 +86,13 @@ def claim(engine: Engine, prefix: str, net: int | None) -> Addresses:
 
 
 def labs(engine: Engine) -> list[str]:
-    """The prefixes of the labs that there are."""
+    """Return the prefixes of the running labs."""
     names = engine.docker("network", "ls", "--filter", f"label={LABEL}", "--format", "{{.Name}}").split()
     return [name.removesuffix("-lab") for name in names if name.endswith("-lab")]
 
 
 def _in_use(addresses: Addresses) -> bool:
-    """Whether something outside this engine, such as the bed of another cache directory, has the addresses."""
+    """Whether an interface of this machine, such as one of another bed, has the addresses."""
     taken = run("ip", "-o", "-4", "address").stdout
     return f" {addresses.lab}." in taken or f" {addresses.wan}." in taken
 
@@ -108,5 +108,5 @@ def _create(engine: Engine, prefix: str, name: str, net: str) -> bool:
 
 
 def _stop_forwarding(bridge: str) -> None:
-    # The engine writes no firewall rules here, so the kernel would route between the two networks.
+    # The engine writes no firewall rules, so the kernel would route between the two networks.
     Path(f"/proc/sys/net/ipv4/conf/{bridge}/forwarding").write_text("0")

@@ -1,6 +1,6 @@
-"""A node of a lab: a container with sshd, a Docker Engine of its own, and GPUs that a profile describes.
+"""A node of a lab: a container with sshd, its own Docker Engine, and GPUs that a profile describes.
 
-A bare one has no engine until somebody installs it.
+A bare node has no engine until one is installed on it.
 """
 
 import socket
@@ -18,7 +18,7 @@ from tests.lab.networks import LABEL
 
 USER = "lab"
 WAIT_SECONDS = 90
-# What a nested engine needs in place of --privileged, which would ask for CAP_SYS_RESOURCE: not every machine has it.
+# Rights of a nested engine. --privileged would require CAP_SYS_RESOURCE, which not every machine has.
 RIGHTS = (
     *("--init", "--cap-add", "ALL", "--cap-drop", "SYS_RESOURCE", "--device-cgroup-rule", "a *:* rwm"),
     *("--security-opt", "seccomp=unconfined", "--security-opt", "apparmor=unconfined"),
@@ -55,7 +55,7 @@ class Node:
         )
         mounts = ["-v", f"{self.folder}:/etc/lab:ro"]
         if self.has_engine or self.bare:
-            # A volume: overlay2 does not go on top of overlay2, the inner engine would copy every layer instead.
+            # A volume: overlay2 does not work on overlay2, and the inner engine would copy every layer.
             self.engine.docker("volume", "create", *label, self.container)
             mounts += ["-v", f"{self.container}:/var/lib/docker"]
         self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, self._image)
@@ -65,32 +65,32 @@ class Node:
         return self.bare.image if self.bare else images.NODE
 
     def host_key(self) -> str:
-        """Type and key, as in known_hosts."""
+        """Return type and key, as in known_hosts."""
         return " ".join((self.folder / "ssh_host_ed25519_key.pub").read_text().split()[:2])
 
     def exec(self, *command: str, stdin: str | None = None) -> str:
-        """Runs a command as root on the node; returns what it wrote, raises BedError where it failed."""
+        """Run a command as root on the node; return its stdout, raise BedError if it failed."""
         return self.engine.docker("exec", "-i", self.container, *command, stdin=stdin)
 
     def ssh(self, key: Path, known_hosts: Path, command: str) -> str:
-        """Runs a command line as the admin would: over SSH, as user `lab`."""
+        """Run a command line over SSH as user `lab`."""
         options = ("-o", f"UserKnownHostsFile={known_hosts}", "-o", "BatchMode=yes", "-i", key)
         return run("ssh", "-F", "none", *options, f"{USER}@{self.address}", command).stdout
 
     def set_profile(self, text: str) -> None:
-        """Changes the node's GPUs under whatever runs on it."""
+        """Change the node's GPUs while programs run on it."""
         (self.folder / "gpu.conf").write_text(text)
         self.exec("/usr/lib/lab/gpu/bin/gpu_state.py", "/etc/lab/gpu.conf", self.container)
 
     def pause(self) -> None:
-        """The node hangs: it keeps its address and answers nothing."""
+        """Make the node hang: it keeps its address and does not answer."""
         self.engine.docker("pause", self.container)
 
     def unpause(self) -> None:
         self.engine.docker("unpause", self.container)
 
     def disconnect(self) -> None:
-        """Pulls the network cable."""
+        """Disconnect the node from its network; it loses its address."""
         self.engine.docker("network", "disconnect", self.network, self.container)
 
     def connect(self) -> None:
@@ -98,7 +98,7 @@ class Node:
 
     @contextmanager
     def mute(self) -> Iterator[None]:
-        """Nothing that it sends arrives; unlike without its cable it keeps its address."""
+        """Drop all packets that the node sends; unlike after disconnect() it keeps its address."""
         net = self.address.rpartition(".")[0]
         halves = (f"{net}.0/25", f"{net}.128/25")  # each narrower than the route of its network
         for half in halves:
@@ -110,11 +110,11 @@ class Node:
                 self.exec("ip", "route", "del", "blackhole", half)
 
     def stop(self) -> None:
-        """Shuts the node down in order."""
+        """Shut the node down in order."""
         self.engine.docker("stop", "-t", "30", self.container)
 
     def kill(self) -> None:
-        """A power cut."""
+        """Cut the power."""
         self.engine.docker("kill", self.container)
 
     def start(self) -> None:

@@ -1,4 +1,4 @@
-"""A registry of a lab, with what a test wants to see of it and to do to it."""
+"""A registry of a lab: its access log, its storage, and ways to damage it."""
 
 import base64
 import json
@@ -27,7 +27,7 @@ WAIT_SECONDS = 30
 
 @dataclass(frozen=True)
 class Access:
-    """A request that the registry has answered; `size` is the bytes of its body."""
+    """A request that the registry has answered; `size` is the size of the response body in bytes."""
 
     client: str
     method: str
@@ -97,13 +97,13 @@ class Registry:
         self.wait()
 
     def restart(self) -> None:
-        """Also makes the registry forget what it believes of its blobs."""
+        """Restart the registry, which also clears its cache of blob descriptors."""
         self.stop()
         self.start()
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """It takes connections and answers nothing."""
+        """Pause the registry: connections are accepted and not answered."""
         self.engine.docker("pause", self.name)
         try:
             yield
@@ -111,7 +111,7 @@ class Registry:
             self.engine.docker("unpause", self.name)
 
     def push(self, image: str, name: str) -> str:
-        """Puts an image of the outer engine here as `name` (REPOSITORY:TAG); returns its manifest's digest."""
+        """Push an image of the outer engine as `name` (REPOSITORY:TAG); return the digest of its manifest."""
         reference = f"{self.address}/{name}"
         config = ("--config", self.folder) if self.auth else ()
         self.engine.docker("tag", image, reference)
@@ -125,22 +125,22 @@ class Registry:
         return found[1]
 
     def access_log(self) -> list[Access]:
-        """Every request since the lab came up, restarts included, in order."""
+        """Return all requests since the lab was started, oldest first, also those before a restart."""
         done = self.engine.try_docker("logs", self.name)
         return parse_access(done.stdout)
 
     def digest(self, name: str) -> str:
-        """The manifest's digest of an image (REPOSITORY:TAG), as it lies in storage."""
+        """Return the manifest digest of an image (REPOSITORY:TAG) from storage."""
         repository, tag = name.rsplit(":", 1)
         return (self.storage / "repositories" / repository / "_manifests/tags" / tag / "current/link").read_text()
 
     def layers(self, name: str) -> list[str]:
-        """Digests of an image's layers, the lowest first."""
+        """Return the digests of an image's layers, the lowest first."""
         manifest = json.loads(self.blob(self.digest(name)).read_text())
         return [layer["digest"] for layer in manifest["layers"]]
 
     def blob(self, digest: str) -> Path:
-        """The file that holds a blob; what is done to it is damage that the registry does not know of."""
+        """Return the file of a blob; the registry does not notice changes to it."""
         algorithm, digits = digest.split(":")
         return self.storage / "blobs" / algorithm / digits[:2] / digits / "data"
 
@@ -148,12 +148,12 @@ class Registry:
         self.blob(digest).unlink()
 
     def truncate_blob(self, digest: str, size: int | None = None) -> None:
-        """Cuts a blob to `size` bytes, or to half of it."""
+        """Cut a blob to `size` bytes, by default to half its size."""
         path = self.blob(digest)
         os.truncate(path, path.stat().st_size // 2 if size is None else size)
 
     def flip_byte(self, digest: str) -> None:
-        """Changes one byte in the middle: the size stays right, the digest does not."""
+        """Change one byte in the middle: the size stays right, the digest does not."""
         path = self.blob(digest)
         content = bytearray(path.read_bytes())
         content[len(content) // 2] ^= 0xFF
@@ -161,7 +161,7 @@ class Registry:
 
 
 def fetched_blobs(log: Sequence[Access]) -> list[str]:
-    """Digests of the blobs that were downloaded, one entry for each time."""
+    """Return the digests of the downloaded blobs, one entry for each download."""
     return [
         a.path.rsplit("/", 1)[1] for a in log if a.method == "GET" and "/blobs/sha256:" in a.path and a.status < 400
     ]

@@ -1,4 +1,4 @@
-"""Blobs that a registry of a lab begins with: kept from the first time, because a push compresses everything again."""
+"""Saved contents of registries: a copy is faster than a push, which compresses every layer again."""
 
 import shutil
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from tests.lab.registry import Registry
 
 
 def fill(registry: Registry, name: str, of: Iterable[str], push: Callable[[], object]) -> None:
-    """Puts on a registry what `push` does, from the seed `name` where that was made of the same images (`of`)."""
+    """Fill a registry from the seed `name` if it was made of the same images (`of`); otherwise call `push`."""
     kept = _folder(registry.engine, name, of)
     with locked("seeds"):
         if kept.exists():

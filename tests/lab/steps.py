@@ -1,4 +1,4 @@
-"""Everything that a lab needs before it can come up; each step does nothing where its work is done."""
+"""Set-up steps before a lab can start; a step that is already done does nothing."""
 
 import time
 from collections.abc import Callable
@@ -13,7 +13,7 @@ ALL_TREES = (trees.BASE, trees.NODE, trees.REGISTRY, trees.PYTHON)
 
 
 def setup(say: Say = lambda _: None) -> Engine:
-    """Makes the machine ready for labs and says how long each step took; returns the running outer engine."""
+    """Make the machine ready for labs and report the seconds of each step; return the running outer engine."""
     require_root()
     engine = the_engine()
     with locked("setup"):

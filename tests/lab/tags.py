@@ -1,7 +1,7 @@
-"""What a mirror of pytorch/pytorch holds: images like the real ones in all but size.
+"""The images of a mirror of pytorch/pytorch: like the real ones except for their size.
 
-They have real Python of both kinds, environment, labels, history and requirements after the originals. What stands in
-for torch knows the architectures that each build was compiled for.
+They have a real Python, from conda or of the system, and environment, labels, history and requirements of the
+originals. The stand-in for torch has the architectures that each build was compiled for.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ LOCAL = "lab/pytorch"
 CONDA = "lab/python-conda"
 SYSTEM_PYTHON_SINCE = (2, 10)
 
-# Compiled architectures by CUDA; from 2.8 to 2.10 the CUDA 12.8 builds had Volta too.
+# Compiled architectures by CUDA version; from 2.8 to 2.10 the CUDA 12.8 builds include Volta.
 MAXWELL_TO_HOPPER = "50,60,70,75,80,86,90"
 VOLTA_TO_BLACKWELL = "70,75,80,86,90,100,120"
 TURING_TO_BLACKWELL = "75,80,86,90,100,120"
@@ -51,7 +51,7 @@ class DemoTag:
 
     @property
     def image(self) -> str:
-        """Its name on the outer engine."""
+        """Name of the image on the outer engine."""
         return f"{LOCAL}:{self.tag}"
 
     @property
@@ -116,7 +116,7 @@ def _pytorch(tag: DemoTag) -> Recipe:
 
 
 def push_demo_tags(registry: Registry) -> dict[str, str]:
-    """Puts all of DEMO_TAGS on a registry; returns the digest of each by its name (REPOSITORY:TAG)."""
+    """Put all of DEMO_TAGS on a registry; return name (REPOSITORY:TAG) -> digest."""
 
     def push() -> None:
         for tag in DEMO_TAGS:

@@ -55,7 +55,7 @@ def probe(testbed: Engine, tmp_path: Path) -> Probe:
     return ask
 
 
-def test_every_answer(probe: Probe) -> None:
+def test_nvml_answers_follow_the_profile(probe: Probe) -> None:
     answer = probe(ONE)
     (gpu,) = answer.pop("gpus")
     assert answer == {"driver": "570.172.08", "nvml": "12.570.172.08", "cuda": 12080}
@@ -76,7 +76,7 @@ def test_every_answer(probe: Probe) -> None:
     }
 
 
-def test_mig(probe: Probe) -> None:
+def test_mig_mode_follows_the_profile(probe: Probe) -> None:
     (gpu,) = probe(ONE + "mig = 1\n")["gpus"]
     assert gpu["mig"] == [1, 1]
 

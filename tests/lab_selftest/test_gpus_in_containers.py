@@ -64,7 +64,7 @@ def test_other_ways_to_ask_for_gpus(lab3: Lab, images: dict[str, str]) -> None:
         gpus_of(node, images["old"], "--gpus", "device=7")
 
 
-def test_cdi(lab3: Lab, images: dict[str, str]) -> None:
+def test_cdi_devices_by_uuid_and_all_of_them(lab3: Lab, images: dict[str, str]) -> None:
     """Devices by CDI; the image's requirements are held by nobody then."""
     node = lab3.node("node2")
     node.set_profile("cdi = 1\n" + profile_text("lost").replace("fail = 15\n", "").replace("570.172.08", "535.183.01"))

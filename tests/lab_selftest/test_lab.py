@@ -22,7 +22,7 @@ def test_admin_logs_in_with_checked_host_keys(lab3: Lab) -> None:
     assert ssh(lab3, lab3.nodes[0], "sudo -n id -u; hostname").split() == ["0", "node1"]
 
 
-def test_inventory(lab3: Lab) -> None:
+def test_inventory_has_addresses_and_checked_host_keys(lab3: Lab) -> None:
     nodes = yaml.safe_load(lab3.inventory.read_text())["nodes"]
     assert {name: host["ansible_host"] for name, host in nodes["hosts"].items()} == {
         n.name: n.address for n in lab3.nodes
@@ -38,7 +38,7 @@ def test_nodes_reach_their_registry_and_nothing_else(lab3: Lab) -> None:
     assert get(lab3.mirror.address) == "000"
 
 
-def test_what_proc_and_sys_say(lab3: Lab) -> None:
+def test_proc_and_sys_show_driver_and_pci_devices(lab3: Lab) -> None:
     read = "sudo sh -c 'head -1 $PROVISIONER_PROC_ROOT/driver/nvidia/version; ls $PROVISIONER_SYS_ROOT/bus/pci/devices'"
     first, *buses = ssh(lab3, lab3.nodes[0], read).splitlines()
     assert first.startswith("NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build")

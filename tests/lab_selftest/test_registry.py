@@ -17,7 +17,7 @@ LOG = """\
 """
 
 
-def test_access_log() -> None:
+def test_access_log_is_parsed() -> None:
     log = parse_access(LOG)
     assert log[0] == Access("198.18.0.11", "GET", "/v2/", 401, 87)
     assert [access.status for access in log] == [401, 200, 404]

@@ -17,13 +17,13 @@ from tests.playbooks.on_nodes import FOLDER, Images, Rollout
 
 @pytest.fixture(autouse=True)
 def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test cuts the power, and a disk that several test runs share takes its time."""
+    """Replace fsync: it is slow on a shared disk, and no test needs it."""
     monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    """The engine that the node's code finds."""
+    """A fake engine that the node code connects to."""
     socket = tmp_path / "engine.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
     with fake_engine.serving(FakeEngine(), socket) as fake:
@@ -32,7 +32,7 @@ def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngi
 
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """The GPUs as NVML tells them, nobody at work; a test changes what it likes."""
+    """The GPUs that NVML reports, without processes; a test may change them."""
     gpus = [a_gpu("GPU-1")]
     monkeypatch.setattr(module_util("seat.busy"), "query_nvml", lambda: {"gpus": gpus})
     monkeypatch.setattr(module_util("seat.busy"), "with_container_names", lambda found: found)
@@ -41,7 +41,7 @@ def idle(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Commands, none of which is run."""
+    """The commands that were called; none of them is executed."""
     calls: list[list[str]] = []
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
@@ -69,8 +69,8 @@ def rollout(bed: Lab) -> Rollout:
 
 
 @pytest.fixture
-def bare(rollout: Rollout) -> Node:
-    """The node without a seat, and without any layer of an image."""
+def empty_node(rollout: Rollout) -> Node:
+    """The node without a seat and without images."""
     node = rollout.lab.node(rollout.node)
     rollout.take_down("remove")
     node.exec("rm", "-rf", FOLDER)
@@ -79,8 +79,8 @@ def bare(rollout: Rollout) -> Node:
 
 
 @pytest.fixture
-def serving(rollout: Rollout, images: Images) -> Node:
-    """The node with a seat that is committed and healthy, at the first image."""
+def serving_node(rollout: Rollout, images: Images) -> Node:
+    """The node with a committed, healthy seat that runs the first image."""
     node = rollout.lab.node(rollout.node)
     seats = rollout.facts().seats
     if not (seats and seats[0].image == images.first.lab and set(seats[0].services.values()) == {"healthy"}):

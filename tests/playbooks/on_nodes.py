@@ -1,4 +1,4 @@
-"""Seats on real nodes: an image small enough to be moved often, and orders for it as a rollout would make them."""
+"""Seats on real nodes: small images, and orders for them as a rollout builds them."""
 
 import json
 import secrets
@@ -36,7 +36,7 @@ SEAT = "demo-student"
 FOLDER = f"/var/lib/provisioner/seats/{SEAT}"
 
 
-# Tag of a seat image -> what of it does not work; see its Dockerfile.
+# Tag of a seat image -> its fault; see the Dockerfile.
 BROKEN = {"1": "", "2": "", "3": "", "4": "ssh", "5": "jupyter", "6": "exits", "7": "flaps", "8": "big"}
 
 
@@ -45,8 +45,8 @@ def seat_recipe(tag: str) -> Recipe:
     return Recipe(f"lab/seat:{tag}", str(HERE / "image"), f"lab/tree-{PYTHON.name}", args=arguments)
 
 
-def push_seats(lab: Lab) -> dict[str, LockedImage]:
-    """Puts the seat images of BROKEN into the lab's registry; by their tags."""
+def push_seat_images(lab: Lab) -> dict[str, LockedImage]:
+    """Put the seat images of BROKEN into the lab's registry; return them by tag."""
     recipes = {tag: seat_recipe(tag) for tag in BROKEN}
     build(lab.engine, recipes.values())
 
@@ -59,7 +59,7 @@ def push_seats(lab: Lab) -> dict[str, LockedImage]:
 
 
 def build(engine: Engine, recipes: Iterable[Recipe]) -> None:
-    with locked("setup"):  # as all images of the bed are
+    with locked("setup"):  # the lock of all image builds of the bed
         images.build(engine, recipes)
 
 
@@ -77,9 +77,9 @@ def locked_image(lab: Lab, tag: str, name: str) -> LockedImage:
 
 
 def push_base(lab: Lab, torch: str) -> None:
-    """60 MB with all that a seat asks of an image, under a name that says which torch it would have.
+    """Push a base image of 60 MB that meets the requirements of a seat; its tag names a version of torch.
 
-    Images of two torches share all their layers but a tiny one.
+    Images for two versions share all layers except a tiny one.
     """
     seat = seat_recipe(torch)
     base = Recipe(f"lab/base:{torch}", str(HERE / "base"), seat.name, args={"SEAT": seat.name, "TORCH": torch})
@@ -89,10 +89,10 @@ def push_base(lab: Lab, torch: str) -> None:
 
 
 class Images:
-    """What is wrong with a seat image is its name."""
+    """The seat images; the attribute names the fault of an image."""
 
     def __init__(self, lab: Lab) -> None:
-        pushed = push_seats(lab)
+        pushed = push_seat_images(lab)
         self.first, self.second, self.third = (pushed[tag] for tag in ("1", "2", "3"))
         self.without_ssh, self.open_to_all, self.exits_at_once = (pushed[tag] for tag in ("4", "5", "6"))
         self.flaps, self.big = pushed["7"], pushed["8"]
@@ -100,7 +100,7 @@ class Images:
 
 @dataclass
 class Rollout:
-    """The nodes of a lab, and what was told of them."""
+    """Runs the steps of a rollout on one node of a lab and collects its events."""
 
     lab: Lab
     events: list[Event] = field(default_factory=list)
@@ -116,18 +116,18 @@ class Rollout:
         return facts
 
     @cached_property
-    def _bare(self) -> NodeFacts:
-        """For orders: the GPUs stay, and the ports of a lab's only seat are always the first."""
+    def _facts_without_seats(self) -> NodeFacts:
+        """Facts for orders. Without seats, ports are always allocated from the first one."""
         return self.facts().model_copy(update={"seats": ()})
 
     def order(self, image: LockedImage, run: str, **over: int) -> Order:
-        """`over` are settings of the rollout."""
+        """Build an order; `over` replaces settings of the rollout."""
         settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
-        wish = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
-        lab = LabSettings.model_validate(wish | {"rollout": settings})
-        gpus = tuple(gpu.uuid for gpu in self._bare.gpus if gpu.uuid)
+        base = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
+        lab = LabSettings.model_validate(base | {"rollout": settings})
+        gpus = tuple(gpu.uuid for gpu in self._facts_without_seats.gpus if gpu.uuid)
         keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
-        seat = seat_of(lab, self._bare, gpus, keys, host=self.lab.node(self.node).address)
+        seat = seat_of(lab, self._facts_without_seats, gpus, keys, host=self.lab.node(self.node).address)
         assert isinstance(seat, Seat), seat
         templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
         return build_order(render(seat, image, templates), lab, run, ca=None)
@@ -136,7 +136,7 @@ class Rollout:
         return self.fleet.stage({self.node: order})[self.node]
 
     def wait_for_bytes(self, seconds: float = 60) -> None:
-        """Until it is told how many bytes of a pull have come."""
+        """Wait for an event with the bytes of a pull."""
         deadline = time.monotonic() + seconds
         while not any(event.unit == "B" for event in self.events):
             assert time.monotonic() < deadline, self.events
@@ -146,7 +146,7 @@ class Rollout:
         return self.fleet.switch({self.node: order})[self.node]
 
     def roll_out(self, image: LockedImage) -> NodeRecord:
-        order = self.order(image, a_run())
+        order = self.order(image, new_run_id())
         record = self.stage(order)
         return self.switch(order) if record.state == "staged" else record
 
@@ -154,20 +154,20 @@ class Rollout:
         return self._ask("rollback", run, {"seat": {"name": SEAT}, "to": to})
 
     def _ask(self, playbook: str, run: str | None, what: Mapping[str, object]) -> NodeRecord:
-        order = json.dumps({"run": run or a_run(), "state_root": STATE_ROOT, **what})
+        order = json.dumps({"run": run or new_run_id(), "state_root": STATE_ROOT, **what})
         return self.fleet._run_jobs(playbook, "switch", {self.node: order})[self.node]
 
     def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
-        order = RemovalOrder(run=a_run(), act=act, seat=SeatName(name=SEAT))
+        order = RemovalOrder(run=new_run_id(), act=act, seat=SeatName(name=SEAT))
         return self.fleet.take_down({self.node: order})[self.node]
 
 
-def a_run() -> str:
+def new_run_id() -> str:
     return f"r{secrets.token_hex(4)}"
 
 
 def journal(node: Node) -> list[str]:
-    """States of the seat's journal, oldest first."""
+    """Return the states in the seat's journal, oldest first."""
     lines = node.exec("cat", f"{FOLDER}/journal.jsonl").splitlines()
     return [json.loads(line)["state"] for line in lines if line]
 
@@ -191,8 +191,8 @@ while True:
 
 
 @contextmanager
-def killed_in(node: Node, run: str, state: str, act: str = "switch") -> Iterator[None]:
-    """The job of this run is killed, without a word, as soon as its journal says `state`."""
+def kill_job_in_state(node: Node, run: str, state: str, act: str = "switch") -> Iterator[None]:
+    """Kill the job of this run with SIGKILL as soon as its journal has `state`."""
     names = {"JOB": f"{FOLDER}/jobs/{run}.{act}.json", "JOURNAL": f"{FOLDER}/journal.jsonl", "STATE": state}
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + KILLER
     with ThreadPoolExecutor(1) as pool:
@@ -201,7 +201,7 @@ def killed_in(node: Node, run: str, state: str, act: str = "switch") -> Iterator
         killer.result()
 
 
-AWAY = """
+REMOVE_ADDRESS = """
 import json, subprocess, time
 states = lambda: [json.loads(line)["state"] for line in open(JOURNAL).read().splitlines()]
 while states()[-1] != "switching":
@@ -215,10 +215,10 @@ subprocess.run(["ip", "address", "add", ADDRESS, "dev", "eth0"], check=True)
 
 
 @contextmanager
-def away_in_mid_switch(node: Node) -> Iterator[None]:
-    """The node loses its address when a switch begins, and has it again a while after the seat began to go back."""
+def remove_address_during_switch(node: Node) -> Iterator[None]:
+    """Remove the node's address when a switch begins; add it again 3 s after the rollback has begun."""
     address = node.exec("ip", "-o", "-4", "address", "show", "eth0").split()[3]
-    script = f"JOURNAL, ADDRESS = {f'{FOLDER}/journal.jsonl'!r}, {address!r}\n{AWAY}"
+    script = f"JOURNAL, ADDRESS = {f'{FOLDER}/journal.jsonl'!r}, {address!r}\n{REMOVE_ADDRESS}"
     with ThreadPoolExecutor(1) as pool:
         watcher = pool.submit(node.exec, "timeout", "120", "python3", "-c", script)
         yield
@@ -242,8 +242,8 @@ print(json.dumps([rounds, sorted(found)]))
 
 
 @contextmanager
-def whoever_shows_the_token(node: Node) -> Iterator[set[str]]:
-    """Filled in the end: names of the processes that had it in their arguments or environment meanwhile."""
+def watch_for_token(node: Node) -> Iterator[set[str]]:
+    """Yield a set; at the end it holds the names of processes that had the token in arguments or environment."""
     names, found = {"TOKEN": f"{FOLDER}/identity/token", "END": "/tmp/watched"}, set[str]()
     script = "".join(f"{name} = {value!r}\n" for name, value in names.items()) + WATCHER
     node.exec("rm", "-f", names["END"])
@@ -251,6 +251,6 @@ def whoever_shows_the_token(node: Node) -> Iterator[set[str]]:
         watcher = pool.submit(node.exec, "timeout", "300", "python3", "-c", script)
         yield found
         node.exec("touch", names["END"])
-        rounds, told = json.loads(watcher.result())
+        rounds, result = json.loads(watcher.result())
     assert rounds > 1
-    found.update(told)
+    found.update(result)

@@ -1,4 +1,4 @@
-"""The node's part on real nodes: engines, compose, sshd and containers are real; GPUs are described by profiles."""
+"""Node code on real nodes: engines, compose, sshd and containers are real; profiles describe the GPUs."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -15,43 +15,47 @@ from tests.playbooks.on_nodes import (
     Images,
     Rollout,
     journal,
-    killed_in,
+    kill_job_in_state,
     token_of,
-    whoever_shows_the_token,
+    watch_for_token,
 )
 
 pytestmark = pytest.mark.lab
 
 
-def test_a_first_seat_that_does_not_verify_leaves_nothing_running(rollout: Rollout, bare: Node, images: Images) -> None:
+def test_a_first_seat_that_does_not_verify_leaves_nothing_running(
+    rollout: Rollout, empty_node: Node, images: Images
+) -> None:
     record = rollout.roll_out(images.without_ssh)
     assert (record.state, record.generation) == ("rolled_back", 0)
-    assert not bare.exec("docker", "ps", "-aq")
+    assert not empty_node.exec("docker", "ps", "-aq")
     assert rollout.facts().seats == ()
 
 
-def test_a_seat_from_nothing_to_a_login(rollout: Rollout, bare: Node, images: Images) -> None:
+def test_a_first_seat_is_staged_switched_and_reachable_by_ssh(
+    rollout: Rollout, empty_node: Node, images: Images
+) -> None:
     order = rollout.order(images.first, "r1")
     with ThreadPoolExecutor() as pool:
-        with rollout.lab.registry.paused():  # or the pull may be over before anybody has asked how far it is
+        with rollout.lab.registry.paused():  # otherwise the pull may end before its progress is read
             staging = pool.submit(rollout.stage, order)
             rollout.wait_for_bytes()
         staged = staging.result()
     assert (staged.state, staged.generation, staged.problems) == ("staged", 1, ())
-    assert not bare.exec("docker", "ps", "-aq")
+    assert not empty_node.exec("docker", "ps", "-aq")
     record = rollout.switch(order)
     assert (record.state, record.generation, record.problems) == ("committed", 1, ())
     assert set(record.checks) == {"image", "jupyter", "ssh", "gpu", "healthy"}
     assert record.gpu is not None
     assert set(record.gpu.uuids) == set(order.seat.gpus)
     assert record.access is not None
-    assert who_am_i(rollout.lab, bare.address, order.seat.ports["ssh"], record.access.host_key) == "student\n"
+    assert who_am_i(rollout.lab, empty_node.address, order.seat.ports["ssh"], record.access.host_key) == "student\n"
     assert images.first.bytes in {event.total for event in rollout.events if event.unit == "B"}
     (running,) = rollout.facts().seats
     assert (running.files, running.image, running.ports) == (order.files, images.first.lab, order.seat.ports)
     assert running.services == {"jupyter": "healthy", "ssh": "healthy"}
-    told = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
-    assert token_of(bare) not in told
+    result = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
+    assert token_of(empty_node) not in result
 
 
 def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:
@@ -61,25 +65,25 @@ def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:
     return run("ssh", "-F", "none", *options, "-p", str(port), f"student@{address}", "whoami").stdout
 
 
-def test_the_token_is_in_one_file_of_the_node_and_comes_by_no_other_way(
-    rollout: Rollout, serving: Node, images: Images
+def test_the_token_is_in_one_file_of_the_node_and_in_no_process_or_container(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
-    token = token_of(serving)
-    with whoever_shows_the_token(serving) as shown:
+    token = token_of(serving_node)
+    with watch_for_token(serving_node) as shown:
         assert rollout.roll_out(images.second).state == "committed"
         assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
-        serving.exec("sh", "-c", f"WATCHED={token} sleep 1")
-    assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "this test, and nobody else"
-    found = serving.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
+        serving_node.exec("sh", "-c", f"WATCHED={token} sleep 1")
+    assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "a process other than those of this test"
+    found = serving_node.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
     assert found == f"{FOLDER}/identity/token"
-    assert token not in serving.exec("sh", "-c", "docker inspect $(docker ps -q)")
+    assert token not in serving_node.exec("sh", "-c", "docker inspect $(docker ps -q)")
 
 
 @pytest.mark.parametrize(("broken", "code"), [("without_ssh", "not_healthy"), ("open_to_all", "jupyter_fails")])
-def test_what_does_not_verify_goes_back_by_itself(
-    rollout: Rollout, serving: Node, images: Images, broken: str, code: str
+def test_a_seat_that_does_not_verify_is_rolled_back_by_the_node(
+    rollout: Rollout, serving_node: Node, images: Images, broken: str, code: str
 ) -> None:
-    token, (before,) = token_of(serving), rollout.facts().seats
+    token, (before,) = token_of(serving_node), rollout.facts().seats
     record = rollout.roll_out(getattr(images, broken))
     assert (record.state, record.generation) == ("rolled_back", before.generation)
     assert [problem.code for problem in record.problems] == [code]
@@ -88,19 +92,21 @@ def test_what_does_not_verify_goes_back_by_itself(
     assert after == before.model_copy(
         update={"state": "rolled_back", "run": after.run, "layer_bytes": after.layer_bytes}
     )
-    assert token_of(serving) == token
-    assert journal(serving)[-4:] == ["switching", "verifying", "rolling_back", "rolled_back"]
-    assert serving.exec("sh", "-c", f"cat {FOLDER}/gens/*/failure.log")
+    assert token_of(serving_node) == token
+    assert journal(serving_node)[-4:] == ["switching", "verifying", "rolling_back", "rolled_back"]
+    assert serving_node.exec("sh", "-c", f"cat {FOLDER}/gens/*/failure.log")
 
 
-def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, images: Images) -> None:
-    before = serving.exec("docker", "ps", "-q", "--no-trunc")
-    order = rollout.order(images.third, "r-cannot")  # of which the node has nothing yet
+def test_an_order_that_cannot_be_staged_stops_no_container(
+    rollout: Rollout, serving_node: Node, images: Images
+) -> None:
+    before = serving_node.exec("docker", "ps", "-q", "--no-trunc")
+    order = rollout.order(images.third, "r-cannot")  # no layer of this image is on the node
     huge = order.model_copy(update={"image": order.image.model_copy(update={"bytes": 10**15})})
     other = order.model_copy(update={"image": order.image.model_copy(update={"rootfs": ("sha256:" + "0" * 64,)})})
-    serving.exec("chown", "4242", "/srv/provisioner/homes/student")
+    serving_node.exec("chown", "4242", "/srv/provisioner/homes/student")
     home = rollout.stage(order)
-    serving.exec("chown", "1000", "/srv/provisioner/homes/student")
+    serving_node.exec("chown", "1000", "/srv/provisioner/homes/student")
     rollout.lab.registry.stop()
     away = rollout.stage(order)
     rollout.lab.registry.start()
@@ -112,13 +118,13 @@ def test_what_cannot_be_staged_stops_nothing(rollout: Rollout, serving: Node, im
         ("failed", "rootfs_mismatch"),
     ]
     assert rollout.switch(order).problems[0].code == "not_staged"
-    assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
+    assert serving_node.exec("docker", "ps", "-q", "--no-trunc") == before
 
 
-def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(
-    rollout: Rollout, serving: Node, images: Images
+def test_a_missing_manifest_or_corrupt_layer_is_refused_and_stops_no_container(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
-    before, registry = serving.exec("docker", "ps", "-q", "--no-trunc"), rollout.lab.registry
+    before, registry = serving_node.exec("docker", "ps", "-q", "--no-trunc"), rollout.lab.registry
     order = rollout.order(images.big, "r-wrong")
     name = order.image.reference.partition("@")[0]
     missing = order.image.model_copy(update={"reference": f"{name}@sha256:{'0' * 64}"})
@@ -130,50 +136,50 @@ def test_what_the_registry_gives_wrongly_is_not_taken_and_stops_nothing(
     assert [(record.state, record.problems[0].code) for record in refused] == [("failed", "pull_failed")] * 2
     assert "verification failed" in refused[1].problems[0].what
     assert rollout.switch(order).problems[0].code == "not_staged"
-    assert serving.exec("docker", "ps", "-q", "--no-trunc") == before
+    assert serving_node.exec("docker", "ps", "-q", "--no-trunc") == before
     assert rollout.stage(order).state == "staged"
 
 
 COMMITTED = ["switching", "verifying", "committed"]
 
 
-def test_a_killed_switch_is_undone_and_the_same_run_ends_as_if_undisturbed(
-    rollout: Rollout, serving: Node, images: Images
+def test_a_killed_switch_is_rolled_back_and_the_same_run_commits(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     generation = rollout.facts().seats[0].generation
     order = rollout.order(images.second, "r-killed")
     assert rollout.stage(order).state == "staged"
-    with killed_in(serving, "r-killed", "switching"):
+    with kill_job_in_state(serving_node, "r-killed", "switching"):
         record = rollout.switch(order)
     assert (record.state, [problem.code for problem in record.problems]) == ("unknown", ["job_died"])
     (seat,) = rollout.facts().seats
     assert (seat.generation, seat.state) == (generation, "switching")
     assert rollout.switch(order).state == "committed"
-    states = journal(serving)
+    states = journal(serving_node)
     assert states[-6:] == ["switching", "rolling_back", "rolled_back", *COMMITTED]
     assert rollout.switch(order).state == "committed"
-    assert journal(serving) == states
+    assert journal(serving_node) == states
 
 
-def test_a_power_cut_ends_on_the_old_generation_at_the_next_contact(
-    rollout: Rollout, serving: Node, images: Images
+def test_a_power_cut_during_verification_ends_on_the_old_generation(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     generation = rollout.facts().seats[0].generation
     order = rollout.order(images.second, "r-cut", min_healthy_seconds=5)
     assert rollout.stage(order).state == "staged"
-    with killed_in(serving, "r-cut", "verifying"):
+    with kill_job_in_state(serving_node, "r-cut", "verifying"):
         rollout.switch(order)
-    serving.kill()
-    serving.start()
+    serving_node.kill()
+    serving_node.start()
     (seat,) = rollout.facts().seats
     assert (seat.generation, seat.state) == (generation, "verifying")
     assert rollout.stage(rollout.order(images.second, "r-after")).state == "staged"
-    assert journal(serving)[-3:] == ["rolling_back", "rolled_back", "staged"]
+    assert journal(serving_node)[-3:] == ["rolling_back", "rolled_back", "staged"]
     (seat,) = rollout.facts().seats
     assert (seat.generation, set(seat.services.values())) == (generation, {"healthy"})
 
 
-def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, serving: Node, images: Images) -> None:
+def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, serving_node: Node, images: Images) -> None:
     order = rollout.order(images.second, "r-both", min_healthy_seconds=10)
     with ThreadPoolExecutor(2) as pool:
         records = list(pool.map(lambda _: Rollout(rollout.lab).stage(order), range(2)))
@@ -181,35 +187,35 @@ def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, servi
     assert records[0].generation == records[1].generation
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(rollout.switch, order)
-        while journal(serving)[-1] == "staged":
+        while journal(serving_node)[-1] == "staged":
             time.sleep(0.1)
         refused = Rollout(rollout.lab).switch(order.model_copy(update={"run": "r-other"}))
         assert switching.result().state == "committed"
     assert (refused.state, [problem.code for problem in refused.problems]) == ("failed", ["seat_locked"])
 
 
-def test_the_way_back_survives_a_prune_and_older_ones_are_cleared(
-    rollout: Rollout, serving: Node, images: Images
+def test_the_rollback_image_survives_a_prune_and_older_generations_are_removed(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     records = [rollout.roll_out(image) for image in (images.second, images.third)]
     assert [record.state for record in records] == ["committed", "committed"]
-    serving.exec("docker", "image", "prune", "-f")
-    kept = serving.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
+    serving_node.exec("docker", "image", "prune", "-f")
+    kept = serving_node.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
     assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.second, images.third)}
-    assert serving.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
+    assert serving_node.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
 
 
-def test_a_stopped_seat_comes_back_as_it_was_and_a_removed_one_keeps_its_home(
-    rollout: Rollout, serving: Node, images: Images
+def test_a_stopped_seat_keeps_ports_and_host_key_and_a_removed_seat_keeps_its_home(
+    rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     (seat,) = rollout.facts().seats
-    serving.exec("sh", "-c", "echo work > /srv/provisioner/homes/student/thesis")
-    assert (rollout.take_down("stop").state, serving.exec("docker", "ps", "-aq")) == ("committed", "")
+    serving_node.exec("sh", "-c", "echo work > /srv/provisioner/homes/student/thesis")
+    assert (rollout.take_down("stop").state, serving_node.exec("docker", "ps", "-aq")) == ("committed", "")
     assert rollout.roll_out(images.first).state == "committed"
     (back,) = rollout.facts().seats
     assert (back.ports, back.host_key) == (seat.ports, seat.host_key)
     assert rollout.take_down("remove").state == "committed"
     assert rollout.facts().seats == ()
-    assert serving.exec("cat", "/srv/provisioner/homes/student/thesis") == "work"
-    assert not serving.exec("docker", "image", "ls", "-q")
+    assert serving_node.exec("cat", "/srv/provisioner/homes/student/thesis") == "work"
+    assert not serving_node.exec("docker", "image", "ls", "-q")
     assert isinstance(rollout.fleet.access({"node1": SEAT})["node1"], str)

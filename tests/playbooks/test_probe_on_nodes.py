@@ -1,4 +1,4 @@
-"""The probe on real nodes: each profile of the bed, and each way in which GPUs, driver and engine can be missing."""
+"""The probe on real nodes: each profile of the bed, and missing GPUs, drivers and engines."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -17,11 +17,11 @@ pytestmark = pytest.mark.lab
 
 
 class Expected(NamedTuple):
-    """What a probe must say of a profile: driver, flavour, capability of each card (None: lost), codes of problems."""
+    """Expected facts of a profile: driver, module flavour, capability of each GPU (None: lost), problem codes."""
 
     driver: str | None
     module: str | None
-    cards: list[str | None]
+    gpus: list[str | None]
     problems: list[str] = []
     reason: str = ""
 
@@ -45,7 +45,7 @@ EXPECTED["pci_extra = 1\n" + profile_text("rtx4090-570")] = Expected("570.172.08
 
 @pytest.fixture
 def nodes(lab3: Lab) -> Iterator[list[Node]]:
-    """Their GPUs may be changed as a test likes."""
+    """The nodes; a test may change their GPUs."""
     yield lab3.nodes
     for node, profile in zip(lab3.nodes, LAB3, strict=True):
         node.set_profile(profile_text(profile))
@@ -56,7 +56,7 @@ def fleet(lab3: Lab) -> AnsibleFleet:
     return AnsibleFleet(Settings(lab3.inventory), lambda _: None)
 
 
-def test_every_profile_and_fault_is_told_for_what_it_is(fleet: AnsibleFleet, nodes: list[Node]) -> None:
+def test_probe_reports_every_profile_and_fault(fleet: AnsibleFleet, nodes: list[Node]) -> None:
     left = iter(EXPECTED)
     while described := dict(zip(nodes, left, strict=False)):
         for node, profile in described.items():
@@ -65,15 +65,13 @@ def test_every_profile_and_fault_is_told_for_what_it_is(fleet: AnsibleFleet, nod
         for node, profile in described.items():
             facts, wanted = probed[node.name], EXPECTED[profile]
             assert isinstance(facts, NodeFacts)
-            assert seen(facts) == wanted[:4], profile
+            assert summary(facts) == wanted[:4], profile
             assert wanted.reason in facts.absent_because.get("gpus", ""), profile
             assert facts.addresses[0] == node.address
             assert facts.clock_offset == 0.0
 
 
-def test_an_engine_is_told_with_its_versions_and_one_that_is_off_is_none(
-    fleet: AnsibleFleet, nodes: list[Node]
-) -> None:
+def test_probe_reports_engine_versions_and_no_engine_where_it_is_off(fleet: AnsibleFleet, nodes: list[Node]) -> None:
     on, off = nodes[:2]
     off.exec("pkill", "-x", "dockerd")
     try:
@@ -92,7 +90,7 @@ def test_an_engine_is_told_with_its_versions_and_one_that_is_off_is_none(
     assert facts.engine.free_bytes
 
 
-def seen(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:
+def summary(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:
     capabilities = [str(gpu.compute_capability) if gpu.usable else None for gpu in facts.gpus]
     driver = str(facts.driver) if facts.driver else None
     return driver, facts.kernel_module, capabilities, [problem.code for problem in facts.problems]

@@ -1,4 +1,4 @@
-# Every target does its own set-up: a fresh Debian or Ubuntu machine needs only make and Python >= 3.11.
+# Every target sets up what it needs: a fresh Debian or Ubuntu machine needs only make and Python >= 3.11.
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
@@ -13,7 +13,7 @@ $(READY): requirements-dev.lock pyproject.toml .ci/venv
 	.ci/venv $(VENV)
 	@touch $@
 
-check: lint test ## the whole gate
+check: lint test ## all checks
 
 lint: $(READY) ## format, style, types, architecture, playbooks
 	$(BIN)/ruff format --check . $(NODE_CODE)
@@ -22,31 +22,31 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 	$(BIN)/lint-imports
 	cd playbooks && ../$(BIN)/ansible-lint --offline --profile production
 
-# LAB=0 leaves out the tests that need root, an engine of their own and nodes in containers. Those mostly wait for one
-# another's parts, so more of them are at work than there are processors.
-test test-long: export PYTHONDONTWRITEBYTECODE = # or each start of the command would compile all of it again
-test: $(READY) ## the whole suite, real parts included; LAB=0 leaves those out
+# LAB=0 leaves out the tests that need root, the Docker Engine of the test bed and nodes in containers. Those tests
+# mostly wait, so there are more workers than processors.
+test test-long: export PYTHONDONTWRITEBYTECODE = # empty, so that the command keeps its compiled modules
+test: $(READY) ## all tests; LAB=0 leaves out those on real nodes
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 4)
 
-test-long: $(READY) ## what is too long for every commit, in the background: PART=NAME; without it, the names
+test-long: $(READY) ## run the long tests PART=NAME in the background; without PART, list the names
 	$(BIN)/python -m tests.run_long $(PART)
 
-# Root and apt are needed by its second half: a real registry, and nodes in containers. 50 nodes: python -m bench.rollout 50;
-# their whole semester, with a crash in it: python -m bench.semester
-bench: $(READY) ## selection, start, a look at a mirror, a rollout: how each grows, beside other tools
+# The second half needs root and apt: it uses a real registry and nodes in containers. A rollout to 50 nodes:
+# python -m bench.rollout 50; a semester of 50 nodes, with a crash: python -m bench.semester
+bench: $(READY) ## measure selection, start, mirror listing and rollout, and compare with other tools
 	$(BIN)/python -m bench
 
-demo: $(READY) ## a whole lab on this one machine, left running
+demo: $(READY) ## start a lab on this machine, roll out to it and leave it running
 	$(BIN)/python -m tests.lab.demo up
 
-demo-down: $(READY) ## takes the demo away again
+demo-down: $(READY) ## remove the demo
 	$(BIN)/python -m tests.lab.demo down
 
-format: $(READY) ## mends format and what ruff can
+format: $(READY) ## format, and fix what ruff can fix
 	$(BIN)/ruff format . $(NODE_CODE)
 	$(BIN)/ruff check --fix . $(NODE_CODE)
 
-lock: $(READY) ## resolves the dependencies anew
+lock: $(READY) ## resolve the dependencies again
 	$(BIN)/uv pip compile pyproject.toml --group dev --universal --python-version 3.11 --generate-hashes \
 		--no-emit-index-url --upgrade --quiet --custom-compile-command 'make lock' -o requirements-dev.lock
 

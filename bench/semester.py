@@ -131,7 +131,7 @@ class Semester:
 
     def _check_torch(self, expected: Mapping[str, int]) -> None:
         """Check how many nodes really run the image of each torch version."""
-        found = Counter(self.torch_of.get(image, image) for image in _on_all(served, self.lab.nodes))
+        found = Counter(self.torch_of.get(image, image) for image in _on_all(image_of_seat, self.lab.nodes))
         _expect("what the nodes run", found, Counter(expected), self._read_messages)
 
 

@@ -1,6 +1,6 @@
 """Table of the tests that share a bed of real nodes, in the order in which beds are started. A plugin of pytest.
 
-Under xdist one worker runs all tests of a bed, in the order of the table; other workers run other beds meanwhile.
+Under xdist one worker runs all tests of a bed, in the order of the table; other workers run other beds.
 Groups of xdist itself need a marker on each test, and have no effect with pytest 9.2.
 """
 

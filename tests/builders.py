@@ -1,4 +1,4 @@
-"""Values with good defaults: a test sets only the fields it depends on."""
+"""Builders of domain values with defaults: a test sets only the fields that it depends on."""
 
 import hashlib
 from typing import Any

@@ -1,8 +1,7 @@
 """Tests that take too long for every commit: `make test-long` lists their parts and runs one. A plugin of pytest.
 
-A test belongs to a part by the marker `long("PART")`, and every law that Hypothesis holds belongs to `fuzz` as well.
-`pytest` leaves the marked ones out; `pytest --long PART` runs a part's alone, without those that have passed before
-on the same tree.
+The marker `long("PART")` adds a test to a part; the part `fuzz` has all tests with Hypothesis. `pytest` leaves out
+the marked tests; `pytest --long PART` runs the tests of a part that have not passed yet on the same tree.
 """
 
 import subprocess
@@ -13,14 +12,14 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / ".long"
 PARTS = {
-    "chaos": "runs that are killed at further moments, on real nodes",
-    "fuzz": "every law that is held by Hypothesis, with 1000 examples each",
+    "chaos": "runs that are killed at more moments, on real nodes",
+    "fuzz": "every test with Hypothesis, with 1000 examples each",
     "scale": "ten nodes",
 }
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", choices=sorted(PARTS), help="run this part of the long tests, and nothing else")
+    parser.addoption("--long", choices=sorted(PARTS), help="run only this part of the long tests")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -47,7 +46,7 @@ def is_chosen(item: pytest.Item, part: str | None) -> bool:
 
 
 class Record:
-    """What has passed on this tree: a file whose first line names the tree, followed by one test a line."""
+    """The tests that passed on this tree: a file with the name of the tree, then one test per line."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -68,7 +67,7 @@ class Record:
 
 
 def tree() -> str:
-    """A name for the files of this checkout as they are, committed or not; new files do not count until added."""
+    """Return a hash of the tracked files of this checkout, with uncommitted changes."""
     git = ("git", "-C", str(ROOT), "-c", "user.name=x", "-c", "user.email=x@localhost")
     made = subprocess.run([*git, "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
     name = [*git, "rev-parse", f"{made or 'HEAD'}^{{tree}}"]

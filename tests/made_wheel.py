@@ -1,4 +1,4 @@
-"""Wheels made of nothing but text."""
+"""Builders of wheels from text files."""
 
 import base64
 import hashlib
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def a_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
-    """`files` maps a path inside the wheel to its text; without them it holds one module of its own name."""
+    """Write a wheel; `files` maps paths in it to text, by default one module with the name of the wheel."""
     path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
     content = dict(files or {f"{name}.py": f"version = '{version}'\n"})
     content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
@@ -21,7 +21,7 @@ def a_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | No
 
 
 def locked(wheel: Path) -> str:
-    """The line of a requirements file that holds exactly this wheel."""
+    """Return the line of a requirements file that accepts only this wheel."""
     name, version = wheel.name.split("-")[:2]
     return f"{name}=={version} --hash=sha256:{hashlib.sha256(wheel.read_bytes()).hexdigest()}\n"
 

@@ -17,24 +17,24 @@ def main(words: list[str]) -> int:
         return 0
     (part,) = words
     if part not in PARTS:
-        print(f"{part} is none of {', '.join(PARTS)}", file=sys.stderr)
+        print(f"unknown part {part}; known: {', '.join(PARTS)}", file=sys.stderr)
         return 2
     return start(part)
 
 
 def start(part: str) -> int:
-    """Each part runs once at a time, and goes on where it ended as long as the tree is the same."""
+    """Start a part unless it is running; on the same tree it skips what has passed. Return the exit code."""
     RECORDS.mkdir(exist_ok=True)
     log = RECORDS / f"{part}.log"
     with log.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"it runs already: tail -f {log}", file=sys.stderr)
+            print(f"already running: tail -f {log}", file=sys.stderr)
             return 1
         profile = ["--hypothesis-profile=long"] if part == "fuzz" else []
         command = [sys.executable, "-m", "pytest", "-v", f"--long={part}", f"-n{WORKERS}", *profile]
-        # The lock belongs to the log, which is the child's output: it is held for as long as the child runs.
+        # The child inherits the locked log as its output, so the lock is held as long as the child runs.
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     print(f"started; its log: tail -f {log}")
     print("the same command again runs what has not passed on this tree")

@@ -1,4 +1,4 @@
-"""The page of a rollout's faults names all of them, and only tests that there are."""
+"""docs/faults.md has a row for every fault and names only tests that exist."""
 
 import ast
 import re
@@ -11,8 +11,8 @@ PAGE = TESTS.parent / "docs/faults.md"
 ROW = re.compile(r"^\| (?P<fault>[A-Z]\d\d) \|.*\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 WORD = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")  # a state, a problem's code or a verb
-SAID = ("provisioner", "playbooks/module_utils")
-# There is nothing yet that these could happen to; the page says why.
+CODE_FOLDERS = ("provisioner", "playbooks/module_utils")
+# Faults without a test; the page gives the reason.
 WITHOUT = {"F26", "F30"}
 
 
@@ -38,7 +38,7 @@ def test_every_named_test_exists(fault: str) -> None:
 
 
 def test_every_quoted_word_is_a_string_of_the_code() -> None:
-    code = "".join(path.read_text() for folder in SAID for path in (TESTS.parent / folder).rglob("*.py"))
+    code = "".join(path.read_text() for folder in CODE_FOLDERS for path in (TESTS.parent / folder).rglob("*.py"))
     words = {word for row in rows().values() for word in WORD.findall(row)}
     assert words >= {"committed", "rolled_back", "unreachable"}
     assert not [word for word in sorted(words) if f'"{word}"' not in code]

@@ -1,6 +1,6 @@
-"""Where the time of a test run goes: the slowest tests, and each bed of real nodes. A plugin of pytest.
+"""Report the slowest tests and the time of each bed of real nodes. A plugin of pytest.
 
-A bed is built by whichever of its tests runs first: see tests/beds.py.
+The first test of a bed sets the bed up; see tests/beds.py.
 """
 
 import time
@@ -15,7 +15,7 @@ SLOWEST = 10
 
 @dataclass
 class Bed:
-    """Seconds: of all fixtures, of the tests themselves; and when it was in use, counted from the beginning."""
+    """Seconds in fixtures and in tests, and first and last use of the bed in seconds since the start of the run."""
 
     setup: float = 0.0
     calls: float = 0.0
@@ -39,7 +39,7 @@ class Bed:
 
 @dataclass(eq=False)
 class Timing:
-    """Collects the reports of all workers in the process that was started by hand."""
+    """Collects the reports of all workers, in the main process."""
 
     began: float = field(default_factory=time.time)
     phases: list[tuple[float, str, str]] = field(default_factory=list)

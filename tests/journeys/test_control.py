@@ -50,7 +50,7 @@ def write_directory(lab: Lab, control: Node, key: str) -> None:
 
 
 def install(program: Path, control: Node, scratch: Path) -> None:
-    """Install the wheel and its dependencies for Python 3.11, whatever Python this machine has."""
+    """Install the wheel and its dependencies for the Python 3.11 of the control machine."""
     place = program.parents[2]
     (wheel,) = place.glob("*.whl")
     where = ("--target", scratch / "site", "--python-version", "3.11", "--only-binary", ":all:")

@@ -54,10 +54,10 @@ def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFac
     with running_site(testbed, program, ["rtx4090-570"]) as lab:
         assert lab.run_json("lock").code == 0
         gpu.set_profile(profile_text("rtx4090-570"))
-        someone = Student(lab.command, home, gpu.env(), lab.folder / "lab.lock")
+        student = Student(lab.command, home, gpu.env(), lab.folder / "lab.lock")
         try:
-            yield someone
-            someone.me("down")
+            yield student
+            student.me("down")
         finally:
             gpu.set_profile(profile_text("none"))
             project = f"label=com.docker.compose.project={lab.lab.prefix}-student"

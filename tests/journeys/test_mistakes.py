@@ -127,8 +127,10 @@ def test_a_tag_with_a_missing_layer_is_not_chosen_and_the_plan_gives_the_reason(
     newest, next_best = "2.14.1-cuda12.6-cudnn9-runtime", "2.11.0-cuda12.8-cudnn9-runtime"
     # The topmost layer is one folder: images built within the same second share it.
     shared = {layer for tag in DEMO_TAGS if tag.tag != newest for layer in lab_copy.lab.mirror.layers(tag.name)}
-    own = next(layer for layer in reversed(lab_copy.lab.mirror.layers(f"{REPOSITORY}:{newest}")) if layer not in shared)
-    blob = lab_copy.lab.mirror.blob(own)
+    layer = next(
+        layer for layer in reversed(lab_copy.lab.mirror.layers(f"{REPOSITORY}:{newest}")) if layer not in shared
+    )
+    blob = lab_copy.lab.mirror.blob(layer)
     content = blob.read_bytes()
     blob.unlink()
     try:
@@ -139,7 +141,7 @@ def test_a_tag_with_a_missing_layer_is_not_chosen_and_the_plan_gives_the_reason(
         blob.write_bytes(content)
     assert done.returncode == 0, done.stderr
     assert f"{next_best}" in done.stdout.splitlines()[0]
-    said = done.stdout + done.stderr
-    assert "not_synced" in said
-    assert newest in said
-    assert own[:19] in said
+    output = done.stdout + done.stderr
+    assert "not_synced" in output
+    assert newest in output
+    assert layer[:19] in output

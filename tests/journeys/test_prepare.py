@@ -181,7 +181,7 @@ def test_missing_compose_v2_on_debian_12_is_reported_before_any_installation(deb
 
 
 def test_debian_12_with_packages_of_docker_is_prepared_and_rolled_out(debian12_site: Site) -> None:
-    """Docker 20.10 does not know CDI, so NVIDIA's hook adds the GPUs to its containers."""
+    """Docker 20.10 does not support CDI, so NVIDIA's hook adds the GPUs to its containers."""
     docker = package_source(debian12_site.lab, "docker-ce/linux", "docker-ce")
     ready = with_docker_packages(debian12_site, "docker-ce", docker)
     result = ready.run_json("prepare", "--yes")

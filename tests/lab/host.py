@@ -63,7 +63,7 @@ def install_missing_programs() -> None:
         packages.append("libc6-dev")  # gcc alone brings no C library to compile against
     if packages:
         _apt_install(packages)
-    # Part of docker.io up to bookworm, a package of its own since.
+    # Part of docker.io up to bookworm, a separate package since.
     if not shutil.which("docker"):
         _apt_install(["docker-cli"])
 

@@ -15,12 +15,12 @@ def ca_certificate(root: Path) -> Path:
 
 
 def bundle(root: Path) -> Path:
-    """The machine's own authorities and ours in one file: what the outer engine trusts."""
+    """File with the machine's authorities and this one, which the outer engine trusts."""
     return root / "ca/bundle.crt"
 
 
 def make_ca(root: Path) -> None:
-    """Makes the authority where there is none yet."""
+    """Create the authority unless it exists."""
     certificate, key = ca_certificate(root), root / "ca/ca.key"
     if bundle(root).exists():
         return
@@ -34,7 +34,7 @@ def make_ca(root: Path) -> None:
 
 
 def issue(root: Path, folder: Path, names: Sequence[str]) -> None:
-    """Writes server.key and server.crt for `names` (like `IP:198.18.0.3` or `DNS:registry.lab`) into `folder`."""
+    """Write server.key and server.crt for `names` (like `IP:198.18.0.3` or `DNS:registry.lab`) into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     request, extensions = folder / "server.csr", folder / "server.ext"
     _make_key(folder / "server.key")

@@ -7,12 +7,12 @@ from tests.lab import gpus, images, networks, pki, tags, trees
 from tests.lab.engine import Engine, the_engine
 from tests.lab.host import install_missing_programs, locked, registry_program, require_root
 
-Say = Callable[[str], None]
+Report = Callable[[str], None]
 
 ALL_TREES = (trees.BASE, trees.NODE, trees.REGISTRY, trees.PYTHON)
 
 
-def setup(say: Say = lambda _: None) -> Engine:
+def setup(report: Report = lambda _: None) -> Engine:
     """Make the machine ready for labs and report the seconds of each step; return the running outer engine."""
     require_root()
     engine = the_engine()
@@ -20,7 +20,7 @@ def setup(say: Say = lambda _: None) -> Engine:
         for name, work in _steps(engine):
             started = time.monotonic()
             work()
-            say(f"{name:<28} {time.monotonic() - started:6.1f} s")
+            report(f"{name:<28} {time.monotonic() - started:6.1f} s")
     return engine
 
 

@@ -1,4 +1,4 @@
-"""Asks the real pynvml for all that the stand-in library answers; prints it as JSON. Runs on the host and on nodes."""
+"""Call all functions of the stand-in library through the real pynvml; print JSON. Runs on the host and on nodes."""
 
 import json
 import sys
@@ -9,7 +9,7 @@ import pynvml as nvml
 
 
 def ask(function: Callable[..., Any], *args: Any) -> Any:
-    """An error is an answer too: its class and code."""
+    """Return the result of the call, or class and code of its NVML error."""
     try:
         return function(*args)
     except nvml.NVMLError as error:

@@ -1,4 +1,4 @@
-"""The stand-in for NVML under the real pynvml, on this machine and on a node."""
+"""The stand-in for NVML, called through the real pynvml on this machine and on a node."""
 
 import json
 import os
@@ -42,7 +42,7 @@ gfx = 900:50:Xorg
 
 @pytest.fixture
 def probe(testbed: Engine, tmp_path: Path) -> Probe:
-    """What pynvml says on this machine where a profile of this text describes it."""
+    """Function that returns the answers of pynvml on this machine for the text of a profile."""
     conf = tmp_path / "nvml.conf"
     library = {"LD_LIBRARY_PATH": str(HostGpu(testbed.root).library.parent), "FAKE_NVML_CONF": str(conf)}
 

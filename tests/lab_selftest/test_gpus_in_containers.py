@@ -1,4 +1,4 @@
-"""A compose file as on a machine with GPUs starts unchanged, and sees exactly the GPUs that it reserved."""
+"""A compose file with GPU reservations starts on the bed, and its container sees exactly the reserved GPUs."""
 
 import re
 
@@ -34,7 +34,7 @@ KERNEL = "import torch; x = torch.tensor([[2.0]]).to('cuda'); print((x @ x).toli
 
 @pytest.fixture(scope="module")
 def images(lab3: Lab) -> dict[str, str]:
-    """Two images on the lab's registry: one that runs on each of the three cards, and one that does not."""
+    """Images on the lab's registry; `old` runs on all three GPUs, `new` does not."""
     wanted = {
         "new": DemoTag("2.14.1", "13.0.3", ""),
         "old": DemoTag("2.8.0", "12.8.1", ""),
@@ -65,7 +65,7 @@ def test_other_ways_to_ask_for_gpus(lab3: Lab, images: dict[str, str]) -> None:
 
 
 def test_cdi_devices_by_uuid_and_all_of_them(lab3: Lab, images: dict[str, str]) -> None:
-    """Devices by CDI; the image's requirements are held by nobody then."""
+    """With CDI the requirements of the image are not checked."""
     node = lab3.node("node2")
     node.set_profile("cdi = 1\n" + profile_text("lost").replace("fail = 15\n", "").replace("570.172.08", "535.183.01"))
     first, second = UUID.findall(node.exec("nvidia-smi", "-L"))

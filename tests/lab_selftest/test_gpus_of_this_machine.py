@@ -1,4 +1,4 @@
-"""The GPUs of this machine itself, as containers on the outer engine see them. One test at a time changes them."""
+"""The GPUs of this machine as containers on the outer engine see them. Tests that change them share a bed."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Labs as a whole: who reaches whom, how nodes fail, and that nothing is left behind."""
+"""Labs as a whole: reachability, faults of nodes, and complete removal."""
 
 import pytest
 import yaml

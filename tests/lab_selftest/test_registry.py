@@ -1,4 +1,4 @@
-"""Registries of a lab: what they were asked, and how they are damaged."""
+"""Registries of a lab: their access log, and damage to their blobs."""
 
 from collections.abc import Iterator
 
@@ -51,6 +51,6 @@ def test_damage_breaks_a_pull(lab3: Lab, small: str, damage: str) -> None:
     registry, name = lab3.registry, f"selftest/{damage.replace('_', '-')}:1"
     registry.push(small, name)
     getattr(registry, damage)(registry.layers(name)[-1])
-    registry.restart()  # or the registry answers from what it remembers, and the engine tries for 75 s
+    registry.restart()  # otherwise the registry answers from its cache, and the engine retries for 75 s
     with pytest.raises(BedError, match="ended with 1"):
         lab3.node("node2").exec("docker", "pull", "-q", f"{registry.address}/{name}")

@@ -251,6 +251,6 @@ def watch_for_token(node: Node) -> Iterator[set[str]]:
         watcher = pool.submit(node.exec, "timeout", "300", "python3", "-c", script)
         yield found
         node.exec("touch", names["END"])
-        rounds, result = json.loads(watcher.result())
+        rounds, names_found = json.loads(watcher.result())
     assert rounds > 1
-    found.update(result)
+    found.update(names_found)

@@ -84,9 +84,8 @@ def test_rollback_and_forward_again_without_a_registry(rollout: Rollout, serving
     refused = rollout.roll_back()
     assert (refused.state, refused.problems[0].code) == ("failed", "no_rollback_target")
     assert (containers(serving_node), seat_of(rollout).previous) == (running, 0)
-    assert (
-        rollout.roll_out(images.first).state == "committed"
-    )  # names the running image again, so that it is a rollback target
+    # The rollout names the running image again, so that it is a rollback target.
+    assert rollout.roll_out(images.first).state == "committed"
     assert seat_of(rollout).previous == newer.generation
 
 
@@ -129,17 +128,15 @@ def test_a_busy_seat_is_switched_only_with_force_and_a_recorded_reason(
         assert serving_node.exec("ps", "-o", "stat=", "-p", pid)
     with gpu_profile(serving_node, f"{PROFILE}used_mib = 2100\n"):
         assert "GPU 1: 2.2 GB are in use" in rollout.switch(order).problems[0].what
-    with gpu_profile(
-        serving_node, profile_text("mismatch")
-    ):  # the library was replaced under the running kernel module
+    with gpu_profile(serving_node, profile_text("mismatch")):  # the library is newer than the kernel module
         unknown = rollout.switch(order)
         assert (unknown.state, "differ in version" in unknown.problems[0].what) == ("deferred", True)
-    with gpu_profile(serving_node, f"{PROFILE}fail = 15\n"):  # a card has fallen off the bus
+    with gpu_profile(serving_node, f"{PROFILE}fail = 15\n"):  # a GPU has fallen off the bus
         assert rollout.switch(order).state == "deferred"
     assert containers(serving_node) == running
     with gpu_profile(serving_node, f"{PROFILE}proc = {pid}:2048:python\n"):
-        nameless = WhenBusy.model_construct(policy="force", seconds=0, reason="")  # no release sends this
-        forced = order.model_copy(update={"when_busy": nameless})
+        without_reason = WhenBusy.model_construct(policy="force", seconds=0, reason="")  # no release sends this
+        forced = order.model_copy(update={"when_busy": without_reason})
         assert rollout.switch(forced).problems[0].code == "force_without_reason"
         assert containers(serving_node) == running
         reason = WhenBusy(policy="force", reason="exam at noon")
@@ -275,8 +272,8 @@ def test_a_switch_removes_leftover_containers_of_its_own_project_only(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     label = f"com.docker.compose.project={SEAT}"
-    ours = ("--label", label, "--label", "com.docker.compose.service=ssh")
-    serving_node.exec("docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *ours, images.first.lab, "true")
+    own_labels = ("--label", label, "--label", "com.docker.compose.service=ssh")
+    serving_node.exec("docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *own_labels, images.first.lab, "true")
     serving_node.exec("docker", "create", "--name", "0123456789ab_theirs-1", images.first.lab, "true")
     serving_node.exec("docker", "network", "create", "--label", label, f"{SEAT}_default2")
     assert rollout.roll_out(images.second).state == "committed"

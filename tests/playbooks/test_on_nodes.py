@@ -54,8 +54,8 @@ def test_a_first_seat_is_staged_switched_and_reachable_by_ssh(
     (running,) = rollout.facts().seats
     assert (running.files, running.image, running.ports) == (order.files, images.first.lab, order.seat.ports)
     assert running.services == {"jupyter": "healthy", "ssh": "healthy"}
-    result = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
-    assert token_of(empty_node) not in result
+    texts = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
+    assert token_of(empty_node) not in texts
 
 
 def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:

@@ -1,4 +1,4 @@
-"""Bare nodes: a Debian with sshd and Python, and no engine until somebody installs one."""
+"""Bare nodes: a Debian with sshd and Python, without an engine."""
 
 from dataclasses import dataclass
 
@@ -8,13 +8,13 @@ from tests.lab.host import locked
 from tests.lab.images import RECIPES, Recipe
 from tests.lab.trees import Tree
 
-# What an installer leaves behind, and what the bed's own init calls.
+# What an installer sets up, and what the init of the bed calls.
 PACKAGES = ("openssh-server", "sudo", "python3", "iproute2", "procps")
 
 
 @dataclass(frozen=True)
 class Release:
-    """A Debian that nodes are bare of an engine on."""
+    """A release of Debian for bare nodes."""
 
     suite: str
 
@@ -31,7 +31,7 @@ TRIXIE, BOOKWORM = Release("trixie"), Release("bookworm")
 
 
 def build_image(engine: Engine, release: Release) -> None:
-    """Only for labs that want it, since few do."""
+    """Build the image of bare nodes; few labs need it, so setup() does not."""
     with locked("setup"):
         tree, parts = images.import_tree(engine, release.tree), gpus.parts(engine.root)
         stock = {"gpu/bin": parts / "bin", "gpu/lib": parts / "lib", "node": RECIPES / "node"}

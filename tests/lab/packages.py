@@ -1,11 +1,11 @@
-"""What a bare node installs from: repositories of packages, each signed by a key of its own, served in a lab's network.
+"""Package repositories for bare nodes, each signed with its own key and served in a lab's network.
 
-debian/     what Debian's archive has of engine, compose and registry, with all they depend on (flat)
-nvidia/     a stand-in for NVIDIA's container toolkit, under its real name (flat, as NVIDIA's own)
-docker-ce/  Docker's packages by name: what Debian's have in them, and Docker's compose (dists/ and pool/, as its own)
-other.asc   the key of nobody here
+debian/     Debian's packages of engine, compose and registry with their dependencies (flat)
+nvidia/     a stand-in for NVIDIA's container toolkit under its real name (flat, like NVIDIA's repository)
+docker-ce/  packages named as Docker's, with the contents of Debian's, and Docker's compose (dists/ and pool/)
+other.asc   a key that signs none of these
 
-They are made once: Debian's packages are fetched by apt in a tree of the suite, and indexed anew.
+They are built once: apt fetches Debian's packages in a tree of the suite, and they are indexed again.
 """
 
 import hashlib
@@ -32,10 +32,10 @@ KEYS = ("debian", "nvidia", "docker-ce", "other")
 
 @dataclass(frozen=True)
 class Stock:
-    """What is fetched of a Debian.
+    """The packages of a release.
 
-    `docker_ce`: package of Docker's -> Debian's packages of the same content, the first of which has the scripts; and
-    what it needs. Compose comes to it as Docker's own binary.
+    `docker_ce`: name of a package of Docker -> Debian's packages with its content, the first with the scripts, and its
+    dependencies. Compose is the binary of Docker.
     """
 
     wanted: tuple[str, ...]
@@ -51,7 +51,7 @@ STOCKS = {
         ("docker.io", "docker-cli", "docker-compose", "docker-registry", "openssl"),
         {**ENGINE, "docker-ce-cli": (("docker-cli",), ())},
     ),
-    # The client is in docker.io, and there is no compose v2.
+    # docker.io contains the client, and there is no compose v2.
     bare.BOOKWORM: Stock(("docker.io", "docker-registry", "openssl"), {**ENGINE, "docker-ce-cli": ((), ())}),
 }
 PLUGIN = "usr/libexec/docker/cli-plugins/docker-compose"
@@ -64,7 +64,7 @@ esac
 
 
 def publish(engine: Engine, release: Release) -> Path:
-    """The folder to serve, made where it is not there yet."""
+    """Return the folder to serve; build it if it does not exist."""
     inputs = content_hash([Path(__file__), Path(trees.__file__), Path(bare.__file__)], COMPOSE)
     folder = engine.root / "packages" / f"{release.suite}-{inputs}"
     with locked("packages"):
@@ -100,7 +100,7 @@ def _make_key(home: Path, name: str, path: Path) -> None:
 
 
 def _fetch(node: Path, wanted: Sequence[str], folder: Path) -> None:
-    """Everything that these packages need on a bare node of this tree, and that it does not have."""
+    """Download these packages and all dependencies that the tree of a bare node lacks."""
     folder.mkdir()
     with tempfile.TemporaryDirectory(prefix="lab-tree-") as place:
         tree = Path(place) / "tree"
@@ -115,7 +115,7 @@ def _fetch(node: Path, wanted: Sequence[str], folder: Path) -> None:
 
 
 def _let_the_engine_start(package: Path) -> None:
-    """Its init script raises limits, which this machine may not let it do."""
+    """Remove from the init script the calls that raise limits: this machine may not permit them."""
     with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
         run("dpkg-deb", "-R", package, f"{place}/deb")
         run("sed", "-i", r"s/^\(\s*\)ulimit /\1: ulimit /", f"{place}/deb/etc/init.d/docker")
@@ -159,7 +159,7 @@ def _index_suite(suite: str, folder: Path, home: Path) -> None:
 
 
 def _renamed(packages: Sequence[Path], needs: Sequence[str], taken: set[str], name: str, folder: Path) -> None:
-    """One package of the content of several, which it takes the place of, as Docker's do. None of `taken` is needed."""
+    """Build one package with the content of several; its dependencies are theirs without those in `taken`."""
     listed = [run("dpkg-deb", "-f", package, "Depends").stdout.strip().split(", ") for package in packages]
     depends = [entry for entries in listed for entry in entries if entry and entry.split()[0] not in taken]
     with tempfile.TemporaryDirectory(prefix="lab-deb-") as place:
@@ -189,7 +189,7 @@ def _pack(place: Path, folder: Path, name: str) -> None:
 
 
 def _index(folder: Path, index: Path, home: Path, key: str, more: Mapping[str, str]) -> None:
-    """Packages in `index`; Release, signed, where apt looks for it: above the components, or beside it."""
+    """Write Packages to `index` and the signed InRelease to the folder of the suite, or without one to `folder`."""
     packages = index / "Packages"
     packages.write_text("\n".join(_entry(path, folder) for path in sorted(folder.rglob("*.deb"))))
     suite = folder / "dists" / more["Suite"] if more else folder
@@ -210,7 +210,7 @@ def _entry(package: Path, folder: Path) -> str:
 
 
 def configure(folder: Path, packages: Path, address: str) -> None:
-    """What a node finds in /etc/apt: its distribution's packages, from here."""
+    """Write the sources and keys for /etc/apt of a node: its distribution's packages, served at `address`."""
     for name in ("sources.list.d", "keyrings"):
         (folder / name).mkdir(parents=True)
     shutil.copy(packages / "debian.asc", folder / "keyrings/lab-debian.asc")
@@ -221,7 +221,7 @@ def configure(folder: Path, packages: Path, address: str) -> None:
 
 @dataclass
 class Served:
-    """`asked`: every path that was asked for, in order."""
+    """A running server; `asked` holds every requested path in order."""
 
     address: str
     asked: list[str] = field(default_factory=list)
@@ -229,7 +229,7 @@ class Served:
 
 @contextmanager
 def serving(folder: Path, host: str) -> Iterator[Served]:
-    """On this machine's own address in a lab's network: its nodes reach it, and nobody else."""
+    """Serve a folder on this machine's address in a lab's network, which only its nodes reach."""
     served = Served(f"{host}:{PORT}")
     with ThreadingHTTPServer((host, PORT), partial(_Handler, served, directory=str(folder))) as server:
         thread = threading.Thread(target=server.serve_forever, daemon=True)

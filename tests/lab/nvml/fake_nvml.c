@@ -308,7 +308,7 @@ DEVICE(nvmlDeviceGetMigMode, (Gpu *gpu, unsigned *current, unsigned *pending),
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory_v2;
 
-/* Version 1 of the call counts what the driver reserves as used; version 2 tells it apart. */
+/* Version 1 of the call counts memory reserved by the driver as used; version 2 lists it separately. */
 static Memory memory(const Gpu *gpu) {
     unsigned long long taken = gpu->used + gpu->reserved;
     return (Memory){gpu->memory, gpu->memory - taken, taken};

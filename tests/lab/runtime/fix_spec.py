@@ -29,7 +29,7 @@ def add_hook(spec: dict[str, Any]) -> None:
 
 def main(path: Path, *, nvidia: bool) -> None:
     spec = json.loads(path.read_text())
-    starts_a_container = "process" in spec  # `exec` hands over the process alone
+    starts_a_container = "process" in spec  # the file of `exec` holds the process only
     lower_limits(spec["process"] if starts_a_container else spec)
     if nvidia and starts_a_container:
         add_hook(spec)

@@ -138,7 +138,7 @@ def make_devices(pid: int, root: Path, indices: list[int]) -> None:
 
 
 def given_by_cdi(spec: dict[str, Any]) -> list[int]:
-    """With CDI the engine itself has put the devices in; nobody looks at the image's requirements."""
+    """Return the GPUs that the engine added by CDI; the image's requirements are not checked then."""
     paths = (device["path"] for device in spec["linux"].get("devices", []))
     return [int(found[1]) for path in paths if (found := re.fullmatch(r"/dev/nvidia(\d+)", path))]
 

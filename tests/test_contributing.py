@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.playbooks.test_package import ROOMS
+
 ROOT = Path(__file__).parents[1]
 CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
 LAYERS = {contract["containers"][0]: contract for contract in CONTRACTS if contract["type"] == "layers"}
@@ -24,6 +26,10 @@ def test_diagram_shows_the_rooms_of_each_floor(floor: str) -> None:
     contract = LAYERS[f"provisioner.{floor}"]
     assert contract["exhaustive"]
     assert layers_of(floor) == [set(layer.split(" | ")) for layer in contract["layers"]]
+
+
+def test_diagram_shows_the_rooms_of_the_node_code() -> None:
+    assert layers_of("nodes") == [{room} for room in reversed(ROOMS)]
 
 
 def test_diagram_shows_the_floors() -> None:

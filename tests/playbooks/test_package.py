@@ -71,7 +71,7 @@ def test_a_room_is_small_and_every_module_is_used(room: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [PACKAGE, *(PACKAGE / room for room in ROOMS)], ids=lambda path: path.name)
-def test_every_folder_has_an_init_with_a_docstring_alone(folder: Path) -> None:
+def test_every_folder_has_an_init_with_only_a_docstring(folder: Path) -> None:
     """Without the file a module fails on the node; what it imported would be shipped with every task."""
     tree = ast.parse((folder / "__init__.py").read_text())
     assert len(tree.body) == 1
@@ -79,7 +79,7 @@ def test_every_folder_has_an_init_with_a_docstring_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_imports_the_standard_library_ansible_and_us_alone(path: Path) -> None:
+def test_a_file_imports_only_the_standard_library_ansible_and_this_package(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
     assert roots <= {*sys.stdlib_module_names, "ansible"}
     of_ansible = {name for name in imports(path) if name.startswith("ansible") and not name.startswith(f"{NAME}.")}
@@ -98,7 +98,7 @@ def test_no_file_calls_what_the_oldest_python_of_a_node_lacks() -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_check_of_calls_finds_what_came_later(tmp_path: Path) -> None:
+def test_vermin_finds_a_call_that_python_3_8_lacks(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text('print("abc".removeprefix("a"))\n')
     argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-", str(tmp_path)]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False)

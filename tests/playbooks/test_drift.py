@@ -164,7 +164,7 @@ def test_a_commit_without_a_recorded_host_key_gives_no_drift(committed: Committe
 
 def test_control_characters_from_a_container_are_replaced_and_its_text_is_shortened(committed: CommittedSeat) -> None:
     committed.seen = command.CommandResult(1, "", "\x1b[2J\x00" + "x" * 100_000)
-    said = committed.drift()["gpu_lost_inside"]
-    assert "\x1b" not in said
-    assert "\x00" not in said
-    assert len(said) < 500
+    text = committed.drift()["gpu_lost_inside"]
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    assert len(text) < 500

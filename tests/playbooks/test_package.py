@@ -25,12 +25,12 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of what a file imports; a name that is imported from a module is appended to it."""
+    """Yield the full names of the imports of a file; a name imported from a module is appended to the module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: Ansible ships what is imported by its full name"
+            assert node.level == 0, f"{path}: Ansible ships only modules that are imported by their full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -87,12 +87,12 @@ def test_a_file_imports_only_the_standard_library_ansible_and_this_package(path:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_has_the_grammar_of_the_oldest_python_of_a_node(path: Path) -> None:
+def test_each_file_parses_with_the_grammar_of_python_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))
 
 
-def test_no_file_calls_what_the_oldest_python_of_a_node_lacks() -> None:
-    """The grammar does not know that a method such as str.removeprefix came later."""
+def test_no_file_calls_what_python_3_8_lacks() -> None:
+    """The grammar does not cover methods that came later, such as str.removeprefix."""
     argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-"]
     ran = subprocess.run([*argv, str(PACKAGE), str(LIBRARY)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr

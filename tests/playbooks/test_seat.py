@@ -140,7 +140,7 @@ def test_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     assert identities.host_key(seat).startswith("ssh-ed25519 AAAA")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change the owner of a file")
 def test_the_user_can_read_but_not_replace_token_and_key(tmp_path: Path) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()

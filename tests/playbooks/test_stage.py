@@ -102,7 +102,7 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed
     assert seats.seat_of(an_order(tmp_path)).numbers() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes there")
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write there")
 def test_the_ca_of_the_registry_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "CERTIFICATES", tmp_path)
     path = tmp_path / "registry.lab:5201/ca.crt"

@@ -158,7 +158,7 @@ def test_any_other_result_of_the_gpu_check_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("locked", "has", "said"),
+    ("locked", "has", "expected"),
     [
         (["a", "b"], ["a", "b"], "2 layers, as locked"),
         ([], ["a", "b"], "lists no layers"),
@@ -168,7 +168,7 @@ def test_any_other_result_of_the_gpu_check_is_refused(
     ],
 )
 def test_check_layers_compares_the_containers_with_the_lock(
-    tmp_path: Path, engine: FakeEngine, locked: list[str], has: list[str] | None, said: str | None
+    tmp_path: Path, engine: FakeEngine, locked: list[str], has: list[str] | None, expected: str | None
 ) -> None:
     class Made:
         def container(self, _: str) -> dict[str, Any]:
@@ -178,8 +178,8 @@ def test_check_layers_compares_the_containers_with_the_lock(
         engine.images["sha256:1"] = {"RootFS": {"Layers": has}}
     order = an_order(tmp_path)
     order["image"]["rootfs"] = locked
-    if said:
-        assert said in verify.check_layers(Made(), order)
+    if expected:
+        assert expected in verify.check_layers(Made(), order)
     else:
         with pytest.raises(ProblemError, match=r"layers of \w+ differ from the"):
             verify.check_layers(Made(), order)

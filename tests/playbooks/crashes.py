@@ -92,7 +92,7 @@ class StoredCompose(FakeCompose):
         self._at.reach("down: stopped")
 
 
-class Crashing(World):
+class CrashingWorld(World):
     """Generation `old` is committed and runs, generation 2 is staged; actions are jobs, as on a node."""
 
     def __init__(self, root: Path, old: int, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ class Crashing(World):
         self.at = Boundaries(root)
         self.compose = StoredCompose(self.seat, self.at, root)
         self.compose.running = old
-        self.serve(monkeypatch)
+        self.patch_node_code(monkeypatch)
         monkeypatch.setattr(recovery, "Compose", lambda *_: self.compose)
         self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
         self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")

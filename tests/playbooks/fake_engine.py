@@ -149,7 +149,7 @@ def a_container(service: str, health: str | None = "healthy", name: str = "", **
     }
 
 
-def put(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
+def add_containers(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
     for container in containers:
         labels = {
             "com.docker.compose.project": seat,

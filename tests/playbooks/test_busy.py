@@ -72,7 +72,7 @@ def test_a_driver_that_hangs_or_fails_counts_as_use(monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     engine.images[REFERENCE] = {"RootFS": {}}
-    return World(tmp_path, 1).serve(monkeypatch)
+    return World(tmp_path, 1).patch_node_code(monkeypatch)
 
 
 def switched(world: World, **when_busy: Any) -> dict[str, Any]:

@@ -26,7 +26,7 @@ def test_output_beyond_the_limit_is_read_and_dropped() -> None:
     assert (ran.code, len(ran.out)) == (0, command.OUTPUT_LIMIT)
 
 
-def ends(process: Path, seconds: float = 10) -> bool:
+def has_ended(process: Path, seconds: float = 10) -> bool:
     """Wait until a killed process is gone or a zombie."""
     deadline = time.monotonic() + seconds
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
@@ -42,7 +42,7 @@ def test_a_timeout_kills_the_children_of_the_command_too(tmp_path: Path) -> None
     ran = command.run(["sh", "-c", f"sleep 60 & echo $! > {child}; echo begun; wait"], 0.5)
     assert (ran.code, ran.out) == (None, "begun\n")
     assert ran.message.startswith("timed out")
-    assert ends(Path(f"/proc/{child.read_text().strip()}/stat"))
+    assert has_ended(Path(f"/proc/{child.read_text().strip()}/stat"))
 
 
 def test_a_missing_program_is_reported_by_name() -> None:

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
@@ -50,10 +50,10 @@ def test_compose_commands_name_every_file_and_never_answer_yes(compose: Any, ran
 
 @pytest.mark.usefixtures("ran")
 def test_start_removes_only_stopped_leftovers_of_the_seat(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("ssh", Status="created", name="0123456789ab_demo-student-ssh-1"))
-    put(engine, a_container("ssh", Status="running", name="ba9876543210_demo-student-ssh-1"))
-    put(engine, a_container("jupyter", Status="exited", name="demo-student-jupyter-1"))
-    put(engine, a_container("x", Status="exited", name="0123456789ab_other-x-1"), seat="other")
+    add_containers(engine, a_container("ssh", Status="created", name="0123456789ab_demo-student-ssh-1"))
+    add_containers(engine, a_container("ssh", Status="running", name="ba9876543210_demo-student-ssh-1"))
+    add_containers(engine, a_container("jupyter", Status="exited", name="demo-student-jupyter-1"))
+    add_containers(engine, a_container("x", Status="exited", name="0123456789ab_other-x-1"), seat="other")
     compose.up(1)
     deleted = [request for request in engine.requests if request.startswith("DELETE")]
     assert deleted == ["DELETE /containers/0123456789ab_demo-student-ssh-1"]
@@ -72,7 +72,7 @@ def test_start_removes_unused_networks_of_a_duplicate_name(engine: FakeEngine, c
 
 
 def test_wait_healthy_reports_states_until_all_services_are_healthy(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("jupyter", "starting"), a_container("ssh"))
+    add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
     reports: list[str] = []
 
     def report(text: str) -> None:
@@ -88,7 +88,7 @@ def test_wait_healthy_reports_states_until_all_services_are_healthy(engine: Fake
 def test_wait_healthy_names_unhealthy_services_at_the_deadline(
     engine: FakeEngine, compose: Any, container: dict[str, Any]
 ) -> None:
-    put(engine, a_container("jupyter"), container)
+    add_containers(engine, a_container("jupyter"), container)
     with pytest.raises(ProblemError, match="the seat is not healthy: ssh is") as caught:
         compose.wait_healthy(0, lambda _: None)
     why = caught.value.problem["why"]  # type: ignore[attr-defined]
@@ -99,7 +99,7 @@ def test_wait_healthy_names_unhealthy_services_at_the_deadline(
 
 @pytest.mark.usefixtures("ran")
 def test_wait_healthy_fails_at_once_if_a_container_keeps_restarting(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
+    add_containers(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
     with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.wait_healthy(float("inf"), lambda _: None)
 
@@ -108,7 +108,7 @@ def test_wait_healthy_fails_at_once_if_a_container_keeps_restarting(engine: Fake
 def test_stay_healthy_fails_if_a_container_was_restarted(
     engine: FakeEngine, compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(engine, a_container("jupyter"), a_container("ssh"))
+    add_containers(engine, a_container("jupyter"), a_container("ssh"))
     compose.stay_healthy(0.01)
 
     def change(_seconds: float) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.crashes import Crashing, ports, with_image
+from tests.playbooks.crashes import CrashingWorld, ports, with_image
 from tests.playbooks.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.usefixtures("idle")
@@ -37,15 +37,15 @@ BACK = [
 
 
 @pytest.fixture
-def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Crashing:
+def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> CrashingWorld:
     with_image(engine)
-    made = Crashing(tmp_path, 1, monkeypatch)
+    made = CrashingWorld(tmp_path, 1, monkeypatch)
     (made.seat.identity / "token").write_text("token")
     (made.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA x\n")
     return made
 
 
-def check_ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
+def check_ends(world: CrashingWorld, on: int, identity: dict[str, bytes]) -> None:
     """The seat runs generation `on` with the same identity and ports, and a further recovery changes nothing."""
     assert (world.seat.current(), world.compose.running) == (on, on)
     assert world.journal().open_switch() is None
@@ -59,7 +59,7 @@ def check_ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", [*FORWARD, *COMMITTED])
 def test_a_switch_killed_at_any_boundary_ends_on_old_or_new(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     identity, world.at.stop = world.identity(), boundary
     assert world.job("switch", "r1") is None
@@ -80,9 +80,9 @@ def test_a_switch_killed_at_any_boundary_ends_on_old_or_new(
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", BACK)
 def test_an_undo_killed_at_any_boundary_ends_on_old(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
-    world.unfit = {2}
+    world.failing_checks = {2}
     identity, world.at.stop = world.identity(), boundary
     assert world.job("switch", "r1") is None
     if how == "cut":
@@ -101,7 +101,7 @@ def test_an_undo_killed_at_any_boundary_ends_on_old(
     ],
 )
 def test_an_error_at_any_boundary_of_a_switch_ends_on_old_or_new(
-    world: Crashing, boundary: str, state: str, on: int
+    world: CrashingWorld, boundary: str, state: str, on: int
 ) -> None:
     identity, world.at.stop, world.at.error = world.identity(), boundary, True
     record = world.job("switch", "r1")
@@ -112,8 +112,8 @@ def test_an_error_at_any_boundary_of_a_switch_ends_on_old_or_new(
 
 
 @pytest.mark.parametrize("boundary", [name for name in BACK if not name.startswith("after")])
-def test_an_undo_is_retried_after_one_error(world: Crashing, boundary: str) -> None:
-    world.unfit = {2}
+def test_an_undo_is_retried_after_one_error(world: CrashingWorld, boundary: str) -> None:
+    world.failing_checks = {2}
     identity, world.at.stop, world.at.error = world.identity(), boundary, True
     record = world.job("switch", "r1")
     assert record is not None
@@ -124,7 +124,7 @@ def test_an_undo_is_retried_after_one_error(world: Crashing, boundary: str) -> N
 
 @pytest.mark.parametrize("boundary", BACK[:-2])
 def test_a_killed_recovery_is_completed_by_the_next_one(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str
 ) -> None:
     identity, world.at.stop = world.identity(), "after journal verifying"
     assert world.job("switch", "r1") is None
@@ -138,7 +138,7 @@ def test_a_killed_recovery_is_completed_by_the_next_one(
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", [name.replace("2", "1") for name in (*FORWARD, *COMMITTED)])
 def test_a_rollback_killed_at_any_boundary_ends_on_old_or_new(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     record = world.job("switch", "r1")
     assert record is not None
@@ -161,7 +161,7 @@ def test_a_killed_first_switch_leaves_no_container_running(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     with_image(engine)
-    world: Any = Crashing(tmp_path, 0, monkeypatch)
+    world: Any = CrashingWorld(tmp_path, 0, monkeypatch)
     world.at.stop = boundary
     assert world.job("switch", "r1") is None
     if how == "cut":

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
@@ -94,7 +94,7 @@ def _no_key(committed: CommittedSeat) -> None:
 
 def _port_held(committed: CommittedSeat) -> None:
     committed.found = {"jupyter": None, "ssh": None}
-    put(committed.engine, a_container("web", name="nginx"), seat="other")
+    add_containers(committed.engine, a_container("web", name="nginx"), seat="other")
     committed.engine.containers[0] |= {"Ports": [{"IP": "0.0.0.0", "PublicPort": 22001}]}
 
 

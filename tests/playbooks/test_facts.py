@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
@@ -26,7 +26,7 @@ def a_committed_seat(tmp_path: Path) -> Any:
 
 def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert fact == {
         "name": "demo-student",
@@ -57,18 +57,14 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
             ["GPU 0: 2.1 GB are in use by a process that the driver does not list"],
         ),
         (["ssh"], [], ["the driver does not list GPU-1: its use is unknown"]),
-        (
-            [],
-            [a_gpu("GPU-1", processes=[a_process(4242)])],
-            [],
-        ),  # no container of the seat runs: the process is not of the seat
+        ([], [a_gpu("GPU-1", processes=[a_process(4242)])], []),  # no container of the seat runs
     ],
 )
 def test_at_work_lists_the_gpu_users_of_a_running_seat(
     tmp_path: Path, engine: FakeEngine, containers: list[str], gpus: list[Any], expected: list[str]
 ) -> None:
     a_committed_seat(tmp_path)
-    put(engine, *map(a_container, containers))
+    add_containers(engine, *map(a_container, containers))
     (fact,) = facts.seat_facts(str(tmp_path / "state"), gpus)
     assert fact["at_work"] == expected
 
@@ -92,7 +88,7 @@ def test_previous_is_a_generation_whose_image_is_present(tmp_path: Path, engine:
 
 def test_layer_bytes_is_the_size_of_the_writable_layers(tmp_path: Path, engine: FakeEngine) -> None:
     a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"), a_container("jupyter"))
+    add_containers(engine, a_container("ssh"), a_container("jupyter"))
     for container, size in zip(engine.containers, (5 << 20, None), strict=True):
         container["SizeRw"] = size
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
@@ -102,7 +98,7 @@ def test_layer_bytes_is_the_size_of_the_writable_layers(tmp_path: Path, engine: 
 
 def test_a_damaged_seat_keeps_its_other_facts(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     (seat.generation(3) / "order.json").unlink()
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert (fact["state"], fact["generation"], fact["ports"]) == ("damaged", 3, {"ssh": 22000})
@@ -120,7 +116,7 @@ def test_kept_images_lists_an_unreadable_order_as_unknown(tmp_path: Path) -> Non
 
 
 def test_a_seat_without_a_record_is_listed_with_its_ports(tmp_path: Path, engine: FakeEngine) -> None:
-    put(engine, a_container("ssh"), seat="demo-lost")
+    add_containers(engine, a_container("ssh"), seat="demo-lost")
     (fact,) = facts.seat_facts(str(tmp_path))
     assert (fact["name"], fact["generation"], fact["state"]) == ("demo-lost", 0, "unrecorded")
     assert fact["ports"] == {"ssh": 22000}
@@ -166,7 +162,7 @@ def test_needs_attention_ends_when_the_seat_is_healthy_or_removed(
 @pytest.mark.usefixtures("ran")
 def test_a_stopped_seat_keeps_its_current_generation(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     record = removals.stop(an_order(tmp_path), NoJob(), 0)
     assert (record["state"], record["generation"]) == ("committed", 3)
     assert seat.current() == 3
@@ -177,7 +173,7 @@ def test_a_stopped_seat_keeps_its_current_generation(tmp_path: Path, engine: Fak
 @pytest.mark.usefixtures("ran")
 def test_a_seat_in_use_is_removed_only_by_force(tmp_path: Path, engine: FakeEngine, idle: list[Any]) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     idle[0]["processes"] = [a_process(4242)]
     when_busy = {"policy": "defer", "seconds": 0, "reason": ""}
     with pytest.raises(ProblemError, match="pid 4242 python of li"):

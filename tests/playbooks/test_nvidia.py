@@ -57,10 +57,10 @@ def test_pci_gpus_is_none_without_sysfs(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFacts]:
+def probe_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFacts]:
     """Return the facts of a node with these GPUs, and as many on its PCI bus unless `pci` is given."""
 
-    def ask(cards: list[dict[str, Any]], version: str = OPEN, pci: int | None = None, **fails: int) -> NodeFacts:
+    def probe_gpus(cards: list[dict[str, Any]], version: str = OPEN, pci: int | None = None, **fails: int) -> NodeFacts:
         (tmp_path / "driver/nvidia").mkdir(parents=True)
         (tmp_path / "driver/nvidia/version").write_text(version)
         (tmp_path / "bus/pci/devices").mkdir(parents=True)
@@ -72,12 +72,12 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFa
         facts, absent, problems = nvidia.nvidia_facts()
         return NodeFacts.model_validate({"name": "n1", **facts, "absent_because": absent, "problems": problems})
 
-    return ask
+    return probe_gpus
 
 
-def test_facts_of_a_healthy_gpu(ask: Callable[..., NodeFacts]) -> None:
+def test_facts_of_a_healthy_gpu(probe_gpus: Callable[..., NodeFacts]) -> None:
     process = Plain(pid=1, usedGpuMemory=5 << 20)
-    facts = ask([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
+    facts = probe_gpus([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
     (gpu,) = facts.gpus
     assert gpu.usable
     assert (gpu.uuid, gpu.name, gpu.brand) == ("GPU-1", "NVIDIA GeForce RTX 4090", "geforce")
@@ -92,16 +92,16 @@ def test_facts_of_a_healthy_gpu(ask: Callable[..., NodeFacts]) -> None:
 
 
 @pytest.mark.parametrize("broken", [{"lost": 15}, {"fails": {"nvmlDeviceGetCudaComputeCapability": 15}}])
-def test_a_lost_gpu_is_a_problem_of_that_gpu_only(ask: Callable[..., NodeFacts], broken: dict[str, Any]) -> None:
-    facts = ask([{}, broken])
+def test_a_lost_gpu_is_a_problem_of_that_gpu_only(probe_gpus: Callable[..., NodeFacts], broken: dict[str, Any]) -> None:
+    facts = probe_gpus([{}, broken])
     assert [gpu.usable for gpu in facts.gpus] == [True, False]
     assert facts.gpus[1].compute_capability is None
     assert [problem.code for problem in facts.gpus[1].problems] == ["gpu_lost"]
     assert not facts.problems
 
 
-def test_an_unsupported_query_is_not_a_problem(ask: Callable[..., NodeFacts]) -> None:
-    (gpu,) = ask([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
+def test_an_unsupported_query_is_not_a_problem(probe_gpus: Callable[..., NodeFacts]) -> None:
+    (gpu,) = probe_gpus([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
     assert gpu.usable
     assert (gpu.mig_enabled, gpu.memory_total) == (None, None)
 
@@ -117,19 +117,19 @@ def named_by_itself() -> Iterator[str]:
 
 
 def test_control_characters_in_a_process_name_are_replaced(
-    ask: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
+    probe_gpus: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown_user(_: int) -> Any:
         raise KeyError
 
     monkeypatch.setattr(nvml.pwd, "getpwuid", unknown_user)
-    (gpu,) = ask([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
+    (gpu,) = probe_gpus([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
     assert gpu.processes
     assert (gpu.processes[0].command, gpu.processes[0].user) == (named_by_itself, f"uid {os.geteuid()}")
 
 
 def test_memory_reserved_by_the_driver_does_not_count_as_used(
-    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+    probe_gpus: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version 1 of the call counts it as used, version 2 (drivers since 510) does not."""
 
@@ -140,23 +140,23 @@ def test_memory_reserved_by_the_driver_does_not_count_as_used(
             return Plain(total=24 << 30, used=used) if name == "nvmlDeviceGetMemoryInfo" else answer
 
     monkeypatch.setitem(globals(), "FakeNvml", Versions)
-    assert ask([{}]).gpus[0].memory_used == 2 << 20
+    assert probe_gpus([{}]).gpus[0].memory_used == 2 << 20
 
 
-def test_processes_are_queried_by_the_older_call_on_an_old_driver(ask: Callable[..., NodeFacts]) -> None:
-    (gpu,) = ask([{"fails": {"nvmlDeviceGetComputeRunningProcesses": 13}}]).gpus
+def test_processes_are_queried_by_the_older_call_on_an_old_driver(probe_gpus: Callable[..., NodeFacts]) -> None:
+    (gpu,) = probe_gpus([{"fails": {"nvmlDeviceGetComputeRunningProcesses": 13}}]).gpus
     assert gpu.processes == ()
 
 
-def test_processes_are_none_if_their_query_fails(ask: Callable[..., NodeFacts]) -> None:
+def test_processes_are_none_if_their_query_fails(probe_gpus: Callable[..., NodeFacts]) -> None:
     calls = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2")
-    (gpu,) = ask([{"fails": dict.fromkeys(calls, 4)}]).gpus
+    (gpu,) = probe_gpus([{"fails": dict.fromkeys(calls, 4)}]).gpus
     assert gpu.processes is None
     assert [problem.code for problem in gpu.problems] == ["gpu_error"]
 
 
-def test_a_gpu_on_the_pci_bus_that_nvml_does_not_list_is_reported(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([{}], pci=2)
+def test_a_gpu_on_the_pci_bus_that_nvml_does_not_list_is_reported(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([{}], pci=2)
     assert [problem.code for problem in facts.problems] == ["gpu_missing"]
     assert "2 NVIDIA GPUs, the driver lists 1" in facts.problems[0].what
 
@@ -172,32 +172,32 @@ def test_a_gpu_on_the_pci_bus_that_nvml_does_not_list_is_reported(ask: Callable[
     ],
 )
 def test_each_nvml_failure_has_its_code_and_reason(
-    ask: Callable[..., NodeFacts], number: int, code: str, reason: str
+    probe_gpus: Callable[..., NodeFacts], number: int, code: str, reason: str
 ) -> None:
-    facts = ask([{}], nvmlInit=number)
+    facts = probe_gpus([{}], nvmlInit=number)
     assert [problem.code for problem in facts.problems] == [code]
     assert reason in facts.absent_because["gpus"]
     assert reason in facts.absent_because["cuda_driver"]
     assert not facts.gpus
 
 
-def test_the_loaded_driver_is_known_despite_a_library_mismatch(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([{}], version=CLOSED, nvmlInit=18)
+def test_the_loaded_driver_is_known_despite_a_library_mismatch(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([{}], version=CLOSED, nvmlInit=18)
     assert (str(facts.driver), facts.kernel_module) == ("535.183.01", "proprietary")
     assert "driver" not in facts.absent_because
 
 
-def test_a_machine_without_gpus_and_driver_has_no_problem(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([], version="", nvmlInit=12)
+def test_a_machine_without_gpus_and_driver_has_no_problem(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([], version="", nvmlInit=12)
     assert not facts.problems
     assert set(facts.absent_because) == {"driver", "cuda_driver", "gpus", "kernel_module"}
 
 
 def test_a_hanging_nvml_does_not_block_the_probe(
-    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+    probe_gpus: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvml, "SECONDS", 0.2)
     monkeypatch.setattr(nvml, "_query", lambda: time.sleep(60))
-    facts = ask([{}])
+    facts = probe_gpus([{}])
     assert facts.absent_because["gpus"] == "NVML did not answer within 0.2 s"
     assert [problem.code for problem in facts.problems] == ["nvml_fails"]

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import module_util
 
@@ -38,7 +38,7 @@ def test_container_id_of_an_ended_process_is_none() -> None:
 
 
 def test_containers_of_processes_are_named_if_the_engine_lists_them(engine: FakeEngine) -> None:
-    put(engine, a_container("jupyter", name="lab-student-jupyter-1"))
+    add_containers(engine, a_container("jupyter", name="lab-student-jupyter-1"))
     engine.containers[0]["Id"] = ID
     found = [a_process(1, container=ID), a_process(2, container=OUTER), a_process(3)]
     (gpu,) = processes.with_container_names([a_gpu("GPU-1", processes=found)])

@@ -12,7 +12,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
-from tests.playbooks.world import Killed, World, killing
+from tests.playbooks.world import Killed, World, kill_at
 
 node_recovery, recovery, removals, seats, journals, files = (
     module_util(name)
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.usefixtures("idle")
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     """A seat whose switch from generation 1 to 2 was killed while it was verified."""
     engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
-    made = World(tmp_path, 1).serve(monkeypatch)
+    made = World(tmp_path, 1).patch_node_code(monkeypatch)
     monkeypatch.setattr(node_recovery, "Compose", lambda *_: made.compose)
     monkeypatch.setattr(removals, "Compose", lambda *_: made.compose)
     with pytest.raises(Killed):
-        made.transact(killing(made.journal(), "verifying", "after"))
+        made.transact(kill_at(made.journal(), "verifying", "after"))
     return made
 
 
@@ -124,7 +124,7 @@ def test_recovery_stops_after_three_interrupted_attempts(world: World) -> None:
     for attempt in range(recovery.ATTEMPTS):
         with pytest.raises(Killed):
             recovery.recover_seat(
-                world.compose, killing(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
+                world.compose, kill_at(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
             )
     calls = list(world.compose.calls)
     record = recovered(world)

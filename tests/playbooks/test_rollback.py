@@ -20,7 +20,7 @@ OLD, NEW = (f"registry.lab:5201/provisioner/lab@sha256:{letter * 64}" for letter
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     """A seat that was switched from generation 1 to generation 2; they have different images."""
     engine.images |= {name: {"RootFS": {}} for name in (OLD, NEW)}
-    made = World(tmp_path, 0).serve(monkeypatch)
+    made = World(tmp_path, 0).patch_node_code(monkeypatch)
     for number, name in ((1, OLD), (2, NEW)):
         image = made.order["image"] | {"reference": name}
         made.seat.write(number, made.order | {"image": image}, {})
@@ -60,9 +60,9 @@ def test_the_same_run_rolls_back_once(world: World, to: int) -> None:
     assert (world.seat.current(), world.states) == (1, states)
 
 
-@pytest.mark.parametrize("how", ["unfit", "broken"])
+@pytest.mark.parametrize("how", ["failing_checks", "broken"])
 def test_a_failed_rollback_returns_to_the_generation_it_came_from(world: World, how: str) -> None:
-    (world.unfit if how == "unfit" else world.compose.broken).add(1)
+    (world.failing_checks if how == "failing_checks" else world.compose.broken).add(1)
     record = world.roll_back()
     assert (record["state"], record["generation"]) == ("rolled_back", 2)
     assert (world.seat.current(), world.compose.running) == (2, 2)

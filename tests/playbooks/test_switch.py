@@ -9,7 +9,7 @@ import pytest
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
-from tests.playbooks.world import Killed, World, a_fault, killing
+from tests.playbooks.world import Killed, World, a_problem, kill_at
 
 switches, seats = module_util("transaction.switch"), module_util("seat.seat")
 recovery, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
@@ -53,7 +53,7 @@ def test_an_uninterrupted_switch_commits(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(a_fault("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
+    [(a_problem("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
 )
 def test_any_failure_of_verification_rolls_back(
     world: World, verify: Callable[[Exception], None], error: Exception, code: str
@@ -97,10 +97,10 @@ def test_an_undo_that_fails_twice_needs_attention(world: World) -> None:
 def test_recovery_after_a_kill_in_any_state_ends_on_old_or_new(
     world: World, verify: Callable[[Exception | None], None], state: str, when: str, good: bool
 ) -> None:
-    verify(None if good else a_fault("not_healthy"))
+    verify(None if good else a_problem("not_healthy"))
     old = world.seat.current()
     try:
-        world.transact(killing(world.journal(), state, when))
+        world.transact(kill_at(world.journal(), state, when))
     except Killed:
         world.recover()
     assert world.seat.current() in {old, 2}
@@ -116,12 +116,12 @@ def test_recovery_after_a_kill_in_any_state_ends_on_old_or_new(
 def test_a_recovery_killed_in_any_state_is_completed_by_the_next(
     world: World, verify: Callable[[Exception | None], None], state: str
 ) -> None:
-    verify(a_fault("not_healthy"))
+    verify(a_problem("not_healthy"))
     old = world.seat.current()
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     try:
-        recovery.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
+        recovery.recover_seat(world.compose, kill_at(world.journal("r2"), state, "after"), world.order, world.report)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)
@@ -133,7 +133,7 @@ def test_a_recovery_killed_in_any_state_is_completed_by_the_next(
 @pytest.mark.usefixtures("verify")
 def test_a_run_that_continues_after_a_kill_commits(world: World, state: str, when: str) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), state, when))
+        world.transact(kill_at(world.journal(), state, when))
     world.recover("r1")
     if world.seat.staged(world.order):
         assert world.transact()["state"] == "committed"
@@ -143,7 +143,7 @@ def test_a_run_that_continues_after_a_kill_commits(world: World, state: str, whe
 @pytest.mark.usefixtures("verify")
 def test_a_failed_recovery_raises_needs_attention(world: World) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     world.compose.broken = {1, -1}
     with pytest.raises(ProblemError, match="could not be restored") as caught:
         world.recover()
@@ -153,7 +153,7 @@ def test_a_failed_recovery_raises_needs_attention(world: World) -> None:
 @pytest.mark.usefixtures("verify")
 def test_the_switch_stays_open_if_recovery_has_no_engine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     with pytest.raises(ProblemError):
         world.recover()
@@ -195,10 +195,10 @@ def test_a_commit_keeps_only_the_new_and_the_previous_generation(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.images[REFERENCE] = {"RootFS": {}}
-    world = World(tmp_path, 1).serve(monkeypatch)
+    world = World(tmp_path, 1).patch_node_code(monkeypatch)
     for number, text in ((3, "three"), (4, "four")):
         world.seat.write(number, world.order | {"files": {"compose.yaml": text}}, {})
-    world.unfit = {4}
+    world.failing_checks = {4}
     assert world.switch("r4", files={"compose.yaml": "four"})["state"] == "rolled_back"
     assert world.seat.numbers() == [1, 2, 3, 4]
     assert world.switch("r3", files={"compose.yaml": "three"})["state"] == "committed"

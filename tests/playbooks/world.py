@@ -28,18 +28,18 @@ class FakeCompose:
 
     def check(self, number: int) -> None:
         if not (self.seat.generation(number) / "compose.yaml").exists():
-            raise a_fault("compose_refused")
+            raise a_problem("compose_refused")
 
     def up(self, number: int) -> None:
         self.calls.append(f"up {number}")
         self.running = number
         if number in self.broken:
-            raise a_fault("start_failed")
+            raise a_problem("start_failed")
 
     def down(self) -> None:
         self.calls.append("down")
         if -1 in self.broken:
-            raise a_fault("stop_failed")
+            raise a_problem("stop_failed")
         self.running = 0
 
     def containers(self) -> list[dict[str, Any]]:
@@ -52,17 +52,17 @@ class FakeCompose:
     def wait_healthy(self, _deadline: float, _report: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:
-            raise a_fault("not_healthy")
+            raise a_problem("not_healthy")
 
     def logs(self) -> str:
         return "logs of the containers"
 
 
-def a_fault(code: str) -> Exception:
+def a_problem(code: str) -> Exception:
     return ProblemError(code, code, "why", "fix")
 
 
-def killing(journal: Any, state: str, when: str) -> Any:
+def kill_at(journal: Any, state: str, when: str) -> Any:
     """Make the process die before or after the journal writes this state."""
     append = journal.append
 
@@ -89,9 +89,9 @@ class World:
             self.seat.commit(1)
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
-        self.unfit: set[int] = set()  # generations that start but fail verification
+        self.failing_checks: set[int] = set()  # generations that start but fail verification
 
-    def serve(self, monkeypatch: pytest.MonkeyPatch) -> "World":
+    def patch_node_code(self, monkeypatch: pytest.MonkeyPatch) -> "World":
         """Replace compose and the checks of the node code."""
         for module in (switches, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
@@ -99,8 +99,8 @@ class World:
         return self
 
     def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
-        if number in self.unfit:
-            raise a_fault("jupyter_fails")
+        if number in self.failing_checks:
+            raise a_problem("jupyter_fails")
         return {"checks": {"ssh": "ok"}, "gpu": {}}
 
     def switch(self, run: str = "r1", **order: Any) -> dict[str, Any]:

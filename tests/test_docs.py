@@ -1,4 +1,4 @@
-"""docs/faults.md has a row for every fault and names only tests that exist."""
+"""docs/faults.md has a row for every fault of a rollout, and the tests, states and codes that it names exist."""
 
 import ast
 import re
@@ -10,10 +10,10 @@ TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/faults.md"
 ROW = re.compile(r"^\| (?P<fault>[A-Z]\d\d) \|.*\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
-WORD = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")  # a state, a problem's code or a verb
-CODE_FOLDERS = ("provisioner", "playbooks/module_utils")
-# Faults without a test; the page gives the reason.
-WITHOUT = {"F26", "F30"}
+WORD = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")  # a state, a problem code or a command
+CODE = ("provisioner", "playbooks/module_utils")
+# Faults that cannot happen yet; the page gives the reason.
+NOT_APPLICABLE = {"F26", "F30"}
 
 
 def rows() -> dict[str, str]:
@@ -27,18 +27,18 @@ def functions(path: Path) -> set[str]:
 def test_every_fault_has_a_row_and_every_row_names_tests() -> None:
     found = rows()
     assert [fault for fault in found if fault.startswith("F")] == [f"F{number:02}" for number in range(1, 31)]
-    assert {fault for fault, row in found.items() if not NAMED.search(row)} == WITHOUT
+    assert {fault for fault, row in found.items() if not NAMED.search(row)} == NOT_APPLICABLE
 
 
-@pytest.mark.parametrize("fault", sorted(rows().keys() - WITHOUT))
-def test_every_named_test_exists(fault: str) -> None:
+@pytest.mark.parametrize("fault", sorted(rows().keys() - NOT_APPLICABLE))
+def test_every_test_named_in_a_row_exists(fault: str) -> None:
     named = NAMED.findall(rows()[fault])
     assert len(named) == rows()[fault].count(".py::")
     assert not [f"{file}::{name}" for file, name in named if name not in functions(TESTS / file)]
 
 
-def test_every_quoted_word_is_a_string_of_the_code() -> None:
-    code = "".join(path.read_text() for folder in CODE_FOLDERS for path in (TESTS.parent / folder).rglob("*.py"))
+def test_every_state_and_code_in_a_row_exists_in_the_code() -> None:
+    code = "".join(path.read_text() for folder in CODE for path in (TESTS.parent / folder).rglob("*.py"))
     words = {word for row in rows().values() for word in WORD.findall(row)}
     assert words >= {"committed", "rolled_back", "unreachable"}
     assert not [word for word in sorted(words) if f'"{word}"' not in code]

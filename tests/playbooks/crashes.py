@@ -1,7 +1,7 @@
-"""A seat whose job is a process of its own that can be killed anywhere: containers and boundaries are files.
+"""A seat whose job is a separate process that can be killed at any boundary; its containers are files.
 
-The job says in a file which boundary it has reached and waits there, for ever, where a test wants it to die. Nothing of
-this is in the node's own code: the boundaries are those of the journal, of the engine's two acts and of rename(2).
+At the boundary where a test wants it to die, the job writes a file and waits. The node code has no such hooks: the
+boundaries are those of the journal, of starting and stopping containers, and of rename(2).
 """
 
 import errno
@@ -37,13 +37,13 @@ WAIT_SECONDS = 60
 
 
 class Boundaries:
-    """`here` is called wherever a process may die. At `stop`, reached for the `nth` time, it dies or fails."""
+    """`reach` is called at every boundary. At `stop`, reached for the `nth` time, the process waits or fails."""
 
     def __init__(self, folder: Path) -> None:
         self._reached = folder / "reached"
         self.stop, self.nth, self.error = "", 1, False
 
-    def here(self, name: str) -> None:
+    def reach(self, name: str) -> None:
         if name != self.stop:
             return
         self.nth -= 1
@@ -65,7 +65,7 @@ class Boundaries:
 
 
 class StoredCompose(FakeCompose):
-    """The generation that runs stands in a file, so it outlives whoever started it."""
+    """The running generation is stored in a file, so it outlives the process that started it."""
 
     def __init__(self, seat: Any, at: Boundaries, folder: Path) -> None:
         self._at, self._file = at, folder / "running"
@@ -80,27 +80,27 @@ class StoredCompose(FakeCompose):
         self._file.write_text(str(number))
 
     def up(self, number: int) -> None:
-        self._at.here(f"up {number}: nothing stopped yet")
+        self._at.reach(f"up {number}: nothing stopped yet")
         self.running = 0
-        self._at.here(f"up {number}: old stopped, new not started")
+        self._at.reach(f"up {number}: old stopped, new not started")
         super().up(number)
-        self._at.here(f"up {number}: started")
+        self._at.reach(f"up {number}: started")
 
     def down(self) -> None:
-        self._at.here("down: nothing stopped yet")
+        self._at.reach("down: nothing stopped yet")
         super().down()
-        self._at.here("down: stopped")
+        self._at.reach("down: stopped")
 
 
-class Crashing(World):
-    """Generation `old` in force and serving, generation 2 staged; acts are jobs, as on a node."""
+class CrashingWorld(World):
+    """Generation `old` is committed and runs, generation 2 is staged; actions are jobs, as on a node."""
 
     def __init__(self, root: Path, old: int, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__(root, old)
         self.at = Boundaries(root)
         self.compose = StoredCompose(self.seat, self.at, root)
         self.compose.running = old
-        self.serve(monkeypatch)
+        self.patch_node_code(monkeypatch)
         monkeypatch.setattr(recovery, "Compose", lambda *_: self.compose)
         self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
         self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")
@@ -109,18 +109,18 @@ class Crashing(World):
         inner = getattr(kind, name)
 
         def marked(*arguments: Any, **words: Any) -> None:
-            self.at.here(f"before {label(*arguments, **words)}")
+            self.at.reach(f"before {label(*arguments, **words)}")
             inner(*arguments, **words)
-            self.at.here(f"after {label(*arguments, **words)}")
+            self.at.reach(f"after {label(*arguments, **words)}")
 
         monkeypatch.setattr(kind, name, marked)
 
     def _verify(self, *arguments: Any) -> dict[str, Any]:
-        self.at.here("while it is verified")
+        self.at.reach("while it is verified")
         return super()._verify(*arguments)
 
     def job(self, act: str, run: str) -> dict[str, Any] | None:
-        """The record; None where the process died at the boundary where it should."""
+        """Return the record, None if the process was killed at the wanted boundary."""
         path = jobs.start_once(self.seat, run, act, self._work(act, run))
         deadline = time.monotonic() + WAIT_SECONDS
         while not (self.at.reached() or ((job := files.read_job(path)) and job["finished"])):
@@ -144,7 +144,7 @@ class Crashing(World):
         return lambda job, lock: rollbacks.roll_back(order, job, lock)
 
     def cut_power(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Another boot; the line of the journal that was being written is torn; the engine starts what ran."""
+        """Simulate another boot with an incomplete last line in the journal; running containers start again."""
         path = self.seat.folder / "journal.jsonl"
         path.write_text(module_util("base.files").read(path) + '\n{"seq": 99, "state": "comm')
         for module in (hosts, files, journals):
@@ -159,7 +159,7 @@ class Crashing(World):
         return {path.name: path.read_bytes() for path in self.seat.identity.iterdir()}
 
     def disk(self) -> dict[str, str]:
-        """All of the seat but its jobs and its lock."""
+        """Return all files of the seat except its jobs and its lock."""
         found = [path for path in self.seat.folder.rglob("*") if path.is_file() and path.parent != self.seat.jobs]
         return {str(path): path.read_text() for path in found if path.name != "lock"}
 

@@ -1,4 +1,4 @@
-"""As much of a Docker Engine as the node's code asks for: a real server on a real socket, with state in lists."""
+"""The part of the Docker Engine API that the node code uses: a real server on a real socket, with state in lists."""
 
 import json
 import threading
@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 
 class FakeEngine:
-    """`pulls` are the answers to pulls, in turn: what is told line by line, or a status. A whole one brings `image`."""
+    """`pulls` are the answers to pulls, in order: progress messages, or a status. A complete pull adds `brings`."""
 
     def __init__(self) -> None:
         self.info: dict[str, Any] = {"ServerVersion": "26.1.5", "DockerRootDir": "/", "Runtimes": {}}
@@ -100,20 +100,20 @@ class _Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_DELETE = _do  # noqa: N815  (names that http.server looks for)
 
     def _pull(self) -> None:
-        told = self.engine.pulls.pop(0)
-        self.send_response(told if isinstance(told, int) else 200)
+        answer = self.engine.pulls.pop(0)
+        self.send_response(answer if isinstance(answer, int) else 200)
         self.send_header("Connection", "close")
         self.end_headers()
-        if isinstance(told, int):
+        if isinstance(answer, int):
             self.wfile.write(json.dumps({"message": "manifest unknown"}).encode())
             return
-        for line in told:
+        for line in answer:
             self.wfile.write(json.dumps(line).encode() + b"\r\n")
-        if self.engine.brings and not any("error" in line for line in told):
+        if self.engine.brings and not any("error" in line for line in answer):
             self.engine.images[self.engine.brings[0]] = self.engine.brings[1]
 
     def log_message(self, *_: object) -> None:
-        """Not into the tests' output."""
+        """Keep the output of the tests clean."""
 
     def address_string(self) -> str:
         return "unix"
@@ -137,7 +137,7 @@ def serving(engine: FakeEngine, socket: Path) -> Iterator[FakeEngine]:
 
 
 def a_container(service: str, health: str | None = "healthy", name: str = "", **over: Any) -> dict[str, Any]:
-    """As the engine inspects it. `over`: Status, RestartCount, StartedAt."""
+    """Return a container as the engine describes it. `over`: Status, RestartCount, StartedAt."""
     state = {"Status": over.get("Status", "running"), "StartedAt": over.get("StartedAt", "t0")}
     return {
         "Id": name or service,
@@ -149,7 +149,7 @@ def a_container(service: str, health: str | None = "healthy", name: str = "", **
     }
 
 
-def put(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
+def add_containers(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
     for container in containers:
         labels = {
             "com.docker.compose.project": seat,

@@ -1,4 +1,4 @@
-"""pynvml with cards that a test describes; errors are its own."""
+"""A fake of pynvml with the GPUs that a test describes; the errors are those of pynvml."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,7 +7,7 @@ import pynvml
 
 
 class FakeNvml:
-    """NVML with the cards that it is given. `fails` maps a call to the error that it raises; others are real."""
+    """NVML with the given GPUs. `fails` maps a call to the error that it raises; constants are those of pynvml."""
 
     def __init__(self, cards: list[dict[str, Any]], **fails: int) -> None:
         self._cards = cards
@@ -43,7 +43,7 @@ class Plain:
 
 
 def a_gpu(uuid: str, index: int = 0, **over: Any) -> dict[str, Any]:
-    """As the node's own code tells a card, with nobody at work on it."""
+    """Return the facts of an idle GPU as the node code reports them."""
     facts = {"memory_total": 24 << 30, "memory_used": 300 << 20, "utilization": 0, "processes": [], "problems": []}
     return {"uuid": uuid, "index": index, **facts, **over}
 

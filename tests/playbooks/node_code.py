@@ -1,4 +1,4 @@
-"""The node's own code, as plain Python: what Ansible ships as ansible.module_utils is found there in tests, too."""
+"""The node code for tests: importable as ansible.module_utils, under the name by which Ansible ships it."""
 
 import importlib
 import sys
@@ -12,12 +12,12 @@ from provisioner.adapters import resources
 
 
 def module_util(name: str) -> ModuleType:
-    """The module ROOM.NAME of playbooks/module_utils/provisioner."""
+    """Return the module ROOM.NAME of playbooks/module_utils/provisioner."""
     package: Any = importlib.import_module("ansible.module_utils")
     folder = str(resources.playbooks() / "module_utils")
     if folder not in package.__path__:
         package.__path__.append(folder)
-        sys.modules["ansible.module_utils.pynvml"] = pynvml  # travels with the modules at run time
+        sys.modules["ansible.module_utils.pynvml"] = pynvml  # shipped with the modules at run time
     return importlib.import_module(f"ansible.module_utils.provisioner.{name}")
 
 
@@ -25,5 +25,5 @@ ProblemError: type[Exception] = module_util("base.problem").ProblemError
 
 
 def problem(caught: pytest.ExceptionInfo[Exception]) -> dict[str, str]:
-    """The problem of the ProblemError that was caught."""
+    """Return the problem of the ProblemError that was caught."""
     return dict(vars(caught.value)["problem"])

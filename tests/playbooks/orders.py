@@ -1,10 +1,10 @@
-"""An order as a node gets it, with good defaults, below a folder of the test's own."""
+"""An order as a node receives it, with valid defaults, below a temporary folder."""
 
 import os
 from pathlib import Path
 from typing import Any
 
-# Loopback, but not where a seat of this machine itself would publish.
+# A loopback address that no seat of this machine publishes on.
 HERE = "127.0.0.22"
 REFERENCE = "registry.lab:5201/provisioner/lab@sha256:" + "a" * 64
 
@@ -40,9 +40,9 @@ def with_seat(order: dict[str, Any], **over: Any) -> dict[str, Any]:
 
 
 class NoJob:
-    """A job that nobody follows."""
+    """A job that discards its progress."""
 
     kind = "switch"
 
     def report(self, *_: Any, **__: Any) -> None:
-        """Nobody listens."""
+        """Discard the progress."""

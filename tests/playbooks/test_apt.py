@@ -1,4 +1,4 @@
-"""Waiting for whoever is at the packages, and what is never replaced on the way; apt itself runs in the journey."""
+"""Locks of other package managers, and packages that must not be upgraded. The journeys run the real apt."""
 
 import subprocess
 import sys
@@ -37,22 +37,22 @@ def holder(path: Path) -> subprocess.Popen[str]:
     return process
 
 
-def test_a_lock_of_another_program_is_waited_for_and_told(lock: Path) -> None:
-    told: list[str] = []
+def test_waiting_for_a_package_lock_is_reported_once(lock: Path) -> None:
+    reports: list[str] = []
     with holder(lock) as process:
 
         def report(text: str) -> None:
-            told.append(text)
+            reports.append(text)
             process.communicate("go on\n")
 
         apt.wait_for_locks(report)
-    assert len(told) == 1
-    assert "waiting" in told[0]
-    apt.wait_for_locks(told.append)
-    assert len(told) == 1
+    assert len(reports) == 1
+    assert "waiting" in reports[0]
+    apt.wait_for_locks(reports.append)
+    assert len(reports) == 1
 
 
-def test_a_lock_that_is_never_given_back_is_a_problem_with_its_path(lock: Path) -> None:
+def test_a_package_lock_that_is_not_released_in_time_is_reported_with_its_path(lock: Path) -> None:
     with holder(lock) as process:
         with pytest.raises(ProblemError) as caught:
             apt.wait_for_locks(lambda _: None, 0.1)
@@ -63,7 +63,7 @@ def test_a_lock_that_is_never_given_back_is_a_problem_with_its_path(lock: Path) 
 
 @pytest.fixture
 def scripted(lock: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
-    """Answers of apt-get by its telling word, and the words that it was called with."""
+    """Answers of apt-get by subcommand or option, and the calls in order."""
     del lock
     answers: dict[str, Any] = {}
     calls: list[str] = []
@@ -82,7 +82,7 @@ def install(untouched: frozenset[str] = frozenset()) -> None:
     apt.install(["docker-compose"], untouched, 10, lambda _: None)
 
 
-def test_nothing_is_installed_that_could_not_be_fetched_whole(scripted: tuple[dict[str, Any], list[str]]) -> None:
+def test_packages_are_installed_only_after_a_complete_download(scripted: tuple[dict[str, Any], list[str]]) -> None:
     answers, calls = scripted
     install()
     assert calls == ["update", "--simulate", "--download-only", "--no-download"]
@@ -99,20 +99,22 @@ def test_nothing_is_installed_that_could_not_be_fetched_whole(scripted: tuple[di
         assert calls[-1] == last
 
 
-def test_lists_that_cannot_be_read_are_no_reason_to_stop_where_the_package_is_known(
+def test_unreadable_package_lists_stop_an_installation_only_if_the_package_is_unknown(
     scripted: tuple[dict[str, Any], list[str]],
 ) -> None:
     answers, calls = scripted
-    answers["update"] = Ran(100, "", "E: a source that nobody needs is away")
+    answers["update"] = Ran(100, "", "E: an unused source is unreachable")
     install()
     assert calls[-1] == "--no-download"
     answers["--simulate"] = Ran(100, "", "E: Unable to locate package")
     with pytest.raises(ProblemError) as caught:
         install()
-    assert "away" in problem(caught)["what"]
+    assert "unreachable" in problem(caught)["what"]
 
 
-def test_an_engine_in_use_is_not_replaced_on_the_way(scripted: tuple[dict[str, Any], list[str]]) -> None:
+def test_an_installation_that_would_upgrade_an_engine_in_use_is_refused(
+    scripted: tuple[dict[str, Any], list[str]],
+) -> None:
     answers, calls = scripted
     answers["--simulate"] = Ran(0, "Inst docker.io [26.1] (27.0 x)\nInst docker-compose (2.26 x)\n", "")
     with pytest.raises(ProblemError) as caught:

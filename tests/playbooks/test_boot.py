@@ -1,4 +1,4 @@
-"""Recovery at boot. systemd itself is a folder here; what is asked of it is one unit and one link."""
+"""Recovery at boot. A temporary folder stands for systemd: the code writes one unit and one link there."""
 
 import configparser
 import os
@@ -20,7 +20,7 @@ boot, removals, seats, journals = (
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A state root of the system's own, on a node that runs systemd."""
+    """The state root of the system, on a node that runs systemd."""
     for name in ("RUNNING", "UNITS"):
         monkeypatch.setattr(boot, name, tmp_path / name)
         (tmp_path / name).mkdir()
@@ -37,7 +37,7 @@ def link(root: Path) -> Path:
     return root.parent / "UNITS/multi-user.target.wants/provisioner-recover.service"
 
 
-def test_the_unit_runs_our_program_once_after_the_engine(root: Path) -> None:
+def test_the_unit_runs_the_recovery_program_once_after_the_engine(root: Path) -> None:
     boot.install(str(root), boot.own_code())
     text = configparser.ConfigParser(interpolation=None)
     text.optionxform = str  # type: ignore[assignment, method-assign]
@@ -53,19 +53,21 @@ def test_the_unit_runs_our_program_once_after_the_engine(root: Path) -> None:
 
 @pytest.mark.lab
 @pytest.mark.usefixtures("testbed")
-def test_systemd_has_nothing_to_say_of_the_unit(root: Path) -> None:
+def test_systemd_analyze_accepts_the_unit(root: Path) -> None:
     boot.install(str(root), boot.own_code())
     ran = subprocess.run(["systemd-analyze", "verify", unit(root)], capture_output=True, text=True, check=False)
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")
 
 
-def test_the_copy_runs_alone_and_needs_neither_ansible_nor_us(root: Path, engine: FakeEngine, tmp_path: Path) -> None:
+def test_the_installed_copy_runs_without_ansible_and_the_project(
+    root: Path, engine: FakeEngine, tmp_path: Path
+) -> None:
     boot.install(str(root), boot.own_code())
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
     journals.Journal(seat.folder, "r1").append("switching", to=1, back=0)
     seat.write(1, an_order(tmp_path), {})
-    seat.commit(1)  # the power was cut before the journal could say so
+    seat.commit(1)  # a power cut before the journal recorded the commit
     argv = ["/usr/bin/env", "-i", f"DOCKER_HOST={os.environ['DOCKER_HOST']}", sys.executable, "-I"]
     ran = subprocess.run(
         [*argv, root / "node/program/recover.py"], capture_output=True, text=True, check=False, cwd="/"
@@ -80,7 +82,7 @@ def stamps(root: Path) -> dict[str, int]:
     return {str(p): p.lstat().st_mtime_ns for folder in folders for p in [folder, *folder.rglob("*")]}
 
 
-def test_a_second_time_nothing_is_written_and_a_change_is(root: Path) -> None:
+def test_a_second_installation_writes_only_what_has_changed(root: Path) -> None:
     code = boot.own_code()
     boot.install(str(root), code)
     before = stamps(root)
@@ -100,21 +102,25 @@ def test_program_and_unit_of_the_flat_layout_are_replaced(root: Path) -> None:
     flat.parent.mkdir(parents=True)
     flat.write_text("old = True\n")
     (root / "node/program/recover.py").write_text("from ansible.module_utils.provisioner_recovering import at_boot\n")
-    unit(root).write_text("of the version before")
+    unit(root).write_text("of the previous version")
     boot.install(str(root), boot.own_code())
     assert not flat.exists()
     assert "provisioner_recovering" not in (root / "node/program/recover.py").read_text()
     assert str(root / "node/program/recover.py") in unit(root).read_text()
 
 
-@pytest.mark.parametrize("what", ["no systemd", "not root", "one's own", "a name that means something to systemd"])
-def test_elsewhere_nothing_is_installed(root: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
+@pytest.mark.parametrize(
+    "what", ["no systemd", "not root", "a user's own state root", "a name with systemd specifiers"]
+)
+def test_nothing_is_installed_where_boot_recovery_does_not_apply(
+    root: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
     state_root = str(root)
     if what == "no systemd":
         boot.RUNNING.rmdir()
     elif what == "not root":
         monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    elif what == "one's own":
+    elif what == "a user's own state root":
         state_root = "/home/li/.local/share/provisioner"
     else:
         state_root = f"{root}/%h; rm"
@@ -124,7 +130,7 @@ def test_elsewhere_nothing_is_installed(root: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.usefixtures("ran", "engine")
-def test_it_goes_with_the_last_seat(root: Path, tmp_path: Path) -> None:
+def test_removing_the_last_seat_removes_program_and_unit(root: Path, tmp_path: Path) -> None:
     orders: list[dict[str, Any]] = [with_seat(an_order(tmp_path), name=name) for name in ("demo-a", "demo-b")]
     for order in orders:
         seat = seats.seat_of(order)
@@ -139,7 +145,7 @@ def test_it_goes_with_the_last_seat(root: Path, tmp_path: Path) -> None:
     assert not (root / "node/program").exists()
 
 
-def test_a_unit_of_another_state_root_is_left_alone(root: Path) -> None:
+def test_uninstall_keeps_the_unit_of_another_state_root(root: Path) -> None:
     unit(root).write_text("ExecStart=/usr/bin/python3 -I /var/lib/elsewhere/node/program/recover.py\n")
     boot.uninstall(str(root))
     assert unit(root).exists()

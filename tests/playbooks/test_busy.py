@@ -1,4 +1,4 @@
-"""No work is ended without consent; what cannot be known counts as work."""
+"""Running work is not stopped without consent; unknown use of a GPU counts as use."""
 
 import time
 from collections.abc import Callable
@@ -22,10 +22,10 @@ IN_SEAT = a_process(4242, container="lab-student-jupyter-1")
 
 
 @pytest.mark.parametrize(
-    ("gpu", "told"),
+    ("gpu", "expected"),
     [
         (a_gpu("GPU-1"), []),
-        (a_gpu("GPU-1", memory_used=None, utilization=None), []),  # unified memory: the driver does not tell it
+        (a_gpu("GPU-1", memory_used=None, utilization=None), []),  # unified memory: the driver does not report it
         (a_gpu("GPU-1", processes=[IN_SEAT]), ["GPU 0: pid 4242 python of li in lab-student-jupyter-1"]),
         (
             a_gpu("GPU-1", processes=[a_process(7, user=None, command=None), a_process(8)]),
@@ -43,43 +43,43 @@ IN_SEAT = a_process(4242, container="lab-student-jupyter-1")
         (a_gpu("GPU-2", processes=[IN_SEAT]), ["the driver does not list GPU-1"]),
     ],
 )
-def test_who_is_at_work_is_told_in_words(idle: list[Any], gpu: dict[str, Any], told: list[str]) -> None:
+def test_each_use_of_a_gpu_is_reported_in_one_line(idle: list[Any], gpu: dict[str, Any], expected: list[str]) -> None:
     idle[:] = [gpu]
     found = busy.gpu_users(["GPU-1"])
-    assert len(found) == len(told)
-    assert all(part in line for part, line in zip(told, found, strict=True)), found
+    assert len(found) == len(expected)
+    assert all(part in line for part, line in zip(expected, found, strict=True)), found
 
 
-def test_a_lost_card_keeps_its_place_and_is_nobodys(idle: list[Any]) -> None:
+def test_a_lost_gpu_without_uuid_does_not_count_as_use_of_another_gpu(idle: list[Any]) -> None:
     idle.append({"index": 1, "problems": [{"what": "GPU 1 is lost"}]})
     assert busy.gpu_users(["GPU-1"]) == []
 
 
-def test_a_seat_without_gpus_asks_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(busy, "query_nvml", lambda: pytest.fail("asked"))
+def test_nvml_is_not_queried_for_a_seat_without_gpus(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(busy, "query_nvml", lambda: pytest.fail("queried"))
     assert busy.gpu_users([]) == []
 
 
 @pytest.mark.parametrize("work", [lambda: time.sleep(60), lambda: 1 / 0, lambda: {"error": 18, "reason": "NVML: 18"}])
-def test_a_driver_that_hangs_or_fails_counts_as_work(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
+def test_a_driver_that_hangs_or_fails_counts_as_use(monkeypatch: pytest.MonkeyPatch, work: Callable[[], Any]) -> None:
     monkeypatch.setattr(nvml, "SECONDS", 0.2)
     monkeypatch.setattr(nvml, "_query", work)
-    (told,) = busy.gpu_users(["GPU-1"])
-    assert told.startswith("the use of the GPUs is unknown: ")
-    assert "NVML" in told
+    (line,) = busy.gpu_users(["GPU-1"])
+    assert line.startswith("the use of the GPUs is unknown: ")
+    assert "NVML" in line
 
 
 @pytest.fixture
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     engine.images[REFERENCE] = {"RootFS": {}}
-    return World(tmp_path, 1).serve(monkeypatch)
+    return World(tmp_path, 1).patch_node_code(monkeypatch)
 
 
-def switched(world: World, **wish: Any) -> dict[str, Any]:
-    return world.switch(when_busy=wish or None)
+def switched(world: World, **when_busy: Any) -> dict[str, Any]:
+    return world.switch(when_busy=when_busy or None)
 
 
-def test_work_on_the_seat_defers_it_and_stops_nothing(world: World, idle: list[Any]) -> None:
+def test_a_seat_in_use_is_deferred_and_not_stopped(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
     with pytest.raises(busy.BusyError, match="demo-student: GPU 0: pid 4242 python of li in lab-student") as caught:
         switched(world)
@@ -87,7 +87,7 @@ def test_work_on_the_seat_defers_it_and_stops_nothing(world: World, idle: list[A
     assert (world.compose.calls, world.states) == ([], [])
 
 
-def test_a_seat_that_does_not_run_yet_asks_nobody(world: World, idle: list[Any]) -> None:
+def test_a_seat_without_running_containers_switches_whatever_uses_its_gpus(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
     world.compose.running = 0
     assert switched(world)["state"] == "committed"
@@ -95,16 +95,16 @@ def test_a_seat_that_does_not_run_yet_asks_nobody(world: World, idle: list[Any])
 
 @pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize("reason", ["", "  \n"])
-def test_force_without_a_reason_is_refused_even_where_nobody_works(world: World, reason: str) -> None:
+def test_force_without_a_reason_is_refused_even_on_an_idle_seat(world: World, reason: str) -> None:
     with pytest.raises(ProblemError, match="needs a reason"):
         switched(world, policy="force", reason=reason)
     assert world.compose.calls == []
 
 
-def test_force_is_on_record_before_anything_stops(world: World, idle: list[Any]) -> None:
+def test_force_is_recorded_in_the_journal_before_containers_stop(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [IN_SEAT]
-    wish = {"policy": "force", "reason": "exam at noon"}
-    assert world.switch(when_busy=wish, claim={**MINE, "holder": "ann@control1"})["state"] == "committed"
+    when_busy = {"policy": "force", "reason": "exam at noon"}
+    assert world.switch(when_busy=when_busy, claim={**MINE, "holder": "ann@control1"})["state"] == "committed"
     assert world.states == ["forced", "switching", "verifying", "committed"]
     assert world.journal().lines()[0]["detail"] == {
         "by": "ann@control1",
@@ -114,14 +114,14 @@ def test_force_is_on_record_before_anything_stops(world: World, idle: list[Any])
 
 
 @pytest.mark.usefixtures("idle")
-def test_force_that_nobody_notices_leaves_no_record(world: World) -> None:
+def test_force_on_an_idle_seat_is_not_recorded(world: World) -> None:
     assert switched(world, policy="force", reason="exam")["state"] == "committed"
     assert "forced" not in world.states
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Moved on by sleeping alone; what was slept."""
+    """A clock that only sleep advances; the list of sleeps in seconds."""
     slept: list[float] = []
 
     class Time:
@@ -135,23 +135,25 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return slept
 
 
-def test_waiting_asks_again_tells_for_whom_and_goes_on(world: World, idle: list[Any], clock: list[float]) -> None:
+def test_wait_reports_the_users_and_switches_once_the_gpu_is_idle(
+    world: World, idle: list[Any], clock: list[float]
+) -> None:
     idle[0]["processes"] = [IN_SEAT]
-    told: list[str] = []
+    reports: list[str] = []
 
     class Listener(NoJob):
         def report(self, text: str, **_: Any) -> None:
-            told.append(text)
+            reports.append(text)
             if len(clock) == 3:
                 idle[0]["processes"] = []
 
     order = world.order | {"when_busy": {"policy": "wait", "seconds": 900}}
     assert switches.switch(order, Listener(), 0)["state"] == "committed"
-    assert told[0] == "waiting for GPU 0: pid 4242 python of li in lab-student-jupyter-1"
+    assert reports[0] == "waiting for GPU 0: pid 4242 python of li in lab-student-jupyter-1"
     assert clock == [2, 4, 8, 16]
 
 
-def test_waiting_ends_when_its_time_is_up(world: World, idle: list[Any], clock: list[float]) -> None:
+def test_wait_ends_with_busy_error_at_its_time_limit(world: World, idle: list[Any], clock: list[float]) -> None:
     idle[0]["processes"] = [IN_SEAT]
     with pytest.raises(busy.BusyError):
         switched(world, policy="wait", seconds=100)
@@ -159,7 +161,7 @@ def test_waiting_ends_when_its_time_is_up(world: World, idle: list[Any], clock: 
     assert world.compose.calls == []
 
 
-def test_what_became_untrue_during_the_wait_is_seen(
+def test_the_staged_image_is_checked_again_after_the_wait(
     world: World, idle: list[Any], clock: list[float], engine: FakeEngine
 ) -> None:
     idle[0]["processes"] = [IN_SEAT]
@@ -174,9 +176,7 @@ def test_what_became_untrue_during_the_wait_is_seen(
     assert clock == [2]
 
 
-def test_a_node_that_was_taken_over_during_the_wait_is_left_alone(
-    world: World, idle: list[Any], clock: list[float]
-) -> None:
+def test_a_node_taken_over_during_the_wait_is_not_switched(world: World, idle: list[Any], clock: list[float]) -> None:
     root = world.order["state_root"]
     claims.take_claim(root, MINE, "")
     idle[0]["processes"] = [IN_SEAT]
@@ -191,15 +191,13 @@ def test_a_node_that_was_taken_over_during_the_wait_is_left_alone(
     assert (clock, world.compose.calls) == ([2], [])
 
 
-def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
-    world: World, idle: list[Any], clock: list[float]
-) -> None:
+def test_recovery_of_a_seat_in_use_is_deferred(world: World, idle: list[Any], clock: list[float]) -> None:
     world.journal().append("switching", to=2, back=1)
     world.compose.running = 2
     idle[0]["processes"] = [IN_SEAT]
     with pytest.raises(busy.BusyError):
         world.recover()
-    # The check on the GPUs that was cut off with the rest is no work of anybody's, and ends by itself.
+    # A GPU check of the killed job counts as use until it ends, so the recovery waits for it.
     assert sum(clock) == module_util("transaction.recover").CHECK_SECONDS
     assert (world.compose.calls, world.states) == ([], ["switching"])
     idle[0]["processes"] = []
@@ -208,7 +206,7 @@ def test_what_a_kill_left_open_is_not_ended_under_someone_at_work(
 
 
 @pytest.mark.usefixtures("idle")
-def test_a_note_of_force_does_not_close_what_is_open(world: World) -> None:
+def test_a_forced_line_does_not_close_an_open_switch(world: World) -> None:
     world.journal().append("switching", to=2, back=1)
     world.journal().append("forced", reason="r", stopped=[])
     assert world.journal().open_switch()["detail"]["to"] == 2
@@ -217,7 +215,7 @@ def test_a_note_of_force_does_not_close_what_is_open(world: World) -> None:
         world.recover()
 
 
-def test_all_gpus_count_that_a_seat_may_hold_now(world: World) -> None:
+def test_gpus_of_an_unfinished_switch_count_as_gpus_of_the_seat(world: World) -> None:
     world.seat.write(3, an_order(world.seat.folder, seat=world.order["seat"] | {"gpus": ["GPU-9"]}), {})
     assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1"]
     world.journal().append("switching", to=3, back=1)

@@ -1,4 +1,4 @@
-"""The registry's small authority, made by the real openssl and held against a real TLS handshake."""
+"""The CA of the registry, made by the real openssl and tested with a real TLS handshake."""
 
 import getpass
 import ssl
@@ -28,14 +28,14 @@ def certify(host: str) -> None:
     ca.issue_certificate(host, getpass.getuser())
 
 
-def test_private_keys_are_their_owners_alone(folder: Path) -> None:
+def test_private_keys_are_readable_by_their_owner_only(folder: Path) -> None:
     ca.make_ca("demo")
     certify("127.0.0.1")
     modes = {path.name: path.stat().st_mode & 0o777 for path in folder.iterdir()}
     assert modes == {"ca.key": 0o600, "server.key": 0o600, "ca.crt": 0o644, "server.crt": 0o644, "names": 0o644}
 
 
-def test_a_certificate_is_made_anew_for_another_name_or_by_another_authority(folder: Path) -> None:
+def test_a_certificate_is_invalid_for_another_name_by_another_ca_or_without_its_key(folder: Path) -> None:
     ca.make_ca("demo")
     assert not ca.has_valid_certificate("registry.lab")
     certify("registry.lab")
@@ -58,7 +58,7 @@ class _Registry(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: Any) -> None:
-        """Nobody reads it."""
+        """Keep the output of the tests clean."""
 
 
 @contextmanager
@@ -83,7 +83,7 @@ def codes(address: str, ca: str | None) -> list[str]:
     ]
 
 
-def test_a_node_reaches_it_by_this_authority_and_by_no_other(
+def test_the_registry_check_accepts_only_the_given_ca_and_reports_a_missing_login(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
@@ -107,12 +107,12 @@ def test_a_node_reaches_it_by_this_authority_and_by_no_other(
         ("r.lab", ("r.lab", 443)),
     ],
 )
-def test_where_it_listens(address: str, expected: tuple[str, int]) -> None:
+def test_host_and_port_of_a_registry_address(address: str, expected: tuple[str, int]) -> None:
     assert registry.host_and_port(address) == expected
 
 
-def test_its_configuration_removes_what_is_deleted_and_believes_no_cache() -> None:
-    import yaml  # noqa: PLC0415  (of the control machine: a node has none)
+def test_registry_configuration_enables_deletion_and_no_descriptor_cache() -> None:
+    import yaml  # noqa: PLC0415  (only the control machine has it)
 
     read = yaml.safe_load(registry.configuration(5000))
     assert read["storage"]["delete"] == {"enabled": True}
@@ -120,7 +120,7 @@ def test_its_configuration_removes_what_is_deleted_and_believes_no_cache() -> No
     assert read["http"]["addr"] == ":5000"
 
 
-def test_what_a_person_has_configured_is_theirs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_registry_configuration_changed_by_hand_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, ran = tmp_path / "config.yml", module_util("base.command").CommandResult
     monkeypatch.setattr(registry, "CONFIGURATION", path)
     conffiles = "\n /etc/init.d/docker-registry aaaa\n"
@@ -131,6 +131,6 @@ def test_what_a_person_has_configured_is_theirs(tmp_path: Path, monkeypatch: pyt
         registry._check_is_ours()
     assert problem(caught)["code"] == "registry_in_use"
     conffiles += f" {path} {registry.hashlib.md5(path.read_bytes()).hexdigest()}\n"
-    registry._check_is_ours()  # as the package brought it
+    registry._check_is_ours()  # the file of the package
     path.write_text(registry.configuration(5000))
     registry._check_is_ours()

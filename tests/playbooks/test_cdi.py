@@ -43,7 +43,7 @@ JSON = json.dumps({"kind": "nvidia.com/gpu", "devices": [{"name": "0"}, {"name":
         ("", []),
     ],
 )
-def test_a_specification_names_its_devices(text: str, names: list[str]) -> None:
+def test_parse_devices_returns_qualified_device_names(text: str, names: list[str]) -> None:
     assert cdi.parse_devices(text) == names
 
 
@@ -64,7 +64,7 @@ GONE = {"nvidia": {"path": "/no/such/runtime"}}
         (YAML, {}, [], None),
     ],
 )
-def test_the_mode_is_the_one_by_which_the_gpus_would_come_in(
+def test_toolkit_mode_is_cdi_only_if_the_specifications_name_every_gpu(
     spec: str, runtimes: dict[str, Any], uuids: list[str], mode: str | None, folder: Path
 ) -> None:
     (folder / "nvidia.yaml").write_text(spec)
@@ -73,7 +73,7 @@ def test_the_mode_is_the_one_by_which_the_gpus_would_come_in(
     assert cdi.toolkit_facts(info, [{"uuid": uuid} for uuid in uuids])["toolkit_mode"] == mode
 
 
-def test_where_cdi_is_switched_off_its_specifications_count_for_nothing(folder: Path) -> None:
+def test_specifications_are_ignored_if_the_engine_has_cdi_off(folder: Path) -> None:
     (folder / "nvidia.yaml").write_text(YAML)
     facts = cdi.toolkit_facts({"CDISpecDirs": None, "Runtimes": REAL}, [{"uuid": "GPU-1"}])
     assert facts == {"toolkit_mode": "legacy", "cdi_devices": []}
@@ -81,11 +81,11 @@ def test_where_cdi_is_switched_off_its_specifications_count_for_nothing(folder: 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Also the only one on the PATH."""
+    """A folder that is also the whole PATH."""
     monkeypatch.setenv("PATH", str(tmp_path))
     return tmp_path
 
 
-def test_the_hook_on_the_path_is_enough(folder: Path) -> None:
+def test_the_hook_on_the_path_alone_gives_legacy_mode(folder: Path) -> None:
     (folder / cdi.HOOK).touch(0o755)
     assert cdi.toolkit_facts({}, [{"uuid": "GPU-1"}])["toolkit_mode"] == "legacy"

@@ -1,4 +1,4 @@
-"""Who may change a node: a model of the law is held against the node's own code, and each refusal has its words."""
+"""Claims of a node: at most one run may change it, and each refusal has its problem code."""
 
 import json
 from pathlib import Path
@@ -19,7 +19,7 @@ def a_claim(run: str, fence: int) -> dict[str, Any]:
 
 
 def refusal(act: Any, *given: Any) -> str:
-    """The code of the fault, empty where there was none."""
+    """Return the problem code of the refusal, empty if there is none."""
     try:
         act(*given)
     except ProblemError as fault:
@@ -27,13 +27,13 @@ def refusal(act: Any, *given: Any) -> str:
     return ""
 
 
-def test_a_node_is_taken_once_and_says_by_whom_in_our_own_words(tmp_path: Path) -> None:
+def test_a_claimed_node_refuses_another_run_with_the_same_problem_as_the_controller(tmp_path: Path) -> None:
     root = str(tmp_path / "state")
     claims.take_claim(root, a_claim("r1", 1), "")
     with pytest.raises(ProblemError) as caught:
         claims.take_claim(root, a_claim("r2", 2), "")
-    told = caught.value.problem  # type: ignore[attr-defined]
-    assert told == claimed(Claim.model_validate(a_claim("r1", 1))).model_dump()
+    refused = caught.value.problem  # type: ignore[attr-defined]
+    assert refused == claimed(Claim.model_validate(a_claim("r1", 1))).model_dump()
     assert refusal(claims.check_claim, root, a_claim("r2", 2)) == "claimed"
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == ""
     claims.release_claim(root, a_claim("r1", 1))
@@ -41,7 +41,7 @@ def test_a_node_is_taken_once_and_says_by_whom_in_our_own_words(tmp_path: Path) 
     claims.take_claim(root, a_claim("r2", 2), "")
 
 
-def test_a_run_that_was_taken_over_from_never_writes_again(tmp_path: Path) -> None:
+def test_a_run_whose_claim_was_replaced_stays_fenced(tmp_path: Path) -> None:
     root = str(tmp_path)
     claims.take_claim(root, a_claim("r1", 1), "")
     claims.take_claim(root, a_claim("r2", 2), "r1")
@@ -53,7 +53,7 @@ def test_a_run_that_was_taken_over_from_never_writes_again(tmp_path: Path) -> No
     assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "fenced"
 
 
-def test_a_run_that_is_resumed_is_no_longer_the_one_that_hangs(tmp_path: Path) -> None:
+def test_resuming_a_run_fences_its_earlier_claim(tmp_path: Path) -> None:
     root = str(tmp_path)
     claims.take_claim(root, a_claim("r1", 1), "")
     claims.take_claim(root, a_claim("r1", 2), "")
@@ -61,26 +61,26 @@ def test_a_run_that_is_resumed_is_no_longer_the_one_that_hangs(tmp_path: Path) -
     assert refusal(claims.check_claim, root, a_claim("r1", 2)) == ""
 
 
-def test_two_that_saw_the_same_do_not_both_get_the_node_one_after_the_other(tmp_path: Path) -> None:
+def test_a_released_node_refuses_a_claim_with_the_same_fence(tmp_path: Path) -> None:
     root = str(tmp_path)
     claims.take_claim(root, a_claim("r1", 1), "")
     claims.release_claim(root, a_claim("r1", 1))
     assert refusal(claims.take_claim, root, a_claim("r2", 1), "") == "fenced"
 
 
-def test_the_break_names_the_run_that_is_meant(tmp_path: Path) -> None:
+def test_a_claim_is_replaced_only_if_its_run_is_named(tmp_path: Path) -> None:
     root = str(tmp_path)
     claims.take_claim(root, a_claim("r1", 1), "")
     assert refusal(claims.take_claim, root, a_claim("r3", 2), "r2") == "claimed"
 
 
-def test_ones_own_machine_asks_nobody(tmp_path: Path) -> None:
+def test_check_claim_passes_without_a_claim(tmp_path: Path) -> None:
     claims.take_claim(str(tmp_path), a_claim("r1", 1), "")
     assert refusal(claims.check_claim, str(tmp_path), None) == ""
 
 
 @pytest.mark.parametrize("name", ["claim.json", "fence"])
-def test_what_cannot_be_read_lets_nobody_in(tmp_path: Path, name: str) -> None:
+def test_an_unreadable_claim_file_refuses_every_run(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_text("{")
     assert refusal(claims.check_claim, str(tmp_path), a_claim("r1", 1)) == "claim_damaged"
     assert refusal(claims.take_claim, str(tmp_path), a_claim("r1", 1), "") == "claim_damaged"
@@ -94,7 +94,7 @@ acts = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(acts)
-def test_whatever_happens_at_most_one_run_may_write_and_the_fence_never_falls(
+def test_at_most_one_run_may_write_and_the_fence_never_decreases(
     tmp_path: Path, happened: list[tuple[str, str, int]]
 ) -> None:
     for path in tmp_path.glob("*"):
@@ -115,13 +115,13 @@ def test_whatever_happens_at_most_one_run_may_write_and_the_fence_never_falls(
         assert set(may) <= ({alive["run"]} if alive else set())
 
 
-def test_a_claim_holds_nothing_but_what_it_says(tmp_path: Path) -> None:
+def test_the_claim_file_holds_exactly_the_claim_with_mode_0600(tmp_path: Path) -> None:
     claims.take_claim(str(tmp_path), a_claim("r1", 1), "")
     assert json.loads((tmp_path / "claim.json").read_text()) == a_claim("r1", 1)
     assert (tmp_path / "claim.json").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_job_that_came_to_its_end_lets_the_node_go_and_says_so(tmp_path: Path) -> None:
+def test_a_finished_job_releases_its_claim_and_records_it(tmp_path: Path) -> None:
     root, record = str(tmp_path), {"state": "committed"}
     claims.take_claim(root, a_claim("r1", 1), "")
     order = {"state_root": root, "claim": a_claim("r1", 1)}

@@ -12,22 +12,22 @@ from tests.playbooks.node_code import ProblemError, module_util
 command, files = module_util("base.command"), module_util("base.files")
 
 
-def test_a_command_gets_its_input_and_both_outputs_come_back() -> None:
+def test_run_passes_input_and_returns_both_outputs() -> None:
     ran = command.run(["sh", "-c", "cat; echo bad >&2; exit 3"], 10, text="in")
     assert (ran.code, ran.out, ran.err) == (3, "in", "bad\n")
 
 
-def test_without_input_a_question_gets_no_answer() -> None:
+def test_a_command_without_input_reads_an_empty_stdin() -> None:
     assert command.run(["cat"], 10).out == ""
 
 
-def test_what_a_command_says_has_a_limit_and_the_rest_is_read_all_the_same() -> None:
+def test_output_beyond_the_limit_is_read_and_dropped() -> None:
     ran = command.run([sys.executable, "-c", "print('x' * 10_000_000)"], 20)
     assert (ran.code, len(ran.out)) == (0, command.OUTPUT_LIMIT)
 
 
-def ends(process: Path, seconds: float = 10) -> bool:
-    """A process that was killed is gone, or nobody's, once the kernel has come to it."""
+def has_ended(process: Path, seconds: float = 10) -> bool:
+    """Wait until a killed process is gone or a zombie."""
     deadline = time.monotonic() + seconds
     with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         while process.read_text().split()[2] != "Z":
@@ -37,20 +37,20 @@ def ends(process: Path, seconds: float = 10) -> bool:
     return True
 
 
-def test_when_time_is_up_its_children_end_too(tmp_path: Path) -> None:
+def test_a_timeout_kills_the_children_of_the_command_too(tmp_path: Path) -> None:
     child = tmp_path / "child"
     ran = command.run(["sh", "-c", f"sleep 60 & echo $! > {child}; echo begun; wait"], 0.5)
     assert (ran.code, ran.out) == (None, "begun\n")
     assert ran.message.startswith("timed out")
-    assert ends(Path(f"/proc/{child.read_text().strip()}/stat"))
+    assert has_ended(Path(f"/proc/{child.read_text().strip()}/stat"))
 
 
-def test_a_missing_program_is_a_fault_with_its_name() -> None:
+def test_a_missing_program_is_reported_by_name() -> None:
     with pytest.raises(ProblemError, match="no-such-program"):
         command.run(["no-such-program"], 1)
 
 
-def test_a_kept_descriptor_is_the_commands_too() -> None:
+def test_a_command_inherits_kept_descriptors() -> None:
     reader, writer = os.pipe()
     command.run([sys.executable, "-c", f"import os; os.write({writer}, b'hello')"], 10, keep=(writer,))
     os.close(writer)
@@ -58,11 +58,11 @@ def test_a_kept_descriptor_is_the_commands_too() -> None:
     os.close(reader)
 
 
-def test_work_in_a_child_gives_its_value() -> None:
+def test_run_in_child_returns_the_value_of_the_function() -> None:
     assert command.run_in_child(lambda: {"a": ["x" * 100_000]}, 10) == {"a": ["x" * 100_000]}
 
 
-def test_work_that_hangs_ends_and_leaves_no_process() -> None:
+def test_run_in_child_times_out_if_the_function_hangs() -> None:
     with pytest.raises(TimeoutError):
         command.run_in_child(lambda: time.sleep(60), 0.2)
 
@@ -71,12 +71,12 @@ def test_work_that_hangs_ends_and_leaves_no_process() -> None:
     ("work", "reason"),
     [(lambda: 1 / 0, "division by zero"), (lambda: os.kill(os.getpid(), signal.SIGKILL), "the child process crashed")],
 )
-def test_work_that_breaks_says_why(work: object, reason: str) -> None:
+def test_run_in_child_raises_with_the_reason_of_the_failure(work: object, reason: str) -> None:
     with pytest.raises(ChildProcessError, match=reason):
         command.run_in_child(work, 10)
 
 
-def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path: Path) -> None:
+def test_write_atomic_replaces_the_file_and_sets_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old and longer")
     before = path.stat().st_ino
@@ -86,6 +86,6 @@ def test_a_file_is_replaced_as_a_whole_with_its_mode(tmp_path: Path) -> None:
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
 
 
-def test_what_a_container_says_moves_no_cursor() -> None:
+def test_control_characters_in_a_problem_are_replaced() -> None:
     fault = ProblemError("c", "\x1b[2Jwhat\x07\r", "why\nmore", "fix")
     assert vars(fault)["problem"] == {"code": "c", "what": "?[2Jwhat??", "why": "why\nmore", "fix": "fix"}

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order
 
@@ -31,12 +31,12 @@ def compose(tmp_path: Path) -> Any:
         (a_container("ssh", "starting", Status="restarting"), "restarting"),
     ],
 )
-def test_the_state_of_a_container_in_a_word(container: dict[str, Any] | None, state: str) -> None:
+def test_service_state_of_a_container(container: dict[str, Any] | None, state: str) -> None:
     assert composes.service_state(container) == state
 
 
 @pytest.mark.usefixtures("engine")
-def test_compose_is_told_everything_and_asked_nothing(compose: Any, ran: list[list[str]]) -> None:
+def test_compose_commands_name_every_file_and_never_answer_yes(compose: Any, ran: list[list[str]]) -> None:
     compose.up(7)
     compose.down()
     up, down = ran
@@ -49,18 +49,18 @@ def test_compose_is_told_everything_and_asked_nothing(compose: Any, ran: list[li
 
 
 @pytest.mark.usefixtures("ran")
-def test_only_a_stopped_leftover_of_our_own_is_removed(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("ssh", Status="created", name="0123456789ab_demo-student-ssh-1"))
-    put(engine, a_container("ssh", Status="running", name="ba9876543210_demo-student-ssh-1"))
-    put(engine, a_container("jupyter", Status="exited", name="demo-student-jupyter-1"))
-    put(engine, a_container("x", Status="exited", name="0123456789ab_other-x-1"), seat="other")
+def test_start_removes_only_stopped_leftovers_of_the_seat(engine: FakeEngine, compose: Any) -> None:
+    add_containers(engine, a_container("ssh", Status="created", name="0123456789ab_demo-student-ssh-1"))
+    add_containers(engine, a_container("ssh", Status="running", name="ba9876543210_demo-student-ssh-1"))
+    add_containers(engine, a_container("jupyter", Status="exited", name="demo-student-jupyter-1"))
+    add_containers(engine, a_container("x", Status="exited", name="0123456789ab_other-x-1"), seat="other")
     compose.up(1)
     deleted = [request for request in engine.requests if request.startswith("DELETE")]
     assert deleted == ["DELETE /containers/0123456789ab_demo-student-ssh-1"]
 
 
 @pytest.mark.usefixtures("ran")
-def test_of_networks_of_one_name_the_one_in_use_stays(engine: FakeEngine, compose: Any) -> None:
+def test_start_removes_unused_networks_of_a_duplicate_name(engine: FakeEngine, compose: Any) -> None:
     engine.networks = [
         {"Id": "1", "Name": "demo-student_default", "Containers": {}},
         {"Id": "2", "Name": "demo-student_default", "Containers": {"c": {}}},
@@ -71,24 +71,24 @@ def test_of_networks_of_one_name_the_one_in_use_stays(engine: FakeEngine, compos
     assert any("filters=" in request and "demo-student" in request for request in engine.requests)
 
 
-def test_it_waits_until_all_are_healthy_and_tells_what_it_sees(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("jupyter", "starting"), a_container("ssh"))
-    told: list[str] = []
+def test_wait_healthy_reports_states_until_all_services_are_healthy(engine: FakeEngine, compose: Any) -> None:
+    add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
+    reports: list[str] = []
 
     def report(text: str) -> None:
-        told.append(text)
+        reports.append(text)
         engine.inspected["jupyter"] = a_container("jupyter")
 
     compose.wait_healthy(float("inf"), report)
-    assert told == ["jupyter is running, ssh is healthy"]
+    assert reports == ["jupyter is running, ssh is healthy"]
 
 
 @pytest.mark.parametrize("container", [a_container("ssh", "unhealthy"), a_container("ssh", None)])
 @pytest.mark.usefixtures("ran")
-def test_at_the_deadline_it_says_what_is_not_healthy(
+def test_wait_healthy_names_unhealthy_services_at_the_deadline(
     engine: FakeEngine, compose: Any, container: dict[str, Any]
 ) -> None:
-    put(engine, a_container("jupyter"), container)
+    add_containers(engine, a_container("jupyter"), container)
     with pytest.raises(ProblemError, match="the seat is not healthy: ssh is") as caught:
         compose.wait_healthy(0, lambda _: None)
     why = caught.value.problem["why"]  # type: ignore[attr-defined]
@@ -98,17 +98,17 @@ def test_at_the_deadline_it_says_what_is_not_healthy(
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_start_that_is_hopeless_is_not_waited_for(engine: FakeEngine, compose: Any) -> None:
-    put(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
+def test_wait_healthy_fails_at_once_if_a_container_keeps_restarting(engine: FakeEngine, compose: Any) -> None:
+    add_containers(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
     with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.wait_healthy(float("inf"), lambda _: None)
 
 
 @pytest.mark.usefixtures("ran")
-def test_staying_healthy_means_the_same_containers_all_the_time(
+def test_stay_healthy_fails_if_a_container_was_restarted(
     engine: FakeEngine, compose: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put(engine, a_container("jupyter"), a_container("ssh"))
+    add_containers(engine, a_container("jupyter"), a_container("ssh"))
     compose.stay_healthy(0.01)
 
     def change(_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""Every boundary of a switch and of a rollback, met by an error, by SIGKILL of the job and by a power cut.
+"""An error, SIGKILL of the job or a power cut at every boundary of a switch and of a rollback.
 
 Before the commit a seat ends on old, after it on new; token, host key and ports stay; a second run does nothing.
 """
@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.crashes import Crashing, ports, with_image
+from tests.playbooks.crashes import CrashingWorld, ports, with_image
 from tests.playbooks.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.usefixtures("idle")
@@ -37,16 +37,16 @@ BACK = [
 
 
 @pytest.fixture
-def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Crashing:
+def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> CrashingWorld:
     with_image(engine)
-    made = Crashing(tmp_path, 1, monkeypatch)
+    made = CrashingWorld(tmp_path, 1, monkeypatch)
     (made.seat.identity / "token").write_text("token")
     (made.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAA x\n")
     return made
 
 
-def ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
-    """On this generation, whole, with the same face; and whoever comes again finds nothing to do."""
+def check_ends(world: CrashingWorld, on: int, identity: dict[str, bytes]) -> None:
+    """The seat runs generation `on` with the same identity and ports, and a further recovery changes nothing."""
     assert (world.seat.current(), world.compose.running) == (on, on)
     assert world.journal().open_switch() is None
     assert world.identity() == identity
@@ -58,8 +58,8 @@ def ends(world: Crashing, on: int, identity: dict[str, bytes]) -> None:
 
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", [*FORWARD, *COMMITTED])
-def test_killed_anywhere_on_the_way_forward(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+def test_a_switch_killed_at_any_boundary_ends_on_old_or_new(
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     identity, world.at.stop = world.identity(), boundary
     assert world.job("switch", "r1") is None
@@ -67,11 +67,11 @@ def test_killed_anywhere_on_the_way_forward(
         world.cut_power(monkeypatch)
     record = world.recover_all()
     assert record["state"] in {"rolled_back", "committed", "unchanged"}
-    ends(world, 2 if boundary in COMMITTED else 1, identity)
+    check_ends(world, 2 if boundary in COMMITTED else 1, identity)
     again = world.job("switch", "r1")
     assert again is not None
     assert (again["state"], again["generation"]) == ("committed", 2)
-    ends(world, 2, identity)
+    check_ends(world, 2, identity)
     disk = world.disk()
     assert world.job("switch", "r1") == again
     assert world.disk() == disk
@@ -79,16 +79,16 @@ def test_killed_anywhere_on_the_way_forward(
 
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", BACK)
-def test_killed_anywhere_on_the_way_back(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+def test_an_undo_killed_at_any_boundary_ends_on_old(
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
-    world.unfit = {2}
+    world.failing_checks = {2}
     identity, world.at.stop = world.identity(), boundary
     assert world.job("switch", "r1") is None
     if how == "cut":
         world.cut_power(monkeypatch)
     assert world.recover_all()["state"] in {"rolled_back", "unchanged"}
-    ends(world, 1, identity)
+    check_ends(world, 1, identity)
 
 
 @pytest.mark.parametrize(
@@ -100,31 +100,31 @@ def test_killed_anywhere_on_the_way_back(
         ("before journal committed", "committed", 2),
     ],
 )
-def test_a_full_disk_or_another_error_anywhere_on_the_way_forward(
-    world: Crashing, boundary: str, state: str, on: int
+def test_an_error_at_any_boundary_of_a_switch_ends_on_old_or_new(
+    world: CrashingWorld, boundary: str, state: str, on: int
 ) -> None:
     identity, world.at.stop, world.at.error = world.identity(), boundary, True
     record = world.job("switch", "r1")
     assert record is not None
     assert record["state"] == state
-    world.recover_all()  # says in the journal what the disk did not take
-    ends(world, on, identity)
+    world.recover_all()  # writes the journal line that the full disk refused
+    check_ends(world, on, identity)
 
 
 @pytest.mark.parametrize("boundary", [name for name in BACK if not name.startswith("after")])
-def test_one_error_on_the_way_back_is_overcome(world: Crashing, boundary: str) -> None:
-    world.unfit = {2}
+def test_an_undo_is_retried_after_one_error(world: CrashingWorld, boundary: str) -> None:
+    world.failing_checks = {2}
     identity, world.at.stop, world.at.error = world.identity(), boundary, True
     record = world.job("switch", "r1")
     assert record is not None
     assert record["state"] == "rolled_back"
     world.recover_all()
-    ends(world, 1, identity)
+    check_ends(world, 1, identity)
 
 
 @pytest.mark.parametrize("boundary", BACK[:-2])
-def test_a_recovery_that_is_killed_is_taken_up_by_the_next(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str
+def test_a_killed_recovery_is_completed_by_the_next_one(
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str
 ) -> None:
     identity, world.at.stop = world.identity(), "after journal verifying"
     assert world.job("switch", "r1") is None
@@ -132,13 +132,13 @@ def test_a_recovery_that_is_killed_is_taken_up_by_the_next(
     world.at.stop = boundary
     assert world.job("switch", "r2") is None
     assert world.recover_all()["state"] == "rolled_back"
-    ends(world, 1, identity)
+    check_ends(world, 1, identity)
 
 
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", [name.replace("2", "1") for name in (*FORWARD, *COMMITTED)])
-def test_killed_anywhere_in_a_rollback(
-    world: Crashing, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
+def test_a_rollback_killed_at_any_boundary_ends_on_old_or_new(
+    world: CrashingWorld, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     record = world.job("switch", "r1")
     assert record is not None
@@ -148,20 +148,20 @@ def test_killed_anywhere_in_a_rollback(
         world.cut_power(monkeypatch)
     world.recover_all()
     old = boundary.replace("1", "2") not in COMMITTED
-    ends(world, 2 if old else 1, identity)
+    check_ends(world, 2 if old else 1, identity)
     again = world.job("rollback", "back")
     assert again is not None
     assert (again["state"], again["generation"]) == ("committed", 1)
-    ends(world, 1, identity)
+    check_ends(world, 1, identity)
 
 
 @pytest.mark.parametrize("how", ["kill", "cut"])
 @pytest.mark.parametrize("boundary", ["up 2: started", "while it is verified", "before current 2"])
-def test_a_first_seat_that_is_killed_leaves_nothing_running(
+def test_a_killed_first_switch_leaves_no_container_running(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, boundary: str, how: str
 ) -> None:
     with_image(engine)
-    world: Any = Crashing(tmp_path, 0, monkeypatch)
+    world: Any = CrashingWorld(tmp_path, 0, monkeypatch)
     world.at.stop = boundary
     assert world.job("switch", "r1") is None
     if how == "cut":

@@ -1,4 +1,4 @@
-"""The engine's configuration: one key is ours, every other is somebody else's."""
+"""The engine's configuration: provisioner sets one key and keeps every other."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ JSON = st.recursive(
 
 
 @given(st.dictionaries(st.text(), JSON), st.dictionaries(st.text(), st.booleans()))
-def test_every_other_key_stays(found: dict[str, Any], features: dict[str, bool]) -> None:
+def test_with_cdi_keeps_every_other_key_in_order(found: dict[str, Any], features: dict[str, bool]) -> None:
     configured = found | {"features": features}
     made = daemon.with_cdi(configured)
     assert made["features"] == features | {"cdi": True}
@@ -36,14 +36,14 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_the_file_is_made_where_there_is_none(path: Path) -> None:
+def test_enable_cdi_creates_a_missing_file(path: Path) -> None:
     assert daemon.read_configuration() == {}
     daemon.enable_cdi()
     assert json.loads(path.read_text()) == {"features": {"cdi": True}}
 
 
 @pytest.mark.parametrize("text", ["{", "[]", "null", "42", '"text"', "// {}\n{}"])
-def test_what_a_person_wrote_is_never_lost(path: Path, text: str) -> None:
+def test_an_unreadable_daemon_json_is_not_overwritten(path: Path, text: str) -> None:
     path.parent.mkdir()
     path.write_text(text)
     with pytest.raises(ProblemError) as caught:

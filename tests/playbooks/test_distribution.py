@@ -1,4 +1,4 @@
-"""What the packages of each distribution are called, and where each source has them: cases without a node."""
+"""Names of packages and package sources by distribution, without a node."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plug
         (UBUNTU_22, ("docker.io", "docker-compose-v2")),
     ],
 )
-def test_a_distributions_own_engine_and_compose(text: str, own: tuple[str, ...]) -> None:
+def test_packages_of_engine_and_compose_by_distribution(text: str, own: tuple[str, ...]) -> None:
     at = distribution.parse_os_release(text)
     assert distribution.engine_packages(at, None) == own
     assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
@@ -32,7 +32,7 @@ def test_a_distributions_own_engine_and_compose(text: str, own: tuple[str, ...])
     assert distribution.compose_packages(at, docker_ce=True) == ("docker-compose-plugin",)
 
 
-def test_bookworm_needs_a_mirror_of_dockers_packages_and_says_so() -> None:
+def test_bookworm_without_a_docker_mirror_is_refused() -> None:
     at = distribution.parse_os_release(DEBIAN_12)
     for packages, more in ((distribution.engine_packages, (None,)), (distribution.compose_packages, ())):
         with pytest.raises(ProblemError) as caught:
@@ -45,7 +45,7 @@ def test_bookworm_needs_a_mirror_of_dockers_packages_and_says_so() -> None:
 @pytest.mark.parametrize(
     "text", ["", "ID=fedora\nVERSION_ID=41\n", "ID=debian\nVERSION_CODENAME=bullseye\n", "ID=linuxmint\n", "\0\xff"]
 )
-def test_what_is_not_known_is_refused(text: str) -> None:
+def test_an_unknown_distribution_is_refused(text: str) -> None:
     with pytest.raises(ProblemError) as caught:
         distribution.parse_os_release(text)
     assert problem(caught)["code"] == "unsupported_distribution"
@@ -58,7 +58,7 @@ def test_what_is_not_known_is_refused(text: str) -> None:
         (UBUNTU_22, "https://mirror.example/docker-ce/linux/ubuntu", "jammy"),
     ],
 )
-def test_dockers_source_is_the_distributions_and_signed(text: str, uri: str, suite: str) -> None:
+def test_docker_source_has_folder_suite_and_key_of_the_distribution(text: str, uri: str, suite: str) -> None:
     source = distribution.docker_source(MIRROR, distribution.parse_os_release(text))
     assert source.text == (
         f"# Written by provision prepare.\nTypes: deb\nURIs: {uri}\nSuites: {suite}\nComponents: stable\n"
@@ -67,12 +67,12 @@ def test_dockers_source_is_the_distributions_and_signed(text: str, uri: str, sui
 
 
 @pytest.mark.parametrize(("platform", "folder"), [("linux/amd64", "amd64"), ("linux/arm64", "arm64")])
-def test_nvidias_source_is_flat_and_of_the_nodes_architecture(platform: str, folder: str) -> None:
+def test_nvidia_source_is_flat_and_has_the_folder_of_the_architecture(platform: str, folder: str) -> None:
     given = {"uri": "https://mirror.example/libnvidia-container/stable/deb/$(ARCH)/", "key": "KEY"}
     source = distribution.nvidia_source(given, platform)
     assert f"URIs: https://mirror.example/libnvidia-container/stable/deb/{folder}\nSuites: /\nSigned-By" in source.text
 
 
-def test_no_mirror_is_no_source() -> None:
+def test_without_a_mirror_there_is_no_source() -> None:
     assert distribution.docker_source(None, distribution.parse_os_release(DEBIAN_13)) is None
     assert distribution.nvidia_source(None, "linux/amd64") is None

@@ -1,4 +1,4 @@
-"""What is no longer as it was committed is told with its name; what is as it should be is not."""
+"""Each difference from the committed seat is reported; an unchanged seat has none."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
@@ -19,8 +19,8 @@ drifts, seats, journals, command = (
 KEY = "ssh-ed25519 AAAAkey"
 
 
-class Runs:
-    """A committed seat that runs as it should; a test changes one thing. `seen` is what a look inside prints."""
+class CommittedSeat:
+    """A committed seat that runs as it should; a test changes one thing. `seen` is what the GPU check in it prints."""
 
     def __init__(self, root: Path, engine: FakeEngine) -> None:
         self.engine = engine
@@ -35,7 +35,7 @@ class Runs:
         self.gpus = [a_gpu("GPU-1"), a_gpu("GPU-2", 1)]
         self.seen = command.CommandResult(0, json.dumps(["GPU-1"]), "")
         self.found: dict[str, Any] = {service: self._container(service) for service in ("jupyter", "ssh")}
-        self.looked: list[list[str]] = []
+        self.commands: list[list[str]] = []
 
     def _container(self, service: str) -> dict[str, Any]:
         container = a_container(service, name=f"demo-student-{service}-1")
@@ -44,82 +44,82 @@ class Runs:
         return container | {"Config": {"Image": REFERENCE, "Labels": labels}}
 
     def run(self, argv: list[str], *_: Any, **__: Any) -> Any:
-        self.looked.append(argv)
+        self.commands.append(argv)
         if isinstance(self.seen, Exception):
             raise self.seen
         return self.seen
 
-    def told(self) -> dict[str, str]:
-        """Code and words of each finding."""
+    def drift(self) -> dict[str, str]:
+        """Return code and text of each difference."""
         found = drifts.find_drift(self.seat, self.order, self.found, self.gpus)
         assert all(problem["fix"] and problem["why"] for problem in found)
         return {problem["code"]: problem["what"] for problem in found}
 
 
 @pytest.fixture
-def runs(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Runs:
-    made = Runs(tmp_path, engine)
+def committed(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> CommittedSeat:
+    made = CommittedSeat(tmp_path, engine)
     monkeypatch.setattr(drifts, "run", made.run)
     return made
 
 
-def test_a_seat_as_it_was_committed_has_no_drift_and_one_look_inside(runs: Runs) -> None:
-    runs.gpus[0]["processes"] = [a_process(1, container="demo-student-jupyter-1"), a_process(2, "graphics")]
-    assert runs.told() == {}
-    (argv,) = runs.looked
+def test_an_unchanged_seat_has_no_drift_and_needs_one_exec(committed: CommittedSeat) -> None:
+    committed.gpus[0]["processes"] = [a_process(1, container="demo-student-jupyter-1"), a_process(2, "graphics")]
+    assert committed.drift() == {}
+    (argv,) = committed.commands
     assert argv[:2] == ["docker", "exec"]
     assert argv[-3:] == ["demo-student-jupyter-1", "python3", "-"]
 
 
-def _other_image(runs: Runs) -> None:
-    runs.found["ssh"]["Config"]["Image"] = "student/own:latest"
+def _other_image(committed: CommittedSeat) -> None:
+    committed.found["ssh"]["Config"]["Image"] = "student/own:latest"
 
 
-def _other_file(runs: Runs) -> None:
-    runs.found["ssh"]["Config"]["Labels"]["com.docker.compose.project.config_files"] = "/root/compose.yaml"
+def _other_file(committed: CommittedSeat) -> None:
+    committed.found["ssh"]["Config"]["Labels"]["com.docker.compose.project.config_files"] = "/root/compose.yaml"
 
 
-def _edited(runs: Runs) -> None:
-    (runs.seat.generation(3) / "compose.yaml").write_text("edited")
-    (runs.seat.generation(3) / "more.txt").write_text("new")
+def _edited(committed: CommittedSeat) -> None:
+    (committed.seat.generation(3) / "compose.yaml").write_text("edited")
+    (committed.seat.generation(3) / "more.txt").write_text("new")
 
 
-def _new_key(runs: Runs) -> None:
-    (runs.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAAother\n")
+def _new_key(committed: CommittedSeat) -> None:
+    (committed.seat.identity / "ssh_host_ed25519_key.pub").write_text("ssh-ed25519 AAAAother\n")
 
 
-def _no_key(runs: Runs) -> None:
-    (runs.seat.identity / "ssh_host_ed25519_key.pub").unlink()
+def _no_key(committed: CommittedSeat) -> None:
+    (committed.seat.identity / "ssh_host_ed25519_key.pub").unlink()
 
 
-def _port_held(runs: Runs) -> None:
-    runs.found = {"jupyter": None, "ssh": None}
-    put(runs.engine, a_container("web", name="nginx"), seat="other")
-    runs.engine.containers[0] |= {"Ports": [{"IP": "0.0.0.0", "PublicPort": 22001}]}
+def _port_held(committed: CommittedSeat) -> None:
+    committed.found = {"jupyter": None, "ssh": None}
+    add_containers(committed.engine, a_container("web", name="nginx"), seat="other")
+    committed.engine.containers[0] |= {"Ports": [{"IP": "0.0.0.0", "PublicPort": 22001}]}
 
 
-def _gpu_held(runs: Runs) -> None:
-    runs.gpus[0]["processes"] = [a_process(77, container="mining-1"), a_process(78)]
+def _gpu_held(committed: CommittedSeat) -> None:
+    committed.gpus[0]["processes"] = [a_process(77, container="mining-1"), a_process(78)]
 
 
-def _lost(runs: Runs) -> None:
-    runs.seen = command.CommandResult(1, "", "nvmlInit_v2 answered 999")
+def _lost(committed: CommittedSeat) -> None:
+    committed.seen = command.CommandResult(1, "", "nvmlInit_v2 answered 999")
 
 
-def _only_other(runs: Runs) -> None:
-    runs.seen = command.CommandResult(0, '["GPU-2"]', "")
+def _only_other(committed: CommittedSeat) -> None:
+    committed.seen = command.CommandResult(0, '["GPU-2"]', "")
 
 
-def _hangs(runs: Runs) -> None:
-    runs.seen = command.CommandResult(None, "", "")
+def _hangs(committed: CommittedSeat) -> None:
+    committed.seen = command.CommandResult(None, "", "")
 
 
-def _no_tool(runs: Runs) -> None:
-    runs.seen = ProblemError("tool_missing", "there is no program docker", "", "")
+def _no_tool(committed: CommittedSeat) -> None:
+    committed.seen = ProblemError("tool_missing", "there is no program docker", "", "")
 
 
 @pytest.mark.parametrize(
-    ("change", "code", "told"),
+    ("change", "code", "text"),
     [
         (_other_image, "image_drift", "ssh runs student/own:latest, not the image of generation 3"),
         (_other_file, "compose_drift", "ssh was started from /root/compose.yaml"),
@@ -134,35 +134,37 @@ def _no_tool(runs: Runs) -> None:
         (_no_tool, "gpu_lost_inside", "no program docker"),
     ],
 )
-def test_each_change_is_told_for_what_it_is(runs: Runs, change: Callable[[Runs], None], code: str, told: str) -> None:
-    change(runs)
-    found = runs.told()
+def test_each_change_of_a_seat_is_reported_with_its_code(
+    committed: CommittedSeat, change: Callable[[CommittedSeat], None], code: str, text: str
+) -> None:
+    change(committed)
+    found = committed.drift()
     assert list(found) == [code]
-    assert told in found[code]
+    assert text in found[code]
 
 
-def test_a_card_that_the_node_itself_lost_is_not_the_containers_matter(runs: Runs) -> None:
-    runs.gpus = runs.gpus[1:]
-    _lost(runs)
-    assert runs.told() == {}
+def test_a_gpu_that_the_node_lost_is_not_drift_of_the_container(committed: CommittedSeat) -> None:
+    committed.gpus = committed.gpus[1:]
+    _lost(committed)
+    assert committed.drift() == {}
 
 
-def test_in_the_middle_of_a_switch_nothing_is_drift(runs: Runs) -> None:
-    _other_image(runs)
-    runs.journal.append("switching", to=4, back=3)
-    assert runs.told() == {}
+def test_no_drift_is_reported_during_a_switch(committed: CommittedSeat) -> None:
+    _other_image(committed)
+    committed.journal.append("switching", to=4, back=3)
+    assert committed.drift() == {}
 
 
-def test_an_older_release_noted_no_key(runs: Runs) -> None:
-    (runs.seat.folder / "journal.jsonl").unlink()
-    runs.journal.append("committed", generation=3)
-    _new_key(runs)
-    assert runs.told() == {}
+def test_a_commit_without_a_recorded_host_key_gives_no_drift(committed: CommittedSeat) -> None:
+    (committed.seat.folder / "journal.jsonl").unlink()
+    committed.journal.append("committed", generation=3)
+    _new_key(committed)
+    assert committed.drift() == {}
 
 
-def test_what_a_container_says_moves_nobodys_cursor(runs: Runs) -> None:
-    runs.seen = command.CommandResult(1, "", "\x1b[2J\x00" + "x" * 100_000)
-    said = runs.told()["gpu_lost_inside"]
-    assert "\x1b" not in said
-    assert "\x00" not in said
-    assert len(said) < 500
+def test_control_characters_from_a_container_are_replaced_and_its_text_is_shortened(committed: CommittedSeat) -> None:
+    committed.seen = command.CommandResult(1, "", "\x1b[2J\x00" + "x" * 100_000)
+    text = committed.drift()["gpu_lost_inside"]
+    assert "\x1b" not in text
+    assert "\x00" not in text
+    assert len(text) < 500

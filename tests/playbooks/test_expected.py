@@ -1,4 +1,4 @@
-"""A node that is no longer what the plan was made against says so and stays as it is."""
+"""A seat that differs from what the plan expects is reported as stale and not changed."""
 
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ def a_seat(tmp_path: Path, current: int) -> tuple[Any, Any]:
     ("expects", "current", "stale"),
     [(None, 3, False), (3, 3, False), (0, 0, False), (2, 3, True), (0, 3, True), (3, 0, True)],
 )
-def test_only_the_generation_that_the_plan_was_made_against_will_do(
+def test_check_expected_accepts_only_the_generation_of_the_plan(
     tmp_path: Path, expects: int | None, current: int, stale: bool
 ) -> None:
     seat, journal = a_seat(tmp_path, current)
@@ -47,7 +47,7 @@ def test_only_the_generation_that_the_plan_was_made_against_will_do(
 
 
 @pytest.mark.parametrize(("run", "stale"), [("r1", False), ("r2", True)])
-def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: bool) -> None:
+def test_a_generation_that_this_run_committed_is_not_stale(tmp_path: Path, run: str, stale: bool) -> None:
     seat, journal = a_seat(tmp_path, 2)
     journal.append("switching", to=2, back=1)
     journal.append("committed", generation=2)
@@ -61,9 +61,9 @@ def test_what_the_run_itself_did_is_no_move(tmp_path: Path, run: str, stale: boo
 
 
 @pytest.mark.parametrize("act", [staged, switches.switch])
-def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: Any) -> None:
+def test_a_stale_order_changes_nothing(tmp_path: Path, engine: FakeEngine, act: Any) -> None:
     world = World(tmp_path, 1)
-    world.journal().append("switching", to=2, back=1)  # not even what a killed run left is ended for it
+    world.journal().append("switching", to=2, back=1)  # an open switch is not ended either
     with pytest.raises(expectations.StalePlanError):
         act(world.order | {"run": "r2", "expects": 7}, NoJob(), 0)
     assert world.states == ["switching"]
@@ -71,15 +71,15 @@ def test_a_stale_order_touches_nothing(tmp_path: Path, engine: FakeEngine, act: 
 
 
 @pytest.mark.parametrize("act", [staged, switches.switch])
-@pytest.mark.parametrize("told", [True, False])
-def test_a_run_that_was_killed_after_its_commit_is_told_so(
-    tmp_path: Path, engine: FakeEngine, act: Any, told: bool
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_killed_after_its_commit_is_reported_as_committed(
+    tmp_path: Path, engine: FakeEngine, act: Any, recorded: bool
 ) -> None:
     engine.images[REFERENCE] = {"RootFS": {}}
     world = World(tmp_path, 1)
     world.journal().append("switching", to=2, back=1)
     world.seat.commit(2)
-    if told:
+    if recorded:
         world.journal().append("committed", generation=2)
     record = act(world.order | {"expects": 1}, NoJob(), 0)
     assert (record["state"], record["generation"]) == ("committed", 2)

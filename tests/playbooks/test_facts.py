@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order
@@ -24,9 +24,9 @@ def a_committed_seat(tmp_path: Path) -> Any:
     return seat
 
 
-def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, engine: FakeEngine) -> None:
+def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert fact == {
         "name": "demo-student",
@@ -47,7 +47,7 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
 
 
 @pytest.mark.parametrize(
-    ("containers", "gpus", "told"),
+    ("containers", "gpus", "expected"),
     [
         (["ssh"], [a_gpu("GPU-1", processes=[a_process(4242)])], ["GPU 0: pid 4242 python of li"]),
         (["ssh"], [a_gpu("GPU-2", processes=[a_process(4242)]), a_gpu("GPU-1")], []),
@@ -57,19 +57,19 @@ def test_the_probe_tells_what_is_in_force_and_what_of_it_runs(tmp_path: Path, en
             ["GPU 0: 2.1 GB are in use by a process that the driver does not list"],
         ),
         (["ssh"], [], ["the driver does not list GPU-1: its use is unknown"]),
-        ([], [a_gpu("GPU-1", processes=[a_process(4242)])], []),  # nothing of the seat runs: it is somebody else's
+        ([], [a_gpu("GPU-1", processes=[a_process(4242)])], []),  # no container of the seat runs
     ],
 )
-def test_the_probe_tells_whose_work_a_switch_would_end_as_the_switch_itself_would(
-    tmp_path: Path, engine: FakeEngine, containers: list[str], gpus: list[Any], told: list[str]
+def test_at_work_lists_the_gpu_users_of_a_running_seat(
+    tmp_path: Path, engine: FakeEngine, containers: list[str], gpus: list[Any], expected: list[str]
 ) -> None:
     a_committed_seat(tmp_path)
-    put(engine, *map(a_container, containers))
+    add_containers(engine, *map(a_container, containers))
     (fact,) = facts.seat_facts(str(tmp_path / "state"), gpus)
-    assert fact["at_work"] == told
+    assert fact["at_work"] == expected
 
 
-def test_where_the_engine_does_not_answer_the_seat_counts_as_running(
+def test_a_seat_counts_as_running_if_the_engine_does_not_answer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a_committed_seat(tmp_path)
@@ -78,7 +78,7 @@ def test_where_the_engine_does_not_answer_the_seat_counts_as_running(
     assert fact["at_work"] == ["GPU 0: pid 4242 python of li"]
 
 
-def test_the_probe_tells_where_one_could_go_back_to(tmp_path: Path, engine: FakeEngine) -> None:
+def test_previous_is_a_generation_whose_image_is_present(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
     seat.write(2, an_order(tmp_path), {})
     assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 0
@@ -86,9 +86,9 @@ def test_the_probe_tells_where_one_could_go_back_to(tmp_path: Path, engine: Fake
     assert facts.seat_facts(str(tmp_path / "state"))[0]["previous"] == 2
 
 
-def test_what_was_written_into_containers_themselves_is_counted(tmp_path: Path, engine: FakeEngine) -> None:
+def test_layer_bytes_is_the_size_of_the_writable_layers(tmp_path: Path, engine: FakeEngine) -> None:
     a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"), a_container("jupyter"))
+    add_containers(engine, a_container("ssh"), a_container("jupyter"))
     for container, size in zip(engine.containers, (5 << 20, None), strict=True):
         container["SizeRw"] = size
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
@@ -96,15 +96,15 @@ def test_what_was_written_into_containers_themselves_is_counted(tmp_path: Path, 
     assert sum("size=1" in request for request in engine.requests) == 1
 
 
-def test_a_damaged_seat_is_told_as_one_and_hides_no_other_fact(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_damaged_seat_keeps_its_other_facts(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     (seat.generation(3) / "order.json").unlink()
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert (fact["state"], fact["generation"], fact["ports"]) == ("damaged", 3, {"ssh": 22000})
 
 
-def test_what_a_seat_could_go_back_to_is_told_and_what_cannot_be_read_is_not_left_out(tmp_path: Path) -> None:
+def test_kept_images_lists_an_unreadable_order_as_unknown(tmp_path: Path) -> None:
     assert facts.kept_images(str(tmp_path / "state")) == []
     seat = a_committed_seat(tmp_path)
     order = an_order(tmp_path)
@@ -115,23 +115,25 @@ def test_what_a_seat_could_go_back_to_is_told_and_what_cannot_be_read_is_not_lef
     assert facts.kept_images(str(tmp_path / "state")) == [REFERENCE, "unknown"]
 
 
-def test_a_seat_whose_record_is_lost_still_holds_its_ports(tmp_path: Path, engine: FakeEngine) -> None:
-    put(engine, a_container("ssh"), seat="demo-lost")
+def test_a_seat_without_a_record_is_listed_with_its_ports(tmp_path: Path, engine: FakeEngine) -> None:
+    add_containers(engine, a_container("ssh"), seat="demo-lost")
     (fact,) = facts.seat_facts(str(tmp_path))
     assert (fact["name"], fact["generation"], fact["state"]) == ("demo-lost", 0, "unrecorded")
     assert fact["ports"] == {"ssh": 22000}
 
 
-@pytest.mark.parametrize(("state", "told"), [("staged", False), ("removed", False), ("verifying", True)])
+@pytest.mark.parametrize(("state", "listed"), [("staged", False), ("removed", False), ("verifying", True)])
 @pytest.mark.usefixtures("engine")
-def test_a_seat_that_never_was_in_force_is_told_only_while_it_is_open(tmp_path: Path, state: str, told: bool) -> None:
+def test_a_seat_without_a_current_generation_is_listed_only_during_a_switch(
+    tmp_path: Path, state: str, listed: bool
+) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
     journals.Journal(seat.folder, "r1").append(state)
-    assert [fact["state"] for fact in facts.seat_facts(str(tmp_path / "state"))] == ([state] if told else [])
+    assert [fact["state"] for fact in facts.seat_facts(str(tmp_path / "state"))] == ([state] if listed else [])
 
 
-def test_without_an_engine_the_services_are_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_services_are_unknown_without_an_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     a_committed_seat(tmp_path)
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
@@ -150,7 +152,7 @@ def test_without_an_engine_the_services_are_unknown(tmp_path: Path, monkeypatch:
         ("rolled_back", 1, {"jupyter": "exited", "ssh": "healthy"}, False),
     ],
 )
-def test_attention_is_needed_until_the_seat_is_well_or_gone(
+def test_needs_attention_ends_when_the_seat_is_healthy_or_removed(
     state: str, generation: int, services: dict[str, str], needed: bool
 ) -> None:
     problem = facts.attention_problem({"name": "s", "state": state, "generation": generation, "services": services})
@@ -158,9 +160,9 @@ def test_attention_is_needed_until_the_seat_is_well_or_gone(
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_stopped_seat_keeps_its_current_generation(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     record = removals.stop(an_order(tmp_path), NoJob(), 0)
     assert (record["state"], record["generation"]) == ("committed", 3)
     assert seat.current() == 3
@@ -169,24 +171,22 @@ def test_a_stopped_seat_can_come_back_as_it_was(tmp_path: Path, engine: FakeEngi
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_seat_is_not_taken_from_under_somebodys_work_without_consent(
-    tmp_path: Path, engine: FakeEngine, idle: list[Any]
-) -> None:
+def test_a_seat_in_use_is_removed_only_by_force(tmp_path: Path, engine: FakeEngine, idle: list[Any]) -> None:
     seat = a_committed_seat(tmp_path)
-    put(engine, a_container("ssh"))
+    add_containers(engine, a_container("ssh"))
     idle[0]["processes"] = [a_process(4242)]
-    wish = {"policy": "defer", "seconds": 0, "reason": ""}
+    when_busy = {"policy": "defer", "seconds": 0, "reason": ""}
     with pytest.raises(ProblemError, match="pid 4242 python of li"):
-        removals.remove(an_order(tmp_path, when_busy=wish), NoJob(), 0)
+        removals.remove(an_order(tmp_path, when_busy=when_busy), NoJob(), 0)
     assert (seat.current(), len(engine.containers)) == (3, 1)
-    forced = an_order(tmp_path, when_busy={**wish, "policy": "force", "reason": "the term is over"})
+    forced = an_order(tmp_path, when_busy={**when_busy, "policy": "force", "reason": "the term is over"})
     assert removals.remove(forced, NoJob(), 0)["state"] == "committed"
     states = [line["state"] for line in journals.Journal(seat.folder, "r1").lines()]
     assert states == ["committed", "forced", "removing", "removed"]
 
 
 @pytest.mark.usefixtures("ran")
-def test_a_removed_seat_keeps_identity_and_home_alone(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_removed_seat_keeps_only_identity_and_home(tmp_path: Path, engine: FakeEngine) -> None:
     seat = a_committed_seat(tmp_path)
     module_util("seat.precheck").ensure_home(Path(an_order(tmp_path)["seat"]["home"]), 0, 0)
     (seat.identity / "token").write_text("kept")

@@ -39,7 +39,7 @@ def finished(path: Path) -> dict[str, Any]:
 
 
 def wait_for(path: Path) -> Callable[..., dict[str, Any]]:
-    """Work that goes on until a file is there."""
+    """Return work that runs until a file exists."""
 
     def work(job: Any, _lock: int) -> dict[str, Any]:
         job.report("waiting", 1, 2)
@@ -49,20 +49,20 @@ def wait_for(path: Path) -> Callable[..., dict[str, Any]]:
     return work
 
 
-def test_a_job_is_a_process_of_its_own_that_nothing_of_ours_holds(seat: Any, tmp_path: Path) -> None:
+def test_a_job_is_a_detached_process_without_inherited_descriptors(seat: Any, tmp_path: Path) -> None:
     path = jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go"))
-    told = until(lambda: (files.read_job(path) or {})["text"] and files.read_job(path))
-    assert (told["run"], told["phase"], told["done"], told["total"], told["unit"]) == ("r1", "stage", 1, 2, "B")
-    open_files = {str(link.readlink()) for link in Path(f"/proc/{told['pid']}/fd").iterdir() if link.is_symlink()}
+    job = until(lambda: (files.read_job(path) or {})["text"] and files.read_job(path))
+    assert (job["run"], job["phase"], job["done"], job["total"], job["unit"]) == ("r1", "stage", 1, 2, "B")
+    open_files = {str(link.readlink()) for link in Path(f"/proc/{job['pid']}/fd").iterdir() if link.is_symlink()}
     assert open_files == {"/dev/null", str(seat.folder / "lock")}
     (tmp_path / "go").touch()
     record = finished(path)["record"]
     assert record["state"] == "staged"
-    assert record["sid"] not in {os.getsid(0), record["pid"]}  # no terminal can ever be its own
+    assert record["sid"] not in {os.getsid(0), record["pid"]}  # it can never get a controlling terminal
     assert record["seconds"] >= 0
 
 
-def test_the_same_run_finds_its_job_and_another_is_told_who_is_at_it(seat: Any, tmp_path: Path) -> None:
+def test_start_returns_the_job_of_the_same_run_and_refuses_another_run(seat: Any, tmp_path: Path) -> None:
     path = jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go"))
     before = until(lambda: files.read_job(path))["pid"]
     assert jobs.start(seat, "r1", "stage", wait_for(tmp_path / "go")) == path
@@ -88,7 +88,7 @@ def _start_when_free(seat: Any) -> Path:
     return path
 
 
-def test_a_job_that_was_killed_is_told_as_unknown_and_leaves_no_lock(seat: Any, tmp_path: Path) -> None:
+def test_a_killed_job_is_unknown_and_releases_its_lock(seat: Any, tmp_path: Path) -> None:
     path = jobs.start(seat, "r1", "switch", wait_for(tmp_path / "never"))
     os.kill(until(lambda: files.read_job(path))["pid"], signal.SIGKILL)
     job = finished(path)
@@ -97,7 +97,7 @@ def test_a_job_that_was_killed_is_told_as_unknown_and_leaves_no_lock(seat: Any, 
     _start_when_free(seat)
 
 
-def test_the_lock_lives_as_long_as_what_the_job_has_started(
+def test_the_lock_is_held_until_the_commands_of_the_job_end(
     seat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def work(_job: Any, lock: int) -> dict[str, Any]:
@@ -122,14 +122,14 @@ def _breaks() -> dict[str, Any]:
 
 
 @pytest.mark.parametrize(("kind", "state"), [("stage", "failed"), ("switch", "needs_attention")])
-def test_a_fault_of_the_program_is_told_with_its_place(seat: Any, kind: str, state: str) -> None:
+def test_an_unexpected_exception_is_recorded_with_its_traceback(seat: Any, kind: str, state: str) -> None:
     record = finished(jobs.start(seat, "r1", kind, lambda *_: _breaks()))["record"]
     assert record["state"] == state
     assert record["problems"][0]["code"] == "node_bug"
     assert "KeyError: 'missing'" in record["problems"][0]["what"]
 
 
-def test_a_fault_becomes_the_records_problem(seat: Any) -> None:
+def test_a_problem_error_becomes_the_problem_of_the_record(seat: Any) -> None:
     def work(*_: Any) -> dict[str, Any]:
         raise ProblemError("disk_full", "what", "why", "fix")
 
@@ -141,26 +141,26 @@ def test_a_fault_becomes_the_records_problem(seat: Any) -> None:
     ("state", "again"),
     [("committed", False), ("rolled_back", False), ("needs_attention", False), ("deferred", True), ("failed", True)],
 )
-def test_a_run_moves_a_seat_once_and_may_try_again_what_touched_nothing(seat: Any, state: str, again: bool) -> None:
+def test_start_once_repeats_a_job_only_if_it_changed_nothing(seat: Any, state: str, again: bool) -> None:
     first = finished(jobs.start_once(seat, "r1", "switch", lambda *_: {"state": state}))
     until(lambda: not files.is_alive(first))
     second = finished(jobs.start_once(seat, "r1", "switch", lambda *_: {"state": "unchanged"}))
     assert second["record"]["state"] == ("unchanged" if again else state)
 
 
-def test_where_not_even_its_file_can_be_written_the_start_says_so(seat: Any) -> None:
+def test_a_job_that_cannot_write_its_file_is_reported_as_not_started(seat: Any) -> None:
     seat.make_folders()
     (seat.jobs / ".r1.stage.json.new").mkdir()
     with pytest.raises(ProblemError, match="did not start"):
         jobs.start(seat, "r1", "stage", lambda *_: {})
 
 
-def test_a_number_that_another_process_has_now_is_not_the_job() -> None:
+def test_a_reused_pid_does_not_count_as_the_job() -> None:
     job = {"pid": os.getpid(), "started": "1", "boot_id": hosts.boot_id(), "finished": False}
     assert not files.is_alive(job)
 
 
-def test_a_job_of_before_the_reboot_is_dead(tmp_path: Path) -> None:
+def test_a_job_from_before_a_reboot_is_not_alive(tmp_path: Path) -> None:
     files.Job(tmp_path / "j.json", "r1", "stage")
     job = json.loads((tmp_path / "j.json").read_text())
     assert files.is_alive(job)
@@ -168,7 +168,7 @@ def test_a_job_of_before_the_reboot_is_dead(tmp_path: Path) -> None:
 
 
 class Clock:
-    """Time that passes only when somebody sleeps; `at` has what happens then, by the second."""
+    """A clock that only sleep advances; `at` maps seconds to what happens then."""
 
     def __init__(self, at: dict[float, Callable[[], None]]) -> None:
         self._now, self._at = 0.0, at
@@ -183,26 +183,26 @@ class Clock:
 
 
 @pytest.mark.parametrize(
-    ("news", "told", "after"),
+    ("news", "text", "after"),
     [(("pulling", 50, 100), "pulling", 10), (("unpacking", 100, 100), "unpacking", 5), (None, "pulling", 1)],
 )
-def test_following_answers_at_the_end_or_from_half_of_its_patience_on_where_there_is_news(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, news: tuple[str, int, int] | None, told: str, after: float
+def test_follow_returns_at_the_end_or_with_progress_after_half_of_its_patience(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, news: tuple[str, int, int] | None, text: str, after: float
 ) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
     job.report("pulling", 0, 100)
     happens = (lambda: job.report(*news)) if news else (lambda: job.finish({"state": "staged"}))
     clock = Clock({1.0: happens})
     monkeypatch.setattr(files, "time", clock)
-    assert files.follow(tmp_path / "j.json", 10)["text"] == told
+    assert files.follow(tmp_path / "j.json", 10)["text"] == text
     assert after <= clock.monotonic() < after + 0.5
 
 
-def test_a_job_that_never_was_is_unknown(tmp_path: Path) -> None:
+def test_a_missing_job_file_is_reported_as_unknown(tmp_path: Path) -> None:
     assert files.follow(tmp_path / "none.json", 0)["record"]["state"] == "unknown"
 
 
-def test_news_that_differ_in_numbers_alone_are_not_all_written(tmp_path: Path) -> None:
+def test_reports_that_differ_only_in_numbers_are_throttled(tmp_path: Path) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
     for done in range(100):
         job.report("pulling", done, 100)

@@ -4,7 +4,7 @@ from tests.playbooks.node_code import module_util
 machine = module_util("docker.machine")
 
 
-def test_the_digests_an_engine_can_be_asked_for(engine: FakeEngine) -> None:
+def test_image_digests_are_unique_and_skip_images_without_a_digest(engine: FakeEngine) -> None:
     """An engine 20.10 writes <none>@<none> for an image that was built and never pushed."""
     engine.images = {
         "1": {"RepoDigests": ["reg.lab/a@sha256:2", "mirror.lab/a@sha256:2"]},

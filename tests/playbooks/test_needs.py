@@ -1,4 +1,4 @@
-"""What a node lacks, from what was seen of it: cases without a node."""
+"""What a node needs, by its observed state, without a node."""
 
 from typing import Any
 
@@ -41,27 +41,27 @@ BARE = NO_ENGINE | NO_TOOLKIT | {"cdi_setting": None, "untrusted": True, "hook_i
 CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ready": ({}, []),
     "bare, with a GPU": (BARE, ["cdi", "packages", "source", "packages", "specification", "trust"]),
-    "bare, without": (BARE | {"gpus": 0, "uuids": ()}, ["packages", "trust"]),
+    "bare, without a GPU": (BARE | {"gpus": 0, "uuids": ()}, ["packages", "trust"]),
     "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "gpus": 0}, ["source", "packages", "trust"]),
-    "a source by https, and nothing to hold it against": (
+    "an https source on a node without ca-certificates": (
         BARE | {"docker": DOCKER, "gpus": 0, "has_ca_certificates": False},
         ["packages", "source", "packages", "trust"],
     ),
     "the source is there, its packages are not": (NO_TOOLKIT | {"written": {"nvidia"}}, ["packages", "specification"]),
     "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": None}, ["packages", "specification"]),
-    "a card that the driver does not drive": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),
+    "a GPU that the driver does not list": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),
     "engine stopped": ({"engine": None, "cdi_on": False, "containers": 0}, ["start"]),
     "no compose": ({"compose": None}, ["packages"]),
     "compose v1": ({"compose": "1.29.2"}, ["packages"]),
-    "another card since": ({"cdi_complete": False}, ["specification"]),
+    "a GPU that the specification does not name": ({"cdi_complete": False}, ["specification"]),
     "CDI was never switched on": ({"cdi_on": False, "cdi_setting": None, "containers": 0}, ["cdi", "restart"]),
-    "CDI is switched on, and the engine runs from before": ({"cdi_on": False, "containers": 0}, ["restart"]),
-    "a person's no to CDI": (
+    "CDI was switched on after the engine started": ({"cdi_on": False, "containers": 0}, ["restart"]),
+    "features.cdi is false": (
         {"cdi_on": False, "cdi_setting": False, "hook_is_newer": False, "cdi_complete": False},
         [],
     ),
     "an engine before CDI": ({"engine": "24.0.7", "cdi_on": False, "cdi_setting": None, "hook_is_newer": False}, []),
-    "the same, with a hook since": (
+    "an engine before CDI, and a hook installed after its start": (
         {"engine": "24.0.7", "cdi_on": False, "cdi_setting": None, "containers": 0},
         ["restart"],
     ),
@@ -70,7 +70,7 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_what_is_lacking_in_order(name: str) -> None:
+def test_needs_of_a_node_in_order(name: str) -> None:
     over, expected = CASES[name]
     found = needs.find_needs(READY._replace(**over), may_restart=False)
     assert [need.action for need in found] == expected
@@ -85,7 +85,9 @@ def test_what_is_lacking_in_order(name: str) -> None:
         ({"engine": "24.0.7", "cdi_on": False}, ["restart"]),
     ],
 )
-def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict[str, Any], acts: list[str]) -> None:
+def test_a_restart_that_would_stop_containers_is_deferred_unless_requested(
+    over: dict[str, Any], acts: list[str]
+) -> None:
     seen = READY._replace(**over)
     deferred, asked = needs.find_needs(seen, may_restart=False), needs.find_needs(seen, may_restart=True)
     assert [need.action for need in deferred] == [need.action for need in asked] == acts
@@ -93,7 +95,7 @@ def test_what_would_end_containers_is_deferred_unless_it_is_asked_for(over: dict
     assert not any(need.deferred for need in asked)
 
 
-def test_the_rest_goes_on_while_a_restart_is_deferred() -> None:
+def test_other_needs_are_not_deferred_with_a_restart() -> None:
     seen = READY._replace(cdi_on=False, toolkit=False, untrusted=True)
     found = needs.find_needs(seen, may_restart=False)
     assert [(need.action, need.deferred) for need in found] == [
@@ -103,7 +105,7 @@ def test_the_rest_goes_on_while_a_restart_is_deferred() -> None:
     ]
 
 
-def test_compose_fits_the_engine_that_is_there() -> None:
+def test_compose_packages_match_the_installed_engine() -> None:
     own, of_docker = (
         needs.find_needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
         for ce in (False, True)
@@ -112,5 +114,5 @@ def test_compose_fits_the_engine_that_is_there() -> None:
     assert [need.detail.get("packages") for need in of_docker] == [None, ["docker-compose-plugin"]]
 
 
-def test_a_distribution_without_compose_is_no_fault_where_it_is_there_already() -> None:
+def test_a_distribution_without_compose_is_accepted_if_compose_is_installed() -> None:
     assert needs.find_needs(READY._replace(distribution=BOOKWORM), may_restart=False) == []

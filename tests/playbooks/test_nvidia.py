@@ -29,7 +29,7 @@ ARM = "NVRM version: NVIDIA UNIX Open Kernel Module for aarch64  570.172.08  Rel
         ("nonsense\n", None, "proprietary"),
     ],
 )
-def test_the_kernel_says_which_driver_is_loaded(text: str, driver: str | None, flavour: str | None) -> None:
+def test_driver_version_and_flavour_from_proc(text: str, driver: str | None, flavour: str | None) -> None:
     assert (nvidia.loaded_driver(text), nvidia.flavour(text)) == (driver, flavour)
 
 
@@ -42,7 +42,7 @@ def a_device(folder: Path, name: str, vendor: str, kind: str, *, virtual: bool =
         (device / "physfn").symlink_to(folder)
 
 
-def test_pci_counts_cards_and_neither_their_sound_nor_their_virtual_functions(tmp_path: Path) -> None:
+def test_pci_gpus_counts_neither_audio_nor_virtual_functions(tmp_path: Path) -> None:
     a_device(tmp_path, "0000:01:00.0", "0x10de", "0x030000")
     a_device(tmp_path, "0000:02:00.0", "0x10de", "0x030200")
     a_device(tmp_path, "0000:02:00.4", "0x10de", "0x030200", virtual=True)
@@ -52,15 +52,15 @@ def test_pci_counts_cards_and_neither_their_sound_nor_their_virtual_functions(tm
     assert nvidia.pci_gpus(tmp_path) == 2
 
 
-def test_without_sysfs_the_number_of_cards_is_unknown(tmp_path: Path) -> None:
+def test_pci_gpus_is_none_without_sysfs(tmp_path: Path) -> None:
     assert nvidia.pci_gpus(tmp_path / "none") is None
 
 
 @pytest.fixture
-def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFacts]:
-    """Facts of a node with these cards, and as many on its PCI bus unless told otherwise."""
+def probe_gpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFacts]:
+    """Return the facts of a node with these GPUs, and as many on its PCI bus unless `pci` is given."""
 
-    def ask(cards: list[dict[str, Any]], version: str = OPEN, pci: int | None = None, **fails: int) -> NodeFacts:
+    def probe_gpus(cards: list[dict[str, Any]], version: str = OPEN, pci: int | None = None, **fails: int) -> NodeFacts:
         (tmp_path / "driver/nvidia").mkdir(parents=True)
         (tmp_path / "driver/nvidia/version").write_text(version)
         (tmp_path / "bus/pci/devices").mkdir(parents=True)
@@ -72,12 +72,12 @@ def ask(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., NodeFa
         facts, absent, problems = nvidia.nvidia_facts()
         return NodeFacts.model_validate({"name": "n1", **facts, "absent_because": absent, "problems": problems})
 
-    return ask
+    return probe_gpus
 
 
-def test_a_healthy_card_is_told_field_by_field(ask: Callable[..., NodeFacts]) -> None:
+def test_facts_of_a_healthy_gpu(probe_gpus: Callable[..., NodeFacts]) -> None:
     process = Plain(pid=1, usedGpuMemory=5 << 20)
-    facts = ask([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
+    facts = probe_gpus([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
     (gpu,) = facts.gpus
     assert gpu.usable
     assert (gpu.uuid, gpu.name, gpu.brand) == ("GPU-1", "NVIDIA GeForce RTX 4090", "geforce")
@@ -92,23 +92,23 @@ def test_a_healthy_card_is_told_field_by_field(ask: Callable[..., NodeFacts]) ->
 
 
 @pytest.mark.parametrize("broken", [{"lost": 15}, {"fails": {"nvmlDeviceGetCudaComputeCapability": 15}}])
-def test_one_lost_card_is_a_problem_of_that_card_alone(ask: Callable[..., NodeFacts], broken: dict[str, Any]) -> None:
-    facts = ask([{}, broken])
+def test_a_lost_gpu_is_a_problem_of_that_gpu_only(probe_gpus: Callable[..., NodeFacts], broken: dict[str, Any]) -> None:
+    facts = probe_gpus([{}, broken])
     assert [gpu.usable for gpu in facts.gpus] == [True, False]
     assert facts.gpus[1].compute_capability is None
     assert [problem.code for problem in facts.gpus[1].problems] == ["gpu_lost"]
     assert not facts.problems
 
 
-def test_what_a_card_does_not_have_is_no_fault(ask: Callable[..., NodeFacts]) -> None:
-    (gpu,) = ask([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
+def test_an_unsupported_query_is_not_a_problem(probe_gpus: Callable[..., NodeFacts]) -> None:
+    (gpu,) = probe_gpus([{"fails": {"nvmlDeviceGetMigMode": 3, "nvmlDeviceGetMemoryInfo": 3}}]).gpus
     assert gpu.usable
     assert (gpu.mig_enabled, gpu.memory_total) == (None, None)
 
 
 @pytest.fixture
 def named_by_itself() -> Iterator[str]:
-    """This process, under a name that would clear a screen."""
+    """Give this process a name with a control sequence that clears a screen."""
     comm = Path("/proc/self/comm")
     before = comm.read_text()
     comm.write_text("\x1b[2Jtrain")
@@ -116,20 +116,20 @@ def named_by_itself() -> Iterator[str]:
     comm.write_text(before.strip())
 
 
-def test_a_program_that_names_itself_moves_nobodys_cursor(
-    ask: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
+def test_control_characters_in_a_process_name_are_replaced(
+    probe_gpus: Callable[..., NodeFacts], named_by_itself: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def nobody(_: int) -> Any:
+    def unknown_user(_: int) -> Any:
         raise KeyError
 
-    monkeypatch.setattr(nvml.pwd, "getpwuid", nobody)
-    (gpu,) = ask([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
+    monkeypatch.setattr(nvml.pwd, "getpwuid", unknown_user)
+    (gpu,) = probe_gpus([{"nvmlDeviceGetComputeRunningProcesses": [Plain(pid=os.getpid(), usedGpuMemory=None)]}]).gpus
     assert gpu.processes
     assert (gpu.processes[0].command, gpu.processes[0].user) == (named_by_itself, f"uid {os.geteuid()}")
 
 
-def test_memory_that_the_driver_keeps_for_itself_is_nobodys(
-    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+def test_memory_reserved_by_the_driver_does_not_count_as_used(
+    probe_gpus: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Version 1 of the call counts it as used, version 2 (drivers since 510) does not."""
 
@@ -140,23 +140,23 @@ def test_memory_that_the_driver_keeps_for_itself_is_nobodys(
             return Plain(total=24 << 30, used=used) if name == "nvmlDeviceGetMemoryInfo" else answer
 
     monkeypatch.setitem(globals(), "FakeNvml", Versions)
-    assert ask([{}]).gpus[0].memory_used == 2 << 20
+    assert probe_gpus([{}]).gpus[0].memory_used == 2 << 20
 
 
-def test_an_old_driver_has_the_older_call_for_processes(ask: Callable[..., NodeFacts]) -> None:
-    (gpu,) = ask([{"fails": {"nvmlDeviceGetComputeRunningProcesses": 13}}]).gpus
+def test_processes_are_queried_by_the_older_call_on_an_old_driver(probe_gpus: Callable[..., NodeFacts]) -> None:
+    (gpu,) = probe_gpus([{"fails": {"nvmlDeviceGetComputeRunningProcesses": 13}}]).gpus
     assert gpu.processes == ()
 
 
-def test_processes_that_cannot_be_asked_for_are_unknown(ask: Callable[..., NodeFacts]) -> None:
+def test_processes_are_none_if_their_query_fails(probe_gpus: Callable[..., NodeFacts]) -> None:
     calls = ("nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetComputeRunningProcesses_v2")
-    (gpu,) = ask([{"fails": dict.fromkeys(calls, 4)}]).gpus
+    (gpu,) = probe_gpus([{"fails": dict.fromkeys(calls, 4)}]).gpus
     assert gpu.processes is None
     assert [problem.code for problem in gpu.problems] == ["gpu_error"]
 
 
-def test_a_card_that_the_driver_does_not_drive_is_missed(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([{}], pci=2)
+def test_a_gpu_on_the_pci_bus_that_nvml_does_not_list_is_reported(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([{}], pci=2)
     assert [problem.code for problem in facts.problems] == ["gpu_missing"]
     assert "2 NVIDIA GPUs, the driver lists 1" in facts.problems[0].what
 
@@ -171,33 +171,33 @@ def test_a_card_that_the_driver_does_not_drive_is_missed(ask: Callable[..., Node
         (999, "nvml_fails", "NVML: "),
     ],
 )
-def test_every_way_not_to_answer_has_its_reason(
-    ask: Callable[..., NodeFacts], number: int, code: str, reason: str
+def test_each_nvml_failure_has_its_code_and_reason(
+    probe_gpus: Callable[..., NodeFacts], number: int, code: str, reason: str
 ) -> None:
-    facts = ask([{}], nvmlInit=number)
+    facts = probe_gpus([{}], nvmlInit=number)
     assert [problem.code for problem in facts.problems] == [code]
     assert reason in facts.absent_because["gpus"]
     assert reason in facts.absent_because["cuda_driver"]
     assert not facts.gpus
 
 
-def test_the_loaded_driver_is_known_where_nvml_is_of_another_version(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([{}], version=CLOSED, nvmlInit=18)
+def test_the_loaded_driver_is_known_despite_a_library_mismatch(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([{}], version=CLOSED, nvmlInit=18)
     assert (str(facts.driver), facts.kernel_module) == ("535.183.01", "proprietary")
     assert "driver" not in facts.absent_because
 
 
-def test_a_machine_without_cards_and_driver_has_no_problem(ask: Callable[..., NodeFacts]) -> None:
-    facts = ask([], version="", nvmlInit=12)
+def test_a_machine_without_gpus_and_driver_has_no_problem(probe_gpus: Callable[..., NodeFacts]) -> None:
+    facts = probe_gpus([], version="", nvmlInit=12)
     assert not facts.problems
     assert set(facts.absent_because) == {"driver", "cuda_driver", "gpus", "kernel_module"}
 
 
-def test_nvml_that_hangs_does_not_take_the_probe_with_it(
-    ask: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
+def test_a_hanging_nvml_does_not_block_the_probe(
+    probe_gpus: Callable[..., NodeFacts], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nvml, "SECONDS", 0.2)
     monkeypatch.setattr(nvml, "_query", lambda: time.sleep(60))
-    facts = ask([{}])
+    facts = probe_gpus([{}])
     assert facts.absent_because["gpus"] == "NVML did not answer within 0.2 s"
     assert [problem.code for problem in facts.problems] == ["nvml_fails"]

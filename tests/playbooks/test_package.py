@@ -25,12 +25,12 @@ def name_of(path: Path) -> str:
 
 
 def imports(path: Path) -> Iterator[str]:
-    """Full names of what a file imports; a name that is imported from a module is appended to it."""
+    """Yield the full names of the imports of a file; a name imported from a module is appended to the module."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path}: Ansible ships what is imported by its full name"
+            assert node.level == 0, f"{path}: Ansible ships only modules that are imported by their full name"
             yield from (f"{node.module}.{alias.name}" for alias in node.names)
 
 
@@ -71,7 +71,7 @@ def test_a_room_is_small_and_every_module_is_used(room: str) -> None:
 
 
 @pytest.mark.parametrize("folder", [PACKAGE, *(PACKAGE / room for room in ROOMS)], ids=lambda path: path.name)
-def test_every_folder_has_an_init_with_a_docstring_alone(folder: Path) -> None:
+def test_every_folder_has_an_init_with_only_a_docstring(folder: Path) -> None:
     """Without the file a module fails on the node; what it imported would be shipped with every task."""
     tree = ast.parse((folder / "__init__.py").read_text())
     assert len(tree.body) == 1
@@ -79,7 +79,7 @@ def test_every_folder_has_an_init_with_a_docstring_alone(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_imports_the_standard_library_ansible_and_us_alone(path: Path) -> None:
+def test_a_file_imports_only_the_standard_library_ansible_and_this_package(path: Path) -> None:
     roots = {name.split(".")[0] for name in imports(path)}
     assert roots <= {*sys.stdlib_module_names, "ansible"}
     of_ansible = {name for name in imports(path) if name.startswith("ansible") and not name.startswith(f"{NAME}.")}
@@ -87,18 +87,18 @@ def test_a_file_imports_the_standard_library_ansible_and_us_alone(path: Path) ->
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
-def test_a_file_has_the_grammar_of_the_oldest_python_of_a_node(path: Path) -> None:
+def test_each_file_parses_with_the_grammar_of_python_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))
 
 
-def test_no_file_calls_what_the_oldest_python_of_a_node_lacks() -> None:
-    """The grammar does not know that a method such as str.removeprefix came later."""
+def test_no_file_calls_what_python_3_8_lacks() -> None:
+    """The grammar does not cover methods that came later, such as str.removeprefix."""
     argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-"]
     ran = subprocess.run([*argv, str(PACKAGE), str(LIBRARY)], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
-def test_the_check_of_calls_finds_what_came_later(tmp_path: Path) -> None:
+def test_vermin_finds_a_call_that_python_3_8_lacks(tmp_path: Path) -> None:
     (tmp_path / "late.py").write_text('print("abc".removeprefix("a"))\n')
     argv = [VERMIN, "--no-tips", "--violations", "-t=3.8-", str(tmp_path)]
     ran = subprocess.run(argv, capture_output=True, text=True, check=False)

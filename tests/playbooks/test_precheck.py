@@ -30,7 +30,7 @@ def listener() -> Any:
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_port_that_someone_listens_on_is_named(tmp_path: Path, listener: socket.socket) -> None:
+def test_a_port_with_a_listener_is_refused_and_named(tmp_path: Path, listener: socket.socket) -> None:
     port = listener.getsockname()[1]
     with pytest.raises(ProblemError, match=f"port {port} on 127.0.0.1 is taken") as caught:
         precheck.check_ports(a_seat(tmp_path, port))
@@ -38,10 +38,10 @@ def test_a_port_that_someone_listens_on_is_named(tmp_path: Path, listener: socke
 
 
 @pytest.mark.parametrize(("missing", "waited"), [(0, 0), (3, 3), (99, 10)])
-def test_an_address_that_is_away_is_waited_for_but_not_for_ever(
+def test_wait_for_addresses_ends_when_the_address_returns_or_at_its_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: int, waited: int
 ) -> None:
-    """The node has it again after `missing` seconds."""
+    """The address is back after `missing` seconds."""
     now = [0.0]
     monkeypatch.setattr(precheck.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(precheck.time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
@@ -56,14 +56,16 @@ def published(project: str | None, address: str, port: int) -> dict[str, Any]:
     return {"Names": ["/jenkins"], "Labels": labels, "Ports": [{"IP": address, "PublicPort": port}, {}]}
 
 
-def test_ones_own_containers_may_hold_the_port(tmp_path: Path, engine: FakeEngine, listener: socket.socket) -> None:
+def test_a_port_of_the_seats_own_containers_counts_as_free(
+    tmp_path: Path, engine: FakeEngine, listener: socket.socket
+) -> None:
     port = listener.getsockname()[1]
     engine.containers = [published("demo-student", "127.0.0.1", port)]
     precheck.check_ports(a_seat(tmp_path, port))
 
 
 @pytest.mark.parametrize(("project", "holder"), [("other", "other"), (None, "jenkins")])
-def test_a_foreign_container_is_named_even_where_nothing_listens(
+def test_a_container_that_publishes_the_port_is_named_even_without_a_listener(
     tmp_path: Path, engine: FakeEngine, listener: socket.socket, project: str | None, holder: str
 ) -> None:
     port = listener.getsockname()[1]
@@ -81,13 +83,13 @@ def test_the_same_port_on_another_address_is_free(tmp_path: Path, engine: FakeEn
 
 
 @pytest.mark.usefixtures("engine")
-def test_an_address_that_the_node_does_not_have_is_named(tmp_path: Path) -> None:
+def test_an_address_that_the_node_does_not_have_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match=r"no address 192\.0\.2\.77") as caught:
         precheck.check_ports(a_seat(tmp_path, 22000) | {"binds": {"ssh": "192.0.2.77"}})
     assert code(caught) == "no_such_address"
 
 
-def test_room_is_refused_with_its_numbers(tmp_path: Path) -> None:
+def test_too_little_disk_space_is_refused_with_numbers(tmp_path: Path) -> None:
     info = {"DockerRootDir": str(tmp_path)}
     precheck.check_disk_space(info, 0)
     with pytest.raises(ProblemError, match=r"GB free; the image needs 3501\.1 GB") as caught:
@@ -95,7 +97,7 @@ def test_room_is_refused_with_its_numbers(tmp_path: Path) -> None:
     assert code(caught) == "disk_full"
 
 
-def test_a_home_is_made_once_and_its_owner_kept(tmp_path: Path) -> None:
+def test_a_home_is_created_once_and_its_owner_and_mode_are_kept(tmp_path: Path) -> None:
     home = tmp_path / "homes/student"
     precheck.ensure_home(home, os.getuid(), os.getgid())
     assert home.stat().st_mode & 0o777 == 0o700
@@ -104,7 +106,7 @@ def test_a_home_is_made_once_and_its_owner_kept(tmp_path: Path) -> None:
     assert (home.stat().st_mode & 0o777, home.stat().st_gid) == (0o755, os.getgid())
 
 
-def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> None:
+def test_a_home_of_another_user_is_refused_with_the_chown_command(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match=f"belongs to uid {os.getuid()}, but the seat has uid 4242") as caught:
         precheck.ensure_home(tmp_path, 4242, 4242)
     problem: dict[str, str] = caught.value.problem  # type: ignore[attr-defined]
@@ -112,14 +114,14 @@ def test_a_home_of_someone_else_is_refused_with_the_command(tmp_path: Path) -> N
     assert f"chown 4242:4242 {tmp_path}" in problem["fix"]
 
 
-def test_a_home_that_cannot_be_made_says_why(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_created_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(ProblemError) as caught:
         precheck.ensure_home(tmp_path / "file/home", os.getuid(), os.getgid())
     assert code(caught) in {"home_not_made", "home_unreadable"}
 
 
-def test_a_home_whose_server_is_away_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_home_that_hangs_is_refused_after_a_time_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precheck, "STAT_SECONDS", 0.2)
     monkeypatch.setattr(Path, "exists", lambda _: time.sleep(60))
     with pytest.raises(ProblemError) as caught:
@@ -134,13 +136,13 @@ def test_a_home_whose_server_is_away_is_given_up(tmp_path: Path, monkeypatch: py
         ("ssh://elsewhere", "DOCKER_HOST is ssh://elsewhere"),
     ],
 )
-def test_without_an_engine_the_reason_is_told(monkeypatch: pytest.MonkeyPatch, host: str, match: str) -> None:
+def test_a_missing_engine_is_reported_with_the_reason(monkeypatch: pytest.MonkeyPatch, host: str, match: str) -> None:
     monkeypatch.setenv("DOCKER_HOST", host)
     with pytest.raises(ProblemError, match=match):
         precheck.check_engine()
 
 
-def test_an_engine_that_is_not_started_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_engine_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.socket(socket.AF_UNIX) as dead:
         dead.bind(str(tmp_path / "dead.sock"))
     monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/dead.sock")
@@ -148,7 +150,7 @@ def test_an_engine_that_is_not_started_refuses(tmp_path: Path, monkeypatch: pyte
         engines.get("/info")
 
 
-def test_the_docker_command_is_steered_by_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_client_environment_drops_compose_variables_and_contexts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///x.sock")
     monkeypatch.setenv("COMPOSE_FILE", "/tmp/evil.yaml")
     monkeypatch.setenv("DOCKER_CONTEXT", "elsewhere")
@@ -158,7 +160,7 @@ def test_the_docker_command_is_steered_by_nothing_else(monkeypatch: pytest.Monke
 
 
 @pytest.mark.parametrize(("version", "fails"), [("1.29.2", True), (None, True), ("2.26.1-4", False)])
-def test_compose_is_two_or_newer(
+def test_compose_before_version_2_is_refused(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, version: str | None, fails: bool
 ) -> None:
     monkeypatch.setattr(precheck, "compose_version", lambda: version)

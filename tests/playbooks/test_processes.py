@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine, a_container, put
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import module_util
 
@@ -22,12 +22,14 @@ ID, OUTER = "a" * 64, "b" * 64
         ("", None),
     ],
 )
-def test_a_process_is_found_in_its_container(text: str, found: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_container_id_from_the_control_groups_of_a_process(
+    text: str, found: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(processes, "read", lambda path: text if path == Path("/proc/4242/cgroup") else "")
     assert processes.container_id(4242) == found
 
 
-def test_a_process_that_is_gone_is_in_none() -> None:
+def test_container_id_of_an_ended_process_is_none() -> None:
     child = os.fork()
     if not child:
         os._exit(0)
@@ -35,21 +37,21 @@ def test_a_process_that_is_gone_is_in_none() -> None:
     assert processes.container_id(child) is None
 
 
-def test_containers_go_by_their_names_where_the_engine_knows_them(engine: FakeEngine) -> None:
-    put(engine, a_container("jupyter", name="lab-student-jupyter-1"))
+def test_containers_of_processes_are_named_if_the_engine_lists_them(engine: FakeEngine) -> None:
+    add_containers(engine, a_container("jupyter", name="lab-student-jupyter-1"))
     engine.containers[0]["Id"] = ID
     found = [a_process(1, container=ID), a_process(2, container=OUTER), a_process(3)]
     (gpu,) = processes.with_container_names([a_gpu("GPU-1", processes=found)])
     assert [p["container"] for p in gpu["processes"]] == ["lab-student-jupyter-1", "b" * 12, None]
 
 
-def test_nobody_is_asked_for_where_nobody_is_in_a_container(engine: FakeEngine) -> None:
+def test_the_engine_is_not_queried_without_processes_in_containers(engine: FakeEngine) -> None:
     cards = [a_gpu("GPU-1", processes=[a_process(3)]), a_gpu("GPU-2", processes=None), {"index": 2, "problems": []}]
     assert processes.with_container_names(cards) == cards
     assert engine.requests == []
 
 
-def test_without_an_engine_a_container_goes_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_containers_have_short_ids_without_an_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     (gpu,) = processes.with_container_names([a_gpu("GPU-1", processes=[a_process(1, container=ID)])])
     assert gpu["processes"][0]["container"] == "a" * 12

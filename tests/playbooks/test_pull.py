@@ -31,7 +31,7 @@ STREAM = [
 IMAGE = {"RootFS": {"Layers": ["sha256:1", "sha256:2"]}}
 
 
-class Told(list[tuple[Any, ...]]):
+class Reports(list[tuple[Any, ...]]):
     def __call__(self, *news: Any) -> None:
         self.append(news)
 
@@ -45,7 +45,7 @@ def an_image(**over: Any) -> dict[str, Any]:
     return {"reference": REFERENCE, "tag": "t:1", "platform": "linux/amd64", "rootfs": [], "bytes": 0} | over
 
 
-def test_bytes_are_summed_over_the_layers() -> None:
+def test_progress_sums_bytes_over_the_layers() -> None:
     layers = pulls.PullProgress()
     seen = []
     for news in STREAM:
@@ -56,43 +56,43 @@ def test_bytes_are_summed_over_the_layers() -> None:
     assert seen[-1] == (150, 150, False)
 
 
-def test_a_pull_asks_by_digest_and_platform_and_tells_its_bytes(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_pull_requests_digest_and_platform_and_reports_bytes(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
-    told = Told()
-    pulls.pull(an_order(tmp_path, image=an_image(bytes=150)), told)
+    reports = Reports()
+    pulls.pull(an_order(tmp_path, image=an_image(bytes=150)), reports)
     (create,) = [request for request in engine.requests if "create" in request]
     assert "fromImage=registry.lab%3A5201%2Fprovisioner%2Flab&tag=sha256%3Aaaaa" in create
     assert create.endswith("platform=linux%2Famd64")
-    assert ("pulling", 65, 150) in told
-    assert ("unpacking", 150, 150) in told
+    assert ("pulling", 65, 150) in reports
+    assert ("unpacking", 150, 150) in reports
 
 
-def test_what_is_there_is_not_pulled_again(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_present_image_is_not_pulled_again(tmp_path: Path, engine: FakeEngine) -> None:
     engine.images[REFERENCE] = IMAGE
-    pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:2"])), Told())
+    pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:2"])), Reports())
     assert not any("create" in request for request in engine.requests)
 
 
 @pytest.mark.parametrize("broken", [[{"error": "unexpected EOF"}], 500])
-def test_a_pull_that_breaks_off_is_tried_once_more(tmp_path: Path, engine: FakeEngine, broken: Any) -> None:
+def test_an_interrupted_pull_is_retried_once(tmp_path: Path, engine: FakeEngine, broken: Any) -> None:
     engine.pulls, engine.brings = [broken, STREAM], (REFERENCE, IMAGE)
-    told = Told()
-    pulls.pull(an_order(tmp_path), told)
-    assert any(str(news[0]).startswith("retrying: ") for news in told)
+    reports = Reports()
+    pulls.pull(an_order(tmp_path), reports)
+    assert any(str(news[0]).startswith("retrying: ") for news in reports)
 
 
-def test_a_pull_that_breaks_off_twice_says_why_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_pull_that_fails_twice_reports_the_message_of_the_engine(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls = [[{"error": "unexpected EOF"}], 404]
     with pytest.raises(ProblemError, match="manifest unknown") as caught:
-        pulls.pull(an_order(tmp_path), Told())
+        pulls.pull(an_order(tmp_path), Reports())
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
     assert engine.pulls == []
 
 
-def test_an_engine_that_is_killed_in_the_middle_is_waited_for(
+def test_a_pull_waits_for_an_engine_that_was_killed(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It drops the pull, answers nothing for a while, and comes back with what it had."""
+    """The engine drops the pull, refuses requests for a while, and then answers again."""
     silence = iter([404, 500, 500])
     answers = engine.answer
 
@@ -103,19 +103,21 @@ def test_an_engine_that_is_killed_in_the_middle_is_waited_for(
     monkeypatch.setattr(engine, "answer", answer)
     monkeypatch.setattr(module_util("docker.engine").time, "sleep", lambda _: None)
     engine.pulls, engine.brings = [[{"error": "unexpected EOF"}], STREAM], (REFERENCE, IMAGE)
-    pulls.pull(an_order(tmp_path), Told())
+    pulls.pull(an_order(tmp_path), Reports())
     assert engine.pulls == []
 
 
-def test_no_room_in_the_middle_is_told_in_the_engines_words(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_full_disk_during_a_pull_is_reported_with_the_message_of_the_engine(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
     full = [{"error": "failed to register layer: write /usr/lib/libtorch.so: no space left on device"}]
     engine.pulls = [full, full]
     with pytest.raises(ProblemError, match="no space left on device"):
-        pulls.pull(an_order(tmp_path), Told())
+        pulls.pull(an_order(tmp_path), Reports())
     assert engine.images == {}
 
 
-def test_an_engine_that_falls_silent_is_given_up(
+def test_a_pull_without_messages_fails_at_the_stall_limit(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Silence(list[Any]):
@@ -129,12 +131,10 @@ def test_an_engine_that_falls_silent_is_given_up(
     monkeypatch.setattr(pulls, "TRIES", 1)
     engine.pulls = [Silence()]
     with pytest.raises(ProblemError, match="connection was lost"):
-        pulls.pull(an_order(tmp_path), Told())
+        pulls.pull(an_order(tmp_path), Reports())
 
 
-def test_a_registry_that_stalls_at_the_end_is_not_waited_for_beyond_the_deadline(
-    tmp_path: Path, engine: FakeEngine
-) -> None:
+def test_a_pull_that_stalls_near_the_end_fails_at_the_deadline(tmp_path: Path, engine: FakeEngine) -> None:
     ended = threading.Event()
 
     class Stalling(list[Any]):
@@ -143,35 +143,35 @@ def test_a_registry_that_stalls_at_the_end_is_not_waited_for_beyond_the_deadline
             ended.wait(pulls.STALL / 10)
 
     engine.pulls = [Stalling()]
-    told = Told()
+    reports = Reports()
     with pytest.raises(ProblemError, match="connection was lost: Timeout") as caught:
-        pulls.pull(an_order(tmp_path, deadlines={"pull": 1, "healthy": 1, "min_healthy": 0}), told)
+        pulls.pull(an_order(tmp_path, deadlines={"pull": 1, "healthy": 1, "min_healthy": 0}), reports)
     ended.set()
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
-    assert told[-1] == ("pulling", 99, 100)
+    assert reports[-1] == ("pulling", 99, 100)
 
 
-def test_other_layers_than_were_locked_are_refused(tmp_path: Path, engine: FakeEngine) -> None:
+def test_layers_that_differ_from_the_lock_are_refused(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
     with pytest.raises(ProblemError, match="differ from the lock") as caught:
-        pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:9"])), Told())
+        pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:9"])), Reports())
     assert caught.value.problem["code"] == "rootfs_mismatch"  # type: ignore[attr-defined]
 
 
-def test_a_deadline_ends_a_pull_with_its_numbers(tmp_path: Path, engine: FakeEngine) -> None:
+def test_a_pull_past_its_deadline_reports_its_bytes(tmp_path: Path, engine: FakeEngine) -> None:
     engine.pulls = [STREAM]
     deadlines = {"pull": -1, "healthy": 1, "min_healthy": 0}
     with pytest.raises(ProblemError, match=r"timed out after 0\.00 of 0\.00 GB"):
-        pulls.pull(an_order(tmp_path, deadlines=deadlines), Told())
+        pulls.pull(an_order(tmp_path, deadlines=deadlines), Reports())
 
 
-def test_a_login_that_the_node_has_goes_into_the_header(
+def test_credentials_of_docker_login_are_sent_in_the_header(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     login = base64.b64encode(b"student:pass:word").decode()
     (tmp_path / "config.json").write_text(json.dumps({"auths": {"registry.lab:5201": {"auth": login}}}))
     monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
     engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
-    pulls.pull(an_order(tmp_path), Told())
+    pulls.pull(an_order(tmp_path), Reports())
     (header,) = [h["X-Registry-Auth"] for h in engine.headers if "X-Registry-Auth" in h]
     assert json.loads(base64.urlsafe_b64decode(header)) == {"username": "student", "password": "pass:word"}

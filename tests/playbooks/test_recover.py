@@ -1,4 +1,4 @@
-"""What a kill or a power cut left open is ended once, by whoever comes first; in circles it goes with nobody."""
+"""A switch that a kill or a power cut left open is ended once, and a failed undo is not retried for ever."""
 
 import fcntl
 import json
@@ -12,7 +12,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
-from tests.playbooks.world import Killed, World, killing
+from tests.playbooks.world import Killed, World, kill_at
 
 node_recovery, recovery, removals, seats, journals, files = (
     module_util(name)
@@ -33,11 +33,11 @@ pytestmark = pytest.mark.usefixtures("idle")
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
     """A seat whose switch from generation 1 to 2 was killed while it was verified."""
     engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
-    made = World(tmp_path, 1).serve(monkeypatch)
+    made = World(tmp_path, 1).patch_node_code(monkeypatch)
     monkeypatch.setattr(node_recovery, "Compose", lambda *_: made.compose)
     monkeypatch.setattr(removals, "Compose", lambda *_: made.compose)
     with pytest.raises(Killed):
-        made.transact(killing(made.journal(), "verifying", "after"))
+        made.transact(kill_at(made.journal(), "verifying", "after"))
     return made
 
 
@@ -47,7 +47,7 @@ def recovered(world: World, **over: Any) -> dict[str, Any]:
     return record
 
 
-def test_what_is_open_is_ended_and_told_and_then_there_is_nothing_to_do(world: World) -> None:
+def test_recovery_undoes_an_open_switch_and_a_second_one_does_nothing(world: World) -> None:
     assert recovered(world) == {
         "state": "rolled_back",
         "generation": 1,
@@ -64,13 +64,13 @@ def test_what_is_open_is_ended_and_told_and_then_there_is_nothing_to_do(world: W
     assert (world.compose.calls, world.states) == (calls, states)
 
 
-def test_a_switch_that_was_committed_stays(world: World) -> None:
+def test_recovery_keeps_a_committed_switch(world: World) -> None:
     world.seat.commit(2)
     assert recovered(world)["state"] == "committed"
     assert world.states[-1] == "committed"
 
 
-def test_a_seat_that_a_job_holds_is_left_to_it(world: World) -> None:
+def test_recovery_skips_a_seat_with_a_running_job(world: World) -> None:
     lock = os.open(str(world.seat.folder / "lock"), os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -81,7 +81,7 @@ def test_a_seat_that_a_job_holds_is_left_to_it(world: World) -> None:
     assert world.states == ["switching", "verifying"]
 
 
-def test_a_node_stands_as_the_worst_of_its_seats(world: World, tmp_path: Path) -> None:
+def test_the_state_of_a_node_is_the_worst_of_its_seats(world: World, tmp_path: Path) -> None:
     other = seats.seat_of(with_seat(an_order(tmp_path), name="demo-other"))
     other.make_folders()
     record = recovered(world)
@@ -89,12 +89,14 @@ def test_a_node_stands_as_the_worst_of_its_seats(world: World, tmp_path: Path) -
     assert record["checks"]["demo-other"] == "no unfinished switch; generation 0"
 
 
-def test_a_node_without_seats_has_nothing_to_end(tmp_path: Path) -> None:
+def test_recovery_of_a_node_without_seats_changes_nothing(tmp_path: Path) -> None:
     record = node_recovery.recover_seats({"run": "r1", "state_root": str(tmp_path)}, lambda *_, **__: None)
     assert (record["state"], record["checks"]) == ("unchanged", {})
 
 
-def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recovery_is_deferred_if_the_gpus_are_in_use(
+    world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(recovery, "CHECK_SECONDS", 0)
     idle[0]["processes"] = [a_process(4242)]
     record = recovered(world)
@@ -102,7 +104,7 @@ def test_work_that_has_begun_since_is_not_ended(world: World, idle: list[Any], m
     assert world.states == ["switching", "verifying"]
 
 
-def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -> None:
+def test_a_failed_undo_is_not_retried_automatically(world: World) -> None:
     world.compose.broken = {1, 2}
     record = recovered(world)
     assert (record["state"], record["problems"][0]["code"]) == ("needs_attention", "needs_attention")
@@ -118,11 +120,11 @@ def test_where_going_back_fails_no_program_tries_again_by_itself(world: World) -
     assert world.compose.calls == calls
 
 
-def test_three_attempts_that_were_cut_off_are_the_last(world: World) -> None:
+def test_recovery_stops_after_three_interrupted_attempts(world: World) -> None:
     for attempt in range(recovery.ATTEMPTS):
         with pytest.raises(Killed):
             recovery.recover_seat(
-                world.compose, killing(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
+                world.compose, kill_at(world.journal(f"b{attempt}"), "rolling_back", "after"), world.order, world.report
             )
     calls = list(world.compose.calls)
     record = recovered(world)
@@ -142,32 +144,32 @@ def stuck(world: World) -> World:
     return world
 
 
-def test_a_person_gets_it_going_again_by_going_back(stuck: World) -> None:
+def test_a_rollback_resolves_needs_attention(stuck: World) -> None:
     assert stuck.roll_back(to=2)["state"] == "committed"
     assert recovered(stuck)["state"] == "unchanged"
 
 
 @pytest.mark.parametrize("act", [removals.remove, removals.stop])
 @pytest.mark.usefixtures("ran")
-def test_a_person_gets_it_going_again_by_taking_it_down(stuck: World, act: Any) -> None:
+def test_stop_and_remove_resolve_needs_attention(stuck: World, act: Any) -> None:
     stuck.compose.running = 2
     act({**stuck.order, "run": "r11"}, stuck, 0)
     assert recovered(stuck)["state"] == "unchanged"
 
 
-def test_a_seat_that_was_mended_by_hand_is_no_case_any_more(stuck: World) -> None:
+def test_a_seat_repaired_by_hand_no_longer_needs_attention(stuck: World) -> None:
     stuck.compose.running = 1
     assert recovered(stuck)["state"] == "unchanged"
 
 
-def test_what_is_only_noted_does_not_hide_that_a_person_is_needed(stuck: World) -> None:
+def test_a_staged_line_does_not_hide_needs_attention(stuck: World) -> None:
     stuck.journal().append("staged", generation=3)
     with pytest.raises(ProblemError, match="could not be restored"):
         stuck.switch("r12")
 
 
 @pytest.mark.parametrize(("broken", "status"), [(set(), 0), ({1, 2}, 1)])
-def test_at_boot_the_system_is_told_how_it_ended(
+def test_recover_at_boot_prints_the_record_and_returns_a_status(
     world: World, capsys: pytest.CaptureFixture[str], broken: set[int], status: int
 ) -> None:
     world.compose.broken = broken
@@ -176,7 +178,7 @@ def test_at_boot_the_system_is_told_how_it_ended(
     assert record["state"] == ("needs_attention" if broken else "rolled_back")
 
 
-def test_at_boot_an_engine_is_waited_for_but_not_for_ever(
+def test_recover_at_boot_waits_for_the_engine_up_to_a_limit(
     world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(node_recovery, "BOOT_SECONDS", 0)

@@ -1,4 +1,4 @@
-"""The way back: offline, by the transaction of the way forward, and never to what is not there."""
+"""Rollback: without the network, by the transaction of a switch, and only to a generation whose image is present."""
 
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,9 @@ OLD, NEW = (f"registry.lab:5201/provisioner/lab@sha256:{letter * 64}" for letter
 
 @pytest.fixture
 def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
-    """A seat that went from generation 1 to generation 2, each with an image of its own."""
+    """A seat that was switched from generation 1 to generation 2; they have different images."""
     engine.images |= {name: {"RootFS": {}} for name in (OLD, NEW)}
-    made = World(tmp_path, 0).serve(monkeypatch)
+    made = World(tmp_path, 0).patch_node_code(monkeypatch)
     for number, name in ((1, OLD), (2, NEW)):
         image = made.order["image"] | {"reference": name}
         made.seat.write(number, made.order | {"image": image}, {})
@@ -30,7 +30,7 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
     return made
 
 
-def test_the_one_before_is_where_one_goes_back_to(world: World, engine: FakeEngine) -> None:
+def test_rollback_goes_to_the_generation_before(world: World, engine: FakeEngine) -> None:
     record = world.roll_back()
     assert (record["state"], record["generation"], record["checks"]) == ("committed", 1, {"ssh": "ok"})
     assert record["access"]["ssh"] == "ssh -p 22000 student@127.0.0.22"
@@ -39,7 +39,7 @@ def test_the_one_before_is_where_one_goes_back_to(world: World, engine: FakeEngi
     assert not any("/images/create" in request for request in engine.requests)
 
 
-def test_one_may_go_forward_again_to_what_one_came_from(world: World) -> None:
+def test_rollback_can_go_to_a_newer_generation(world: World) -> None:
     world.roll_back()
     assert world.seat.numbers() == [1, 2]
     assert world.roll_back(to=2, run="forth")["generation"] == 2
@@ -47,28 +47,28 @@ def test_one_may_go_forward_again_to_what_one_came_from(world: World) -> None:
     assert (world.seat.current(), world.compose.running) == (2, 2)
 
 
-def test_a_rollout_after_it_finds_what_it_staged_before(world: World) -> None:
+def test_a_rollout_after_a_rollback_reuses_the_staged_generation(world: World) -> None:
     world.roll_back()
     assert world.switch("r3", image=world.order["image"] | {"reference": NEW})["generation"] == 2
 
 
 @pytest.mark.parametrize("to", [0, 1])
-def test_the_same_run_goes_back_once(world: World, to: int) -> None:
+def test_the_same_run_rolls_back_once(world: World, to: int) -> None:
     world.roll_back(to)
     states = world.states
     assert world.roll_back(to)["generation"] == 1
     assert (world.seat.current(), world.states) == (1, states)
 
 
-@pytest.mark.parametrize("how", ["unfit", "broken"])
-def test_a_rollback_that_fails_goes_forward_again(world: World, how: str) -> None:
-    (world.unfit if how == "unfit" else world.compose.broken).add(1)
+@pytest.mark.parametrize("how", ["failing_checks", "broken"])
+def test_a_failed_rollback_returns_to_the_generation_it_came_from(world: World, how: str) -> None:
+    (world.failing_checks if how == "failing_checks" else world.compose.broken).add(1)
     record = world.roll_back()
     assert (record["state"], record["generation"]) == ("rolled_back", 2)
     assert (world.seat.current(), world.compose.running) == (2, 2)
 
 
-def test_without_a_target_nothing_is_touched(world: World, engine: FakeEngine) -> None:
+def test_a_rollback_without_a_target_changes_nothing(world: World, engine: FakeEngine) -> None:
     calls = list(world.compose.calls)
     with pytest.raises(ProblemError, match=r"has no generation 7; the current one is 2, others: 1"):
         world.roll_back(to=7)
@@ -83,14 +83,14 @@ def test_without_a_target_nothing_is_touched(world: World, engine: FakeEngine) -
     assert world.compose.calls == calls
 
 
-def test_a_generation_whose_file_compose_refuses_now_is_no_target(world: World) -> None:
+def test_a_generation_that_compose_refuses_is_not_a_rollback_target(world: World) -> None:
     (world.seat.generation(1) / "compose.yaml").unlink()
     with pytest.raises(ProblemError, match="compose_refused"):
         world.roll_back()
     assert world.compose.running == 2
 
 
-def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(world: World, idle: list[Any]) -> None:
+def test_a_rollback_is_refused_on_a_seat_in_use_and_for_a_stale_plan(world: World, idle: list[Any]) -> None:
     idle[0]["processes"] = [a_process(4242)]
     with pytest.raises(busy.BusyError):
         world.roll_back()
@@ -101,19 +101,19 @@ def test_nobodys_work_is_stopped_for_it_and_a_plan_that_is_stale_does_nothing(wo
     assert world.states[-4:] == ["forced", "switching", "verifying", "committed"]
 
 
-def test_a_removed_seat_has_nowhere_to_go_back_to(world: World) -> None:
+def test_a_removed_seat_has_no_rollback_target(world: World) -> None:
     world.seat.clear_current()
     with pytest.raises(ProblemError, match="the current one is none, others: 1, 2"):
         world.roll_back()
 
 
-def test_a_login_that_was_killed_leaves_no_door_open(world: World) -> None:
+def test_recovery_removes_the_temporary_key_of_a_killed_login_check(world: World) -> None:
     world.journal().append("switching", to=1, back=2)
-    doors = [world.seat.generation(number) / "verify_keys" for number in (1, 2)]
-    for door in doors:
-        door.write_text("ssh-ed25519 AAAA left\n")
+    key_files = [world.seat.generation(number) / "verify_keys" for number in (1, 2)]
+    for key_file in key_files:
+        key_file.write_text("ssh-ed25519 AAAA left\n")
     (world.seat.folder / "verify-x").mkdir()
     (world.seat.folder / "verify-x/key").write_text("private")
     world.recover()
-    assert [door.read_text() for door in doors] == ["", ""]
+    assert [key_file.read_text() for key_file in key_files] == ["", ""]
     assert not list(world.seat.folder.glob("verify-*"))

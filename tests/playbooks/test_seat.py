@@ -13,24 +13,24 @@ seats, journals, identities, accounts = (
 
 
 @pytest.mark.parametrize("name", ["../x", "", "a/b", "-p", "Ä", "a\n", ".", "x" * 3 + "/"])
-def test_a_name_that_could_lead_elsewhere_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_seat_name_that_could_leave_its_folder_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ProblemError, match="invalid seat name"):
         seats.seat_of(with_seat(an_order(tmp_path), name=name))
 
 
 @pytest.mark.parametrize("name", ["../x", "order.json", "passwd", ".hidden", "a/b", ""])
-def test_a_file_that_could_lie_elsewhere_or_over_ours_is_refused(tmp_path: Path, name: str) -> None:
+def test_a_file_name_that_could_leave_its_folder_or_overwrite_a_file_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ProblemError, match="invalid file name"):
         seats.seat_of(an_order(tmp_path, files={name: ""}))
 
 
 @pytest.mark.parametrize("run", ["../x", "", "a/b", ".x"])
-def test_a_run_whose_name_could_lead_elsewhere_is_refused(tmp_path: Path, run: str) -> None:
+def test_a_run_name_that_could_leave_its_folder_is_refused(tmp_path: Path, run: str) -> None:
     with pytest.raises(ProblemError, match="invalid run name"):
         seats.seat_of(an_order(tmp_path, run))
 
 
-def test_a_damaged_order_is_named_with_its_file(tmp_path: Path) -> None:
+def test_a_damaged_order_is_reported_with_its_path(tmp_path: Path) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
     seat.write(1, an_order(tmp_path), {})
@@ -39,7 +39,7 @@ def test_a_damaged_order_is_named_with_its_file(tmp_path: Path) -> None:
         seat.staged(an_order(tmp_path))
 
 
-def test_a_generation_is_whole_or_not_there(tmp_path: Path) -> None:
+def test_an_incomplete_generation_is_not_listed(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
@@ -55,7 +55,7 @@ def test_a_generation_is_whole_or_not_there(tmp_path: Path) -> None:
     assert seat.order(2) == order
 
 
-def test_what_was_staged_is_found_again_by_what_it_is_not_by_its_run(tmp_path: Path) -> None:
+def test_staged_finds_a_generation_by_its_content_not_by_its_run(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
@@ -81,7 +81,7 @@ def test_commit_moves_current_and_previous_follows(tmp_path: Path) -> None:
     assert seat.current() == 0
 
 
-def test_files_are_read_as_they_lie_there_now(tmp_path: Path) -> None:
+def test_files_returns_the_current_content_on_disk(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
@@ -140,8 +140,8 @@ def test_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     assert identities.host_key(seat).startswith("ssh-ed25519 AAAA")
 
 
-@pytest.mark.skipif(os.getuid() != 0, reason="only root gives files away")
-def test_the_user_reads_token_and_key_but_can_replace_neither(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can change the owner of a file")
+def test_the_user_can_read_but_not_replace_token_and_key(tmp_path: Path) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
     identities.make_identity(seat, 1234, 2345)
@@ -154,7 +154,7 @@ PASSWD = "root:x:0:0:root:/root:/bin/bash\nubuntu:x:1000:1000:Ubuntu:/home/ubunt
 STUDENT = "student:x:1000:1000:student:/home/student:/bin/bash"
 
 
-def test_the_users_line_is_the_only_one_with_its_name_or_number() -> None:
+def test_with_user_removes_other_lines_with_this_name_or_uid() -> None:
     lines = accounts.with_user(PASSWD, "student", 1000, 1000, "/home/student").splitlines()
     assert lines == [STUDENT, "root:x:0:0:root:/root:/bin/bash"]
 
@@ -168,11 +168,11 @@ def test_the_users_line_is_the_only_one_with_its_name_or_number() -> None:
         ("", "student:x:1000:\n"),
     ],
 )
-def test_the_users_group_has_a_name(group: str, expected: str) -> None:
+def test_with_group_adds_a_name_for_an_unknown_gid(group: str, expected: str) -> None:
     assert accounts.with_group(group, "student", 1000) == expected
 
 
-def test_an_order_is_stored_as_it_came(tmp_path: Path) -> None:
+def test_an_order_is_stored_unchanged_with_mode_0600(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()

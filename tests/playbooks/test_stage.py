@@ -16,14 +16,14 @@ precheck, composes = module_util("seat.precheck"), module_util("seat.compose")
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
 
 
-class Told(list[str]):
+class Reports(list[str]):
     def report(self, text: str, *_: Any, **__: Any) -> None:
         self.append(text)
 
 
 @pytest.fixture
 def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str]]:
-    """Calls of the docker command, answered as by an image that starts; its engine pulls it when asked."""
+    """Calls of the docker command, answered as with an image that starts; the engine can pull it."""
     calls: list[list[str]] = []
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
@@ -39,12 +39,12 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
 
 def stage(order: dict[str, Any]) -> dict[str, Any]:
     seats.seat_of(order).make_folders()
-    record: dict[str, Any] = stages.stage(order, Told(), 0, {})
+    record: dict[str, Any] = stages.stage(order, Reports(), 0, {})
     return record
 
 
 @pytest.mark.usefixtures("docker")
-def test_all_that_is_new_arrives_and_nothing_is_in_force_yet(tmp_path: Path, engine: FakeEngine) -> None:
+def test_stage_writes_a_generation_without_committing_it(tmp_path: Path, engine: FakeEngine) -> None:
     order = an_order(tmp_path)
     assert stage(order) == {"state": "staged", "generation": 1}
     seat = seats.seat_of(order)
@@ -56,7 +56,7 @@ def test_all_that_is_new_arrives_and_nothing_is_in_force_yet(tmp_path: Path, eng
     assert [line["state"] for line in journals.Journal(seat.folder, "r1").lines()] == ["staged"]
 
 
-def test_the_trial_has_no_rights_no_network_and_no_gpu(tmp_path: Path, docker: list[list[str]]) -> None:
+def test_the_trial_container_has_no_capabilities_network_or_gpu(tmp_path: Path, docker: list[list[str]]) -> None:
     stage(an_order(tmp_path))
     trial = " ".join(next(argv for argv in docker if argv[:2] == ["docker", "run"]))
     for words in ("--cap-drop ALL", "--security-opt no-new-privileges", f"--user {os.getuid()}:{os.getgid()}"):
@@ -73,7 +73,7 @@ def test_the_same_order_is_staged_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("docker")
-def test_what_failed_before_is_cleared_away_and_the_way_back_is_not(tmp_path: Path) -> None:
+def test_stage_removes_failed_generations_and_keeps_the_rollback_target(tmp_path: Path) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     for text in ("a", "b", "c"):
         number = stage(an_order(tmp_path, files={"compose.yaml": text}))["generation"]
@@ -83,7 +83,7 @@ def test_what_failed_before_is_cleared_away_and_the_way_back_is_not(tmp_path: Pa
     assert seat.numbers() == [1, 2, 4]
 
 
-def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
+def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed(
     tmp_path: Path, docker: list[list[str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
@@ -102,8 +102,8 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_removed(
     assert seats.seat_of(an_order(tmp_path)).numbers() == []
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root writes there")
-def test_the_registrys_authority_is_trusted_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can write there")
+def test_the_ca_of_the_registry_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "CERTIFICATES", tmp_path)
     path = tmp_path / "registry.lab:5201/ca.crt"
     stages._trust({"address": "registry.lab:5201", "ca": None})

@@ -1,4 +1,4 @@
-"""Every state of a switch, met by an error and by a kill: the seat ends on old or new, and the journal says which."""
+"""An error or a kill in every state of a switch: the seat ends on old or new, and the journal records which."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order
-from tests.playbooks.world import Killed, World, a_fault, killing
+from tests.playbooks.world import Killed, World, a_problem, kill_at
 
 switches, seats = module_util("transaction.switch"), module_util("seat.seat")
 recovery, undo, retention = (module_util(f"transaction.{name}") for name in ("recover", "undo", "retention"))
@@ -26,7 +26,7 @@ def world(request: pytest.FixtureRequest, tmp_path: Path, engine: FakeEngine) ->
 
 @pytest.fixture
 def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None]:
-    """What verification of the new generation ends with."""
+    """Set the result of verification: an error, or success (None)."""
 
     def ends(error: Exception | None) -> None:
         def verified(*_: Any) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None
 
 
 @pytest.mark.usefixtures("verify")
-def test_an_undisturbed_switch_commits(world: World) -> None:
+def test_an_uninterrupted_switch_commits(world: World) -> None:
     old = world.seat.current()
     record = world.transact()
     assert (record["state"], record["generation"], record["checks"]) == ("committed", 2, {"ssh": "ok"})
@@ -53,9 +53,9 @@ def test_an_undisturbed_switch_commits(world: World) -> None:
 
 @pytest.mark.parametrize(
     ("error", "code"),
-    [(a_fault("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
+    [(a_problem("not_healthy"), "not_healthy"), (OSError("disk"), "io_error"), (KeyError("bug"), "node_bug")],
 )
-def test_whatever_fails_in_verification_the_seat_goes_back(
+def test_any_failure_of_verification_rolls_back(
     world: World, verify: Callable[[Exception], None], error: Exception, code: str
 ) -> None:
     verify(error)
@@ -65,19 +65,19 @@ def test_whatever_fails_in_verification_the_seat_goes_back(
     assert (world.seat.current(), world.compose.running) == (old, old)
     assert world.states == ["switching", "verifying", "rolling_back", "rolled_back"]
     assert record["problems"][0]["code"] == code
-    assert (world.seat.generation(2) / "failure.log").read_text() == "what the containers said"
+    assert (world.seat.generation(2) / "failure.log").read_text() == "logs of the containers"
     assert world.compose.calls[-1] == ("healthy?" if old else "down")
 
 
 @pytest.mark.usefixtures("verify")
-def test_a_start_that_fails_goes_back_too(world: World) -> None:
+def test_a_failed_start_rolls_back(world: World) -> None:
     world.compose.broken = {2}
     assert world.transact()["state"] == "rolled_back"
     assert world.states == ["switching", "rolling_back", "rolled_back"]
 
 
 @pytest.mark.usefixtures("verify")
-def test_where_going_back_fails_twice_a_person_is_needed(world: World) -> None:
+def test_an_undo_that_fails_twice_needs_attention(world: World) -> None:
     old = world.seat.current()
     world.compose.broken = {2, 1, -1}
     record = world.transact()
@@ -94,13 +94,13 @@ def test_where_going_back_fails_twice_a_person_is_needed(world: World) -> None:
 @pytest.mark.parametrize("good", [True, False], ids=["verifies", "fails"])
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("state", STATES)
-def test_killed_in_any_state_the_next_contact_ends_on_old_or_new(
+def test_recovery_after_a_kill_in_any_state_ends_on_old_or_new(
     world: World, verify: Callable[[Exception | None], None], state: str, when: str, good: bool
 ) -> None:
-    verify(None if good else a_fault("not_healthy"))
+    verify(None if good else a_problem("not_healthy"))
     old = world.seat.current()
     try:
-        world.transact(killing(world.journal(), state, when))
+        world.transact(kill_at(world.journal(), state, when))
     except Killed:
         world.recover()
     assert world.seat.current() in {old, 2}
@@ -113,15 +113,15 @@ def test_killed_in_any_state_the_next_contact_ends_on_old_or_new(
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_killed_again_while_it_recovers_it_still_ends(
+def test_a_recovery_killed_in_any_state_is_completed_by_the_next(
     world: World, verify: Callable[[Exception | None], None], state: str
 ) -> None:
-    verify(a_fault("not_healthy"))
+    verify(a_problem("not_healthy"))
     old = world.seat.current()
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     try:
-        recovery.recover_seat(world.compose, killing(world.journal("r2"), state, "after"), world.order, world.report)
+        recovery.recover_seat(world.compose, kill_at(world.journal("r2"), state, "after"), world.order, world.report)
     except Killed:
         world.recover("r3")
     assert (world.seat.current(), world.compose.running) == (old, old)
@@ -131,9 +131,9 @@ def test_killed_again_while_it_recovers_it_still_ends(
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("state", ["switching", "verifying", "committed"])
 @pytest.mark.usefixtures("verify")
-def test_a_run_that_goes_on_after_a_kill_ends_as_if_undisturbed(world: World, state: str, when: str) -> None:
+def test_a_run_that_continues_after_a_kill_commits(world: World, state: str, when: str) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), state, when))
+        world.transact(kill_at(world.journal(), state, when))
     world.recover("r1")
     if world.seat.staged(world.order):
         assert world.transact()["state"] == "committed"
@@ -141,9 +141,9 @@ def test_a_run_that_goes_on_after_a_kill_ends_as_if_undisturbed(world: World, st
 
 
 @pytest.mark.usefixtures("verify")
-def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -> None:
+def test_a_failed_recovery_raises_needs_attention(world: World) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     world.compose.broken = {1, -1}
     with pytest.raises(ProblemError, match="could not be restored") as caught:
         world.recover()
@@ -151,9 +151,9 @@ def test_a_recovery_that_fails_says_so_and_leaves_the_rest_alone(world: World) -
 
 
 @pytest.mark.usefixtures("verify")
-def test_without_an_engine_a_recovery_waits_for_the_next_contact(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_switch_stays_open_if_recovery_has_no_engine(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(Killed):
-        world.transact(killing(world.journal(), "verifying", "after"))
+        world.transact(kill_at(world.journal(), "verifying", "after"))
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     with pytest.raises(ProblemError):
         world.recover()
@@ -161,7 +161,7 @@ def test_without_an_engine_a_recovery_waits_for_the_next_contact(world: World, m
 
 
 @pytest.mark.usefixtures("verify")
-def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, engine: FakeEngine) -> None:
+def test_an_undo_without_the_old_image_stops_the_seat(world: World, engine: FakeEngine) -> None:
     engine.images.clear()
     world.compose.broken = {2}
     world.compose.running = 0
@@ -171,7 +171,7 @@ def test_where_the_old_image_is_gone_the_way_back_is_to_nothing(world: World, en
 
 
 @pytest.mark.usefixtures("verify")
-def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEngine) -> None:
+def test_a_seat_that_runs_without_its_image_is_not_stopped(world: World, engine: FakeEngine) -> None:
     if not world.old:
         world.seat.commit(1)
         world.seat.write(1, world.order, {})
@@ -184,21 +184,21 @@ def test_what_runs_without_its_image_is_not_stopped(world: World, engine: FakeEn
 
 
 @pytest.mark.usefixtures("verify")
-def test_no_journal_no_action(world: World) -> None:
+def test_a_switch_that_cannot_be_recorded_does_not_begin(world: World) -> None:
     world.seat.folder.joinpath("journal.jsonl").mkdir()
     with pytest.raises(ProblemError, match="Is a directory"):
         world.transact()
     assert world.compose.calls == []
 
 
-def test_after_a_switch_only_the_way_back_is_kept(
+def test_a_commit_keeps_only_the_new_and_the_previous_generation(
     tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine.images[REFERENCE] = {"RootFS": {}}
-    world = World(tmp_path, 1).serve(monkeypatch)
+    world = World(tmp_path, 1).patch_node_code(monkeypatch)
     for number, text in ((3, "three"), (4, "four")):
         world.seat.write(number, world.order | {"files": {"compose.yaml": text}}, {})
-    world.unfit = {4}
+    world.failing_checks = {4}
     assert world.switch("r4", files={"compose.yaml": "four"})["state"] == "rolled_back"
     assert world.seat.numbers() == [1, 2, 3, 4]
     assert world.switch("r3", files={"compose.yaml": "three"})["state"] == "committed"
@@ -206,18 +206,18 @@ def test_after_a_switch_only_the_way_back_is_kept(
 
 
 @pytest.mark.usefixtures("engine")
-def test_a_switch_to_what_is_not_staged_touches_nothing(tmp_path: Path) -> None:
+def test_a_switch_without_a_staged_generation_or_its_image_is_refused(tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat = seats.seat_of(order)
     seat.make_folders()
     with pytest.raises(ProblemError, match="to switch to is not on the node"):
         switches._check_ready(seat, order)
     seat.write(1, order, {})
-    with pytest.raises(ProblemError, match="not on the node"):  # pruned since then
+    with pytest.raises(ProblemError, match="not on the node"):  # its image was pruned
         switches._check_ready(seat, order)
 
 
-def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:
+def test_old_generations_are_removed_with_their_images(tmp_path: Path, engine: FakeEngine) -> None:
     references = {number: f"r.lab/lab@sha256:{number:064x}" for number in (1, 2, 3)}
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
@@ -231,7 +231,7 @@ def test_only_this_generation_and_the_one_before_stay_with_their_images(tmp_path
     assert engine.images[references[2]]["RepoTags"] == ["provisioner/keep:demo-student-g2"]
 
 
-def test_an_image_that_another_seat_keeps_stays(tmp_path: Path, engine: FakeEngine) -> None:
+def test_an_image_that_another_seat_keeps_is_not_removed(tmp_path: Path, engine: FakeEngine) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
     engine.images[REFERENCE] = {"RepoTags": ["provisioner/keep:demo-student-g1", "provisioner/keep:demo-other-g4"]}

@@ -17,7 +17,7 @@ verify, seats, compose_code, command = (
 
 
 class Jupyter(HTTPServer):
-    """Answers with the status that it is told for each of known and unknown visitors."""
+    """Answers with the status `known` to requests with the token, and `unknown` to others."""
 
     known, unknown = 200, 403
 
@@ -31,7 +31,7 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Not into the tests' output."""
+        """Keep the output of the tests clean."""
 
 
 @pytest.fixture
@@ -56,45 +56,45 @@ def at(server: HTTPServer) -> dict[str, Any]:
     return {"ports": {"jupyter": server.server_port}, "binds": {"jupyter": "127.0.0.1"}}
 
 
-def test_jupyter_lets_in_who_has_the_token_and_nobody_else(seat: Any, jupyter: Jupyter) -> None:
+def test_jupyter_passes_if_it_accepts_the_token_and_refuses_requests_without_it(seat: Any, jupyter: Jupyter) -> None:
     assert verify.check_jupyter(seat, at(jupyter)) == "answers 200 with the token, 403 without"
 
 
 @pytest.mark.parametrize(("known", "unknown"), [(403, 403), (200, 200), (500, 403), (200, 302)])
-def test_a_jupyter_that_answers_otherwise_is_refused(seat: Any, jupyter: Jupyter, known: int, unknown: int) -> None:
+def test_other_answers_of_jupyter_are_refused(seat: Any, jupyter: Jupyter, known: int, unknown: int) -> None:
     jupyter.known, jupyter.unknown = known, unknown
     with pytest.raises(ProblemError, match=f"answers {known} with the token and {unknown} without"):
         verify.check_jupyter(seat, at(jupyter))
 
 
-def test_a_jupyter_that_is_not_there_is_told_with_the_reason(seat: Any) -> None:
+def test_a_jupyter_that_does_not_listen_is_reported_with_the_reason(seat: Any) -> None:
     with pytest.raises(verify.NoAnswerError, match="refused"):
         verify.check_jupyter(seat, {"ports": {"jupyter": 1}, "binds": {"jupyter": "127.0.0.1"}})
 
 
-def test_a_check_may_fail_for_a_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_check_without_an_answer_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "PAUSE", 0)
     left = [1, 2, 3]
 
     def check() -> str:
         if left.pop() > 1:
             raise verify.NoAnswerError("c", "w", "y", "f")
-        return "well"
+        return "healthy"
 
-    assert verify._retry_until_answer(check) == "well"
+    assert verify._retry_until_answer(check) == "healthy"
 
 
-def test_a_wrong_answer_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_answer_is_not_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(verify, "PAUSE", 0)
-    asked = []
+    calls = []
 
     def check() -> str:
-        asked.append(1)
+        calls.append(1)
         raise ProblemError("c", "w", "y", "f")
 
     with pytest.raises(ProblemError, match="w"):
         verify._retry_until_answer(check)
-    assert len(asked) == 1
+    assert len(calls) == 1
 
 
 GOOD = {"method": "torch", "uuids": ["GPU-2", "GPU-1"], "ok": True, "detail": "torch computes on 2 GPUs"}
@@ -109,7 +109,7 @@ class Container:
 
 @pytest.fixture
 def printed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What the check prints in the container; the first is taken."""
+    """The output of the GPU check in the container: the first text of the list."""
     texts: list[str] = []
     monkeypatch.setattr(verify, "client_environment", dict)
     monkeypatch.setattr(verify, "run", lambda *_, **__: command.CommandResult(0, texts[0], ""))
@@ -124,12 +124,12 @@ def gpus(tmp_path: Path, wanted: list[str]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("before", ["", "a banner\nof the image\n"])
-def test_exactly_the_reserved_gpus_compute(tmp_path: Path, printed: list[str], before: str) -> None:
+def test_check_gpus_accepts_exactly_the_reserved_gpus(tmp_path: Path, printed: list[str], before: str) -> None:
     printed.append(before + json.dumps(GOOD) + "\n")
     assert gpus(tmp_path, ["GPU-1", "GPU-2"]) == GOOD
 
 
-def test_a_seat_without_gpus_sees_none(tmp_path: Path, printed: list[str]) -> None:
+def test_a_seat_without_gpus_passes_if_no_gpu_is_visible(tmp_path: Path, printed: list[str]) -> None:
     printed.append(json.dumps(GOOD | {"uuids": [], "ok": False, "detail": "no library"}))
     assert gpus(tmp_path, [])["uuids"] == []
 
@@ -149,14 +149,16 @@ def test_a_seat_without_gpus_sees_none(tmp_path: Path, printed: list[str]) -> No
         ('{"uuids": 3}', ["GPU-1"], "printed no result"),
     ],
 )
-def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str, wanted: list[str], match: str) -> None:
+def test_any_other_result_of_the_gpu_check_is_refused(
+    tmp_path: Path, printed: list[str], text: str, wanted: list[str], match: str
+) -> None:
     printed.append(text)
     with pytest.raises(ProblemError, match=match):
         gpus(tmp_path, wanted)
 
 
 @pytest.mark.parametrize(
-    ("locked", "has", "said"),
+    ("locked", "has", "expected"),
     [
         (["a", "b"], ["a", "b"], "2 layers, as locked"),
         ([], ["a", "b"], "lists no layers"),
@@ -165,8 +167,8 @@ def test_anything_else_is_refused(tmp_path: Path, printed: list[str], text: str,
         (["a"], None, None),
     ],
 )
-def test_the_containers_are_made_of_the_layers_that_were_locked(
-    tmp_path: Path, engine: FakeEngine, locked: list[str], has: list[str] | None, said: str | None
+def test_check_layers_compares_the_containers_with_the_lock(
+    tmp_path: Path, engine: FakeEngine, locked: list[str], has: list[str] | None, expected: str | None
 ) -> None:
     class Made:
         def container(self, _: str) -> dict[str, Any]:
@@ -176,26 +178,26 @@ def test_the_containers_are_made_of_the_layers_that_were_locked(
         engine.images["sha256:1"] = {"RootFS": {"Layers": has}}
     order = an_order(tmp_path)
     order["image"]["rootfs"] = locked
-    if said:
-        assert said in verify.check_layers(Made(), order)
+    if expected:
+        assert expected in verify.check_layers(Made(), order)
     else:
         with pytest.raises(ProblemError, match=r"layers of \w+ differ from the"):
             verify.check_layers(Made(), order)
 
 
-def test_the_door_for_the_login_is_the_same_file_and_closed_again(seat: Any, tmp_path: Path) -> None:
+def test_the_login_check_empties_verify_keys_in_place(seat: Any, tmp_path: Path) -> None:
     order = an_order(tmp_path)
     seat.write(1, order, {})
-    door = seat.generation(1) / "verify_keys"
-    inode = door.stat().st_ino
+    key_file = seat.generation(1) / "verify_keys"
+    inode = key_file.stat().st_ino
     wanted = order["seat"] | {"ports": {"ssh": 1}}
     with pytest.raises(ProblemError, match=r"no login by key at 127\.0\.0\.22:1"):
         verify.check_ssh(seat, 1, wanted)
-    assert (door.read_text(), door.stat().st_ino) == ("", inode)
+    assert (key_file.read_text(), key_file.stat().st_ino) == ("", inode)
     assert not list(seat.folder.glob("verify-*"))
 
 
-def test_a_longer_key_before_leaves_no_rest(tmp_path: Path) -> None:
+def test_rewriting_a_longer_file_leaves_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "verify_keys"
     path.write_text("a long line that was there before\n")
     verify._rewrite(path, "short\n")

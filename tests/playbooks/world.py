@@ -1,4 +1,4 @@
-"""A seat in the middle of a switch, with containers that are one number, and processes that can be killed."""
+"""A seat that can be switched, with containers that are one number, and a journal that can kill the process."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +14,11 @@ switches, seats, journals = module_util("transaction.switch"), module_util("seat
 
 
 class Killed(BaseException):
-    """What SIGKILL and a power cut are to the code: nothing after this line happens."""
+    """Stands for SIGKILL or a power cut: no code after it runs."""
 
 
 class FakeCompose:
-    """Containers as one number: the generation that runs, 0 for none. `broken` are generations that do not start."""
+    """Containers as one number: the running generation, 0 for none. `broken` are generations that do not start."""
 
     def __init__(self, seat: Any, running: int = 0) -> None:
         self.seat = seat
@@ -28,42 +28,42 @@ class FakeCompose:
 
     def check(self, number: int) -> None:
         if not (self.seat.generation(number) / "compose.yaml").exists():
-            raise a_fault("compose_refused")
+            raise a_problem("compose_refused")
 
     def up(self, number: int) -> None:
         self.calls.append(f"up {number}")
         self.running = number
         if number in self.broken:
-            raise a_fault("start_failed")
+            raise a_problem("start_failed")
 
     def down(self) -> None:
         self.calls.append("down")
         if -1 in self.broken:
-            raise a_fault("stop_failed")
+            raise a_problem("stop_failed")
         self.running = 0
 
     def containers(self) -> list[dict[str, Any]]:
         return [{"State": "running"}] if self.running else []
 
     def services(self) -> dict[str, str]:
-        well = self.running and self.running not in self.broken
-        return dict.fromkeys(("jupyter", "ssh"), "healthy" if well else "exited")
+        healthy = self.running and self.running not in self.broken
+        return dict.fromkeys(("jupyter", "ssh"), "healthy" if healthy else "exited")
 
     def wait_healthy(self, _deadline: float, _report: Callable[..., None]) -> None:
         self.calls.append("healthy?")
         if self.running in self.broken:
-            raise a_fault("not_healthy")
+            raise a_problem("not_healthy")
 
     def logs(self) -> str:
-        return "what the containers said"
+        return "logs of the containers"
 
 
-def a_fault(code: str) -> Exception:
+def a_problem(code: str) -> Exception:
     return ProblemError(code, code, "why", "fix")
 
 
-def killing(journal: Any, state: str, when: str) -> Any:
-    """The same journal, at which the process dies before or after it writes this state."""
+def kill_at(journal: Any, state: str, when: str) -> Any:
+    """Make the process die before or after the journal writes this state."""
     append = journal.append
 
     def dying(written: str, **detail: Any) -> None:
@@ -78,7 +78,7 @@ def killing(journal: Any, state: str, when: str) -> Any:
 
 
 class World:
-    """A seat with generation `old` in force (0: none) and generation 2 staged."""
+    """A seat whose current generation is `old` (0: none), with generation 2 staged."""
 
     def __init__(self, root: Path, old: int) -> None:
         self.order, self.old = an_order(root), old
@@ -89,19 +89,18 @@ class World:
             self.seat.commit(1)
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
-        self.unfit: set[int] = set()  # generations that start and do not verify
-        self.told: list[str] = []
+        self.failing_checks: set[int] = set()  # generations that start but fail verification
 
-    def serve(self, monkeypatch: pytest.MonkeyPatch) -> "World":
-        """What the node's code finds in place of compose and of the checks."""
+    def patch_node_code(self, monkeypatch: pytest.MonkeyPatch) -> "World":
+        """Replace compose and the checks of the node code."""
         for module in (switches, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
         monkeypatch.setattr(switches, "verify", self._verify)
         return self
 
     def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
-        if number in self.unfit:
-            raise a_fault("jupyter_fails")
+        if number in self.failing_checks:
+            raise a_problem("jupyter_fails")
         return {"checks": {"ssh": "ok"}, "gpu": {}}
 
     def switch(self, run: str = "r1", **order: Any) -> dict[str, Any]:
@@ -117,7 +116,7 @@ class World:
         return journals.Journal(self.seat.folder, run)
 
     def report(self, text: str, **_: Any) -> None:
-        self.told.append(text)
+        """Discard the progress."""
 
     def transact(self, journal: Any = None) -> dict[str, Any]:
         record: dict[str, Any] = switches.transact(self.compose, journal or self.journal(), 2, self.order, self.report)

@@ -17,7 +17,7 @@ from ansible.module_utils.provisioner.docker.engine import client_environment, g
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
-# Interfaces of networks inside the machine, which no other machine of the lab reaches.
+# Interfaces of networks inside the machine, which other machines of the lab cannot reach.
 INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
 
 

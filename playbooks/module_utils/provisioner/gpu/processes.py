@@ -25,10 +25,10 @@ def with_container_names(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the GPUs with the containers of their processes by name, or by short ID when the engine has no name."""
     ids = {process["container"] for gpu in gpus for process in gpu.get("processes") or ()} - {None}
     names = _names() if ids else {}
-    return [_with(gpu, names) for gpu in gpus]
+    return [_named(gpu, names) for gpu in gpus]
 
 
-def _with(gpu: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
+def _named(gpu: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
     processes = [{**p, "container": _name(p["container"], names)} for p in gpu.get("processes") or ()]
     return {**gpu, "processes": processes} if processes else gpu
 

@@ -29,7 +29,7 @@ def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
     path = job_path(seat, run, kind)
     lock = os.open(str(seat.folder / "lock"), os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        if _take(lock, seat, (run, kind)):
+        if _take_lock(lock, seat, (run, kind)):
             _prune(seat)
             _detach(lock, path, (run, kind), work)
     finally:
@@ -46,7 +46,7 @@ def start_once(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
     return start(seat, run, kind, work)
 
 
-def _take(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
+def _take_lock(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
     """Lock the seat and return True; return False when the wanted job holds the lock.
 
     A command that outlived a killed job is waited for.
@@ -60,7 +60,7 @@ def _take(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
             if holder and (holder["run"], holder["kind"]) == wanted:
                 return False
             if holder or time.monotonic() > deadline:
-                raise _locked(holder) from None
+                raise _seat_locked(holder) from None
             time.sleep(0.2)
         else:
             return True
@@ -133,7 +133,7 @@ def node_bug() -> dict[str, str]:
     }
 
 
-def _locked(holder: dict[str, Any] | None) -> ProblemError:
+def _seat_locked(holder: dict[str, Any] | None) -> ProblemError:
     by_run = f"by run {holder['run']} ({holder['kind']}: {holder['text']})" if holder else None
     return ProblemError(
         "seat_locked",

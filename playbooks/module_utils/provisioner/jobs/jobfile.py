@@ -93,7 +93,7 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
         if job and not job["finished"] and not is_alive(job):
             alive, job = False, read_job(path)  # the job may have ended between the two calls
         if job is None or not (alive or job["finished"]):
-            return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_died(path)]}}
+            return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_job_died(path)]}}
         first = first or job["text"]
         waited = time.monotonic() - begun
         if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
@@ -101,7 +101,7 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
         time.sleep(0.3)
 
 
-def _died(path: Path) -> dict[str, str]:
+def _job_died(path: Path) -> dict[str, str]:
     return {
         "code": "job_died",
         "what": f"the job on the node ended without a result ({path.name})",

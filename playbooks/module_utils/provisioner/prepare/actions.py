@@ -77,7 +77,7 @@ def _container_started() -> ProblemError:
         "busy",
         "a container was started in the meantime",
         "a restart of the engine would stop it",
-        "run the command again, with --restart-engine when nobody works on the node",
+        "run the command again, with --restart-engine when the node is idle",
     )
 
 

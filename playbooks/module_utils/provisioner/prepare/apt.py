@@ -151,7 +151,7 @@ def _would_replace(packages: Sequence[str], replaced: Sequence[str]) -> ProblemE
         "engine_would_restart",
         f"installing {', '.join(packages)} would replace {', '.join(replaced)}",
         "an upgrade of the engine restarts it, and containers run on this node",
-        "when nobody works on the node: provision prepare LAB --restart-engine",
+        "when the node is idle: provision prepare LAB --restart-engine",
     )
 
 

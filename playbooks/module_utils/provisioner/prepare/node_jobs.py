@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 class NodeJobs:
-    """The folder of jobs that change the whole node, as a seat has one for its own."""
+    """The folder of jobs that change the whole node; each seat has its own folder of jobs."""
 
     def __init__(self, state_root: str) -> None:
         """The folder is below the state root."""

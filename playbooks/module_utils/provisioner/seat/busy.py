@@ -110,7 +110,7 @@ def _users(uuid: str, gpu: dict[str, Any] | None) -> list[str]:
         reasons = "; ".join(problem["what"] for problem in gpu["problems"])
         return [f"{where}: its use is unknown{reasons and f' ({reasons})'}"]
     computing = [f"{where}: {_describe(process)}" for process in processes if process["kind"] == "compute"]
-    return computing or [f"{where}: {trace}" for trace in _traces(gpu)]
+    return computing or [f"{where}: {use}" for use in _unlisted_use(gpu)]
 
 
 def _describe(process: dict[str, Any]) -> str:
@@ -119,7 +119,7 @@ def _describe(process: dict[str, Any]) -> str:
     return " ".join(word for word in words if word)
 
 
-def _traces(gpu: dict[str, Any]) -> list[str]:
+def _unlisted_use(gpu: dict[str, Any]) -> list[str]:
     """Find use by processes that the driver does not list. Desktop processes may hold memory and compute a little."""
     held = (gpu["memory_used"] or 0) - sum(process["used_memory"] or 0 for process in gpu["processes"])
     if held > IDLE_BYTES:

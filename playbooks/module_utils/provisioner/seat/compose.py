@@ -141,11 +141,11 @@ class Compose:
     def logs(self, lines: int = LOG_LINES) -> str:
         """Return the end of each container's log, with the token of the seat masked: a server may print it."""
         token = read(self.seat.identity / TOKEN) or "\0"
-        said = []
+        texts = []
         for container in self.containers():
             ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())
-            said.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
-        return printable("\n".join(said).replace(token, "…"))
+            texts.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
+        return printable("\n".join(texts).replace(token, "…"))
 
 
 def service_state(container: dict[str, Any] | None) -> str:

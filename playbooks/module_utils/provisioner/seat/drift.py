@@ -146,8 +146,8 @@ def _visible_gpus(container: str, wanted: dict[str, Any]) -> tuple[list[str], st
 
 STOP_IT = "find its owner and stop it, or change the seat (seat.ports, the GPUs of the node)"
 RECREATE = (
-    "`systemctl daemon-reload` takes the GPUs from containers that got them by NVIDIA's legacy hook: when nobody works"
-    " there, take the seat down and roll it out again; with CDI this does not happen"
+    "`systemctl daemon-reload` takes the GPUs from containers that got them by NVIDIA's legacy hook: when the seat"
+    " is idle, take it down and roll it out again; with CDI this does not happen"
 )
 
 

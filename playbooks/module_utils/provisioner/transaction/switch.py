@@ -64,7 +64,7 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
-    journal.append("switching", to=number, back=_way_back(compose))
+    journal.append("switching", to=number, back=_undo_target(compose))
     verified: dict[str, Any] = {}
     try:
         report("starting the new containers", phase="switch")
@@ -86,7 +86,7 @@ def _undo(compose: Compose, journal: Journal, number: int, problem: dict[str, st
     return undo_switch(compose, journal, problem, report)
 
 
-def _way_back(compose: Compose) -> int:
+def _undo_target(compose: Compose) -> int:
     """Return the generation that an undo would go to: the current one, 0 when its image and containers are gone.
 
     Raises ProblemError `no_way_back` when its containers run without their image: they could not be started again.

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.journeys.conftest import QUICK, CommandResult, Site
 from tests.lab import packages
@@ -104,7 +105,7 @@ def test_prepare_again_changes_nothing(site: Site) -> None:
     assert (result.code, nodes(result)["node1"]["state"], nodes(result)["node1"]["changes"]) == (0, "ready", []), (
         result.output
     )
-    assert "nothing was to do" in site.command.run("prepare", str(site.folder), "--check", "--limit", "node1").stdout
+    assert "nothing to do" in site.command.run("prepare", str(site.folder), "--check", "--limit", "node1").stdout
     assert read_state(node) == before
 
 
@@ -202,8 +203,9 @@ def with_docker_packages(site: Site, name: str, docker: dict[str, str]) -> Site:
     """Copy the lab directory and take Docker's packages from a mirror; return the copy."""
     folder = site.lab.folder / f"lab-{name}"
     shutil.copytree(site.folder, folder, dirs_exist_ok=True)
-    text = (folder / "lab.yml").read_text()
-    (folder / "lab.yml").write_text(f"{text}  docker: {json.dumps(docker)}\n")
+    settings = yaml.safe_load((folder / "lab.yml").read_text())
+    settings["prepare"]["docker"] = docker
+    (folder / "lab.yml").write_text(yaml.safe_dump(settings, sort_keys=False))
     return site._replace(folder=folder)
 
 

@@ -7,7 +7,6 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 from provisioner.workflow.rollout.plan import PreparedPlan
-from provisioner.workflow.rollout.removal import running_seat
 
 
 def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
@@ -17,7 +16,7 @@ def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False)
 
 
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:
-    running = running_seat(facts, step.seat) if isinstance(facts, NodeFacts) else None
+    running = facts.seat(step.seat) if isinstance(facts, NodeFacts) else None
     bundle = prepared.bundles.get(step.node)
     return SeatStatus(
         node=step.node,

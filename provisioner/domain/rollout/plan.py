@@ -77,7 +77,8 @@ class Plan(Document):
 def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
     """Build the step that brings one node from what runs to the rendered seat."""
     seat = bundle.seat
-    running = next((found for found in facts.seats if found.name == seat.name and found.generation), None)
+    found = facts.seat(seat.name)
+    running = found if found and found.generation else None  # 0: no generation is in force
     action, why = _choose_action(bundle, running)
     digest = bundle.image.lab.rpartition("@")[2]
     step = Step(

@@ -76,7 +76,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
     is free or the node has no LAN address to publish on.
     """
     name = seat_name(lab.name, lab.seat.user)
-    held = next((seat for seat in facts.seats if seat.name == name), None)
+    held = facts.seat(name)
     others = [port for seat in facts.seats if seat.name != name for port in seat.ports.values()]
     ports = free_ports(held.ports if held else {}, lab.seat.ports, others)
     if ports is None:

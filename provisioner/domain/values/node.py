@@ -108,6 +108,10 @@ class NodeFacts(Value):
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
+    def seat(self, name: str | None) -> RunningSeat | None:
+        """Return the seat of this name that the node reports, or None."""
+        return next((seat for seat in self.seats if seat.name == name), None)
+
 
 class GpuProfile(Value):
     """A GPU as input of the selection. `reported`: NVML named it, so the driver supports the product."""

@@ -4,7 +4,7 @@ from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import RemovalOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
 from provisioner.domain.rollout.run_spec import RunSpec
-from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 
@@ -33,13 +33,8 @@ def removal_orders(run_spec: RunSpec) -> dict[str, RemovalOrder]:
     }
 
 
-def running_seat(facts: NodeFacts, name: str | None) -> RunningSeat | None:
-    """Return the seat of this name that a node reports, or None."""
-    return next((seat for seat in facts.seats if seat.name == name), None)
-
-
 def _step(node: str, seat: str, facts: NodeFacts, when_busy: WhenBusy) -> Step:
-    running = running_seat(facts, seat)
+    running = facts.seat(seat)
     generation = running.generation if running else 0
     step = Step(node=node, seat=seat, action="remove", why="the seat is removed", generation=generation)
     return with_busy_policy(step, running, when_busy) if running else step

@@ -14,7 +14,6 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import NodeFleet, Probed, RunContext
 from provisioner.workflow.rollout.claims import claim_nodes, release_claims
 from provisioner.workflow.rollout.preflight import unique_images
-from provisioner.workflow.rollout.removal import running_seat
 from provisioner.workflow.rollout.run import (
     Outcome,
     build_outcome,
@@ -84,7 +83,7 @@ def _assess(run_spec: RunSpec, step: Step, facts: NodeFacts | Problem) -> NodeRe
         return NodeRecord(node=step.node, state=state, problems=(facts,))
     if run_spec.verb == "remove":
         return "untouched"  # to remove a seat again changes nothing
-    seat = running_seat(facts, step.seat)
+    seat = facts.seat(step.seat)
     generation = seat.generation if seat else 0
     if seat and seat.run == run_spec.run and seat.state in _CHANGING:
         return "begun"

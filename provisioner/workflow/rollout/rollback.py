@@ -8,7 +8,6 @@ from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_polic
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
-from provisioner.workflow.rollout.removal import running_seat
 
 
 def plan_rollback(  # noqa: PLR0913  (whose seats, to which generation, and the policy for busy ones)
@@ -33,7 +32,7 @@ def rollback_orders(plan: Plan, run: str, to: int | None) -> dict[str, RollbackO
 def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None, when_busy: WhenBusy) -> Step:
     if isinstance(facts, Problem):
         return skipped(node, (facts,))
-    seat = running_seat(facts, name)
+    seat = facts.seat(name)
     if seat is None or not seat.generation:
         what, fix = f"{node} has no seat {name}", "provision rollout creates the seat"
         return skipped(node, (Problem("no_seat", what, "there is nothing to roll back", fix, node),))

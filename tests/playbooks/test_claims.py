@@ -53,6 +53,15 @@ def test_a_run_whose_claim_was_replaced_stays_fenced(tmp_path: Path) -> None:
     assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "fenced"
 
 
+def test_a_lost_fence_file_does_not_let_an_older_run_in(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    claims.take_claim(root, a_claim("r1", 1), "")
+    claims.take_claim(root, a_claim("r2", 2), "r1")
+    (tmp_path / "fence").unlink()
+    assert claims.read_claim(root) == (a_claim("r2", 2), 2)
+    assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
+
+
 def test_resuming_a_run_fences_its_earlier_claim(tmp_path: Path) -> None:
     root = str(tmp_path)
     claims.take_claim(root, a_claim("r1", 1), "")

@@ -137,7 +137,7 @@ def main(counts: tuple[int, ...] = NODES) -> None:
 
 
 def _row(engine: Engine, count: int) -> tuple[float, float]:
-    """Print two rows; return the seconds of the first runs of ours and of the plain playbook."""
+    """Print two rows; return the seconds of the first runs of provision and of the plain playbook."""
     with _bench(engine, count) as bench:
         image = bench.lock()
         ours = bench.ours()

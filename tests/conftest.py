@@ -1,4 +1,4 @@
-from pathlib import Path
+from itertools import count
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -12,9 +12,16 @@ settings.load_profile("commit")
 pytest_plugins = ["tests.lab.fixtures", "tests.beds", "tests.long_parts", "tests.timing"]
 
 
+_NUMBERS = count()
+
+
 @pytest.fixture(autouse=True)
-def _no_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Set every XDG folder to a fresh one, so that no test writes into the user's folders."""
+def _no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Set every XDG folder to a fresh one, so that no test writes into the user's folders.
+
+    They do not exist yet: to make a folder for each test takes longer than most tests.
+    """
+    home = tmp_path_factory.getbasetemp() / "homes" / str(next(_NUMBERS))
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
-        monkeypatch.setenv(name, str(tmp_path / name.lower()))
+        monkeypatch.setenv(name, str(home / name.lower()))
     monkeypatch.delenv("COLUMNS", raising=False)  # tests that depend on the width set it themselves

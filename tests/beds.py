@@ -54,12 +54,12 @@ def bed_of(nodeid: str) -> str | None:
 
 
 class BedScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not typed
-    """Sends all tests of a bed to one worker."""
+    """Sends all tests of a bed to one worker; of other tests, all cases of a function."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
         alone = bed_of(nodeid) is None and file.removeprefix("tests/") not in TOGETHER
-        return nodeid if alone else bed_of(nodeid) or file
+        return nodeid.partition("[")[0] if alone else bed_of(nodeid) or file
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -155,14 +155,15 @@ class Transport:
         self._policy = policy
         self._environment = os.environ if environment is None else environment
         self._closed = threading.Event()
+        # Made for the first https address: to read the system's certificates takes longer than a request in the lab.
+        self._tls = None if ca is None else _tls_context(ca)
         self._given: dict[str, Any] = {
             "maxsize": connections,
-            "ssl_context": _tls_context(ca),
             "timeout": Timeout(connect=policy.connect, read=policy.read),
             "headers": {"User-Agent": user_agent(), "Accept-Encoding": "identity"},
         }
         self._guard = threading.Lock()
-        self._managers: dict[str, PoolManager] = {}
+        self._managers: dict[tuple[bool, str | None], PoolManager] = {}
         self._watcher = threading.Thread(target=self._watch, name="registry-deadlines", daemon=True)
         self._watcher.start()
 
@@ -177,7 +178,7 @@ class Transport:
 
         The caller releases or closes the response.
         """
-        manager = self._manager(self.proxy(url))
+        manager = self._manager(self.proxy(url), secure=urlsplit(url).scheme == "https")
         response = manager.request(
             method,
             url,
@@ -192,14 +193,19 @@ class Transport:
             response.connection.ends = time.monotonic() + allowance
         return response
 
-    def _manager(self, proxied: ProxySettings | None) -> PoolManager:
+    def _manager(self, proxied: ProxySettings | None, *, secure: bool) -> PoolManager:
         with self._guard:
-            key = "" if proxied is None else proxied.url
+            key = (secure, None if proxied is None else proxied.url)
             if key not in self._managers:
-                made = PoolManager(**self._given) if proxied is None else proxy_manager(proxied, self._given)
+                given = self._given | ({"ssl_context": self._tls_once()} if secure else {})
+                made = PoolManager(**given) if proxied is None else proxy_manager(proxied, given)
                 made.pool_classes_by_scheme = _pools(self._open_sockets, self._policy.whole)
                 self._managers[key] = made
             return self._managers[key]
+
+    def _tls_once(self) -> ssl.SSLContext:
+        self._tls = self._tls or _tls_context(None)
+        return self._tls
 
     def _watch(self) -> None:
         while not self._closed.wait(min(1.0, self._policy.whole / 4)):

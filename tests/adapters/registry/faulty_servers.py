@@ -11,7 +11,7 @@ from tests.adapters.registry.token_service import TokenService
 
 AMD64, ARM64 = "linux/amd64", "linux/arm64"
 FAIL_FAST = RetryPolicy(connect=2, read=5, whole=10, first_wait=0.01, longest_wait=2)
-BRIEF = RetryPolicy(read=2, whole=0.5, attempts=1)
+BRIEF = RetryPolicy(read=2, whole=0.2, attempts=1)
 IMAGE = an_image()
 ARM = an_image([a_layer(seed=20)], platform=ARM64)
 LAYER, SMALL = IMAGE.layers[0], IMAGE.layers[2]
@@ -162,8 +162,8 @@ FAULTY_SERVERS: dict[str, FaultyServer] = {
     "401 that stays": _tokens(0, 0),
     "429 with a short Retry-After": _limited(1),
     "429 with a long Retry-After": _limited(3600),
-    "slow-loris in a manifest": replace(_always_at("/manifests/", Answer(200, {}, b"x" * 40, drip=0.05)), policy=BRIEF),
-    "slow-loris in a layer": replace(_always_at(SMALL, Answer(200, {}, b"x" * 40, drip=0.05)), policy=BRIEF),
+    "slow-loris in a manifest": replace(_always_at("/manifests/", Answer(200, {}, b"x" * 40, drip=0.02)), policy=BRIEF),
+    "slow-loris in a layer": replace(_always_at(SMALL, Answer(200, {}, b"x" * 40, drip=0.02)), policy=BRIEF),
     "index of amd64 and arm64 with arm64 lost": FaultyServer(
         image=an_index((AMD64, IMAGE), (ARM64, ARM)), lost=(ARM.layers[0], ARM.config)
     ),

@@ -1,5 +1,6 @@
 """The distribution project's registry, as Debian packages it, on loopback, with access to its files."""
 
+import os
 import socket
 import subprocess
 import time
@@ -55,7 +56,9 @@ def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]
     written = place.with_suffix(".yml")
     written.write_text(yaml.safe_dump(config))
     with place.with_suffix(".log").open("wb") as log:
-        process = subprocess.Popen([binary, "serve", str(written)], stdout=log, stderr=log)
+        # The collector of Go takes a third of the processor time of so small a heap.
+        environment = os.environ | {"GOGC": "1000"}
+        process = subprocess.Popen([binary, "serve", str(written)], stdout=log, stderr=log, env=environment)
         try:
             _await(port, process, place.with_suffix(".log"))
             yield RealRegistry(f"127.0.0.1:{port}", place)

@@ -1,6 +1,7 @@
 """Checks of a real registry whose files are damaged, with and without its cache of descriptors."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.adapters.registry.damage import DAMAGES
 from tests.adapters.registry.fault_table import Outcome, Row, finding_of, groups
 from tests.adapters.registry.made_image import a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
-from tests.adapters.registry.registry_settings import AMD64, SETTINGS, TAG, check
+from tests.adapters.registry.registry_settings import AMD64, QUICK, SETTINGS, TAG, check
 
 REPOSITORY = "pytorch/pytorch"
 REFERENCE = ImageReference(repository=REPOSITORY, tag=TAG)
@@ -29,13 +30,16 @@ Outcomes = dict[tuple[str, str], Outcome]
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
-    """The result of every row of the table in each of its settings."""
-    found: Outcomes = {}
-    for setting, rows in ROWS.items():
-        place = tmp_path_factory.mktemp("registries")
+    """The result of every row of the table in each of its settings. Settings share nothing, and mostly wait."""
+
+    def outcomes_in(setting: str, place: Path) -> Outcomes:
+        rows = ROWS[setting]
         with SETTINGS[setting].start(place, [row.fault for row in rows]) as host:
-            found |= {(setting, row.fault): _outcome(host, setting, row) for row in rows}
-    return found
+            return {(setting, row.fault): _outcome(host, setting, row) for row in rows}
+
+    places = [tmp_path_factory.mktemp("registries") for _ in ROWS]
+    with ThreadPoolExecutor(len(ROWS)) as threads:
+        return {case: its for found in threads.map(outcomes_in, ROWS, places) for case, its in found.items()}
 
 
 def _outcome(host: str, setting: str, row: Row) -> Outcome:
@@ -130,7 +134,7 @@ def test_lost_shared_layer_is_reported_for_its_images_alone(registry: RealRegist
         push(registry.host, REPOSITORY, tag, an_image([shared], env=[f"TAG={tag}"]))
     push(registry.host, REPOSITORY, "c", an_image([a_layer(seed=6)]))
     registry.blob(an_image([shared]).layers[0]).unlink()
-    with Registry(registry.host, plain_http=True, environment={}) as mirror:
+    with Registry(registry.host, plain_http=True, policy=QUICK, environment={}) as mirror:
         catalog = mirror.catalog([REPOSITORY], AMD64, wanted=lambda tag: tag != "b")
     assert {str(entry.image.reference).rsplit(":", 1)[1]: entry.image.sync for entry in catalog.listings} == {
         "a": "partial",

@@ -1,12 +1,16 @@
 """A controller as a separate process, on nodes that are small files; it can be killed or suspended at a moment.
 
 python -m tests.cli.controller {rollout | resume | rollback} NODES [--die MOMENT | --wait MOMENT]
+python -m tests.cli.controller serve: forks a controller for each line of stdin, and prints its exit status
 """
 
+import gc
+import json
 import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,9 +74,31 @@ def _at(moment: str, folder: Path, how: tuple[str, ...]) -> None:
         time.sleep(0.05)
 
 
-if __name__ == "__main__":
+def run(argv: Sequence[str]) -> int:
     try:
-        code = main(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])
+        return main(argv[0], Path(argv[1]), *argv[2:])
     except BaseException as error:  # noqa: BLE001  (as the command does)
-        code = report_error(error, ["--json"])
-    sys.exit(code)
+        return report_error(error, ["--json"])
+
+
+def serve() -> None:
+    gc.freeze()  # else the first collection of each fork copies all objects
+    for line in sys.stdin:
+        order = json.loads(line)
+        child = os.fork()
+        if not child:
+            os.environ.update(order["environment"])
+            for number, path in enumerate((os.devnull, *order["outputs"])):
+                os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+            code = run(order["argv"])
+            sys.stdout.flush()
+            os._exit(code)  # to end the interpreter would take longer than the run
+        sys.stdout.write(f"{os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])}\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["serve"]:
+        serve()
+    else:
+        sys.exit(run(sys.argv[1:]))

@@ -4,37 +4,21 @@ import json
 import os
 import pty
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.cli.test_crash import COMMITTED, NODES, ControlledLab, ended
-
-
-def waiting(lab: ControlledLab, moment: str, *before: str) -> subprocess.Popen[str]:
-    """Start a rollout that waits at this moment for the file `go`."""
-    argv = [*before, sys.executable, "-m", "tests.cli.controller", "rollout", str(lab.nodes), "--wait", moment]
-    environment = os.environ | {"XDG_STATE_HOME": str(lab.state)}
-    run = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
-    wait_for_output(run, "waiting")
-    return run
-
-
-def wait_for_output(run: subprocess.Popen[str], text: str) -> None:
-    assert run.stderr is not None
-    while text not in (line := run.stderr.readline()):
-        assert line, f"it ended without printing {text}"
-
+from tests.cli.controlled_lab import COMMITTED, NODES, ControlledLab, ended, wait_for_output
 
 DEFAULT_SIGNALS = ("env", "--default-signal=INT", "--default-signal=TERM")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_first_signal_completes_running_jobs_and_starts_no_further_one(tmp_path: Path, number: int) -> None:
-    lab = ControlledLab(tmp_path)
-    with waiting(lab, "switch before n1", *DEFAULT_SIGNALS) as run:
+def test_the_first_signal_completes_running_jobs_and_starts_no_further_one(
+    lab: ControlledLab, tmp_path: Path, number: int
+) -> None:
+    with lab.start("rollout", "switch before n1", *DEFAULT_SIGNALS) as run:
         run.send_signal(number)
         wait_for_output(run, "stopping: ")
         (tmp_path / "go").touch()
@@ -48,9 +32,8 @@ def test_the_first_signal_completes_running_jobs_and_starts_no_further_one(tmp_p
     assert lab.node_states() == COMMITTED
 
 
-def test_a_signal_during_the_last_wave_leaves_nothing_to_resume(tmp_path: Path) -> None:
-    lab = ControlledLab(tmp_path)
-    with waiting(lab, "switch after n2", *DEFAULT_SIGNALS) as run:
+def test_a_signal_during_the_last_wave_leaves_nothing_to_resume(lab: ControlledLab, tmp_path: Path) -> None:
+    with lab.start("rollout", "switch after n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGINT)
         wait_for_output(run, "stopping: ")
         (tmp_path / "go").touch()
@@ -58,9 +41,8 @@ def test_a_signal_during_the_last_wave_leaves_nothing_to_resume(tmp_path: Path) 
     assert (run.returncode, set(ended(json.loads(out)).values())) == (0, {"committed"})
 
 
-def test_the_second_signal_ends_the_run_releases_the_lab_and_names_the_resume_command(tmp_path: Path) -> None:
-    lab = ControlledLab(tmp_path)
-    with waiting(lab, "switch before n2", *DEFAULT_SIGNALS) as run:
+def test_the_second_signal_ends_the_run_releases_the_lab_and_names_the_resume_command(lab: ControlledLab) -> None:
+    with lab.start("rollout", "switch before n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGINT)
         wait_for_output(run, "stopping: ")
         run.send_signal(signal.SIGINT)
@@ -73,9 +55,8 @@ def test_the_second_signal_ends_the_run_releases_the_lab_and_names_the_resume_co
     assert lab.node_states() == COMMITTED
 
 
-def test_interrupt_from_a_terminal(tmp_path: Path) -> None:
+def test_interrupt_from_a_terminal(lab: ControlledLab, tmp_path: Path) -> None:
     """The kernel sends SIGINT to every process in the foreground, not to the controller only."""
-    lab = ControlledLab(tmp_path)
     pid, terminal = pty.fork()
     if not pid:
         os.environ["XDG_STATE_HOME"] = str(lab.state)
@@ -104,18 +85,16 @@ def read_until(terminal: int, text: str) -> str:
     return said
 
 
-def test_a_signal_that_the_shell_ignores_stays_ignored(tmp_path: Path) -> None:
-    lab = ControlledLab(tmp_path)
-    with waiting(lab, "switch before n1", "env", "--ignore-signal=INT") as run:
+def test_a_signal_that_the_shell_ignores_stays_ignored(lab: ControlledLab, tmp_path: Path) -> None:
+    with lab.start("rollout", "switch before n1", "env", "--ignore-signal=INT") as run:
         run.send_signal(signal.SIGINT)
         (tmp_path / "go").touch()
         out, _ = run.communicate()
     assert (run.returncode, set(ended(json.loads(out)).values())) == (0, {"committed"})
 
 
-def test_a_signal_before_the_first_change_ends_the_run_at_once(tmp_path: Path) -> None:
-    lab = ControlledLab(tmp_path)
-    with waiting(lab, "probe before n2", *DEFAULT_SIGNALS) as run:
+def test_a_signal_before_the_first_change_ends_the_run_at_once(lab: ControlledLab) -> None:
+    with lab.start("rollout", "probe before n2", *DEFAULT_SIGNALS) as run:
         run.send_signal(signal.SIGTERM)
         out, err = run.communicate()
     (problem,) = json.loads(out)["problems"]

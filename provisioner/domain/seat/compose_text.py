@@ -10,17 +10,12 @@ import yaml
 _INTERPOLATION = re.compile(r"(?<!\$)(?:\$\$)*\$(?!\$)")
 # Characters that JSON does not escape in a string and YAML 1.1 folds, drops or refuses.
 _UNSAFE = re.compile("[\x7f-\xa0\u2028\u2029\ud800-\udfff\ufeff\ufffe\uffff]")
+_DEEPEST = 100  # levels; a project has 9
 _HEADER = "# Rendered and proved by provisioner. Changes made here are lost at the next rollout.\n"
 
 
-class _StrictLoader(yaml.SafeLoader):
-    """Refuse duplicate keys (the last would silently win) and aliases (a few lines can expand to gigabytes)."""
-
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        """Refuse aliases."""
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem="aliases are not allowed", problem_mark=self.get_mark())
-        return super().compose_node(parent, index)
+class _StrictLoader(yaml.CSafeLoader):
+    """Refuse duplicate keys: the last would silently win."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """Refuse duplicate keys."""
@@ -30,7 +25,7 @@ class _StrictLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-class _QuotingDumper(yaml.SafeDumper):
+class _QuotingDumper(yaml.CSafeDumper):
     """Quote every string, so that neither YAML 1.1 (`no`, `22:22`) nor 1.2 (`0o17`) reads it as another type."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
@@ -57,9 +52,20 @@ def quoted(value: Any) -> str:
 def read(text: str) -> Any:
     """Parse a compose file. Raises ValueError where parsers could differ or Compose would substitute a variable."""
     try:
+        _refuse_structure(text)
         return _undouble_dollars(yaml.load(text, _StrictLoader))  # noqa: S506  (it is a SafeLoader)
-    except (yaml.YAMLError, RecursionError) as error:
+    except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
+
+
+def _refuse_structure(text: str) -> None:
+    """Refuse aliases, of which a few lines can expand to gigabytes, and nesting that would exhaust libyaml's stack."""
+    depth = 0
+    for event in yaml.parse(text, yaml.CSafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        problem = "nested too deeply" if depth > _DEEPEST else "aliases are not allowed"
+        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
 def write(document: Any) -> str:

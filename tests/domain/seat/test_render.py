@@ -1,6 +1,7 @@
 import json
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +53,17 @@ def with_text(field: str, text: str) -> tuple[Seat, LockedImage]:
     return seat.model_copy(update=changes[field]), image
 
 
+@cache
+def leaves_of(text: str) -> dict[tuple[str | int, ...], Any]:
+    """Return the values of a compose file by the parser of PyYAML: the product reads and writes by libyaml."""
+    return dict(leaves(yaml.safe_load(text)))
+
+
 # Fields that accept any printable text; the others must match patterns.
 FREE = ["lab", "reference", "comment"]
 FIELDS = [*SEAT_FIELDS, *IMAGE_FIELDS, "gpu", "bind", "key", "comment", "memory", "shm"]
 HARMLESS = render(a_seat(), a_locked_image(), TEMPLATES).files
-HARMLESS_LEAVES = dict(leaves(yaml.safe_load(HARMLESS["compose.yaml"])))
+HARMLESS_LEAVES = leaves_of(HARMLESS["compose.yaml"])
 # A memory limit adds two lines to each service.
 LIMITED = {("services", name, key) for name in ("jupyter", "ssh") for key in ("mem_limit", "memswap_limit")}
 
@@ -68,7 +75,7 @@ def assert_text_stays_text(field: str, text: str) -> None:
         files = render(seat, image, TEMPLATES).files
     except ProblemError:
         return
-    found = dict(leaves(yaml.safe_load(files["compose.yaml"])))
+    found = leaves_of(files["compose.yaml"])
     assert set(found) - LIMITED == set(HARMLESS_LEAVES)
     changed = {path: value for path, value in found.items() if HARMLESS_LEAVES.get(path) != value}
     if field in SANITIZED:

@@ -1,13 +1,20 @@
-"""Exit code, report and journal of a run; on a fleet that does nothing, and by Ansible on unreachable nodes."""
+"""Exit code, report and journal of a run; on a fleet that does nothing, and on unreachable nodes.
+
+Ansible itself finds them unreachable for `probe` and `notify`. The other commands send the same plays.
+"""
 
 import json
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from provisioner.adapters.ansible import inventory
+from provisioner.adapters.ansible.play import HostEvent
+from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import open_run
@@ -74,8 +81,40 @@ def test_exit_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsy
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def listings() -> dict[tuple[str, str | None], Any]:
+    return {}
+
+
 @pytest.fixture
-def unreachable_lab(tmp_path: Path) -> str:
+def _listed_once(listings: dict[tuple[str, str | None], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ask Ansible once for each inventory and limit: every command lists its hosts, and that takes half a second."""
+    ask = inventory._list_inventory
+
+    def list_once(settings: Settings, limit: str | None) -> Any:
+        assert settings.inventory is not None
+        asked = settings.inventory.read_text(), limit
+        if asked not in listings:
+            listings[asked] = ask(settings, limit)
+        return listings[asked]
+
+    monkeypatch.setattr(inventory, "_list_inventory", list_once)
+
+
+@pytest.fixture
+def _refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give the events that Ansible sends for nodes which refuse the connection."""
+
+    def run_playbook(_: Settings, folder: Path, __: str, on_host_event: Callable[[HostEvent], None]) -> None:
+        for node in (folder / "limit").read_text().split():
+            result = {"unreachable": True, "msg": "ssh: connect to host 127.0.0.1 port 1: Connection refused"}
+            on_host_event(HostEvent(node, "unreachable", result))
+
+    monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", run_playbook)
+
+
+@pytest.fixture
+def unreachable_lab(tmp_path: Path, _listed_once: None) -> str:
     """Two nodes behind a port without a listener."""
     hosts = {name: {"ansible_host": "127.0.0.1", "ansible_port": 1, "ansible_user": "nobody"} for name in ("n1", "n2")}
     (tmp_path / "hosts.yml").write_text(json.dumps({"all": {"hosts": hosts}}))
@@ -97,6 +136,7 @@ def test_probe_reports_unreachable_nodes(unreachable_lab: str) -> None:
     assert "n1: probe failed: " in ran.stderr
 
 
+@pytest.mark.usefixtures("_refused")
 def test_rollout_to_unreachable_nodes_changes_nothing_and_reports_it(unreachable_lab: str) -> None:
     write_lock(Path(unreachable_lab, "lab.lock"), a_lock())
     ran = run("rollout", unreachable_lab, "--limit", "n1")
@@ -108,20 +148,26 @@ def test_rollout_to_unreachable_nodes_changes_nothing_and_reports_it(unreachable
     assert str(folder) in ran.stderr
 
 
+VERBS = ("rollout", "rollback", "remove", "upgrade", "prepare", "probe")
+
+
 @pytest.mark.parametrize("limit", ["", "n3"])
-@pytest.mark.parametrize("verb", ["rollout", "rollback", "remove", "upgrade", "prepare", "probe"])
-def test_a_limit_that_matches_no_node_makes_no_connection(unreachable_lab: str, verb: str, limit: str) -> None:
+def test_a_limit_that_matches_no_node_makes_no_connection(unreachable_lab: str, limit: str) -> None:
     hosts = Path(unreachable_lab, "hosts.yml")
     write_lock(Path(unreachable_lab, "lab.lock"), a_lock())
     with socket.create_server(("127.0.0.1", 0)) as door:
         hosts.write_text(hosts.read_text().replace('"ansible_port": 1', f'"ansible_port": {door.getsockname()[1]}'))
-        agreed = () if verb == "probe" else ("--yes",)
-        assert run(verb, unreachable_lab, "--limit", limit, *agreed).exit_code == 2
+        codes = {
+            verb: run(verb, unreachable_lab, "--limit", limit, *(() if verb == "probe" else ("--yes",))).exit_code
+            for verb in VERBS
+        }
+        assert codes == dict.fromkeys(VERBS, 2)
         door.settimeout(0)
         with pytest.raises(BlockingIOError):
             door.accept()
 
 
+@pytest.mark.usefixtures("_refused")
 def test_remove_from_unreachable_nodes_changes_nothing(unreachable_lab: str) -> None:
     ran = run("remove", unreachable_lab)
     assert ran.exit_code == 1
@@ -134,6 +180,7 @@ def test_upgrade_without_a_lock_names_the_command_that_makes_one(unreachable_lab
     assert f"fix: provision lock {unreachable_lab}" in ran.stderr
 
 
+@pytest.mark.usefixtures("_refused")
 def test_upgrade_of_unreachable_nodes_does_not_write_the_lock(unreachable_lab: str) -> None:
     lock = Path(unreachable_lab, "lab.lock")
     write_lock(lock, a_lock())
@@ -183,12 +230,14 @@ def test_resume_without_an_open_run_does_nothing_and_refuses_limits_and_unknown_
     assert (unknown.exit_code, "no_such_run" in unknown.stderr) == (2, True)
 
 
+@pytest.mark.usefixtures("_refused")
 def test_rollback_of_unreachable_nodes_changes_nothing_and_reports_it(unreachable_lab: str) -> None:
     ran = run("rollback", unreachable_lab, "--json")
     assert ran.exit_code == 1
     assert {record["state"] for record in document(ran)["nodes"]} == {"unreachable"}
 
 
+@pytest.mark.usefixtures("_refused")
 @pytest.mark.parametrize(
     ("moved", "flags", "code"),
     [(False, (), 1), (True, (), 6), (True, ("--skip-stale",), 6), (False, ("--skip-stale",), 1)],

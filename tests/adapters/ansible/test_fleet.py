@@ -47,6 +47,22 @@ def inventory(tmp_path: Path) -> Callable[..., Settings]:
     return make
 
 
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Number of results of the node `here`, by playbook. Each costs the control machine a third of a second of CPU."""
+    found = Counter[str]()
+
+    def counting(settings: Settings, folder: Path, playbook: str, on_event: Callable[[HostEvent], None]) -> None:
+        def count(event: HostEvent) -> None:
+            found[playbook] += event.node == "here" and event.status in {"ok", "failed"}
+            on_event(event)
+
+        run_playbook(settings, folder, playbook, count)
+
+    monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", counting)
+    return found
+
+
 def an_order(root: Path, **over: Any) -> Order:
     seat = {
         "name": "demo-student",
@@ -109,7 +125,9 @@ def test_probe_gives_facts_or_a_problem_for_each_node(inventory: Callable[..., S
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_stage_and_switch_give_the_record_of_each_nodes_job(inventory: Callable[..., Settings], tmp_path: Path) -> None:
+def test_stage_and_switch_give_the_record_of_each_nodes_job(
+    inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
+) -> None:
     events = list[Event]()
     fleet = AnsibleFleet(inventory(here=LOCAL, bad=LOCAL, dead=DEAD), events.append)
     bad = an_order(tmp_path, name="../bad")
@@ -119,9 +137,19 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(inventory: Callable[
         "bad": ("failed", "bad_order"),
         "dead": ("unreachable", "unreachable"),
     }
-    lost = fleet.switch({"dead": an_order(tmp_path)})["dead"]  # the order may have arrived before the connection broke
-    assert (lost.state, lost.problems[0].code) == ("unknown", "lost_contact")
-    assert [(e.phase, e.kind) for e in events if e.node == "here"] == [("stage", "started"), ("stage", "failed")]
+    records = fleet.switch({"here": an_order(tmp_path), "dead": an_order(tmp_path)})
+    assert {node: (r.state, r.problems[0].code) for node, r in records.items()} == {
+        "here": ("failed", "not_staged"),
+        "dead": ("unknown", "lost_contact"),  # the order may have arrived before the connection broke
+    }
+    assert [(e.phase, e.kind) for e in events if e.node == "here"] == [
+        ("stage", "started"),
+        ("stage", "failed"),
+        ("switch", "started"),
+        ("switch", "failed"),
+    ]
+    # One result starts the job and one ends following it; those between are retries.
+    assert results == {"stage": 2, "switch": 2}
     job = json.loads((tmp_path / "seats/demo-student/jobs/r1.stage.json").read_text())
     assert job["finished"]
 
@@ -129,12 +157,12 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(inventory: Callable[
 def test_text_in_an_order_is_never_expanded_as_a_template(inventory: Callable[..., Settings], tmp_path: Path) -> None:
     canary = tmp_path / "canary"
     evil = f"{{{{ lookup('pipe', 'touch {canary}') }}}}"
-    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None)
+    fleet = AnsibleFleet(inventory(files=LOCAL, name=LOCAL), lambda _: None)
     order = an_order(tmp_path).model_copy(update={"run": "r2", "files": {"compose.yaml": evil, "x": f"!unsafe {evil}"}})
-    assert fleet.stage({"here": order})["here"].problems[0].code == "no_engine"
-    assert not canary.exists()
-    order = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
-    assert "invalid seat name" in fleet.stage({"here": order})["here"].problems[0].what
+    named = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
+    records = fleet.stage({"files": order, "name": named})
+    assert records["files"].problems[0].code == "no_engine"
+    assert "invalid seat name" in records["name"].problems[0].what
     assert not canary.exists()
 
 
@@ -208,7 +236,7 @@ def a_claim(run: str, fence: int) -> Claim:
 
 
 def test_a_claimed_node_refuses_other_runs_until_it_is_released(
-    inventory: Callable[..., Settings], tmp_path: Path
+    inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
 ) -> None:
     fleet = AnsibleFleet(inventory(here=LOCAL, dead=DEAD), lambda _: None, state_root=str(tmp_path))
     claimed = fleet.claim(a_claim("r1", 1), ["here", "dead"], "")
@@ -227,31 +255,7 @@ def test_a_claimed_node_refuses_other_runs_until_it_is_released(
     assert (record.state, record.problems[0].code) == ("failed", "claimed")
     assert fleet.release(a_claim("r1", 1), ["here"]) == {"here": None}
     assert fleet.claim(other, ["here"], "") == {"here": None}
-
-
-def test_the_number_of_task_results_of_each_playbook_stays_the_same(
-    inventory: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Each result costs a third of a second of CPU on the control machine, for every node."""
-    results = Counter[str]()
-
-    def counting(settings: Settings, folder: Path, playbook: str, on_event: Callable[[HostEvent], None]) -> None:
-        def count(event: HostEvent) -> None:
-            results[playbook] += event.status in {"ok", "failed"}
-            on_event(event)
-
-        run_playbook(settings, folder, playbook, count)
-
-    monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", counting)
-    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None, state_root=str(tmp_path))
-    fleet.probe(["here"])
-    assert results == {"probe": 1}
-    fleet.claim(a_claim("r1", 1), ["here"], "")
-    order = an_order(tmp_path).model_copy(update={"claim": a_claim("r1", 1)})
-    fleet.stage({"here": order})
-    fleet.switch({"here": order})
-    # One result starts the job and one ends following it; those between are retries.
-    assert results == {"probe": 1, "claim": 1, "stage": 2, "switch": 2}
+    assert results == {"claim": 4, "probe": 1, "stage": 1}
 
 
 def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:

@@ -30,9 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     part = config.getoption("long")
     passed = Record(RECORDS / f"{part}.passed").passed() if part else set()
-    chosen = [item for item in items if is_chosen(item, part) and item.nodeid not in passed]
-    if len(chosen) < len(items):
-        config.hook.pytest_deselected(items=[item for item in items if item not in set(chosen)])
+    chosen, others = list[pytest.Item](), list[pytest.Item]()
+    for item in items:
+        (chosen if is_chosen(item, part) and item.nodeid not in passed else others).append(item)
+    if others:
+        config.hook.pytest_deselected(items=others)
         items[:] = chosen
 
 

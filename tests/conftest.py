@@ -1,3 +1,4 @@
+import os
 from itertools import count
 
 import pytest
@@ -25,3 +26,9 @@ def _no_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME", "XDG_CONFIG_HOME"):
         monkeypatch.setenv(name, str(home / name.lower()))
     monkeypatch.delenv("COLUMNS", raising=False)  # tests that depend on the width set it themselves
+
+
+@pytest.fixture(autouse=True)
+def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Replace fsync: it is slow on a shared disk, and no test needs it."""
+    monkeypatch.setattr(os, "fsync", lambda _: None)

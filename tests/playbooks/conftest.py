@@ -1,4 +1,4 @@
-import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,11 @@ from tests.playbooks.node_code import module_util
 from tests.playbooks.on_nodes import FOLDER, Images, Rollout
 
 
-@pytest.fixture(autouse=True)
-def _no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Replace fsync: it is slow on a shared disk, and no test needs it."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
+@pytest.fixture
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let loops of the node code that wait for something look for it fifty times a second."""
+    sleep = time.sleep
+    monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
 
 
 @pytest.fixture

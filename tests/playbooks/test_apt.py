@@ -11,6 +11,7 @@ from tests.playbooks.node_code import ProblemError, module_util, problem
 
 apt: Any = module_util("prepare.apt")
 Ran: Any = module_util("base.command").CommandResult
+pytestmark = pytest.mark.usefixtures("_short_waits")
 
 HOLDER = """
 import fcntl, sys

@@ -68,7 +68,7 @@ def serving(folder: Path, status: int = 200) -> Iterator[str]:
     context.load_cert_chain(folder / "server.crt", folder / "server.key")
     with HTTPServer(("127.0.0.1", 0), handler) as server:
         server.socket = context.wrap_socket(server.socket, server_side=True)
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
         try:
             yield f"127.0.0.1:{server.server_port}"

@@ -71,6 +71,7 @@ def test_start_removes_unused_networks_of_a_duplicate_name(engine: FakeEngine, c
     assert any("filters=" in request and "demo-student" in request for request in engine.requests)
 
 
+@pytest.mark.usefixtures("_short_waits")
 def test_wait_healthy_reports_states_until_all_services_are_healthy(engine: FakeEngine, compose: Any) -> None:
     add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
     reports: list[str] = []

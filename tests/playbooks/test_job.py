@@ -13,6 +13,8 @@ from tests.playbooks.orders import an_order
 
 jobs, files, seats, hosts = (module_util(name) for name in ("jobs.job", "jobs.jobfile", "seat.seat", "base.host"))
 
+pytestmark = pytest.mark.usefixtures("_short_waits")
+
 
 @pytest.fixture
 def seat(tmp_path: Path) -> Iterator[Any]:

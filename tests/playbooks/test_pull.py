@@ -124,7 +124,7 @@ def test_a_pull_without_messages_fails_at_the_stall_limit(
         def __iter__(self) -> Any:
             import time  # noqa: PLC0415
 
-            time.sleep(1)
+            time.sleep(0.3)
             return iter(())
 
     monkeypatch.setattr(pulls, "STALL", 0.1)
@@ -145,7 +145,7 @@ def test_a_pull_that_stalls_near_the_end_fails_at_the_deadline(tmp_path: Path, e
     engine.pulls = [Stalling()]
     reports = Reports()
     with pytest.raises(ProblemError, match="connection was lost: Timeout") as caught:
-        pulls.pull(an_order(tmp_path, deadlines={"pull": 1, "healthy": 1, "min_healthy": 0}), reports)
+        pulls.pull(an_order(tmp_path, deadlines={"pull": 0.3, "healthy": 1, "min_healthy": 0}), reports)
     ended.set()
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
     assert reports[-1] == ("pulling", 99, 100)

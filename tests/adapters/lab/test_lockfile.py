@@ -5,6 +5,7 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from urllib3 import Retry
 
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, write_lock
@@ -139,7 +140,10 @@ def test_a_lock_is_read_by_path_and_by_file_url(tmp_path: Path) -> None:
         ("/nowhere/lab.lock", "no_such_file"),
     ],
 )
-def test_a_lock_that_cannot_be_fetched_is_reported_without_its_password(web: str, url: str, code: str) -> None:
+def test_a_lock_that_cannot_be_fetched_is_reported_without_its_password(
+    web: str, monkeypatch: pytest.MonkeyPatch, url: str, code: str
+) -> None:
+    monkeypatch.setattr(Retry, "get_backoff_time", lambda _: 0)
     with pytest.raises(ProblemError) as refusal:
         fetch_lock(url.format(web=web))
     (problem,) = refusal.value.problems

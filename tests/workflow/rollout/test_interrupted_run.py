@@ -4,12 +4,10 @@ With one exception, on the safe side: where some nodes of a wave failed before t
 had not been started are not started any more.
 """
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -37,12 +35,6 @@ def bad(ended: dict[str, NodeState]) -> int:
 
 class Killed(BaseException):
     """Acts like SIGKILL: no code after it runs."""
-
-
-@pytest.fixture(autouse=True)
-def _skip_fsync(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test here needs data to survive a power failure."""
-    monkeypatch.setattr(os, "fsync", lambda _: None)
 
 
 class InterruptedRun:

@@ -4,6 +4,7 @@ Under xdist one worker runs all tests of a bed, in the order of the table; other
 Groups of xdist itself need a marker on each test, and have no effect with pytest 9.2.
 """
 
+import os
 from typing import Any
 
 import pytest
@@ -60,6 +61,11 @@ class BedScheduling(LoadScopeScheduling):  # type: ignore[misc]  # xdist is not 
         file = nodeid.partition("::")[0]
         alone = bed_of(nodeid) is None and file.removeprefix("tests/") not in TOGETHER
         return nodeid.partition("[")[0] if alone else bed_of(nodeid) or file
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than processors: a sixth of the time of the tests without a lab is spent waiting."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:

@@ -41,6 +41,7 @@ BEDS: dict[str, tuple[str, ...]] = {
 }
 # Files without nodes whose fixtures are too expensive to be set up in each worker.
 TOGETHER = (
+    "adapters/ansible/test_fleet.py",
     "adapters/registry/test_real.py",
     "adapters/registry/test_faults.py",
     "templates/test_lab_env.py",

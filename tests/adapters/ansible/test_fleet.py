@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import yaml
@@ -19,6 +20,7 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import HostEvent, connections, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import Event
@@ -32,26 +34,30 @@ take_claim = module_util("jobs.claims").take_claim
 BROKEN = LOCAL | {"ansible_python_interpreter": "/no/such/python"}
 
 
-@pytest.fixture(autouse=True)
-def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+def hide_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the engine of this machine, if it has one."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such/docker.sock")
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    hide_engine(monkeypatch)
+
+
+def inventory_in(folder: Path, **hosts: dict[str, Any]) -> Settings:
+    path = folder / "hosts.yml"
+    path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
+    return Settings(path)
+
+
 @pytest.fixture
 def inventory(tmp_path: Path) -> Callable[..., Settings]:
-    def make(**hosts: dict[str, Any]) -> Settings:
-        path = tmp_path / "hosts.yml"
-        path.write_text(yaml.safe_dump({"all": {"hosts": hosts}}))
-        return Settings(path)
-
-    return make
+    return partial(inventory_in, tmp_path)
 
 
-@pytest.fixture
-def results(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
-    """Number of results of the node `here`, by playbook. Each costs the control machine a third of a second of CPU."""
+def count_results(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Count the results of the node `here`, by playbook. Each costs the control machine a third of a second of CPU."""
     found = Counter[str]()
 
     def counting(settings: Settings, folder: Path, playbook: str, on_event: Callable[[HostEvent], None]) -> None:
@@ -63,6 +69,11 @@ def results(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
 
     monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", counting)
     return found
+
+
+@pytest.fixture
+def results(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    return count_results(monkeypatch)
 
 
 def an_order(root: Path, **over: Any) -> Order:
@@ -136,20 +147,50 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
-def test_stage_and_switch_give_the_record_of_each_nodes_job(
-    inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
-) -> None:
-    events = list[Event]()
-    fleet = AnsibleFleet(inventory(here=LOCAL, bad=LOCAL, dead=DEAD), events.append)
-    bad = an_order(tmp_path, name="../bad")
-    records = fleet.stage({"here": an_order(tmp_path), "bad": bad, "dead": an_order(tmp_path)})
-    assert {node: (r.state, r.problems[0].code) for node, r in records.items()} == {
+class Staged(NamedTuple):
+    """What a play gave that staged an order on each node. `root` holds a folder for each of them."""
+
+    root: Path
+    settings: Settings
+    records: Mapping[str, NodeRecord]
+    events: list[Event]
+    results: Counter[str]
+
+
+@pytest.fixture(scope="module")
+def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
+    """One play on six nodes, of which one is dead and the others are this machine."""
+    root, events = tmp_path_factory.mktemp("staged"), list[Event]()
+    evil = f"{{{{ lookup('pipe', 'touch {root}/canary') }}}}"
+    orders = {node: an_order(root / node) for node in ("here", "dead")}
+    orders["bad"] = an_order(root / "bad", name="../bad")
+    seat = an_order(root / "name").seat.model_copy(update={"name": evil})
+    orders["name"] = an_order(root / "name").model_copy(update={"seat": seat})
+    files = {"compose.yaml": evil, "x": f"!unsafe {evil}"}
+    orders["files"] = an_order(root / "files").model_copy(update={"files": files})
+    (root / "claimed").mkdir()
+    take_claim(str(root / "claimed"), a_claim("r1", 1).model_dump(), "")
+    late = {"run": "r2", "claim": a_claim("r2", 2)}
+    orders["claimed"] = an_order(root / "claimed").model_copy(update=late)
+    settings = inventory_in(root, **{node: DEAD if node == "dead" else LOCAL for node in orders})
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        hide_engine(monkeypatch)
+        results = count_results(monkeypatch)
+        records = AnsibleFleet(settings, events.append).stage(orders)
+    return Staged(root, settings, records, events, results)
+
+
+def test_stage_and_switch_give_the_record_of_each_nodes_job(staged: Staged, results: Counter[str]) -> None:
+    found = {node: staged.records[node] for node in ("here", "bad", "dead")}
+    assert {node: (r.state, r.problems[0].code) for node, r in found.items()} == {
         "here": ("failed", "no_engine"),
         "bad": ("failed", "bad_order"),
         "dead": ("unreachable", "unreachable"),
     }
-    records = fleet.switch({"here": an_order(tmp_path), "dead": an_order(tmp_path)})
-    assert {node: (r.state, r.problems[0].code) for node, r in records.items()} == {
+    events = list(staged.events)
+    orders = {node: an_order(staged.root / node) for node in ("here", "dead")}
+    found = dict(AnsibleFleet(staged.settings, events.append).switch(orders))
+    assert {node: (r.state, r.problems[0].code) for node, r in found.items()} == {
         "here": ("failed", "not_staged"),
         "dead": ("unknown", "lost_contact"),  # the order may have arrived before the connection broke
     }
@@ -160,21 +201,20 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(
         ("switch", "failed"),
     ]
     # One result starts the job and one ends following it; those between are retries.
-    assert results == {"stage": 2, "switch": 2}
-    job = json.loads((tmp_path / "seats/demo-student/jobs/r1.stage.json").read_text())
+    assert (staged.results, results) == ({"stage": 2}, {"switch": 2})
+    job = json.loads((staged.root / "here/seats/demo-student/jobs/r1.stage.json").read_text())
     assert job["finished"]
 
 
-def test_text_in_an_order_is_never_expanded_as_a_template(inventory: Callable[..., Settings], tmp_path: Path) -> None:
-    canary = tmp_path / "canary"
-    evil = f"{{{{ lookup('pipe', 'touch {canary}') }}}}"
-    fleet = AnsibleFleet(inventory(files=LOCAL, name=LOCAL), lambda _: None)
-    order = an_order(tmp_path).model_copy(update={"run": "r2", "files": {"compose.yaml": evil, "x": f"!unsafe {evil}"}})
-    named = order.model_copy(update={"seat": order.seat.model_copy(update={"name": evil})})
-    records = fleet.stage({"files": order, "name": named})
-    assert records["files"].problems[0].code == "no_engine"
-    assert "invalid seat name" in records["name"].problems[0].what
-    assert not canary.exists()
+def test_text_in_an_order_is_never_expanded_as_a_template(staged: Staged) -> None:
+    assert staged.records["files"].problems[0].code == "no_engine"
+    assert "invalid seat name" in staged.records["name"].problems[0].what
+    assert not (staged.root / "canary").exists()
+
+
+def test_a_claimed_node_does_not_start_the_job_of_another_run(staged: Staged) -> None:
+    record = staged.records["claimed"]
+    assert (record.state, record.problems[0].code) == ("failed", "claimed")
 
 
 def test_no_play_runs_without_nodes(tmp_path: Path) -> None:
@@ -254,12 +294,9 @@ def test_a_claimed_node_refuses_other_runs_until_it_is_released(
     refused = fleet.claim(other, ["here"], "")["here"]
     assert refused is not None
     assert (refused.code, "run r1 of ann@control1" in refused.what) == ("claimed", True)
-    late = an_order(tmp_path).model_copy(update={"run": "r2", "claim": other})
-    record = fleet.stage({"here": late})["here"]
-    assert (record.state, record.problems[0].code) == ("failed", "claimed")
     assert fleet.release(a_claim("r1", 1), ["here"]) == {"here": None}
     assert fleet.claim(other, ["here"], "") == {"here": None}
-    assert results == {"claim": 4, "stage": 1}
+    assert results == {"claim": 4}
 
 
 def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:

@@ -14,9 +14,10 @@ from xdist.scheduler import LoadScopeScheduling
 # ended. The bed "engine" needs the outer engine and no nodes.
 BEDS: dict[str, tuple[str, ...]] = {
     "interrupted": ("journeys/test_rollback.py", "journeys/test_interrupted.py"),
-    "seat": ("playbooks/test_on_nodes.py", "playbooks/test_faults_on_nodes.py"),
-    "rollout": ("journeys/test_rollout.py",),
+    "faults": ("playbooks/test_faults_on_nodes.py",),
     "prepare": ("journeys/test_prepare.py",),
+    "seat": ("playbooks/test_on_nodes.py",),
+    "rollout": ("journeys/test_rollout.py",),
     "lab image": ("adapters/engine/test_lab_image.py",),
     "upgrade": ("journeys/test_upgrade.py",),
     "registry": ("journeys/test_registry.py",),

@@ -65,9 +65,15 @@ def student(testbed: Engine, program: Path, tmp_path_factory: pytest.TempPathFac
                 testbed.docker("rm", "-f", *left)
 
 
-def test_me_up_gives_jupyter_and_ssh_on_loopback(student: Student, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def first_seat(student: Student) -> dict[str, Any]:
+    """The seat after the first `me up`."""
     assert student.up()["state"] == "committed"
-    seat = student.seat()
+    return student.seat()
+
+
+def test_me_up_gives_jupyter_and_ssh_on_loopback(student: Student, first_seat: dict[str, Any], tmp_path: Path) -> None:
+    seat = first_seat
     assert seat["url"].startswith("http://127.0.0.1:")
     assert http_status(seat["url"]) == 200
     assert http_status(seat["url"].partition("/lab")[0] + "/api/contents") == 403
@@ -77,26 +83,25 @@ def test_me_up_gives_jupyter_and_ssh_on_loopback(student: Student, tmp_path: Pat
     assert "RTX 4090" in login.stdout
 
 
-def test_me_up_twice_gives_the_same_seat(student: Student) -> None:
-    before = student.seat()
+def test_me_up_twice_gives_the_same_seat(student: Student, first_seat: dict[str, Any]) -> None:
     assert student.up()["state"] == "unchanged"
-    assert student.seat() == before
+    assert student.seat() == first_seat
 
 
-def test_me_down_and_up_keep_port_token_host_key_and_home(student: Student, tmp_path: Path) -> None:
-    before = student.seat()
-    ssh = ssh_command(before["access"]["ssh"], before["access"]["host_key"], student.key, tmp_path)
+def test_me_down_and_up_keep_port_token_host_key_and_home(
+    student: Student, first_seat: dict[str, Any], tmp_path: Path
+) -> None:
+    ssh = ssh_command(first_seat["access"]["ssh"], first_seat["access"]["host_key"], student.key, tmp_path)
     subprocess.run([*ssh, "echo thesis > thesis.txt"], check=True)
     assert student.me("down").returncode == 0
     assert subprocess.run([*ssh, "true"], capture_output=True, check=False).returncode == 255
     assert student.up()["state"] == "committed"
     after = student.seat()
-    assert (after["url"], after["access"]) == (before["url"], before["access"])
+    assert (after["url"], after["access"]) == (first_seat["url"], first_seat["access"])
     assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
 
 
-def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student) -> None:
-    before = student.seat()
+def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student, first_seat: dict[str, Any]) -> None:
     assert student.me("down").returncode == 0
     with ThreadPoolExecutor(2) as pool:
         records = list(pool.map(lambda _: student.up(), range(2)))
@@ -104,7 +109,7 @@ def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student) -
     ways = [{name: text for name, text in record["access"].items() if name != "host_key"} for record in records]
     assert ways[0] == ways[1]
     after = student.seat()
-    assert (after["url"], after["access"]) == (before["url"], before["access"])
+    assert (after["url"], after["access"]) == (first_seat["url"], first_seat["access"])
 
 
 def test_me_up_without_a_lock_is_refused(student: Student, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import yaml
 
 from tests.journeys.conftest import CommandResult, Site
 from tests.journeys.small_lab import image_of_seat
-from tests.journeys.test_prepare import BARE_WITH_GPU, create_bare_site
+from tests.journeys.test_prepare import BARE_WITH_GPU, COMPLETE, create_bare_site
 from tests.lab.bed import bare_lab
 from tests.lab.engine import Engine
 from tests.lab.tags import push_demo_tags
@@ -20,8 +20,6 @@ pytestmark = pytest.mark.lab
 
 STORAGE = "/var/lib/docker-registry/docker/registry/v2/blobs"
 PORT = 5000
-# These tests check transfers: images are used as they are, and none is built.
-COMPLETE = {"complete": True}
 UNUSED, OLD, NEW = "2.14.1", "2.11.0", "2.10.0"
 SEAT_READY = "2.9.0"  # also has what a seat requires
 

@@ -30,6 +30,13 @@ def states(result: CommandResult) -> dict[str, str]:
     return {record["node"]: record["state"] for record in result.document["nodes"]}
 
 
+@pytest.fixture(scope="module")
+def first_seats(site: Site, first_rollout: CommandResult) -> dict[str, dict[str, Any]]:
+    """The seats right after the first rollout."""
+    assert first_rollout.code == 0, first_rollout.output
+    return list_seats(site)
+
+
 def list_seats(site: Site) -> dict[str, dict[str, Any]]:
     """Node -> its seat as `status --urls` shows it, with its `url`."""
     document = site.run_json("status", "--urls").document
@@ -63,9 +70,8 @@ def test_exactly_the_reserved_gpus_compute_in_the_container(
 
 
 @pytest.mark.parametrize("node", sorted(NODES))
-def test_jupyter_and_ssh_accept_only_the_student(site: Site, first_rollout: CommandResult, node: str) -> None:
-    assert first_rollout.code == 0
-    seat = list_seats(site)[node]
+def test_jupyter_and_ssh_accept_only_the_student(site: Site, first_seats: dict[str, dict[str, Any]], node: str) -> None:
+    seat = first_seats[node]
     assert http_status(seat["url"]) == 200
     assert http_status(seat["url"].partition("/lab")[0] + "/api/contents") == 403
     access = seat["access"]
@@ -114,8 +120,10 @@ def is_download(entry: Access) -> bool:
     return entry.method == "GET" and "/blobs/" in entry.path and entry.status == 200
 
 
-def test_no_token_is_in_output_records_or_processes(site: Site, first_rollout: CommandResult) -> None:
-    tokens = [seat["url"].partition("token=")[2] for seat in list_seats(site).values()]
+def test_no_token_is_in_output_records_or_processes(
+    site: Site, first_rollout: CommandResult, first_seats: dict[str, dict[str, Any]]
+) -> None:
+    tokens = [seat["url"].partition("token=")[2] for seat in first_seats.values()]
     assert all(len(token) == 64 for token in tokens)
     kept = [path for path in site.lab.folder.glob("xdg_*/**/*") if path.is_file()]
     kept += [site.folder / "lab.lock"]
@@ -141,9 +149,10 @@ def test_a_second_rollout_changes_nothing(site: Site, first_rollout: CommandResu
     assert site.run_json("status").code == 0
 
 
-def test_a_stopped_container_is_drift_and_rollout_restarts_it(site: Site, first_rollout: CommandResult) -> None:
-    assert first_rollout.code == 0
-    was = list_seats(site)["node2"]
+def test_a_stopped_container_is_drift_and_rollout_restarts_it(
+    site: Site, first_seats: dict[str, dict[str, Any]]
+) -> None:
+    was = first_seats["node2"]
     site.lab.node("node2").exec("sh", "-c", "docker stop -t 1 $(docker ps -q --filter label=provisioner.service=ssh)")
     assert site.run_json("status").code == 3
     result = site.run_json("rollout", "--yes")

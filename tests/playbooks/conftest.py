@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.node import Node
@@ -80,10 +81,17 @@ def empty_node(rollout: Rollout) -> Node:
 
 
 @pytest.fixture
-def serving_node(rollout: Rollout, images: Images) -> Node:
-    """The node with a committed, healthy seat that runs the first image."""
-    node = rollout.lab.node(rollout.node)
+def serving_seat(rollout: Rollout, images: Images) -> RunningSeat:
+    """A committed, healthy seat that runs the current image."""
     seats = rollout.facts().seats
-    if not (seats and seats[0].image == images.first.lab and set(seats[0].services.values()) == {"healthy"}):
-        assert rollout.roll_out(images.first).state == "committed"
-    return node
+    if not (seats and images.is_current(seats[0].image) and set(seats[0].services.values()) == {"healthy"}):
+        assert rollout.roll_out(images.current).state == "committed"
+        seats = rollout.facts().seats
+    return seats[0]
+
+
+@pytest.fixture
+def serving_node(rollout: Rollout, serving_seat: RunningSeat) -> Node:
+    """The node with the serving seat."""
+    assert serving_seat.services
+    return rollout.lab.node(rollout.node)

@@ -89,13 +89,23 @@ def push_base(lab: Lab, torch: str) -> None:
 
 
 class Images:
-    """The seat images; the attribute names the fault of an image."""
+    """The seat images; the attribute names the fault of an image.
+
+    `current` is the image that a serving node runs, `other` the one that it is switched to: the first and the second.
+    """
 
     def __init__(self, lab: Lab) -> None:
         pushed = push_seat_images(lab)
         self.first, self.second, self.third = (pushed[tag] for tag in ("1", "2", "3"))
         self.without_ssh, self.open_to_all, self.exits_at_once = (pushed[tag] for tag in ("4", "5", "6"))
         self.flaps, self.big = pushed["7"], pushed["8"]
+        self.current, self.other = self.first, self.second
+
+    def is_current(self, reference: str) -> bool:
+        """Return whether a node may keep this image for the next test; if so, it becomes `current`."""
+        if reference == self.other.lab:
+            self.current, self.other = self.other, self.current
+        return reference == self.current.lab
 
 
 @dataclass

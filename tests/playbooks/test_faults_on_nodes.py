@@ -49,6 +49,11 @@ def identity(seat: RunningSeat, node: Node) -> tuple[object, ...]:
     return seat.ports, seat.host_key, token_of(node), seat.gpus
 
 
+def assert_serves_as(before: RunningSeat, rollout: Rollout, node: Node) -> None:
+    after = seat_of(rollout)
+    assert (after.services, identity(after, node)) == (before.services, identity(before, node))
+
+
 def containers(node: Node) -> str:
     return node.exec("docker", "ps", "-q", "--no-trunc")
 
@@ -59,48 +64,47 @@ def stage(rollout: Rollout, order: Order) -> Order:
     return order
 
 
-def test_rollback_and_forward_again_without_a_registry(rollout: Rollout, serving_node: Node, images: Images) -> None:
-    before = seat_of(rollout)
-    newer = rollout.roll_out(images.second)
+def test_rollback_and_forward_again_without_a_registry(
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
+) -> None:
+    newer = rollout.roll_out(images.other)
     assert newer.state == "committed"
     serving_node.exec("docker", "image", "prune", "-f")
     rollout.lab.registry.stop()
     try:
         back = rollout.roll_back(run="r-back")
-        assert (back.state, back.generation, back.problems) == ("committed", before.generation, ())
+        assert (back.state, back.generation, back.problems) == ("committed", serving_seat.generation, ())
         assert set(back.checks) == {"image", "jupyter", "ssh", "gpu", "healthy"}
         now = seat_of(rollout)
-        assert (now.image, now.services, now.drift) == (images.first.lab, before.services, ())
-        assert identity(now, serving_node) == identity(before, serving_node)
-        assert rollout.roll_back(run="r-back").generation == before.generation
+        assert (now.image, now.services, now.drift) == (serving_seat.image, serving_seat.services, ())
+        assert identity(now, serving_node) == identity(serving_seat, serving_node)
+        assert rollout.roll_back(run="r-back").generation == serving_seat.generation
         assert seat_of(rollout) == now
         forth = rollout.roll_back(newer.generation)
         assert (forth.state, forth.generation) == ("committed", newer.generation)
     finally:
         rollout.lab.registry.start()
-    assert seat_of(rollout).previous == before.generation
+    assert seat_of(rollout).previous == serving_seat.generation
     serving_node.exec("docker", "image", "prune", "-af")  # removes every image without a container, tagged or not
     running = containers(serving_node)
     refused = rollout.roll_back()
     assert (refused.state, refused.problems[0].code) == ("failed", "no_rollback_target")
     assert (containers(serving_node), seat_of(rollout).previous) == (running, 0)
     # The rollout names the running image again, so that it is a rollback target.
-    assert rollout.roll_out(images.first).state == "committed"
+    assert rollout.roll_out(images.current).state == "committed"
     assert seat_of(rollout).previous == newer.generation
 
 
 def test_a_rollback_that_does_not_verify_returns_to_the_newer_generation(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    old = seat_of(rollout).generation
-    assert rollout.roll_out(images.second).state == "committed"
+    assert rollout.roll_out(images.other).state == "committed"
     before = seat_of(rollout)
-    serving_node.exec("sh", "-c", f"echo 'raise SystemExit(1)' > {FOLDER}/gens/{old}/health.py")
+    serving_node.exec("sh", "-c", f"echo 'raise SystemExit(1)' > {FOLDER}/gens/{serving_seat.generation}/health.py")
     record = rollout.roll_back()
     assert (record.state, record.generation) == ("rolled_back", before.generation)
     assert [problem.code for problem in record.problems] == ["not_healthy"]
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert_serves_as(before, rollout, serving_node)
 
 
 @contextmanager
@@ -115,7 +119,7 @@ def gpu_profile(node: Node, text: str) -> Iterator[None]:
 def test_a_busy_seat_is_switched_only_with_force_and_a_recorded_reason(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
-    order = stage(rollout, rollout.order(images.second, "r-busy"))
+    order = stage(rollout, rollout.order(images.other, "r-busy"))
     pid = serving_node.exec("docker", "inspect", "-f", "{{.State.Pid}}", JUPYTER)
     running = containers(serving_node)
     with gpu_profile(serving_node, f"{PROFILE}used_mib = 2100\nproc = {pid}:2048:python\n"):
@@ -170,15 +174,16 @@ def test_a_change_between_plan_and_switch_is_detected(rollout: Rollout, empty_no
     assert rollout.switch(order).state == "committed"
 
 
-def test_each_drift_from_the_committed_seat_is_reported(rollout: Rollout, serving_node: Node) -> None:
-    seat = seat_of(rollout)
-    assert seat.drift == ()
+def test_each_drift_from_the_committed_seat_is_reported(
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat
+) -> None:
+    assert serving_seat.drift == ()
     pid = serving_node.exec("docker", "inspect", "-f", "{{.State.Pid}}", JUPYTER)
     serving_node.exec("docker", "exec", "-u", "root", JUPYTER, "sh", "-c", "head -c 3000000 /dev/zero > /tmp/installed")
     serving_node.exec(
         "docker", "exec", "-u", "root", JUPYTER, "sed", "-i", "1i fail.nvmlInit = 999", "/etc/fake-nvml.conf"
     )
-    serving_node.exec("sh", "-c", f"echo '# mine' >> {FOLDER}/gens/{seat.generation}/compose.yaml")
+    serving_node.exec("sh", "-c", f"echo '# mine' >> {FOLDER}/gens/{serving_seat.generation}/compose.yaml")
     key = f"{FOLDER}/identity/ssh_host_ed25519_key.pub"
     serving_node.exec(
         "sh", "-c", f"cp {key} /tmp/key && ssh-keygen -q -t ed25519 -N '' -f /tmp/other && cp /tmp/other.pub {key}"
@@ -192,7 +197,7 @@ def test_each_drift_from_the_committed_seat_is_reported(rollout: Rollout, servin
     assert set(drift) == {"gpu_lost_inside", "files_edited", "host_key_changed", "foreign_on_gpu"}
     assert "nvmlInit_v2 answered 999" in drift["gpu_lost_inside"]
     assert "pid 1 of root" in drift["foreign_on_gpu"]
-    assert (found.layer_bytes or 0) >= 3_000_000 > (seat.layer_bytes or 0)
+    assert (found.layer_bytes or 0) >= 3_000_000 > (serving_seat.layer_bytes or 0)
     assert pid == serving_node.exec("docker", "inspect", "-f", "{{.State.Pid}}", JUPYTER)  # reported, not restarted
 
 
@@ -200,7 +205,7 @@ def test_the_node_recovers_after_a_power_cut_without_a_controller(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     """The bed has no systemd: two folders stand in for it, and the test runs the command of the unit."""
-    assert rollout.roll_out(images.second).state == "committed"
+    assert rollout.roll_out(images.other).state == "committed"
     serving_node.exec("mkdir", "-p", "/run/systemd/system", "/etc/systemd/system")
     stage(rollout, rollout.order(images.third, "r-boot"))
     before = seat_of(rollout)
@@ -214,30 +219,26 @@ def test_the_node_recovers_after_a_power_cut_without_a_controller(
     record = json.loads(serving_node.exec(*command).splitlines()[-1])
     assert (record["state"], record["generation"]) == ("rolled_back", before.generation)
     assert journal(serving_node)[-2:] == ["rolling_back", "rolled_back"]
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert_serves_as(before, rollout, serving_node)
     assert json.loads(serving_node.exec(*command).splitlines()[-1])["state"] == "unchanged"
     serving_node.exec("rm", "-rf", "/etc/systemd/system/provisioner-recover.service")
 
 
 def test_rollback_waits_for_an_address_lost_during_the_switch(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
     """Without the address neither new nor old containers can publish their ports, as without a network cable."""
-    before = seat_of(rollout)
     order = stage(rollout, rollout.order(images.without_ssh, "r-away"))
     with remove_address_during_switch(serving_node):
         record = rollout.switch(order)
-    assert (record.state, record.generation) == ("rolled_back", before.generation)
+    assert (record.state, record.generation) == ("rolled_back", serving_seat.generation)
     assert [problem.code for problem in record.problems] == ["start_failed"]
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert_serves_as(serving_seat, rollout, serving_node)
 
 
 def test_the_next_job_completes_a_killed_rollback_exactly_once(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    before = seat_of(rollout)
     order = stage(rollout, rollout.order(images.without_ssh, "r-open"))
     with kill_job_in_state(serving_node, "r-open", "rolling_back"):
         assert rollout.switch(order).state == "unknown"
@@ -245,27 +246,24 @@ def test_the_next_job_completes_a_killed_rollback_exactly_once(
     for run in ("r-next", "r-later"):
         assert rollout.stage(rollout.order(images.without_ssh, run)).state == "staged"
         assert journal(serving_node).count("rolled_back") == ended + 1
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert_serves_as(serving_seat, rollout, serving_node)
 
 
 @pytest.mark.parametrize("image", ["exits_at_once", "flaps"])
 def test_an_image_whose_service_exits_is_rolled_back_and_its_log_is_kept(
-    rollout: Rollout, serving_node: Node, images: Images, image: str
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images, image: str
 ) -> None:
-    before = seat_of(rollout)
     order = stage(
         rollout, rollout.order(getattr(images, image), f"r-{image}".replace("_", "-"), min_healthy_seconds=40)
     )
     record = rollout.switch(order)
-    assert (record.state, record.generation) == ("rolled_back", before.generation)
+    assert (record.state, record.generation) == ("rolled_back", serving_seat.generation)
     assert [problem.code for problem in record.problems] == ["not_healthy"]
     assert "\x1b" not in record.problems[0].why
     log = serving_node.exec("sh", "-c", f"cat {FOLDER}/gens/*/failure.log")
     assert "\x1b" not in log
     assert token_of(serving_node) not in log
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert_serves_as(serving_seat, rollout, serving_node)
 
 
 def test_a_switch_removes_leftover_containers_of_its_own_project_only(
@@ -273,10 +271,12 @@ def test_a_switch_removes_leftover_containers_of_its_own_project_only(
 ) -> None:
     label = f"com.docker.compose.project={SEAT}"
     own_labels = ("--label", label, "--label", "com.docker.compose.service=ssh")
-    serving_node.exec("docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *own_labels, images.first.lab, "true")
-    serving_node.exec("docker", "create", "--name", "0123456789ab_theirs-1", images.first.lab, "true")
+    serving_node.exec(
+        "docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *own_labels, images.current.lab, "true"
+    )
+    serving_node.exec("docker", "create", "--name", "0123456789ab_theirs-1", images.current.lab, "true")
     serving_node.exec("docker", "network", "create", "--label", label, f"{SEAT}_default2")
-    assert rollout.roll_out(images.second).state == "committed"
+    assert rollout.roll_out(images.other).state == "committed"
     names = serving_node.exec("docker", "ps", "-a", "--format", "{{.Names}}").split()
     assert f"0123456789ab_{SEAT}-ssh-1" not in names
     assert "0123456789ab_theirs-1" in names
@@ -284,8 +284,10 @@ def test_a_switch_removes_leftover_containers_of_its_own_project_only(
     serving_node.exec("docker", "network", "rm", f"{SEAT}_default2")
 
 
-def test_a_full_disk_during_a_pull_stops_no_container(rollout: Rollout, serving_node: Node, images: Images) -> None:
-    before, running = seat_of(rollout), containers(serving_node)
+def test_a_full_disk_during_a_pull_stops_no_container(
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
+) -> None:
+    running = containers(serving_node)
     order = rollout.order(images.big, "r-full")
     serving_node.exec("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", "/var/lib/docker/tmp")
     try:
@@ -294,15 +296,14 @@ def test_a_full_disk_during_a_pull_stops_no_container(rollout: Rollout, serving_
         serving_node.exec("umount", "/var/lib/docker/tmp")
     assert (record.state, record.problems[0].code) == ("failed", "pull_failed")
     assert "no space left" in record.problems[0].what
-    assert (containers(serving_node), seat_of(rollout)) == (running, before)
+    assert (containers(serving_node), seat_of(rollout)) == (running, serving_seat)
     assert rollout.stage(order.model_copy(update={"run": "r-room"})).state == "staged"
 
 
 def test_staging_completes_after_the_engine_is_killed_during_a_pull(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    before = seat_of(rollout)
-    serving_node.exec("sh", "-c", f"docker rmi -f {images.second.lab} {images.third.lab} || true")
+    serving_node.exec("sh", "-c", f"docker rmi -f {images.other.lab} {images.third.lab} || true")
     rollout.lab.engine.docker("pause", rollout.lab.registry.name)
     with ThreadPoolExecutor(1) as pool:
         stage = pool.submit(rollout.stage, rollout.order(images.third, "r-killed-engine"))
@@ -314,7 +315,6 @@ def test_staging_completes_after_the_engine_is_killed_during_a_pull(
         record = stage.result()
     assert (record.state, record.problems) == ("staged", ())
     # After a crash the engine stops running containers at its start and treats them as stopped by hand.
-    assert seat_of(rollout).generation == before.generation
-    assert rollout.roll_out(images.first).state == "committed"
-    after = seat_of(rollout)
-    assert (after.services, identity(after, serving_node)) == (before.services, identity(before, serving_node))
+    assert seat_of(rollout).generation == serving_seat.generation
+    assert rollout.roll_out(images.current).state == "committed"
+    assert_serves_as(serving_seat, rollout, serving_node)

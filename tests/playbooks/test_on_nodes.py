@@ -5,6 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab
 from tests.lab.host import run
 from tests.lab.node import Node
@@ -36,6 +37,7 @@ def test_a_first_seat_is_staged_switched_and_reachable_by_ssh(
     rollout: Rollout, empty_node: Node, images: Images
 ) -> None:
     order = rollout.order(images.first, "r1")
+    rollout.events.clear()
     with ThreadPoolExecutor() as pool:
         with rollout.lab.registry.paused():  # otherwise the pull may end before its progress is read
             staging = pool.submit(rollout.stage, order)
@@ -70,7 +72,7 @@ def test_the_token_is_in_one_file_of_the_node_and_in_no_process_or_container(
 ) -> None:
     token = token_of(serving_node)
     with watch_for_token(serving_node) as shown:
-        assert rollout.roll_out(images.second).state == "committed"
+        assert rollout.roll_out(images.other).state == "committed"
         assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
         serving_node.exec("sh", "-c", f"WATCHED={token} sleep 1")
     assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "a process other than those of this test"
@@ -79,17 +81,17 @@ def test_the_token_is_in_one_file_of_the_node_and_in_no_process_or_container(
     assert token not in serving_node.exec("sh", "-c", "docker inspect $(docker ps -q)")
 
 
-@pytest.mark.parametrize(("broken", "code"), [("without_ssh", "not_healthy"), ("open_to_all", "jupyter_fails")])
+@pytest.mark.parametrize("fault", [("without_ssh", "not_healthy"), ("open_to_all", "jupyter_fails")])
 def test_a_seat_that_does_not_verify_is_rolled_back_by_the_node(
-    rollout: Rollout, serving_node: Node, images: Images, broken: str, code: str
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images, fault: tuple[str, str]
 ) -> None:
-    token, (before,) = token_of(serving_node), rollout.facts().seats
-    record = rollout.roll_out(getattr(images, broken))
-    assert (record.state, record.generation) == ("rolled_back", before.generation)
-    assert [problem.code for problem in record.problems] == [code]
+    token = token_of(serving_node)
+    record = rollout.roll_out(getattr(images, fault[0]))
+    assert (record.state, record.generation) == ("rolled_back", serving_seat.generation)
+    assert [problem.code for problem in record.problems] == [fault[1]]
     assert token not in record.model_dump_json()
     (after,) = rollout.facts().seats
-    assert after == before.model_copy(
+    assert after == serving_seat.model_copy(
         update={"state": "rolled_back", "run": after.run, "layer_bytes": after.layer_bytes}
     )
     assert token_of(serving_node) == token
@@ -144,16 +146,15 @@ COMMITTED = ["switching", "verifying", "committed"]
 
 
 def test_a_killed_switch_is_rolled_back_and_the_same_run_commits(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    generation = rollout.facts().seats[0].generation
-    order = rollout.order(images.second, "r-killed")
+    order = rollout.order(images.other, "r-killed")
     assert rollout.stage(order).state == "staged"
     with kill_job_in_state(serving_node, "r-killed", "switching"):
         record = rollout.switch(order)
     assert (record.state, [problem.code for problem in record.problems]) == ("unknown", ["job_died"])
     (seat,) = rollout.facts().seats
-    assert (seat.generation, seat.state) == (generation, "switching")
+    assert (seat.generation, seat.state) == (serving_seat.generation, "switching")
     assert rollout.switch(order).state == "committed"
     states = journal(serving_node)
     assert states[-6:] == ["switching", "rolling_back", "rolled_back", *COMMITTED]
@@ -162,25 +163,24 @@ def test_a_killed_switch_is_rolled_back_and_the_same_run_commits(
 
 
 def test_a_power_cut_during_verification_ends_on_the_old_generation(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    generation = rollout.facts().seats[0].generation
-    order = rollout.order(images.second, "r-cut", min_healthy_seconds=5)
+    order = rollout.order(images.other, "r-cut", min_healthy_seconds=5)
     assert rollout.stage(order).state == "staged"
     with kill_job_in_state(serving_node, "r-cut", "verifying"):
         rollout.switch(order)
     serving_node.kill()
     serving_node.start()
     (seat,) = rollout.facts().seats
-    assert (seat.generation, seat.state) == (generation, "verifying")
-    assert rollout.stage(rollout.order(images.second, "r-after")).state == "staged"
+    assert (seat.generation, seat.state) == (serving_seat.generation, "verifying")
+    assert rollout.stage(rollout.order(images.other, "r-after")).state == "staged"
     assert journal(serving_node)[-3:] == ["rolling_back", "rolled_back", "staged"]
     (seat,) = rollout.facts().seats
-    assert (seat.generation, set(seat.services.values())) == (generation, {"healthy"})
+    assert (seat.generation, set(seat.services.values())) == (serving_seat.generation, {"healthy"})
 
 
 def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, serving_node: Node, images: Images) -> None:
-    order = rollout.order(images.second, "r-both", min_healthy_seconds=10)
+    order = rollout.order(images.other, "r-both", min_healthy_seconds=10)
     with ThreadPoolExecutor(2) as pool:
         records = list(pool.map(lambda _: Rollout(rollout.lab).stage(order), range(2)))
     assert [record.state for record in records] == ["staged", "staged"]
@@ -197,23 +197,22 @@ def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, servi
 def test_the_rollback_image_survives_a_prune_and_older_generations_are_removed(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
-    records = [rollout.roll_out(image) for image in (images.second, images.third)]
+    records = [rollout.roll_out(image) for image in (images.other, images.third)]
     assert [record.state for record in records] == ["committed", "committed"]
     serving_node.exec("docker", "image", "prune", "-f")
     kept = serving_node.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
-    assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.second, images.third)}
+    assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.other, images.third)}
     assert serving_node.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
 
 
 def test_a_stopped_seat_keeps_ports_and_host_key_and_a_removed_seat_keeps_its_home(
-    rollout: Rollout, serving_node: Node, images: Images
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
 ) -> None:
-    (seat,) = rollout.facts().seats
     serving_node.exec("sh", "-c", "echo work > /srv/provisioner/homes/student/thesis")
     assert (rollout.take_down("stop").state, serving_node.exec("docker", "ps", "-aq")) == ("committed", "")
-    assert rollout.roll_out(images.first).state == "committed"
+    assert rollout.roll_out(images.current).state == "committed"
     (back,) = rollout.facts().seats
-    assert (back.ports, back.host_key) == (seat.ports, seat.host_key)
+    assert (back.ports, back.host_key) == (serving_seat.ports, serving_seat.host_key)
     assert rollout.take_down("remove").state == "committed"
     assert rollout.facts().seats == ()
     assert serving_node.exec("cat", "/srv/provisioner/homes/student/thesis") == "work"

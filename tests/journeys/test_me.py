@@ -88,21 +88,13 @@ def test_me_up_twice_gives_the_same_seat(student: Student, first_seat: dict[str,
     assert student.seat() == first_seat
 
 
-def test_me_down_and_up_keep_port_token_host_key_and_home(
+def test_down_and_two_concurrent_ups_give_one_seat_with_the_same_access_and_home(
     student: Student, first_seat: dict[str, Any], tmp_path: Path
 ) -> None:
     ssh = ssh_command(first_seat["access"]["ssh"], first_seat["access"]["host_key"], student.key, tmp_path)
     subprocess.run([*ssh, "echo thesis > thesis.txt"], check=True)
     assert student.me("down").returncode == 0
     assert subprocess.run([*ssh, "true"], capture_output=True, check=False).returncode == 255
-    assert student.up()["state"] == "committed"
-    after = student.seat()
-    assert (after["url"], after["access"]) == (first_seat["url"], first_seat["access"])
-    assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
-
-
-def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student, first_seat: dict[str, Any]) -> None:
-    assert student.me("down").returncode == 0
     with ThreadPoolExecutor(2) as pool:
         records = list(pool.map(lambda _: student.up(), range(2)))
     assert sorted(record["state"] for record in records) == ["committed", "unchanged"]
@@ -110,6 +102,7 @@ def test_concurrent_me_up_gives_one_seat_and_the_same_access(student: Student, f
     assert ways[0] == ways[1]
     after = student.seat()
     assert (after["url"], after["access"]) == (first_seat["url"], first_seat["access"])
+    assert subprocess.run([*ssh, "cat thesis.txt"], capture_output=True, text=True, check=True).stdout == "thesis\n"
 
 
 def test_me_up_without_a_lock_is_refused(student: Student, tmp_path: Path) -> None:

@@ -149,16 +149,22 @@ def test_a_second_rollout_changes_nothing(site: Site, first_rollout: CommandResu
     assert site.run_json("status").code == 0
 
 
-def test_a_stopped_container_is_drift_and_rollout_restarts_it(
+def test_one_rollout_restores_a_stopped_container_and_a_seat_after_a_power_cut(
     site: Site, first_seats: dict[str, dict[str, Any]]
 ) -> None:
-    was = first_seats["node2"]
     site.lab.node("node2").exec("sh", "-c", "docker stop -t 1 $(docker ps -q --filter label=provisioner.service=ssh)")
+    node = site.lab.node("node1")
+    node.kill()
+    node.start()
     assert site.run_json("status").code == 3
     result = site.run_json("rollout", "--yes")
-    assert states(result) == {"node1": "unchanged", "node2": "committed", "node3": "unchanged"}, result.output
-    now = list_seats(site)["node2"]
-    assert (now["access"], now["url"]) == (was["access"], was["url"])
+    assert (result.code, states(result)["node2"], states(result)["node3"]) == (0, "committed", "unchanged"), (
+        result.output
+    )
+    after = list_seats(site)
+    for name in ("node1", "node2"):
+        assert (after[name]["access"], after[name]["url"]) == (first_seats[name]["access"], first_seats[name]["url"])
+        assert http_status(after[name]["url"]) == 200
 
 
 def test_an_unreachable_node_is_reported_and_other_seats_keep_running(site: Site, first_rollout: CommandResult) -> None:
@@ -174,16 +180,6 @@ def test_an_unreachable_node_is_reported_and_other_seats_keep_running(site: Site
     assert problem["code"] == "unreachable"
     assert problem["code"] in result.output
     assert {node: containers(site, node) for node in NODES - {"node3"}} == before
-
-
-def test_a_seat_serves_again_after_a_power_cut(site: Site, first_rollout: CommandResult) -> None:
-    assert first_rollout.code == 0
-    node = site.lab.node("node1")
-    node.kill()
-    node.start()
-    result = site.run_json("rollout", "--yes")
-    assert result.code == 0, result.output
-    assert http_status(list_seats(site)["node1"]["url"]) == 200
 
 
 def test_remove_removes_seats_and_keeps_homes(site: Site, first_rollout: CommandResult) -> None:

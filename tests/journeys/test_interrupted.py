@@ -204,4 +204,5 @@ def wait_for_state_after(lab: SmallLab, node: str, states: set[str]) -> str:
     deadline = time.monotonic() + 120
     while (state := lab.journal_states(node)[-1]) in states:
         assert time.monotonic() < deadline, state
+        time.sleep(0.5)
     return state

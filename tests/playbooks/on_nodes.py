@@ -246,7 +246,7 @@ while not pathlib.Path(END).exists():
         except OSError:
             pass
     rounds += 1
-    time.sleep(0.05)
+    time.sleep(0.1)
 print(json.dumps([rounds, sorted(found)]))
 """
 

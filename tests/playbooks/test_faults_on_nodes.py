@@ -35,7 +35,7 @@ def wait_until(condition: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + 300
     while not (value := condition()):
         assert time.monotonic() < deadline, condition
-        time.sleep(0.2)
+        time.sleep(0.5)
     return value
 
 

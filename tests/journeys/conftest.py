@@ -46,8 +46,10 @@ def install(folder: Path) -> None:
     (wheel,) = folder.glob("*.whl")
     frozen = run(sys.executable, "-m", "pip", "freeze", "--exclude-editable").stdout
     (folder / "constraints.txt").write_text(frozen)
-    run(sys.executable, "-m", "venv", folder / "env")
-    run(folder / "env/bin/pip", "install", "-q", "-c", folder / "constraints.txt", wheel)
+    # pip of this environment installs; each module is compiled by the first command that imports it.
+    run(sys.executable, "-m", "venv", "--without-pip", folder / "env")
+    pip = (sys.executable, "-m", "pip", "--python", folder / "env/bin/python")
+    run(*pip, "install", "-q", "--no-compile", "-c", folder / "constraints.txt", wheel)
 
 
 def run(*words: str | Path) -> subprocess.CompletedProcess[str]:

@@ -54,7 +54,7 @@ def install(program: Path, control: Node, scratch: Path) -> None:
     place = program.parents[2]
     (wheel,) = place.glob("*.whl")
     where = ("--target", scratch / "site", "--python-version", "3.11", "--only-binary", ":all:")
-    run(sys.executable, "-m", "pip", "install", "-q", *where, "-c", place / "constraints.txt", wheel)
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", *where, "-c", place / "constraints.txt", wheel)
     control.engine.docker("cp", scratch / "site", f"{control.container}:{SITE}")
     for name, module in PROGRAMS.items():
         text = f'#!/bin/sh\nPYTHONPATH={SITE} exec python3 -m {module} "$@"\n'

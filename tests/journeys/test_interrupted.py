@@ -77,6 +77,7 @@ def find_leftovers(pid: int) -> list[str]:
         time.sleep(0.2)
 
 
+@pytest.mark.long("chaos")  # tests/cli/test_signals.py holds the second signal, for every commit
 def test_second_interrupt_ends_the_run_at_once_and_resume_completes_it(outdated_lab: SmallLab) -> None:
     with outdated_lab.in_terminal("rollout", "--yes") as run:
         run.wait_for("node1: stage done")

@@ -96,20 +96,15 @@ def test_prepare_sets_up_a_registry_with_tls_that_nodes_trust(site: Site) -> Non
     assert (site.folder / "lab.yml").read_text() == settings, "prepare changed lab.yml"
 
 
-def test_prepare_again_leaves_the_registry_unchanged(site: Site) -> None:
-    state = "cat /etc/docker/registry/config.yml /etc/docker/registry/tls/*.crt; pgrep -x docker-registry"
-    before = site.lab.node("node2").exec("sh", "-c", state)
-    result = site.run_json("prepare", "--yes")
-    assert (result.code, result.document["registry"]["state"]) == (0, "ready"), result.output
-    assert site.lab.node("node2").exec("sh", "-c", state) == before
-
-
-def test_registry_serves_again_after_a_power_cut(site: Site) -> None:
-    node = site.lab.node("node2")
+def test_after_a_power_cut_the_registry_serves_again_and_prepare_leaves_it_unchanged(site: Site) -> None:
+    node, state = site.lab.node("node2"), "cat /etc/docker/registry/config.yml /etc/docker/registry/tls/*.crt"
+    before = node.exec("sh", "-c", state)
     node.kill()
     node.start()
+    pid = node.exec("pgrep", "-x", "docker-registry")
     result = site.run_json("prepare", "--yes")
-    assert result.code == 0, result.output
+    assert (result.code, result.document["registry"]["state"]) == (0, "ready"), result.output
+    assert (node.exec("pgrep", "-x", "docker-registry"), node.exec("sh", "-c", state)) == (pid, before)
 
 
 def test_gc_keeps_rollback_images_and_removes_images_that_no_node_had(site: Site) -> None:

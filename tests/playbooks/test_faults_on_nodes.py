@@ -249,7 +249,7 @@ def test_the_next_job_completes_a_killed_rollback_exactly_once(
     assert_serves_as(serving_seat, rollout, serving_node)
 
 
-@pytest.mark.parametrize("image", ["exits_at_once", "flaps"])
+@pytest.mark.parametrize("image", [pytest.param("exits_at_once", marks=pytest.mark.long("chaos")), "flaps"])
 def test_an_image_whose_service_exits_is_rolled_back_and_its_log_is_kept(
     rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images, image: str
 ) -> None:

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,10 +18,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
 from provisioner.adapters import resources
+from provisioner.adapters.ansible.guard import signal_plays, start_guard
 from provisioner.adapters.ansible.pynvml_part import pynvml_part
 from provisioner.adapters.ansible.settings import Settings, environment, module_utils
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -81,13 +82,18 @@ def play_folder(orders: Mapping[str, str], shared: Path | None = None) -> Iterat
         try:
             yield folder
         except BaseException:
-            _end_processes(folder)
+            signal_plays(f"{folder}/")  # Ansible's workers run in sessions that ^C and hang-ups do not reach
             raise
+
+
+_guard = cache(start_guard)  # one for this process; it ends with it
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TMP))
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    _guard(_TMP / prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_TMP))
     try:
         yield folder
     finally:
@@ -95,23 +101,14 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _remove_stale_folders() -> None:
-    """Remove the folders of killed runs. They hold orders and sockets, and tokens if `access` was running."""
+    """Remove the folders of runs whose guard was killed, too: orders, sockets, and tokens if `access` was running."""
     for folder in _TMP.glob(f"{_PREFIX}[0-9]*-*"):
         with suppress(OSError):  # another run may be removing it
             found, owner = folder.lstat(), folder.name.split("-")[1]
             stale = time.time() - found.st_mtime > _STALE_SECONDS
             if stale and found.st_uid == os.geteuid() and not Path("/proc", owner).exists():
-                _end_processes(folder)
+                signal_plays(f"{folder}/")
                 shutil.rmtree(folder)
-
-
-def _end_processes(folder: Path) -> None:
-    """End the processes of an interrupted play: Ansible's workers run in sessions that ^C and hang-ups do not reach."""
-    variable = f"={folder}/cp\0".encode()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # the process has ended, or belongs to another user
-            if variable in path.read_bytes():
-                os.kill(int(path.parent.name), signal.SIGTERM)
 
 
 def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event: Callable[[HostEvent], None]) -> None:

@@ -250,10 +250,7 @@ def test_an_interrupted_play_leaves_no_folder_and_no_process(inventory: Callable
         AnsibleFleet(inventory(here=LOCAL, there=LOCAL), interrupted).probe(["here", "there"])
     assert during
     assert play_folders() <= before
-    deadline = time.monotonic() + 10
-    while any(str(folder) in line for folder in during for line in command_lines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(str(folder) in line for folder in during for line in command_lines()))
 
 
 def test_local_fleet_needs_no_inventory_and_reads_the_token(tmp_path: Path) -> None:
@@ -308,17 +305,52 @@ def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:
     assert not shared.exists()
 
 
-def test_the_processes_of_an_interrupted_play_are_ended() -> None:
+def test_the_processes_of_an_interrupted_play_are_ended_and_a_job_on_this_machine_goes_on() -> None:
     """Ansible's workers run in their own sessions, which neither ^C nor a hang-up reaches."""
-
-    def start_worker() -> subprocess.Popen[bytes]:
-        env = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
-        return subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
-
     with suppress(KeyboardInterrupt), play_folder({"n1": "{}"}) as folder:
-        worker = start_worker()
+        environment = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
+        worker = subprocess.Popen(["tail", "-f", f"{folder}/limit"], env=environment, start_new_session=True)
+        job = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
         raise KeyboardInterrupt
     assert worker.wait() == -signal.SIGTERM
+    assert job.poll() is None
+    job.kill()
+    job.wait()
+
+
+SLOW = """
+import sys
+from pathlib import Path
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.settings import Settings
+
+AnsibleFleet(Settings(Path(sys.argv[1])), lambda _: None).probe(["here", "there"])
+"""
+
+
+def test_a_killed_controller_takes_ansible_its_workers_and_its_folder_along(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 611\n")
+    slow.chmod(0o755)
+    variables = LOCAL | {"ansible_python_interpreter": str(slow)}
+    settings = inventory(here=variables, there=variables)
+    controller = subprocess.Popen([sys.executable, "-c", SLOW, str(settings.inventory)])
+    prefix = f"/tmp/prov-{controller.pid}-"
+    wait_until(lambda: sum("sleep\0611" in line for line in command_lines()) == 2)
+    assert sum(f"@{prefix}" in line for line in command_lines()) == 3  # Ansible and two workers
+    controller.kill()
+    controller.wait()
+    wait_until(lambda: not any(prefix in line or "sleep\0611" in line for line in command_lines()))
+    assert not list(Path("/tmp").glob(f"prov-{controller.pid}-*"))
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_folders_of_killed_runs_are_removed_and_those_of_live_runs_stay(

@@ -66,6 +66,7 @@ def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -
         vault_password_file=ansible.vault_password_file,
         extra_vars=ansible.extra_vars,
         verbosity=max(verbosity - 1, 0),
+        passwords=ansible.passwords,
     )
 
 

@@ -20,13 +20,16 @@ from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.guard import signal_plays, start_guard
 from provisioner.adapters.ansible.pynvml_part import pynvml_part
-from provisioner.adapters.ansible.settings import Settings, environment, module_utils
+from provisioner.adapters.ansible.settings import Settings, environment, search_path
 from provisioner.domain.values.problem import Problem, ProblemError
+
+if TYPE_CHECKING:
+    from ansible_runner import RunnerConfig
 
 HostStatus = Literal["start", "ok", "failed", "unreachable", "retry"]
 _STATUS_BY_EVENT: dict[str, HostStatus] = {
@@ -45,13 +48,17 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class HostEvent:
-    """One event of one node. `start` and `end`: when its task began and ended, by the control machine (ISO 8601)."""
+    """One event of one node. `start` and `end`: when its task began and ended, by the control machine (ISO 8601).
+
+    `inventory`: the file that names the node; None for this machine alone.
+    """
 
     node: str
     status: HostStatus
     result: Mapping[str, Any]
     start: str | None = None
     end: str | None = None
+    inventory: Path | None = None
 
 
 @contextmanager
@@ -116,29 +123,19 @@ def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event:
 
     Raises ProblemError where Ansible did not run it, and ValueError where no node has an order.
     """
-    import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
+    import ansible_runner  # noqa: PLC0415  (as below)
 
     nodes = (folder / "limit").read_text().split()
     if not nodes:
         raise ValueError("no nodes to run on: to Ansible an empty limit means all of them")
     (folder / "module_utils/pynvml.py").write_text(pynvml_part())
-    listener = _Listener(on_host_event)
-    ansible_runner.run(
-        private_data_dir=str(folder),
-        project_dir=str(resources.playbooks()),
-        playbook=f"{playbook}.yml",
-        inventory=str(_inventory(settings, folder)),
-        limit=f"@{folder}/limit",
-        cmdline=shlex.join(settings.arguments()) or None,
-        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(len(nodes))},
-        envvars=_environment(settings, folder, len(nodes)),
-        verbosity=settings.verbosity or None,
+    listener = _Listener(on_host_event, settings.inventory)
+    ansible_runner.Runner(
+        runner_config(settings, folder, playbook, len(nodes)),
         event_handler=listener.on_runner_event,
-        # Without a callback ansible-runner replaces the signal handlers and never restores them, so ^C has no effect.
+        # Without a callback ansible-runner's own `run` replaces the signal handlers and never restores them.
         cancel_callback=lambda: False,
-        suppress_env_files=True,
-        quiet=True,
-    )
+    ).run()
     if not listener.has_ended:
         printed = "\n".join(line for line in listener.lines if line.strip())
         raise ProblemError(
@@ -154,10 +151,10 @@ def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event:
 class _Listener:
     """Converts the events of ansible-runner. `has_ended`: the play reached its recap. `lines`: the last output."""
 
-    def __init__(self, on_host_event: Callable[[HostEvent], None]) -> None:
+    def __init__(self, on_host_event: Callable[[HostEvent], None], inventory: Path | None) -> None:
         self.has_ended = False
         self.lines: deque[str] = deque(maxlen=_OUTPUT_LINES)
-        self._on_host_event = on_host_event
+        self._on_host_event, self._inventory = on_host_event, inventory
 
     def on_runner_event(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. Returns False: the runner does not need to write the event to a file."""
@@ -166,15 +163,50 @@ class _Listener:
         data = event.get("event_data", {})
         if status := _STATUS_BY_EVENT.get(event["event"]):
             result = data.get("res") or {}
-            self._on_host_event(HostEvent(data["host"], status, result, data.get("start"), data.get("end")))
+            times = data.get("start"), data.get("end")
+            self._on_host_event(HostEvent(data["host"], status, result, *times, self._inventory))
         return False
 
 
+def runner_config(settings: Settings, folder: Path, playbook: str, count: int) -> "RunnerConfig":
+    """Return how ansible-runner calls ansible-playbook, without what it sets that a user of Ansible does not expect.
+
+    Kept are: the callback that reports events in place of the user's stdout callback, whose output nobody sees; no
+    retry files, which would name our playbook; results of at most 700 000 characters.
+    """
+    import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
+
+    config = ansible_runner.RunnerConfig(
+        private_data_dir=str(folder),
+        playbook=str(resources.playbooks() / f"{playbook}.yml"),
+        inventory=str(_inventory(settings, folder)),
+        limit=f"@{folder}/limit",
+        cmdline=shlex.join([*settings.arguments(), *settings.passwords.flags()]) or None,
+        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(count)},
+        envvars=_environment(settings, folder, count),
+        passwords=settings.passwords.answers(),
+        verbosity=settings.verbosity or None,
+        fact_cache_type="",  # the user's own cache, which the variables of an inventory may need
+        quiet=True,
+    )
+    config.prepare()
+    # Host keys are checked as ansible.cfg, inventory and environment say: ansible-runner turns that off.
+    # Schedulers of clusters and of tests set JOB_ID; the callback of ansible-runner expects a number of AWX in it.
+    for name in ("ANSIBLE_HOST_KEY_CHECKING", "JOB_ID", "AD_HOC_COMMAND_ID", "PROJECT_UPDATE_ID"):
+        config.env.pop(name, None)
+    if "ANSIBLE_HOST_KEY_CHECKING" in os.environ:
+        config.env["ANSIBLE_HOST_KEY_CHECKING"] = os.environ["ANSIBLE_HOST_KEY_CHECKING"]
+    config.cwd = str(Path.cwd())  # relative paths of keys, of known_hosts and after -e; not the folder of the playbook
+    return config
+
+
 def _environment(settings: Settings, folder: Path, count: int) -> dict[str, str]:
-    given = environment(settings, count)
     return {
-        **given,
-        "ANSIBLE_MODULE_UTILS": module_utils(folder / "module_utils", given),
+        **environment(settings, count),
+        "ANSIBLE_MODULE_UTILS": search_path("ANSIBLE_MODULE_UTILS", "module_utils", settings, folder / "module_utils"),
+        # ansible-runner adds its own folder, and with it hides the one that ansible.cfg names.
+        "ANSIBLE_CALLBACK_PLUGINS": search_path("ANSIBLE_CALLBACK_PLUGINS", "callback_plugins", settings),
+        "ANSIBLE_STDOUT_CALLBACK": "default",  # ansible-runner builds on the user's own, and fails where it has none
         "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
     }
 

@@ -118,8 +118,14 @@ def _remove_stale_folders() -> None:
                 shutil.rmtree(folder)
 
 
-def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event: Callable[[HostEvent], None]) -> None:
-    """Run `playbook` on the nodes that have an order in `folder`.
+def run_playbook(
+    settings: Settings,
+    folder: Path,
+    playbook: str,
+    on_host_event: Callable[[HostEvent], None],
+    variables: Mapping[str, Any] | None = None,
+) -> None:
+    """Run `playbook` on the nodes that have an order in `folder`. `variables` win over all others.
 
     Raises ProblemError where Ansible did not run it, and ValueError where no node has an order.
     """
@@ -131,7 +137,7 @@ def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event:
     (folder / "module_utils/pynvml.py").write_text(pynvml_part())
     listener = _Listener(on_host_event, settings.inventory)
     ansible_runner.Runner(
-        runner_config(settings, folder, playbook, len(nodes)),
+        runner_config(settings, folder, playbook, len(nodes), variables or {}),
         event_handler=listener.on_runner_event,
         # Without a callback ansible-runner's own `run` replaces the signal handlers and never restores them.
         cancel_callback=lambda: False,
@@ -168,7 +174,9 @@ class _Listener:
         return False
 
 
-def runner_config(settings: Settings, folder: Path, playbook: str, count: int) -> "RunnerConfig":
+def runner_config(
+    settings: Settings, folder: Path, playbook: str, count: int, variables: Mapping[str, Any]
+) -> "RunnerConfig":
     """Return how ansible-runner calls ansible-playbook, without what it sets that a user of Ansible does not expect.
 
     Kept are: the callback that reports events in place of the user's stdout callback, whose output nobody sees; no
@@ -182,7 +190,7 @@ def runner_config(settings: Settings, folder: Path, playbook: str, count: int) -
         inventory=str(_inventory(settings, folder)),
         limit=f"@{folder}/limit",
         cmdline=shlex.join([*settings.arguments(), *settings.passwords.flags()]) or None,
-        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(count)},
+        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(count), **variables},
         envvars=_environment(settings, folder, count),
         passwords=settings.passwords.answers(),
         verbosity=settings.verbosity or None,

@@ -336,13 +336,14 @@ def test_a_killed_controller_takes_ansible_its_workers_and_its_folder_along(
     slow.chmod(0o755)
     variables = LOCAL | {"ansible_python_interpreter": str(slow)}
     settings = inventory(here=variables, there=variables)
-    controller = subprocess.Popen([sys.executable, "-c", SLOW, str(settings.inventory)])
-    prefix = f"/tmp/prov-{controller.pid}-"
-    wait_until(lambda: sum("sleep\0611" in line for line in command_lines()) == 2)
-    assert sum(f"@{prefix}" in line for line in command_lines()) == 3  # Ansible and two workers
-    controller.kill()
-    controller.wait()
-    wait_until(lambda: not any(prefix in line or "sleep\0611" in line for line in command_lines()))
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(settings.inventory)]) as controller:
+        prefix = f"/tmp/prov-{controller.pid}-"
+        try:
+            wait_until(lambda: sum("sleep\x00611" in line for line in command_lines()) == 2)
+            assert sum(f"@{prefix}" in line for line in command_lines()) == 3  # Ansible and two workers
+        finally:
+            controller.kill()
+    wait_until(lambda: not any(prefix in line or "sleep\x00611" in line for line in command_lines()))
     assert not list(Path("/tmp").glob(f"prov-{controller.pid}-*"))
 
 

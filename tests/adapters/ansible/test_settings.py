@@ -29,7 +29,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def started(lab: Path, **options: Any) -> Any:
     """Return how ansible-runner would start Ansible: env, cwd, command."""
     with play_folder({"n1": "{}"}) as folder:
-        return runner_config(Settings(lab / "hosts.yml", **options), folder, "probe", 1)
+        return runner_config(Settings(lab / "hosts.yml", **options), folder, "probe", 1, {})
 
 
 def test_host_keys_are_checked_as_the_user_of_ansible_decides(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,7 +124,7 @@ def test_a_password_is_an_answer_and_in_no_argument_variable_file_or_repr(lab: P
     passwords = Passwords(connection="s3cret-c", become="s3cret-b", vault="s3cret-v")
     settings = Settings(lab / "hosts.yml", passwords=passwords)
     with play_folder({"n1": "{}"}) as folder:
-        config = runner_config(settings, folder, "probe", 1)
+        config = runner_config(settings, folder, "probe", 1, {})
         written = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert {"--ask-pass", "--ask-become-pass", "--ask-vault-pass"} <= set(config.command)
     shown = f"{config.command} {config.env} {settings!r} {passwords!r} {written!r}"

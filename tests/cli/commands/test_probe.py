@@ -1,12 +1,16 @@
 """`provision probe`: passwords and host keys, without nodes."""
 
 import os
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from provisioner.adapters.ansible.host_keys import HostKey, NewHost
 from tests.cli.running import document, run
 
+MODULE = "provisioner.cli.commands.probe"
 LAB = """
 name: physics
 mirror: {address: "127.0.0.1:5999", plain_http: true}
@@ -50,3 +54,64 @@ def test_a_vault_password_is_asked_for_or_read_from_a_file_not_both(lab: Path) -
     password.touch()
     result = run("probe", str(lab), "--ask-vault-pass", "--vault-password-file", str(password), "--json")
     assert (result.exit_code, document(result)["problems"][0]["code"]) == (2, "usage")
+
+
+@pytest.mark.parametrize("words", [[], ["--json"]])
+def test_no_host_key_is_accepted_without_a_terminal(lab: Path, words: list[str]) -> None:
+    result = run("probe", str(lab), "--accept-new-host-keys", *words, stdin="y\n")
+    assert result.exit_code == 2
+    assert "nobody_to_ask" in result.output
+
+
+def test_yes_is_no_option_that_accepts_a_host_key(lab: Path) -> None:
+    result = run("probe", str(lab), "--accept-new-host-keys", "--yes")
+    assert (result.exit_code, "--yes" in result.output) == (2, True)
+
+
+def a_new_host(label: str, file: Path, *, jump: bool = False, salt: str = "") -> NewHost:
+    key = HostKey(line=f"{salt}{label} ssh-ed25519 AAAA", fingerprint=f"SHA256:{label}", type="ED25519")
+    return NewHost(label=label, jump=jump, file=str(file), keys=(key,), said="")
+
+
+@pytest.fixture
+def answer(lab: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], tuple[str, list[Sequence[str]]]]:
+    """Return the text shown, and the nodes asked in each round. g1 and g2 are behind one jump host, g3 is not."""
+    known, asked = lab / "known_hosts", list[Sequence[str]]()
+    rounds = [
+        {node: a_new_host("jump", known, jump=True, salt=node) for node in ("g1", "g2")}
+        | {"g3": a_new_host("g3", known)},
+        {"g1": a_new_host("g1", known)},
+        {},
+    ]
+
+    def new_hosts(_: Any, nodes: Sequence[str]) -> Mapping[str, NewHost]:
+        asked.append(nodes)
+        return rounds[len(asked) - 1]
+
+    monkeypatch.setattr(f"{MODULE}.new_hosts", new_hosts)
+    monkeypatch.setattr(f"{MODULE}.probe_nodes", lambda *_: {})
+    monkeypatch.setattr("provisioner.cli.output.Output.require_terminal", lambda *_: None)
+    (lab / "hosts.yml").write_text("all: {hosts: {g1: {}, g2: {}, g3: {}}}\n")
+
+    def invoke(answers: str) -> tuple[str, list[Sequence[str]]]:
+        return run("probe", str(lab), "--accept-new-host-keys", stdin=answers).output, asked
+
+    return invoke
+
+
+def test_accepted_keys_are_written_once_and_what_is_behind_a_jump_host_is_asked_for_next(
+    lab: Path, answer: Callable[[str], tuple[str, list[Sequence[str]]]]
+) -> None:
+    shown, asked = answer("y\ny\n")
+    assert "jump host to g[1-2]" in shown
+    assert "SHA256:jump" in shown
+    assert asked == [["g1", "g2", "g3"], ["g1", "g2"], []]
+    lines = (lab / "known_hosts").read_text().splitlines()
+    assert [line.split()[0] for line in lines] == ["g1jump", "g3", "g1"]
+
+
+def test_after_a_no_nothing_is_written(lab: Path, answer: Callable[[str], tuple[str, list[Sequence[str]]]]) -> None:
+    shown, asked = answer("n\n")
+    assert "No key was accepted." in shown
+    assert len(asked) == 1
+    assert not (lab / "known_hosts").exists()

@@ -39,6 +39,7 @@ _STATUS_BY_EVENT: dict[str, HostStatus] = {
     "runner_on_unreachable": "unreachable",
     "runner_retry": "retry",
 }
+_JOB_SECONDS = 3 * 3600  # what a job may take beside its deadlines; garbage collection of a registry has one hour
 _OUTPUT_LINES = 30  # kept from what Ansible printed, for the message that it did not run the play
 # The path of an ssh control socket is limited to 108 bytes, and TMPDIR can be long.
 _TMP, _PREFIX = Path("/tmp"), "prov-"  # noqa: S108  (each folder in it is made by mkdtemp)
@@ -190,7 +191,12 @@ def runner_config(
         inventory=str(_inventory(settings, folder)),
         limit=f"@{folder}/limit",
         cmdline=shlex.join([*settings.arguments(), *settings.passwords.flags()]) or None,
-        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(count), **variables},
+        extravars={
+            "provisioner_orders": f"{folder}/orders",
+            "provisioner_patience": _patience(count),
+            "provisioner_polls": _polls(folder, _patience(count)),
+            **variables,
+        },
         envvars=_environment(settings, folder, count),
         passwords=settings.passwords.answers(),
         verbosity=settings.verbosity or None,
@@ -225,6 +231,22 @@ def _patience(count: int) -> int:
     Each report costs a third of a second of our CPU and a quarter of a second of the node's.
     """
     return min(6 + count // 3, 12)
+
+
+def _polls(folder: Path, patience: int) -> int:
+    """Return how often a job is looked at before it is given up: for longer than the deadlines of its order add up to.
+
+    A look takes half of `patience` at least, and the pause after it a second.
+    """
+    orders = [json.loads(path.read_text()) for path in folder.glob("orders/*.json")]
+    return round(max(map(_longest, orders)) / (patience / 2 + 1))
+
+
+def _longest(order: Mapping[str, Any]) -> int:
+    """Return for how many seconds the job of an order may run: each deadline counts for several commands."""
+    deadlines = [*order.get("deadlines", {}).values(), order.get("deadline", 0)]
+    waits = (order.get("when_busy") or {}).get("seconds", 0)
+    return int(_JOB_SECONDS + 4 * sum(deadlines) + waits)
 
 
 def _inventory(settings: Settings, folder: Path) -> Path:

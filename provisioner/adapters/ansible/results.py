@@ -68,8 +68,9 @@ def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
         return None
     problem = host_problem(event)
     if started:
-        return NodeRecord(node=event.node, state="unknown", problems=(_lost_contact(problem),))
-    state = "unreachable" if event.status == "unreachable" else "failed"
+        lost = problem if problem.code == "job_overdue" else _lost_contact(problem)
+        return NodeRecord(node=event.node, state="unknown", problems=(lost,))
+    state = "unreachable" if problem.code in UNREACHED else "failed"
     return NodeRecord(node=event.node, state=state, problems=(problem,))
 
 
@@ -112,12 +113,22 @@ def _in_one_line(problem: Problem) -> str:
 
 def host_problem(event: HostEvent) -> Problem:
     """Return why a task failed on a node, with the whole text that Ansible, ssh or the module printed."""
-    if event.status != "unreachable":
-        texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
-        text = "\n".join(text for text in texts if text)
-        if _NO_BECOME_PASSWORD.search(text):
-            return _become_password(text)
-        return module_failed(text[-2000:] or "no message")
+    if event.result.get("finished") is False:
+        return _overdue(str(event.result.get("text", "")))
+    return _unreached(event) if event.status == "unreachable" else _failed(event)
+
+
+def _failed(event: HostEvent) -> Problem:
+    texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
+    text = "\n".join(text for text in texts if text)
+    if event.result.get("timedout"):
+        return _timed_out(text)
+    if _NO_BECOME_PASSWORD.search(text):
+        return _become_password(text)
+    return module_failed(text[-2000:] or "no message")
+
+
+def _unreached(event: HostEvent) -> Problem:
     message = str(event.result.get("msg", "")).strip().removeprefix("Task failed: ").replace("\r", "")
     what = _bounded(message) or "Ansible cannot reach the node"
     lab = event.inventory.parent if event.inventory else "LAB"
@@ -153,6 +164,24 @@ def _host_key_unknown(what: str, lab: Path | str) -> Problem:
 def _bounded(text: str) -> str:
     """Return the text, or the beginning and the end of a long one: ssh names the reason last, after any banner."""
     return text if len(text) <= _MOST else f"{text[: _MOST // 4]}\n[…]\n{text[-_MOST * 3 // 4 :]}"
+
+
+def _overdue(last: str) -> Problem:
+    return Problem(
+        "job_overdue",
+        f"the job on the node has not ended for longer than its deadlines add up to; its last report: {last or 'none'}",
+        "it is no longer followed; whether it ends, and how, is not known",
+        "look at the node: a disk or an engine that hangs? When it is well again: provision resume",
+    )
+
+
+def _timed_out(what: str) -> Problem:
+    return Problem(
+        "timed_out",
+        what,
+        "the node accepts connections and does not finish what it is asked, so its state is not known",
+        "look at the node: a disk, an engine or a driver that hangs? `dmesg` and `docker info` on it often tell",
+    )
 
 
 def _become_password(what: str) -> Problem:

@@ -1,5 +1,6 @@
 """AnsibleFleet with the real Ansible on this machine alone: results of nodes, and clean-up after each play."""
 
+import fcntl
 import json
 import os
 import signal
@@ -215,6 +216,22 @@ def test_text_in_an_order_is_never_expanded_as_a_template(staged: Staged) -> Non
 def test_a_claimed_node_does_not_start_the_job_of_another_run(staged: Staged) -> None:
     record = staged.records["claimed"]
     assert (record.state, record.problems[0].code) == ("failed", "claimed")
+
+
+def test_a_job_that_does_not_end_is_followed_for_a_limited_time(
+    inventory: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provisioner.adapters.ansible.play._JOB_SECONDS", -277)  # three seconds are left
+    monkeypatch.setattr("provisioner.adapters.ansible.play._patience", lambda _: 1)
+    order, seat = an_order(tmp_path), tmp_path / "seats/demo-student"
+    (seat / "jobs").mkdir(parents=True)
+    job = module_util("jobs.jobfile").Job(seat / "jobs/r1.stage.json", "r1", "stage")
+    job.report("pulling")
+    with (seat / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = AnsibleFleet(inventory(here=LOCAL), lambda _: None).stage({"here": order})["here"]
+    assert (record.state, record.problems[0].code) == ("unknown", "job_overdue"), record
+    assert "pulling" in record.problems[0].what
 
 
 def test_no_play_runs_without_nodes(tmp_path: Path) -> None:

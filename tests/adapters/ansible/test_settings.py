@@ -1,5 +1,6 @@
 """What Ansible is started with: the user's own configuration, our defaults, and nothing that ansible-runner adds."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,7 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from provisioner.adapters import resources
 from provisioner.adapters.ansible.play import play_folder, runner_config
 from provisioner.adapters.ansible.settings import Passwords, Settings, asked_passwords, environment
 from provisioner.domain.values.problem import ProblemError
@@ -147,3 +150,30 @@ def test_ansible_gets_a_locale_that_exists_and_is_utf8(own: str, given: str) -> 
     env = os.environ | {"LC_ALL": own}
     done = subprocess.run(argv, env=env, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == given
+
+
+@pytest.mark.parametrize(
+    ("order", "seconds"),
+    [
+        ({}, 3 * 3600),
+        ({"deadlines": {"pull": 86400, "healthy": 3600, "min_healthy": 60}}, 2 * 86400 + 4 * 3600),
+        ({"deadline": 1800}, 4 * 1800),
+        ({"when_busy": {"policy": "wait", "seconds": 604800}}, 604800),
+        ({"when_busy": None}, 3 * 3600),
+    ],
+)
+def test_a_job_is_followed_for_longer_than_its_deadlines_and_not_for_ever(order: Any, seconds: int) -> None:
+    with play_folder({"n1": json.dumps(order), "n2": "{}"}) as folder:
+        config = runner_config(Settings(None), folder, "stage", 2, {})
+    variables = json.loads(config.command[config.command.index("-e") + 1])
+    shortest = variables["provisioner_patience"] / 2 + 1  # seconds of a look and the pause after it
+    assert seconds < variables["provisioner_polls"] * shortest + 1 < 5 * seconds + 4 * 3600
+
+
+def test_every_task_on_a_node_has_a_time_limit() -> None:
+    files = [*resources.playbooks().glob("*.yml"), *resources.playbooks().glob("tasks/*.yml")]
+    contents = [entry for file in files for entry in yaml.safe_load(file.read_text())]
+    tasks = [task for entry in contents for task in entry.get("tasks", [entry])]
+    unlimited = [task["name"] for task in tasks if "timeout" not in task and "ansible.builtin.import_tasks" not in task]
+    assert len(tasks) >= len(files)
+    assert not unlimited

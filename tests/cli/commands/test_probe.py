@@ -1,10 +1,14 @@
 """`provision probe`: passwords and host keys, without nodes."""
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import pexpect
 import pytest
 
 from provisioner.adapters.ansible.host_keys import HostKey, NewHost
@@ -46,6 +50,49 @@ def test_a_password_that_is_asked_for_is_exit_2_without_a_terminal(
     (problem,) = document(result)["problems"]
     assert (result.exit_code, problem["code"]) == (2, "password_needed")
     assert f"({kind})" in problem["what"]
+
+
+def processes_with(secret: bytes) -> set[str]:
+    found = set()
+    for path in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):  # the process has ended
+            found |= {path.name for name in ("cmdline", "environ") if secret in (path / name).read_bytes()}
+    return found
+
+
+def test_each_password_is_asked_for_once_and_is_in_no_process_or_file(lab: Path) -> None:
+    (lab / "ansible.cfg").write_text("[privilege_escalation]\nbecome_ask_pass = True\n")
+    (lab / "hosts.yml").write_text("all: {hosts: {g1: {}}}\n")
+    variables, password = lab / "group_vars/all.yml", lab / "password"
+    variables.parent.mkdir()
+    variables.write_text("{ansible_connection: local, ansible_python_interpreter: /usr/bin/python3}")
+    password.write_text("v4ult-s3cret")
+    vault = str(Path(sys.executable).parent / "ansible-vault")
+    encrypt = [vault, "encrypt", "--vault-password-file", str(password), str(variables)]
+    subprocess.run(encrypt, check=True, capture_output=True)
+    password.unlink()
+    argv = ["-m", "provisioner", "probe", str(lab), "--ask-vault-pass"]
+    state = lab / "state"
+    environment = os.environ | {"XDG_STATE_HOME": str(state), "XDG_CACHE_HOME": str(state)}
+    child = pexpect.spawn(sys.executable, argv, env=environment, encoding="utf-8", timeout=60)
+    child.expect("BECOME password: ")
+    child.sendline("b3come-s3cret")
+    child.expect("Vault password: ")
+    child.sendline("v4ult-s3cret")
+    seen = set()
+    while child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.3):
+        seen |= processes_with(b"s3cret")
+        seen |= {str(path) for path in Path("/tmp").glob(f"prov-{child.pid}-*/**/*") if is_secret(path)}
+    child.close()
+    assert "1 of 1 node answered" in child.before
+    assert ("password" in child.before, child.exitstatus, seen) == (False, 0, set())
+    assert not [path for path in lab.rglob("*") if is_secret(path)]
+
+
+def is_secret(path: Path) -> bool:
+    with suppress(OSError):  # a folder, or it has been removed
+        return b"s3cret" in path.read_bytes()
+    return False
 
 
 def test_a_vault_password_is_asked_for_or_read_from_a_file_not_both(lab: Path) -> None:

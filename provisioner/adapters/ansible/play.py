@@ -136,7 +136,7 @@ def run_playbook(
     if not nodes:
         raise ValueError("no nodes to run on: to Ansible an empty limit means all of them")
     (folder / "module_utils/pynvml.py").write_text(pynvml_part())
-    listener = _Listener(on_host_event, settings.inventory)
+    listener = _Listener(on_host_event, settings)
     ansible_runner.Runner(
         runner_config(settings, folder, playbook, len(nodes), variables or {}),
         event_handler=listener.on_runner_event,
@@ -158,14 +158,17 @@ def run_playbook(
 class _Listener:
     """Converts the events of ansible-runner. `has_ended`: the play reached its recap. `lines`: the last output."""
 
-    def __init__(self, on_host_event: Callable[[HostEvent], None], inventory: Path | None) -> None:
+    def __init__(self, on_host_event: Callable[[HostEvent], None], settings: Settings) -> None:
         self.has_ended = False
         self.lines: deque[str] = deque(maxlen=_OUTPUT_LINES)
-        self._on_host_event, self._inventory = on_host_event, inventory
+        self._on_host_event, self._inventory, self._on_output = on_host_event, settings.inventory, settings.on_output
 
     def on_runner_event(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. Returns False: the runner does not need to write the event to a file."""
-        self.lines.extend(_ANSI.sub("", event.get("stdout") or "").splitlines())
+        text = _ANSI.sub("", event.get("stdout") or "").replace("\r\n", "\n")
+        self.lines.extend(text.splitlines())
+        if text and self._on_output:
+            self._on_output(text)
         self.has_ended |= event["event"] == "playbook_on_stats"
         data = event.get("event_data", {})
         if status := _STATUS_BY_EVENT.get(event["event"]):

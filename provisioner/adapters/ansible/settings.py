@@ -5,7 +5,7 @@ import locale
 import os
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -80,7 +80,10 @@ class Passwords:
 
 @dataclass(frozen=True)
 class Settings:
-    """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e."""
+    """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e.
+
+    `on_output` gets what ansible-playbook prints, without colours; it may come from nodes.
+    """
 
     inventory: Path | None
     forks: int | None = None
@@ -88,6 +91,7 @@ class Settings:
     extra_vars: tuple[str, ...] = ()
     verbosity: int = 0
     passwords: Passwords = Passwords()
+    on_output: Callable[[str], None] | None = None
 
     def arguments(self) -> list[str]:
         """Return the command line arguments for the vault password file and the extra variables."""

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -123,8 +124,9 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
 ) -> None:
     before, events = play_folders(), list[Event]()
     take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
+    printed = list[str]()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    settings = inventory(here=LOCAL, dead=DEAD, broken=BROKEN)
+    settings = replace(inventory(here=LOCAL, dead=DEAD, broken=BROKEN), on_output=printed.append)
     answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(["here", "dead", "broken"])
     assert list(answers) == ["here", "dead", "broken"]
     here, dead, broken = answers.values()
@@ -145,6 +147,7 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     }
     assert results == {"probe": 1}
     assert play_folders() <= before
+    assert "TASK [Probe]" in "\n".join(printed)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 

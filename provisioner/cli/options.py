@@ -72,7 +72,7 @@ def with_ansible_options(command: Command) -> Command:
         *args: Any, lab: str, ask_pass: bool, ask_become_pass: bool, ask_vault_pass: bool, **kwargs: Any
     ) -> Any:
         flags: dict[PasswordKind, bool] = {"connection": ask_pass, "become": ask_become_pass, "vault": ask_vault_pass}
-        wanted = asked_passwords(find_lab(lab)) | {kind for kind, flag in flags.items() if flag}
+        wanted = _configured_passwords(lab) | {kind for kind, flag in flags.items() if flag}
         if kwargs["vault_password_file"] is not None:
             if ask_vault_pass:
                 raise click.UsageError("--ask-vault-pass and --vault-password-file exclude each other")
@@ -82,6 +82,14 @@ def with_ansible_options(command: Command) -> Command:
         return command(*args, lab=lab, ansible=ansible, **kwargs)
 
     return wrapper
+
+
+def _configured_passwords(lab: str) -> set[PasswordKind]:
+    try:
+        path = find_lab(lab)
+    except ProblemError:  # the command says so itself, after the mistakes in its own arguments
+        return set()
+    return asked_passwords(path)
 
 
 def _ask_passwords(wanted: set[PasswordKind]) -> Passwords:

@@ -58,6 +58,8 @@ _PROMPTS: dict[PasswordKind, str] = {
     "become": r"^BECOME password(?:\[defaults to SSH password\])?: $",
     "vault": r"^Vault password: $",
 }
+# paramiko asks about an unknown host key, where nobody sees it; ssh, which has no terminal here, refuses it by itself.
+_REFUSED = {r"continue connecting \(yes/no\)\?\s*$": "no"}
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,7 @@ class Passwords:
     def answers(self) -> dict[str, str]:
         """Return the answer to each question of ansible-playbook (a regular expression)."""
         given = {pattern: getattr(self, kind) for kind, pattern in _PROMPTS.items()}
-        return {pattern: password for pattern, password in given.items() if password is not None}
+        return _REFUSED | {pattern: password for pattern, password in given.items() if password is not None}
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,8 @@ def environment(settings: Settings, count: int) -> dict[str, str]:
         ours["ANSIBLE_FORKS"] = str(forks)
     if config:
         ours["ANSIBLE_CONFIG"] = str(config)
+    if os.environ.get("ANSIBLE_STRATEGY", known.get("strategy", "")).endswith("debug"):
+        ours["ANSIBLE_STRATEGY"] = "linear"  # the debugger would wait for commands at the first failed task
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
     return {**ours, **_STRICT, **_utf8_locale(), "PATH": path}
 

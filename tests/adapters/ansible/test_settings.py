@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -132,7 +133,31 @@ def test_a_password_is_an_answer_and_in_no_argument_variable_file_or_repr(lab: P
     assert {"--ask-pass", "--ask-become-pass", "--ask-vault-pass"} <= set(config.command)
     shown = f"{config.command} {config.env} {settings!r} {passwords!r} {written!r}"
     assert "s3cret" not in shown
-    assert list(passwords.answers().values()) == ["s3cret-c", "s3cret-b", "s3cret-v"]
+    assert sorted(passwords.answers().values()) == ["no", "s3cret-b", "s3cret-c", "s3cret-v"]
+
+
+QUESTIONS = {
+    "\nSSH password: ": "c",
+    "\nBECOME password: ": "b",
+    "\nBECOME password[defaults to SSH password]: ": "b",
+    "\nVault password: ": "v",
+    "The ssh-rsa key fingerprint is b'12'.\nAre you sure you want to continue connecting (yes/no)?\n": "no",
+    "ok: [n1] => BECOME password: \nmore": None,
+}
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_each_question_has_its_own_answer(question: str) -> None:
+    answers = Passwords(connection="c", become="b", vault="v").answers()
+    found = [answer for pattern, answer in answers.items() if re.search(pattern, question, re.MULTILINE)]
+    assert found == ([QUESTIONS[question]] if QUESTIONS[question] else [])
+
+
+@pytest.mark.parametrize(("own", "used"), [("debug", "linear"), ("ansible.builtin.debug", "linear"), ("free", None)])
+def test_no_debugger_waits_for_commands(lab: Path, own: str, used: str | None) -> None:
+    (lab / "ansible.cfg").write_text(f"[defaults]\nstrategy = {own}\n")
+    env = environment(Settings(lab / "hosts.yml"), 1)
+    assert (env.get("ANSIBLE_STRATEGY"), env["ANSIBLE_ENABLE_TASK_DEBUGGER"]) == (used, "False")
 
 
 LOCALE = """

@@ -1,5 +1,6 @@
 """Arguments and flags that several commands share."""
 
+import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -9,10 +10,12 @@ import click
 from click.shell_completion import CompletionItem
 from pydantic import TypeAdapter, ValidationError
 
-from provisioner.adapters.lab.directory import LAB_FILE, LABS
+from provisioner.adapters.ansible.settings import PasswordKind, Passwords, asked_passwords
+from provisioner.adapters.lab.directory import LAB_FILE, LABS, find_lab
 from provisioner.cli.output import Output
 from provisioner.domain.lab.lab import TorchSpec
 from provisioner.domain.rollout.busy import WhenBusy, when_busy
+from provisioner.domain.values.problem import Problem, ProblemError
 
 Command = Callable[..., Any]
 
@@ -24,6 +27,7 @@ class AnsibleOptions(NamedTuple):
     forks: int | None = None
     vault_password_file: Path | None = None
     extra_vars: tuple[str, ...] = ()
+    passwords: Passwords = Passwords()
 
 
 class Overrides(NamedTuple):
@@ -60,12 +64,58 @@ def with_ansible_options(command: Command) -> Command:
     @click.option(
         "-e", "--extra-vars", multiple=True, metavar="VARS", help="As of ansible-playbook: key=value, JSON or @file."
     )
+    @click.option("-k", "--ask-pass", is_flag=True, help="Ask for the SSH password, as ansible-playbook does.")
+    @click.option("-K", "--ask-become-pass", is_flag=True, help="Ask for the password of sudo on the nodes.")
+    @click.option("--ask-vault-pass", "--ask-vault-password", is_flag=True, help="Ask for the vault password.")
     @wraps(command)
-    def wrapper(*args: Any, **kwargs: Any) -> Any:
-        ansible = AnsibleOptions(**{name: kwargs.pop(name) for name in AnsibleOptions._fields})
-        return command(*args, ansible=ansible, **kwargs)
+    def wrapper(
+        *args: Any, lab: str, ask_pass: bool, ask_become_pass: bool, ask_vault_pass: bool, **kwargs: Any
+    ) -> Any:
+        flags: dict[PasswordKind, bool] = {"connection": ask_pass, "become": ask_become_pass, "vault": ask_vault_pass}
+        wanted = _configured_passwords(lab) | {kind for kind, flag in flags.items() if flag}
+        if kwargs["vault_password_file"] is not None:
+            if ask_vault_pass:
+                raise click.UsageError("--ask-vault-pass and --vault-password-file exclude each other")
+            wanted -= {"vault"}
+        given = {name: kwargs.pop(name) for name in ("limit", "forks", "vault_password_file", "extra_vars")}
+        ansible = AnsibleOptions(**given, passwords=_ask_passwords(wanted))
+        return command(*args, lab=lab, ansible=ansible, **kwargs)
 
     return wrapper
+
+
+def _configured_passwords(lab: str) -> set[PasswordKind]:
+    try:
+        path = find_lab(lab)
+    except ProblemError:  # the command says so itself, after the mistakes in its own arguments
+        return set()
+    return asked_passwords(path)
+
+
+def _ask_passwords(wanted: set[PasswordKind]) -> Passwords:
+    """Ask for each password once. Raises ProblemError (usage) where one is wanted and there is no terminal."""
+    if wanted and not (sys.stdin.isatty() and sys.stderr.isatty()):
+        raise ProblemError(_no_terminal_for(wanted), "usage")
+    become = "BECOME password[defaults to SSH password]" if "connection" in wanted else "BECOME password"
+    prompts: dict[PasswordKind, str] = {"connection": "SSH password", "become": become, "vault": "Vault password"}
+    answers = {
+        kind: click.prompt(prompt, default="", show_default=False, hide_input=True, err=True)
+        for kind, prompt in prompts.items()
+        if kind in wanted
+    }
+    return Passwords(**answers)
+
+
+def _no_terminal_for(wanted: set[PasswordKind]) -> Problem:
+    names: dict[PasswordKind, str] = {"connection": "SSH", "become": "sudo (become)", "vault": "vault"}
+    kinds = " and ".join(name for kind, name in names.items() if kind in wanted)
+    return Problem(
+        "password_needed",
+        f"a password is asked for ({kinds}), and there is no terminal to type it on",
+        "an option or your ansible.cfg asks for it, and without a terminal the run would wait for ever",
+        "run it on a terminal; or use an SSH key, sudo without a password, --vault-password-file, or "
+        "become_password_file and connection_password_file in ansible.cfg",
+    )
 
 
 def with_overrides(command: Command) -> Command:

@@ -42,15 +42,19 @@ class Output:
 
     def confirm(self, question: str) -> bool:
         """Ask a yes/no question on stderr. Raises ProblemError with --json or without a terminal."""
-        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
-            problem = Problem(
-                "nobody_to_ask",
-                f"{question} There is no terminal to answer on.",
-                "nothing is changed without confirmation",
-                "read `provision plan` first; confirm with --yes",
-            )
-            raise ProblemError(problem, "usage")
+        problem = Problem(
+            "nobody_to_ask",
+            f"{question} There is no terminal to answer on.",
+            "nothing is changed without confirmation",
+            "read `provision plan` first; confirm with --yes",
+        )
+        self.require_terminal(problem)
         return click.confirm(question, default=False, err=True)
+
+    def require_terminal(self, problem: Problem) -> None:
+        """Raise `problem` (usage) with --json or without a terminal."""
+        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+            raise ProblemError(problem, "usage")
 
 
 def make_console(stream: IO[str], *, no_color: bool = False) -> Console:

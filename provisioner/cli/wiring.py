@@ -1,5 +1,6 @@
 """Connect workflows with adapters: the only module that knows both the flags and the adapters they configure."""
 
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import AnsibleOptions
+from provisioner.console.text import safe_block
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.forecast.feed import FeedReading
 from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
@@ -66,7 +68,13 @@ def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -
         vault_password_file=ansible.vault_password_file,
         extra_vars=ansible.extra_vars,
         verbosity=max(verbosity - 1, 0),
+        passwords=ansible.passwords,
+        on_output=_show_output if verbosity > 1 else None,
     )
+
+
+def _show_output(text: str) -> None:
+    sys.stderr.write(f"{safe_block(text)}\n")  # looked up at each call: a live view stands in its place
 
 
 def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:

@@ -26,6 +26,14 @@ def probe_table(probed: Probed) -> Group:
     return Group(rows, problems(_problems(probed)), answered)
 
 
+def host_key_table(rows: Iterable[tuple[str, str, str]]) -> Group:
+    """Render hosts with new keys: name in known_hosts, nodes, fingerprints."""
+    table = make_table("host", "for", "fingerprint")
+    for row in rows:
+        table.add_row(*map(cell, row))
+    return Group(table)
+
+
 def _row(value: NodeFacts | Problem) -> _Row:
     if isinstance(value, Problem):
         return "", "", "", value.code

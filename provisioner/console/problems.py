@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
-from provisioner.console.tables import group_rows
 from provisioner.console.text import fold_names, safe_block
 from provisioner.domain.values.problem import Problem
 
@@ -67,10 +66,15 @@ def _observations(kind: Sequence[Found]) -> Iterator[str]:
 
 
 def _observations_by_node(kind: Sequence[Found]) -> Iterator[str]:
-    """Yield what was seen, with the nodes if it differs between them."""
-    seen = group_rows((name, _generalize(name, problem).what) for name, problem in kind)
-    for names, what in seen[:_MOST]:
-        yield safe_block(what) if len(seen) == 1 else f"{names}: {safe_block(what)}"
+    """Yield what was seen, with the nodes if it differs between them. What one node alone said is left as it is."""
+    seen: dict[str, list[Found]] = {}
+    for name, problem in kind:
+        seen.setdefault(_generalize(name, problem).what, []).append((name, problem))
+    for what, found in list(seen.items())[:_MOST]:
+        names = list(dict.fromkeys(name for name, _ in found))
+        own = found[0][1].what.removeprefix(f"{names[0]}: ")
+        text = safe_block(what if len(names) > 1 else own)
+        yield text if len(seen) == 1 else f"{fold_names(names)}: {text}"
     if len(seen) > _MOST:
         yield f"and {len(seen) - _MOST} more"
 

@@ -39,13 +39,13 @@ def test_different_observations_are_shown_by_node_up_to_a_limit() -> None:
     assert render_text(problems(found)) == expected_text("""
         ╷ unreachable  n[1-2] m[1-11]
         │ n[1-2]: no route to host
-        │ m1: port 10 of NODE
-        │ m2: port 20 of NODE
-        │ m3: port 30 of NODE
-        │ m4: port 40 of NODE
-        │ m5: port 50 of NODE
-        │ m6: port 60 of NODE
-        │ m7: port 70 of NODE
+        │ m1: port 10 of m1
+        │ m2: port 20 of m2
+        │ m3: port 30 of m3
+        │ m4: port 40 of m4
+        │ m5: port 50 of m5
+        │ m6: port 60 of m6
+        │ m7: port 70 of m7
         │ and 4 more
         │ why: nothing is known of it
         │ fix: ansible NODE -m ping

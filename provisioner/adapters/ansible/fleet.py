@@ -139,8 +139,10 @@ class AnsibleFleet:
         started: set[str] = set()
 
         def on_host_event(event: HostEvent) -> None:
-            # If the connection breaks while a switch is being ordered, only the node knows whether it has the order.
-            may_have_started = phase == "switch" and event.status == "unreachable"
+            # If the connection breaks while a switch is being ordered, or the node does not answer in time, only the
+            # node knows whether it has the order.
+            has_no_answer = event.status == "unreachable" or bool(event.result.get("timedout"))
+            may_have_started = phase == "switch" and has_no_answer
             if record := parse_record(event, started=event.node in started or may_have_started):
                 records[event.node] = record
                 self._on_event(record_event(phase, record))

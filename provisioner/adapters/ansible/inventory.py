@@ -5,14 +5,16 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from provisioner.adapters.ansible.settings import Settings, environment
+from provisioner.adapters.ansible.settings import Passwords, Settings, environment
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 REGISTRY = "registry"  # the group of the host that runs the lab's registry
+_LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 
@@ -71,14 +73,39 @@ def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, An
     """Return the document of `ansible-inventory --list`, None where it fails, and its error output."""
     limited = [f"--limit={limit}"] if limit else []
     argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
-    env = os.environ | environment(settings, 1)
-    try:
-        done = subprocess.run(
-            argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=_TIMEOUT
-        )
-    except subprocess.TimeoutExpired:
-        return None, f"ansible-inventory did not end within {_TIMEOUT} s"
+    # Above 0, ansible-inventory prints other lines before its document.
+    env = os.environ | environment(settings, 1) | {"ANSIBLE_VERBOSITY": "0"}
+    with _vault_password(settings.passwords) as (arguments, descriptors):
+        try:
+            done = subprocess.run(
+                [*argv, *arguments],
+                env=env,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+                timeout=_TIMEOUT,
+                pass_fds=descriptors,
+            )
+        except subprocess.TimeoutExpired:
+            return None, f"ansible-inventory did not end within {_TIMEOUT} s"
     return (None if done.returncode else json.loads(done.stdout)), done.stderr
+
+
+@contextmanager
+def _vault_password(passwords: Passwords) -> Iterator[tuple[list[str], tuple[int, ...]]]:
+    """Yield arguments by which Ansible reads the vault password from a pipe, and the descriptor to pass on."""
+    if passwords.vault is None:
+        yield [], ()
+        return
+    reader, writer = os.pipe()
+    try:
+        with os.fdopen(writer, "w", encoding="utf-8") as file:
+            file.write(passwords.vault)
+        yield ["--vault-password-file", f"/dev/fd/{reader}"], (reader,)
+    finally:
+        os.close(reader)
 
 
 def _names(listing: Mapping[str, Any]) -> tuple[str, ...]:
@@ -109,11 +136,14 @@ def _no_hosts_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
 
 
 def _unreadable(settings: Settings, output: str) -> Problem:
+    fix = f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph"
+    if _LOCKED_VAULT in output:
+        fix = "give the vault password: --ask-vault-pass asks for it, --vault-password-file names a file"
     return Problem(
         "inventory_unreadable",
         f"Ansible cannot read {settings.inventory}: {output.strip()[-2000:]}",
         "the inventory lists the nodes of the lab",
-        f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph",
+        fix,
     )
 
 

@@ -9,7 +9,6 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -19,13 +18,18 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from provisioner.adapters import resources
+from provisioner.adapters.ansible.guard import signal_plays, start_guard
 from provisioner.adapters.ansible.pynvml_part import pynvml_part
-from provisioner.adapters.ansible.settings import Settings, environment, module_utils
+from provisioner.adapters.ansible.settings import Settings, environment, search_path
 from provisioner.domain.values.problem import Problem, ProblemError
+
+if TYPE_CHECKING:
+    from ansible_runner import RunnerConfig
 
 HostStatus = Literal["start", "ok", "failed", "unreachable", "retry"]
 _STATUS_BY_EVENT: dict[str, HostStatus] = {
@@ -35,6 +39,7 @@ _STATUS_BY_EVENT: dict[str, HostStatus] = {
     "runner_on_unreachable": "unreachable",
     "runner_retry": "retry",
 }
+_JOB_SECONDS = 3 * 3600  # what a job may take beside its deadlines; garbage collection of a registry has one hour
 _OUTPUT_LINES = 30  # kept from what Ansible printed, for the message that it did not run the play
 # The path of an ssh control socket is limited to 108 bytes, and TMPDIR can be long.
 _TMP, _PREFIX = Path("/tmp"), "prov-"  # noqa: S108  (each folder in it is made by mkdtemp)
@@ -44,13 +49,17 @@ _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 
 @dataclass(frozen=True)
 class HostEvent:
-    """One event of one node. `start` and `end`: when its task began and ended, by the control machine (ISO 8601)."""
+    """One event of one node. `start` and `end`: when its task began and ended, by the control machine (ISO 8601).
+
+    `inventory`: the file that names the node; None for this machine alone.
+    """
 
     node: str
     status: HostStatus
     result: Mapping[str, Any]
     start: str | None = None
     end: str | None = None
+    inventory: Path | None = None
 
 
 @contextmanager
@@ -81,13 +90,18 @@ def play_folder(orders: Mapping[str, str], shared: Path | None = None) -> Iterat
         try:
             yield folder
         except BaseException:
-            _end_processes(folder)
+            signal_plays(f"{folder}/")  # Ansible's workers run in sessions that ^C and hang-ups do not reach
             raise
+
+
+_guard = cache(start_guard)  # one for this process; it ends with it
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-", dir=_TMP))
+    prefix = f"{_PREFIX}{os.getpid()}-"
+    _guard(_TMP / prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=_TMP))
     try:
         yield folder
     finally:
@@ -95,53 +109,40 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _remove_stale_folders() -> None:
-    """Remove the folders of killed runs. They hold orders and sockets, and tokens if `access` was running."""
+    """Remove the folders of runs whose guard was killed, too: orders, sockets, and tokens if `access` was running."""
     for folder in _TMP.glob(f"{_PREFIX}[0-9]*-*"):
         with suppress(OSError):  # another run may be removing it
             found, owner = folder.lstat(), folder.name.split("-")[1]
             stale = time.time() - found.st_mtime > _STALE_SECONDS
             if stale and found.st_uid == os.geteuid() and not Path("/proc", owner).exists():
-                _end_processes(folder)
+                signal_plays(f"{folder}/")
                 shutil.rmtree(folder)
 
 
-def _end_processes(folder: Path) -> None:
-    """End the processes of an interrupted play: Ansible's workers run in sessions that ^C and hang-ups do not reach."""
-    variable = f"={folder}/cp\0".encode()
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        with suppress(OSError):  # the process has ended, or belongs to another user
-            if variable in path.read_bytes():
-                os.kill(int(path.parent.name), signal.SIGTERM)
-
-
-def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event: Callable[[HostEvent], None]) -> None:
-    """Run `playbook` on the nodes that have an order in `folder`.
+def run_playbook(
+    settings: Settings,
+    folder: Path,
+    playbook: str,
+    on_host_event: Callable[[HostEvent], None],
+    variables: Mapping[str, Any] | None = None,
+) -> None:
+    """Run `playbook` on the nodes that have an order in `folder`. `variables` win over all others.
 
     Raises ProblemError where Ansible did not run it, and ValueError where no node has an order.
     """
-    import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
+    import ansible_runner  # noqa: PLC0415  (as below)
 
     nodes = (folder / "limit").read_text().split()
     if not nodes:
         raise ValueError("no nodes to run on: to Ansible an empty limit means all of them")
     (folder / "module_utils/pynvml.py").write_text(pynvml_part())
-    listener = _Listener(on_host_event)
-    ansible_runner.run(
-        private_data_dir=str(folder),
-        project_dir=str(resources.playbooks()),
-        playbook=f"{playbook}.yml",
-        inventory=str(_inventory(settings, folder)),
-        limit=f"@{folder}/limit",
-        cmdline=shlex.join(settings.arguments()) or None,
-        extravars={"provisioner_orders": f"{folder}/orders", "provisioner_patience": _patience(len(nodes))},
-        envvars=_environment(settings, folder, len(nodes)),
-        verbosity=settings.verbosity or None,
+    listener = _Listener(on_host_event, settings)
+    ansible_runner.Runner(
+        runner_config(settings, folder, playbook, len(nodes), variables or {}),
         event_handler=listener.on_runner_event,
-        # Without a callback ansible-runner replaces the signal handlers and never restores them, so ^C has no effect.
+        # Without a callback ansible-runner's own `run` replaces the signal handlers and never restores them.
         cancel_callback=lambda: False,
-        suppress_env_files=True,
-        quiet=True,
-    )
+    ).run()
     if not listener.has_ended:
         printed = "\n".join(line for line in listener.lines if line.strip())
         raise ProblemError(
@@ -157,27 +158,72 @@ def run_playbook(settings: Settings, folder: Path, playbook: str, on_host_event:
 class _Listener:
     """Converts the events of ansible-runner. `has_ended`: the play reached its recap. `lines`: the last output."""
 
-    def __init__(self, on_host_event: Callable[[HostEvent], None]) -> None:
+    def __init__(self, on_host_event: Callable[[HostEvent], None], settings: Settings) -> None:
         self.has_ended = False
         self.lines: deque[str] = deque(maxlen=_OUTPUT_LINES)
-        self._on_host_event = on_host_event
+        self._on_host_event, self._inventory, self._on_output = on_host_event, settings.inventory, settings.on_output
 
     def on_runner_event(self, event: Mapping[str, Any]) -> bool:
         """Handle one event. Returns False: the runner does not need to write the event to a file."""
-        self.lines.extend(_ANSI.sub("", event.get("stdout") or "").splitlines())
+        text = _ANSI.sub("", event.get("stdout") or "").replace("\r\n", "\n")
+        self.lines.extend(text.splitlines())
+        if text and self._on_output:
+            self._on_output(text)
         self.has_ended |= event["event"] == "playbook_on_stats"
         data = event.get("event_data", {})
         if status := _STATUS_BY_EVENT.get(event["event"]):
             result = data.get("res") or {}
-            self._on_host_event(HostEvent(data["host"], status, result, data.get("start"), data.get("end")))
+            times = data.get("start"), data.get("end")
+            self._on_host_event(HostEvent(data["host"], status, result, *times, self._inventory))
         return False
 
 
+def runner_config(
+    settings: Settings, folder: Path, playbook: str, count: int, variables: Mapping[str, Any]
+) -> "RunnerConfig":
+    """Return how ansible-runner calls ansible-playbook, without what it sets that a user of Ansible does not expect.
+
+    Kept are: the callback that reports events in place of the user's stdout callback, whose output nobody sees; no
+    retry files, which would name our playbook; results of at most 700 000 characters.
+    """
+    import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
+
+    config = ansible_runner.RunnerConfig(
+        private_data_dir=str(folder),
+        playbook=str(resources.playbooks() / f"{playbook}.yml"),
+        inventory=str(_inventory(settings, folder)),
+        limit=f"@{folder}/limit",
+        cmdline=shlex.join([*settings.arguments(), *settings.passwords.flags()]) or None,
+        extravars={
+            "provisioner_orders": f"{folder}/orders",
+            "provisioner_patience": _patience(count),
+            "provisioner_polls": _polls(folder, _patience(count)),
+            **variables,
+        },
+        envvars=_environment(settings, folder, count),
+        passwords=settings.passwords.answers(),
+        verbosity=settings.verbosity or None,
+        fact_cache_type="",  # the user's own cache, which the variables of an inventory may need
+        quiet=True,
+    )
+    config.prepare()
+    # Host keys are checked as ansible.cfg, inventory and environment say: ansible-runner turns that off.
+    # Schedulers of clusters and of tests set JOB_ID; the callback of ansible-runner expects a number of AWX in it.
+    for name in ("ANSIBLE_HOST_KEY_CHECKING", "JOB_ID", "AD_HOC_COMMAND_ID", "PROJECT_UPDATE_ID"):
+        config.env.pop(name, None)
+    if "ANSIBLE_HOST_KEY_CHECKING" in os.environ:
+        config.env["ANSIBLE_HOST_KEY_CHECKING"] = os.environ["ANSIBLE_HOST_KEY_CHECKING"]
+    config.cwd = str(Path.cwd())  # relative paths of keys, of known_hosts and after -e; not the folder of the playbook
+    return config
+
+
 def _environment(settings: Settings, folder: Path, count: int) -> dict[str, str]:
-    given = environment(settings, count)
     return {
-        **given,
-        "ANSIBLE_MODULE_UTILS": module_utils(folder / "module_utils", given),
+        **environment(settings, count),
+        "ANSIBLE_MODULE_UTILS": search_path("ANSIBLE_MODULE_UTILS", "module_utils", settings, folder / "module_utils"),
+        # ansible-runner adds its own folder, and with it hides the one that ansible.cfg names.
+        "ANSIBLE_CALLBACK_PLUGINS": search_path("ANSIBLE_CALLBACK_PLUGINS", "callback_plugins", settings),
+        "ANSIBLE_STDOUT_CALLBACK": "default",  # ansible-runner builds on the user's own, and fails where it has none
         "ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp",
     }
 
@@ -188,6 +234,22 @@ def _patience(count: int) -> int:
     Each report costs a third of a second of our CPU and a quarter of a second of the node's.
     """
     return min(6 + count // 3, 12)
+
+
+def _polls(folder: Path, patience: int) -> int:
+    """Return how often a job is looked at before it is given up: for longer than the deadlines of its order add up to.
+
+    A look takes half of `patience` at least, and the pause after it a second.
+    """
+    orders = [json.loads(path.read_text()) for path in folder.glob("orders/*.json")]
+    return round(max(map(_longest, orders)) / (patience / 2 + 1))
+
+
+def _longest(order: Mapping[str, Any]) -> int:
+    """Return for how many seconds the job of an order may run: each deadline counts for several commands."""
+    deadlines = [*order.get("deadlines", {}).values(), order.get("deadline", 0)]
+    waits = (order.get("when_busy") or {}).get("seconds", 0)
+    return int(_JOB_SECONDS + 4 * sum(deadlines) + waits)
 
 
 def _inventory(settings: Settings, folder: Path) -> Path:

@@ -18,7 +18,7 @@ from provisioner.domain.rollout.preparation import (
     RegistryPreparation,
 )
 from provisioner.domain.values.event import Event, OnEvent
-from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.problem import UNREACHED, Problem
 
 Result = TypeVar("Result", bound=NodePreparation)
 AnyPrepareOrder = PrepareOrder | RegistryOrder | GcOrder
@@ -70,8 +70,10 @@ class Preparer(Generic[Result]):
             return self._parse_record(event.node, record)
         if event.status not in {"failed", "unreachable"}:
             return None
-        state: PrepareState = "unknown" if started else "unreachable" if event.status == "unreachable" else "failed"
-        return self._without_record(event.node, state, host_problem(event))
+        problem = host_problem(event)
+        unreached = problem.code in UNREACHED
+        state: PrepareState = "unknown" if started else "unreachable" if unreached else "failed"
+        return self._without_record(event.node, state, problem)
 
     def _parse_record(self, node: str, record: Mapping[str, Any]) -> Result:
         """Parse a record. A job that broke ends in a state of a rollout, which is a failure here."""

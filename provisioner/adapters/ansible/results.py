@@ -1,6 +1,8 @@
 """Parse the results of Ansible tasks into our own values: facts, records, events and problems."""
 
+import re
 from datetime import datetime
+from pathlib import Path
 from typing import get_args
 
 from pydantic import ValidationError
@@ -9,8 +11,13 @@ from provisioner.adapters.ansible.play import HostEvent
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.event import Event, Phase
 from provisioner.domain.values.node import NodeFacts
-from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.problem import UNREACHED, Problem
 
+# What OpenSSH (and paramiko) print about the key of a host.
+_HOST_KEY_CHANGED = ("HOST IDENTIFICATION HAS CHANGED", "REVOKED HOST KEY DETECTED", "host key mismatch for")
+_HOST_KEY_UNKNOWN = ("Host key verification failed", "host key is known for", "The authenticity of host")
+_NO_BECOME_PASSWORD = re.compile(r"\b(?:Missing|Incorrect) [\w.]+ password\b|\ba password is required\b")
+_MOST = 4000  # characters kept of what ssh says
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 
@@ -61,8 +68,9 @@ def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
         return None
     problem = host_problem(event)
     if started:
-        return NodeRecord(node=event.node, state="unknown", problems=(_lost_contact(problem),))
-    state = "unreachable" if event.status == "unreachable" else "failed"
+        lost = problem if problem.code == "job_overdue" else _lost_contact(problem)
+        return NodeRecord(node=event.node, state="unknown", problems=(lost,))
+    state = "unreachable" if problem.code in UNREACHED else "failed"
     return NodeRecord(node=event.node, state=state, problems=(problem,))
 
 
@@ -83,7 +91,7 @@ def parse_progress(event: HostEvent) -> Event:
 def probe_event(node: str, answer: NodeFacts | Problem) -> Event:
     """Return the event of a finished probe: its text lists the GPUs and the driver, or says what failed."""
     if isinstance(answer, Problem):
-        return Event(phase="probe", kind="failed", node=node, text=answer.what)
+        return Event(phase="probe", kind="failed", node=node, text=_in_one_line(answer))
     names = [gpu.name or "unreadable GPU" for gpu in answer.gpus]
     cards = ", ".join(f"{names.count(name)} x {name}" for name in dict.fromkeys(names))
     text = cards or answer.absent_because.get("gpus", "no GPU")
@@ -94,21 +102,94 @@ def probe_event(node: str, answer: NodeFacts | Problem) -> Event:
 def record_event(phase: Phase, record: NodeRecord) -> Event:
     """Return the final event of a job: `failed` also where the node was rolled back."""
     succeeded = record.state in {"unchanged", "staged", "committed"}
-    text = record.problems[0].what if record.problems else record.state
+    text = _in_one_line(record.problems[0]) if record.problems else record.state
     return Event(phase=phase, kind="done" if succeeded else "failed", node=record.node, text=text)
 
 
+def _in_one_line(problem: Problem) -> str:
+    """Return what was seen, for a log; of what ssh says the last line, which is the reason."""
+    return problem.what.splitlines()[-1] if problem.code in UNREACHED else problem.what
+
+
 def host_problem(event: HostEvent) -> Problem:
-    """Return why a task failed on a node, with the text that Ansible and the module printed."""
-    if event.status != "unreachable":
-        texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
-        return module_failed("\n".join(text for text in texts if text)[-2000:] or "no message")
-    message = str(event.result.get("msg", "")).strip().removeprefix("Task failed: ")
+    """Return why a task failed on a node, with the whole text that Ansible, ssh or the module printed."""
+    if event.result.get("finished") is False:
+        return _overdue(str(event.result.get("text", "")))
+    return _unreached(event) if event.status == "unreachable" else _failed(event)
+
+
+def _failed(event: HostEvent) -> Problem:
+    texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
+    text = "\n".join(text for text in texts if text)
+    if event.result.get("timedout"):
+        return _timed_out(text)
+    if _NO_BECOME_PASSWORD.search(text):
+        return _become_password(text)
+    return module_failed(text[-2000:] or "no message")
+
+
+def _unreached(event: HostEvent) -> Problem:
+    message = str(event.result.get("msg", "")).strip().removeprefix("Task failed: ").replace("\r", "")
+    what = _bounded(message) or "Ansible cannot reach the node"
+    lab = event.inventory.parent if event.inventory else "LAB"
+    if any(sign in message for sign in _HOST_KEY_CHANGED):
+        return _host_key_changed(event.node, what, lab)
+    if any(sign in message for sign in _HOST_KEY_UNKNOWN):
+        return _host_key_unknown(what, lab)
+    test = f"ansible {event.node} -m ping -i {event.inventory or 'INVENTORY'} -vvv"
+    why = "so the state of the node is not known"
+    return Problem("unreachable", what, why, f"test the connection as Ansible makes it: {test}")
+
+
+def _host_key_changed(node: str, what: str, lab: Path | str) -> Problem:
     return Problem(
-        "unreachable",
-        message.splitlines()[0] if message else "Ansible cannot reach the node",
-        "so the state of the node is not known",
-        f"test the connection as Ansible makes it: ansible {event.node} -m ping -i INVENTORY -vvv",
+        "host_key_changed",
+        what,
+        "the key of this host is not the one in known_hosts: the node was installed anew, or another machine answers "
+        "in its place. Nothing was sent to it",
+        f"ask whoever looks after {node}. Only where a new key is expected, remove the old one, as ssh says above, and "
+        f"accept the new one: provision probe {lab} --accept-new-host-keys",
+    )
+
+
+def _host_key_unknown(what: str, lab: Path | str) -> Problem:
+    return Problem(
+        "host_key_unknown",
+        what,
+        "known_hosts has no key of this host, or of a jump host on the way to it: it might be any machine",
+        f"compare its fingerprint and accept it: provision probe {lab} --accept-new-host-keys",
+    )
+
+
+def _bounded(text: str) -> str:
+    """Return the text, or the beginning and the end of a long one: ssh names the reason last, after any banner."""
+    return text if len(text) <= _MOST else f"{text[: _MOST // 4]}\n[…]\n{text[-_MOST * 3 // 4 :]}"
+
+
+def _overdue(last: str) -> Problem:
+    return Problem(
+        "job_overdue",
+        f"the job on the node has not ended for longer than its deadlines add up to; its last report: {last or 'none'}",
+        "it is no longer followed; whether it ends, and how, is not known",
+        "look at the node: a disk or an engine that hangs? When it is well again: provision resume",
+    )
+
+
+def _timed_out(what: str) -> Problem:
+    return Problem(
+        "timed_out",
+        what,
+        "the node accepts connections and does not finish what it is asked, so its state is not known",
+        "look at the node: a disk, an engine or a driver that hangs? `dmesg` and `docker info` on it often tell",
+    )
+
+
+def _become_password(what: str) -> Problem:
+    return Problem(
+        "become_password",
+        what,
+        "sudo on the node wants a password, and got none or a wrong one",
+        "give it with --ask-become-pass (-K) or as ansible_become_password in a vault; or let sudo ask for none",
     )
 
 

@@ -1,17 +1,23 @@
 """Arguments and environment of Ansible commands: from options, from the user's own configuration, and our defaults."""
 
 import configparser
+import locale
 import os
 import stat
 import sys
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
+
+from provisioner.domain.values.problem import Problem, ProblemError
 
 FORKS = 25
+PasswordKind = Literal["connection", "become", "vault"]
 
 # Set where the user's own configuration does not: variable, option in ansible.cfg, value. ServerAliveInterval ends the
-# connection to a frozen node; without it ssh would wait forever.
+# connection to a frozen node; without it ssh would wait forever. Of two groups with the same name in a YAML inventory
+# Ansible takes the last, with a warning that nobody sees here: the nodes of the first would be left out.
 _DEFAULTS = (
     ("ANSIBLE_PIPELINING", "pipelining", "True"),
     ("ANSIBLE_TIMEOUT", "timeout", "10"),
@@ -20,18 +26,74 @@ _DEFAULTS = (
         "ssh_args",
         "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3",
     ),
+    ("ANSIBLE_DUPLICATE_YAML_DICT_KEY", "duplicate_dict_key", "error"),
 )
+# An unreadable inventory and a pattern without a match are errors; Ansible would go on with no hosts. Passwords are
+# asked for by the command line, before Ansible starts: nobody sees a question of Ansible, and it would wait for ever.
+_STRICT = {
+    "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
+    "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
+    "ANSIBLE_ASK_PASS": "False",
+    "ANSIBLE_BECOME_ASK_PASS": "False",
+    "ANSIBLE_ASK_VAULT_PASS": "False",
+    "ANSIBLE_AGNOSTIC_BECOME_PROMPT": "True",
+    "ANSIBLE_ENABLE_TASK_DEBUGGER": "False",
+}
+# How Ansible is told to ask for a password: variable, option in ansible.cfg.
+_ASKING: dict[PasswordKind, tuple[str, str]] = {
+    "connection": ("ANSIBLE_ASK_PASS", "ask_pass"),
+    "become": ("ANSIBLE_BECOME_ASK_PASS", "become_ask_pass"),
+    "vault": ("ANSIBLE_ASK_VAULT_PASS", "ask_vault_pass"),
+}
+_TRUE = {"y", "yes", "on", "1", "true", "t"}  # as Ansible reads a boolean
+_VAULT_PROMPTS = {"prompt", "prompt_ask_vault_pass"}
+_ASK_FLAGS: dict[PasswordKind, str] = {
+    "connection": "--ask-pass",
+    "become": "--ask-become-pass",
+    "vault": "--ask-vault-pass",
+}
+# The questions of ansible-playbook, as patterns for ansible-runner. The environment above fixes their words.
+_PROMPTS: dict[PasswordKind, str] = {
+    "connection": r"^SSH password: $",
+    "become": r"^BECOME password(?:\[defaults to SSH password\])?: $",
+    "vault": r"^Vault password: $",
+}
+# paramiko asks about an unknown host key, where nobody sees it; ssh, which has no terminal here, refuses it by itself.
+_REFUSED = {r"continue connecting \(yes/no\)\?\s*$": "no"}
+
+
+@dataclass(frozen=True)
+class Passwords:
+    """Passwords that a person has typed; None was not asked for. They are in no repr, so in no trace and no log."""
+
+    connection: str | None = field(default=None, repr=False)
+    become: str | None = field(default=None, repr=False)
+    vault: str | None = field(default=None, repr=False)
+
+    def flags(self) -> list[str]:
+        """Return the flags that make ansible-playbook ask for these passwords."""
+        return [flag for kind, flag in _ASK_FLAGS.items() if getattr(self, kind) is not None]
+
+    def answers(self) -> dict[str, str]:
+        """Return the answer to each question of ansible-playbook (a regular expression)."""
+        given = {pattern: getattr(self, kind) for kind, pattern in _PROMPTS.items()}
+        return _REFUSED | {pattern: password for pattern, password in given.items() if password is not None}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e."""
+    """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e.
+
+    `on_output` gets what ansible-playbook prints, without colours; it may come from nodes.
+    """
 
     inventory: Path | None
     forks: int | None = None
     vault_password_file: Path | None = None
     extra_vars: tuple[str, ...] = ()
     verbosity: int = 0
+    passwords: Passwords = Passwords()
+    on_output: Callable[[str], None] | None = None
 
     def arguments(self) -> list[str]:
         """Return the command line arguments for the vault password file and the extra variables."""
@@ -40,9 +102,12 @@ class Settings:
 
 
 def environment(settings: Settings, count: int) -> dict[str, str]:
-    """Return the environment of an Ansible command on `count` nodes. Our virtual environment is first on PATH."""
-    config = _config_file(settings)
-    known = set(_options(config)) if config else set()
+    """Return the environment of an Ansible command on `count` nodes. Our virtual environment is first on PATH.
+
+    Raises ProblemError (usage) where ansible.cfg cannot be read.
+    """
+    config = _config_file(settings.inventory)
+    known = _options(config)
     forks = settings.forks or min(max(count, 1), FORKS)
     wanted = (*_DEFAULTS, ("ANSIBLE_FORKS", "forks", str(forks)))
     ours = {name: value for name, option, value in wanted if name not in os.environ and option not in known}
@@ -50,34 +115,96 @@ def environment(settings: Settings, count: int) -> dict[str, str]:
         ours["ANSIBLE_FORKS"] = str(forks)
     if config:
         ours["ANSIBLE_CONFIG"] = str(config)
+    if os.environ.get("ANSIBLE_STRATEGY", known.get("strategy", "")).endswith("debug"):
+        ours["ANSIBLE_STRATEGY"] = "linear"  # the debugger would wait for commands at the first failed task
     path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
-    # An unreadable inventory and a pattern without a match are errors; Ansible would go on with no hosts.
-    strict = {"ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True", "ANSIBLE_HOST_PATTERN_MISMATCH": "error"}
-    return {**ours, **strict, "PATH": path}
+    return {**ours, **_STRICT, **_utf8_locale(), "PATH": path}
 
 
-def module_utils(folder: Path, given: Mapping[str, str]) -> str:
-    """`folder` before the folders that a person has set."""
-    return os.pathsep.join(text for text in (str(folder), given.get("ANSIBLE_MODULE_UTILS")) if text)
+def asked_passwords(lab: Path) -> set[PasswordKind]:
+    """Return the passwords that the user's own configuration of Ansible asks for, with ansible.cfg in `lab` or above.
+
+    Raises ProblemError (usage) where ansible.cfg cannot be read, or has a vault identity that Ansible would ask for.
+    """
+    options = _options(_config_file(lab / "hosts.yml"))
+    identities = os.environ.get("ANSIBLE_VAULT_IDENTITY_LIST", options.get("vault_identity_list", ""))
+    if bad := [text.strip() for text in identities.split(",") if text.strip().rpartition("@")[2] in _VAULT_PROMPTS]:
+        raise ProblemError(_vault_prompt(bad[0]), "usage")
+    asked = {kind: os.environ.get(name, options.get(option, "")) for kind, (name, option) in _ASKING.items()}
+    return {kind for kind, text in asked.items() if text.strip().lower() in _TRUE}
 
 
-def _config_file(settings: Settings) -> Path | None:
-    """Find ansible.cfg as Ansible does, and beside the inventory. None: Ansible searches on its own (home, /etc)."""
+def search_path(name: str, option: str, settings: Settings, *first: Path) -> str:
+    """Return a path list of Ansible: the folders `first`, then those of the user's variable `name` or ansible.cfg."""
+    config = _config_file(settings.inventory)
+    folders = os.environ.get(name, "").split(os.pathsep)
+    if config and name not in os.environ:
+        folders = [_resolve(text, config.parent) for text in _options(config).get(option, "").split(os.pathsep)]
+    return os.pathsep.join([*map(str, first), *filter(None, folders)])
+
+
+def _resolve(text: str, base: Path) -> str:
+    """Return a path of ansible.cfg as Ansible reads it: relative to the folder of the file."""
+    plain = text.strip().replace("{{CWD}}", str(Path.cwd()))
+    return str(base / os.path.expandvars(Path(plain).expanduser())) if plain else ""
+
+
+def _config_file(inventory: Path | None) -> Path | None:
+    """Find ansible.cfg as Ansible does, and beside the inventory, which comes after the current folder."""
     if "ANSIBLE_CONFIG" in os.environ:
-        return Path(os.environ["ANSIBLE_CONFIG"]).absolute()
-    return next((path for path in _candidates(settings) if path.is_file()), None)
+        named = Path(os.environ["ANSIBLE_CONFIG"]).expanduser().absolute()
+        return named / "ansible.cfg" if named.is_dir() else named
+    return next((path for path in _candidates(inventory) if path.is_file() and os.access(path, os.R_OK)), None)
 
 
-def _candidates(settings: Settings) -> Iterator[Path]:
+def _candidates(inventory: Path | None) -> Iterator[Path]:
     here = Path.cwd()
     if not here.stat().st_mode & stat.S_IWOTH:  # Ansible ignores it in a world-writable folder
         yield here / "ansible.cfg"
-    if settings.inventory:
-        yield settings.inventory.absolute().parent / "ansible.cfg"
+    if inventory:
+        yield inventory.absolute().parent / "ansible.cfg"
+    yield Path("~/.ansible.cfg").expanduser()
+    yield Path("/etc/ansible/ansible.cfg")
 
 
-def _options(config: Path) -> Iterator[str]:
+def _options(config: Path | None) -> dict[str, str]:
+    """Return the options of all sections of ansible.cfg. Bytes that are not UTF-8 are kept, as Ansible does."""
     parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
-    parser.read(config)
-    for section in parser.sections():
-        yield from parser.options(section)
+    if config and config.is_file():
+        try:
+            parser.read_string(config.read_text("utf-8", "surrogateescape"), str(config))
+        except (configparser.Error, OSError) as error:
+            raise ProblemError(_bad_config(config, error), "usage") from None
+    return {name: value or "" for section in parser.sections() for name, value in parser.items(section)}
+
+
+def _utf8_locale() -> dict[str, str]:
+    """Return a locale for Ansible where the user's own is not installed or not UTF-8: Ansible would not start."""
+    before = locale.setlocale(locale.LC_ALL)
+    try:
+        locale.setlocale(locale.LC_ALL, "")
+        usable = locale.getlocale()[1] == "UTF-8"
+    except (locale.Error, ValueError):
+        usable = False
+    finally:
+        locale.setlocale(locale.LC_ALL, before)
+    return {} if usable else {"LC_ALL": "C.UTF-8"}
+
+
+def _bad_config(config: Path, error: Exception) -> Problem:
+    return Problem(
+        "bad_ansible_cfg",
+        f"{config}: {' '.join(str(error).split())}",
+        "it says how Ansible reaches the nodes, and Ansible does not start with a file that it cannot read",
+        "correct it until `ansible-config dump --only-changed` shows its settings: an INI file in UTF-8, without a "
+        "byte order mark, that begins with a section such as [defaults]",
+    )
+
+
+def _vault_prompt(identity: str) -> Problem:
+    return Problem(
+        "vault_prompt",
+        f"vault_identity_list has {identity}, a vault password that Ansible asks for",
+        "Ansible would ask once for each play, where nobody sees the question",
+        "name a file or a script in place of `prompt`, or leave it out and use --ask-vault-pass",
+    )

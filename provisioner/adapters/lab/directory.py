@@ -37,8 +37,10 @@ EXPECTED = {
     "torch": 'a version or a range in quotes, such as "2.8.0" or ">=2.6,<3"',
 }
 
-_INVENTORIES = ("hosts.yml", "hosts.yaml", "hosts.ini", "hosts", "inventory*")
-_NOT_INVENTORIES = (".bak", ".orig", ".swp", ".retry", "~")
+_INVENTORIES = ("hosts.yml", "hosts.yaml", "hosts.ini", "hosts", "hosts.*", "inventory*")
+# What Ansible ignores in a folder of inventories, and its folder of plugins.
+_NOT_INVENTORIES = (".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry")
+_PLUGINS = "inventory_plugins"
 
 
 class LabDirectory(NamedTuple):
@@ -143,7 +145,7 @@ def _texts(data: Any, *loc: str) -> Iterator[str]:
 def inventories(path: Path) -> list[str]:
     """Return the file names of the inventories in a lab's directory. A valid lab has exactly one."""
     found = (candidate.name for pattern in _INVENTORIES for candidate in sorted(path.glob(pattern)))
-    return [name for name in found if not name.endswith(_NOT_INVENTORIES)]
+    return [name for name in dict.fromkeys(found) if not name.endswith(_NOT_INVENTORIES) and name != _PLUGINS]
 
 
 def _find_inventory(path: Path) -> str | Problem:

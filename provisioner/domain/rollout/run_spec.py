@@ -13,6 +13,7 @@ from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Document
+from provisioner.domain.values.problem import UNREACHED
 
 RUN_SPEC_SCHEMA: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"
 
@@ -116,6 +117,6 @@ def _settled_record(step: Step, stale: bool) -> NodeRecord:
         state = "unchanged"
     elif step.action == "defer":
         state = "deferred"
-    elif any(problem.code == "unreachable" for problem in step.problems):
+    elif any(problem.code in UNREACHED for problem in step.problems):
         state = "unreachable"
     return NodeRecord(node=step.node, state=state, generation=step.generation, problems=step.problems)

@@ -26,6 +26,8 @@ class Problem(Value):
         super().__init__(code=code, what=what, why=why, fix=fix, node=node)
 
 
+# Codes of a node that was not reached, or did not answer in time: nothing is known of it.
+UNREACHED = frozenset({"unreachable", "host_key_unknown", "host_key_changed", "timed_out"})
 Ending = Literal["failed", "usage", "deferred", "locked", "stale", "interrupted"]
 
 

@@ -7,7 +7,7 @@ from provisioner.domain.rollout.report import NodeRecord, NodeState
 from provisioner.domain.values.claim import Claim, claimed, next_fence
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.node import NodeFacts
-from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.problem import UNREACHED, Problem, ProblemError
 from provisioner.workflow.protocols import Probed, SupportsClaims
 
 # A node in one of these states cannot be asked to release its claim.
@@ -40,7 +40,7 @@ def claim_nodes(
     over = f", over run {breaks}" if breaks else ""
     on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
     answers = fleet.claim(claim, nodes, breaks)
-    unreachable = {node: problem for node, problem in answers.items() if problem and problem.code == "unreachable"}
+    unreachable = {node: problem for node, problem in answers.items() if problem and problem.code in UNREACHED}
     refused = {node: problem for node, problem in answers.items() if problem and node not in unreachable}
     if refused:
         fleet.release(claim, [node for node, problem in answers.items() if problem is None])

@@ -1,5 +1,6 @@
 """AnsibleFleet with the real Ansible on this machine alone: results of nodes, and clean-up after each play."""
 
+import fcntl
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -122,8 +124,9 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
 ) -> None:
     before, events = play_folders(), list[Event]()
     take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
+    printed = list[str]()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    settings = inventory(here=LOCAL, dead=DEAD, broken=BROKEN)
+    settings = replace(inventory(here=LOCAL, dead=DEAD, broken=BROKEN), on_output=printed.append)
     answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(["here", "dead", "broken"])
     assert list(answers) == ["here", "dead", "broken"]
     here, dead, broken = answers.values()
@@ -144,6 +147,7 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     }
     assert results == {"probe": 1}
     assert play_folders() <= before
+    assert "TASK [Probe]" in "\n".join(printed)
     assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
 
@@ -217,6 +221,22 @@ def test_a_claimed_node_does_not_start_the_job_of_another_run(staged: Staged) ->
     assert (record.state, record.problems[0].code) == ("failed", "claimed")
 
 
+def test_a_job_that_does_not_end_is_followed_for_a_limited_time(
+    inventory: Callable[..., Settings], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("provisioner.adapters.ansible.play._JOB_SECONDS", -277)  # three seconds are left
+    monkeypatch.setattr("provisioner.adapters.ansible.play._patience", lambda _: 1)
+    order, seat = an_order(tmp_path), tmp_path / "seats/demo-student"
+    (seat / "jobs").mkdir(parents=True)
+    job = module_util("jobs.jobfile").Job(seat / "jobs/r1.stage.json", "r1", "stage")
+    job.report("pulling")
+    with (seat / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        record = AnsibleFleet(inventory(here=LOCAL), lambda _: None).stage({"here": order})["here"]
+    assert (record.state, record.problems[0].code) == ("unknown", "job_overdue"), record
+    assert "pulling" in record.problems[0].what
+
+
 def test_no_play_runs_without_nodes(tmp_path: Path) -> None:
     fleet = AnsibleFleet(Settings(tmp_path / "no such inventory"), lambda _: None)
     assert (fleet.probe([]), fleet.stage({}), fleet.switch({}), fleet.access({})) == ({}, {}, {}, {})
@@ -250,10 +270,7 @@ def test_an_interrupted_play_leaves_no_folder_and_no_process(inventory: Callable
         AnsibleFleet(inventory(here=LOCAL, there=LOCAL), interrupted).probe(["here", "there"])
     assert during
     assert play_folders() <= before
-    deadline = time.monotonic() + 10
-    while any(str(folder) in line for folder in during for line in command_lines()):
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
+    wait_until(lambda: not any(str(folder) in line for folder in during for line in command_lines()))
 
 
 def test_local_fleet_needs_no_inventory_and_reads_the_token(tmp_path: Path) -> None:
@@ -308,17 +325,53 @@ def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:
     assert not shared.exists()
 
 
-def test_the_processes_of_an_interrupted_play_are_ended() -> None:
+def test_the_processes_of_an_interrupted_play_are_ended_and_a_job_on_this_machine_goes_on() -> None:
     """Ansible's workers run in their own sessions, which neither ^C nor a hang-up reaches."""
-
-    def start_worker() -> subprocess.Popen[bytes]:
-        env = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
-        return subprocess.Popen(["sleep", "600"], env=env, start_new_session=True)
-
     with suppress(KeyboardInterrupt), play_folder({"n1": "{}"}) as folder:
-        worker = start_worker()
+        environment = os.environ | {"ANSIBLE_SSH_CONTROL_PATH_DIR": f"{folder}/cp"}
+        worker = subprocess.Popen(["tail", "-f", f"{folder}/limit"], env=environment, start_new_session=True)
+        job = subprocess.Popen(["sleep", "600"], env=environment, start_new_session=True)
         raise KeyboardInterrupt
     assert worker.wait() == -signal.SIGTERM
+    assert job.poll() is None
+    job.kill()
+    job.wait()
+
+
+SLOW = """
+import sys
+from pathlib import Path
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.adapters.ansible.settings import Settings
+
+AnsibleFleet(Settings(Path(sys.argv[1])), lambda _: None).probe(["here", "there"])
+"""
+
+
+def test_a_killed_controller_takes_ansible_its_workers_and_its_folder_along(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    slow = tmp_path / "slow"
+    slow.write_text("#!/bin/sh\nexec sleep 611\n")
+    slow.chmod(0o755)
+    variables = LOCAL | {"ansible_python_interpreter": str(slow)}
+    settings = inventory(here=variables, there=variables)
+    with subprocess.Popen([sys.executable, "-c", SLOW, str(settings.inventory)]) as controller:
+        prefix = f"/tmp/prov-{controller.pid}-"
+        try:
+            wait_until(lambda: sum("sleep\x00611" in line for line in command_lines()) == 2)
+            assert sum(f"@{prefix}" in line for line in command_lines()) == 3  # Ansible and two workers
+        finally:
+            controller.kill()
+    wait_until(lambda: not any(prefix in line or "sleep\x00611" in line for line in command_lines()))
+    assert not list(Path("/tmp").glob(f"prov-{controller.pid}-*"))
+
+
+def wait_until(is_so: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
 
 
 def test_folders_of_killed_runs_are_removed_and_those_of_live_runs_stay(

@@ -1,9 +1,11 @@
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from provisioner.adapters.ansible.play import HostEvent, HostStatus
 from provisioner.adapters.ansible.results import (
+    host_problem,
     parse_facts,
     parse_progress,
     parse_record,
@@ -48,7 +50,7 @@ BROKEN = {"msg": "MODULE FAILURE", "module_stderr": "Traceback …\nImportError:
 @pytest.mark.parametrize(
     ("status", "result", "code", "text"),
     [
-        ("unreachable", {"msg": MESSAGE}, "unreachable", "Failed to connect to the host via ssh: Connection refused"),
+        ("unreachable", {"msg": MESSAGE}, "unreachable", MESSAGE.removeprefix("Task failed: ")),
         ("unreachable", {}, "unreachable", "Ansible cannot reach the node"),
         ("failed", BROKEN, "module_failed", "MODULE FAILURE\nTraceback …\nImportError: no fcntl"),
         ("failed", {}, "module_failed", "no message"),
@@ -60,6 +62,52 @@ def test_ansibles_message_becomes_the_problem(status: HostStatus, result: dict[s
     assert (problem.code, problem.what) == (code, text)
 
 
+PREFIX = "Task failed: Failed to connect to the host via ssh: "
+REASONS = {
+    "banner": ("unreachable", "*****\r\n* Authorised use only *\r\nroot@h: Permission denied (publickey)."),
+    "warning": (
+        "unreachable",
+        "Warning: Permanently added h to the list of known hosts.\r\nroot@h: Permission denied.",
+    ),
+    "changed": (
+        "host_key_changed",
+        "@@@\r\n@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\r\n@@@\r\nHost key verification failed.",
+    ),
+    "revoked": ("host_key_changed", "@ WARNING: REVOKED HOST KEY DETECTED! @\r\nHost key verification failed."),
+    "unknown": ("host_key_unknown", "Host key verification failed."),
+    "strict": ("host_key_unknown", "No ED25519 host key is known for h and you have requested strict checking."),
+    "jump": ("host_key_unknown", "Host key verification failed.\r\nConnection closed by UNKNOWN port 65535"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_the_whole_text_of_ssh_is_kept_and_a_host_key_is_a_problem_of_its_own(name: str) -> None:
+    code, text = REASONS[name]
+    inventory = Path("inventories/demo/hosts.yml")
+    problem = host_problem(HostEvent("n1", "unreachable", {"msg": PREFIX + text}, inventory=inventory))
+    assert (problem.code, problem.what) == (code, f"{PREFIX[13:]}{text}".replace("\r", ""))
+    accepts = "provision probe inventories/demo --accept-new-host-keys" in problem.fix
+    assert accepts == (code != "unreachable")
+    record = parse_record(HostEvent("n1", "unreachable", {"msg": text}), started=False)
+    assert record is not None
+    assert (record.state, record.problems[0].code) == ("unreachable", code)
+    assert record_event("stage", record).text == text.splitlines()[-1]
+
+
+def test_of_a_long_banner_beginning_and_end_are_kept() -> None:
+    problem = host_problem(HostEvent("n1", "unreachable", {"msg": f"begin {'x' * 100_000} Permission denied."}))
+    assert problem.what.startswith("begin")
+    assert problem.what.endswith("Permission denied.")
+    assert len(problem.what) < 5000
+
+
+@pytest.mark.parametrize("text", ["Missing sudo password", "Incorrect su password", "sudo: a password is required"])
+def test_a_missing_become_password_is_a_problem_that_names_the_option(text: str) -> None:
+    problem = host_problem(HostEvent("n1", "failed", {"msg": f"Task failed: {text}"}))
+    assert problem.code == "become_password"
+    assert "--ask-become-pass" in problem.fix
+
+
 @pytest.mark.parametrize(
     ("status", "result", "started", "state", "code"),
     [
@@ -67,6 +115,9 @@ def test_ansibles_message_becomes_the_problem(status: HostStatus, result: dict[s
         ("unreachable", {}, True, "unknown", "lost_contact"),
         ("failed", {"msg": "x"}, False, "failed", "module_failed"),
         ("failed", {"msg": "x"}, True, "unknown", "lost_contact"),
+        ("failed", {"msg": "x", "timedout": {"period": 180}}, False, "unreachable", "timed_out"),
+        ("failed", {"msg": "x", "timedout": {"period": 180}}, True, "unknown", "lost_contact"),
+        ("failed", {"finished": False, "text": "pulling", "record": None}, True, "unknown", "job_overdue"),
         ("ok", {"record": {"state": "committed", "generation": 3}}, True, "committed", None),
         ("failed", {"record": {"state": "failed"}}, False, "failed", None),
         ("ok", {"record": {"state": "no such state"}}, True, "unknown", "module_failed"),

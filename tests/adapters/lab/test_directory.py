@@ -106,11 +106,13 @@ def test_a_certificate_is_read_and_a_private_key_beside_it_is_refused(lab_with: 
     assert refused(lab_with(with_ca, **{"ca.pem": "-----BEGIN CERTIFICATE"})).problems[0].code == "not_a_certificate"
 
 
-@pytest.mark.parametrize("name", ["hosts.yaml", "hosts.ini", "hosts", "inventory", "inventory.sh"])
+@pytest.mark.parametrize("name", ["hosts.yaml", "hosts.ini", "hosts", "hosts.py", "inventory", "inventory.sh"])
 def test_every_form_of_inventory_is_found(lab_with: Callable[..., Path], name: str) -> None:
     path = lab_with(GOOD)
     (path / "hosts.yml").rename(path / name)
-    (path / f"{name}.bak").touch()
+    for other in (f"{name}.bak", "inventory.md", "hosts.txt"):
+        (path / other).touch()
+    (path / "inventory_plugins").mkdir()  # Ansible's own folder
     assert read_lab(str(path)).inventory == path / name
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import fcntl
 import os
 import time
@@ -10,6 +9,7 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict
 
+from ansible.module_utils.provisioner.base.command import close_inherited
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_alive, job_path, read_job
 
@@ -97,21 +97,11 @@ def _run(lock: int, writer: int, make_job: Callable[[], Job], work: Work) -> Non
     try:
         job = make_job()
         os.write(writer, b".")
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (numbers, not paths)
-            if descriptor not in (0, 1, 2, lock):
-                _close(descriptor)
+        close_inherited(lock)
         os.chdir("/")
         job.finish(_outcome(job, lock, work))
     finally:
         os._exit(0)
-
-
-def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
-        os.close(descriptor)
 
 
 def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:

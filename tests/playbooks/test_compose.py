@@ -118,3 +118,12 @@ def test_stay_healthy_fails_if_a_container_was_restarted(
     monkeypatch.setattr(composes.time, "sleep", change)
     with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.stay_healthy(60)
+
+
+@pytest.mark.usefixtures("engine", "ran")
+def test_logs_are_withheld_if_the_token_to_mask_cannot_be_read(compose: Any, engine: FakeEngine) -> None:
+    add_containers(engine, a_container("jupyter"))
+    (compose.seat.identity / "token").unlink()
+    (compose.seat.identity / "token").mkdir()
+    assert "secret-token" not in compose.logs()
+    assert "the logs are withheld" in compose.logs()

@@ -1,3 +1,4 @@
+import fcntl
 import json
 import os
 import signal
@@ -22,7 +23,7 @@ def seat(tmp_path: Path) -> Iterator[Any]:
     yield made
     for path in made.jobs.glob("*.json"):
         job = files.read_job(path)
-        if files.is_alive(job):
+        if job and files.is_alive(job):
             os.kill(job["pid"], signal.SIGKILL)
 
 
@@ -202,6 +203,24 @@ def test_follow_returns_at_the_end_or_with_progress_after_half_of_its_patience(
 
 def test_a_missing_job_file_is_reported_as_unknown(tmp_path: Path) -> None:
     assert files.follow(tmp_path / "none.json", 0)["record"]["state"] == "unknown"
+
+
+def test_a_job_file_that_cannot_be_read_is_unknown_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "j.json").mkdir()
+    record = files.follow(tmp_path / "j.json", 0)["record"]
+    assert (record["state"], record["problems"][0]["code"]) == ("unknown", "io_error")
+
+
+@pytest.mark.parametrize("text", ["", "{", "3"])
+def test_a_damaged_job_file_of_an_older_run_does_not_block_the_seat(seat: Any, text: str) -> None:
+    seat.make_folders()
+    (seat.jobs / "r0.stage.json").write_text(text)
+    lock = os.open(seat.folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert jobs._holder(seat) is None
+    finally:
+        os.close(lock)
 
 
 def test_reports_that_differ_only_in_numbers_are_throttled(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import time
@@ -67,8 +68,12 @@ def _take_lock(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
 
 
 def _holder(seat: JobFolder) -> dict[str, Any] | None:
-    jobs = [read_job(path) for path in seat.jobs.glob("*.json")]
-    return next((job for job in jobs if job and is_alive(job)), None)
+    for path in seat.jobs.glob("*.json"):
+        with contextlib.suppress(ProblemError):  # a file that cannot be read names no holder
+            job = read_job(path)
+            if job and is_alive(job):
+                return job
+    return None
 
 
 def _prune(seat: JobFolder) -> None:

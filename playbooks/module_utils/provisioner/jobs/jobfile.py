@@ -8,8 +8,9 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.files import read, read_existing, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
 STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
 REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
@@ -63,9 +64,16 @@ def job_path(seat: JobFolder, run: str, kind: str) -> Path:
 
 
 def read_job(path: Path) -> dict[str, Any] | None:
-    """Return the content of a job file, or None when there is no such file."""
-    text = read(path)
-    return dict(json.loads(text)) if text else None
+    """Return the content of a job file, or None when there is no such file, or no complete one.
+
+    Raises ProblemError `io_error` when it cannot be read.
+    """
+    try:
+        return dict(json.loads(read_existing(path)))
+    except OSError as error:
+        raise io_problem(error) from None
+    except (ValueError, TypeError):
+        return None
 
 
 def is_alive(job: dict[str, Any]) -> bool:
@@ -89,16 +97,23 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
     """
     begun, first = time.monotonic(), None
     while True:
-        alive, job = True, read_job(path)
-        if job and not job["finished"] and not is_alive(job):
-            alive, job = False, read_job(path)  # the job may have ended between the two calls
+        try:
+            alive, job = True, read_job(path)
+            if job and not job["finished"] and not is_alive(job):
+                alive, job = False, read_job(path)  # the job may have ended between the two calls
+        except ProblemError as fault:
+            return _without_result({}, fault.problem)
         if job is None or not (alive or job["finished"]):
-            return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_job_died(path)]}}
+            return _without_result(job or {}, _job_died(path))
         first = first or job["text"]
         waited = time.monotonic() - begun
         if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
             return job
         time.sleep(0.3)
+
+
+def _without_result(job: dict[str, Any], problem: dict[str, str]) -> dict[str, Any]:
+    return {**job, "finished": True, "record": {"state": "unknown", "problems": [problem]}}
 
 
 def _job_died(path: Path) -> dict[str, str]:

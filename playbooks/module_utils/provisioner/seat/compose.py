@@ -7,7 +7,7 @@ import time
 from typing import Any, Sequence
 
 from ansible.module_utils.provisioner.base.command import CommandResult, run
-from ansible.module_utils.provisioner.base.files import read
+from ansible.module_utils.provisioner.base.files import read_existing
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.engine import ask, client_environment, get
@@ -140,7 +140,10 @@ class Compose:
 
     def logs(self, lines: int = LOG_LINES) -> str:
         """Return the end of each container's log, with the token of the seat masked: a server may print it."""
-        token = read(self.seat.identity / TOKEN) or "\0"
+        try:
+            token = read_existing(self.seat.identity / TOKEN) or "\0"
+        except OSError as error:
+            return f"the logs are withheld, as the token to mask in them cannot be read: {error}"
         texts = []
         for container in self.containers():
             ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())

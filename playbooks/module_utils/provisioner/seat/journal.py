@@ -7,7 +7,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read, sync_folder
+from ansible.module_utils.provisioner.base.files import read_existing, sync_folder, write_all
 from ansible.module_utils.provisioner.base.host import boot_id, now
 from ansible.module_utils.provisioner.base.problem import io_problem
 
@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.base.problem import io_problem
 OPEN_STATES = ("switching", "verifying", "rolling_back")
 # Lines that neither begin nor end a transaction.
 NOTES = ("staged", "forced")
+KEYS = {"seq", "at", "run", "state", "detail"}  # of every line
 
 
 class Journal:
@@ -38,8 +39,7 @@ class Journal:
         descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             # The newline comes first, so that a line that a power cut left incomplete does not damage this one.
-            os.write(descriptor, b"" if new else b"\n")
-            os.write(descriptor, json.dumps({**line, "detail": detail}).encode())
+            write_all(descriptor, (b"" if new else b"\n") + json.dumps({**line, "detail": detail}).encode())
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -47,8 +47,15 @@ class Journal:
             sync_folder(self._path.parent)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return all complete lines, oldest first."""
-        return [line for line in map(_parsed, read(self._path).splitlines()) if line]
+        """Return all complete lines, oldest first.
+
+        Raises ProblemError `io_error` when the journal cannot be read: nobody knows then whether a switch is open.
+        """
+        try:
+            text = read_existing(self._path)
+        except OSError as error:
+            raise io_problem(error) from None
+        return [line for line in map(_parsed, text.splitlines()) if line]
 
     def last_step(self) -> dict[str, Any] | None:
         """Return the last line that belongs to a transaction."""
@@ -78,7 +85,9 @@ class Journal:
 
 
 def _parsed(text: str) -> dict[str, Any] | None:
+    """Return the line, None for one that is incomplete: its step did not begin."""
     try:
-        return dict(json.loads(text))
+        line = json.loads(text)
     except ValueError:
         return None
+    return line if isinstance(line, dict) and line.keys() >= KEYS else None

@@ -57,11 +57,17 @@ class Seat:
         return sorted(int(name) for name in found if name.isdigit())
 
     def current(self) -> int:
-        """Return the number of the current generation, 0 when there is none."""
+        """Return the number of the current generation, 0 when there is none.
+
+        Raises ProblemError `seat_damaged` when that cannot be read: "none" would mean a seat to be set up anew.
+        """
+        path = self.folder / "current"
         try:
-            return int(Path(os.readlink(str(self.folder / "current"))).name)
-        except (OSError, ValueError):
+            return int(Path(os.readlink(str(path))).name)
+        except FileNotFoundError:
             return 0
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def commit(self, number: int) -> None:
         """Make a generation the current one, atomically."""
@@ -160,8 +166,8 @@ def _damaged(path: Path, error: Exception) -> ProblemError:
     return ProblemError(
         "seat_damaged",
         f"{path} cannot be read: {error}",
-        "the file describes this generation of the seat",
-        f"remove {path.parent} on the node, then run the rollout again",
+        "the file says what the seat runs",
+        f"check the node's disk (dmesg); if only this file is damaged: move {path.parent} away, then roll out again",
     )
 
 

@@ -22,6 +22,11 @@ def test_a_command_without_input_reads_an_empty_stdin() -> None:
     assert command.run(["cat"], 10).out == ""
 
 
+def test_a_command_without_input_needs_no_disk_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.tempfile, "TemporaryFile", lambda: 1 / 0)
+    assert command.run(["true"], 10).code == 0
+
+
 def test_output_beyond_the_limit_is_read_and_dropped() -> None:
     ran = command.run([sys.executable, "-c", "print('x' * 10_000_000)"], 20)
     assert (ran.code, len(ran.out)) == (0, command.OUTPUT_LIMIT)

@@ -1,3 +1,4 @@
+import errno
 import fcntl
 import json
 import os
@@ -221,6 +222,35 @@ def test_a_damaged_job_file_of_an_older_run_does_not_block_the_seat(seat: Any, t
         assert jobs._holder(seat) is None
     finally:
         os.close(lock)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_job_on_a_full_disk_writes_its_result_over_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    job = files.Job(tmp_path / "j.json", "r1", "switch")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    job.report("rolling back")
+    before = (tmp_path / "j.json").stat()
+    problem = {"code": "gpu_fails", "what": "x" * size, "why": "y", "fix": "z"}
+    job.finish({"state": "rolled_back", "generation": 1, "problems": [problem]})
+    after = (tmp_path / "j.json").stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    record = files.follow(tmp_path / "j.json", 0)["record"]
+    assert (record["state"], record["generation"]) == ("rolled_back", 1)
+    assert record["problems"] == [problem | {"what": "x" * min(size, files.SHORT)}]
+
+
+def test_a_full_disk_in_a_job_is_an_io_error_and_no_bug(seat: Any) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    record = finished(jobs.start(seat, "r1", "stage", work))["record"]
+    assert (record["state"], record["problems"][0]["code"]) == ("failed", "io_error")
 
 
 def test_reports_that_differ_only_in_numbers_are_throttled(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) ->
     journal.append("staged", generation=1)
     journal.append("switching", to=1, back=0)
     path = tmp_path / "journal.jsonl"
-    path.write_text(path.read_text()[:-20])
+    path.write_text(path.read_text().rstrip()[:-20])
     assert [line["state"] for line in journal.lines()] == ["staged"]
     journal.append("switching", to=1, back=0)
     assert [line["state"] for line in journal.lines()] == ["staged", "switching"]
@@ -129,6 +129,28 @@ def test_a_journal_line_of_which_a_part_is_written_is_an_error_and_no_step(tmp_p
     assert journal.open_switch() is None
     journal.append("switching", to=2, back=0)
     assert [line["detail"] for line in journal.lines()] == [{"generation": 1}, {"to": 2, "back": 0}]
+
+
+def test_a_switch_takes_the_room_for_its_further_lines_before_it_begins(tmp_path: Path) -> None:
+    journal, path = journals.Journal(tmp_path, "r1"), tmp_path / "journal.jsonl"
+    for number in (1, 2):
+        journal.append("switching", to=number, back=0)
+        size = path.stat().st_size
+        with no_file_may_exceed(size):
+            for state in ("verifying", "rolling_back", "rolling_back", "rolling_back", "needs_attention"):
+                journal.append(state, because="x" * 100)
+        assert path.stat().st_size == size
+    assert [line["seq"] for line in journal.lines()] == list(range(1, 13))
+
+
+def test_a_switch_without_room_for_its_further_lines_does_not_begin(tmp_path: Path) -> None:
+    journal = journals.Journal(tmp_path, "r1")
+    journal.append("staged", generation=1)
+    with no_file_may_exceed(journals.ROOM), pytest.raises(ProblemError):
+        journal.append("switching", to=1, back=0)
+    assert [line["state"] for line in journal.lines()] == ["staged"]
+    journal.append("committed", generation=1)
+    assert [line["state"] for line in journal.lines()] == ["staged", "committed"]
 
 
 @pytest.mark.parametrize("name", ["journal.jsonl", "current"])

@@ -10,7 +10,8 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, NamedTuple, Sequence
+from pathlib import Path
+from typing import IO, Any, Callable, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
@@ -47,9 +48,7 @@ def run(
     `text` is written to stdin; `keep` are file descriptors that the command inherits. Raises ProblemError
     `tool_missing` when the program does not exist.
     """
-    with tempfile.TemporaryFile() as source:
-        source.write(text.encode())
-        source.seek(0)
+    with _source(text) as source:
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
@@ -58,6 +57,16 @@ def run(
         except FileNotFoundError:
             raise _tool_missing(argv[0]) from None
         return _follow(process, time.monotonic() + seconds)
+
+
+def _source(text: str) -> IO[bytes]:
+    """Return a file to read `text` from. Without text none is made, as a full disk must not stop a command."""
+    if not text:
+        return Path(os.devnull).open("rb")
+    source = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    source.write(text.encode())
+    source.seek(0)
+    return source
 
 
 def _follow(process: subprocess.Popen[bytes], deadline: float) -> CommandResult:

@@ -35,11 +35,15 @@ def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file: readers see the old or the new content, and so they do after a power cut."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    try:
         os.fchmod(descriptor, mode)
-        file.write(text)
-        file.flush()
+        write_all(descriptor, text.encode())
         os.fsync(descriptor)
+    except OSError:
+        temporary.unlink()  # on a full disk, what was written of it is the only room left
+        raise
+    finally:
+        os.close(descriptor)
     temporary.replace(path)
     sync_folder(path.parent)
 

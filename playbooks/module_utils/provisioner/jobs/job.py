@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.provisioner.base.command import close_inherited
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_alive, job_path, read_job
 
 KEEP_JOBS = 20
@@ -114,8 +114,9 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
         return work(job, lock)
     except ProblemError as fault:
         return {"state": fault.state, "problems": [fault.problem]}
-    except Exception:  # noqa: BLE001  (the record is the only way to report it)
-        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [node_bug()]}
+    except Exception as error:  # noqa: BLE001  (the record is the only way to report it)
+        problem = io_problem(error).problem if isinstance(error, OSError) else node_bug()
+        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [problem]}
 
 
 def node_bug() -> dict[str, str]:

@@ -1,7 +1,11 @@
-"""The job file: progress and result of a job, replaced by the job at every step."""
+"""The job file: progress and result of a job, replaced by the job at every step.
+
+Spaces fill it up to a fixed size: on a disk that is full by then, the result is written over the progress.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -13,6 +17,8 @@ from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
 STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
+ROOM = 1 << 16  # bytes of a job file
+SHORT = 500  # characters of each text of a problem, where the whole record does not fit
 REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
 
 
@@ -39,23 +45,40 @@ class Job:
         self._write()
 
     def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:
-        """Write progress to the file; `done` and `total` are bytes."""
+        """Write progress to the file; `done` and `total` are bytes. Never raises: progress is not worth a job's end."""
         only_numbers = text == self._state["text"] and done != total
         if only_numbers and time.monotonic() - self._reported < REPORT_INTERVAL:
             return
         unit = "" if done is None else "B"
         self._state.update(text=text, done=done, total=total, unit=unit, phase=phase or self._state["phase"])
-        self._write()
+        with contextlib.suppress(OSError):
+            self._write()
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the result; `record` gets the duration as `seconds`."""
         seconds = round(time.monotonic() - self._begun, 1)
         self._state.update(finished=True, record={**record, "seconds": seconds})
-        self._write()
+        try:
+            self._write()
+        except OSError:
+            self._write_in_place()
 
     def _write(self) -> None:
         self._reported = time.monotonic()
-        write_atomic(self.path, json.dumps(self._state))
+        write_atomic(self.path, json.dumps(self._state).ljust(ROOM))
+
+    def _write_in_place(self) -> None:
+        """Write over the file, which needs no disk space; a reader may see a part of it for a moment."""
+        text = json.dumps(self._state)
+        if len(text) > ROOM:
+            record = self._state["record"]
+            short = [{name: word[:SHORT] for name, word in found.items()} for found in record.get("problems", [])[:5]]
+            kept = {name: record[name] for name in ("state", "generation", "seconds") if name in record}
+            text = json.dumps({**self._state, "record": {**kept, "problems": short}})
+        with self.path.open("r+b") as file:
+            file.write(text.ljust(ROOM).encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def job_path(seat: JobFolder, run: str, kind: str) -> Path:

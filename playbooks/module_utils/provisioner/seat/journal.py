@@ -1,4 +1,8 @@
-"""The journal of a seat: one line of JSON for each step, written to disk before the step begins."""
+"""The journal of a seat: one line of JSON for each step, written to disk before the step begins.
+
+The file ends in spaces (JSON allows them): room that is taken before a switch begins, so that a disk that fills up in
+the middle of it cannot prevent the lines that are still to come. The next line is written over the spaces.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +20,7 @@ OPEN_STATES = ("switching", "verifying", "rolling_back")
 # Lines that neither begin nor end a transaction.
 NOTES = ("staged", "forced")
 KEYS = {"seq", "at", "run", "state", "detail"}  # of every line
+ROOM = 1 << 14  # bytes taken before a switch; its further lines, with three attempts to undo it, need about 3 kB
 
 
 class Journal:
@@ -35,11 +40,16 @@ class Journal:
 
     def _write(self, state: str, detail: dict[str, Any]) -> None:
         line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
+        data = json.dumps({**line, "detail": detail}).encode()
         new = not self._path.exists()
-        descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(str(self._path), os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            end, size = _end(descriptor), os.fstat(descriptor).st_size
+            if state == "switching":
+                _extend(descriptor, size, end + len(data) + ROOM)
+            os.lseek(descriptor, end, os.SEEK_SET)
             # The newline comes first, so that a line that a power cut left incomplete does not damage this one.
-            write_all(descriptor, (b"" if new else b"\n") + json.dumps({**line, "detail": detail}).encode())
+            write_all(descriptor, (b"\n" if end else b"") + data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -82,6 +92,18 @@ class Journal:
         if last is None or last["state"] not in OPEN_STATES:
             return None
         return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
+
+
+def _end(descriptor: int) -> int:
+    """Return the offset behind the last line."""
+    with open(descriptor, "rb", closefd=False) as file:
+        return len(file.read().rstrip(b" \n"))
+
+
+def _extend(descriptor: int, size: int, wanted: int) -> None:
+    os.lseek(descriptor, size, os.SEEK_SET)
+    write_all(descriptor, b" " * (wanted - size))
+    os.fsync(descriptor)
 
 
 def _parsed(text: str) -> dict[str, Any] | None:

@@ -73,9 +73,10 @@ def _locked(seat: Seat) -> Iterator[int]:
 
 
 def _print(text: str, *_: Any, **__: Any) -> None:
-    """Write to stdout, which systemd forwards to the system log."""
-    sys.stdout.write(f"{printable(text)}\n")
-    sys.stdout.flush()
+    """Write to stdout, which systemd forwards to the system log, if that is possible."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{printable(text)}\n")
+        sys.stdout.flush()
 
 
 def recover_at_boot(state_root: str) -> int:

@@ -64,7 +64,8 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
-    journal.append("switching", to=number, back=_undo_target(compose))
+    old = _undo_target(compose)
+    journal.append("switching", to=number, back=old)
     verified: dict[str, Any] = {}
     try:
         report("starting the new containers", phase="switch")
@@ -75,15 +76,15 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
         seat.commit(number)
     except Exception as error:  # noqa: BLE001  (any error has to be undone)
         if seat.current() != number:  # else it was committed, and only the sync of the folder failed
-            return _undo(compose, journal, number, problem_of(error), report)
+            _keep_logs(compose, number)
+            return undo_switch(compose, journal, old, problem_of(error), report)
     append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
     return {**committed_record(seat), **verified}
 
 
-def _undo(compose: Compose, journal: Journal, number: int, problem: dict[str, str], report: Report) -> dict[str, Any]:
+def _keep_logs(compose: Compose, number: int) -> None:
     with contextlib.suppress(ProblemError, OSError):  # the log is optional, the undo is not
         write_atomic(compose.seat.generation(number) / "failure.log", compose.logs())
-    return undo_switch(compose, journal, problem, report)
 
 
 def _undo_target(compose: Compose) -> int:

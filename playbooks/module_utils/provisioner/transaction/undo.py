@@ -20,11 +20,15 @@ ENGINE_SECONDS = 60
 ADDRESS_SECONDS = 600  # time to plug a cable in again; without it the seat cannot be reached in any case
 
 
-def undo_switch(compose: Compose, journal: Journal, problem: dict[str, str], report: Report) -> dict[str, Any]:
-    """Undo the open switch because of `problem`; return the record (rolled_back or needs_attention)."""
-    clear_verify_keys(compose.seat)
-    step = journal.open_switch() or {}
-    old = step["detail"]["back"]
+def undo_switch(
+    compose: Compose, journal: Journal, old: int, problem: dict[str, str], report: Report
+) -> dict[str, Any]:
+    """Go back to generation `old` (0: none) because of `problem`; return the record (rolled_back or needs_attention).
+
+    Nothing but containers that do not start prevents it: not a disk that is full or read-only.
+    """
+    with contextlib.suppress(OSError):  # the next contact clears them
+        clear_verify_keys(compose.seat)
     append_if_possible(journal, "rolling_back", to=old, because=problem["code"])
     report("starting the previous generation", phase="switch")
     failure = problem

@@ -12,7 +12,6 @@ from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
-from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -39,7 +38,6 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed_record(seat)
     _check_ready(seat, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
     old = seat.current()
     record = transact(compose, journal, _check_ready(seat, order), order, job.report)
     if record["state"] == "committed":

@@ -77,8 +77,9 @@ def _holder(seat: JobFolder) -> dict[str, Any] | None:
 
 
 def _prune(seat: JobFolder) -> None:
-    for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
-        path.unlink()
+    with contextlib.suppress(OSError):  # what is not ours there must not stop a job
+        for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
+            path.unlink()
 
 
 def _detach(lock: int, path: Path, what: tuple[str, str], work: Work) -> None:
@@ -115,8 +116,14 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
     except ProblemError as fault:
         return {"state": fault.state, "problems": [fault.problem]}
     except Exception as error:  # noqa: BLE001  (the record is the only way to report it)
-        problem = io_problem(error).problem if isinstance(error, OSError) else node_bug()
-        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [problem]}
+        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [problem_of(error)]}
+
+
+def problem_of(error: Exception) -> dict[str, str]:
+    """Return the problem of any exception, which is being handled."""
+    if isinstance(error, OSError):
+        return io_problem(error).problem
+    return error.problem if isinstance(error, ProblemError) else node_bug()
 
 
 def node_bug() -> dict[str, str]:

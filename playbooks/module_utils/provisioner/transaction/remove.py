@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 from ansible.module_utils.provisioner.jobs.claims import check_claim
@@ -43,6 +44,7 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat.clear_current()
     remove_old_generations(seat, set())
     journal.append("removed")
-    if not any(other.numbers() for other in seats_of(order["state_root"])):
-        uninstall(order["state_root"])
+    with contextlib.suppress(OSError):  # a damaged seat keeps the boot unit
+        if not any(other.numbers() for other in seats_of(order["state_root"])):
+            uninstall(order["state_root"])
     return {"state": "committed"}

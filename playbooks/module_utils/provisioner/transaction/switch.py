@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -23,7 +24,7 @@ from ansible.module_utils.provisioner.transaction.expected import changed_by_run
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
-from ansible.module_utils.provisioner.transaction.undo import append_if_possible, problem_of, undo_switch
+from ansible.module_utils.provisioner.transaction.undo import append_if_possible, undo_switch
 from ansible.module_utils.provisioner.transaction.verify import verify
 
 

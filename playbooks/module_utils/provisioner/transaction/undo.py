@@ -6,10 +6,10 @@ import contextlib
 import time
 from typing import Any
 
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
-from ansible.module_utils.provisioner.jobs.job import node_bug
+from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import wait_for_addresses
@@ -59,10 +59,3 @@ def append_if_possible(journal: Journal, state: str, **detail: Any) -> None:
     """Append a line to the journal; when that fails, the transaction stays open and the next contact ends it."""
     with contextlib.suppress(ProblemError):
         journal.append(state, **detail)
-
-
-def problem_of(error: Exception) -> dict[str, str]:
-    """Return the problem of any exception."""
-    if isinstance(error, OSError):
-        return io_problem(error).problem
-    return error.problem if isinstance(error, ProblemError) else node_bug()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from typing import Any
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -13,7 +12,7 @@ from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import wait_for_addresses
-from ansible.module_utils.provisioner.transaction.verify import clear_verify_keys
+from ansible.module_utils.provisioner.transaction.verify import clear_verify_keys, wait_despite_home
 
 TRIES = 2  # of starting the generation before
 ENGINE_SECONDS = 60
@@ -34,25 +33,26 @@ def undo_switch(
     failure = problem
     for _ in range(TRIES):
         try:
-            _restore(compose, old, report)
+            noticed = _restore(compose, old, report)
         except Exception as error:  # noqa: BLE001  (reported below as needs_attention)
             failure = problem_of(error)
         else:
             append_if_possible(journal, "rolled_back", generation=old, because=problem["code"])
-            return {"state": "rolled_back", "generation": old, "problems": [problem]}
+            return {"state": "rolled_back", "generation": old, "problems": [problem, *noticed]}
     append_if_possible(journal, "needs_attention", because=failure["code"])
     return {"state": "needs_attention", "generation": old, "problems": [problem, failure]}
 
 
-def _restore(compose: Compose, old: int, report: Report) -> None:
+def _restore(compose: Compose, old: int, report: Report) -> list[dict[str, str]]:
+    """Start a generation again (0: none) and return problems that are not the node's."""
     engine.wait_for_engine(ENGINE_SECONDS)
     if not old:
         compose.down()
-        return
+        return []
     order = compose.seat.order(old)
     wait_for_addresses(order["seat"], ADDRESS_SECONDS)
     compose.up(old)
-    compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], report)
+    return wait_despite_home(compose, old, order, report)
 
 
 def append_if_possible(journal: Journal, state: str, **detail: Any) -> None:

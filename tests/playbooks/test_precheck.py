@@ -92,8 +92,22 @@ def test_an_address_that_the_node_does_not_have_is_refused(tmp_path: Path) -> No
 def test_too_little_disk_space_is_refused_with_numbers(tmp_path: Path) -> None:
     info = {"DockerRootDir": str(tmp_path)}
     precheck.check_disk_space(info, 0)
-    with pytest.raises(ProblemError, match=r"GB free; the image needs 3501\.1 GB") as caught:
+    with pytest.raises(ProblemError, match=r"GB free; 3501\.1 GB are needed there") as caught:
         precheck.check_disk_space(info, 10**12)
+    assert code(caught) == "disk_full"
+
+
+@pytest.mark.parametrize(("full", "refused"), [("store", True), ("root", True), ("other", False)])
+def test_disk_space_is_checked_at_the_image_store_and_in_the_folder_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, full: str, refused: bool
+) -> None:
+    monkeypatch.setattr(precheck, "image_store", lambda _: "/store")
+    monkeypatch.setattr(precheck, "free_bytes", lambda folder: 5 << 20 if folder == f"/{full}" else 50 << 30)
+    if not refused:
+        precheck.check_disk_space({"DockerRootDir": "/root"}, 4 << 30)
+        return
+    with pytest.raises(ProblemError, match=rf"^/{full} has 0\.0 GB free") as caught:
+        precheck.check_disk_space({"DockerRootDir": "/root"}, 4 << 30)
     assert code(caught) == "disk_full"
 
 

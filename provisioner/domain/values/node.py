@@ -71,6 +71,7 @@ class EngineFacts(Value):
     cgroup_driver: str = ""
     runtimes: tuple[str, ...] = ()
     root_dir: str = ""
+    image_store: str = ""  # the folder of its images: root_dir, or that of containerd
     free_bytes: int | None = None  # at the image store
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import INSTALL, get
-from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes
+from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes, image_store
 
 # A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
 UNPACKED = 3.5
@@ -41,11 +41,15 @@ def check_disk_space(info: dict[str, Any], image_bytes: int) -> None:
 
     Raises ProblemError `disk_full`.
     """
-    need, free = int(image_bytes * UNPACKED) + SPARE, free_bytes(info["DockerRootDir"])
-    if free is not None and free < need:
+    store = image_store(info)
+    # The engine's own folder holds volumes and logs, if not images.
+    for folder, need in ((store, int(image_bytes * UNPACKED) + SPARE), (info["DockerRootDir"], SPARE)):
+        free = free_bytes(folder)
+        if free is None or free >= need:
+            continue
         raise ProblemError(
             "disk_full",
-            f"{info['DockerRootDir']} has {free / 1e9:.1f} GB free; the image needs {need / 1e9:.1f} GB",
+            f"{folder} has {free / 1e9:.1f} GB free; {need / 1e9:.1f} GB are needed there",
             f"{image_bytes / 1e9:.1f} GB are pulled and then unpacked; an engine that runs out of disk space discards"
             " what it has pulled",
             "free disk space on the node: see `docker system df`; `docker image prune` removes unused images",

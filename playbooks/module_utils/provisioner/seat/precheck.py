@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -128,12 +129,36 @@ def ensure_home(home: Path, uid: int, gid: int) -> None:
 
 def _make_home(home: Path, uid: int, gid: int) -> None:
     try:
+        reason = run_in_child(lambda: _try_to_make(home, uid, gid), STAT_SECONDS)
+    except TimeoutError:
+        reason = f"no answer within {STAT_SECONDS} s"
+    except ChildProcessError as error:
+        reason = str(error)
+    if reason:
+        what = f"{home} cannot be created: {reason}"
+        raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}")
+
+
+def _try_to_make(home: Path, uid: int, gid: int) -> str | None:
+    """Make the home under another name, give it to its user, and rename it: a kill leaves no home of a wrong owner.
+
+    The parent may belong to the user, who can put a link in the place of each name in it. So the owner is set on the
+    open folder, and no link is followed. Return the reason when it fails.
+    """
+    temporary = f".{home.name}.new"
+    try:
         home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        home.mkdir(mode=0o700)
-        os.chown(str(home), uid, gid)
+        parent = os.open(str(home.parent), os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(temporary, dir_fd=parent)  # left by a kill
+        os.mkdir(temporary, mode=0o700, dir_fd=parent)
+        made = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        os.fchown(made, uid, gid)
+        os.rename(temporary, home.name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
     except OSError as error:
-        what = f"{home} cannot be created: {error.strerror}"
-        raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}") from None
+        return error.strerror
+    return None  # the process ends here, and closes both folders
 
 
 def _home_fault(code: str, what: str, command: str) -> ProblemError:

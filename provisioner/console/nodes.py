@@ -69,7 +69,7 @@ def _absent(facts: NodeFacts, fact: str) -> str:
 
 
 def _node_problems(facts: NodeFacts) -> list[Problem]:
-    return [*facts.problems, *(problem for gpu in facts.gpus for problem in gpu.problems)]
+    return [*facts.problems, *(problem for gpu in facts.gpus for problem in gpu.faults)]
 
 
 def _problems(probed: Probed) -> Iterable[tuple[str, Problem]]:

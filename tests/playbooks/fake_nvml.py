@@ -61,7 +61,7 @@ _CARD: dict[str, Any] = {
     "nvmlDeviceGetMemoryInfo": Plain(total=24 << 30, used=1 << 30),
     "nvmlDeviceGetUtilizationRates": Plain(gpu=7, memory=3),
     "nvmlDeviceGetPciInfo": Plain(busId="00000000:0A:00.0"),
-    "nvmlDeviceGetMigMode": [1, 1],
+    "nvmlDeviceGetMigMode": [0, 0],
     "nvmlDeviceGetComputeRunningProcesses": [],
     "nvmlDeviceGetComputeRunningProcesses_v2": [],
     "nvmlDeviceGetGraphicsRunningProcesses": [],

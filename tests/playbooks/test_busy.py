@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from tests.playbooks.orders import REFERENCE, NoJob, an_order
 from tests.playbooks.world import World
 
 busy, switches, nvml = module_util("seat.busy"), module_util("transaction.switch"), module_util("gpu.nvml")
-claims = module_util("jobs.claims")
+claims, removals, recovery = (module_util(n) for n in ("jobs.claims", "transaction.remove", "transaction.recover"))
 
 GIB = 1 << 30
 MINE = {"run": "r1", "lab": "demo", "holder": "ann@one", "since": "2026-11-26T09:00:00+00:00", "fence": 1}
@@ -176,19 +177,51 @@ def test_the_staged_image_is_checked_again_after_the_wait(
     assert clock == [2]
 
 
-def test_a_node_taken_over_during_the_wait_is_not_switched(world: World, idle: list[Any], clock: list[float]) -> None:
+class Overtaken(NoJob):
+    """A job that waits for the GPUs; another run takes the node over meanwhile. `ends`: the work ends then, too."""
+
+    def __init__(self, root: str, gpu: dict[str, Any], *, ends: bool) -> None:
+        self._root, self._gpu, self._ends = root, gpu, ends
+
+    def report(self, *_: Any, **__: Any) -> None:
+        claims.take_claim(self._root, {**MINE, "run": "r2", "holder": "bob@two", "fence": 2}, "r1")
+        if self._ends:
+            self._gpu["processes"] = []
+
+
+@pytest.mark.parametrize("case", [*product(["switch", "roll_back", "remove", "recover"], [True, False])], ids=str)
+def test_a_node_taken_over_during_a_wait_is_not_changed(
+    world: World, idle: list[Any], monkeypatch: pytest.MonkeyPatch, clock: list[float], case: tuple[str, bool]
+) -> None:
+    act, ends = case
+    monkeypatch.setattr(removals, "Compose", lambda *_: world.compose)
     root = world.order["state_root"]
     claims.take_claim(root, MINE, "")
     idle[0]["processes"] = [IN_SEAT]
-
-    class Listener(NoJob):
-        def report(self, *_: Any, **__: Any) -> None:
-            claims.take_claim(root, {**MINE, "run": "r2", "holder": "bob@two", "fence": 2}, "r1")
-            idle[0]["processes"] = []
-
+    job = Overtaken(root, idle[0], ends=ends)
+    order = world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9000}}
+    if act == "recover":
+        world.journal().append("switching", to=2, back=1)
+    acts: dict[str, Callable[[], Any]] = {
+        "switch": lambda: switches.switch(order, job, 0),
+        "roll_back": lambda: module_util("transaction.rollback").roll_back(order | {"to": 2}, job, 0),
+        "remove": lambda: removals.remove(order, job, 0),
+        "recover": lambda: recovery.recover_seat(world.compose, world.journal(), order, job.report),
+    }
     with pytest.raises(ProblemError, match="has taken this node over"):
-        switches.switch(world.order | {"claim": MINE, "when_busy": {"policy": "wait", "seconds": 9}}, Listener(), 0)
-    assert (clock, world.compose.calls) == ([2], [])
+        acts[act]()
+    assert (clock, world.compose.calls, world.seat.numbers()) == ([2], [], [1, 2])
+
+
+@pytest.mark.parametrize("act", [removals.stop, removals.remove])
+def test_a_fenced_run_that_waited_for_the_lock_removes_nothing(
+    world: World, monkeypatch: pytest.MonkeyPatch, act: Callable[..., Any]
+) -> None:
+    monkeypatch.setattr(removals, "Compose", lambda *_: world.compose)
+    claims.take_claim(world.order["state_root"], {**MINE, "run": "r2", "fence": 2}, "")
+    with pytest.raises(ProblemError, match="has taken this node over"):
+        act(world.order | {"claim": MINE}, NoJob(), 0)
+    assert (world.compose.calls, world.seat.numbers()) == ([], [1, 2])
 
 
 def test_recovery_of_a_seat_in_use_is_deferred(world: World, idle: list[Any], clock: list[float]) -> None:

@@ -35,6 +35,12 @@ def test_private_keys_are_readable_by_their_owner_only(folder: Path) -> None:
     assert modes == {"ca.key": 0o600, "server.key": 0o600, "ca.crt": 0o644, "server.crt": 0o644, "names": 0o644}
 
 
+def test_a_ca_that_cannot_be_read_is_not_taken_for_a_missing_one(folder: Path) -> None:
+    (folder / "ca.crt").mkdir(parents=True)  # reading it fails, as it does on a damaged disk
+    with pytest.raises(ProblemError, match="Is a directory"):
+        ca.read_ca()
+
+
 def test_a_certificate_is_invalid_for_another_name_by_another_ca_or_without_its_key(folder: Path) -> None:
     ca.make_ca("demo")
     assert not ca.has_valid_certificate("registry.lab")

@@ -73,6 +73,12 @@ def test_toolkit_mode_is_cdi_only_if_the_specifications_name_every_gpu(
     assert cdi.toolkit_facts(info, [{"uuid": uuid} for uuid in uuids])["toolkit_mode"] == mode
 
 
+def test_a_card_in_mig_mode_need_not_be_named_by_the_specifications(folder: Path) -> None:
+    (folder / "nvidia.yaml").write_text(YAML)
+    gpus = [{"uuid": "GPU-1"}, {"uuid": "GPU-2", "mig_enabled": True}]
+    assert cdi.toolkit_facts({"CDISpecDirs": [str(folder)], "Runtimes": REAL}, gpus)["toolkit_mode"] == "cdi"
+
+
 def test_specifications_are_ignored_if_the_engine_has_cdi_off(folder: Path) -> None:
     (folder / "nvidia.yaml").write_text(YAML)
     facts = cdi.toolkit_facts({"CDISpecDirs": None, "Runtimes": REAL}, [{"uuid": "GPU-1"}])

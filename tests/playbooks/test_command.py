@@ -1,4 +1,5 @@
 import contextlib
+import fcntl
 import os
 import signal
 import sys
@@ -19,6 +20,11 @@ def test_run_passes_input_and_returns_both_outputs() -> None:
 
 def test_a_command_without_input_reads_an_empty_stdin() -> None:
     assert command.run(["cat"], 10).out == ""
+
+
+def test_a_command_without_input_needs_no_disk_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.tempfile, "TemporaryFile", lambda: 1 / 0)
+    assert command.run(["true"], 10).code == 0
 
 
 def test_output_beyond_the_limit_is_read_and_dropped() -> None:
@@ -74,6 +80,62 @@ def test_run_in_child_times_out_if_the_function_hangs() -> None:
 def test_run_in_child_raises_with_the_reason_of_the_failure(work: object, reason: str) -> None:
     with pytest.raises(ChildProcessError, match=reason):
         command.run_in_child(work, 10)
+
+
+def descriptors() -> dict[str, str]:
+    """Return the open descriptors of this process by number."""
+    return {path.name: str(path.readlink()) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()}
+
+
+def test_the_child_of_run_in_child_holds_nothing_but_its_pipe(tmp_path: Path) -> None:
+    """A child that hangs in the kernel outlives its job: it must hold neither the seat's lock nor the connection."""
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        found = command.run_in_child(descriptors, 10)
+    finally:
+        os.close(lock)
+    pipes = [name for name, target in found.items() if target.startswith("pipe:")]
+    assert {found.pop(name) for name in ("0", "1", "2")} == {os.devnull}
+    assert (list(found), len(pipes)) == (pipes, 1)
+
+
+def test_a_lock_is_free_while_a_child_of_its_holder_still_hangs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = os.open(tmp_path / "lock", os.O_RDWR | os.O_CREAT)
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    left: list[int] = []
+    monkeypatch.setattr(command.os, "kill", lambda child, _: left.append(child))  # as when blocked in the kernel
+    with pytest.raises(TimeoutError):
+        command.run_in_child(lambda: time.sleep(60), 0.2)
+    monkeypatch.undo()
+    os.close(lock)
+    try:
+        with (tmp_path / "lock").open() as again:
+            fcntl.flock(again, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    finally:
+        os.kill(left[0], signal.SIGKILL)
+        os.waitpid(left[0], 0)
+
+
+def test_a_child_that_leaves_by_systemexit_does_not_run_on_as_the_caller() -> None:
+    with pytest.raises(ChildProcessError, match="crashed"):
+        command.run_in_child(sys.exit, 10)
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+def test_a_command_that_survives_its_kill_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "KILL_SECONDS", 0.1)
+    left: list[int] = []
+    monkeypatch.setattr(command.os, "killpg", lambda group, _: left.append(group))
+    begun = time.monotonic()
+    try:
+        assert command.run(["sleep", "10"], 0.2).code is None
+        assert time.monotonic() - begun < 5
+    finally:
+        monkeypatch.undo()
+        os.killpg(left[0], signal.SIGKILL)
+        os.waitpid(left[0], 0)
 
 
 def test_write_atomic_replaces_the_file_and_sets_its_mode(tmp_path: Path) -> None:

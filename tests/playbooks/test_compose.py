@@ -1,3 +1,6 @@
+import json
+import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -118,3 +121,70 @@ def test_stay_healthy_fails_if_a_container_was_restarted(
     monkeypatch.setattr(composes.time, "sleep", change)
     with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.stay_healthy(60)
+
+
+@pytest.mark.usefixtures("engine", "ran")
+def test_logs_are_withheld_if_the_token_to_mask_cannot_be_read(compose: Any, engine: FakeEngine) -> None:
+    add_containers(engine, a_container("jupyter"))
+    (compose.seat.identity / "token").unlink()
+    (compose.seat.identity / "token").mkdir()
+    assert "secret-token" not in compose.logs()
+    assert "the logs are withheld" in compose.logs()
+
+
+@pytest.mark.usefixtures("engine")
+def test_empty_home_replaces_the_mount_of_the_home_and_puts_it_back(
+    compose: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[list[str], Any]] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        added = [Path(word) for word in argv if word.endswith("empty-home.json")]
+        started.append((argv, json.loads(added[0].read_text()) if added else None))
+        return module_util("base.command").CommandResult(0, "", "")
+
+    monkeypatch.setattr(composes, "run", run)
+    seat = an_order(compose.seat.folder)["seat"]
+    with compose.empty_home(7, seat):
+        ((argv, override),) = started
+        assert argv.index("-f") < argv.index("up")
+        for service in ("jupyter", "ssh"):
+            (mount,) = override["services"][service]["volumes"]
+            assert mount["target"] == "/home/student"
+            owner = Path(mount["source"]).stat()
+            assert (owner.st_uid, owner.st_mode & 0o777, list(Path(mount["source"]).iterdir())) == (
+                seat["uid"],
+                0o700,
+                [],
+            )
+    assert started[1][1] is None
+    assert not list(compose.seat.folder.glob("verify-*"))
+
+
+def test_a_program_in_a_container_is_not_changed_by_files_of_the_home(tmp_path: Path) -> None:
+    """usercustomize.py, a module of the same name in the current folder, and PYTHON* variables."""
+    packages = Path(
+        subprocess.check_output(
+            ["python3", "-c", "import site; print(site.USER_SITE)"],
+            env={"PATH": os.environ["PATH"], "PYTHONUSERBASE": str(tmp_path)},
+            text=True,
+        ).strip()
+    )
+    packages.mkdir(parents=True)
+    for path in (packages / "usercustomize.py", tmp_path / "json.py", tmp_path / "start.py"):
+        path.write_text("print('forged'); raise SystemExit")
+    environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path), "PYTHONUSERBASE": str(tmp_path)}
+    environment |= {"PYTHONPATH": str(tmp_path), "PYTHONSTARTUP": str(tmp_path / "start.py")}
+    argv = composes.exec_python("c1", "1000:1000")
+    program = argv[argv.index("c1") + 1 :]
+    assert "HOME=/nonexistent" in argv
+    asked = subprocess.run(
+        program,
+        input="import json; print(json.dumps(1))",
+        cwd=tmp_path,
+        env=environment,
+        stdout=-1,
+        text=True,
+        check=True,
+    )
+    assert asked.stdout == "1\n"

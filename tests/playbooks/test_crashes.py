@@ -3,6 +3,9 @@
 Before the commit a seat ends on old, after it on new; token, host key and ports stay; a second run does nothing.
 """
 
+import contextlib
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -109,6 +112,53 @@ def test_an_error_at_any_boundary_of_a_switch_ends_on_old_or_new(
     assert record["state"] == state
     world.recover_all()  # writes the journal line that the full disk refused
     check_ends(world, on, identity)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "small", folder], check=False).returncode:
+        pytest.skip("only root can mount a file system")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def fill(folder: Path) -> None:
+    """Write to the file system until it refuses another byte."""
+    with contextlib.suppress(OSError), (folder / "filler").open("ab", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+
+
+@pytest.mark.parametrize("ends", [({2}, "rolled_back", 1), (set(), "committed", 2)], ids=["fails", "verifies"])
+def test_a_disk_that_fills_up_during_a_switch_prevents_neither_the_way_back_nor_the_record(
+    small_disk: Path,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    ends: tuple[set[int], str, int],
+) -> None:
+    failing, state, on = ends
+    with_image(engine)
+    world = CrashingWorld(small_disk, 1, monkeypatch)
+    (world.seat.identity / "token").write_text("token")
+    world.failing_checks = failing
+    up = world.compose.up
+
+    def up_on_a_full_disk(number: int) -> None:
+        up(number)
+        fill(small_disk)
+        with pytest.raises(OSError, match="No space left"):
+            (small_disk / "more").write_text("x")
+
+    monkeypatch.setattr(world.compose, "up", up_on_a_full_disk)
+    record = world.job("switch", "r1")
+    assert record is not None
+    assert (record["state"], record["generation"]) == (state, on)
+    assert world.states[-1] == state
+    (small_disk / "filler").unlink()
+    check_ends(world, on, world.identity())
 
 
 @pytest.mark.parametrize("boundary", [name for name in BACK if not name.startswith("after")])

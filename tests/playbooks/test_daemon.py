@@ -50,3 +50,10 @@ def test_an_unreadable_daemon_json_is_not_overwritten(path: Path, text: str) -> 
         daemon.enable_cdi()
     assert problem(caught)["code"] == "daemon_json_unreadable"
     assert path.read_text() == text
+
+
+def test_a_configuration_that_cannot_be_read_is_not_replaced(path: Path) -> None:
+    path.mkdir(parents=True)  # reading it fails, as it does on a damaged disk
+    with pytest.raises(ProblemError) as caught:
+        daemon.enable_cdi()
+    assert problem(caught)["code"] == "daemon_json_unreadable"

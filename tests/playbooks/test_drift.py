@@ -68,7 +68,7 @@ def test_an_unchanged_seat_has_no_drift_and_needs_one_exec(committed: CommittedS
     assert committed.drift() == {}
     (argv,) = committed.commands
     assert argv[:2] == ["docker", "exec"]
-    assert argv[-3:] == ["demo-student-jupyter-1", "python3", "-"]
+    assert argv[-4:] == ["demo-student-jupyter-1", "python3", "-I", "-"]
 
 
 def _other_image(committed: CommittedSeat) -> None:

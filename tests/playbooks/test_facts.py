@@ -104,6 +104,17 @@ def test_a_damaged_seat_keeps_its_other_facts(tmp_path: Path, engine: FakeEngine
     assert (fact["state"], fact["generation"], fact["ports"]) == ("damaged", 3, {"ssh": 22000})
 
 
+def test_a_seat_whose_records_cannot_be_read_does_not_hide_the_others(tmp_path: Path, engine: FakeEngine) -> None:
+    a_committed_seat(tmp_path)
+    add_containers(engine, a_container("ssh"))
+    (tmp_path / "state/seats/notes").write_text("a file of somebody else")
+    (tmp_path / "state/seats/aaa/current").mkdir(parents=True)
+    damaged, healthy = facts.seat_facts(str(tmp_path / "state"))
+    assert (damaged["name"], damaged["state"], damaged["generation"]) == ("aaa", "damaged", 0)
+    assert damaged["drift"][0]["code"] == "seat_damaged"
+    assert (healthy["name"], healthy["state"]) == ("demo-student", "committed")
+
+
 def test_kept_images_lists_an_unreadable_order_as_unknown(tmp_path: Path) -> None:
     assert facts.kept_images(str(tmp_path / "state")) == []
     seat = a_committed_seat(tmp_path)

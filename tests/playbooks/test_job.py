@@ -1,3 +1,5 @@
+import errno
+import fcntl
 import json
 import os
 import signal
@@ -22,7 +24,7 @@ def seat(tmp_path: Path) -> Iterator[Any]:
     yield made
     for path in made.jobs.glob("*.json"):
         job = files.read_job(path)
-        if files.is_alive(job):
+        if job and files.is_alive(job):
             os.kill(job["pid"], signal.SIGKILL)
 
 
@@ -202,6 +204,53 @@ def test_follow_returns_at_the_end_or_with_progress_after_half_of_its_patience(
 
 def test_a_missing_job_file_is_reported_as_unknown(tmp_path: Path) -> None:
     assert files.follow(tmp_path / "none.json", 0)["record"]["state"] == "unknown"
+
+
+def test_a_job_file_that_cannot_be_read_is_unknown_with_the_reason(tmp_path: Path) -> None:
+    (tmp_path / "j.json").mkdir()
+    record = files.follow(tmp_path / "j.json", 0)["record"]
+    assert (record["state"], record["problems"][0]["code"]) == ("unknown", "io_error")
+
+
+@pytest.mark.parametrize("text", ["", "{", "3"])
+def test_a_damaged_job_file_of_an_older_run_does_not_block_the_seat(seat: Any, text: str) -> None:
+    seat.make_folders()
+    (seat.jobs / "r0.stage.json").write_text(text)
+    lock = os.open(seat.folder / "lock", os.O_RDWR | os.O_CREAT)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert jobs._holder(seat) is None
+    finally:
+        os.close(lock)
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_job_on_a_full_disk_writes_its_result_over_its_progress(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    job = files.Job(tmp_path / "j.json", "r1", "switch")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(files, "write_atomic", full)
+    job.report("rolling back")
+    before = (tmp_path / "j.json").stat()
+    problem = {"code": "gpu_fails", "what": "x" * size, "why": "y", "fix": "z"}
+    job.finish({"state": "rolled_back", "generation": 1, "problems": [problem]})
+    after = (tmp_path / "j.json").stat()
+    assert (after.st_ino, after.st_size) == (before.st_ino, before.st_size)
+    record = files.follow(tmp_path / "j.json", 0)["record"]
+    assert (record["state"], record["generation"]) == ("rolled_back", 1)
+    assert record["problems"] == [problem | {"what": "x" * min(size, files.SHORT)}]
+
+
+def test_a_full_disk_in_a_job_is_an_io_error_and_no_bug(seat: Any) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    record = finished(jobs.start(seat, "r1", "stage", work))["record"]
+    assert (record["state"], record["problems"][0]["code"]) == ("failed", "io_error")
 
 
 def test_reports_that_differ_only_in_numbers_are_throttled(tmp_path: Path) -> None:

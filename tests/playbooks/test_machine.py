@@ -1,3 +1,8 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import module_util
 
@@ -13,3 +18,32 @@ def test_image_digests_are_unique_and_skip_images_without_a_digest(engine: FakeE
         "4": {"RepoDigests": ["reg.lab/b@sha256:1"]},
     }
     assert machine.image_digests() == ["sha256:1", "sha256:2"]
+
+
+CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
+# As engines describe themselves: 26 with overlay2, 28 and 29 with the store of a containerd that is a service.
+OVERLAY2 = {"DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]]}
+SERVICE = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/run/containerd/containerd.sock"}}
+OWN = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/var/run/docker/containerd/containerd.sock"}}
+
+
+@pytest.mark.parametrize(
+    ("info", "configuration", "store"),
+    [
+        ({}, "", "ROOT"),
+        (OVERLAY2, "root = '/data/containerd'\n", "ROOT"),
+        (SERVICE, "", "/var/lib/containerd"),
+        (SERVICE, "version = 3\nroot = '/data/containerd'\n\n[grpc]\n", "/data/containerd"),
+        (SERVICE, '[plugins]\n[plugins."x"]\nroot = "/elsewhere"\n', "/var/lib/containerd"),
+        (OWN, "root = '/data/containerd'\n", "ROOT/containerd/daemon"),
+        ({"DriverStatus": CONTAINERD}, "", "ROOT/containerd/daemon"),
+    ],
+)
+def test_the_image_store_is_where_the_engine_keeps_its_images(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, info: dict[str, Any], configuration: str, store: str
+) -> None:
+    (tmp_path / "root/containerd/daemon").mkdir(parents=True)
+    (tmp_path / "config.toml").write_text(configuration)
+    monkeypatch.setattr(machine, "CONTAINERD_CONFIGURATION", tmp_path / "config.toml")
+    root = str(tmp_path / "root")
+    assert machine.image_store({"DockerRootDir": root, **info}) == store.replace("ROOT", root)

@@ -81,7 +81,7 @@ def test_facts_of_a_healthy_gpu(probe_gpus: Callable[..., NodeFacts]) -> None:
     (gpu,) = facts.gpus
     assert gpu.usable
     assert (gpu.uuid, gpu.name, gpu.brand) == ("GPU-1", "NVIDIA GeForce RTX 4090", "geforce")
-    assert (str(gpu.compute_capability), gpu.memory_total, gpu.mig_enabled) == ("8.9", 24 << 30, True)
+    assert (str(gpu.compute_capability), gpu.memory_total, gpu.mig_enabled) == ("8.9", 24 << 30, False)
     assert gpu.pci_bus_id == "00000000:0a:00.0"
     assert gpu.processes
     assert gpu.utilization == 7
@@ -98,6 +98,12 @@ def test_a_lost_gpu_is_a_problem_of_that_gpu_only(probe_gpus: Callable[..., Node
     assert facts.gpus[1].compute_capability is None
     assert [problem.code for problem in facts.gpus[1].problems] == ["gpu_lost"]
     assert not facts.problems
+
+
+def test_a_card_in_mig_mode_is_reported_and_not_usable_as_a_whole(probe_gpus: Callable[..., NodeFacts]) -> None:
+    (gpu,) = probe_gpus([{"nvmlDeviceGetMigMode": [1, 1]}]).gpus
+    assert (gpu.mig_enabled, gpu.usable, gpu.problems) == (True, False, ())
+    assert [problem.code for problem in gpu.faults] == ["mig_mode"]
 
 
 def test_an_unsupported_query_is_not_a_problem(probe_gpus: Callable[..., NodeFacts]) -> None:

@@ -92,8 +92,22 @@ def test_an_address_that_the_node_does_not_have_is_refused(tmp_path: Path) -> No
 def test_too_little_disk_space_is_refused_with_numbers(tmp_path: Path) -> None:
     info = {"DockerRootDir": str(tmp_path)}
     precheck.check_disk_space(info, 0)
-    with pytest.raises(ProblemError, match=r"GB free; the image needs 3501\.1 GB") as caught:
+    with pytest.raises(ProblemError, match=r"GB free; 3501\.1 GB are needed there") as caught:
         precheck.check_disk_space(info, 10**12)
+    assert code(caught) == "disk_full"
+
+
+@pytest.mark.parametrize(("full", "refused"), [("store", True), ("root", True), ("other", False)])
+def test_disk_space_is_checked_at_the_image_store_and_in_the_folder_of_the_engine(
+    monkeypatch: pytest.MonkeyPatch, full: str, refused: bool
+) -> None:
+    monkeypatch.setattr(precheck, "image_store", lambda _: "/store")
+    monkeypatch.setattr(precheck, "free_bytes", lambda folder: 5 << 20 if folder == f"/{full}" else 50 << 30)
+    if not refused:
+        precheck.check_disk_space({"DockerRootDir": "/root"}, 4 << 30)
+        return
+    with pytest.raises(ProblemError, match=rf"^/{full} has 0\.0 GB free") as caught:
+        precheck.check_disk_space({"DockerRootDir": "/root"}, 4 << 30)
     assert code(caught) == "disk_full"
 
 
@@ -104,6 +118,50 @@ def test_a_home_is_created_once_and_its_owner_and_mode_are_kept(tmp_path: Path) 
     home.chmod(0o755)
     precheck.ensure_home(home, os.getuid(), os.getgid() + 1)
     assert (home.stat().st_mode & 0o777, home.stat().st_gid) == (0o755, os.getgid())
+
+
+def test_a_kill_while_a_home_is_made_leaves_none_and_the_next_attempt_makes_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = tmp_path / "homes/student"
+    with monkeypatch.context() as patch:
+        for name in ("chown", "fchown"):
+            patch.setattr(os, name, lambda *_, **__: os._exit(9))
+        with pytest.raises(ProblemError) as caught:
+            precheck.ensure_home(home, os.getuid(), os.getgid())
+    assert (code(caught), home.exists()) == ("home_not_made", False)
+    precheck.ensure_home(home, os.getuid(), os.getgid())
+    assert (home.stat().st_mode & 0o777, list(home.parent.iterdir())) == (0o700, [home])
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_link_in_the_place_of_a_new_home_gives_nothing_else_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user owns the parent, and is faster than we are."""
+    (tmp_path / "etc").mkdir()
+    home, mkdir = tmp_path / "student/seat", os.mkdir
+
+    def swapped(path: str, mode: int = 0o777, *, dir_fd: int | None = None) -> None:
+        mkdir(path, mode, dir_fd=dir_fd)
+        if "seat" in str(path):
+            os.rmdir(path, dir_fd=dir_fd)
+            os.symlink(tmp_path / "etc", path, dir_fd=dir_fd)
+
+    monkeypatch.setattr(os, "mkdir", swapped)
+    with pytest.raises(ProblemError) as caught:
+        precheck.ensure_home(home, 4242, 4242)
+    assert code(caught) == "home_not_made"
+    assert (tmp_path / "etc").stat().st_uid == 0
+
+
+def test_a_home_whose_file_system_hangs_while_it_is_made_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(precheck, "STAT_SECONDS", 0.5)
+    monkeypatch.setattr(os, "mkdir", lambda *_, **__: time.sleep(60))
+    with pytest.raises(ProblemError, match=r"no answer within 0\.5 s"):
+        precheck.ensure_home(tmp_path / "home", os.getuid(), os.getgid())
 
 
 def test_a_home_of_another_user_is_refused_with_the_chown_command(tmp_path: Path) -> None:

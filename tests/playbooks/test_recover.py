@@ -3,6 +3,7 @@
 import fcntl
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, an_order, with_seat
-from tests.playbooks.world import Killed, World, kill_at
+from tests.playbooks.world import FakeCompose, Killed, World, kill_at
 
 node_recovery, recovery, removals, seats, journals, files = (
     module_util(name)
@@ -87,6 +88,53 @@ def test_the_state_of_a_node_is_the_worst_of_its_seats(world: World, tmp_path: P
     record = recovered(world)
     assert (record["state"], record["generation"]) == ("rolled_back", 0)
     assert record["checks"]["demo-other"] == "no unfinished switch; generation 0"
+
+
+def _journal_unreadable(seat: Any) -> None:
+    (seat.folder / "journal.jsonl").mkdir()
+
+
+def _current_unreadable(seat: Any) -> None:
+    (seat.folder / "current").mkdir()
+
+
+def _order_unreadable(seat: Any) -> None:
+    seat.write(1, an_order(seat.folder), {})
+    (seat.generation(1) / "order.json").write_text("[]")
+    seat.commit(1)
+    journals.Journal(seat.folder, "r1").append("switching", to=2, back=1)
+
+
+def _lock_unopenable(seat: Any) -> None:
+    (seat.folder / "lock").mkdir()
+
+
+@pytest.mark.parametrize("damage", [_journal_unreadable, _current_unreadable, _order_unreadable, _lock_unopenable])
+@pytest.mark.parametrize("name", ["aaa", "zzz"])
+def test_a_damaged_seat_does_not_stop_the_recovery_of_the_others(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, damage: Callable[[Any], None]
+) -> None:
+    def compose(seat: Any, *_: Any) -> Any:
+        return world.compose if seat.name == "demo-student" else FakeCompose(seat, 2)
+
+    monkeypatch.setattr(node_recovery, "Compose", compose)
+    (tmp_path / "state/seats/notes").write_text("a file of somebody else")
+    broken = seats.seat_of(with_seat(an_order(tmp_path), name=name))
+    broken.make_folders()
+    damage(broken)
+    record = recovered(world)
+    assert record["checks"]["demo-student"] == "rolled_back; generation 1"
+    assert (record["state"], set(record["checks"])) == ("failed", {"demo-student", name})
+    assert len(record["problems"]) == 1
+    assert (world.seat.current(), world.compose.running) == (1, 1)
+
+
+def test_a_stray_file_among_the_seats_does_not_stop_recovery_at_boot(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (world.seat.folder.parent / "notes").write_text("a file of somebody else")
+    assert node_recovery.recover_at_boot(world.order["state_root"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["state"] == "rolled_back"
 
 
 def test_recovery_of_a_node_without_seats_changes_nothing(tmp_path: Path) -> None:

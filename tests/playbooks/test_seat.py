@@ -1,10 +1,13 @@
 import json
 import os
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.node_code import ProblemError, module_util, problem
 from tests.playbooks.orders import an_order, with_seat
 
 seats, journals, identities, accounts = (
@@ -95,13 +98,79 @@ def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) ->
     journal.append("staged", generation=1)
     journal.append("switching", to=1, back=0)
     path = tmp_path / "journal.jsonl"
-    path.write_text(path.read_text()[:-20])
+    path.write_text(path.read_text().rstrip()[:-20])
     assert [line["state"] for line in journal.lines()] == ["staged"]
     journal.append("switching", to=1, back=0)
     assert [line["state"] for line in journal.lines()] == ["staged", "switching"]
     last = journal.last_step()
     assert (last["run"], last["detail"]) == ("r1", {"to": 1, "back": 0})
     assert last["boot_id"] == Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+@contextmanager
+def no_file_may_exceed(size: int) -> Iterator[None]:
+    """Let the kernel write only up to this many bytes of a file, as on a disk that is almost full."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("room", [0, 1, 58])
+def test_a_journal_line_of_which_a_part_is_written_is_an_error_and_no_step(tmp_path: Path, room: int) -> None:
+    journal = journals.Journal(tmp_path, "r1")
+    journal.append("staged", generation=1)
+    with no_file_may_exceed((tmp_path / "journal.jsonl").stat().st_size + room):
+        with pytest.raises(ProblemError) as caught:
+            journal.append("switching", to=1, back=0)
+        assert problem(caught)["code"] == "io_error"
+    assert journal.open_switch() is None
+    journal.append("switching", to=2, back=0)
+    assert [line["detail"] for line in journal.lines()] == [{"generation": 1}, {"to": 2, "back": 0}]
+
+
+def test_a_switch_takes_the_room_for_its_further_lines_before_it_begins(tmp_path: Path) -> None:
+    journal, path = journals.Journal(tmp_path, "r1"), tmp_path / "journal.jsonl"
+    for number in (1, 2):
+        journal.append("switching", to=number, back=0)
+        size = path.stat().st_size
+        with no_file_may_exceed(size):
+            for state in ("verifying", "rolling_back", "rolling_back", "rolling_back", "needs_attention"):
+                journal.append(state, because="x" * 100)
+        assert path.stat().st_size == size
+    assert [line["seq"] for line in journal.lines()] == list(range(1, 13))
+
+
+def test_a_switch_without_room_for_its_further_lines_does_not_begin(tmp_path: Path) -> None:
+    journal = journals.Journal(tmp_path, "r1")
+    journal.append("staged", generation=1)
+    with no_file_may_exceed(journals.ROOM), pytest.raises(ProblemError):
+        journal.append("switching", to=1, back=0)
+    assert [line["state"] for line in journal.lines()] == ["staged"]
+    journal.append("committed", generation=1)
+    assert [line["state"] for line in journal.lines()] == ["staged", "committed"]
+
+
+@pytest.mark.parametrize("name", ["journal.jsonl", "current"])
+def test_a_record_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path: Path, name: str) -> None:
+    """Taken for empty, an unfinished switch would never be undone."""
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    (seat.folder / name).mkdir()  # reading it fails, as it does on a damaged disk
+    look = seat.current if name == "current" else journals.Journal(seat.folder, "r1").open_switch
+    with pytest.raises(ProblemError, match=r"Is a directory|Invalid argument"):
+        look()
+
+
+@pytest.mark.parametrize("text", ["3", "[]", "{}", '{"state": "committed"}', "null"])
+def test_a_journal_line_that_is_not_ours_is_skipped(tmp_path: Path, text: str) -> None:
+    (tmp_path / "journal.jsonl").write_text(f"{text}\n")
+    journal = journals.Journal(tmp_path, "r1")
+    assert journal.last_step() is None
+    journal.append("switching", to=1, back=0)
+    assert journal.open_switch()["detail"] == {"to": 1, "back": 0}
 
 
 @pytest.mark.parametrize(

@@ -112,3 +112,15 @@ def test_the_ca_of_the_registry_is_written_once(tmp_path: Path, monkeypatch: pyt
     before = path.stat().st_ino
     stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
     assert (path.read_text(), path.stat().st_ino) == ("PEM", before)
+
+
+@pytest.mark.usefixtures("docker")
+def test_a_node_taken_over_during_the_pull_gets_no_generation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    claims = module_util("jobs.claims")
+    order = an_order(tmp_path, claim={"run": "r1", "lab": "demo", "holder": "ann@one", "since": "", "fence": 1})
+    claims.take_claim(order["state_root"], order["claim"], "")
+    later = {**order["claim"], "run": "r2", "fence": 2}
+    monkeypatch.setattr(stages, "pull", lambda *_: claims.take_claim(order["state_root"], later, "r1"))
+    with pytest.raises(ProblemError, match="has taken this node over"):
+        stage(order)
+    assert seats.seat_of(order).numbers() == []

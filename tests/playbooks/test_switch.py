@@ -34,7 +34,7 @@ def verify(monkeypatch: pytest.MonkeyPatch) -> Callable[[Exception | None], None
                 raise error
             return {"checks": {"ssh": "ok"}, "gpu": {"method": "driver", "uuids": ["GPU-1"], "detail": ""}}
 
-        monkeypatch.setattr(switches, "verify", verified)
+        monkeypatch.setattr(module_util("transaction.verify"), "verify", verified)
 
     ends(None)
     return ends
@@ -239,3 +239,38 @@ def test_an_image_that_another_seat_keeps_is_not_removed(tmp_path: Path, engine:
     retention.remove_old_generations(seat, set())
     assert seat.numbers() == []
     assert engine.images[REFERENCE]["RepoTags"] == ["provisioner/keep:demo-other-g4"]
+
+
+@pytest.fixture
+def home(world: World, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of the seat's user, with a file in it that stops Jupyter."""
+    world.patch_node_code(monkeypatch)
+    world.compose.bad_home = True
+    path = Path(world.order["seat"]["home"])
+    path.mkdir(parents=True)
+    (path / ".bashrc").write_text("exit 7\n")
+    return path
+
+
+@pytest.mark.usefixtures("home")
+def test_a_home_that_stops_its_seat_is_named_and_the_node_is_committed(world: World) -> None:
+    record = world.transact()
+    assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("committed", ["home_fault"])
+    assert "jupyter_fails" in record["problems"][0]["what"]
+    assert (world.seat.current(), world.compose.running) == (2, 2)
+    assert world.compose.fails_by_its_home  # its containers have the user's home again
+
+
+@pytest.mark.usefixtures("home")
+def test_a_fault_of_the_image_is_none_of_the_home(world: World) -> None:
+    world.failing_checks = {2}
+    record = world.transact()
+    assert record["state"] == "rolled_back"
+    assert [problem["code"] for problem in record["problems"]] == ["jupyter_fails", "home_fault"][: 1 + bool(world.old)]
+    assert (world.seat.current(), world.compose.running) == (world.old, world.old)
+
+
+def test_an_empty_home_is_not_tried_again(world: World, home: Path) -> None:
+    (home / ".bashrc").unlink()
+    assert world.transact()["state"] == ("needs_attention" if world.old else "rolled_back")
+    assert world.compose.calls.count("up 2") == 1

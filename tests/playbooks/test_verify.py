@@ -1,5 +1,7 @@
+import contextlib
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -70,6 +72,58 @@ def test_other_answers_of_jupyter_are_refused(seat: Any, jupyter: Jupyter, known
 def test_a_jupyter_that_does_not_listen_is_reported_with_the_reason(seat: Any) -> None:
     with pytest.raises(verify.NoAnswerError, match="refused"):
         verify.check_jupyter(seat, {"ports": {"jupyter": 1}, "binds": {"jupyter": "127.0.0.1"}})
+
+
+class Dripping(Handler):
+    """Sends a header byte by byte, without an end."""
+
+    def do_GET(self) -> None:
+        with contextlib.suppress(OSError):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nX: ")
+            while True:
+                self.wfile.write(b"x")
+                time.sleep(0.02)
+
+
+def test_a_jupyter_that_answers_byte_by_byte_is_given_up(
+    seat: Any, jupyter: Jupyter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jupyter.RequestHandlerClass = Dripping
+    monkeypatch.setattr(verify, "HTTP_SECONDS", 0.3)
+    begun = time.monotonic()
+    with pytest.raises(verify.NoAnswerError, match=r"takes longer than 0\.3 s"):
+        verify.check_jupyter(seat, at(jupyter))
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("answers", "text"),
+    [
+        ((0, 0), "login by key works, with the seat's host key"),
+        ((0, 7), "login by key works, with the seat's host key; start files in the home end a shell: exit code 7"),
+        (
+            (0, None),
+            "login by key works, with the seat's host key; start files in the home end a shell: it does not answer",
+        ),
+        ((255, 0), None),
+    ],
+)
+def test_files_of_the_home_do_not_decide_about_the_login(
+    seat: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answers: tuple[int, int | None], text: str | None
+) -> None:
+    """`answers`: what ends a session of sftp, and a command in the user's shell."""
+    sftp, shell = answers
+    seat.write(1, an_order(tmp_path), {})
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        return command.CommandResult(sftp if argv[-1] == "sftp" and "-s" in argv else shell, "", "")
+
+    monkeypatch.setattr(verify, "run", run)
+    if text is None:
+        with pytest.raises(verify.NoAnswerError):
+            verify.check_ssh(seat, 1, an_order(tmp_path)["seat"])
+    else:
+        assert verify.check_ssh(seat, 1, an_order(tmp_path)["seat"]) == text
 
 
 def test_a_check_without_an_answer_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:

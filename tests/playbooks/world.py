@@ -1,6 +1,7 @@
 """A seat that can be switched, with containers that are one number, and a journal that can kill the process."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order
 
-rollbacks = module_util("transaction.rollback")
+rollbacks, verification = module_util("transaction.rollback"), module_util("transaction.verify")
 switches, seats, journals = module_util("transaction.switch"), module_util("seat.seat"), module_util("seat.journal")
 
 
@@ -18,12 +19,16 @@ class Killed(BaseException):
 
 
 class FakeCompose:
-    """Containers as one number: the running generation, 0 for none. `broken` are generations that do not start."""
+    """Containers as one number: the running generation, 0 for none. `broken` are generations that do not start.
+
+    `bad_home`: what lies in the home of the user stops every generation.
+    """
 
     def __init__(self, seat: Any, running: int = 0) -> None:
         self.seat = seat
         self.running = running
         self.broken: set[int] = set()
+        self.bad_home, self._empty_home = False, False
         self.calls: list[str] = []
 
     def check(self, number: int) -> None:
@@ -32,9 +37,20 @@ class FakeCompose:
 
     def up(self, number: int) -> None:
         self.calls.append(f"up {number}")
-        self.running = number
+        self.running, self._empty_home = number, False
         if number in self.broken:
             raise a_problem("start_failed")
+
+    @contextmanager
+    def empty_home(self, number: int, _wanted: dict[str, Any]) -> Iterator[None]:
+        self.up(number)
+        self._empty_home = True
+        yield
+        self.up(number)
+
+    @property
+    def fails_by_its_home(self) -> bool:
+        return self.bad_home and not self._empty_home
 
     def down(self) -> None:
         self.calls.append("down")
@@ -51,7 +67,7 @@ class FakeCompose:
 
     def wait_healthy(self, _deadline: float, _report: Callable[..., None]) -> None:
         self.calls.append("healthy?")
-        if self.running in self.broken:
+        if self.running in self.broken or self.fails_by_its_home:
             raise a_problem("not_healthy")
 
     def logs(self) -> str:
@@ -95,11 +111,11 @@ class World:
         """Replace compose and the checks of the node code."""
         for module in (switches, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
-        monkeypatch.setattr(switches, "verify", self._verify)
+        monkeypatch.setattr(verification, "verify", self._verify)
         return self
 
     def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
-        if number in self.failing_checks:
+        if number in self.failing_checks or self.compose.fails_by_its_home:
             raise a_problem("jupyter_fails")
         return {"checks": {"ssh": "ok"}, "gpu": {}}
 

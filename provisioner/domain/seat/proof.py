@@ -38,7 +38,7 @@ _NOTICE_FILES: dict[ServiceName, dict[str, str]] = {
 _IDENTITY: dict[ServiceName, str] = {"jupyter": "token", "ssh": "ssh_host_ed25519_key"}
 _ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
     "jupyter": ("jupyter", "lab", f"--config={CONFIG}/jupyter_server_config.py"),
-    "ssh": ("python3", f"{CONFIG}/start-ssh.py"),
+    "ssh": ("python3", "-I", f"{CONFIG}/start-ssh.py"),
 }
 
 
@@ -146,7 +146,7 @@ def _deploy(seat: Seat) -> dict[str, Any] | None:
 
 
 def _health_test(name: ServiceName) -> list[str]:
-    return ["CMD", "python3", f"{CONFIG}/health.py", name]
+    return ["CMD", "python3", "-I", f"{CONFIG}/health.py", name]
 
 
 def _environment_faults(

@@ -43,9 +43,23 @@ class Gpu(Value):
     problems: tuple[Problem, ...] = ()
 
     @property
+    def faults(self) -> tuple[Problem, ...]:
+        """What keeps the GPU from a seat: the problems that the node reports, and MIG mode."""
+        return (*self.problems, _mig_mode(self)) if self.mig_enabled else self.problems
+
+    @property
     def usable(self) -> bool:
-        """Whether a seat can use the GPU: it has a UUID and a compute capability, and no problem."""
-        return self.uuid is not None and self.compute_capability is not None and not self.problems
+        """Whether a seat can use the GPU: it has a UUID and a compute capability, and no fault."""
+        return self.uuid is not None and self.compute_capability is not None and not self.faults
+
+
+def _mig_mode(gpu: Gpu) -> Problem:
+    return Problem(
+        "mig_mode",
+        f"GPU {gpu.index} ({gpu.name}) is in MIG mode: it is split into instances",
+        "a program computes on one instance of such a card, so a seat cannot have the card as a whole (MIG User Guide)",
+        f"while the card is idle, on the node: nvidia-smi -i {gpu.index} -mig 0; on some cards a GPU reset follows",
+    )
 
 
 class EngineFacts(Value):
@@ -57,6 +71,7 @@ class EngineFacts(Value):
     cgroup_driver: str = ""
     runtimes: tuple[str, ...] = ()
     root_dir: str = ""
+    image_store: str = ""  # the folder of its images: root_dir, or that of containerd
     free_bytes: int | None = None  # at the image store
 
 

@@ -71,7 +71,7 @@ def _remarks(facts: NodeFacts, choice: NodeChoice) -> tuple[Problem, ...]:
     """Return the problems of a node that gets a seat all the same: a lost GPU, or one that no image supports."""
     return (
         *facts.problems,
-        *(problem for gpu in facts.gpus for problem in gpu.problems),
+        *(problem for gpu in facts.gpus for problem in gpu.faults),
         *(problem for gpu in choice.left_out for problem in gpu.problems),
     )
 
@@ -113,7 +113,7 @@ def _blocking_problems(facts: NodeFacts) -> tuple[Problem, ...]:
         found.append(_absent(facts, "compose", "no_compose", "install the package docker-compose-plugin"))
     gpus = _usable_gpus(facts)
     if not gpus:
-        found += [problem for gpu in facts.gpus for problem in gpu.problems] or [
+        found += [problem for gpu in facts.gpus for problem in gpu.faults] or [
             _absent(facts, "gpus", "no_gpu", "see `provision probe` for what the node reports")
         ]
     blocking = {"no_engine", "no_compose", "no_gpu", "needs_attention"}

@@ -46,6 +46,13 @@ def test_deviation_from_the_seat_is_refused_at_its_path(case: dict[str, Any]) ->
     assert refused.value.problems[0].what.startswith(case.get("at", case["path"]))
 
 
+def test_python_that_is_not_the_students_runs_isolated_from_the_home() -> None:
+    """Else usercustomize.py of the home decides whether the seat is healthy, and whether its sshd starts."""
+    services = DOCUMENT["services"].values()
+    started = [service["entrypoint"] for service in services] + [s["healthcheck"]["test"][1:] for s in services]
+    assert [argv[:2] for argv in started if argv[0] == "python3"] == [["python3", "-I"]] * 3
+
+
 def test_all_faults_are_reported_at_once() -> None:
     text = GOOD.replace('"10m"', '"loud"').replace('"unless-stopped"', '"always"')
     with pytest.raises(ProblemError) as refused:

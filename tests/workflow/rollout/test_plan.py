@@ -143,6 +143,20 @@ def test_a_lost_gpu_is_reported_and_the_other_gpus_are_used() -> None:
     assert prepared.plan.steps[0].problems == (UNREACHABLE,)
 
 
+def test_a_card_in_mig_mode_is_not_offered_whole() -> None:
+    split = a_gpu("n1", 1, mig_enabled=True)
+    prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", 0, mig_enabled=False), split))})
+    assert prepared.bundles["n1"].seat.gpus == (a_gpu("n1", 0).uuid,)
+    assert [problem.code for problem in prepared.plan.steps[0].problems] == ["mig_mode"]
+    assert "GPU 1" in prepared.plan.steps[0].problems[0].what
+
+
+def test_a_node_whose_only_card_is_in_mig_mode_is_skipped_with_the_reason() -> None:
+    prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", mig_enabled=True),)), "n3": a_node("n3")})
+    step = prepared.plan.steps[0]
+    assert (step.action, [problem.code for problem in step.problems]) == ("skip", ["mig_mode"])
+
+
 def test_a_node_that_the_lock_lists_as_unserved_is_skipped() -> None:
     """Among the locked images alone its GPU would look like one that no image supports at all."""
     prepared = plan(a_lock().model_copy(update={"unserved": ("n1",)}), {"n1": a_node("n1"), "n2": a_node("n2")})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -9,13 +10,15 @@ import signal
 import subprocess
 import tempfile
 import time
-from typing import Any, Callable, NamedTuple, Sequence
+from pathlib import Path
+from typing import IO, Any, Callable, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
 OUTPUT_LIMIT = 1 << 16  # bytes kept of each stream: the output of a container has no limit of its own
 CHILD_LIMIT = 1 << 26  # bytes kept of the result of a forked child
 CHUNK = 1 << 16
+KILL_SECONDS = 5  # for a killed process to end; one that is blocked in the kernel does not end
 
 
 class CommandResult(NamedTuple):
@@ -45,9 +48,7 @@ def run(
     `text` is written to stdin; `keep` are file descriptors that the command inherits. Raises ProblemError
     `tool_missing` when the program does not exist.
     """
-    with tempfile.TemporaryFile() as source:
-        source.write(text.encode())
-        source.seek(0)
+    with _source(text) as source:
         pipe = subprocess.PIPE
         try:
             process = subprocess.Popen(
@@ -55,23 +56,41 @@ def run(
             )
         except FileNotFoundError:
             raise _tool_missing(argv[0]) from None
-        with process:
-            return _follow(process, time.monotonic() + seconds)
+        return _follow(process, time.monotonic() + seconds)
+
+
+def _source(text: str) -> IO[bytes]:
+    """Return a file to read `text` from. Without text none is made, as a full disk must not stop a command."""
+    if not text:
+        return Path(os.devnull).open("rb")
+    source = tempfile.TemporaryFile()  # noqa: SIM115  (the caller closes it)
+    source.write(text.encode())
+    source.seek(0)
+    return source
 
 
 def _follow(process: subprocess.Popen[bytes], deadline: float) -> CommandResult:
-    kept: dict[int, bytearray] = {s.fileno(): bytearray() for s in (process.stdout, process.stderr) if s}
-    ended = _drain(kept, deadline, OUTPUT_LIMIT)
-    if ended:
-        try:
-            process.wait(max(deadline - time.monotonic(), 1))
-        except subprocess.TimeoutExpired:
-            ended = False
-    if not ended:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    """Return the result of a command. One that does not even end after SIGKILL is left behind, without a pipe to us."""
+    streams = [stream for stream in (process.stdout, process.stderr) if stream]
+    kept: dict[int, bytearray] = {stream.fileno(): bytearray() for stream in streams}
+    try:
+        ended = _drain(kept, deadline, OUTPUT_LIMIT) and _has_ended(process, max(deadline - time.monotonic(), 1))
+        if not ended:
+            os.killpg(process.pid, signal.SIGKILL)
+            _has_ended(process, KILL_SECONDS)
+    finally:
+        for stream in streams:
+            stream.close()
     out, err = (bytes(part).decode(errors="replace") for part in kept.values())
     return CommandResult(process.returncode if ended else None, out, err)
+
+
+def _has_ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        return False
+    return True
 
 
 def _drain(kept: dict[int, bytearray], deadline: float, limit: int) -> bool:
@@ -92,7 +111,9 @@ def _drain(kept: dict[int, bytearray], deadline: float, limit: int) -> bool:
 def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
     """Return the (JSON) result of `work`, run in a forked child, so that a hang or a crash cannot stop the caller.
 
-    Raises TimeoutError after `seconds`, and ChildProcessError with the reason when there is no result.
+    The child has no file descriptor of the caller: a child that cannot be killed would keep the seat locked, and the
+    connection to the control machine open. Raises TimeoutError after `seconds` in all, and ChildProcessError with the
+    reason when there is no result.
     """
     reader, writer = os.pipe()
     child = os.fork()
@@ -118,13 +139,30 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
 
 def _write_result(work: Callable[[], Any], writer: int) -> None:
     try:
-        result = json.dumps([work(), None])
-    except Exception as error:  # noqa: BLE001  (the parent raises it)
-        result = json.dumps([None, repr(error)])
-    rest = result.encode()
-    while rest:
-        rest = rest[os.write(writer, rest) :]
-    os._exit(0)  # without the clean-up that belongs to the parent
+        close_inherited(writer)
+        try:
+            result = json.dumps([work(), None])
+        except Exception as error:  # noqa: BLE001  (the parent raises it)
+            result = json.dumps([None, repr(error)])
+        rest = result.encode()
+        while rest:
+            rest = rest[os.write(writer, rest) :]
+    finally:
+        os._exit(0)  # without the clean-up that belongs to the parent, whatever was raised
+
+
+def close_inherited(*keep: int) -> None:
+    """Connect stdin, stdout and stderr of this forked process to /dev/null and close all other descriptors but `keep`.
+
+    A descriptor that stays open keeps what it stands for: the connection to the control machine, the lock of a seat.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(null, standard)
+    for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (numbers, not paths)
+        if descriptor not in (0, 1, 2, *keep):
+            with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
+                os.close(descriptor)
 
 
 def _tool_missing(name: str) -> ProblemError:

@@ -14,15 +14,36 @@ def read(path: Path) -> str:
         return ""
 
 
+def read_existing(path: Path) -> str:
+    """Return the text of a file, or an empty string when there is no such file.
+
+    Raises OSError when a file that exists cannot be read: for a record that is not the same as an empty one.
+    """
+    try:
+        return path.read_text(errors="replace")
+    except FileNotFoundError:
+        return ""
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of `data`: write(2) may take a part of it, on a disk that is almost full for one. Raises OSError."""
+    while data:
+        data = data[os.write(descriptor, data) :]
+
+
 def write_atomic(path: Path, text: str, mode: int = 0o600) -> None:
     """Replace a file: readers see the old or the new content, and so they do after a power cut."""
     temporary = path.with_name(f".{path.name}.new")
     descriptor = os.open(str(temporary), os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as file:
+    try:
         os.fchmod(descriptor, mode)
-        file.write(text)
-        file.flush()
+        write_all(descriptor, text.encode())
         os.fsync(descriptor)
+    except OSError:
+        temporary.unlink()  # on a full disk, what was written of it is the only room left
+        raise
+    finally:
+        os.close(descriptor)
     temporary.replace(path)
     sync_folder(path.parent)
 

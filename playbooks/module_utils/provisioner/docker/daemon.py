@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.files import read_existing, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import get, wait_for_engine
 
@@ -23,7 +23,10 @@ def read_configuration() -> dict[str, Any]:
 
     Raises ProblemError `daemon_json_unreadable`; the engine would not start with such a file either.
     """
-    text = read(CONFIGURATION)
+    try:
+        text = read_existing(CONFIGURATION)
+    except OSError as error:
+        raise _unreadable(str(error)) from None
     if not text.strip():
         return {}
     try:
@@ -86,7 +89,7 @@ def restart_engine() -> None:
 def _unreadable(reason: str) -> ProblemError:
     return ProblemError(
         "daemon_json_unreadable",
-        f"{CONFIGURATION} is not a JSON object: {reason}",
+        f"{CONFIGURATION} cannot be read as a JSON object: {reason}",
         "the file is not overwritten, and the engine does not start with it as it is",
         "correct it on the node, then run the command again",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import socket
 import struct
@@ -19,6 +20,12 @@ SIOCGIFADDR = 0x8915  # linux/sockios.h
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 # Interfaces of networks inside the machine, which other machines of the lab cannot reach.
 INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
+
+CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
+CONTAINERD_CONFIGURATION = Path("/etc/containerd/config.toml")
+CONTAINERD_ROOT = re.compile(r"""^root\s*=\s*["'](/[^"']+)["']""", re.MULTILINE)
+CONTAINERD_DEFAULT = "/var/lib/containerd"
+OWN_CONTAINERD = "/docker/containerd/"  # in the address of a containerd that the engine has started
 
 
 def machine_facts() -> dict[str, Any]:
@@ -68,7 +75,8 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
         "cgroup_driver": info.get("CgroupDriver", ""),
         "runtimes": sorted(info.get("Runtimes", {})),
         "root_dir": info.get("DockerRootDir", ""),
-        "free_bytes": free_bytes(info.get("DockerRootDir", "")),
+        "image_store": image_store(info),
+        "free_bytes": free_bytes(image_store(info)),
     }
     absent = {} if compose else {"compose": "the docker command on the node has no compose plugin"}
     return facts, info, absent
@@ -81,6 +89,25 @@ def compose_version() -> str | None:
     except ProblemError:
         return None
     return ran.out.strip().lstrip("v") if ran.code == 0 and ran.out.strip() else None
+
+
+def image_store(info: dict[str, Any]) -> str:
+    """Return the folder of images and of containers' layers; `info` is the engine's description of itself.
+
+    It is the engine's own folder, or containerd's where the engine keeps its images there (`driver-type` in
+    DriverStatus): the default since Docker Engine 29, and the setting `containerd-snapshotter` before it. The engine
+    does not name containerd's folder, so it is looked up: below the engine's folder where the engine has started
+    containerd itself, else in containerd's configuration, else its default.
+    """
+    root = str(info.get("DockerRootDir", ""))
+    if not any(row[:2] == CONTAINERD_STORE for row in info.get("DriverStatus") or []):
+        return root
+    own = Path(root) / "containerd/daemon"
+    address = str((info.get("Containerd") or {}).get("Address", ""))
+    if own.is_dir() and (not address or OWN_CONTAINERD in address):
+        return str(own)
+    found = CONTAINERD_ROOT.search(read(CONTAINERD_CONFIGURATION).split("\n[", 1)[0])
+    return found.group(1) if found else CONTAINERD_DEFAULT
 
 
 def free_bytes(folder: str) -> int | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 
 # An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
@@ -21,7 +21,8 @@ def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:
     try:
         check_claim(order["state_root"], order.get("claim"))
         job = begin(order)
-    except ProblemError as fault:
+    except (ProblemError, OSError) as error:
+        fault = error if isinstance(error, ProblemError) else io_problem(error)
         module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
     else:
         module.exit_json(changed=True, job=str(job))

@@ -10,7 +10,8 @@ import traceback
 from pathlib import Path
 from typing import Any, Callable, Dict
 
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.command import close_inherited
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_alive, job_path, read_job
 
 KEEP_JOBS = 20
@@ -67,13 +68,18 @@ def _take_lock(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
 
 
 def _holder(seat: JobFolder) -> dict[str, Any] | None:
-    jobs = [read_job(path) for path in seat.jobs.glob("*.json")]
-    return next((job for job in jobs if job and is_alive(job)), None)
+    for path in seat.jobs.glob("*.json"):
+        with contextlib.suppress(ProblemError):  # a file that cannot be read names no holder
+            job = read_job(path)
+            if job and is_alive(job):
+                return job
+    return None
 
 
 def _prune(seat: JobFolder) -> None:
-    for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
-        path.unlink()
+    with contextlib.suppress(OSError):  # what is not ours there must not stop a job
+        for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
+            path.unlink()
 
 
 def _detach(lock: int, path: Path, what: tuple[str, str], work: Work) -> None:
@@ -97,21 +103,11 @@ def _run(lock: int, writer: int, make_job: Callable[[], Job], work: Work) -> Non
     try:
         job = make_job()
         os.write(writer, b".")
-        null = os.open(os.devnull, os.O_RDWR)
-        for standard in (0, 1, 2):
-            os.dup2(null, standard)
-        for descriptor in map(int, os.listdir("/proc/self/fd")):  # noqa: PTH208  (numbers, not paths)
-            if descriptor not in (0, 1, 2, lock):
-                _close(descriptor)
+        close_inherited(lock)
         os.chdir("/")
         job.finish(_outcome(job, lock, work))
     finally:
         os._exit(0)
-
-
-def _close(descriptor: int) -> None:
-    with contextlib.suppress(OSError):  # the descriptor of the listing itself is closed already
-        os.close(descriptor)
 
 
 def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
@@ -119,8 +115,15 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
         return work(job, lock)
     except ProblemError as fault:
         return {"state": fault.state, "problems": [fault.problem]}
-    except Exception:  # noqa: BLE001  (the record is the only way to report it)
-        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [node_bug()]}
+    except Exception as error:  # noqa: BLE001  (the record is the only way to report it)
+        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [problem_of(error)]}
+
+
+def problem_of(error: Exception) -> dict[str, str]:
+    """Return the problem of any exception, which is being handled."""
+    if isinstance(error, OSError):
+        return io_problem(error).problem
+    return error.problem if isinstance(error, ProblemError) else node_bug()
 
 
 def node_bug() -> dict[str, str]:

@@ -1,17 +1,24 @@
-"""The job file: progress and result of a job, replaced by the job at every step."""
+"""The job file: progress and result of a job, replaced by the job at every step.
+
+Spaces fill it up to a fixed size: on a disk that is full by then, the result is written over the progress.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from ansible.module_utils.provisioner.base.files import read, write_atomic
+from ansible.module_utils.provisioner.base.files import read, read_existing, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
 STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
+ROOM = 1 << 16  # bytes of a job file
+SHORT = 500  # characters of each text of a problem, where the whole record does not fit
 REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
 
 
@@ -38,23 +45,40 @@ class Job:
         self._write()
 
     def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:
-        """Write progress to the file; `done` and `total` are bytes."""
+        """Write progress to the file; `done` and `total` are bytes. Never raises: progress is not worth a job's end."""
         only_numbers = text == self._state["text"] and done != total
         if only_numbers and time.monotonic() - self._reported < REPORT_INTERVAL:
             return
         unit = "" if done is None else "B"
         self._state.update(text=text, done=done, total=total, unit=unit, phase=phase or self._state["phase"])
-        self._write()
+        with contextlib.suppress(OSError):
+            self._write()
 
     def finish(self, record: dict[str, Any]) -> None:
         """Write the result; `record` gets the duration as `seconds`."""
         seconds = round(time.monotonic() - self._begun, 1)
         self._state.update(finished=True, record={**record, "seconds": seconds})
-        self._write()
+        try:
+            self._write()
+        except OSError:
+            self._write_in_place()
 
     def _write(self) -> None:
         self._reported = time.monotonic()
-        write_atomic(self.path, json.dumps(self._state))
+        write_atomic(self.path, json.dumps(self._state).ljust(ROOM))
+
+    def _write_in_place(self) -> None:
+        """Write over the file, which needs no disk space; a reader may see a part of it for a moment."""
+        text = json.dumps(self._state)
+        if len(text) > ROOM:
+            record = self._state["record"]
+            short = [{name: word[:SHORT] for name, word in found.items()} for found in record.get("problems", [])[:5]]
+            kept = {name: record[name] for name in ("state", "generation", "seconds") if name in record}
+            text = json.dumps({**self._state, "record": {**kept, "problems": short}})
+        with self.path.open("r+b") as file:
+            file.write(text.ljust(ROOM).encode())
+            file.flush()
+            os.fsync(file.fileno())
 
 
 def job_path(seat: JobFolder, run: str, kind: str) -> Path:
@@ -63,9 +87,16 @@ def job_path(seat: JobFolder, run: str, kind: str) -> Path:
 
 
 def read_job(path: Path) -> dict[str, Any] | None:
-    """Return the content of a job file, or None when there is no such file."""
-    text = read(path)
-    return dict(json.loads(text)) if text else None
+    """Return the content of a job file, or None when there is no such file, or no complete one.
+
+    Raises ProblemError `io_error` when it cannot be read.
+    """
+    try:
+        return dict(json.loads(read_existing(path)))
+    except OSError as error:
+        raise io_problem(error) from None
+    except (ValueError, TypeError):
+        return None
 
 
 def is_alive(job: dict[str, Any]) -> bool:
@@ -89,16 +120,23 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
     """
     begun, first = time.monotonic(), None
     while True:
-        alive, job = True, read_job(path)
-        if job and not job["finished"] and not is_alive(job):
-            alive, job = False, read_job(path)  # the job may have ended between the two calls
+        try:
+            alive, job = True, read_job(path)
+            if job and not job["finished"] and not is_alive(job):
+                alive, job = False, read_job(path)  # the job may have ended between the two calls
+        except ProblemError as fault:
+            return _without_result({}, fault.problem)
         if job is None or not (alive or job["finished"]):
-            return {**(job or {}), "finished": True, "record": {"state": "unknown", "problems": [_job_died(path)]}}
+            return _without_result(job or {}, _job_died(path))
         first = first or job["text"]
         waited = time.monotonic() - begun
         if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
             return job
         time.sleep(0.3)
+
+
+def _without_result(job: dict[str, Any], problem: dict[str, str]) -> dict[str, Any]:
+    return {**job, "finished": True, "record": {"state": "unknown", "problems": [problem]}}
 
 
 def _job_died(path: Path) -> dict[str, str]:

@@ -10,8 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import read, write_atomic
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.files import read, read_existing, write_atomic
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
 FOLDER = Path("/etc/docker/registry/tls")
 SECONDS = 60
@@ -22,8 +22,14 @@ KEY = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes")
 
 
 def read_ca() -> str:
-    """Return the certificate of the CA (PEM), empty when there is none."""
-    return read(FOLDER / "ca.crt")
+    """Return the certificate of the CA (PEM), empty when there is none.
+
+    Raises ProblemError `io_error` when it cannot be read: a new CA in its place would be unknown to every node.
+    """
+    try:
+        return read_existing(FOLDER / "ca.crt")
+    except OSError as error:
+        raise io_problem(error) from None
 
 
 def make_ca(name: str) -> None:

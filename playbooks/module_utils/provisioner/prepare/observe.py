@@ -28,7 +28,7 @@ def observe(order: dict[str, Any]) -> NodeState:
     sources = docker_source(order["docker"], distribution), nvidia_source(order["nvidia"], platform)
     engine, info, _ = engine_facts()
     nvidia = nvidia_facts()[0]
-    uuids = tuple(gpu["uuid"] for gpu in nvidia["gpus"] if gpu.get("uuid"))
+    uuids = tuple(gpu["uuid"] for gpu in nvidia["gpus"] if gpu.get("uuid") and not gpu.get("mig_enabled"))
     return NodeState(
         distribution=distribution,
         docker=sources[0],

@@ -9,6 +9,7 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
+from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.seat import Seat
@@ -29,15 +30,18 @@ def require_consent(compose: Compose, journal: Journal, order: dict[str, Any], r
     """Return once the seat's containers may be stopped; raise BusyError when they may not.
 
     The policy is `when_busy` of the order: defer, wait or force. Force is recorded in the journal before anything
-    stops: by whom, for what reason, and which processes are ended.
+    stops: by whom, for what reason, and which processes are ended. The claim of the order is checked after each pause:
+    a run that takes the node over meanwhile ends this job, with ProblemError `fenced`, and finds the seat unlocked.
     """
     wanted = {"policy": "defer", "seconds": 0, "reason": "", **(order.get("when_busy") or {})}
     _check_policy(wanted)
+    check_claim(order["state_root"], order.get("claim"))
     if not is_running(compose):
         return
     end, pause = time.monotonic() + (wanted["seconds"] if wanted["policy"] == "wait" else 0), FIRST_PAUSE
     while True:
         users = gpu_users(seat_gpus(compose.seat, journal))
+        check_claim(order["state_root"], order.get("claim"))
         if not users:
             return
         if wanted["policy"] == "force":

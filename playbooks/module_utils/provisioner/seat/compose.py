@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import os
 import re
+import shutil
+import tempfile
 import time
-from typing import Any, Sequence
+from pathlib import Path
+from typing import Any, Iterator, Sequence
 
 from ansible.module_utils.provisioner.base.command import CommandResult, run
-from ansible.module_utils.provisioner.base.files import read
+from ansible.module_utils.provisioner.base.files import read_existing, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.engine import ask, client_environment, get
@@ -43,9 +49,36 @@ class Compose:
 
         Raises ProblemError `start_failed`.
         """
+        self._up(number)
+
+    @contextlib.contextmanager
+    def empty_home(self, number: int, wanted: dict[str, Any]) -> Iterator[None]:
+        """Run a generation with an empty home instead of the user's, on the same ports; start it with its home again.
+
+        `wanted` is the seat of its order. After an error in between, the containers stay as they are.
+
+        Raises ProblemError `start_failed`.
+        """
+        folder = Path(tempfile.mkdtemp(prefix="verify-", dir=str(self.seat.folder)))
+        try:
+            home = folder / "home"
+            home.mkdir(mode=0o700)
+            if os.geteuid() == 0:
+                os.chown(str(home), wanted["uid"], wanted["gid"])
+            # Mounts are merged by their target, so this one takes the place of the home.
+            mount = {"type": "bind", "source": str(home), "target": f"/home/{wanted['user']}"}
+            services = {service: {"volumes": [mount]} for service in SERVICES}
+            write_atomic(folder / "empty-home.json", json.dumps({"services": services}))
+            self._up(number, "-f", str(folder / "empty-home.json"))
+            yield
+            self._up(number)
+        finally:
+            shutil.rmtree(str(folder), ignore_errors=True)
+
+    def _up(self, number: int, *files: str) -> None:
         self._remove_leftovers()
         self._remove_duplicate_networks()
-        ran = self._run(number, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
+        ran = self._run(number, *files, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
         if ran.code != 0:
             raise _compose_fault("start_failed", f"the containers could not be started: {ran.message}")
 
@@ -140,12 +173,24 @@ class Compose:
 
     def logs(self, lines: int = LOG_LINES) -> str:
         """Return the end of each container's log, with the token of the seat masked: a server may print it."""
-        token = read(self.seat.identity / TOKEN) or "\0"
+        try:
+            token = read_existing(self.seat.identity / TOKEN) or "\0"
+        except OSError as error:
+            return f"the logs are withheld, as the token to mask in them cannot be read: {error}"
         texts = []
         for container in self.containers():
             ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())
             texts.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
         return printable("\n".join(texts).replace(token, "…"))
+
+
+def exec_python(container: str, user: str) -> list[str]:
+    """Return the command that runs a program from stdin with the container's Python, as `user` (UID:GID).
+
+    Nothing of the home takes part: -I leaves out the user's packages, usercustomize.py, PYTHON* and the current folder.
+    """
+    isolated = ["--workdir", "/", "--env", "HOME=/nonexistent"]
+    return ["docker", "exec", "-i", "--user", user, *isolated, container, "python3", "-I", "-"]
 
 
 def service_state(container: dict[str, Any] | None) -> str:

@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional
 from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment
+from ansible.module_utils.provisioner.seat.compose import exec_python
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import container_on_port
@@ -133,7 +134,7 @@ def _lost_gpus(wanted: dict[str, Any], running: Found, on_node: int) -> list[dic
 
 def _visible_gpus(container: str, wanted: dict[str, Any]) -> tuple[list[str], str]:
     """Return the UUIDs that NVML shows in the container, and the error message when there are none."""
-    argv = ["docker", "exec", "-i", "--user", f"{wanted['uid']}:{wanted['gid']}", container, "python3", "-"]
+    argv = exec_python(container, f"{wanted['uid']}:{wanted['gid']}")
     try:
         ran = run(argv, GPU_SCRIPT_SECONDS, text=GPU_SCRIPT, env=client_environment())
     except ProblemError as error:

@@ -6,6 +6,7 @@ from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import get
+from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
@@ -24,12 +25,20 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
     """
     running = _running_names()
     names = sorted({seat.name for seat in seats_of(state_root)} | running)
-    return [fact for fact in (_fact(Seat(state_root, name), name in running, gpus) for name in names) if fact]
+    facts = [_fact_or_damage(Seat(state_root, name), name in running, gpus) for name in names]
+    return [fact for fact in facts if fact]
 
 
 def kept_images(state_root: str) -> list[str]:
     """Return the images of all generations of all seats; "unknown" for an order that cannot be read."""
-    return sorted({_image(seat, number) for seat in seats_of(state_root) for number in seat.numbers()})
+    return sorted({name for seat in seats_of(state_root) for name in _images(seat)})
+
+
+def _images(seat: Seat) -> set[str]:
+    try:
+        return {_image(seat, number) for number in seat.numbers()}
+    except OSError:
+        return {"unknown"}
 
 
 def _image(seat: Seat, number: int) -> str:
@@ -46,6 +55,16 @@ def _running_names() -> set[str]:
         return set()
     names = {container["Labels"][LABEL] for container in found}
     return {name for name in names if NAME.fullmatch(name)}
+
+
+def _fact_or_damage(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the facts of a seat, or that it is damaged: it must not hide the other seats of the node."""
+    try:
+        return _fact(seat, running, gpus)
+    except Exception as error:  # noqa: BLE001  (whatever is wrong with the seat's files)
+        services = dict.fromkeys(SERVICES, "unknown")
+        damage = {"name": seat.name, "generation": 0, "image": "", "services": services, "state": "damaged"}
+        return {**damage, "drift": [problem_of(error)]}
 
 
 def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:

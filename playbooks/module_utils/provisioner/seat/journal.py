@@ -1,4 +1,8 @@
-"""The journal of a seat: one line of JSON for each step, written to disk before the step begins."""
+"""The journal of a seat: one line of JSON for each step, written to disk before the step begins.
+
+The file ends in spaces (JSON allows them): room that is taken before a switch begins, so that a disk that fills up in
+the middle of it cannot prevent the lines that are still to come. The next line is written over the spaces.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read, sync_folder
+from ansible.module_utils.provisioner.base.files import read_existing, sync_folder, write_all
 from ansible.module_utils.provisioner.base.host import boot_id, now
 from ansible.module_utils.provisioner.base.problem import io_problem
 
@@ -15,6 +19,8 @@ from ansible.module_utils.provisioner.base.problem import io_problem
 OPEN_STATES = ("switching", "verifying", "rolling_back")
 # Lines that neither begin nor end a transaction.
 NOTES = ("staged", "forced")
+KEYS = {"seq", "at", "run", "state", "detail"}  # of every line
+ROOM = 1 << 14  # bytes taken before a switch; its further lines, with three attempts to undo it, need about 3 kB
 
 
 class Journal:
@@ -34,12 +40,16 @@ class Journal:
 
     def _write(self, state: str, detail: dict[str, Any]) -> None:
         line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
+        data = json.dumps({**line, "detail": detail}).encode()
         new = not self._path.exists()
-        descriptor = os.open(str(self._path), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        descriptor = os.open(str(self._path), os.O_RDWR | os.O_CREAT, 0o600)
         try:
+            end, size = _end(descriptor), os.fstat(descriptor).st_size
+            if state == "switching":
+                _extend(descriptor, size, end + len(data) + ROOM)
+            os.lseek(descriptor, end, os.SEEK_SET)
             # The newline comes first, so that a line that a power cut left incomplete does not damage this one.
-            os.write(descriptor, b"" if new else b"\n")
-            os.write(descriptor, json.dumps({**line, "detail": detail}).encode())
+            write_all(descriptor, (b"\n" if end else b"") + data)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -47,8 +57,15 @@ class Journal:
             sync_folder(self._path.parent)
 
     def lines(self) -> list[dict[str, Any]]:
-        """Return all complete lines, oldest first."""
-        return [line for line in map(_parsed, read(self._path).splitlines()) if line]
+        """Return all complete lines, oldest first.
+
+        Raises ProblemError `io_error` when the journal cannot be read: nobody knows then whether a switch is open.
+        """
+        try:
+            text = read_existing(self._path)
+        except OSError as error:
+            raise io_problem(error) from None
+        return [line for line in map(_parsed, text.splitlines()) if line]
 
     def last_step(self) -> dict[str, Any] | None:
         """Return the last line that belongs to a transaction."""
@@ -77,8 +94,22 @@ class Journal:
         return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
 
 
+def _end(descriptor: int) -> int:
+    """Return the offset behind the last line."""
+    with open(descriptor, "rb", closefd=False) as file:
+        return len(file.read().rstrip(b" \n"))
+
+
+def _extend(descriptor: int, size: int, wanted: int) -> None:
+    os.lseek(descriptor, size, os.SEEK_SET)
+    write_all(descriptor, b" " * (wanted - size))
+    os.fsync(descriptor)
+
+
 def _parsed(text: str) -> dict[str, Any] | None:
+    """Return the line, None for one that is incomplete: its step did not begin."""
     try:
-        return dict(json.loads(text))
+        line = json.loads(text)
     except ValueError:
         return None
+    return line if isinstance(line, dict) and line.keys() >= KEYS else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import socket
@@ -12,7 +13,7 @@ from typing import Any
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import INSTALL, get
-from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes
+from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes, image_store
 
 # A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
 UNPACKED = 3.5
@@ -41,11 +42,15 @@ def check_disk_space(info: dict[str, Any], image_bytes: int) -> None:
 
     Raises ProblemError `disk_full`.
     """
-    need, free = int(image_bytes * UNPACKED) + SPARE, free_bytes(info["DockerRootDir"])
-    if free is not None and free < need:
+    store = image_store(info)
+    # The engine's own folder holds volumes and logs, if not images.
+    for folder, need in ((store, int(image_bytes * UNPACKED) + SPARE), (info["DockerRootDir"], SPARE)):
+        free = free_bytes(folder)
+        if free is None or free >= need:
+            continue
         raise ProblemError(
             "disk_full",
-            f"{info['DockerRootDir']} has {free / 1e9:.1f} GB free; the image needs {need / 1e9:.1f} GB",
+            f"{folder} has {free / 1e9:.1f} GB free; {need / 1e9:.1f} GB are needed there",
             f"{image_bytes / 1e9:.1f} GB are pulled and then unpacked; an engine that runs out of disk space discards"
             " what it has pulled",
             "free disk space on the node: see `docker system df`; `docker image prune` removes unused images",
@@ -124,12 +129,36 @@ def ensure_home(home: Path, uid: int, gid: int) -> None:
 
 def _make_home(home: Path, uid: int, gid: int) -> None:
     try:
+        reason = run_in_child(lambda: _try_to_make(home, uid, gid), STAT_SECONDS)
+    except TimeoutError:
+        reason = f"no answer within {STAT_SECONDS} s"
+    except ChildProcessError as error:
+        reason = str(error)
+    if reason:
+        what = f"{home} cannot be created: {reason}"
+        raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}")
+
+
+def _try_to_make(home: Path, uid: int, gid: int) -> str | None:
+    """Make the home under another name, give it to its user, and rename it: a kill leaves no home of a wrong owner.
+
+    The parent may belong to the user, who can put a link in the place of each name in it. So the owner is set on the
+    open folder, and no link is followed. Return the reason when it fails.
+    """
+    temporary = f".{home.name}.new"
+    try:
         home.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-        home.mkdir(mode=0o700)
-        os.chown(str(home), uid, gid)
+        parent = os.open(str(home.parent), os.O_RDONLY | os.O_DIRECTORY)
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(temporary, dir_fd=parent)  # left by a kill
+        os.mkdir(temporary, mode=0o700, dir_fd=parent)
+        made = os.open(temporary, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+        os.fchown(made, uid, gid)
+        os.rename(temporary, home.name, src_dir_fd=parent, dst_dir_fd=parent)
+        os.fsync(parent)
     except OSError as error:
-        what = f"{home} cannot be created: {error.strerror}"
-        raise _home_fault("home_not_made", what, f"install -d -m 700 -o {uid} -g {gid} {home}") from None
+        return error.strerror
+    return None  # the process ends here, and closes both folders
 
 
 def _home_fault(code: str, what: str, command: str) -> ProblemError:

@@ -57,11 +57,17 @@ class Seat:
         return sorted(int(name) for name in found if name.isdigit())
 
     def current(self) -> int:
-        """Return the number of the current generation, 0 when there is none."""
+        """Return the number of the current generation, 0 when there is none.
+
+        Raises ProblemError `seat_damaged` when that cannot be read: "none" would mean a seat to be set up anew.
+        """
+        path = self.folder / "current"
         try:
-            return int(Path(os.readlink(str(self.folder / "current"))).name)
-        except (OSError, ValueError):
+            return int(Path(os.readlink(str(path))).name)
+        except FileNotFoundError:
             return 0
+        except (OSError, ValueError) as error:
+            raise _damaged(path, error) from None
 
     def commit(self, number: int) -> None:
         """Make a generation the current one, atomically."""
@@ -82,9 +88,12 @@ class Seat:
         """Return the order of a generation. Raises ProblemError `seat_damaged` when it cannot be read."""
         path = self.generation(number) / "order.json"
         try:
-            return dict(json.loads(path.read_text()))
+            order = json.loads(path.read_text())
         except (OSError, ValueError) as error:
             raise _damaged(path, error) from None
+        if not (isinstance(order, dict) and {"seat", "image"} <= order.keys()):
+            raise _damaged(path, ValueError("it is not an order"))
+        return order
 
     def staged(self, order: dict[str, Any]) -> int:
         """Return the newest generation after the current one that was made from this order, 0 when there is none."""
@@ -137,8 +146,12 @@ def _content(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def seats_of(state_root: str) -> list[Seat]:
-    """Return all recorded seats, sorted by name."""
-    names = sorted(path.name for path in (Path(state_root) / "seats").glob("*") if NAME.fullmatch(path.name))
+    """Return all recorded seats, sorted by name. What is no folder, or has another name, is none of ours."""
+    try:
+        with os.scandir(str(Path(state_root) / "seats")) as found:
+            names = sorted(entry.name for entry in found if NAME.fullmatch(entry.name) and entry.is_dir())
+    except FileNotFoundError:
+        return []
     return [Seat(state_root, name) for name in names]
 
 
@@ -160,8 +173,8 @@ def _damaged(path: Path, error: Exception) -> ProblemError:
     return ProblemError(
         "seat_damaged",
         f"{path} cannot be read: {error}",
-        "the file describes this generation of the seat",
-        f"remove {path.parent} on the node, then run the rollout again",
+        "the file says what the seat runs",
+        f"check the node's disk (dmesg); if only this file is damaged: move {path.parent} away, then roll out again",
     )
 
 

@@ -13,6 +13,7 @@ from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.engine import wait_for_engine
+from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
@@ -40,16 +41,25 @@ def recover_seats(order: dict[str, Any], report: Report) -> dict[str, Any]:
 
 def _recover_one(seat: Seat, order: dict[str, Any], report: Report) -> dict[str, Any]:
     problems: list[dict[str, str]] = []
+    generation = 0
     try:
         with _locked(seat) as lock:
             state = _end_open_switch(seat, order, lock, report)
+        generation = seat.current()
     except BlockingIOError:
-        state = "unknown"  # the running job reports its own result
-    except ProblemError as fault:
-        state, problems = fault.state, [fault.problem]
+        state, generation = "unknown", _generation(seat)  # the running job reports its own result
+    except Exception as error:  # noqa: BLE001  (one damaged seat must not stop the recovery of the others)
+        state = error.state if isinstance(error, ProblemError) else "failed"
+        problems, generation = [problem_of(error)], _generation(seat)
     text = {"unknown": "a job is running", "unchanged": "no unfinished switch"}.get(state, state)
-    generation = seat.current()
     return {"state": state, "generation": generation, "text": f"{text}; generation {generation}", "problems": problems}
+
+
+def _generation(seat: Seat) -> int:
+    """Return the current generation, 0 when it cannot be read."""
+    with contextlib.suppress(ProblemError):
+        return seat.current()
+    return 0
 
 
 def _end_open_switch(seat: Seat, order: dict[str, Any], lock: int, report: Report) -> str:
@@ -73,9 +83,10 @@ def _locked(seat: Seat) -> Iterator[int]:
 
 
 def _print(text: str, *_: Any, **__: Any) -> None:
-    """Write to stdout, which systemd forwards to the system log."""
-    sys.stdout.write(f"{printable(text)}\n")
-    sys.stdout.flush()
+    """Write to stdout, which systemd forwards to the system log, if that is possible."""
+    with contextlib.suppress(OSError):
+        sys.stdout.write(f"{printable(text)}\n")
+        sys.stdout.flush()
 
 
 def recover_at_boot(state_root: str) -> int:

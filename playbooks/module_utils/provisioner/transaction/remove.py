@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
+from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -19,6 +21,7 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not compose.containers():
         return {"state": "unchanged", "generation": seat.current()}
+    check_claim(order["state_root"], order.get("claim"))  # the job may have waited for the seat's lock
     job.report("removing the containers")
     journal.append("stopping")
     compose.down()
@@ -34,12 +37,14 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return {"state": "unchanged"}
     if order.get("when_busy"):
         require_consent(compose, journal, order, job.report)
+    check_claim(order["state_root"], order.get("claim"))
     job.report("removing the containers")
     journal.append("removing")
     compose.down()
     seat.clear_current()
     remove_old_generations(seat, set())
     journal.append("removed")
-    if not any(other.numbers() for other in seats_of(order["state_root"])):
-        uninstall(order["state_root"])
+    with contextlib.suppress(OSError):  # a damaged seat keeps the boot unit
+        if not any(other.numbers() for other in seats_of(order["state_root"])):
+            uninstall(order["state_root"])
     return {"state": "committed"}

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -36,7 +35,6 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return {**committed_record(seat), "state": "unchanged"}
     _check_ready(compose, order["to"])  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
     number = _check_ready(compose, order["to"])
     return transact(compose, journal, number, seat.order(number), job.report)
 

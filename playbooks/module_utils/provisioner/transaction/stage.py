@@ -13,6 +13,7 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.pull import pull
+from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.accounts import with_group, with_user
 from ansible.module_utils.provisioner.seat.busy import is_running
@@ -51,6 +52,7 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     _restore_image_name(compose, order, job.report)
     job.report("starting the image for a test")
     made = _accounts(order)
+    check_claim(order["state_root"], order.get("claim"))  # a pull may take hours
     make_identity(seat, order["seat"]["uid"], order["seat"]["gid"])
     make_notice_folder(seat)
     number = seat.staged(order)

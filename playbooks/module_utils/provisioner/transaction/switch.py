@@ -12,7 +12,7 @@ from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
-from ansible.module_utils.provisioner.jobs.claims import check_claim
+from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -24,8 +24,8 @@ from ansible.module_utils.provisioner.transaction.expected import changed_by_run
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
-from ansible.module_utils.provisioner.transaction.undo import append_if_possible, problem_of, undo_switch
-from ansible.module_utils.provisioner.transaction.verify import verify
+from ansible.module_utils.provisioner.transaction.undo import append_if_possible, undo_switch
+from ansible.module_utils.provisioner.transaction.verify import verify_despite_home
 
 
 def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
@@ -39,7 +39,6 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed_record(seat)
     _check_ready(seat, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    check_claim(order["state_root"], order.get("claim"))  # waiting may have taken hours
     old = seat.current()
     record = transact(compose, journal, _check_ready(seat, order), order, job.report)
     if record["state"] == "committed":
@@ -64,26 +63,27 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
-    journal.append("switching", to=number, back=_undo_target(compose))
+    old = _undo_target(compose)
+    journal.append("switching", to=number, back=old)
     verified: dict[str, Any] = {}
     try:
         report("starting the new containers", phase="switch")
         compose.up(number)
         journal.append("verifying", to=number)
         report("waiting until the containers are healthy", phase="verify")
-        verified = verify(compose, number, order, report)
+        verified = verify_despite_home(compose, number, order, report)
         seat.commit(number)
     except Exception as error:  # noqa: BLE001  (any error has to be undone)
         if seat.current() != number:  # else it was committed, and only the sync of the folder failed
-            return _undo(compose, journal, number, problem_of(error), report)
+            _keep_logs(compose, number)
+            return undo_switch(compose, journal, old, problem_of(error), report)
     append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
     return {**committed_record(seat), **verified}
 
 
-def _undo(compose: Compose, journal: Journal, number: int, problem: dict[str, str], report: Report) -> dict[str, Any]:
+def _keep_logs(compose: Compose, number: int) -> None:
     with contextlib.suppress(ProblemError, OSError):  # the log is optional, the undo is not
         write_atomic(compose.seat.generation(number) / "failure.log", compose.logs())
-    return undo_switch(compose, journal, problem, report)
 
 
 def _undo_target(compose: Compose) -> int:

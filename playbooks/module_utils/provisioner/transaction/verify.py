@@ -1,29 +1,38 @@
-"""Verification of a started seat, from outside as far as possible."""
+"""Verification of a started seat, from outside as far as possible.
+
+What a user has put into the home must not decide whether a node can be upgraded. The checks read nothing of it, but
+Jupyter and logins do: what fails is tried once more with an empty home, and if it works then, the home is at fault.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import os
 import shutil
 import tempfile
 import time
 from pathlib import Path
 from typing import Any, Callable
 
-from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.command import CommandResult, run, run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.engine import client_environment
-from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose
+from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 GPU_SECONDS = 180  # the first import of torch reads gigabytes
 SSH_SECONDS = 20
+SHELL_SECONDS = 10
 HTTP_SECONDS = 10
 SETTLE_SECONDS = 15  # a port may be published a moment after the service behind it is healthy
 PAUSE = 1.0
+MAY_BE_HOME = ("not_healthy", "jupyter_fails", "ssh_fails", "gpu_fails")
+LIST_SECONDS = 10
 
 
 def verify(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -42,6 +51,65 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
     compose.stay_healthy(order["deadlines"]["min_healthy"])
     checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
     return {"checks": checks, "gpu": {name: found["jupyter"][name] for name in ("method", "uuids", "detail")}}
+
+
+def verify_despite_home(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
+    """Verify a started generation as `verify` does, if need be with an empty home.
+
+    Return `checks` and `gpu` of the record, and `problems` with `home_fault` when it works with an empty home only; its
+    containers have their home again then. Raises ProblemError, that of the first attempt, when it works with neither.
+    """
+    try:
+        return verify(compose, number, order, report)
+    except ProblemError as fault:
+        if not _may_be_home(fault, order["seat"]):
+            raise
+        report("checking once more, with an empty home")
+        try:
+            with compose.empty_home(number, order["seat"]):
+                verified = verify(compose, number, order, report)
+        except ProblemError:
+            raise fault from None
+        return {**verified, "problems": [_home_fault(order["seat"], fault)]}
+
+
+def wait_despite_home(compose: Compose, number: int, order: dict[str, Any], report: Report) -> list[dict[str, str]]:
+    """Wait until a started generation is healthy, if need be with an empty home.
+
+    Return the problem `home_fault` in that case, else nothing. Raises ProblemError when it is healthy with neither.
+    """
+    seconds = order["deadlines"]["healthy"]
+    try:
+        compose.wait_healthy(time.monotonic() + seconds, report)
+    except ProblemError as fault:
+        if not _may_be_home(fault, order["seat"]):
+            raise
+        try:
+            with compose.empty_home(number, order["seat"]):
+                compose.wait_healthy(time.monotonic() + seconds, report)
+        except ProblemError:
+            raise fault from None
+        return [_home_fault(order["seat"], fault)]
+    return []
+
+
+def _may_be_home(fault: ProblemError, seat: dict[str, Any]) -> bool:
+    if fault.problem["code"] not in MAY_BE_HOME:
+        return False
+    try:
+        return bool(run_in_child(lambda: os.listdir(seat["home"])[:1], LIST_SECONDS))  # noqa: PTH208  (names only)
+    except (TimeoutError, ChildProcessError):
+        return True
+
+
+def _home_fault(seat: dict[str, Any], fault: ProblemError) -> dict[str, str]:
+    return ProblemError(
+        "home_fault",
+        f"{seat['name']} works with an empty home, but not with {seat['home']}: {fault.problem['what']}",
+        "Jupyter and logins read files of the home. They belong to its user, so the node does not count as failed",
+        f"ask {seat['user']} to move away what was changed last in ~/.jupyter, ~/.ipython, ~/.local or the start files"
+        " of the shell; nothing in the home was changed",
+    ).problem
 
 
 def check_layers(compose: Compose, order: dict[str, Any]) -> str:
@@ -85,18 +153,32 @@ def check_jupyter(seat: Seat, wanted: dict[str, Any]) -> str:
 
 
 def _status(where: tuple[str, int], path: str, headers: dict[str, str]) -> int:
-    connection = http.client.HTTPConnection(*where, timeout=HTTP_SECONDS)
+    """Return the status of an answer that comes within HTTP_SECONDS in all.
+
+    The user can extend Jupyter, so the answer may come byte by byte for days: a time-out of the socket, which begins
+    again with each byte, is not enough. http.client bounds the size of the head; the body is not read.
+    """
+
+    def ask() -> int:
+        with contextlib.closing(http.client.HTTPConnection(*where, timeout=HTTP_SECONDS)) as connection:
+            connection.request("GET", path, headers=headers)
+            return connection.getresponse().status
+
     try:
-        connection.request("GET", path, headers=headers)
-        return connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
-        raise _failure("jupyter_fails", f"no answer from {where[0]}:{where[1]}: {error!r}", NoAnswerError) from None
-    finally:
-        connection.close()
+        return int(run_in_child(ask, HTTP_SECONDS))
+    except TimeoutError:
+        reason = f"it takes longer than {HTTP_SECONDS} s"
+    except ChildProcessError as error:
+        reason = str(error)
+    raise _failure("jupyter_fails", f"no answer from {where[0]}:{where[1]}: {reason}", NoAnswerError)
 
 
 def check_ssh(seat: Seat, number: int, wanted: dict[str, Any]) -> str:
-    """Log in by SSH with a temporary key; the server has to present the seat's host key."""
+    """Log in by SSH with a temporary key; the server has to present the seat's host key.
+
+    The session is one of sftp, which is a part of sshd: a command would run in the user's shell, which reads files of
+    the home first. What they do to a command is said in the result, and does not count.
+    """
     authorized = seat.generation(number) / "verify_keys"
     folder = Path(tempfile.mkdtemp(prefix="verify-", dir=str(seat.folder)))
     try:
@@ -104,13 +186,20 @@ def check_ssh(seat: Seat, number: int, wanted: dict[str, Any]) -> str:
         _rewrite(authorized, (folder / "key.pub").read_text())
         port, address = wanted["ports"]["ssh"], wanted["binds"]["ssh"]
         (folder / "known_hosts").write_text(f"[{address}]:{port} {host_key(seat)}\n")
-        ran = run([*_ssh(folder), "-p", str(port), f"{wanted['user']}@{address}", "true"], SSH_SECONDS)
+        login, where = [*_ssh(folder), "-p", str(port)], f"{wanted['user']}@{address}"
+        ran = run([*login, "-s", where, "sftp"], SSH_SECONDS)
+        in_shell = run([*login, where, "true"], SHELL_SECONDS) if ran.code == 0 else ran
     finally:
         _rewrite(authorized, "")
         shutil.rmtree(str(folder), ignore_errors=True)
     if ran.code != 0:
         raise _failure("ssh_fails", f"no login by key at {address}:{port}: {ran.message}", NoAnswerError)
-    return "login by key works, with the seat's host key"
+    works = "login by key works, with the seat's host key"
+    return works if in_shell.code == 0 else f"{works}; start files in the home end a shell: {_ending(in_shell)}"
+
+
+def _ending(ran: CommandResult) -> str:
+    return "it does not answer" if ran.code is None else f"exit code {ran.code}"
 
 
 def clear_verify_keys(seat: Seat) -> None:
@@ -140,7 +229,7 @@ def check_gpus(compose: Compose, service: str, order: dict[str, Any]) -> dict[st
     container = compose.container(service) or {"Id": "missing"}
     seat, wanted = order["seat"], sorted(order["seat"]["gpus"])
     user = f"{seat['uid']}:{seat['gid']}"
-    argv = ["docker", "exec", "-i", "--user", user, container["Id"], "python3", "-"]
+    argv = exec_python(container["Id"], user)
     ran = run(argv, GPU_SECONDS, text=order["files"]["gpu_check.py"], env=client_environment())
     found = _parse_check(ran.out)
     if found is None:

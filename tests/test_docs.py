@@ -1,4 +1,4 @@
-"""docs/faults.md has a row for every fault of a rollout, and the tests, states and codes that it names exist."""
+"""docs/faults.md has a row for every fault of a rollout; the tests, states and codes that the pages name exist."""
 
 import ast
 import re
@@ -8,7 +8,9 @@ import pytest
 
 TESTS = Path(__file__).parent
 PAGE = TESTS.parent / "docs/faults.md"
+ATTACKS = TESTS.parent / "docs/security.md"
 ROW = re.compile(r"^\| (?P<fault>[A-Z]\d\d) \|.*\|$", re.MULTILINE)
+ATTACK = re.compile(r"^\| [A-Z]\d* \|.*\|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/]+\.py)::(test_\w+)`")
 WORD = re.compile(r"`([a-z]+(?:_[a-z]+)*)`")  # a state, a problem code or a command
 CODE = ("provisioner", "playbooks/module_utils")
@@ -42,3 +44,13 @@ def test_every_state_and_code_in_a_row_exists_in_the_code() -> None:
     words = {word for row in rows().values() for word in WORD.findall(row)}
     assert words >= {"committed", "rolled_back", "unreachable"}
     assert not [word for word in sorted(words) if f'"{word}"' not in code]
+
+
+def test_every_attack_has_tests_and_every_test_named_for_it_exists() -> None:
+    found = ATTACK.findall(ATTACKS.read_text())
+    assert found
+    for row in found:
+        named = NAMED.findall(row)
+        assert named, row
+        assert len(named) == row.count(".py::")
+        assert not [f"{file}::{name}" for file, name in named if name not in functions(TESTS / file)]

@@ -40,6 +40,11 @@ class Output:
             fields = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
             print_json({"schema": schema} | fields)
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether there is a terminal to ask on, and its answer is wanted: with --json a program reads the output."""
+        return not self.as_json and sys.stdin.isatty() and sys.stderr.isatty()
+
     def confirm(self, question: str) -> bool:
         """Ask a yes/no question on stderr. Raises ProblemError with --json or without a terminal."""
         problem = Problem(
@@ -53,7 +58,7 @@ class Output:
 
     def require_terminal(self, problem: Problem) -> None:
         """Raise `problem` (usage) with --json or without a terminal."""
-        if self.as_json or not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not self.can_ask:
             raise ProblemError(problem, "usage")
 
 

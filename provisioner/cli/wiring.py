@@ -15,10 +15,12 @@ from provisioner.adapters.engine.builder import LabImageBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory
+from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.adapters.mirror import profiles
 from provisioner.adapters.mirror.feed import read_job
 from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import AnsibleOptions
 from provisioner.console.text import safe_block
@@ -188,7 +190,11 @@ def recheck_with_lock(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent)
 
 
 def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> LabImageBuilder:
-    """Return the builder of lab images. It connects to the local engine only when it has to build one."""
+    """Return the builder of lab images. It connects to the local engine only when it has to build one.
+
+    It trusts the digests that lab.lock in the lab's own directory pins. Raises ProblemError where that cannot be read.
+    """
+    locked = read_lock(directory.lock)
     data, lab = compatibility_data.load_for_lab(directory.path), directory.lab
     named = {part.address: part.ca for part in (lab.mirror.upstream, lab.mirror, lab.registry) if part is not None}
     authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
@@ -197,6 +203,8 @@ def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> Lab
         lab.image,
         lookup=lookup,
         engine=lambda: DockerEngine.connect(authorities, on_event),
+        records=PushedImages(),
+        locked=() if locked is None else locked.images,
         templates=templates(directory.path),
         facts=lambda image: read_facts(image, data),
         on_event=on_event,

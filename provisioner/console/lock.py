@@ -8,6 +8,7 @@ from rich.text import Text
 from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.console.text import safe_block, safe_line
 from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.lab.lock_trust import Consent, LockTrust, TrustChange, Vouched
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.size import human_size
@@ -37,3 +38,42 @@ def _style(text: str) -> str:
     if text.startswith(("---", "+++", "@@")):
         return "dim"
     return {"+": "green", "-": "red"}.get(text[:1], "")
+
+
+_FIELDS = {"lab": "lab", "registry": "registry", "ca": "its CA", "images": "image"}
+_VOUCHED = {
+    "": "nothing but the connection vouches for it",
+    "file": "a file of this machine",
+    "sha256": "it has the SHA-256 you gave",
+}
+
+
+def consent_view(source: str, trust: LockTrust, consent: Consent, vouched: Vouched, signer: str | None) -> Text:
+    """Render what a published lock brings: all of it at first use, else what differs from what was agreed to."""
+    head = "A lock that was not used on this machine before" if consent.is_first else "The lock has changed"
+    origin = f"signed by {signer}" if signer else _VOUCHED[vouched]
+    rows = [(change.field, _changed(change)) for change in consent.changes]
+    if consent.is_first:
+        rows = [
+            ("lab", [trust.lab]),
+            ("registry", [trust.registry]),
+            ("ca", _values("ca", trust.ca)),
+            ("images", list(trust.images)),
+        ]
+    lines = [
+        f"\n  {'' if index else _FIELDS[field]:<8}  {safe_line(value)}"
+        for field, values in rows
+        for index, value in enumerate(values)
+    ]
+    return Text.assemble((f"{head}: {safe_line(source)} ({safe_line(origin)})", "bold"), *lines)
+
+
+def _changed(change: TrustChange) -> list[str]:
+    before, now = _values(change.field, change.before), _values(change.field, change.now)
+    return [f"- {value}" for value in before] + [f"+ {value}" for value in now]
+
+
+def _values(field: str, values: tuple[str, ...]) -> list[str]:
+    if field == "ca":
+        return [f"SHA256 {value}" for value in values] or ["none: the certificates of the system count"]
+    return list(values)

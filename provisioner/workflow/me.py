@@ -2,8 +2,8 @@
 
 from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatSettings, Service, Services
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock_trust import read_trust
 from provisioner.domain.values.model import Value
-from provisioner.domain.values.problem import Problem, ProblemError
 
 
 class Account(Value):
@@ -19,16 +19,9 @@ def build_personal_lab(lock: Lockfile, account: Account | None) -> Lab:
 
     None stands for root, which gets the default seat of a rollout, since no seat runs as root.
 
-    Raises ProblemError where the lock holds no image.
+    Raises ProblemError for a lock that may not be used here, see `read_trust`.
     """
-    if not lock.images:
-        problem = Problem(
-            "empty_lock",
-            f"the lock of {lock.lab} holds no image",
-            "a seat runs an image that the lab has locked",
-            "ask the lab's admin to run `provision lock` and to publish lab.lock again",
-        )
-        raise ProblemError(problem)
+    read_trust(lock)
     address, _, repository = lock.images[0].lab.partition("@")[0].partition("/")
     loopback = Service(bind="loopback")
     return Lab(

@@ -33,7 +33,7 @@ class Student:
 
     def up(self) -> dict[str, Any]:
         """Run `me up`, which must succeed; return its one node record."""
-        done = self.me("up", "--lock", str(self._lock), "--json")
+        done = self.me("up", "--lock", str(self._lock), "--yes", "--json")
         assert done.returncode == 0, done.stderr
         (record,) = json.loads(done.stdout)["nodes"]
         return dict(record)

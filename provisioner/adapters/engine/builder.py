@@ -1,10 +1,10 @@
-"""Build the lab image from its base and push it to the lab's registry, unless it is there already."""
+"""Build the lab image from its base and push it to the lab's registry, unless it was pushed from here already."""
 
 import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Protocol
@@ -18,7 +18,7 @@ from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lock import LockedImage, verdict_variables
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event, OnEvent
-from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.image import ImageFacts, TaggedImage
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncState
@@ -34,11 +34,21 @@ _SOURCE = re.compile(r"(?:https?://)?[A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?(?:/[
 class Lookup(Protocol):
     """The lab's registry, read without an engine."""
 
-    def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
-        """Return the configuration of an image, None where the registry does not have it."""
+    def exists(self, reference: ImageReference) -> str | None:
+        """Return the digest of a tag, or None. Raises ProblemError where the registry gives no answer."""
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
-        """Return an image and the state of its layers."""
+        """Return an image, its config and the state of its layers. With a digest, that very image."""
+
+
+class Records(Protocol):
+    """The digests of the images that this control machine has pushed."""
+
+    def find(self, target: ImageReference, inputs: str, platform: str) -> str | None:
+        """Return the digest that was recorded for a build of `inputs`, None if there is none."""
+
+    def add(self, target: ImageReference, inputs: str, platform: str, digest: str) -> None:
+        """Record a digest. Raises ProblemError where it cannot be written."""
 
 
 class Engine(Protocol):
@@ -58,15 +68,19 @@ class Engine(Protocol):
     def tag(self, reference: str, target: ImageReference) -> None:
         """Give an image that the engine has another name."""
 
-    def push(self, target: ImageReference) -> None:
-        """Push an image by tag."""
+    def push(self, target: ImageReference) -> str:
+        """Push an image by tag, and return the digest that the engine computed for it."""
 
     def close(self) -> None:
         """Close the connection to the engine."""
 
 
 class LabImageBuilder:
-    """Finds or builds lab images. `engine` connects to the engine, and is called only where one has to be built."""
+    """Finds or builds lab images. `engine` connects to the engine, and is called only where one has to be built.
+
+    An image of the registry is used only by a digest that this control machine recorded when it pushed it, or that the
+    lab's own lab.lock pins. Tags and labels prove nothing: whoever can push to the registry can set them.
+    """
 
     def __init__(  # noqa: PLR0913  (settings, registry and engine come together here)
         self,
@@ -75,15 +89,22 @@ class LabImageBuilder:
         *,
         lookup: Lookup,
         engine: Callable[[], Engine],
+        records: Records,
+        locked: Sequence[LockedImage] = (),
         templates: Mapping[str, str],
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,
     ) -> None:
-        """Store the settings. `templates`: text by file name. `facts` reads torch and CUDA of a base image."""
+        """Store the settings. `locked`: the images of the lab's own lab.lock, never of a fetched lock.
+
+        `templates`: text by file name. `facts` reads torch and CUDA of a base image.
+        """
         self._registry = registry
         self._settings = settings
         self._lookup = lookup
         self._engine = engine
+        self._records = records
+        self._locked = locked
         self._templates = templates
         self._facts = facts
         self._on_event = on_event
@@ -96,11 +117,12 @@ class LabImageBuilder:
         origin = _pinned(base)
         inputs = self._hash_inputs(origin)
         target = self._target(origin, inputs)
-        if self._exists(target, base, inputs):
-            self._on_event(Event(phase="build", kind="skipped", text=f"{target} was built before from the same inputs"))
+        found = self._find(target, base, inputs)
+        if found is None:
+            found = self._create(origin, base, target, inputs)
         else:
-            self._create(origin, base, target, inputs)
-        return self._locked_image(origin, base, target, inputs)
+            self._on_event(Event(phase="build", kind="skipped", text=f"{target} was built before from the same inputs"))
+        return self._locked_image(origin, base, target, inputs, found)
 
     def _hash_inputs(self, origin: ImageReference) -> str:
         """Return the hash of what determines the image, without `apt_mirror`: all mirrors hold the same packages."""
@@ -113,25 +135,56 @@ class LabImageBuilder:
         tag = (origin.tag or "latest")[: _TAG_LENGTH - len(suffix)] + suffix
         return ImageReference(registry=self._registry.address, repository=self._registry.repository, tag=tag)
 
-    def _exists(self, target: ImageReference, base: Listing, inputs: str) -> bool:
-        """Return whether the registry has the complete image: built with our label, or a copy of the base."""
-        config = self._lookup.config(target, base.report.platform)
-        if config is None:
-            return False
-        is_copy = (config.env, config.history) == (base.image.env, base.image.history)
-        is_ours = config.labels.get(INPUTS_LABEL) == inputs or is_copy
-        return is_ours and self._lookup.inspect(target, base.report.platform).report.state is SyncState.COMPLETE
+    def _find(self, target: ImageReference, base: Listing, inputs: str) -> Listing | None:
+        """Return the complete image by the first trusted digest under which the registry has one."""
+        for digest in self._trusted_digests(target, inputs, base.report.platform):
+            found = self._lookup.inspect(target.pinned(digest), base.report.platform)
+            if found.report.state is SyncState.COMPLETE and self._is_based_on(found, base, self._settings.complete):
+                return found
+        return None
 
-    def _create(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> None:
-        source = _package_source(self._settings.apt_mirror)
+    def _trusted_digests(self, target: ImageReference, inputs: str, platform: str) -> Iterator[str]:
+        recorded = self._records.find(target, inputs, platform)
+        if recorded is not None:
+            yield recorded
+        place = f"{target.registry}/{target.repository}@"
+        for image in self._locked:
+            if (image.inputs, image.platform) == (inputs, platform) and image.lab.startswith(place):
+                yield image.lab.removeprefix(place)
+
+    def _create(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> Listing:
+        """Build or copy the image, push it, and return what the registry has under the pushed digest.
+
+        The tag is not read again: somebody else may have pushed to it meanwhile.
+        """
+        source, platform = _package_source(self._settings.apt_mirror), base.report.platform
+        self._lookup.exists(target)  # a registry that gives no answer is reported before the build, not after it
         with closing(self._engine()) as engine:
             engine.pull(origin, base.report.bytes)
             facts = self._read_base(engine, origin)
+            is_copy = True
             if facts is None or facts.complete:
                 engine.tag(origin.by_digest(), target)
             else:
+                is_copy = False
                 self._build(engine, target, facts, {"BASE": origin.by_digest(), "APT_MIRROR": source}, inputs)
-            engine.push(target)
+            digest = engine.push(target)
+        found = self._lookup.inspect(target.pinned(digest), platform)
+        if found.report.state is not SyncState.COMPLETE:
+            raise ProblemError(found.report.problems or _no_digest(target))
+        if not self._is_based_on(found, base, is_copy):
+            raise ProblemError(_other_base(target.pinned(digest), origin))
+        self._records.add(target, inputs, platform, digest)
+        return found
+
+    @staticmethod
+    def _is_based_on(found: Listing, base: Listing, is_copy: bool) -> bool:
+        """Whether the image is the base itself, or begins with all layers of the base."""
+        if found.config is None or base.config is None or not base.config.diff_ids:
+            return False
+        if is_copy:
+            return found.config.digest == base.config.digest
+        return found.config.diff_ids[: len(base.config.diff_ids)] == base.config.diff_ids
 
     def _read_base(self, engine: Engine, origin: ImageReference) -> BaseFacts | None:
         """Return None where lab.yml declares the base as complete."""
@@ -158,18 +211,18 @@ class LabImageBuilder:
             self._on_event(Event(phase="build", kind="started", text="downloading Jupyter's wheels"))
             wheels.download_wheels(requirements, folder / "wheels", facts)
 
-    def _locked_image(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> LockedImage:
-        platform = base.report.platform
-        found, config = self._lookup.inspect(target, platform), self._lookup.config(target, platform)
-        digest = found.report.digest
-        if found.report.state is not SyncState.COMPLETE or config is None or digest is None:
+    def _locked_image(
+        self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str, found: Listing
+    ) -> LockedImage:
+        config, digest = found.config, found.report.digest
+        if config is None or digest is None:
             raise ProblemError(found.report.problems or _no_digest(target))
         facts = self._facts(base.image)
         return LockedImage(
             reference=base.image.reference,
             base=origin.by_digest(),
             lab=target.pinned(digest).by_digest(),
-            platform=platform,
+            platform=base.report.platform,
             torch=facts.torch,
             cuda=facts.cuda,
             env=verdict_variables(base.image.env or {}),
@@ -211,4 +264,13 @@ def _no_digest(reference: ImageReference) -> Problem:
         f"the registry returned no digest for {reference}",
         "a lock pins every image by its digest",
         f"provision mirror check {reference}",
+    )
+
+
+def _other_base(image: ImageReference, base: ImageReference) -> Problem:
+    return Problem(
+        "other_base",
+        f"the lab image {image} does not contain {base}",
+        "a lab image holds all layers of its base, so the engine or the registry has exchanged something",
+        "find out who else uses the engine and the registry, then run `provision lock` again",
     )

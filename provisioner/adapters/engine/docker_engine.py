@@ -109,13 +109,18 @@ class DockerEngine:
         with _engine_errors("build", target):
             self._client.api.tag(reference, f"{target.registry}/{target.repository}", target.tag, force=True)
 
-    def push(self, target: ImageReference) -> None:
-        """Push an image by tag."""
+    def push(self, target: ImageReference) -> str:
+        """Push an image by tag, and return the digest that the engine computed for it."""
         self._install_ca(target)
+        pushed: list[str] = []
         with _engine_errors("push", target):
             repository = f"{target.registry}/{target.repository}"
             messages = self._client.api.push(repository, tag=target.tag, stream=True, decode=True)
-            self._report(f"pushing {target}", engine_stream.transfer_progress(messages, 0), "B")
+            noted = engine_stream.note_digest(messages, target.tag or "", pushed)
+            self._report(f"pushing {target}", engine_stream.transfer_progress(noted, 0), "B")
+            if not pushed:
+                raise EngineError("it reported no digest of what it pushed")
+        return pushed[-1]
 
     def _install_ca(self, reference: ImageReference) -> None:
         ca = self._authorities.get(reference.registry or "")

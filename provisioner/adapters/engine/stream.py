@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 _MOVING = ("Downloading", "Pushing")
 _STEP = re.compile(r"Step (\d+)/(\d+) : ")
+_PUSHED = re.compile(r"(?P<tag>\w[\w.-]{0,127}): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+")
 _INTERVAL = 1.0  # seconds between two updates
 _LINES = 20  # of a failed build's output
 
@@ -37,6 +38,17 @@ def transfer_progress(messages: Iterable[Message], total: int) -> Iterator[Progr
             yield ProgressUpdate(
                 str(message["status"]), done, max(total or sum(size for _, size in layers.values()), done)
             )
+
+
+def note_digest(messages: Iterable[Message], tag: str, found: list[str]) -> Iterator[Message]:
+    """Yield the messages of a push, and append to `found` the digest that the engine computed for `tag`.
+
+    Engines with either image store report it in this line (moby: distribution/push_v2.go, containerd/image_push.go).
+    """
+    for message in messages:
+        if reported := _PUSHED.fullmatch(str(message.get("status", ""))):
+            found += [reported["digest"]] if reported["tag"] == tag else []
+        yield message
 
 
 def build_progress(messages: Iterable[Message]) -> Iterator[ProgressUpdate]:

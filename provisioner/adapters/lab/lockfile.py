@@ -1,23 +1,28 @@
 """Read lab.lock from a file or a URL, and write it in a stable form."""
 
+import hashlib
 import json
 import os
 import re
 from pathlib import Path
-from typing import Any
-from urllib.parse import unquote, urlsplit
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urljoin, urlsplit
 
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
 from provisioner.adapters.lab.documents import read_document
+from provisioner.adapters.lab.signature import SUFFIX, missing_signature, sign, verify
 from provisioner.adapters.registry.transport import proxy_manager
-from provisioner.adapters.state.files import MAX_BYTES, decode, read_text, write_text
+from provisioner.adapters.state.files import MAX_BYTES, decode, read_bytes, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock_trust import Vouched
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.domain.values.proxy import proxy_for
+from provisioner.domain.values.proxy import is_loopback, proxy_for
 
 _REMOTE = ("http", "https")
+_MAX_REDIRECTS = 3
+_NOT_THERE = {"no_such_file", "no_lock_there"}
 _NOT_GUESSED = "the lock determines which image this machine runs, so it is not guessed"
 _ASK_ADMIN = "ask the lab's admin where lab.lock is published"
 
@@ -34,53 +39,179 @@ def write_lock(path: Path, lock: Lockfile) -> None:
     write_text(path, lock_text(lock))
 
 
+def signature_of(path: Path) -> Path:
+    """Return where the signature of a lock lies, if there is one."""
+    return path.with_name(path.name + SUFFIX)
+
+
+def sign_lock(path: Path, key: Path, *, may_ask: bool) -> Path:
+    """Write the signature of lab.lock beside it and return its path.
+
+    Raises ProblemError (usage) where ssh-keygen cannot sign with `key`.
+    """
+    write_text(signature_of(path), sign(read_bytes(path, "provision lock"), key, may_ask=may_ask))
+    return signature_of(path)
+
+
 def read_lock(path: Path) -> Lockfile | None:
     """Return the lock, None where the file does not exist. Raises ProblemError (usage) where it cannot be read."""
     return read_document(str(path), read_text(path, "provision lock"), Lockfile) if path.exists() else None
 
 
-def fetch_lock(source: str, ca: Path | None = None) -> Lockfile:
+class PublishedLock(NamedTuple):
+    """A lock from elsewhere. `source`: path or URL without secrets. `vouched`: how its content was vouched for.
+
+    `signer`: the principal of the signer, if there is a valid signature of an allowed signer.
+    """
+
+    lock: Lockfile
+    source: str
+    vouched: Vouched = ""
+    signer: str | None = None
+
+
+def fetch_lock(
+    source: str, ca: Path | None = None, *, sha256: str | None = None, signers: Path | None = None
+) -> PublishedLock:
     """Return a published lock, from a path or a URL (https, http, file).
 
-    `ca` is a file with the CA of the web server. Raises ProblemError where the lock cannot be fetched or read.
+    `ca` is a file with the CA of the web server. `sha256`: the hash that the bytes must have. `signers`: a file of
+    allowed signers, one of whom must have signed the bytes, in the file beside the lock that ends in .sig.
+
+    Plain http is taken only from loopback, or where hash or signature protect the content; no redirect leads from
+    https to http. Raises ProblemError where the lock cannot be fetched or read, (usage) where it is refused.
     """
-    url = urlsplit(source)
-    if url.scheme in _REMOTE:
-        return read_document(_without_secrets(source), _download(source, ca), Lockfile)
-    if url.scheme and url.scheme != "file":
+    try:
+        name, place = _without_secrets(source), urlsplit(source)
+    except ValueError:
+        raise ProblemError(Problem("bad_url", "--lock is not a URL", _NOT_GUESSED, _ASK_ADMIN), "usage") from None
+    is_remote = place.scheme in _REMOTE
+    if place.scheme and place.scheme != "file" and not is_remote:
         problem = Problem(
             "unknown_scheme",
-            f"{_without_secrets(source)}: the scheme {url.scheme} is not supported",
+            f"{name}: the scheme {place.scheme} is not supported",
             "a lock is read from a path or from an https, http or file URL",
             "give one of these",
         )
         raise ProblemError(problem, "usage")
-    path = Path(unquote(url.path)) if url.scheme == "file" else Path(source)
-    return read_document(str(path), read_text(path, _ASK_ADMIN), Lockfile)
+    channel = _Channel(ca, is_protected=bool(sha256 or signers))
+    content = channel.read(source)
+    vouched: Vouched = "" if is_remote else "file"
+    if sha256 is not None:
+        _check_sha256(name, content, sha256)
+        vouched = "sha256"
+    signer = None
+    if signers is not None:
+        signer = verify(name, content, _read_signature(source, channel, signers), signers)
+        vouched = "signature"
+    return PublishedLock(read_document(name, decode(content, name), Lockfile), name, vouched, signer)
 
 
-def _download(url: str, ca: Path | None) -> str:
-    """Download at most MAX_BYTES. Messages never contain a password of the URL."""
-    timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5, redirect=3)
-    options: dict[str, Any] = {"ca_certs": None if ca is None else str(ca), "timeout": timeout, "retries": retries}
-    proxied = proxy_for(url, os.environ)
+def _check_sha256(name: str, content: bytes, wanted: str) -> None:
+    found = hashlib.sha256(content).hexdigest()
+    if found != wanted.lower():
+        problem = Problem(
+            "sha256_differs",
+            f"{name}: its SHA-256 is {found}, not {wanted.lower()}",
+            "it is another lock than the one whose hash you were given: a newer one, or a forged one",
+            "ask the lab's admin for the hash of the published lock (sha256sum lab.lock)",
+        )
+        raise ProblemError(problem, "usage")
+
+
+def _read_signature(source: str, channel: "_Channel", signers: Path) -> bytes:
+    """Return what lies beside the lock: its path with .sig, the query of a URL is kept."""
+    place = urlsplit(source)
+    beside = place._replace(path=place.path + SUFFIX).geturl() if place.scheme else source + SUFFIX
     try:
-        with PoolManager(**options) if proxied is None else proxy_manager(proxied, options) as pool:
-            reply = pool.request("GET", url, preload_content=False)
-            body = reply.read(MAX_BYTES + 1)
-            reply.close()
-    except (HTTPError, OSError) as error:
-        raise ProblemError(_unreachable(_without_secrets(url), error)) from None
-    if reply.status != 200 or len(body) > MAX_BYTES:  # noqa: PLR2004  (OK, RFC 9110)
-        reason = f"HTTP {reply.status}" if reply.status != 200 else f"larger than {MAX_BYTES >> 20} MiB"  # noqa: PLR2004
-        raise ProblemError(Problem("no_lock_there", f"{_without_secrets(url)}: {reason}", _NOT_GUESSED, _ASK_ADMIN))
-    return decode(body, _without_secrets(url))
+        return channel.read(beside)
+    except ProblemError as error:
+        if error.problems[0].code in _NOT_THERE:
+            raise missing_signature(_without_secrets(beside), signers) from None
+        raise
+
+
+class _Channel(NamedTuple):
+    """Reads paths and URLs. `ca`: of the web server. `is_protected`: a hash or a signature protects the content."""
+
+    ca: Path | None
+    is_protected: bool
+
+    def read(self, source: str) -> bytes:
+        """Return at most MAX_BYTES. Messages never contain a password of the URL."""
+        place = urlsplit(source)
+        if place.scheme not in _REMOTE:
+            return read_bytes(Path(unquote(place.path)) if place.scheme == "file" else Path(source), _ASK_ADMIN)
+        url = source
+        for _ in range(_MAX_REDIRECTS + 1):
+            self._check(url)
+            target, body = self._download(url)
+            if target is None:
+                return body
+            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+                raise ProblemError(_downgraded(_without_secrets(url), _without_secrets(target)), "usage")
+            url = target
+        raise ProblemError(_not_there(_without_secrets(source), "it redirects without end"))
+
+    def _check(self, url: str) -> None:
+        """Raise ProblemError (usage) where anybody on the way could exchange the content."""
+        place = urlsplit(url)
+        if place.scheme not in _REMOTE:
+            raise ProblemError(_not_there(_without_secrets(url), "a redirect to something that is not http"), "usage")
+        if place.scheme == "http" and not (self.is_protected or is_loopback(place.hostname or "")):
+            raise ProblemError(_unprotected(_without_secrets(url)), "usage")
+
+    def _download(self, url: str) -> tuple[str | None, bytes]:
+        """Return where the URL redirects to, or None, and the body."""
+        timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5)
+        ca = None if self.ca is None else str(self.ca)
+        options: dict[str, Any] = {"ca_certs": ca, "timeout": timeout, "retries": retries}
+        proxied, name = proxy_for(url, os.environ), _without_secrets(url)
+        try:
+            with PoolManager(**options) if proxied is None else proxy_manager(proxied, options) as pool:
+                reply = pool.request("GET", url, preload_content=False, redirect=False)
+                location = reply.get_redirect_location()
+                body = b"" if location else reply.read(MAX_BYTES + 1)
+                reply.close()
+            if location:
+                return urljoin(url, location), b""
+        except (HTTPError, OSError, ValueError) as error:  # ValueError: what it redirects to is no URL
+            raise ProblemError(_unreachable(name, error)) from None
+        if reply.status != 200 or len(body) > MAX_BYTES:  # noqa: PLR2004  (OK, RFC 9110)
+            reason = f"HTTP {reply.status}" if reply.status != 200 else f"larger than {MAX_BYTES >> 20} MiB"  # noqa: PLR2004
+            raise ProblemError(_not_there(name, reason))
+        return None, body
 
 
 def _without_secrets(url: str) -> str:
-    """Return the URL without user, password, query and fragment."""
+    """Return the URL without user, password, query and fragment; a path as it is."""
     parts = urlsplit(url)
+    if not parts.scheme:
+        return url
     return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
+def _not_there(url: str, reason: str) -> Problem:
+    return Problem("no_lock_there", f"{url}: {reason}", _NOT_GUESSED, _ASK_ADMIN)
+
+
+def _unprotected(url: str) -> Problem:
+    return Problem(
+        "lock_unprotected",
+        f"{url}: plain http, and nothing else vouches for the lock",
+        "anybody on the way could give another lock, and so choose the image and the registry of this machine",
+        "use https; or give the hash that the lab's admin tells you: --sha256 HEX; or their keys: "
+        "--allowed-signers FILE",
+    )
+
+
+def _downgraded(url: str, target: str) -> Problem:
+    return Problem(
+        "redirect_downgrade",
+        f"{url} redirects to {target}, from https to http",
+        "who asks over https is not led to a place where anybody on the way could give another lock",
+        "ask the lab's admin for the address that lab.lock is published at",
+    )
 
 
 def _unreachable(url: str, error: Exception) -> Problem:

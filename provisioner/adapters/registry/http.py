@@ -117,6 +117,11 @@ def origin_of(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or _PORTS.get(parts.scheme)
 
 
+def is_downgrade(url: str, target: str) -> bool:
+    """Whether a redirect leads from https to http, where anybody on the way can exchange the answer."""
+    return urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https"
+
+
 def redirect_target(reply: Reply[T], host: str) -> str | None:
     """Return the URL that the reply redirects to, None if it does not redirect.
 

@@ -65,7 +65,7 @@ class ImageChecker(RegistryConnection):
             return entry
         problems = (*entry.report.problems, *self._proxy_problems(entry.report.problems))
         report, image = (one.model_copy(update={"problems": problems}) for one in (entry.report, entry.image))
-        return Listing(image=image, report=report)
+        return entry.model_copy(update={"image": image, "report": report})
 
 
 def _layers_to_check(image: ImageMetadata) -> tuple[Blob, ...]:
@@ -86,7 +86,7 @@ def build_listing(
         findings[image.manifest.config] = None
     faults = [*([] if image.fault is None else [image.fault]), *others]
     report = build_sync_report(str(image.reference), platform, image.manifest, findings, faults)
-    return Listing(image=_tagged_image(image, report), report=report)
+    return Listing(image=_tagged_image(image, report), report=report, config=image.config)
 
 
 def _tagged_image(image: ImageMetadata, report: SyncReport) -> TaggedImage:

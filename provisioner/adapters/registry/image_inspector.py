@@ -1,4 +1,4 @@
-"""What single images are: whether a tag exists, which digest and which image it names, and its config."""
+"""What single images are: whether a tag exists, and which digest and which image it names."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -11,7 +11,6 @@ from provisioner.adapters.registry.http import RequestFailed
 from provisioner.adapters.registry.reader import ManifestMissing
 from provisioner.adapters.state.json_cache import JsonCache
 from provisioner.domain.registry.manifest import digest_of
-from provisioner.domain.values.image import ImageConfig
 from provisioner.domain.values.image_identity import ImageIdentity
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
@@ -24,7 +23,7 @@ _MAX_IDENTITIES = 1000
 
 
 class ImageInspector(RegistryConnection):
-    """Reads manifests and configs, no layers.
+    """Reads manifests, no layers.
 
     Each method returns None where the registry answers that it has no such image, and raises ProblemError where it
     gives no answer.
@@ -46,20 +45,6 @@ class ImageInspector(RegistryConnection):
         if identity is not None:
             _save_identity(identity, platform)
         return identity
-
-    def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
-        """Return the image's config."""
-        if self.exists(reference) is None:
-            return None
-        image = self._reader.image(reference, platform, with_config=True)
-        if image.fault is not None:
-            raise ProblemError(image.fault.problem)
-        return image.config
-
-    def labels(self, reference: ImageReference, platform: str = "linux/amd64") -> dict[str, str] | None:
-        """Return the labels of the image's config."""
-        config = self.config(reference, platform)
-        return None if config is None else config.labels
 
 
 def _unless_missing(read: Callable[[], T]) -> T | None:

@@ -15,12 +15,13 @@ from provisioner.adapters.registry.http import (
     Request,
     RequestFailed,
     T,
+    is_downgrade,
     origin_of,
     redirect_target,
     up_to,
 )
 from provisioner.adapters.registry.retry import Sender
-from provisioner.domain.registry.image_problems import captive_portal, denied, no_such_service
+from provisioner.domain.registry.image_problems import captive_portal, denied, no_such_service, unreachable
 
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
@@ -60,6 +61,9 @@ class Session:
                 self._log_in(reply, repository, credential, answered=answered)
                 answered = True
             elif (target := redirect_target(reply, self._address)) is not None:
+                # What a tag means is known from this answer alone; a blob is verified by the digest it is asked for.
+                if is_downgrade(url, target) and "/blobs/" not in path:
+                    raise RequestFailed(unreachable(self._address, "it redirects from https to http"))
                 url = target
             elif reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise RequestFailed(denied(reply.host, reply.status))

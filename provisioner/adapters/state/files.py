@@ -30,10 +30,18 @@ def read_text(path: Path, fix: str) -> str:
 
     Raises ProblemError (usage) with `fix` where the file is missing, unreadable, larger than MAX_BYTES or not UTF-8.
     """
+    return decode(read_bytes(path, fix), str(path))
+
+
+def read_bytes(path: Path, fix: str) -> bytes:
+    """Return the bytes of a file that a user named.
+
+    Raises ProblemError (usage) with `fix` where the file is missing, unreadable or larger than MAX_BYTES.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB", fix)
-        return decode(path.read_bytes(), str(path))
+        return path.read_bytes()
     except FileNotFoundError:
         problem = Problem("no_such_file", f"{path}: there is no such file", "this file was asked for by name", fix)
         raise ProblemError(problem, "usage") from None

@@ -1,12 +1,13 @@
 """`provision lock`: select images for the lab and pin them in lab.lock."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
-from provisioner.adapters.lab.lockfile import lock_text, read_lock, write_lock
+from provisioner.adapters.lab.lockfile import lock_text, read_lock, sign_lock, signature_of, write_lock
 from provisioner.adapters.state.journal import open_run
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import (
@@ -29,14 +30,24 @@ from provisioner.domain.lab.lock import LOCK_SCHEMA
 from provisioner.workflow.lock.lock import LockResult
 from provisioner.workflow.probe import probe
 
+sign_option = click.option(
+    "--sign",
+    "key",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Sign lab.lock with this SSH key, into lab.lock.sig; a public key stands for that of the agent.",
+)
 
-@click.command(epilog=example("provision lock ai-lab --torch 2.8.0"))
+
+@click.command(epilog=example("provision lock ai-lab --torch 2.8.0\n  provision lock ai-lab --sign ~/.ssh/id_ed25519"))
 @lab_argument
 @torch_option
 @fresh_option
+@sign_option
 @with_ansible_options
 @with_output
-def lock(lab: str, torch: str | None, fresh: bool, ansible: AnsibleOptions, output: Output) -> int:
+def lock(  # noqa: PLR0913, PLR0917  (flags)
+    lab: str, torch: str | None, fresh: bool, key: Path | None, ansible: AnsibleOptions, output: Output
+) -> int:
     """Select an image that runs on every node, build its lab image where needed, and pin both in lab.lock.
 
     Exit 1 where a node got no image. No node is changed.
@@ -47,8 +58,19 @@ def lock(lab: str, torch: str | None, fresh: bool, ansible: AnsibleOptions, outp
         probed = probe(fleet(directory, ansible, output.verbose, run.on_event), run.on_event)
         locked = new_lock(directory, probed, run.on_event, torch=torch, fresh=fresh)
     save_lock(directory, locked, output)
+    if key is not None:
+        output.note(f"{sign_lock(directory.lock, key, may_ask=output.can_ask)} is its signature: publish both.")
+    note_old_signature(directory, output)
     output.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | catalog_fields(locked.catalog))
     return DONE if set(probed) == set(locked.lock.nodes) else FAILED
+
+
+def note_old_signature(directory: LabDirectory, output: Output) -> None:
+    """Say it where the signature beside lab.lock is older than the lock: nobody who requires one would use the lock."""
+    signature = signature_of(directory.lock)
+    if signature.exists() and signature.stat().st_mtime_ns < directory.lock.stat().st_mtime_ns:
+        again = f"provision lock {directory.path} --sign KEY"
+        output.note(f"{signature} is the signature of an older lock: {again}")
 
 
 def save_lock(directory: LabDirectory, locked: LockResult, output: Output) -> None:

@@ -1,5 +1,6 @@
 """`provision me`: a user's own seat on the user's own machine."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -10,7 +11,8 @@ from pydantic import ValidationError
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import local_hostname
 from provisioner.adapters.lab import compatibility_data
-from provisioner.adapters.lab.lockfile import fetch_lock, read_lock, write_lock
+from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, read_lock, write_lock
+from provisioner.adapters.state.files import read_text, write_text
 from provisioner.adapters.state.journal import open_run
 from provisioner.adapters.state.run_lock import hold_seat_lock
 from provisioner.adapters.user import account, read_user_keys, seat_home, seat_root
@@ -23,9 +25,11 @@ from provisioner.cli.plan_context import PlanContext, build_context
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.run_context import OpenRun
 from provisioner.cli.wiring import recheck_with_lock, templates
+from provisioner.console.lock import consent_view
 from provisioner.console.status import urls_view, with_token
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock_trust import LockTrust, build_consent, read_trust
 from provisioner.domain.rollout.order import RemovalOrder, SeatName, build_order
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
@@ -35,6 +39,28 @@ from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.me import Account, build_personal_lab
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.status import build_status
+
+_GIVE_SIGNERS = "give the public keys of those who sign the lab's lock: a file of allowed signers, see ssh-keygen(1)"
+
+
+def _sha256(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is None:
+        return None
+    digits = value.strip().lower().removeprefix("sha256:")
+    if not re.fullmatch("[0-9a-f]{64}", digits):
+        raise click.BadParameter("is not a SHA-256: 64 hexadecimal digits, as sha256sum prints them", ctx, param)
+    return digits
+
+
+sha256_option = click.option(
+    "--sha256", metavar="HEX", callback=_sha256, help="The SHA-256 of the lock, as the lab's admin told you."
+)
+signers_option = click.option(
+    "--allowed-signers",
+    "signers",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Who may sign the lock, see ssh-keygen(1); remembered: from then on no lock without a signature is used.",
+)
 
 
 class PersonalLab(NamedTuple):
@@ -54,39 +80,94 @@ class PersonalLab(NamedTuple):
 @click.option(
     "--lock", "source", metavar="FILE|URL", help="The lab's published lock; it is remembered after first use."
 )
+@sha256_option
+@signers_option
 @ca_option
 @urls_option
 @yes_option
 @with_output
 def me(  # noqa: PLR0913  (each is a flag)
-    *, act: Literal["up", "status", "down"], source: str | None, ca: Path | None, urls: bool, yes: bool, output: Output
+    *,
+    act: Literal["up", "status", "down"],
+    source: str | None,
+    sha256: str | None,
+    signers: Path | None,
+    ca: Path | None,
+    urls: bool,
+    yes: bool,
+    output: Output,
 ) -> int:
     """Start your own seat on this machine with the lab's image (up, the default), show it (status) or stop it (down).
 
     Token, host key and ports stay the same through down and up. The ports are open to this machine only.
+
+    A lock names the images that run here and the CA that Docker trusts for their registry: both are shown, and asked
+    about, at first use and when they change. Plain http needs --sha256 or --allowed-signers.
     """
-    lock = _read_lock(source, ca)
-    personal = PersonalLab(lock, _personal_lab(lock))
+    if source is None and (sha256 or signers):
+        raise click.UsageError("--sha256 and --allowed-signers are for the lock that --lock names")
+    published = _read_lock(source, ca, sha256, signers)
+    personal = PersonalLab(published.lock, _personal_lab(published.lock))
     if act == "status":
         return _status(personal, output, urls=urls)
     with hold_seat_lock(personal.lab.name, lambda: output.note("Waiting for another `provision me` of yours to end.")):
         run = OpenRun.of(open_run(personal.lab.name), output)
         if act == "down":
             return _down(personal, run)
-        write_lock(_remembered_lock(), lock)
-        return _up(personal, run, yes=yes)
+        return _up(personal, _ask_for(published, signers, output, yes=yes), run, yes=yes)
 
 
-def _up(personal: PersonalLab, run: OpenRun, *, yes: bool) -> int:
+class Agreement(NamedTuple):
+    """What the user still has to agree to, and what to keep once that is done.
+
+    `is_open`: the question was neither asked nor answered by --yes.
+    """
+
+    published: PublishedLock
+    signers: Path | None
+    is_open: bool
+
+    def keep(self) -> None:
+        """Remember the lock, and its signers where the user named them, for the next use."""
+        write_lock(_remembered_lock(), self.published.lock)
+        if self.signers is not None:
+            write_text(_remembered_signers(), read_text(self.signers, _GIVE_SIGNERS), mode=0o600)
+
+
+def _ask_for(published: PublishedLock, signers: Path | None, output: Output, *, yes: bool) -> Agreement:
+    """Show what the lock brings that the user has not agreed to.
+
+    Raises ProblemError (usage) where only a person can agree to it and there is no terminal.
+    """
+    now = read_trust(published.lock)
+    consent = build_consent(_agreed_before(), now, published.vouched)
+    if consent.is_needed:
+        output.note(consent_view(published.source, now, consent, published.vouched, published.signer))
+    if consent.by_hand and not output.can_ask:
+        raise ProblemError(_not_agreed(published.source, now), "usage")
+    return Agreement(published, signers, consent.by_hand or (consent.is_needed and not yes))
+
+
+def _agreed_before() -> LockTrust | None:
+    """Return what the remembered lock brought; None also where an older release remembered one that is refused now."""
+    try:
+        agreed = read_lock(_remembered_lock())
+        return None if agreed is None else read_trust(agreed)
+    except ProblemError:
+        return None
+
+
+def _up(personal: PersonalLab, agreement: Agreement, run: OpenRun, *, yes: bool) -> int:
     began, output, fleet = datetime.now(UTC), run.output, _fleet(run.on_event)
     with run.progress():
         prepared = _plan_context(personal, fleet, run.on_event).prepared
     run.journal.keep("plan", prepared.plan)
     show_plan(output, prepared.plan)
     replaces = any(step.action == "update" for step in prepared.plan.steps)
-    if replaces and not (yes or output.confirm("Your seat is replaced: everything that runs in it ends. Continue?")):
+    if (agreement.is_open or (replaces and not yes)) and not output.confirm(_question(agreement, replaces=replaces)):
         output.note("Nothing was changed.")
         return FAILED
+    agreement.keep()
     with run.progress():
         recheck_with_lock(personal.lock, prepared, run.on_event)
     orders = {
@@ -100,6 +181,13 @@ def _up(personal: PersonalLab, run: OpenRun, *, yes: bool) -> int:
     if code == DONE and not output.as_json:
         _show_urls(personal, prepared, output)
     return code
+
+
+def _question(agreement: Agreement, *, replaces: bool) -> str:
+    end = "Your seat is replaced: everything that runs in it ends. Continue?"
+    if not agreement.is_open:
+        return end
+    return f"Use this lock on this machine? {end}" if replaces else "Use this lock on this machine?"
 
 
 def _down(personal: PersonalLab, run: OpenRun) -> int:
@@ -139,11 +227,19 @@ def _remembered_lock() -> Path:
     return seat_root() / "lab.lock"
 
 
-def _read_lock(source: str | None, ca: Path | None) -> Lockfile:
-    lock = read_lock(_remembered_lock()) if source is None else fetch_lock(source, ca)
+def _remembered_signers() -> Path:
+    return seat_root() / "allowed_signers"
+
+
+def _read_lock(source: str | None, ca: Path | None, sha256: str | None, signers: Path | None) -> PublishedLock:
+    """Read the lock that was named, or the remembered one. Signers who are known must have signed a lock."""
+    if source is not None:
+        known = _remembered_signers() if _remembered_signers().exists() else None
+        return fetch_lock(source, ca, sha256=sha256, signers=signers or known)
+    lock = read_lock(_remembered_lock())
     if lock is None:
         raise ProblemError(_no_lock(), "usage")
-    return lock
+    return PublishedLock(lock, str(_remembered_lock()), "file")
 
 
 def _personal_lab(lock: Lockfile) -> Lab:
@@ -163,6 +259,16 @@ def _no_lock() -> Problem:
         "no lock was given, and none is remembered on this machine",
         "the lock names the image that the lab uses",
         "provision me --lock FILE-or-URL, as your lab's admin has published it",
+    )
+
+
+def _not_agreed(source: str, trust: LockTrust) -> Problem:
+    return Problem(
+        "lock_not_agreed",
+        f"{source}: nobody has agreed to use {trust.registry} and its CA on this machine, and nobody can be asked",
+        "the lock determines which images run here, and which CA Docker trusts for their registry",
+        "run it once on a terminal; or give --yes and what vouches for the lock: --sha256 HEX, as the lab's admin "
+        "tells you, or --allowed-signers FILE",
     )
 
 

@@ -6,6 +6,7 @@ import click
 
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
+from provisioner.cli.commands.lock import note_old_signature
 from provisioner.cli.commands.notify import notice_argument, notify_seats
 from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, recheck_planned
 from provisioner.cli.execute import execute_run, show_plan
@@ -147,6 +148,7 @@ def _replace_lock(directory: LabDirectory, old: Lockfile, new: Lockfile, run: Op
     before = run.journal.keep("lock-before", old)
     write_lock(directory.lock, new)
     run.output.note(f"{directory.lock} holds the new lock; commit it. The old one: {before}")
+    note_old_signature(directory, run.output)
     if torch is not None and torch != directory.lab.image.torch:
         run.output.note(
             f'lab.yml still requests torch "{directory.lab.image.torch}", and the next lock would follow that. To '

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.model import Document, Value
-from provisioner.domain.values.reference import Digest
+from provisioner.domain.values.reference import Digest, PinnedReference
 from provisioner.domain.values.version import ComputeCapability, CudaVersion
 
 _VERDICT_VARIABLES = ("PYTORCH_", "CUDA_VERSION", "NV_CUDNN", "CUDNN_", "NVIDIA_", "TORCH_CUDA_ARCH_LIST")
@@ -24,8 +24,8 @@ class LockedImage(Value):
     """
 
     reference: str  # with its tag, for readers
-    base: str  # registry/repository@digest
-    lab: str  # registry/repository@digest
+    base: PinnedReference
+    lab: PinnedReference
     platform: str
     torch: str | None = None
     cuda: CudaVersion | None = None

@@ -5,17 +5,18 @@ from datetime import datetime
 from typing import Self
 
 from provisioner.domain.registry.better_tag import NextBest
-from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.image import ImageConfig, TaggedImage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncReport, SyncState
 
 
 class Listing(Value):
-    """One tag of the mirror and the result of its check."""
+    """One tag of the mirror and the result of its check. `config`: None if it was not read."""
 
     image: TaggedImage
     report: SyncReport
+    config: ImageConfig | None = None
 
     @property
     def is_cold(self) -> bool:

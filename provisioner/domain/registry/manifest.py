@@ -194,4 +194,5 @@ def read_config(body: bytes) -> ImageConfig:
         history=tuple(entry.created_by for entry in read.history or ()),
         platform=str(read) if read.os else None,
         diff_ids=rootfs.diff_ids or (),
+        digest=digest_of(body),
     )

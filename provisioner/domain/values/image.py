@@ -18,13 +18,17 @@ def base_platform(platform: str) -> str:
 
 
 class ImageConfig(Value):
-    """The parts of an OCI image config that describe its contents. `env` is the image's environment."""
+    """The parts of an OCI image config that describe its contents. `env` is the image's environment.
+
+    `digest` is that of the config itself: two images with equal configs have the same layers and settings.
+    """
 
     env: dict[str, str] = {}
     labels: dict[str, str] = {}
     history: tuple[str, ...] = ()  # created_by of each step
     platform: str | None = None  # what it was built for, such as linux/amd64
     diff_ids: tuple[Digest, ...] = ()  # the layers' own digests, unpacked, in order
+    digest: Digest | None = None
 
 
 class TaggedImage(Value):

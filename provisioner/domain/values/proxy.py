@@ -44,10 +44,15 @@ def _read_variable(name: str, environment: Mapping[str, str]) -> tuple[str, str]
 
 def _is_direct(target: SplitResult, no_proxy: str) -> bool:
     host = (target.hostname or "").rstrip(".")
-    if host == "localhost" or (_is_address(host) and ip_address(host).is_loopback):
+    if is_loopback(host):
         return True
     port = target.port or _PORTS.get(target.scheme, 0)
     return any(_matches(entry.strip().lower(), host, port) for entry in no_proxy.split(",") if entry.strip())
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name or address is this machine's loopback, which is never contacted through a proxy."""
+    return host == "localhost" or (_is_address(host) and ip_address(host).is_loopback)
 
 
 def _matches(entry: str, host: str, port: int) -> bool:

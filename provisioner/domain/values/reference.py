@@ -9,6 +9,15 @@ from provisioner.domain.values.model import Value
 
 Digest = Annotated[str, StringConstraints(pattern=r"^sha256:[0-9a-f]{64}$")]
 
+# An image by digest in a registry that is named, as a lock pins it: HOST[:PORT]/REPOSITORY@DIGEST.
+PinnedReference = Annotated[
+    str,
+    StringConstraints(
+        pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?"
+        r"/[a-z0-9]+([._/-]+[a-z0-9]+)*@sha256:[0-9a-f]{64}$"
+    ),
+]
+
 _REFERENCE = re.compile(
     r"(?:(?P<registry>localhost(?::\d+)?|[a-zA-Z0-9-]+(?:\.[a-zA-Z0-9-]+)+(?::\d+)?|[a-zA-Z0-9-]+:\d+|\[[0-9a-f:]+\](?::\d+)?)/)?"
     r"(?P<repository>[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*)*)"

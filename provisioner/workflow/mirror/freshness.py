@@ -47,7 +47,7 @@ class Freshness:
         """Return the same listing, or one that is marked stale."""
         report = self.report(entry.report)
         image = entry.image.model_copy(update={"sync": report.state, "problems": report.problems})
-        return entry if report is entry.report else Listing(image=image, report=report)
+        return entry if report is entry.report else entry.model_copy(update={"image": image, "report": report})
 
     def report(self, report: SyncReport) -> SyncReport:
         """Return the same report, or one that is marked stale. Reports of incomplete images are returned unchanged."""

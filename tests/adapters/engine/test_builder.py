@@ -1,5 +1,6 @@
 """What LabImageBuilder pulls, builds and pushes, with a fake engine and registry that record their calls."""
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
+from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.domain.lab.lab import ImageSettings, Registry
 from provisioner.domain.lab.lock import LockedImage
@@ -28,9 +30,15 @@ SSHD_ONLY = BaseFacts(
     python="/usr/bin/python3", version="3.12.3", machine="x86_64", glibc="2.39", jupyter=True, sshd=False, apt=True
 )
 COMPLETE = SSHD_ONLY.model_copy(update={"sshd": True})
+BASE_CONFIG = ImageConfig(env=ENV, history=HISTORY, diff_ids=(a_digest("torch"),), digest=a_digest("base config"))
 
 
-def a_listing(reference: str, digest: str | None = BASE, state: SyncState = SyncState.COMPLETE) -> Listing:
+def a_listing(
+    reference: str,
+    digest: str | None = BASE,
+    state: SyncState = SyncState.COMPLETE,
+    config: ImageConfig | None = BASE_CONFIG,
+) -> Listing:
     image = TaggedImage(reference=reference, digest=digest, env=ENV, labels={}, history=HISTORY)
     broken = Problem("layer_missing", "a layer is missing", "-", "-")
     report = SyncReport(
@@ -41,31 +49,43 @@ def a_listing(reference: str, digest: str | None = BASE, state: SyncState = Sync
         bytes=4_260,
         problems=() if state is SyncState.COMPLETE else (broken,),
     )
-    return Listing(image=image, report=report)
+    return Listing(image=image, report=report, config=config)
+
+
+def a_build(*layers: str, base: ImageConfig = BASE_CONFIG, labels: Mapping[str, str] | None = None) -> ImageConfig:
+    """Return the config of an image with layers on those of the base."""
+    diff_ids = (*base.diff_ids, *map(a_digest, layers))
+    return ImageConfig(labels=dict(labels or {}), diff_ids=diff_ids, digest=a_digest(f"config of {diff_ids} {labels}"))
 
 
 @dataclass
 class FakeEngine:
-    """An engine and the registry that it pushes to. `calls` lists what the engine was asked to do."""
+    """An engine, the registry that it pushes to, and the records of the machine that it runs on.
+
+    `images`: what the registry has, by tag and by digest. `calls` lists what the engine was asked to do.
+    """
 
     base: BaseFacts = COMPLETE
     images: dict[str, ImageConfig] = field(default_factory=dict)
     broken: set[str] = field(default_factory=set)
+    locked: tuple[LockedImage, ...] = ()
     calls: list[str] = field(default_factory=list)
     context: dict[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
     built: dict[str, ImageConfig] = field(default_factory=dict)
 
-    def config(self, reference: ImageReference, platform: str) -> ImageConfig | None:
-        assert platform == "linux/amd64"
-        return self.images.get(str(reference))
-
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         assert platform == "linux/amd64"
-        exists = str(reference) in self.images
-        state = SyncState.PARTIAL if str(reference) in self.broken else SyncState.COMPLETE
-        digest = a_digest(str(reference)) if exists else None
-        return a_listing(str(reference), digest, state if exists else SyncState.ABSENT)
+        name = reference.by_digest() if reference.digest else str(reference)
+        config = self.images.get(name)
+        if config is None:
+            return a_listing(name, None, SyncState.ABSENT, None)
+        state = SyncState.PARTIAL if name in self.broken else SyncState.COMPLETE
+        return a_listing(name, reference.digest or digest_of(config), state, config)
+
+    def exists(self, reference: ImageReference) -> str | None:
+        config = self.images.get(str(reference))
+        return None if config is None else digest_of(config)
 
     def pull(self, reference: ImageReference, size: int) -> None:
         self.calls.append(f"pull {reference.by_digest()} {size}")
@@ -81,16 +101,22 @@ class FakeEngine:
         self.calls.append(f"build {target}")
         self.context = {path.name: path.read_text() for path in context.iterdir() if path.is_file()}
         self.arguments = arguments
-        self.built[str(target)] = ImageConfig(labels=dict(labels), diff_ids=(a_digest("layer"),))
+        self.built[str(target)] = a_build("layer", labels=labels)
 
     def tag(self, reference: str, target: ImageReference) -> None:
         self.calls.append(f"tag {reference} {target}")
-        self.built[str(target)] = ImageConfig(env=ENV, history=HISTORY)
+        self.built[str(target)] = BASE_CONFIG
 
-    def push(self, target: ImageReference) -> None:
+    def push(self, target: ImageReference) -> str:
         self.calls.append(f"push {target}")
-        self.images[str(target)] = self.built[str(target)]
-        self.broken.discard(str(target))
+        self.put(target, self.built[str(target)])
+        return digest_of(self.built[str(target)])
+
+    def put(self, target: ImageReference, config: ImageConfig) -> None:
+        """Store an image under its tag and its digest, as whoever pushes it does."""
+        name = target.pinned(digest_of(config)).by_digest()
+        self.images |= {str(target): config, name: config}
+        self.broken.discard(name)
 
     def close(self) -> None:
         self.calls.append("close")
@@ -102,6 +128,8 @@ class FakeEngine:
             settings or ImageSettings(),
             lookup=self,
             engine=lambda: self,
+            records=PushedImages(),
+            locked=self.locked,
             templates={**TEMPLATES, **changed},
             facts=lambda image: ImageFacts(reference=image.reference, torch="2.10.0", cuda="12.8"),
             on_event=self.events.append,
@@ -109,6 +137,10 @@ class FakeEngine:
 
     def lab_image(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
         return self.builder(settings, changed).lab_image(a_listing(TAG))
+
+
+def digest_of(config: ImageConfig) -> str:
+    return a_digest(f"manifest of {config.digest}")
 
 
 def target_of(image: LockedImage) -> str:
@@ -121,7 +153,8 @@ def test_a_complete_base_is_copied_and_not_built() -> None:
     base, target = image.base, target_of(image)
     assert base == f"mirror.lab:5200/pytorch/pytorch@{BASE}"
     assert engine.calls == [f"pull {base} 4260", f"inspect {base}", f"tag {base} {target}", f"push {target}", "close"]
-    assert image.lab == f"registry.lab:5201/provisioner/lab@{a_digest(target)}"
+    assert image.lab == f"registry.lab:5201/provisioner/lab@{digest_of(BASE_CONFIG)}"
+    assert image.rootfs == BASE_CONFIG.diff_ids
     assert (image.torch, str(image.cuda), image.env) == ("2.10.0", "12.8", {"PYTORCH_VERSION": "2.10.0"})
 
 
@@ -142,7 +175,7 @@ def test_only_missing_parts_are_added_to_the_base() -> None:
         "APT_MIRROR": "http://mirrors.example.edu",
         "PYTHON": "/usr/bin/python3",
     }
-    assert image.rootfs == (a_digest("layer"),)
+    assert image.rootfs == (a_digest("torch"), a_digest("layer"))
 
 
 @pytest.mark.parametrize("base", [COMPLETE, SSHD_ONLY])
@@ -170,19 +203,78 @@ def test_every_input_changes_the_image(name: str) -> None:
     assert first.lab != changed.lab
 
 
-def test_a_tag_pushed_by_another_program_is_not_used() -> None:
-    engine = FakeEngine(base=SSHD_ONLY)
-    target = target_of(engine.lab_image())
-    engine.images[target] = ImageConfig(labels={INPUTS_LABEL: "0" * 64})
+@pytest.mark.parametrize("base", [COMPLETE, SSHD_ONLY])
+def test_an_image_of_another_machine_with_our_tag_and_label_is_built_again(
+    base: BaseFacts, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever can push to the registry knows the tag and the label: both follow from public data."""
+    engine = FakeEngine(base=base)
+    image = engine.lab_image()
+    target = ImageReference.parse(target_of(image))
+    evil = a_build("backdoor", labels={INPUTS_LABEL: image.inputs})
+    engine.put(target, evil.model_copy(update={"env": ENV, "history": HISTORY}))
     engine.calls.clear()
+    assert engine.lab_image() == image  # by the recorded digest, whatever the tag names now
+    assert engine.calls == []
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # a machine that has not pushed it
     engine.lab_image()
-    assert f"build {target}" in engine.calls
+    assert f"push {target}" in engine.calls
+
+
+def test_a_copy_with_equal_settings_and_other_layers_is_not_taken_for_the_base() -> None:
+    engine, settings = FakeEngine(), ImageSettings(complete=True)
+    target = ImageReference.parse(target_of(FakeEngine().lab_image(settings)))
+    PushedImages().add(target, FakeEngine().lab_image(settings).inputs, "linux/amd64", BASE)
+    evil = BASE_CONFIG.model_copy(update={"diff_ids": (a_digest("backdoor"),), "digest": a_digest("other config")})
+    engine.images |= {str(target): evil, target.pinned(BASE).by_digest(): evil}
+    assert engine.lab_image(settings).rootfs == BASE_CONFIG.diff_ids
+    assert f"push {target}" in engine.calls
+
+
+def test_a_tag_that_is_overwritten_after_the_push_is_not_locked() -> None:
+    class Overwritten(FakeEngine):
+        def push(self, target: ImageReference) -> str:
+            pushed = super().push(target)
+            self.put(target, a_build("backdoor"))
+            return pushed
+
+    assert Overwritten(base=SSHD_ONLY).lab_image().rootfs == (a_digest("torch"), a_digest("layer"))
+
+
+def test_an_image_that_the_own_lock_pins_is_used_without_a_record(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    image = engine.lab_image()
+    engine.calls.clear()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    engine.locked = (image,)
+    assert engine.lab_image() == image
+    assert engine.calls == []
+    for other in ({"inputs": "0" * 64}, {"platform": "linux/arm64"}, {"lab": f"elsewhere.lab/x@{a_digest('x')}"}):
+        engine.locked = (image.model_copy(update=other),)
+        assert engine.builder().lab_image(a_listing(TAG)) == image
+        shutil.rmtree(tmp_path / "provisioner")
+    assert [call.split()[0] for call in engine.calls].count("push") == 3
+
+
+def test_a_build_that_does_not_contain_its_base_is_refused() -> None:
+    class OtherBase(FakeEngine):
+        def push(self, target: ImageReference) -> str:
+            self.built[str(target)] = a_build("layer", base=ImageConfig(diff_ids=(a_digest("other"),)))
+            return super().push(target)
+
+    for base in (COMPLETE, SSHD_ONLY):
+        engine = OtherBase(base=base)
+        for _ in range(2):  # it is not recorded
+            with pytest.raises(ProblemError, match="other_base"):
+                engine.lab_image()
 
 
 def test_an_image_with_a_missing_layer_is_pushed_again() -> None:
     engine = FakeEngine(base=SSHD_ONLY)
     image = engine.lab_image()
-    engine.broken.add(target_of(image))
+    engine.broken.add(image.lab)
     engine.calls.clear()
     assert engine.lab_image() == image
     assert f"push {target_of(image)}" in engine.calls
@@ -212,9 +304,21 @@ def test_an_apt_mirror_that_is_not_a_host_or_url_is_refused(source: str) -> None
 
 def test_a_push_that_the_registry_lost_is_reported() -> None:
     class LosingLayers(FakeEngine):
-        def push(self, target: ImageReference) -> None:
-            super().push(target)
-            self.broken.add(str(target))
+        def push(self, target: ImageReference) -> str:
+            digest = super().push(target)
+            self.broken.add(target.pinned(digest).by_digest())
+            return digest
 
     with pytest.raises(ProblemError, match="layer_missing"):
         LosingLayers().lab_image()
+
+
+def test_a_registry_that_does_not_answer_is_reported_before_the_build() -> None:
+    class Silent(FakeEngine):
+        def exists(self, reference: ImageReference) -> str | None:
+            raise ProblemError(Problem("unreachable", f"{reference.registry} does not answer", "-", "-"))
+
+    engine = Silent()
+    with pytest.raises(ProblemError, match="unreachable"):
+        engine.lab_image()
+    assert engine.calls == []

@@ -7,6 +7,7 @@ from provisioner.adapters.engine.stream import (
     Message,
     ProgressUpdate,
     build_progress,
+    note_digest,
     throttle,
     transfer_progress,
 )
@@ -80,3 +81,17 @@ def test_throttle_keeps_the_first_and_the_last_update() -> None:
     assert [update.done for update in throttle(updates, seconds=3600)] == [0, 8]
     assert list(throttle(updates, seconds=0)) == updates
     assert list(throttle([])) == []
+
+
+def test_the_digest_of_a_push_is_read_from_the_line_for_its_tag() -> None:
+    digest, other = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
+    lines: list[Message] = [
+        {"status": "The push refers to repository [registry.lab/x]"},
+        {"status": f"other: digest: {other} size: 5"},
+        {"status": f"1.0-abc: digest: {digest} size: 1995"},
+        {"status": f"Pushed 1.0-abc: digest: {other} size: 5", "id": "a"},
+        {"aux": {"Tag": "1.0-abc", "Digest": other, "Size": 1}},
+    ]
+    found: list[str] = []
+    assert list(note_digest(lines, "1.0-abc", found)) == lines
+    assert found == [digest]

@@ -12,6 +12,7 @@ from provisioner.adapters.engine.builder import LabImageBuilder
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
+from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.domain.lab.lab import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
@@ -67,6 +68,7 @@ class Bench:
                 settings or ImageSettings(),
                 lookup=lab_registry,
                 engine=partial(DockerEngine.connect, {}, self.events.append),
+                records=PushedImages(self.lab.folder / "pushed_images"),
                 templates=read_templates(templates()),
                 facts=facts,
                 on_event=self.events.append,

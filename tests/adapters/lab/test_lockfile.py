@@ -1,20 +1,27 @@
+import hashlib
 import json
+import ssl
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
 from urllib3 import Retry
 
 from provisioner.adapters.lab.documents import read_document
-from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock, write_lock
+from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, lock_text, read_lock, write_lock
+from provisioner.adapters.lab.signature import sign
 from provisioner.adapters.state.files import MAX_BYTES
 from provisioner.domain.lab.lock import LockedNode, Lockfile
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.version import ComputeCapability
+from tests.adapters.lab.test_signature import allow, make_key
 from tests.adapters.registry.small_proxy import SmallProxy, proxying
 from tests.builders import TAG, a_lock, a_uuid
+from tests.lab import pki
 
 
 def a_locked_node(name: str) -> LockedNode:
@@ -22,6 +29,7 @@ def a_locked_node(name: str) -> LockedNode:
 
 
 LOCK = a_lock(nodes={name: a_locked_node(name) for name in ("n2", "n10", "n1")})
+SHA256 = hashlib.sha256(lock_text(LOCK).encode()).hexdigest()
 
 
 def test_a_written_lock_is_read_back(tmp_path: Path) -> None:
@@ -70,14 +78,21 @@ def test_other_documents_are_refused_as_a_lock(text: str, code: str, what: str) 
 
 
 class Published(BaseHTTPRequestHandler):
-    """Responses that an admin's web server may give."""
+    """Responses that an admin's web server may give. `/to?URL` redirects to URL."""
+
+    lock = lock_text(LOCK).encode()
+    signature = ""
 
     def do_GET(self) -> None:
-        path = self.path.partition("?")[0]
+        path, _, query = self.path.partition("?")
         if path == "/moved":
             self._answer(302, b"", location="/lab.lock")
+        elif path == "/to":
+            self._answer(302, b"", location=query)
+        elif path == "/lab.lock.sig" and self.signature:
+            self._answer(200, self.signature.encode())
         elif path == "/lab.lock":
-            self._answer(200, lock_text(LOCK).encode())
+            self._answer(200, self.lock)
         elif path == "/huge":
             self._answer(200, b" " * (MAX_BYTES + 1))
         elif path == "/cut":
@@ -97,9 +112,11 @@ class Published(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-@pytest.fixture(scope="module")
-def web() -> Iterator[str]:
+@contextmanager
+def serving(tls: ssl.SSLContext | None = None) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Published)
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
     thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield f"127.0.0.1:{server.server_port}"
@@ -108,24 +125,47 @@ def web() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.fixture(scope="module")
+def web() -> Iterator[str]:
+    with serving() as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def ca(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the web server's CA and certificate."""
+    folder = tmp_path_factory.mktemp("pki")
+    pki.make_ca(folder)
+    pki.issue(folder, folder / "server", ["IP:127.0.0.1"])
+    return folder
+
+
+@pytest.fixture(scope="module")
+def secure_web(ca: Path) -> Iterator[str]:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(ca / "server/server.crt", ca / "server/server.key")
+    with serving(context) as address:
+        yield address
+
+
 @pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
 def test_a_published_lock_is_fetched_by_http(web: str, path: str) -> None:
-    assert fetch_lock(f"http://{web}{path}") == LOCK
+    assert fetch_lock(f"http://{web}{path}") == PublishedLock(LOCK, f"http://{web}{path.partition('?')[0]}")
 
 
 def test_a_published_lock_is_fetched_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The proxy variables are those that registries are reached through."""
     with proxying(SmallProxy({"locks.campus": web})) as proxy:
         monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
-        assert fetch_lock("http://locks.campus/lab.lock") == LOCK
+        assert fetch_lock("http://locks.campus/lab.lock", sha256=SHA256).lock == LOCK
     assert proxy.asked == ["GET locks.campus"]
 
 
 def test_a_lock_is_read_by_path_and_by_file_url(tmp_path: Path) -> None:
     path = tmp_path / "the lab.lock"
     write_lock(path, LOCK)
-    assert fetch_lock(str(path)) == LOCK
-    assert fetch_lock(path.as_uri()) == LOCK
+    assert fetch_lock(str(path)) == PublishedLock(LOCK, str(path), "file")
+    assert fetch_lock(path.as_uri()) == PublishedLock(LOCK, path.as_uri(), "file")
 
 
 @pytest.mark.parametrize(
@@ -149,3 +189,77 @@ def test_a_lock_that_cannot_be_fetched_is_reported_without_its_password(
     (problem,) = refusal.value.problems
     assert problem.code == code
     assert "hunter2" not in str(refusal.value) + repr(problem), "a password in a URL must not be shown"
+
+
+def refused(source: str, ca: Path | None = None, **given: Any) -> str:
+    with pytest.raises(ProblemError) as ended:
+        fetch_lock(source, ca, **given)
+    assert ended.value.ending == "usage"
+    (problem,) = ended.value.problems
+    return problem.code
+
+
+@pytest.mark.parametrize(
+    "url", ["http://locks.campus/lab.lock", "http://198.51.100.7/lab.lock", "http://localhost.evil.example/lab.lock"]
+)
+def test_plain_http_without_a_hash_is_refused_before_anything_is_asked(
+    web: str, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    with proxying(SmallProxy({"locks.campus": web})) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://{proxy.address}")
+        assert refused(url) == "lock_unprotected"
+        assert refused(f"http://{web}/to?{url}") == "lock_unprotected"
+    assert proxy.asked == []
+
+
+def test_a_redirect_from_https_to_http_is_refused(web: str, secure_web: str, ca: Path) -> None:
+    file = pki.ca_certificate(ca)
+    assert fetch_lock(f"https://{secure_web}/lab.lock", file).lock == LOCK
+    assert fetch_lock(f"https://{secure_web}/to?https://{secure_web}/moved", file).lock == LOCK
+    for given in ({}, {"sha256": SHA256}):
+        assert refused(f"https://{secure_web}/to?http://{web}/lab.lock", file, **given) == "redirect_downgrade"
+    assert fetch_lock(f"http://{web}/to?https://{secure_web}/lab.lock", file).lock == LOCK
+
+
+@pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://x/lab.lock", "http://["])
+def test_a_redirect_to_something_else_is_refused(web: str, target: str) -> None:
+    with pytest.raises(ProblemError):
+        fetch_lock(f"http://{web}/to?{target}", sha256=SHA256)
+
+
+def test_a_redirect_without_end_ends(web: str) -> None:
+    with pytest.raises(ProblemError, match="no_lock_there"):
+        fetch_lock(f"http://{web}/to?/to?/to?/to?/to?/lab.lock")
+
+
+def test_a_hash_is_that_of_the_bytes(web: str, tmp_path: Path) -> None:
+    assert fetch_lock(f"http://{web}/lab.lock", sha256=SHA256.upper()).vouched == "sha256"
+    assert refused(f"http://{web}/lab.lock", sha256="0" * 64) == "sha256_differs"
+    path = tmp_path / "lab.lock"
+    path.write_bytes(b"\xef\xbb\xbf" + lock_text(LOCK).encode())
+    assert fetch_lock(str(path)).lock == LOCK
+    assert refused(str(path), sha256=SHA256) == "sha256_differs"
+
+
+def test_a_lock_with_known_signers_needs_the_signature_of_one_of_them(
+    web: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, path = make_key(tmp_path / "ann"), tmp_path / "lab.lock"
+    signers, content = allow(tmp_path / "signers", key), lock_text(LOCK).encode()
+    path.write_bytes(content)
+    sources = (f"http://{web}/lab.lock?token=x", str(path), path.as_uri())
+    assert [refused(source, signers=signers) for source in sources] == ["signature_missing"] * 3
+    signature = sign(content, key, may_ask=False)
+    monkeypatch.setattr(Published, "signature", signature)
+    Path(f"{path}.sig").write_text(signature)
+    for source in sources:
+        found = fetch_lock(source, signers=signers)
+        assert (found.lock, found.vouched, found.signer) == (LOCK, "signature", "ann@lab.example")
+    other = sign(content, make_key(tmp_path / "eve"), may_ask=False)
+    monkeypatch.setattr(Published, "signature", other)
+    path.write_bytes(content.replace(b"demo", b"evil"))
+    assert [refused(source, signers=signers) for source in sources] == ["signature_wrong"] * 3
+
+
+def test_a_source_that_is_no_url_is_reported() -> None:
+    assert refused("http://[") == "bad_url"

@@ -185,18 +185,17 @@ def test_connections_stay_within_limit_for_kind_of_mirror(serve: Serve, kind: Mi
     assert 1 < most[0] <= width
 
 
-def test_exists_labels_and_config_of_image(serve: Serve) -> None:
+def test_existence_and_config_of_an_image(serve: Serve) -> None:
     registry = serve(lambda asked: Answer(500) if asked.path.endswith("broken") else None)
     image = an_image([SHARED, a_layer(seed=1)], env=["N=1", "EMPTY="])
     known, unknown = (ImageReference(repository=REPOSITORY, tag=tag) for tag in ("a", "z"))
     with mirror(registry.host) as client:
         assert client.exists(known) == image.manifest
         assert client.exists(known.pinned(image.manifest)) == image.manifest
-        assert client.labels(known) == {"made.by": "test"}
-        config = client.config(known, AMD64)
+        config = client.inspect(known, AMD64).config
         assert config is not None
-        assert len(config.diff_ids) == 2
-        assert (client.exists(unknown), client.labels(unknown)) == (None, None)
+        assert (config.labels, len(config.diff_ids), config.digest) == ({"made.by": "test"}, 2, image.config)
+        assert (client.exists(unknown), client.inspect(unknown, AMD64).config) == (None, None)
         with pytest.raises(ProblemError) as refused:
             client.exists(ImageReference(repository=REPOSITORY, tag="broken"))
     assert refused.value.problems[0].code == "unreachable"

@@ -69,7 +69,7 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
             "gc needs every node: images that a node outside --limit could roll back to would be removed"
         )
     work = open_prepare_context(lab, ansible, output, yes=yes, check=dry_run)
-    named = {"lab.lock": require_lock(work.directory)} | {str(path): fetch_lock(str(path)) for path in locks}
+    named = {"lab.lock": require_lock(work.directory)} | {str(path): fetch_lock(str(path)).lock for path in locks}
     found = _find_garbage(work, named)
     if found.silent and not (despite_silent or dry_run):
         output.document(GC_SCHEMA, found)

@@ -1,0 +1,68 @@
+"""The digests of the lab images that this control machine has pushed, in its own state folder.
+
+A registry proves nothing about who pushed an image: tags and labels can be set by whoever may push there.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, ValidationError
+
+from provisioner.adapters.state.files import state_home, write_text
+from provisioner.domain.values.model import Document
+from provisioner.domain.values.reference import Digest, ImageReference
+
+PUSHED_SCHEMA: Literal["provisioner/pushed/1"] = "provisioner/pushed/1"
+_FOLDER = "pushed_images"  # no lab can have this name: its records lie in the same state folder
+_MAX_BYTES = 1 << 16
+
+
+class PushedImage(Document):
+    """One image: where it was pushed, what it was built from (`inputs`, a hash), and its digest there."""
+
+    schema_: Literal["provisioner/pushed/1"] = Field(default=PUSHED_SCHEMA, alias="schema")
+    registry: str
+    repository: str
+    inputs: str
+    platform: str
+    digest: Digest
+
+
+class PushedImages:
+    """One file an image, mode 0600, so that concurrent runs do not overwrite each other's records."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        """Use `folder`, by default the one below the user's state folder."""
+        self._folder = folder or state_home() / _FOLDER
+
+    def find(self, target: ImageReference, inputs: str, platform: str) -> str | None:
+        """Return the digest that was recorded for a build of `inputs`.
+
+        None if there is none, or if the file is damaged: the image is then built again.
+        """
+        try:
+            with self._path(target, inputs, platform).open("rb") as file:
+                read = PushedImage.model_validate_json(file.read(_MAX_BYTES))
+        except (OSError, ValidationError):
+            return None
+        return read.digest if read == _record(target, inputs, platform, read.digest) else None
+
+    def add(self, target: ImageReference, inputs: str, platform: str, digest: str) -> None:
+        """Record a digest in place of an older one. Raises ProblemError (`unwritable`)."""
+        text = _record(target, inputs, platform, digest).model_dump_json(indent=2)
+        write_text(self._path(target, inputs, platform), text + "\n", mode=0o600)
+
+    def _path(self, target: ImageReference, inputs: str, platform: str) -> Path:
+        key = f"{target.registry}/{target.repository} {inputs} {platform}"
+        return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
+
+
+def _record(target: ImageReference, inputs: str, platform: str, digest: str) -> PushedImage:
+    return PushedImage(
+        registry=target.registry or "",
+        repository=target.repository,
+        inputs=inputs,
+        platform=platform,
+        digest=digest,
+    )

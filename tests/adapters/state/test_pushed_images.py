@@ -1,0 +1,48 @@
+"""The record of pushed images: read back for the same key only, private, and absent if it is damaged."""
+
+from pathlib import Path
+
+import pytest
+
+from provisioner.adapters.state.files import state_home
+from provisioner.adapters.state.pushed_images import PushedImages
+from provisioner.domain.values.reference import ImageReference
+from tests.builders import a_digest
+
+TARGET = ImageReference.parse("registry.lab:5201/provisioner/lab:2.10.0-abc")
+AMD64 = "linux/amd64"
+
+
+def test_a_digest_is_found_by_registry_repository_inputs_and_platform() -> None:
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("old"))
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("new"))
+    assert PushedImages().find(TARGET.model_copy(update={"tag": "other"}), "inputs", AMD64) == a_digest("new")
+    assert PushedImages().find(TARGET, "inputs", "linux/arm64") is None
+    assert PushedImages().find(TARGET, "others", AMD64) is None
+    for other in ({"registry": "registry.lab:5202"}, {"repository": "provisioner/other"}):
+        assert PushedImages().find(TARGET.model_copy(update=other), "inputs", AMD64) is None
+
+
+def test_a_record_is_private() -> None:
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("image"))
+    (path,) = (state_home() / "pushed_images").iterdir()
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b" " * (1 << 17)])
+def test_a_damaged_record_counts_as_absent(tmp_path: Path, content: bytes) -> None:
+    records = PushedImages(tmp_path)
+    records.add(TARGET, "inputs", AMD64, a_digest("image"))
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(content)
+    assert records.find(TARGET, "inputs", AMD64) is None
+
+
+def test_a_record_under_another_name_counts_as_absent(tmp_path: Path) -> None:
+    records = PushedImages(tmp_path)
+    records.add(TARGET, "one", AMD64, a_digest("one"))
+    (one,) = tmp_path.iterdir()
+    records.add(TARGET, "two", AMD64, a_digest("two"))
+    (two,) = set(tmp_path.iterdir()) - {one}
+    one.replace(two)
+    assert records.find(TARGET, "two", AMD64) is None

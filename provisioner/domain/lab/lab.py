@@ -232,11 +232,13 @@ class Lab(UserInput):
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:
     """Return the address for "lan" on a node: `host`, by which Ansible reaches it, else its first own address.
 
-    None if none of them is an IPv4 address.
+    None if none of them is the IPv4 address of one interface.
     """
     for text in (host or "", *candidates):
         try:
-            return str(IPv4Address(text))
+            address = IPv4Address(text)
         except ValueError:
             continue
+        if not (address.is_unspecified or address.is_multicast):
+            return str(address)
     return None

@@ -22,6 +22,7 @@ LAYER_NOISE = 50 << 20
 
 # States of an interrupted transaction, in which either the old or the new files are in force; stage ends it first.
 _INTERRUPTED = frozenset({"switching", "verifying", "rolling_back"})
+_MAX_DIFF_LINES = 1000
 
 
 class Step(Value):
@@ -126,12 +127,20 @@ def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 def _file_diff(name: str, old: str | None, new: str | None) -> str:
     lines = difflib.unified_diff(
-        (old or "").splitlines(keepends=True),
-        (new or "").splitlines(keepends=True),
+        _lines(old or ""),
+        _lines(new or ""),
         "/dev/null" if old is None else name,
         "/dev/null" if new is None else name,
     )
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a file. The time of a diff grows with their square, so a longer file counts as one line."""
+    lines = text.split("\n", _MAX_DIFF_LINES)
+    if len(lines) > _MAX_DIFF_LINES:
+        return [f"({len(text)} characters in more than {_MAX_DIFF_LINES} lines)\n"]
+    return [f"{line}\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
 
 
 def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:

@@ -1,5 +1,6 @@
 """A seat: one node, one user, some GPUs, two ports and an identity; all values of its compose project."""
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -128,4 +129,4 @@ def _has_cdi_names(facts: NodeFacts, gpus: tuple[str, ...]) -> bool:
 
 def _major(version: str) -> int:
     head = version.split(".", 1)[0]
-    return int(head) if head.isdigit() else 0
+    return int(head) if re.fullmatch(r"[0-9]{1,9}", head) else 0

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 from ansible.module_utils.provisioner.jobs.claims import release_claim, take_claim
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 
@@ -26,6 +26,8 @@ def main() -> None:
         act(json.loads(module.params["order"]))
     except ProblemError as fault:
         module.fail_json(msg=str(fault), problem=fault.problem)
+    except OSError as error:
+        module.fail_json(msg=str(error), problem=io_problem(error).problem)
     else:
         module.exit_json(changed=True)
 

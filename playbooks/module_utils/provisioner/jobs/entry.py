@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 
 # An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
@@ -19,8 +19,11 @@ def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:
     module = AnsibleModule(ORDER)
     order = json.loads(module.params["order"])
     try:
-        check_claim(order["state_root"], order.get("claim"))
-        job = begin(order)
+        try:
+            check_claim(order["state_root"], order.get("claim"))
+            job = begin(order)
+        except OSError as error:
+            raise io_problem(error) from None
     except ProblemError as fault:
         module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
     else:

@@ -11,6 +11,7 @@ from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError, SSLError
 
 from provisioner.adapters.lab.documents import read_document
+from provisioner.adapters.registry.http import split_login
 from provisioner.adapters.registry.transport import proxy_manager
 from provisioner.adapters.state.files import MAX_BYTES, decode, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
@@ -63,10 +64,11 @@ def _download(url: str, ca: Path | None) -> str:
     """Download at most MAX_BYTES. Messages never contain a password of the URL."""
     timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5, redirect=3)
     options: dict[str, Any] = {"ca_certs": None if ca is None else str(ca), "timeout": timeout, "retries": retries}
+    url, login = split_login(url)
     proxied = proxy_for(url, os.environ)
     try:
         with PoolManager(**options) if proxied is None else proxy_manager(proxied, options) as pool:
-            reply = pool.request("GET", url, preload_content=False)
+            reply = pool.request("GET", url, headers={**pool.headers, **login}, preload_content=False)
             body = reply.read(MAX_BYTES + 1)
             reply.close()
     except (HTTPError, OSError) as error:

@@ -8,9 +8,9 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Generic, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
-from urllib3 import BaseHTTPResponse
+from urllib3 import BaseHTTPResponse, make_headers
 from urllib3.exceptions import HTTPError
 
 from provisioner.domain.registry.image_problems import Fault, unreachable
@@ -146,6 +146,16 @@ def host_of(url: str) -> str:
         return urlsplit(url).netloc.rpartition("@")[2]
     except ValueError:
         return url[:_MAX_REASON]
+
+
+def split_login(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without user and password, and the header that logs in with them; no header where it names none."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    headers = make_headers(basic_auth=login)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), {"Authorization": headers["authorization"]}
 
 
 def read_size(text: str) -> int | None:

@@ -1,10 +1,16 @@
 import json
+import time
+from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3 import Retry
 
 from provisioner.adapters.lab.documents import read_document
@@ -21,6 +27,7 @@ def a_locked_node(name: str) -> LockedNode:
     return LockedNode(image=TAG, gpus=(a_uuid(name),), capabilities=(ComputeCapability("12.0"),))
 
 
+LOGIN = f"Basic {b64encode(b'ann:p@ss').decode()}"
 LOCK = a_lock(nodes={name: a_locked_node(name) for name in ("n2", "n10", "n1")})
 
 
@@ -76,7 +83,9 @@ class Published(BaseHTTPRequestHandler):
         path = self.path.partition("?")[0]
         if path == "/moved":
             self._answer(302, b"", location="/lab.lock")
-        elif path == "/lab.lock":
+        elif path == "/lab.lock" or (
+            path == "/private/lab.lock" and self.headers.get("Authorization") == "Basic YW5uOnBAc3M="
+        ):
             self._answer(200, lock_text(LOCK).encode())
         elif path == "/huge":
             self._answer(200, b" " * (MAX_BYTES + 1))
@@ -111,6 +120,10 @@ def web() -> Iterator[str]:
 @pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
 def test_a_published_lock_is_fetched_by_http(web: str, path: str) -> None:
     assert fetch_lock(f"http://{web}{path}") == LOCK
+
+
+def test_the_login_of_a_url_is_used(web: str) -> None:
+    assert fetch_lock(f"http://ann:p%40ss@{web}/private/lab.lock") == LOCK
 
 
 def test_a_published_lock_is_fetched_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,3 +162,41 @@ def test_a_lock_that_cannot_be_fetched_is_reported_without_its_password(
     (problem,) = refusal.value.problems
     assert problem.code == code
     assert "hunter2" not in str(refusal.value) + repr(problem), "a password in a URL must not be shown"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"images": [{",".join(["1"] * 20_000)}]',
+        ",".join(['"a": 1'] * 20_000),
+        f'"images": [{"1," * 4_000_000}1]',
+        f'"a": {"[" * 100_000}{"]" * 100_000}',
+        f'"a": {"[" * 900}{"]" * 900}',
+        f'"lab": {"9" * 5000}',
+        f'"{"x" * 1_000_000}": 1',
+        f'"lab": {{"{"x" * 1_000_000}": 1}}',
+    ],
+    ids=range(8),
+)
+def test_a_lock_that_is_a_bomb_is_refused_at_once_with_few_mistakes(fields: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ProblemError) as refused:
+        read_document("f", f'{{"schema": "provisioner/lock/1", {fields}}}', Lockfile)
+    assert time.monotonic() - began < 3
+    assert refused.value.ending == "usage"
+    assert len(refused.value.problems) <= 51
+    assert max(len(problem.what) for problem in refused.value.problems) < 1000
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=9), below, max_size=3),
+    max_leaves=9,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Lockfile.model_fields, "schema"]), VALUES), st.text(max_size=30))
+def test_every_text_is_a_lock_or_is_refused(fields: dict[str, Any], text: str) -> None:
+    for document in (json.dumps(fields | {"schema": "provisioner/lock/1"}), text):
+        with suppress(ProblemError):
+            read_document("f", document, Lockfile)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import shutil
 import socket
 import struct
@@ -81,6 +82,12 @@ def compose_version() -> str | None:
     except ProblemError:
         return None
     return ran.out.strip().lstrip("v") if ran.code == 0 and ran.out.strip() else None
+
+
+def is_older(version: str, major: int) -> bool:
+    """Return whether a version is older than `major`. One without numbers (compose built from source: `dev`) is not."""
+    head = re.match(r"[0-9]{1,9}", version)
+    return head is not None and int(head[0]) < major
 
 
 def free_bytes(folder: str) -> int | None:

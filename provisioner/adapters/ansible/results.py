@@ -5,6 +5,7 @@ here raises an exception for it, because that would end the run on all other nod
 """
 
 import math
+import re
 import reprlib
 from collections.abc import Mapping
 from datetime import datetime
@@ -29,6 +30,8 @@ _MAX_VALUES = 100_000
 _MAX_DEPTH = 32
 _MAX_NUMBER = 1 << 63
 _MAX_REASON = 500
+# One half of a pair: JSON can hold it, and no file or terminal can be written with it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 def parse_facts(event: HostEvent) -> NodeFacts | Problem:
@@ -52,6 +55,8 @@ def check_bounds(result: Any) -> None:
         characters += sum(map(len, texts))
         if values > _MAX_VALUES or characters > _MAX_ALL_TEXT or any(len(text) > _MAX_TEXT for text in texts):
             raise ValueError("it is larger than any valid result")
+        if any(_SURROGATE.search(text) for text in texts):
+            raise ValueError("a text in it is not valid Unicode")
         if any(isinstance(part, int | float) and not -_MAX_NUMBER < part < _MAX_NUMBER for part in level):
             raise ValueError("it holds a number that is too large")
         level = [below for part in level for below in _parts(part)]
@@ -73,7 +78,7 @@ def unreadable(what: str, error: Exception) -> Problem:
         reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     else:
         reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    return module_failed(f"{what} cannot be read: {reason[:_MAX_REASON]}")
+    return module_failed(f"{what} cannot be read: {_SURROGATE.sub('?', reason[:_MAX_REASON])}")
 
 
 def _clock_offset(event: HostEvent) -> float | None:
@@ -177,7 +182,7 @@ def host_problem(event: HostEvent) -> Problem:
 def _text(event: HostEvent, name: str) -> str:
     """Return a field of a result as text; a value that is not text is abbreviated."""
     value = event.result.get(name) or ""
-    return (value if isinstance(value, str) else reprlib.repr(value)).strip()
+    return _SURROGATE.sub("?", value if isinstance(value, str) else reprlib.repr(value)).strip()
 
 
 def module_failed(what: str) -> Problem:

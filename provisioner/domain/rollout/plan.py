@@ -101,8 +101,7 @@ def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEF
         return step
     busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
-    is_lost = (running.layer_bytes or 0) > LAYER_NOISE and step.action != "remove"  # to remove it is the request
-    losses = (_layer_problem(step.node, running.layer_bytes),) if is_lost else ()
+    losses = () if step.action == "remove" else _losses(step.node, running)  # to remove it is the request
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
     if busy:
         changes["why"] = f"{step.why}; its GPUs are in use"
@@ -183,10 +182,27 @@ _BUSY_PROBLEMS = {
 }
 
 
-def _layer_problem(node: str, layer_bytes: int | None) -> Problem:
+def _losses(node: str, running: RunningSeat) -> tuple[Problem, ...]:
+    """Return what a switch loses, or that it is not known."""
+    if running.layer_bytes is not None:
+        return (_layer_problem(node, running.layer_bytes),) if running.layer_bytes > LAYER_NOISE else ()
+    if all(state == "missing" for state in running.services.values()):
+        return ()
+    return (
+        Problem(
+            "layer_unknown",
+            f"{node}: the engine did not report in time what was written into the seat's containers, outside the home",
+            "a switch recreates the containers: files from apt, conda or a build that are stored there are lost",
+            f"look on the node before: docker ps -s --filter label=com.docker.compose.project={running.name}",
+            node,
+        ),
+    )
+
+
+def _layer_problem(node: str, layer_bytes: int) -> Problem:
     return Problem(
         "layer_is_lost",
-        f"{node}: {human_size(layer_bytes or 0)} were written into the seat's containers, outside the home",
+        f"{node}: {human_size(layer_bytes)} were written into the seat's containers, outside the home",
         "a switch recreates the containers: files from apt, conda or a build that are stored there are lost",
         "store what is needed below the home: pip install --user, or conda create -p ~/envs/NAME",
         node,

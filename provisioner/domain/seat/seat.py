@@ -16,6 +16,8 @@ SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
 # The first major version of Docker with start_interval; older ones refuse a compose file that has it.
 START_INTERVAL_SINCE = 25
 
+_FIRST_PORT = 1024  # a seat has no lower one, whatever a node reports
+
 
 class Seat(Value):
     """All values of a seat. `gpus` are UUIDs; `ports` and `binds` are those of the node.
@@ -49,7 +51,7 @@ class SeatBundle(Value):
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:
     """Return the ports that the seat holds already, else the first free pair (ssh, jupyter); None if there is none."""
-    if set(SERVICES) <= set(held):
+    if set(SERVICES) <= set(held) and min(held[name] for name in SERVICES) >= _FIRST_PORT:
         return {name: held[name] for name in SERVICES}
     used = set(taken)
     pairs = ((port, port + 1) for port in range(wanted.first, wanted.last, 2))

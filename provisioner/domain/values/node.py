@@ -15,7 +15,7 @@ ToolkitMode = Literal["legacy", "cdi"]
 # These values go from a node into the seat of this node, into the lock and into requests: anything else is refused.
 PlatformName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9]{1,16})?$")]
 GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$")]
-SeatPort = Annotated[int, Field(ge=1024, le=65535)]
+PortNumber = Annotated[int, Field(ge=0, le=65535)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
 _MAX_FILES = 256
@@ -78,7 +78,7 @@ class RunningSeat(Value):
     files: Annotated[
         dict[str, str], Field(max_length=_MAX_FILES)
     ] = {}  # rendered files in force: path within the seat -> text
-    ports: dict[str, SeatPort] = {}  # service -> published port
+    ports: dict[str, PortNumber] = {}  # service -> published port
     gpus: tuple[str, ...] = ()  # UUIDs reserved
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing

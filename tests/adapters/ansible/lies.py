@@ -21,6 +21,7 @@ TEXTS = st.text(max_size=20) | st.sampled_from(
         "../..",
         "{{ x }}",
         "$x",
+        "\ud800",
     ]
 )
 NUMBERS = st.integers() | st.floats() | st.sampled_from([10**4299, -1, 2**63, 1e308, 65536])

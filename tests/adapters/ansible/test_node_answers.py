@@ -51,11 +51,12 @@ def read_facts(facts: Any) -> NodeFacts | Problem:
         HONEST | {"fence": 10**4299},
         HONEST | {"fence": MAX_FENCE + 1},
         HONEST | {"fence": -1},
+        HONEST | {"hostname": "\ud800"},
         HONEST | {"gpus": HONEST["gpus"] * 200},
         HONEST | {"gpus": [HONEST["gpus"][0] | {"uuid": "all"}]},
         HONEST | {"gpus": [HONEST["gpus"][0] | {"memory_total": 2**64}]},
         HONEST | {"platform": "linux/amd64\nx"},
-        HONEST | {"seats": [HONEST["seats"][0] | {"ports": {"ssh": 22, "jupyter": 23}}]},
+        HONEST | {"seats": [HONEST["seats"][0] | {"ports": {"ssh": 65536, "jupyter": 23}}]},
         HONEST | {"seats": [HONEST["seats"][0] | {"files": {"x": "y" * 100_000}}]},
         HONEST | {"absent_because": {"x": DEEP}},
         HONEST | {"hostname": ["x"] * 200_000},
@@ -91,6 +92,7 @@ def test_a_lying_node_leaves_the_plan_of_others_as_it_is(facts: Any) -> None:
     alone = build_plan(inputs, [FakeHost("honest")], {"honest": probed["honest"]})
     assert prepared.plan.steps[1] == alone.plan.steps[0]
     json.dumps(prepared.plan.model_dump(mode="json"), allow_nan=False)
+    assert prepared.plan.model_dump_json()
 
 
 @given(st.dictionaries(st.sampled_from(["record", "problem", "phase", "text", "done", "total", "unit", "msg"]), VALUES))
@@ -101,7 +103,11 @@ def test_every_result_of_a_job_is_read_without_an_exception(result: dict[str, An
         assert record is None or (isinstance(record, NodeRecord) and record.node == "lying")
         assert answer is None or isinstance(answer, Problem)
         assert isinstance(parse_facts(event), Problem)
-    assert event_line(parse_progress(HostEvent("lying", "retry", result)))
+        for found in (record, answer):
+            assert found is None or found.model_dump_json()
+    progress = parse_progress(HostEvent("lying", "retry", result))
+    assert event_line(progress)
+    assert progress.model_dump_json()
 
 
 RECORD = {

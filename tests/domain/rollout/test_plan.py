@@ -27,6 +27,7 @@ def running(**over: Any) -> RunningSeat:
         "image": a_locked_image().lab,
         "files": FILES,
         "services": HEALTHY,
+        "layer_bytes": 0,
     }
     return RunningSeat(**(fields | over))
 
@@ -90,7 +91,8 @@ def test_policy_changes_nothing_on_an_idle_seat(when_busy: WhenBusy) -> None:
     [
         (LAYER_NOISE + 1, "old@x", ["layer_is_lost"]),
         (LAYER_NOISE, "old@x", []),
-        (None, "old@x", []),
+        (None, "old@x", ["layer_unknown"]),
+        (None, a_locked_image().lab, []),
         (LAYER_NOISE + 1, a_locked_image().lab, []),  # nothing is replaced
     ],
 )

@@ -73,6 +73,7 @@ class RunningSeat(Value):
     """A seat as the node records and runs it. A plan is compared with this."""
 
     name: str
+    lab: str = ""  # empty: the node's record does not say
     generation: int
     image: str  # reference by digest
     files: Annotated[

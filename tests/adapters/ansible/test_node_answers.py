@@ -16,7 +16,6 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.console.progress import event_line
 from provisioner.domain.rollout.preparation import NodePreparation, PrepareOrder, RegistryAccess
-from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import MAX_FENCE, Claim, implausible_fences, next_fence
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.node import NodeFacts
@@ -100,7 +99,7 @@ def test_every_result_of_a_job_is_read_without_an_exception(result: dict[str, An
     for status in ("ok", "failed", "unreachable"):
         event = HostEvent("lying", status, result)
         record, answer = parse_record(event, started=True), parse_claim_problem(event)
-        assert record is None or (isinstance(record, NodeRecord) and record.node == "lying")
+        assert record is None or record.node == "lying"
         assert answer is None or isinstance(answer, Problem)
         assert isinstance(parse_facts(event), Problem)
         for found in (record, answer):
@@ -136,7 +135,11 @@ def test_a_preparation_is_read_without_an_exception(record: Any) -> None:
 
 
 def test_malformed_results_end_in_records_of_their_node_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    results = {"broken": {"record": ["x"]}, "lying": {"record": {"state": {}}}, "honest": {"record": RECORD}}
+    results: dict[str, dict[str, Any]] = {
+        "broken": {"record": ["x"]},
+        "lying": {"record": {"state": {}}},
+        "honest": {"record": RECORD},
+    }
 
     def play(*arguments: Any) -> None:
         on_event = arguments[-1]
@@ -179,7 +182,7 @@ def test_a_lying_node_cannot_use_up_the_fences_of_a_lab(honest: list[int], lie: 
     believed = [fence for name, fence in fences.items() if name not in implausible_fences(fences)]
     assert set(honest) <= set(believed)
     assert next_fence(believed) <= 10_000 + 1_000_001
-    assert Claim.model_validate(CLAIM.model_dump() | {"fence": next_fence([MAX_FENCE])})
+    assert Claim.model_validate(CLAIM.model_dump() | {"fence": next_fence([MAX_FENCE])}).fence == MAX_FENCE + 1
 
 
 def test_what_is_no_token_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +199,6 @@ def test_what_is_no_token_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
             (folder / "orders" / f"{node}.token").write_bytes(token)
 
     monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", play)
-    tokens = AnsibleFleet(Settings(inventory=None), lambda _: None).access(dict.fromkeys(sent, "demo-student"))
+    tokens = dict(AnsibleFleet(Settings(inventory=None), lambda _: None).access(dict.fromkeys(sent, "demo-student")))
     assert tokens.pop("good") == "ab12" * 16
     assert {token.code if isinstance(token, Problem) else token for token in tokens.values()} == {"bad_token"}

@@ -5,7 +5,7 @@ import re
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import islice
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import yaml
@@ -25,7 +25,8 @@ _MAX_YAML = 256 << 10
 class SourceDocument(NamedTuple):
     """A parsed document. `root` returns its YAML node for locations; JSON is composed once, at the first call.
 
-    `duplicates`: a problem for each repeated key, of which `data` holds the last value only; at most MAX_MISTAKES.
+    `duplicates`: a problem for each repeated key, of which `data` holds the last value only, and for each number that
+    YAML reads otherwise than people do; at most MAX_MISTAKES.
     """
 
     name: str
@@ -47,6 +48,8 @@ class _Loader(yaml.SafeLoader):
     """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February."""
 
 
+_INTEGER = "tag:yaml.org,2002:int"
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+)")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -61,7 +64,7 @@ def read_yaml(name: str, text: str) -> SourceDocument:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        duplicates = tuple(islice(_duplicate_keys(name, node), MAX_MISTAKES))
+        duplicates = tuple(islice(chain(_duplicate_keys(name, node), _odd_numbers(name, node)), MAX_MISTAKES))
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(f"{name}:{_position(error.problem_mark)}", _reason(error)) from None
@@ -143,16 +146,35 @@ def _line_column(text: str, position: int) -> str:
 
 
 def _duplicate_keys(name: str, root: yaml.Node | None) -> Iterator[Problem]:
+    for node in _walk(root):
+        if isinstance(node, yaml.MappingNode):
+            yield from _duplicate_keys_of(name, node)
+
+
+def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Yield every node once, also where aliases lead to it in several ways."""
     seen: set[int] = set()
     stack = deque([] if root is None else [root])
     while stack:
         node = stack.popleft()
-        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+        if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, yaml.MappingNode):
-            yield from _duplicate_keys_of(name, node)
-        stack.extend(child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
+        yield node
+        if not isinstance(node, yaml.ScalarNode):
+            stack.extend(child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
+
+
+def _odd_numbers(name: str, root: yaml.Node | None) -> Iterator[Problem]:
+    """Yield a problem for each whole number in base 8 or 60: YAML 1.1 reads 02000 as 1024 and 22:30 as 1350."""
+    for node in _walk(root):
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _ODD_NUMBER.fullmatch(node.value):
+            yield Problem(
+                "bad_value",
+                f"{name}:{_position(node.start_mark)}: YAML does not read {node.value} as a decimal number",
+                "a number that begins with 0 is in base 8, and one with colons in base 60",
+                f'write it without leading zeros, or as text in quotes: "{node.value}"',
+            )
 
 
 def _duplicate_keys_of(name: str, node: yaml.MappingNode) -> Iterator[Problem]:

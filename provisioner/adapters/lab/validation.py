@@ -33,8 +33,14 @@ def validate_document(
     try:
         value = model.model_validate(document.data)
     except ValidationError as error:
-        details = error.errors(include_url=False)
-        found += [_to_problem(document, model, expected, one) for one in details[:MAX_MISTAKES]]
+        # Where every item of a list is wrong, pydantic says also that the list is too short.
+        details = [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]
+        wrong = [_to_problem(document, model, expected, one) for one in details[:MAX_MISTAKES]]
+        places = {_line_and_column(problem) for problem in wrong}
+        found = [
+            *wrong,
+            *(problem for problem in found if problem.code != "bad_value" or _line_and_column(problem) not in places),
+        ]
         found = sorted(found, key=_line_and_column)[:MAX_MISTAKES]
         hidden = len(details) - MAX_MISTAKES
         raise ProblemError([*found, *([_more(document.name, hidden)] if hidden > 0 else [])], "usage") from None

@@ -1,6 +1,7 @@
 """Report the exception that ended a run: a message on stderr, a document with --json, and an exit code."""
 
 import platform
+import re
 import secrets
 import sys
 import traceback
@@ -19,6 +20,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 PROBLEMS_SCHEMA = "provisioner/problems/1"
 _SECRET_OPTIONS = ("-e", "--extra-vars")
+_URL_LOGIN = re.compile(r"(://)[^\s/@'\"]*+@")  # user and password of a URL
 INTERRUPTION = Problem(
     "interrupted",
     "stopped before the end",
@@ -60,7 +62,7 @@ def _usage_problem(error: click.ClickException) -> Problem:
 def _bug_problem(error: BaseException, words: Sequence[str]) -> Problem:
     return Problem(
         "bug",
-        f"{type(error).__name__}: {error}",
+        _without_logins(f"{type(error).__name__}: {error}"),
         "this is a bug of provision, not a fault of your lab",
         f"report it with the file {_write_trace(error, words)}",
     )
@@ -70,11 +72,17 @@ def _write_trace(error: BaseException, words: Sequence[str]) -> Path | str:
     """Write the traceback to a file that only its owner may read; return its path, or why it was not written."""
     path = state_home() / "traces" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}.txt"
     head = f"provision {version('lab-provisioner')}\nPython {sys.version}\n{platform.platform()}\n"
+    trace = "".join(traceback.format_exception(error))
     try:
-        write_text(path, f"{head}{' '.join(_redact(words))}\n\n{''.join(traceback.format_exception(error))}", 0o600)
+        write_text(path, _without_logins(f"{head}{' '.join(_redact(words))}\n\n{trace}"), 0o600)
     except ProblemError as unwritable:
         return f"(which could not be written: {unwritable})"
     return path
+
+
+def _without_logins(text: str) -> str:
+    """Return the text without users and passwords of URLs: users are asked to send it to us."""
+    return _URL_LOGIN.sub(r"\1***@", text)
 
 
 def _redact(words: Sequence[str]) -> Iterator[str]:

@@ -137,7 +137,7 @@ def world(
             upstream=above,
             feed=_feed(directory, now),
             memory=MirrorHistory(),
-            data=compatibility_data.load(),
+            data=compatibility_data.load_for_lab(directory.path),
             profile=profiles.load().of(query.mirror.address),
         )
 

@@ -29,9 +29,13 @@ def lock_diff(old: str, new: str) -> Text:
     """Render the difference of two lock files' texts, or a line that nothing changes."""
     if old == new:
         return Text("No changes: the lock holds this already.")
-    lines = difflib.unified_diff(old.splitlines(), new.splitlines(), "lab.lock", "lab.lock", lineterm="", n=2)
+    lines = difflib.unified_diff(_lines(old), _lines(new), "lab.lock", "lab.lock", lineterm="", n=2)
     shown = [Text(safe_block(text), _style(text)) for text in lines]
     return Text("\n").join(shown)
+
+
+def _lines(text: str) -> list[str]:
+    return text.removesuffix("\n").split("\n") if text else []
 
 
 def _style(text: str) -> str:

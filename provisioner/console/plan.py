@@ -114,7 +114,7 @@ def _step_line(names: str, step: Step) -> Text:
 
 
 def _diff(step: Step, left: int) -> Iterable[Text]:
-    lines = step.diff.splitlines()
+    lines = step.diff.removesuffix("\n").split("\n") if step.diff else []
     if len(lines) > max(left, 0):
         yield Text(f"        {count(len(lines), 'line')} of differences not shown (-v shows all)", "dim")
     else:

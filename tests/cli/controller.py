@@ -23,7 +23,7 @@ from provisioner.cli.run_context import build_claim, open_run_context, reopen_ru
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.workflow.rollout.rollback import plan_rollback, rollback_orders
-from tests.workflow.fake_fleet import SEAT, FakeFleet, a_plan, an_order
+from tests.workflow.fake_fleet import FakeFleet, a_plan, an_order
 
 RULES = Rules(("1", "100%"))
 
@@ -56,7 +56,7 @@ def _rollout(fleet: FakeFleet, run: str) -> RunSpec:
 
 def _rollback(fleet: FakeFleet, run: str) -> RunSpec:
     probed = fleet.probe([host.name for host in fleet.hosts()])
-    plan = plan_rollback("demo", SEAT, fleet.hosts(), probed, None)
+    plan = plan_rollback("demo", "student", fleet.hosts(), probed, None)
     made = build_run_spec(
         run, plan, {}, RULES, datetime.now(UTC), verb="rollback", place="demo", back=rollback_orders(plan, run, None)
     )

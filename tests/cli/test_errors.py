@@ -58,6 +58,16 @@ def test_a_bug_is_exit_70_with_a_trace_without_secrets(capsys: pytest.CaptureFix
     assert stat.S_IMODE(trace.stat().st_mode) == 0o600
 
 
+def test_a_trace_holds_no_password_of_a_url(capsys: pytest.CaptureFixture[str]) -> None:
+    url = "https://ann:hunter2@web.lab/lab.lock"
+    error = ValueError(f"bad: {url}")
+    error.__cause__ = KeyError(f"ProxyManager('http://ann:hunter2@proxy:3128') {url}")
+    report_error(error, ["me", "--lock", url, f"--lock={url}"])
+    (trace,) = (state_home() / "traces").iterdir()
+    assert "hunter2" not in capsys.readouterr().err + trace.read_text()
+    assert "me --lock https://***@web.lab/lab.lock --lock=https://***@web.lab/lab.lock" in trace.read_text()
+
+
 def test_a_bug_whose_trace_cannot_be_written(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

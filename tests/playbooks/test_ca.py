@@ -100,7 +100,7 @@ def test_the_registry_check_accepts_only_the_given_ca_and_reports_a_missing_logi
         assert codes(address, None) == ["registry_unreachable"]
     with serving(folder, 401) as address:
         assert codes(address, ca.read_ca()) == ["registry_login"]
-        (tmp_path / "config.json").write_text(f'{{"auths": {{"{address}": {{"auth": "x"}}}}}}')
+        (tmp_path / "config.json").write_text(f'{{"auths": {{"{address}": {{"auth": "dTpw"}}}}}}')
         assert codes(address, ca.read_ca()) == []
     assert codes(address, ca.read_ca()) == ["registry_unreachable"]
 

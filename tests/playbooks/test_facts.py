@@ -30,6 +30,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert fact == {
         "name": "demo-student",
+        "lab": "demo",
         "generation": 3,
         "image": REFERENCE,
         "files": seat.files(3),

@@ -217,7 +217,7 @@ def test_client_environment_drops_compose_variables_and_contexts(monkeypatch: py
     assert not {"COMPOSE_FILE", "DOCKER_CONTEXT"} & set(environment)
 
 
-@pytest.mark.parametrize(("version", "fails"), [("1.29.2", True), (None, True), ("2.26.1-4", False)])
+@pytest.mark.parametrize(("version", "fails"), [("1.29.2", True), (None, True), ("2.26.1-4", False), ("dev", False)])
 def test_compose_before_version_2_is_refused(
     engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, version: str | None, fails: bool
 ) -> None:

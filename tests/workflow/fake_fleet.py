@@ -29,6 +29,7 @@ from tests.playbooks.node_code import ProblemError, module_util
 SEAT = "demo-student"
 UNREACHABLE = Problem("unreachable", "no answer", "it is off", "switch it on")
 claims = module_util("jobs.claims")
+io_problem = module_util("base.problem").io_problem
 
 
 class FakeHost(NamedTuple):
@@ -124,6 +125,8 @@ class FakeFleet:
             function(str(self.folder / node), *arguments)
         except ProblemError as fault:
             return Problem.model_validate(fault.problem)  # type: ignore[attr-defined]
+        except OSError as error:
+            return Problem.model_validate(io_problem(error).problem)
         return None
 
     def _facts(self, node: str) -> NodeFacts | Problem:

@@ -1,6 +1,7 @@
 """The nodes of a lab, or this machine alone, through the same Ansible plays."""
 
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +21,7 @@ from provisioner.adapters.ansible.results import (
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.order import STATE_ROOT, Order, RemovalOrder, RollbackOrder
 from provisioner.domain.rollout.report import NodeRecord
-from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.claim import Claim, implausible_fences
 from provisioner.domain.values.event import Event, OnEvent, Phase
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -28,6 +29,8 @@ from provisioner.domain.values.problem import Problem
 Result = TypeVar("Result")
 
 _FINAL_STATUSES = {"ok", "failed", "unreachable"}
+_MAX_TOKEN = 512  # bytes; tokens are 64 hexadecimal digits. A longer file is not read whole
+_TOKEN = re.compile(rb"[A-Za-z0-9._~-]+")
 
 
 class AnsibleFleet:
@@ -71,7 +74,9 @@ class AnsibleFleet:
             self._on_event(probe_event(event.node, answer))
             return answer
 
-        return self._run_on_each("probe", nodes, {}, parse)
+        probed = self._run_on_each("probe", nodes, {}, parse)
+        fences = {name: facts.fence for name, facts in probed.items() if isinstance(facts, NodeFacts)}
+        return {**probed, **implausible_fences(fences)}
 
     def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
         """Prepare the next generation of each seat beside the running one, and verify it as far as possible."""
@@ -165,12 +170,23 @@ def _dump(orders: Mapping[str, Order] | Mapping[str, RollbackOrder] | Mapping[st
 
 def _read_token(path: Path, seat: str) -> str | Problem:
     if path.exists():
-        return path.read_text()
+        with path.open("rb") as file:
+            token = file.read(_MAX_TOKEN + 1)
+        return token.decode() if len(token) <= _MAX_TOKEN and _TOKEN.fullmatch(token) else _bad_token(seat)
     return Problem(
         "no_token",
         f"the node has no token for {seat}, or it could not be fetched",
         "the token of a seat is created when the seat is staged for the first time",
         "check with `provision status` whether the seat exists",
+    )
+
+
+def _bad_token(seat: str) -> Problem:
+    return Problem(
+        "bad_token",
+        f"what the node sends as the token of {seat} is no token",
+        "a token becomes part of a URL: letters, digits, `.`, `_`, `~` and `-`, at most 512",
+        "look at identity/token of the seat on the node",
     )
 
 

@@ -3,10 +3,15 @@
 from collections.abc import Mapping
 from typing import Any, Generic, TypeVar, get_args
 
-from pydantic import ValidationError
-
 from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
-from provisioner.adapters.ansible.results import host_problem, module_failed, parse_progress, result_missing
+from provisioner.adapters.ansible.results import (
+    UNREADABLE,
+    check_bounds,
+    host_problem,
+    parse_progress,
+    result_missing,
+    unreadable,
+)
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.preparation import (
     READY,
@@ -77,12 +82,12 @@ class Preparer(Generic[Result]):
 
     def _parse_record(self, node: str, record: Mapping[str, Any]) -> Result:
         """Parse a record. A job that broke ends in a state of a rollout, which is a failure here."""
-        state = record.get("state") if record.get("state") in get_args(PrepareState) else "failed"
         try:
+            check_bounds(record)
+            state = record.get("state") if record.get("state") in get_args(PrepareState) else "failed"
             return self._result_type.model_validate({**record, "node": node, "state": state})
-        except ValidationError as error:
-            problem = module_failed(f"the record of the node cannot be read: {error}")
-            return self._without_record(node, "unknown", problem)
+        except UNREADABLE as error:
+            return self._without_record(node, "unknown", unreadable("the record of the node", error))
 
     def _without_record(self, node: str, state: PrepareState, problem: Problem) -> Result:
         return self._result_type.model_validate({"node": node, "state": state, "problems": [problem.model_dump()]})

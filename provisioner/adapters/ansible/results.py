@@ -1,9 +1,16 @@
-"""Parse the results of Ansible tasks into our own values: facts, records, events and problems."""
+"""Parse the results of Ansible tasks into our own values: facts, records, events and problems.
 
+A result is what a node chose to send. One that is too large or malformed becomes a problem of that node; no function
+here raises an exception for it, because that would end the run on all other nodes.
+"""
+
+import math
 import re
+import reprlib
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
@@ -20,16 +27,64 @@ _NO_BECOME_PASSWORD = re.compile(r"\b(?:Missing|Incorrect) [\w.]+ password\b|\ba
 _MOST = 4000  # characters kept of what ssh says
 _PHASES: tuple[str, ...] = get_args(Phase)
 
+# What the code that reads a malformed result raises. ValidationError is a ValueError.
+UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+# No result of ours is half as large: the largest part is the texts of the files of a seat, about 30 kB.
+_MAX_TEXT = 64 << 10
+_MAX_ALL_TEXT = 8 << 20
+_MAX_VALUES = 100_000
+_MAX_DEPTH = 32
+_MAX_NUMBER = 1 << 63
+_MAX_REASON = 500
+# One half of a pair: JSON can hold it, and no file or terminal can be written with it.
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def parse_facts(event: HostEvent) -> NodeFacts | Problem:
     """Parse the final event of a probe."""
     if event.status != "ok":
         return host_problem(event)
     try:
-        facts = NodeFacts.model_validate({"name": event.node, **event.result["facts"]})
-    except (KeyError, ValidationError) as error:
-        return module_failed(f"the result of the probe cannot be read: {error}")
-    return facts.model_copy(update={"clock_offset": _clock_offset(event)})
+        check_bounds(event.result)
+        facts = NodeFacts.model_validate({**event.result["facts"], "name": event.node})
+        return facts.model_copy(update={"clock_offset": _clock_offset(event)})
+    except UNREADABLE as error:
+        return unreadable("the result of the probe", error)
+
+
+def check_bounds(result: Any) -> None:
+    """Raise ValueError where a result is larger, deeper or holds greater numbers than any result of our modules."""
+    values, characters, level = 0, 0, [result]
+    for _ in range(_MAX_DEPTH):
+        values += len(level)
+        texts = [part for part in level if isinstance(part, str)]
+        characters += sum(map(len, texts))
+        if values > _MAX_VALUES or characters > _MAX_ALL_TEXT or any(len(text) > _MAX_TEXT for text in texts):
+            raise ValueError("it is larger than any valid result")
+        if any(_SURROGATE.search(text) for text in texts):
+            raise ValueError("a text in it is not valid Unicode")
+        if any(isinstance(part, int | float) and not -_MAX_NUMBER < part < _MAX_NUMBER for part in level):
+            raise ValueError("it holds a number that is too large")
+        level = [below for part in level for below in _parts(part)]
+        if not level:
+            return
+    raise ValueError("it is nested too deeply")
+
+
+def _parts(part: Any) -> list[Any]:
+    if isinstance(part, Mapping):
+        return [*part.keys(), *part.values()]
+    return list(part) if isinstance(part, list | tuple) else []
+
+
+def unreadable(what: str, error: Exception) -> Problem:
+    """Return the problem of a result that cannot be read. `what` names the result."""
+    if isinstance(error, ValidationError):
+        first = error.errors(include_url=False, include_input=False)[0]
+        reason = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    else:
+        reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    return module_failed(f"{what} cannot be read: {_SURROGATE.sub('?', reason[:_MAX_REASON])}")
 
 
 def _clock_offset(event: HostEvent) -> float | None:
@@ -40,6 +95,8 @@ def _clock_offset(event: HostEvent) -> float | None:
     if event.start is None or event.end is None:
         return None
     clock = float(event.result["clock"])
+    if not math.isfinite(clock):
+        raise ValueError("the clock is no time")
     start, end = (datetime.fromisoformat(text).timestamp() for text in (event.start, event.end))
     return round(clock - start if clock < start else max(clock - end, 0.0), 1)
 
@@ -49,7 +106,11 @@ def parse_claim_problem(event: HostEvent) -> Problem | None:
     if event.status == "ok":
         return None
     problem = event.result.get("problem")
-    return Problem.model_validate(problem) if problem else host_problem(event)
+    try:
+        check_bounds(problem)
+        return Problem.model_validate(problem) if problem else host_problem(event)
+    except UNREADABLE as error:
+        return unreadable("the answer to the claim", error)
 
 
 def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
@@ -60,9 +121,10 @@ def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
     record = event.result.get("record")
     if record and event.status in {"ok", "failed"}:
         try:
+            check_bounds(record)
             return NodeRecord.model_validate({**record, "node": event.node})
-        except ValidationError as error:
-            problem = module_failed(f"the record of the node cannot be read: {error}")
+        except UNREADABLE as error:
+            problem = unreadable("the record of the node", error)
             return NodeRecord(node=event.node, state="unknown", problems=(problem,))
     if event.status not in {"failed", "unreachable"}:
         return None
@@ -77,15 +139,19 @@ def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
 def parse_progress(event: HostEvent) -> Event:
     """Return the progress of a running job. A phase that this release does not know is shown as `switch`."""
     result = event.result
-    return Event(
-        phase=result["phase"] if result["phase"] in _PHASES else "switch",
-        kind="progress",
-        node=event.node,
-        text=result["text"],
-        done=result["done"],
-        total=result["total"],
-        unit=result["unit"],
-    )
+    try:
+        check_bounds(result)
+        return Event(
+            phase=result["phase"] if result["phase"] in _PHASES else "switch",
+            kind="progress",
+            node=event.node,
+            text=result["text"],
+            done=result["done"],
+            total=result["total"],
+            unit=result["unit"],
+        )
+    except UNREADABLE:
+        return Event(phase="switch", kind="progress", node=event.node, text="a report that cannot be read")
 
 
 def probe_event(node: str, answer: NodeFacts | Problem) -> Event:
@@ -114,12 +180,12 @@ def _in_one_line(problem: Problem) -> str:
 def host_problem(event: HostEvent) -> Problem:
     """Return why a task failed on a node, with the whole text that Ansible, ssh or the module printed."""
     if event.result.get("finished") is False:
-        return _overdue(str(event.result.get("text", "")))
+        return _overdue(_text(event, "text"))
     return _unreached(event) if event.status == "unreachable" else _failed(event)
 
 
 def _failed(event: HostEvent) -> Problem:
-    texts = (str(event.result.get(name) or "").strip() for name in ("msg", "module_stderr", "exception"))
+    texts = (_text(event, name) for name in ("msg", "module_stderr", "exception"))
     text = "\n".join(text for text in texts if text)
     if event.result.get("timedout"):
         return _timed_out(text)
@@ -129,7 +195,7 @@ def _failed(event: HostEvent) -> Problem:
 
 
 def _unreached(event: HostEvent) -> Problem:
-    message = str(event.result.get("msg", "")).strip().removeprefix("Task failed: ").replace("\r", "")
+    message = _text(event, "msg").removeprefix("Task failed: ").replace("\r", "")
     what = _bounded(message) or "Ansible cannot reach the node"
     lab = event.inventory.parent if event.inventory else "LAB"
     if any(sign in message for sign in _HOST_KEY_CHANGED):
@@ -191,6 +257,12 @@ def _become_password(what: str) -> Problem:
         "sudo on the node wants a password, and got none or a wrong one",
         "give it with --ask-become-pass (-K) or as ansible_become_password in a vault; or let sudo ask for none",
     )
+
+
+def _text(event: HostEvent, name: str) -> str:
+    """Return a field of a result as text; a value that is not text is abbreviated."""
+    value = event.result.get(name) or ""
+    return _SURROGATE.sub("?", value if isinstance(value, str) else reprlib.repr(value)).strip()
 
 
 def module_failed(what: str) -> Problem:

@@ -60,14 +60,21 @@ def load_with_overlay(path: Path) -> "CompatibilityData":
     if document.data is None:
         return load()
     return apply_overlay(
-        load(), validate_document(document, Overlay, _EXPECTED, _unquoted(document, document.data, ()))
+        load(), validate_document(document, Overlay, _EXPECTED, _unquoted(document, document.data, (), set()))
     )
 
 
-def _unquoted(document: "SourceDocument", part: Any, loc: "Loc") -> "Iterator[Problem]":
-    """Yield a problem for each version that YAML read as a number: 12.10 would become 12.1."""
+def _unquoted(document: "SourceDocument", part: Any, loc: "Loc", seen: set[int]) -> "Iterator[Problem]":
+    """Yield a problem for each version that YAML read as a number: 12.10 would become 12.1.
+
+    `seen`: the ids of collections that were visited; aliases of YAML can lead to one of them in very many ways.
+    """
     from provisioner.domain.values.problem import Problem  # noqa: PLC0415
 
+    if isinstance(part, dict | list):
+        if id(part) in seen:
+            return
+        seen.add(id(part))
     if isinstance(part, float):
         typed = document.scalar(loc)
         yield Problem(
@@ -78,4 +85,4 @@ def _unquoted(document: "SourceDocument", part: Any, loc: "Loc") -> "Iterator[Pr
         )
     pairs = part.items() if isinstance(part, dict) else enumerate(part) if isinstance(part, list) else ()
     for key, value in pairs:
-        yield from _unquoted(document, value, (*loc, key))
+        yield from _unquoted(document, value, (*loc, key), seen)

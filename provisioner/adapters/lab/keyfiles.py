@@ -75,7 +75,7 @@ def _read(path: Path, place: str) -> str | Problem:
 
 
 def _parse_keys(path: Path, place: str, text: str) -> tuple[str, ...] | Problem:
-    lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), 1)]
+    lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     wrong = next((number for number, line in keys if not _is_key(line)), None)
     if wrong is not None or not keys:

@@ -13,6 +13,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.signature import SUFFIX, missing_signature, sign, verify
+from provisioner.adapters.registry.http import split_login
 from provisioner.adapters.registry.transport import proxy_manager
 from provisioner.adapters.state.files import MAX_BYTES, decode, read_bytes, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
@@ -166,10 +167,12 @@ class _Channel(NamedTuple):
         timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5)
         ca = None if self.ca is None else str(self.ca)
         options: dict[str, Any] = {"ca_certs": ca, "timeout": timeout, "retries": retries}
-        proxied, name = proxy_for(url, os.environ), _without_secrets(url)
+        name, (plain, login) = _without_secrets(url), split_login(url)
+        proxied = proxy_for(plain, os.environ)
         try:
             with PoolManager(**options) if proxied is None else proxy_manager(proxied, options) as pool:
-                reply = pool.request("GET", url, preload_content=False, redirect=False)
+                headers = {**pool.headers, **login}
+                reply = pool.request("GET", plain, headers=headers, preload_content=False, redirect=False)
                 location = reply.get_redirect_location()
                 body = b"" if location else reply.read(MAX_BYTES + 1)
                 reply.close()

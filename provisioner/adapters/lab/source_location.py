@@ -2,7 +2,10 @@
 
 import json
 import re
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import chain, islice
 from typing import Any, NamedTuple
 
 import yaml
@@ -11,11 +14,19 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 Loc = Sequence[str | int]
 
+# Of one file: nobody reads more, and the place of each is looked up in the file.
+MAX_MISTAKES = 50
+# The facts of 1,000 nodes have 300,000 values. Of many more, validation alone would take minutes.
+_MAX_VALUES = 500_000
+# Characters of a YAML file. PyYAML reads 30 kB a second, and nobody writes as much by hand.
+_MAX_YAML = 256 << 10
+
 
 class SourceDocument(NamedTuple):
-    """A parsed document. `root` returns its YAML node for locations; JSON is only composed when it is called.
+    """A parsed document. `root` returns its YAML node for locations; JSON is composed once, at the first call.
 
-    `duplicates`: a problem for each repeated key, of which `data` holds the last value only.
+    `duplicates`: a problem for each repeated key, of which `data` holds the last value only, and for each number that
+    YAML reads otherwise than people do; at most MAX_MISTAKES.
     """
 
     name: str
@@ -37,6 +48,8 @@ class _Loader(yaml.SafeLoader):
     """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February."""
 
 
+_INTEGER = "tag:yaml.org,2002:int"
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+)")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -46,10 +59,12 @@ _Loader.yaml_implicit_resolvers = {
 
 def read_yaml(name: str, text: str) -> SourceDocument:
     """Parse one YAML document. Raises ProblemError (usage) with the place where `text` is not valid."""
+    if len(text) > _MAX_YAML:
+        raise _not_yaml(f"{name}:1:1", f"larger than {_MAX_YAML >> 10} KiB")
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
-        duplicates = tuple(_duplicate_keys(name, node))
+        duplicates = tuple(islice(chain(_duplicate_keys(name, node), _odd_numbers(name, node)), MAX_MISTAKES))
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         raise _not_yaml(f"{name}:{_position(error.problem_mark)}", _reason(error)) from None
@@ -63,6 +78,8 @@ def read_yaml(name: str, text: str) -> SourceDocument:
 
 def read_json(name: str, text: str) -> SourceDocument:
     """Parse JSON. Raises ProblemError (usage) with the place where `text` is not valid."""
+    if text.count(",") > _MAX_VALUES:
+        raise _not_json(f"{name}:1:1", f"more than {_MAX_VALUES} values")
     has_duplicates = False
 
     def build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -77,8 +94,11 @@ def read_json(name: str, text: str) -> SourceDocument:
         raise _not_json(f"{name}:{error.lineno}:{error.colno}", error.msg) from None
     except RecursionError:
         raise _not_json(f"{name}:1:1", "nested too deeply") from None
-    duplicates = tuple(_duplicate_keys(name, _compose_json(text))) if has_duplicates else ()
-    return SourceDocument(name, data, lambda: _compose_json(text), duplicates)
+    except ValueError as error:  # a number of more than 4,300 digits
+        raise _not_json(f"{name}:1:1", str(error)) from None
+    root = cache(lambda: _compose_json(text))
+    duplicates = tuple(islice(_duplicate_keys(name, root()), MAX_MISTAKES)) if has_duplicates else ()
+    return SourceDocument(name, data, root, duplicates)
 
 
 # JSON allows tabs between values and any character within them. With those replaced by spaces it is also valid YAML.
@@ -86,7 +106,11 @@ _NOT_IN_YAML = re.compile("[^\n\x20-\x7e\xa0-\u2027\u202a-\ud7ff\ue000-\ufefe\uf
 
 
 def _compose_json(text: str) -> yaml.Node | None:
-    node: yaml.Node | None = yaml.compose(_NOT_IN_YAML.sub(" ", text), Loader=_Loader)
+    """Return the YAML node of a JSON text, for places only; None where PyYAML cannot compose it."""
+    try:
+        node: yaml.Node | None = yaml.compose(_NOT_IN_YAML.sub(" ", text), Loader=yaml.CSafeLoader)
+    except (yaml.YAMLError, RecursionError):
+        return None
     return node
 
 
@@ -122,16 +146,35 @@ def _line_column(text: str, position: int) -> str:
 
 
 def _duplicate_keys(name: str, root: yaml.Node | None) -> Iterator[Problem]:
-    seen: set[int] = set()
-    stack = [] if root is None else [root]
-    while stack:
-        node = stack.pop(0)
-        if id(node) in seen or isinstance(node, yaml.ScalarNode):
-            continue
-        seen.add(id(node))
+    for node in _walk(root):
         if isinstance(node, yaml.MappingNode):
             yield from _duplicate_keys_of(name, node)
-        stack += [child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,))]
+
+
+def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
+    """Yield every node once, also where aliases lead to it in several ways."""
+    seen: set[int] = set()
+    stack = deque([] if root is None else [root])
+    while stack:
+        node = stack.popleft()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
+        yield node
+        if not isinstance(node, yaml.ScalarNode):
+            stack.extend(child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
+
+
+def _odd_numbers(name: str, root: yaml.Node | None) -> Iterator[Problem]:
+    """Yield a problem for each whole number in base 8 or 60: YAML 1.1 reads 02000 as 1024 and 22:30 as 1350."""
+    for node in _walk(root):
+        if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _ODD_NUMBER.fullmatch(node.value):
+            yield Problem(
+                "bad_value",
+                f"{name}:{_position(node.start_mark)}: YAML does not read {node.value} as a decimal number",
+                "a number that begins with 0 is in base 8, and one with colons in base 60",
+                f'write it without leading zeros, or as text in quotes: "{node.value}"',
+            )
 
 
 def _duplicate_keys_of(name: str, node: yaml.MappingNode) -> Iterator[Problem]:

@@ -3,16 +3,20 @@
 import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import islice
 from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from provisioner.adapters.lab.source_location import Loc, SourceDocument
+from provisioner.adapters.lab.source_location import MAX_MISTAKES, Loc, SourceDocument
 from provisioner.domain.values.problem import Problem, ProblemError
 
 Model = TypeVar("Model", bound=BaseModel)
 Expected = Mapping[str, str]  # field name -> what the field may hold, for the fix of a problem
+
+_MAX_PLACE = 4096 + 32  # characters: a path, a line and a column
+_MAX_SHOWN = 200  # characters of a value or a key in a message
 
 _TYPE_NAMES = {bool: "yes or no", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
 
@@ -22,27 +26,46 @@ def validate_document(
 ) -> Model:
     """Return the document as `model`.
 
-    Raises ProblemError (usage) with all mistakes in the order of their places, including duplicate keys and `others`.
+    Raises ProblemError (usage) with all mistakes in the order of their places, including duplicate keys and `others`;
+    of more than MAX_MISTAKES with the first ones and the number of the rest.
     """
-    found = [*document.duplicates, *others]
+    found = [*document.duplicates, *islice(others, MAX_MISTAKES)]
     try:
         value = model.model_validate(document.data)
     except ValidationError as error:
-        found += [_to_problem(document, model, expected, details) for details in error.errors(include_url=False)]
-        raise ProblemError(sorted(found, key=_line_and_column), "usage") from None
+        # Where every item of a list is wrong, pydantic says also that the list is too short.
+        details = [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]
+        wrong = [_to_problem(document, model, expected, one) for one in details[:MAX_MISTAKES]]
+        places = {_line_and_column(problem) for problem in wrong}
+        found = [
+            *wrong,
+            *(problem for problem in found if problem.code != "bad_value" or _line_and_column(problem) not in places),
+        ]
+        found = sorted(found, key=_line_and_column)[:MAX_MISTAKES]
+        hidden = len(details) - MAX_MISTAKES
+        raise ProblemError([*found, *([_more(document.name, hidden)] if hidden > 0 else [])], "usage") from None
     if found:
-        raise ProblemError(sorted(found, key=_line_and_column), "usage")
+        raise ProblemError(sorted(found, key=_line_and_column)[:MAX_MISTAKES], "usage")
     return value
 
 
+def _more(name: str, hidden: int) -> Problem:
+    return Problem(
+        "more_mistakes",
+        f"{name}: {hidden} further mistakes are not shown",
+        "this many are rarely made by hand: the file may be of another kind or another release",
+        "correct the mistakes above, then run the command again",
+    )
+
+
 def _line_and_column(problem: Problem) -> tuple[int, ...]:
-    match = re.search(r":(\d+):(\d+): ", problem.what)
+    match = re.search(r":(\d{1,9}):(\d{1,9}): ", problem.what[:_MAX_PLACE])
     return tuple(map(int, match.groups())) if match else ()
 
 
 def did_you_mean(wrong: str, known: Iterable[str]) -> str:
     """Return `; did you mean …?` with the closest known word, or an empty text where none is close."""
-    near = difflib.get_close_matches(wrong, list(known), n=1)
+    near = difflib.get_close_matches(wrong[:_MAX_SHOWN], list(known), n=1)
     return f'; did you mean "{near[0]}"?' if near else ""
 
 
@@ -62,7 +85,7 @@ def _to_problem(document: SourceDocument, model: type[BaseModel], expected: Expe
 
 
 def _unknown_key(document: SourceDocument, model: type[BaseModel], loc: Loc) -> Problem:
-    key, known = str(loc[-1]), list(_fields(_model_at(model, loc[:-1])))
+    key, known = _abridged(str(loc[-1])), list(_fields(_model_at(model, loc[:-1])))
     elsewhere = [path for path in _paths(model) if path.rpartition(".")[2] == key]
     hint = did_you_mean(key, known) or (f'; did you mean "{elsewhere[0]}"?' if len(elsewhere) == 1 else "")
     around = f' in "{_path(loc[:-1])}"' if loc[:-1] else ""
@@ -123,6 +146,7 @@ _MESSAGES: Mapping[str, str] = {
 def _expected_text(value: Any, typed: str | None) -> str:
     if typed is None or value is None:
         return f"text is wanted, {_type_name(value)} is given"
+    typed = _abridged(typed)
     return f'{typed} is read as {_type_name(value)}; write it in quotes: "{typed}"'
 
 
@@ -137,12 +161,17 @@ def _type_name(value: Any) -> str:
 
 def _shown(value: Any) -> str:
     if isinstance(value, str):
-        return f'"{value}"'
-    return str(value) if isinstance(value, int | float) else _type_name(value)
+        return f'"{_abridged(value)}"'
+    return _abridged(str(value)) if isinstance(value, int | float) else _type_name(value)
+
+
+def _abridged(text: str) -> str:
+    return text if len(text) <= _MAX_SHOWN else f"{text[:_MAX_SHOWN]}…"
 
 
 def _path(loc: Loc) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in loc).lstrip(".")
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{_abridged(part)}" for part in loc)
+    return text.lstrip(".")
 
 
 def _fields(model: type[BaseModel] | None) -> dict[str, type[BaseModel] | None]:

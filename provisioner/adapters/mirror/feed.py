@@ -1,6 +1,7 @@
 """A mirror's feed: one GET, at most once in ten minutes, and only for what has changed since the last one."""
 
 import difflib
+from contextlib import suppress
 from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
@@ -14,7 +15,7 @@ from provisioner.adapters.state.json_cache import JsonCache, hashed_name
 from provisioner.domain.forecast.feed import FeedReading, read_feed
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.model import Value
-from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.problem import Problem, ProblemError
 
 MIN_INTERVAL = timedelta(minutes=10)
 _LIMIT = 16 << 20
@@ -41,7 +42,8 @@ def read_job(  # noqa: PLR0913
 ) -> FeedReading:
     """Return what the feed says of a job. `url` is http(s) or the path of a file.
 
-    A fault of the feed is in the result. Raises ProblemError if the cached copy cannot be written.
+    A fault of the feed is in the result. A cached copy that cannot be written is no fault: the feed is then asked each
+    time.
     """
     if not url.startswith(("http://", "https://")):
         return _read_file(Path(url), job, form, now)
@@ -50,7 +52,8 @@ def read_job(  # noqa: PLR0913
     if feed is None or not timedelta(0) <= now - feed.asked_at < MIN_INTERVAL:
         with Fetcher(ca=ca, policy=policy) as fetcher:
             feed = _fetch(fetcher, url, feed, now)
-        cache.write(feed)
+        with suppress(ProblemError):
+            cache.write(feed)
     return _read_cached(url, job, form, feed)
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Self
 
-from provisioner.adapters.registry.http import Reply, Request, up_to
+from provisioner.adapters.registry.http import Reply, Request, split_login, up_to
 from provisioner.adapters.registry.retry import Sender
 from provisioner.adapters.registry.transport import RetryPolicy, Transport
 
@@ -12,7 +12,7 @@ _POLICY = RetryPolicy(attempts=2, whole=60, budget=90)
 
 
 class Fetcher:
-    """One connection without login or cookies. A context manager."""
+    """One connection without cookies. A context manager. A login is that of the URL, sent to its origin alone."""
 
     def __init__(self, *, ca: Path | None = None, policy: RetryPolicy | None = None) -> None:
         """Open no connection yet. Raises ProblemError if the file `ca` cannot be read."""
@@ -31,5 +31,6 @@ class Fetcher:
 
     def get(self, url: str, limit: int, headers: Mapping[str, str] | None = None) -> Reply[bytes]:
         """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed."""
-        request = Request(url, headers=headers or {})
+        public, login = split_login(url)
+        request = Request(public, headers={**(headers or {}), **login})
         return self._sender.follow(request, up_to(limit), request.host)

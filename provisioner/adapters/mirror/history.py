@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from provisioner.adapters.state.files import state_home
+from provisioner.adapters.state.files import make_private_folder, state_home
 from provisioner.domain.forecast.history import OBSERVATION, Observation, new_observations
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -43,7 +43,7 @@ class MirrorHistory:
             return
         path = _file(host)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_private_folder(path.parent)
             with path.open("ab", buffering=0) as file:
                 for sighting in fresh:
                     file.write(sighting.model_dump_json().encode() + b"\n")

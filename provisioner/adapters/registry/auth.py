@@ -6,18 +6,32 @@ import threading
 import time
 from base64 import b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 from provisioner.adapters.registry.docker_config import Login, UnusableLogin, find_login
-from provisioner.adapters.registry.http import Reply, Request, RequestFailed, up_to
+from provisioner.adapters.registry.http import (
+    MAX_REDIRECTS,
+    RedirectLoop,
+    Reply,
+    Request,
+    RequestFailed,
+    join_url,
+    origin_of,
+    read_reason,
+    redirect_target,
+    up_to,
+)
 from provisioner.adapters.registry.retry import Sender
 from provisioner.domain.registry.image_problems import auth_failed, unreachable
 
-_CHALLENGE = re.compile(r'\b(Basic|Bearer)\b((?:\s*,?\s*\w+\s*=\s*(?:"[^"]*"|[^\s",]+))*)', re.IGNORECASE)
-_PARAMETER = re.compile(r'(\w+)\s*=\s*(?:"([^"]*)"|([^\s",]+))')
-_TOKEN = re.compile(r"[\x21-\x7e]+")
+# One parameter, else one word, else one other character. No part can match in two ways, so reading a header takes time
+# in proportion to its length, whatever a server sends.
+_ITEM = re.compile(r'(?P<name>\w++)\s*+=\s*+(?:"(?P<quoted>[^"]*+)"|(?P<bare>[^\s",]++))|(?P<word>\w++)|[^\w]')
+_MAX_CHALLENGE = 1 << 14  # characters of the header that are read; a real one has a few hundred
+_TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
+_LONGEST_VALID = 86_400.0  # seconds
 _DEFAULT_SECONDS = 60  # if the reply names no time; from the specification
 _REFRESH_AT = 0.8
 _TOKEN_REPLY = 1 << 20
@@ -43,15 +57,22 @@ class Token:
 
 def read_challenge(text: str) -> Challenge | None:
     """Return the Bearer challenge of a WWW-Authenticate header, else the Basic one; None without either."""
-    offers = [(scheme.lower(), _parameters(rest)) for scheme, rest in _CHALLENGE.findall(text)]
+    offers = _read_offers(text[:_MAX_CHALLENGE])
     for scheme, values in offers:
         if scheme == "bearer" and "realm" in values:
             return Challenge(True, values["realm"], values.get("service", ""), values.get("scope", ""))
     return Challenge(False) if any(scheme == "basic" for scheme, _ in offers) else None
 
 
-def _parameters(text: str) -> dict[str, str]:
-    return {name.lower(): quoted or bare for name, quoted, bare in _PARAMETER.findall(text)}
+def _read_offers(text: str) -> list[tuple[str, dict[str, str]]]:
+    """Return each word (a scheme, in lower case) with the parameters after it."""
+    offers: list[tuple[str, dict[str, str]]] = []
+    for item in _ITEM.finditer(text):
+        if item["word"]:
+            offers.append((item["word"].lower(), {}))
+        elif item["name"] and offers:
+            offers[-1][1].setdefault(item["name"].lower(), item["quoted"] or item["bare"] or "")
+    return offers
 
 
 class Auth:
@@ -65,78 +86,109 @@ class Auth:
         self._environment = environment
         self._lock = threading.RLock()
         self._challenges: dict[str, Challenge] = {}
-        self._tokens: dict[Challenge, Token] = {}
-        self._failed: dict[Challenge, RequestFailed] = {}
-        self._login: tuple[Login | None] | None = None
+        self._tokens: dict[tuple[Challenge, Login | None], Token] = {}
+        self._failed: dict[tuple[Challenge, Login | None], RequestFailed] = {}
+        self._logins: dict[str, Login | None] = {}
 
     def header(self, repository: str) -> str | None:
         """Return the Authorization header for `repository`; None before a challenge. Raises RequestFailed."""
         with self._lock:
             challenge = self._challenges.get(repository)
-            return None if challenge is None else self._credential(challenge, rejected=None)
+            return None if challenge is None else self._credential(challenge, repository, rejected=None)
 
     def answer(self, repository: str, challenge: Challenge, rejected: str | None) -> None:
         """Obtain what a 401 asks for, in place of the `rejected` header. Raises RequestFailed."""
-        if challenge.bearer and not challenge.scope:
-            scope = f"repository:{repository}:pull"
-            challenge = Challenge(True, challenge.realm, challenge.service, scope)
+        if challenge.bearer:
+            challenge = self._checked(repository, challenge)
         with self._lock:
             self._challenges[repository] = challenge
-            self._credential(challenge, rejected)
+            self._credential(challenge, repository, rejected)
 
-    def refusal(self, challenge: Challenge | None) -> RequestFailed:
+    def has_login(self, repository: str) -> bool:
+        """Return whether a login for the repository is configured. Raises RequestFailed where it cannot be used."""
+        return self._look_up_login(repository) is not None
+
+    def refusal(self, repository: str, challenge: Challenge | None) -> RequestFailed:
         """Return the failure of a repeated 401. A password is not tried again: accounts get locked."""
-        failed = self._refusal()
+        failed = self._refusal(repository)
         if challenge is not None and not challenge.bearer:
-            self._failed[challenge] = failed
+            self._failed[challenge, self._look_up_login(repository)] = failed
         return failed
 
-    def _refusal(self) -> RequestFailed:
-        login = self._look_up_login()
+    def _checked(self, repository: str, challenge: Challenge) -> Challenge:
+        """Return the challenge with a scope and a whole URL. Raises RequestFailed where its realm is no URL."""
+        realm = join_url(self._home.geturl(), challenge.realm)
+        if realm is None:
+            raise RequestFailed(unreachable(self._address, "the address of its token service is not one of http"))
+        return replace(challenge, realm=realm, scope=challenge.scope or f"repository:{repository}:pull")
+
+    def _refusal(self, repository: str) -> RequestFailed:
+        login = self._look_up_login(repository)
         reason = "no login is configured here" if login is None else f"the login from {login.source} was not accepted"
         return RequestFailed(auth_failed(self._address, reason))
 
-    def _credential(self, challenge: Challenge, rejected: str | None) -> str:
-        if challenge in self._failed:
-            raise self._failed[challenge]
-        token = self._tokens.get(challenge)
+    def _credential(self, challenge: Challenge, repository: str, rejected: str | None) -> str:
+        login = self._look_up_login(repository)
+        if (challenge, login) in self._failed:
+            raise self._failed[challenge, login]
+        token = self._tokens.get((challenge, login))
         if token is None or token.header == rejected or time.monotonic() >= token.until:
-            token = self._tokens[challenge] = self._obtain(challenge, rejected)
+            token = self._tokens[challenge, login] = self._obtain(challenge, repository, login, rejected)
         return token.header
 
-    def _obtain(self, challenge: Challenge, rejected: str | None) -> Token:
+    def _obtain(self, challenge: Challenge, repository: str, login: Login | None, rejected: str | None) -> Token:
         if challenge.bearer:
-            return self._fetch_token(challenge)
-        login = self._look_up_login()
+            return self._fetch_token(challenge, repository, login)
         if login is None or login.token or rejected is not None:
-            raise self._fail(challenge)
+            raise self._fail(challenge, repository, login)
         return Token(_basic(login), float("inf"))
 
-    def _fail(self, challenge: Challenge) -> RequestFailed:
-        failed = self._failed[challenge] = self._refusal()
+    def _fail(self, challenge: Challenge, repository: str, login: Login | None) -> RequestFailed:
+        failed = self._failed[challenge, login] = self._refusal(repository)
         return failed
 
-    def _look_up_login(self) -> Login | None:
+    def _look_up_login(self, repository: str) -> Login | None:
         with self._lock:
-            if self._login is None:
+            if repository not in self._logins:
                 try:
-                    self._login = (find_login(self._address, self._environment),)
+                    self._logins[repository] = find_login(self._address, self._environment, repository)
                 except UnusableLogin as unusable:
                     raise RequestFailed(auth_failed(self._address, str(unusable))) from None
-            return self._login[0]
+            return self._logins[repository]
 
-    def _fetch_token(self, challenge: Challenge) -> Token:
+    def _fetch_token(self, challenge: Challenge, repository: str, login: Login | None) -> Token:
         asked_at = time.monotonic()
-        reply = self._sender.send(self._token_request(challenge), up_to(_TOKEN_REPLY))
-        if reply.status in (HTTPStatus.BAD_REQUEST, HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise self._fail(challenge)
+        reply = self._send_token_request(self._token_request(challenge, login), login)
+        if reply.status == HTTPStatus.BAD_REQUEST:
+            reason = f"its token service answers HTTP {reply.status:d}"
+            raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
+        if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            raise self._fail(challenge, repository, login)
         text, seconds = _read_token(reply)
         return Token(f"Bearer {text}", asked_at + _REFRESH_AT * seconds)
 
-    def _token_request(self, challenge: Challenge) -> Request:
-        realm, login = urlsplit(challenge.realm), self._look_up_login()
+    def _send_token_request(self, request: Request, login: Login | None) -> Reply[bytes]:
+        """Follow redirects, as engines do. A login is sent on to the same host alone, never from TLS to plain text."""
+        for _ in range(MAX_REDIRECTS):
+            reply = self._sender.send(request, up_to(_TOKEN_REPLY))
+            target = redirect_target(reply, self._address)
+            if target is None:
+                return reply
+            if login is not None and not self._may_send_on(request.url, target):
+                reason = f"its token service redirects to {origin_of(target)[1]}, so the login was not sent there"
+                raise RequestFailed(auth_failed(self._address, reason))
+            request = replace(request, url=target)
+        raise RedirectLoop(self._address)
+
+    def _may_send_on(self, before: str, target: str) -> bool:
+        return self._may_send_login(target) and origin_of(before)[1] == origin_of(target)[1]
+
+    def _token_request(self, challenge: Challenge, login: Login | None) -> Request:
+        realm = urlsplit(challenge.realm)
         if login is not None and not self._may_send_login(challenge.realm):
-            reason = f"its token service {realm.netloc} does not use TLS, so the login from {login.source} was not sent"
+            reason = (
+                f"its token service {realm.hostname} does not use TLS, so the login from {login.source} was not sent"
+            )
             raise RequestFailed(auth_failed(self._address, reason))
         parameters = {name: value for name in ("service", "scope") if (value := getattr(challenge, name))}
         if login is not None and login.token:
@@ -166,8 +218,8 @@ def _read_token(reply: Reply[bytes]) -> tuple[str, float]:
     try:
         answer = json.loads(reply.received) if reply.status == HTTPStatus.OK else {}
         text = answer.get("token") or answer.get("access_token")
-        seconds = float(answer.get("expires_in") or _DEFAULT_SECONDS)
-    except (ValueError, TypeError, AttributeError):
+        seconds = min(float(answer.get("expires_in") or _DEFAULT_SECONDS), _LONGEST_VALID)
+    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
         text, seconds = None, 0
     if not isinstance(text, str) or not _TOKEN.fullmatch(text):
         raise RequestFailed(unreachable(reply.host, f"its token service returned no token (HTTP {reply.status})"))

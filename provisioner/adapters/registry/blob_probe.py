@@ -11,7 +11,17 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Event
 
-from provisioner.adapters.registry.http import BodyCutShort, Hashed, Reply, Request, RequestFailed, hashed, up_to
+from provisioner.adapters.registry.http import (
+    BodyCutShort,
+    Hashed,
+    Reply,
+    Request,
+    RequestFailed,
+    hashed,
+    read_reason,
+    read_size,
+    up_to,
+)
 from provisioner.adapters.registry.ranges import MAX_REPLY, range_header, read_parts
 from provisioner.adapters.registry.session import Session
 from provisioner.domain.registry.image_problems import (
@@ -33,8 +43,8 @@ _MIN_RATE = 100_000  # bytes a second; a deep check of a slower registry fails
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # engines use these, not the media type
 _SKIPPABLE_ZSTD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 _COMPRESSED = re.compile(r"(\.|\+)(gzip|zstd)$")
-_CONTENT_RANGE = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
-_UNSATISFIED = re.compile(r"bytes \*/(\d+)")
+_CONTENT_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
+_UNSATISFIED = re.compile(r"bytes \*/([0-9]{1,18})")
 _GONE = (HTTPStatus.NOT_FOUND, HTTPStatus.GONE)
 
 
@@ -70,17 +80,26 @@ class BlobProbe:
     def _check_ends(self, repository: str, blob: Blob) -> Fault | None:
         if self.lazy or self.without_parts.is_set():
             return self._check_each_end(repository, blob)
-        if self._has_both_ends(repository, blob):
-            return None
+        failed = None
+        try:
+            if self._has_both_ends(repository, blob):
+                return None
+        except RequestFailed as first:
+            failed = first
         fault = self._check_each_end(repository, blob)
         if fault is None:
             self.without_parts.set()
-        return fault
+        # If one range fails, too, and nothing is known to be missing, the server is to blame and not the layer.
+        return fault if failed is None or fault is None or fault.problem.code == "layer_missing" else failed.fault
 
     def _has_both_ends(self, repository: str, blob: Blob) -> bool:
-        """Ask for both ends in one request. False does not mean that the blob is incomplete."""
+        """Ask for both ends in one request. False does not mean that the blob is incomplete.
+
+        Raises RequestFailed after two attempts: some servers fail on two ranges, by a status of 5xx or by cutting the
+        connection, and not on one.
+        """
         start, end = (0, _START - 1), (blob.size - 1, blob.size - 1)
-        request = Request("", headers=range_header(start, end))
+        request = Request("", headers=range_header(start, end), attempts=2)
         try:
             reply = self.session.ask(_path(repository, blob), up_to(MAX_REPLY), repository, request)
         except BodyCutShort:
@@ -137,10 +156,10 @@ class BlobProbe:
             return fault
         if self.lazy:
             return cold()
-        length = reply.headers.get("Content-Length", "")
-        if not length.isdecimal():
+        length = read_size(reply.headers.get("Content-Length", ""))
+        if length is None:
             return unknown_length(blob.digest)
-        return None if int(length) == blob.size else _too_short(blob, int(length))
+        return None if length == blob.size else _too_short(blob, length)
 
 
 def _path(repository: str, blob: Blob) -> str:
@@ -155,7 +174,7 @@ def _too_short(blob: Blob, has: int) -> Fault:
 def _status_fault(blob: Blob, reply: Reply[bytes] | Reply[Hashed]) -> Fault:
     if reply.status in _GONE:
         return layer_missing(blob.digest, blob.size)
-    return unreachable(reply.host, f"HTTP {reply.status} for a layer")
+    return unreachable(reply.host, f"HTTP {reply.status} for a layer", read_reason(reply.received))
 
 
 def _is_range(reply: Reply[bytes], first: int, last: int) -> bool:

@@ -1,4 +1,4 @@
-"""Finds the login for a registry in Docker's configuration, then in podman's.
+"""Finds the login for a repository in DOCKER_AUTH_CONFIG, then in Docker's configuration, then in podman's.
 
 The order in a file is that of go-containerregistry's authn: credHelpers[host], credsStore, auths[host]. The docker
 package resolves logins too, but reads no file of podman's, waits for a helper without a limit, and takes a file that
@@ -16,6 +16,7 @@ from typing import Any
 
 _HUB = frozenset({"docker.io", "index.docker.io", "registry-1.docker.io"})
 _HUB_KEY = "https://index.docker.io/v1/"  # the key that `docker login` uses for Docker Hub
+_CONFIG_VARIABLE = "DOCKER_AUTH_CONFIG"
 _HELPER_SECONDS = 30
 _HELPER = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -34,14 +35,30 @@ class Login:
     token: bool = False
 
 
-def find_login(host: str, environment: Mapping[str, str]) -> Login | None:
-    """Return the login for `host` (HOST[:PORT]), None for anonymous access. Raises UnusableLogin."""
-    for path in _config_files(environment):
-        config = _read(path)
-        login = None if config is None else _from_config(config, host, path, environment)
+def find_login(host: str, environment: Mapping[str, str], repository: str = "") -> Login | None:
+    """Return the login for a repository of `host` (HOST[:PORT]), None for anonymous access. Raises UnusableLogin.
+
+    The longest entry wins that names the host, or the host and a part of the repository's path: podman writes such
+    entries (containers-auth.json(5)).
+    """
+    for source, raw in _config_texts(environment):
+        login = _from_config(_parse(raw, source), host, repository, source, environment)
         if login is not None:
             return login
     return None
+
+
+def _config_texts(environment: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Yield the name and the content of each configuration that exists."""
+    if text := environment.get(_CONFIG_VARIABLE):  # Docker CLI 28.3 and GitLab's runners
+        yield _CONFIG_VARIABLE, text.encode()
+    for path in _config_files(environment):
+        try:
+            yield str(path), path.read_bytes()
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise UnusableLogin(f"{path} cannot be read ({error.strerror})") from None
 
 
 def _config_files(environment: Mapping[str, str]) -> Iterator[Path]:
@@ -57,25 +74,23 @@ def _config_files(environment: Mapping[str, str]) -> Iterator[Path]:
     yield Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
 
 
-def _read(path: Path) -> dict[str, Any] | None:
+def _parse(raw: bytes, source: str) -> dict[str, Any]:
     try:
-        config = json.loads(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise UnusableLogin(f"{path} cannot be read ({error.strerror})") from None
-    except ValueError:
-        raise UnusableLogin(f"{path} is not valid JSON") from None
+        config = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise UnusableLogin(f"{source} is not valid JSON") from None
     if not isinstance(config, dict):
-        raise UnusableLogin(f"{path} is not a Docker configuration")
+        raise UnusableLogin(f"{source} is not a Docker configuration")
     return config
 
 
-def _from_config(config: dict[str, Any], host: str, path: Path, environment: Mapping[str, str]) -> Login | None:
+def _from_config(
+    config: dict[str, Any], host: str, repository: str, source: str, environment: Mapping[str, str]
+) -> Login | None:
     helpers = _table(config, "credHelpers")
     helper = next((helpers[key] for key in _keys(host) if key in helpers), None) or config.get("credsStore")
-    login = _from_helper(str(helper), host, path, environment) if helper else None
-    return login or _from_auths(_table(config, "auths"), host, path)
+    login = _from_helper(str(helper), host, source, environment) if helper else None
+    return login or _from_auths(_table(config, "auths"), host, repository, source)
 
 
 def _table(config: dict[str, Any], name: str) -> dict[str, Any]:
@@ -87,39 +102,52 @@ def _keys(host: str) -> tuple[str, ...]:
     return (_HUB_KEY, *sorted(_HUB)) if host in _HUB else (host,)
 
 
-def _host_of(key: str) -> str:
-    """Return HOST[:PORT] of a key: `https://host:port/v1/` and `host:port` name the same registry."""
-    return key.split("://", 1)[-1].split("/", 1)[0]
+def _split_key(key: str) -> tuple[str, str]:
+    """Return HOST[:PORT] and path of a key. The path of a URL such as `https://host:port/v1/` names the API's version.
+
+    So only a key without a scheme names a part of the registry.
+    """
+    scheme, _, rest = key.rpartition("://")
+    host, _, path = rest.partition("/")
+    path = path.strip("/")
+    return host, "" if scheme or path in {"v1", "v2"} else path
 
 
-def _from_auths(auths: dict[str, Any], host: str, path: Path) -> Login | None:
-    wanted = {_host_of(key) for key in _keys(host)}
-    entry = next((value for key, value in auths.items() if _host_of(key) in wanted), None)
+def _from_auths(auths: dict[str, Any], host: str, repository: str, source: str) -> Login | None:
+    wanted = {_split_key(key)[0] for key in _keys(host)}
+    split = ((_split_key(key), value) for key, value in auths.items())
+    fitting = [(path, value) for (named, path), value in split if named in wanted and _is_below(repository, path)]
+    entry = max(fitting, key=lambda found: len(found[0]), default=(None, None))[1]
     if not isinstance(entry, dict):
         return None
     if entry.get("identitytoken"):
-        return Login(source=str(path), secret=str(entry["identitytoken"]), token=True)
+        return Login(source=source, secret=str(entry["identitytoken"]), token=True)
     if entry.get("auth"):
-        return _from_basic(str(entry["auth"]), host, path)
+        return _from_basic(str(entry["auth"]), host, source)
     if entry.get("username"):
-        return Login(source=str(path), user=str(entry["username"]), secret=str(entry.get("password", "")))
+        return Login(source=source, user=str(entry["username"]), secret=str(entry.get("password", "")))
     return None
 
 
-def _from_basic(text: str, host: str, path: Path) -> Login:
+def _is_below(repository: str, path: str) -> bool:
+    return not path or f"{repository}/".startswith(f"{path}/")
+
+
+def _from_basic(text: str, host: str, source: str) -> Login:
     try:
-        user, colon, secret = b64decode(text, validate=True).decode().rstrip("\0").partition(":")
+        raw = b64decode("".join(text.split()), validate=True)  # tools that wrap base64 leave line ends in it
+        user, colon, secret = raw.decode().rstrip("\0").partition(":")
     except ValueError:
         colon = user = secret = ""
     if not colon:
-        raise UnusableLogin(f"the entry for {host} in {path} is damaged")
-    return Login(source=str(path), user=user, secret=secret)
+        raise UnusableLogin(f"the entry for {host} in {source} is damaged")
+    return Login(source=source, user=user, secret=secret)
 
 
-def _from_helper(helper: str, host: str, path: Path, environment: Mapping[str, str]) -> Login | None:
+def _from_helper(helper: str, host: str, source: str, environment: Mapping[str, str]) -> Login | None:
     name = f"docker-credential-{helper}"
     if not _HELPER.fullmatch(helper):
-        raise UnusableLogin(f"{path} names a credential helper of an invalid name: {helper!r}")
+        raise UnusableLogin(f"{source} names a credential helper of an invalid name: {helper!r}")
     try:
         answer = subprocess.run(
             [name, "get"],
@@ -130,23 +158,23 @@ def _from_helper(helper: str, host: str, path: Path, environment: Mapping[str, s
             check=False,
         )
     except FileNotFoundError:
-        raise UnusableLogin(f"{path} names {name}, which is not installed") from None
+        raise UnusableLogin(f"{source} names {name}, which is not installed") from None
     except (OSError, subprocess.TimeoutExpired):
-        raise UnusableLogin(f"{name}, named in {path}, fails to start or does not end") from None
-    return _read_answer(answer, name, path)
+        raise UnusableLogin(f"{name}, named in {source}, fails to start or does not end") from None
+    return _read_answer(answer, name, source)
 
 
-def _read_answer(answer: subprocess.CompletedProcess[bytes], name: str, path: Path) -> Login | None:
+def _read_answer(answer: subprocess.CompletedProcess[bytes], name: str, source: str) -> Login | None:
     if answer.returncode != 0:
         # The protocol has only this text to say so (docker-credential-helpers, credentials/error.go).
         if b"credentials not found" in answer.stdout + answer.stderr:
             return None
-        raise UnusableLogin(f"{name}, named in {path}, ended with code {answer.returncode}")
+        raise UnusableLogin(f"{name}, named in {source}, ended with code {answer.returncode}")
     try:
         entry = json.loads(answer.stdout)
         user, secret = str(entry["Username"]), str(entry["Secret"])
-    except (ValueError, KeyError, TypeError):
-        raise UnusableLogin(f"{name}, named in {path}, returned no credentials") from None
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise UnusableLogin(f"{name}, named in {source}, returned no credentials") from None
     if not user and not secret:  # docker-credential-pass, for a host without an entry
         return None
-    return Login(source=f"{name} ({path})", user=user, secret=secret, token=user == "<token>")
+    return Login(source=f"{name} ({source})", user=user, secret=secret, token=user == "<token>")

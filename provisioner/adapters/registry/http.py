@@ -1,12 +1,17 @@
 """One request to a server and its result: a reply, or the one fault that stands in its place."""
 
 import hashlib
+import json
+import re
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Generic, TypeVar
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import unquote, urljoin, urlsplit
 
-from urllib3 import BaseHTTPResponse
+from urllib3 import BaseHTTPResponse, make_headers
+from urllib3.exceptions import HTTPError
 
 from provisioner.domain.registry.image_problems import Fault, unreachable
 
@@ -17,6 +22,14 @@ MAX_REDIRECTS = 8
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _PORTS = {"http": 80, "https": 443}
 _CHUNK = 1 << 20
+_SIZE = re.compile(r"[0-9]{1,18}")
+# The reason in an error of S3, and in the page of a web server.
+_PAGE_REASON = re.compile(rb"<(?:Message|Code|title)>([^<]{1,200})<", re.IGNORECASE)
+_REASON_BYTES = 1 << 16
+_ERROR_BYTES = 1 << 12
+_MAX_REASON = 200
+# What the texts of registries say about every 404 (distribution's registry/api/errcode).
+_PLAIN_REASONS = frozenset({"manifest unknown", "repository name not known to registry", "blob unknown to registry"})
 
 
 class RequestFailed(Exception):  # noqa: N818  (the fault says what failed)
@@ -51,18 +64,22 @@ class Cancelled(Exception):  # noqa: N818
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """`headers` may hold a secret. `extra`: seconds that the body may take beyond the usual time."""
+    """`headers` may hold a secret. `extra`: seconds that the body may take beyond the usual time.
+
+    `attempts` replaces the number of the policy.
+    """
 
     url: str
     method: str = "GET"
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     body: bytes | None = field(default=None, repr=False)
     extra: float = 0
+    attempts: int | None = None
 
     @property
     def host(self) -> str:
         """HOST[:PORT] of the URL."""
-        return urlsplit(self.url).netloc
+        return host_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +94,12 @@ class Reply(Generic[T]):
     @property
     def host(self) -> str:
         """HOST[:PORT] of the URL."""
-        return urlsplit(self.url).netloc
+        return host_of(self.url)
 
 
 @dataclass(frozen=True, slots=True)
 class Hashed:
-    """A body that was read to its end: its digest, its length in bytes and its first bytes."""
+    """A body that was read to its end: its digest, its length in bytes and its first bytes (of an error 4 KiB)."""
 
     digest: str
     size: int
@@ -90,25 +107,78 @@ class Hashed:
 
 
 def up_to(limit: int) -> Receive[bytes]:
-    """Return a receiver of the first `limit` bytes of a body. The rest, if any, is not transferred."""
+    """Return a receiver of the first `limit` bytes of a body. The rest, if any, is not transferred.
+
+    Of an error at least 4 KiB are read: they say why the server refuses.
+    """
 
     def receive(response: BaseHTTPResponse) -> bytes:
-        body = bytearray()
-        while len(body) < limit and (chunk := response.read(limit - len(body))):
-            body += chunk
-        return bytes(body)
+        body = _read_up_to(response, limit)
+        if response.status >= HTTPStatus.BAD_REQUEST and len(body) == limit < _ERROR_BYTES:
+            with suppress(HTTPError):  # a text that breaks off makes it no other error
+                body += _read_up_to(response, _ERROR_BYTES - limit)
+        return body
 
     return receive
+
+
+def _read_up_to(response: BaseHTTPResponse, limit: int) -> bytes:
+    body = bytearray()
+    while len(body) < limit and (chunk := response.read(limit - len(body))):
+        body += chunk
+    return bytes(body)
 
 
 def hashed(response: BaseHTTPResponse) -> Hashed:
     """Receive a body of any length by its digest."""
     digest, size, start = hashlib.sha256(), 0, b""
+    first = _ERROR_BYTES if response.status >= HTTPStatus.BAD_REQUEST else 4
     while chunk := response.read(_CHUNK):
-        start = start or chunk[:4]
+        start = start or chunk[:first]
         size += len(chunk)
         digest.update(chunk)
     return Hashed(digest=f"sha256:{digest.hexdigest()}", size=size, start=start)
+
+
+def host_of(url: str) -> str:
+    """Return HOST[:PORT] of a URL, without user and password; the whole text where it is no URL."""
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2]
+    except ValueError:
+        return url[:_MAX_REASON]
+
+
+def split_login(url: str) -> tuple[str, dict[str, str]]:
+    """Return a URL without user and password, and the header that logs in with them; no header where it names none."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, {}
+    login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+    headers = make_headers(basic_auth=login)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl(), {"Authorization": headers["authorization"]}
+
+
+def read_size(text: str) -> int | None:
+    """Return the number of bytes that a header names, None where it is no decimal number of at most 18 digits."""
+    return int(text) if _SIZE.fullmatch(text) else None
+
+
+def read_reason(body: object) -> str:
+    """Return in one line why a server refuses a request, as its answer says; empty where it says nothing more.
+
+    Reads the error of a registry (OCI distribution specification, "Error codes"), of S3, and the title of a page.
+    """
+    body = body.start if isinstance(body, Hashed) else body
+    if not isinstance(body, bytes) or len(body) > _REASON_BYTES:
+        return ""
+    try:
+        errors = json.loads(body)["errors"]
+        texts = [str(errors[0].get(name) or "") for name in ("message", "detail")]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        match = _PAGE_REASON.search(body)
+        texts = [match[1].decode("utf-8", "replace")] if match else []
+    line = next((" ".join(text.split()) for text in texts if text.strip()), "")[:_MAX_REASON]
+    return "" if line.lower() in _PLAIN_REASONS else "".join(c if c.isprintable() else "?" for c in line)
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:
@@ -129,12 +199,17 @@ def redirect_target(reply: Reply[T], host: str) -> str | None:
     """
     if reply.status not in _REDIRECTS or "Location" not in reply.headers:
         return None
-    try:
-        target = urljoin(reply.url, reply.headers["Location"])
-        scheme, target_host, _ = origin_of(target)
-    except ValueError:
-        target = scheme = ""
-        target_host = None
-    if scheme not in _PORTS or not target_host:
+    target = join_url(reply.url, reply.headers["Location"])
+    if target is None:
         raise RequestFailed(unreachable(host, "it redirects to something that is not http"))
     return target
+
+
+def join_url(base: str, given: str) -> str | None:
+    """Return the http(s) URL that a server names in a reply from `base`; None where it is none."""
+    try:
+        target = urljoin(base, given)
+        scheme, host, _ = origin_of(target)
+    except ValueError:
+        return None
+    return target if scheme in _PORTS and host else None

@@ -7,7 +7,9 @@ from provisioner.adapters.registry.http import Reply
 
 MAX_REPLY = 4096  # bytes of a reply with two parts of a few bytes each, including the parts' headers
 
-_PART = re.compile(rb"\r\nContent-Range: *bytes (\d+)-(\d+)/(\d+)\r\n(?:[^\r\n]+\r\n)*\r\n", re.IGNORECASE)
+_PART = re.compile(
+    rb"\r\nContent-Range: *bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})\r\n(?:[^\r\n]+\r\n)*\r\n", re.IGNORECASE
+)
 
 
 def range_header(*spans: tuple[int, int]) -> dict[str, str]:

@@ -3,9 +3,16 @@
 import re
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from urllib.parse import urljoin
 
-from provisioner.adapters.registry.http import BodyCutShort, Reply, Request, RequestFailed, up_to
+from provisioner.adapters.registry.http import (
+    BodyCutShort,
+    Reply,
+    Request,
+    RequestFailed,
+    join_url,
+    read_reason,
+    up_to,
+)
 from provisioner.adapters.registry.session import Session, api_host
 from provisioner.domain.registry.image_problems import (
     Fault,
@@ -35,10 +42,16 @@ from provisioner.domain.values.reference import ImageReference
 
 _MANIFEST_LIMIT = 4 << 20  # of the distribution specification
 _CONFIG_LIMIT = 8 << 20
-_TAGS_LIMIT = 32 << 20
-_MAX_PAGES = 10_000
+# Of one list of tags, all pages together: ten times what the largest public repositories have.
+_TAGS_LIMIT = 32 << 20  # bytes
+_MAX_TAGS = 100_000
+_MAX_PAGES = 2_000
+_MAX_INDEXES = 4  # within one another; buildx writes two
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_NEXT = re.compile(r'<([^>]*)>\s*;[^,<]*\brel="?next\b')
+# One link of a Link header and its parameters. No part can match in two ways, so the time is linear.
+_LINK = re.compile(r"<([^<>]*+)>([^<]*+)")
+_IS_NEXT = re.compile(r';\s*+rel\s*+=\s*+"?next\b', re.IGNORECASE)
+_MAX_LINK = 1 << 14  # characters of the header that are read
 
 
 class ManifestMissing(RequestFailed):
@@ -70,9 +83,13 @@ class ManifestReader:
     def tags(self, name: str) -> tuple[str, ...]:
         """Return all tags of images in the registry's order. Pages are followed by their links."""
         path, tags, pages = f"{self.repository(name)}/tags/list", dict[str, None](), set[str]()
-        while path not in pages and len(pages) < _MAX_PAGES:
+        left = _TAGS_LIMIT
+        while path not in pages and len(pages) < _MAX_PAGES and len(tags) <= _MAX_TAGS:
             pages.add(path)
-            reply = self.session.ask(path, up_to(_TAGS_LIMIT), self.repository(name))
+            reply = self.session.ask(path, up_to(left + 1), self.repository(name))
+            left -= len(reply.received)
+            if left < 0:
+                break
             tags |= dict.fromkeys(self._page(name, reply))
             following = _next_link(reply)
             if following is None:
@@ -82,9 +99,10 @@ class ManifestReader:
 
     def _page(self, name: str, reply: Reply[bytes]) -> tuple[str, ...]:
         if reply.status == HTTPStatus.NOT_FOUND:
-            raise RequestFailed(repository_missing(name))
+            raise RequestFailed(repository_missing(name, read_reason(reply.received)))
         if reply.status != HTTPStatus.OK:
-            raise RequestFailed(unreachable(reply.host, f"HTTP {reply.status} for the list of tags"))
+            reason = f"HTTP {reply.status} for the list of tags"
+            raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         try:
             return read_tags(reply.received)
         except ValueError:
@@ -97,9 +115,10 @@ class ManifestReader:
         request = Request("", headers={"Accept": ACCEPT})
         reply = self.session.ask(f"{repository}/manifests/{name}", up_to(_MANIFEST_LIMIT + 1), repository, request)
         if reply.status == HTTPStatus.NOT_FOUND:
-            raise ManifestMissing(manifest_missing(str(reference)))
+            raise ManifestMissing(manifest_missing(str(reference), read_reason(reply.received)))
         if reply.status != HTTPStatus.OK:
-            raise RequestFailed(unreachable(reply.host, f"HTTP {reply.status} for a manifest"))
+            reason = f"HTTP {reply.status} for a manifest"
+            raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         if len(reply.received) > _MANIFEST_LIMIT:
             raise RequestFailed(not_an_image("its manifest is longer than 4 MiB"))
         return _verified(reply, reference)
@@ -111,9 +130,9 @@ class ManifestReader:
         reply = self.session.ask(f"{repository}/manifests/{name}", up_to(1), repository, request)
         if reply.status == HTTPStatus.NOT_FOUND:
             raise ManifestMissing(manifest_missing(str(reference)))
-        announced = reply.headers.get("Docker-Content-Digest", "")
-        if reply.status == HTTPStatus.OK and _DIGEST.fullmatch(announced):
-            return announced
+        announced = _announced_digests(reply)
+        if reply.status == HTTPStatus.OK and len(announced) == 1:
+            return announced[0]
         return digest_of(self.manifest(reference.model_copy(update={"digest": None})))
 
     def identity(self, reference: ImageReference, platform: str) -> ImageIdentity:
@@ -147,16 +166,19 @@ class ManifestReader:
             return replace(image, fault=failed.fault)
 
     def _child(self, reference: ImageReference, index: ImageIndex, platform: str) -> ImageManifest:
-        entry = choose(index, platform)
-        if entry is None:
-            raise RequestFailed(wrong_platform(platform, index.platforms))
-        try:
-            child = _parsed(self.manifest(reference.pinned(entry.digest)))
-        except ManifestMissing:
-            raise RequestFailed(platform_missing(entry.digest, platform)) from None
-        if isinstance(child, ImageIndex):
-            raise RequestFailed(not_an_image("an index within an index"))
-        return child
+        """Return the manifest for the platform. An index may list another one: an image and its attestations."""
+        for _ in range(_MAX_INDEXES):
+            entry = choose(index, platform)
+            if entry is None:
+                raise RequestFailed(wrong_platform(platform, index.platforms))
+            try:
+                child = _parsed(self.manifest(reference.pinned(entry.digest)))
+            except ManifestMissing:
+                raise RequestFailed(platform_missing(entry.digest, platform)) from None
+            if isinstance(child, ImageManifest):
+                return child
+            index = child
+        raise RequestFailed(not_an_image(f"more than {_MAX_INDEXES} indexes within one another"))
 
     def _config(self, reference: ImageReference, manifest: ImageManifest) -> ImageConfig:
         blob, repository = manifest.config, self.repository(reference.repository)
@@ -167,7 +189,8 @@ class ManifestReader:
         if reply.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) or not reply.received:
             raise RequestFailed(config_missing(blob.digest, blob.size))
         if reply.status != HTTPStatus.OK:
-            raise RequestFailed(unreachable(reply.host, f"HTTP {reply.status} for a config"))
+            reason = f"HTTP {reply.status} for a config"
+            raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         if (got := digest_of(reply.received)) != blob.digest:
             raise RequestFailed(digest_mismatch("config", blob.digest, got, blob.size))
         try:
@@ -185,11 +208,16 @@ def _parsed(body: bytes) -> ImageIndex | ImageManifest:
 
 def _verified(reply: Reply[bytes], reference: ImageReference) -> bytes:
     got = digest_of(reply.received)
-    announced = reply.headers.get("Docker-Content-Digest", "")
-    wanted = reference.digest or (announced if announced.startswith("sha256:") else got)
+    wanted = reference.digest or next((digest for digest in _announced_digests(reply) if digest != got), got)
     if got != wanted:
         raise RequestFailed(digest_mismatch("manifest", wanted, got))
     return reply.received
+
+
+def _announced_digests(reply: Reply[bytes]) -> tuple[str, ...]:
+    """Return each different digest of the header. A proxy may add it again; some servers write it in upper case."""
+    texts = reply.headers.get("Docker-Content-Digest", "")[:_MAX_LINK].lower().split(",")
+    return tuple(dict.fromkeys(text.strip() for text in texts if _DIGEST.fullmatch(text.strip())))
 
 
 def _with_config(image: ImageMetadata, config: ImageConfig, platform: str) -> ImageMetadata:
@@ -202,6 +230,13 @@ def _with_config(image: ImageMetadata, config: ImageConfig, platform: str) -> Im
 
 
 def _next_link(reply: Reply[bytes]) -> str | None:
-    """Return the URL of the next page (RFC 8288); a relative link is relative to the page's URL."""
-    match = _NEXT.search(reply.headers.get("Link", ""))
-    return None if match is None else urljoin(reply.url, match[1])
+    """Return the URL of the next page (RFC 8288); a relative link is relative to the page's URL.
+
+    Raises RequestFailed where it is not one of http.
+    """
+    links = _LINK.finditer(reply.headers.get("Link", "")[:_MAX_LINK])
+    given = next((link[1] for link in links if _IS_NEXT.search(link[2])), None)
+    target = None if given is None else join_url(reply.url, given)
+    if given is not None and target is None:
+        raise RequestFailed(unreachable(reply.host, "its list of tags continues at something that is not http"))
+    return target

@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from urllib.parse import urlsplit
 
 from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import (
     ConnectTimeoutError,
     HTTPError,
     IncompleteRead,
+    LocationValueError,
     NameResolutionError,
     NewConnectionError,
     ProxyError,
@@ -32,6 +32,10 @@ from provisioner.adapters.registry.http import (
     Request,
     RequestFailed,
     T,
+    host_of,
+    origin_of,
+    read_reason,
+    read_size,
     redirect_target,
 )
 from provisioner.adapters.registry.transport import RetryPolicy, Transport
@@ -41,6 +45,7 @@ from provisioner.domain.values.sync import SyncState
 
 # go-containerregistry's list, and 425: the answer may differ a moment later.
 _TEMPORARY = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
+_MAX_DATE = 64  # characters of an HTTP date, generously
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
 
 
@@ -81,15 +86,22 @@ class Sender:
             if outcome.cut_at is not None and outcome.cut_at == last_cut:
                 raise BodyCutShort(outcome.failure.fault, outcome.cut_at)
             last_cut = outcome.cut_at
-            if not self._may_wait(attempt, outcome.wait, time.monotonic() - began):
+            is_last = request.attempts is not None and attempt >= request.attempts
+            if is_last or not self._may_wait(attempt, outcome.wait, time.monotonic() - began):
                 raise outcome.failure
 
     def follow(self, request: Request, receive: Receive[T], host: str) -> Reply[T]:
-        """Send, and follow redirects. A fault names `host`. Raises RedirectLoop after `MAX_REDIRECTS`."""
+        """Send, and follow redirects. A fault names `host`. Raises RedirectLoop after `MAX_REDIRECTS`.
+
+        A login is sent to the origin of the request alone.
+        """
         for _ in range(MAX_REDIRECTS):
             reply = self.send(request, receive)
             if (target := redirect_target(reply, host)) is None:
                 return reply
+            if origin_of(target) != origin_of(request.url):
+                headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
+                request = replace(request, headers=headers)
             request = replace(request, url=target)
         raise RedirectLoop(host)
 
@@ -105,6 +117,8 @@ class Sender:
                 broken = request.method != "HEAD" and _has_broken_head(response)
             finally:
                 _release(response)
+        except (UnicodeError, LocationValueError):  # a host name that is none
+            raise RequestFailed(unreachable(request.host, "it is not an address")) from None
         except HTTPError as error:
             if self.stopped.is_set():
                 raise Cancelled from None
@@ -129,7 +143,7 @@ class Sender:
 
     def _failed_attempt(self, error: HTTPError, url: str, *, late: bool) -> FailedAttempt:
         """Raises RequestFailed where another attempt would fail the same way."""
-        host = urlsplit(url).netloc
+        host = host_of(url)
         if isinstance(error, ProxyError):
             raise RequestFailed(self._proxy_failed(url, error))
         if isinstance(error, SSLError):
@@ -143,7 +157,7 @@ class Sender:
     def _proxy_failed(self, url: str, error: ProxyError) -> Fault:
         """Only the text of the error has the status of a tunnel that was refused (http.client)."""
         cause, proxied = error.original_error, self._transport.proxy(url)
-        host = urlsplit(url).netloc
+        host = host_of(url)
         if proxied is None:
             return unreachable(host, "the connection broke")
         refused = re.search(r"Tunnel connection failed: (\d{3})", str(cause))
@@ -193,14 +207,15 @@ def _temporary(reply: Reply[T]) -> FailedAttempt:
     wait = _retry_after(reply.headers.get("Retry-After", ""))
     if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
         return FailedAttempt(RequestFailed(rate_limited(reply.host, wait)), wait=wait)
-    return FailedAttempt(RequestFailed(unreachable(reply.host, f"HTTP {reply.status}")), wait=wait)
+    fault = unreachable(reply.host, f"HTTP {reply.status}", read_reason(reply.received))
+    return FailedAttempt(RequestFailed(fault), wait=wait)
 
 
 def _retry_after(text: str) -> float | None:
     """Return the seconds of a number or an HTTP date (RFC 9110, 10.2.3); None if it is neither."""
-    if text.strip().isdecimal():
-        return float(text)
+    if (seconds := read_size(text.strip())) is not None:
+        return float(seconds)
     try:
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    except (ValueError, TypeError):
+        return max(0.0, (parsedate_to_datetime(text[:_MAX_DATE]) - datetime.now(UTC)).total_seconds())
+    except (ArithmeticError, LookupError, TypeError, ValueError):
         return None

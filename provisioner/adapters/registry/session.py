@@ -3,10 +3,11 @@
 import json
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from http import HTTPStatus
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import urlsplit
 
-from provisioner.adapters.registry.auth import Auth, read_challenge
+from provisioner.adapters.registry.auth import Auth, Challenge, read_challenge
 from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
     Receive,
@@ -16,7 +17,9 @@ from provisioner.adapters.registry.http import (
     RequestFailed,
     T,
     is_downgrade,
+    join_url,
     origin_of,
+    read_reason,
     redirect_target,
     up_to,
 )
@@ -26,6 +29,8 @@ from provisioner.domain.registry.image_problems import captive_portal, denied, n
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _FIRST_BYTES = 4096
+# What a repository answers that hides from clients without a login.
+_HIDING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
 
 def api_host(address: str) -> str:
@@ -44,32 +49,55 @@ class Session:
         self._auth = Auth(sender, address, self.base, environment)
         self._lock = threading.Lock()
         self._is_registry: RequestFailed | bool | None = None
+        self._doubt = ""
+        self._base_challenge: Challenge | None = None
 
     def ask(self, path: str, receive: Receive[T], repository: str, request: Request | None = None) -> Reply[T]:
         """Return the reply to `path` (below /v2/, or a whole URL); its status is never 401 or 403.
 
-        `request` gives method, headers and extra time. A login is sent to the registry's own host alone.
+        `request` gives method, headers and extra time. A login is sent to the registry's own host alone, and after a
+        redirect to a place beside the API only where it asks for one: a presigned address admits no second login.
         """
         self.require_registry()
         template = request or Request("")
-        url, answered = urljoin(f"{self.base}/v2/", path), False
+        url, answered = join_url(f"{self.base}/v2/", path), set[str]()
+        if url is None:
+            raise RequestFailed(unreachable(self._address, "an address that it names is not one of http"))
         for _ in range(MAX_REDIRECTS):
             at_home = origin_of(url) == origin_of(self.base)
-            credential = self._auth.header(repository) if at_home else None
+            credential = self._auth.header(repository) if at_home and (url in answered or _is_api(url)) else None
             reply = self._sender.send(_addressed(template, url, credential), receive)
-            if reply.status == HTTPStatus.UNAUTHORIZED and at_home:
-                self._log_in(reply, repository, credential, answered=answered)
-                answered = True
+            if at_home and url not in answered and credential is None and self._is_hidden(reply, repository):
+                self._auth.answer(repository, self._base_challenge or Challenge(False), None)
+                answered.add(url)
+            elif reply.status == HTTPStatus.UNAUTHORIZED and at_home:
+                self._log_in(reply, repository, credential, answered=url in answered)
+                answered.add(url)
             elif (target := redirect_target(reply, self._address)) is not None:
                 # What a tag means is known from this answer alone; a blob is verified by the digest it is asked for.
                 if is_downgrade(url, target) and "/blobs/" not in path:
                     raise RequestFailed(unreachable(self._address, "it redirects from https to http"))
                 url = target
             elif reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-                raise RequestFailed(denied(reply.host, reply.status))
+                raise RequestFailed(denied(reply.host, reply.status, read_reason(reply.received)))
             else:
-                return reply
+                return self._without_doubt(reply)
         raise RedirectLoop(self._address)
+
+    def _is_hidden(self, reply: Reply[T], repository: str) -> bool:
+        """Return whether to log in as /v2/ asked: the repository hides itself and does not ask."""
+        return (
+            self._base_challenge is not None
+            and reply.status in _HIDING
+            and read_challenge(reply.headers.get("WWW-Authenticate", "")) is None
+            and self._auth.has_login(repository)
+        )
+
+    def _without_doubt(self, reply: Reply[T]) -> Reply[T]:
+        """Return the reply. Raises RequestFailed where neither it nor /v2/ shows that this is a registry."""
+        if self._doubt and reply.status == HTTPStatus.NOT_FOUND and not _has_api_version(reply):
+            raise RequestFailed(no_such_service(self._address, self._doubt))
+        return reply
 
     def require_registry(self) -> None:
         """Ask /v2/, once in a session. Raises RequestFailed if nothing there speaks the registry protocol."""
@@ -83,7 +111,11 @@ class Session:
             raise self._is_registry
 
     def _ask_base(self) -> bool:
-        """OCI requires only the 200; older registries are known by their header or their challenge."""
+        """OCI requires only the 200; older registries are known by their header or their challenge.
+
+        Some proxies pass on the repositories alone and answer 404 here, or 200 without a body: then the first reply
+        about a repository decides.
+        """
         try:
             reply = self._sender.follow(Request(f"{self.base}/v2/"), up_to(_FIRST_BYTES), self._address)
         except RedirectLoop:
@@ -91,10 +123,15 @@ class Session:
         if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_page_of_another_host(reply):
             raise RequestFailed(captive_portal(self._address, reply.host))
         if reply.status == HTTPStatus.FORBIDDEN:
-            raise RequestFailed(denied(reply.host, reply.status))
+            raise RequestFailed(denied(reply.host, reply.status, read_reason(reply.received)))
+        if reply.status == HTTPStatus.UNAUTHORIZED:
+            self._base_challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
         if not _is_registry(reply):
             reason = f"its /v2/ answers HTTP {reply.status}, but not as a registry does"
-            raise RequestFailed(no_such_service(self._address, reason))
+            is_empty = reply.status == HTTPStatus.OK and not reply.received
+            if not is_empty and reply.status != HTTPStatus.NOT_FOUND:
+                raise RequestFailed(no_such_service(self._address, reason))
+            self._doubt = reason
         return True
 
     def _is_page_of_another_host(self, reply: Reply[bytes]) -> bool:
@@ -105,12 +142,20 @@ class Session:
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
         challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
         if answered or challenge is None:
-            raise self._auth.refusal(challenge)
+            raise self._auth.refusal(repository, challenge)
         self._auth.answer(repository, challenge, rejected)
 
 
+def _has_api_version(reply: Reply[T]) -> bool:
+    return "Docker-Distribution-Api-Version" in reply.headers
+
+
+def _is_api(url: str) -> bool:
+    return urlsplit(url).path.startswith("/v2/")
+
+
 def _is_registry(reply: Reply[bytes]) -> bool:
-    if "Docker-Distribution-Api-Version" in reply.headers:
+    if _has_api_version(reply):
         return True
     if reply.status == HTTPStatus.UNAUTHORIZED:
         return read_challenge(reply.headers.get("WWW-Authenticate", "")) is not None
@@ -120,10 +165,10 @@ def _is_registry(reply: Reply[bytes]) -> bool:
 def _is_json_object(body: bytes) -> bool:
     try:
         return isinstance(json.loads(body), dict)
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
 
 
 def _addressed(template: Request, url: str, credential: str | None) -> Request:
     headers = dict(template.headers) | ({} if credential is None else {"Authorization": credential})
-    return Request(url, template.method, headers, extra=template.extra)
+    return replace(template, url=url, headers=headers)

@@ -75,7 +75,10 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        if {state_home(), cache_home()} & {*path.parents}:
+            make_private_folder(path.parent)
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
         _write_synced(temporary, text, mode)
         temporary.replace(path)
         _sync_folder(path.parent)
@@ -90,6 +93,14 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
                 "free disk space or give yourself write permission there, then run the command again",
             )
         ) from error
+
+
+def make_private_folder(path: Path) -> None:
+    """Create a folder and its missing parents, each with mode 0700 whatever the umask (XDG base directories)."""
+    for folder in reversed([path, *path.parents]):
+        if not folder.exists():
+            with suppress(FileExistsError):
+                folder.mkdir(mode=0o700)
 
 
 def _write_synced(path: Path, text: str, mode: int) -> None:

@@ -4,18 +4,20 @@ import os
 import secrets
 import threading
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from pydantic import ValidationError
 
-from provisioner.adapters.state.files import state_home, write_text
+from provisioner.adapters.state.files import make_private_folder, state_home, write_text
 from provisioner.domain.rollout.report import RolloutReport
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import Event, OnEvent, RecordedEvent
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import Problem, ProblemError
+
+_TIME = "%Y%m%dT%H%M%SZ"  # in the name of a run
 
 JournalDocument = TypeVar("JournalDocument", RunSpec, RolloutReport)
 
@@ -74,15 +76,25 @@ class RunJournal:
 def open_run(lab: str) -> RunJournal:
     """Create a run of `lab` in `$XDG_STATE_HOME/provisioner/<lab>/runs/`, readable by its owner alone.
 
+    Its name sorts after those of all earlier runs.
     Raises ProblemError where the folder cannot be created.
     """
-    folder = _runs_folder(lab) / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}"
+    runs = _runs_folder(lab)
     try:
-        _runs_folder(lab).mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(runs)
+        folder = runs / f"{_next_time(runs):{_TIME}}-{secrets.token_hex(2)}"
         folder.mkdir(mode=0o700)
         return RunJournal(folder)
     except OSError as error:
-        raise ProblemError(_unwritable(folder, error.strerror or str(error))) from error
+        raise ProblemError(_unwritable(runs, error.strerror or str(error))) from error
+
+
+def _next_time(runs: Path) -> datetime:
+    """Return the present time, or the next second after the newest run: a clock that was set back changes no order."""
+    newest = max((path.name.partition("-")[0] for path in runs.glob("[0-9]*T*Z-*")), default="")
+    with suppress(ValueError, OverflowError):
+        return max(datetime.now(UTC), datetime.strptime(newest, _TIME).replace(tzinfo=UTC) + timedelta(seconds=1))
+    return datetime.now(UTC)
 
 
 def reopen_run(folder: Path) -> RunJournal:
@@ -98,7 +110,8 @@ def reopen_run(folder: Path) -> RunJournal:
 def events(folder: Path) -> list[RecordedEvent]:
     """Return the recorded events of a run, without a last line that a power cut left incomplete."""
     try:
-        lines = (folder / "events.jsonl").read_text().splitlines()
+        # Not splitlines: JSON leaves U+2028 and U+0085 within its texts, and they are line ends to it.
+        lines = (folder / "events.jsonl").read_bytes().split(b"\n")
     except FileNotFoundError:
         return []
     found = []

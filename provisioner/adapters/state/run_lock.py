@@ -11,7 +11,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from provisioner.adapters.state.files import read_text, state_home
+from provisioner.adapters.state.files import make_private_folder, read_text, state_home
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -33,10 +33,8 @@ def hold_run_lock(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
     A run whose lock is taken over keeps its lock on a file that has been unlinked; the nodes refuse its orders.
     """
     path = state_home() / lab / "lock"
-    handle = _acquire(path, breaks)
+    handle = _acquire(path, holder) or _take_over(path, holder, breaks)
     try:
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, holder.model_dump_json().encode(), 0)
         yield
     finally:
         os.close(handle)
@@ -60,27 +58,44 @@ def hold_seat_lock(lab: str, on_wait: Callable[[], None]) -> Iterator[None]:
         os.close(handle)
 
 
-def _acquire(path: Path, breaks: str) -> int:
+def _acquire(path: Path, holder: Holder) -> int | None:
+    """Lock the file and write the holder into it; None where another run has locked it."""
     while True:
         handle = _open(path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             os.close(handle)
-            other = _read_holder(path)
-            if other is None or other.run != breaks:
-                raise ProblemError(_locked(path, other), "locked") from None
-            with suppress(FileNotFoundError):
-                path.unlink()
-            continue
+            return None
         if _is_same_file(handle, path):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, holder.model_dump_json().encode(), 0)
             return handle
         os.close(handle)  # the lock was taken over between opening the file and locking it
 
 
+def _take_over(path: Path, holder: Holder, breaks: str) -> int:
+    """Replace the lock of the run `breaks`. Raises ProblemError (locked) where another run holds it.
+
+    Of several runs that take over at once only the first does: the others wait for it, and then read its name.
+    """
+    turn = _open(path.with_name("takeover"))
+    try:
+        fcntl.flock(turn, fcntl.LOCK_EX)  # held while two small files are read and written
+        while (handle := _acquire(path, holder)) is None:
+            other = _read_holder(path)
+            if other is None or other.run != breaks:
+                raise ProblemError(_locked(path, other), "locked")
+            with suppress(FileNotFoundError):
+                path.unlink()
+    finally:
+        os.close(turn)
+    return handle
+
+
 def _open(path: Path) -> int:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         return os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise ProblemError(

@@ -18,12 +18,13 @@ def remove(*, lab: str, options: ChangeOptions) -> int:
     """Remove seats with all their generations. Homes, tokens and host keys stay on the nodes."""
     directory = read_lab(lab)
     lab_name, when_busy = directory.lab.name, options.overrides.when_busy
-    name = seat_name(lab_name, directory.lab.seat.user)
+    user = directory.lab.seat.user
     change = SeatChange(
         verb="remove",
-        plan=lambda _, probed: plan_removal(lab_name, name, probed, when_busy=when_busy),
+        plan=lambda _, probed: plan_removal(lab_name, user, probed, when_busy=when_busy),
         question=lambda nodes: (
-            f"Remove {name} from {count(len(nodes), 'node')} ({fold_names(nodes)})? Everything that runs in it ends."
+            f"Remove {seat_name(lab_name, user)} from {count(len(nodes), 'node')} ({fold_names(nodes)})?"
+            " Everything that runs in it ends."
         ),
         # A removal that fails on one node is no reason to leave the seat on the others.
         rules=Rules(max_failures="100%"),

@@ -7,7 +7,6 @@ from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_a
 from provisioner.cli.seat_change import SeatChange, change_seats
 from provisioner.console.text import count
 from provisioner.domain.rollout.run_spec import Rules
-from provisioner.domain.seat.seat import seat_name
 from provisioner.workflow.rollout.rollback import plan_rollback, rollback_orders
 
 
@@ -22,10 +21,10 @@ def rollback(*, lab: str, to: int | None, options: ChangeOptions) -> int:
     """
     directory = read_lab(lab)
     lab_name, when_busy = directory.lab.name, options.overrides.when_busy
-    name = seat_name(lab_name, directory.lab.seat.user)
+    user = directory.lab.seat.user
     change = SeatChange(
         verb="rollback",
-        plan=lambda hosts, probed: plan_rollback(lab_name, name, hosts, probed, to, when_busy=when_busy),
+        plan=lambda hosts, probed: plan_rollback(lab_name, user, hosts, probed, to, when_busy=when_busy),
         question=lambda nodes: f"Roll {count(len(nodes), 'node')} back? Everything that runs in their seats ends.",
         rules=Rules.of(directory.lab.rollout, options.run.allow_unreachable),
         orders=lambda plan, run: rollback_orders(plan, run, to),

@@ -18,14 +18,15 @@ from provisioner.domain.values.version import CudaVersion, DottedVersion
 # pytorch's own images; the patch of torch and of CUDA may be left out.
 _OFFICIAL = re.compile(
     r"(?P<torch>\d{1,9}\.\d{1,9}(?:\.\d{1,9})?)-cuda(?P<cuda>\d{1,9}(?:\.\d{1,9}){1,2})"
-    r"-cudnn(?P<cudnn>\d{1,9}(?:\.\d{1,9})*)"
-    r"-(?P<flavour>runtime|devel)"
+    r"-cudnn(?P<cudnn>\d{1,9}(?:\.\d{1,9}){0,8})"
+    r"-(?P<flavour>runtime|devel)",
+    re.ASCII,
 )
 # nvcr.io/nvidia/pytorch and its mirrors; other NVIDIA containers have tags of the same form.
 _NGC = re.compile(r"(?P<month>\d\d\.\d\d)-py3(?P<integrated>-igpu)?")
 _NGC_REPOSITORY = re.compile(r"(.*/)?nvidia/pytorch")
-_LOCAL_CUDA = re.compile(r"cu(\d{1,2})(\d)")
-_NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9})*")  # Python refuses to parse numbers with too many digits
+_LOCAL_CUDA = re.compile(r"cu([0-9]{1,2})([0-9])")
+_NUMBERS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,8}")  # Python refuses to parse numbers with too many digits
 # Build arguments as both builders record them: `|2 CUDA_VERSION=12.8.1 … /bin/sh -c …`, `RUN |2 … # buildkit`; and ENV.
 _ARGUMENTS = re.compile(
     r"(?:RUN )?\|\d+ (?P<arguments>.*?)(?: /bin/\w+ -| #|$)|(?:/bin/sh -c #\(nop\) +)?ENV (?P<env>.*)", re.DOTALL
@@ -125,7 +126,7 @@ def _build_arguments(history: tuple[str, ...]) -> dict[str, str]:
 
 def _cuda_from_requirement(torch: str, env: Mapping[str, str], data: CompatibilityData) -> Facts:
     """Return the CUDA that an nvidia/cuda image requires first ("cuda>=12.8 …"), if torch has a build for it."""
-    match = re.match(r"cuda>=(\d{1,9}\.\d{1,9})(\s|$)", env.get("NVIDIA_REQUIRE_CUDA", ""))
+    match = re.match(r"cuda>=([0-9]{1,9}\.[0-9]{1,9})(\s|$)", env.get("NVIDIA_REQUIRE_CUDA", ""))
     release = release_of(torch)
     if match is None or release is None or data.build(release, CudaVersion(match[1])) is None:
         return {}

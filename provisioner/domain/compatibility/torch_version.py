@@ -8,7 +8,8 @@ from packaging.version import Version
 
 from provisioner.domain.values.version import DottedVersion
 
-_NUMBERS = re.compile(r"\d{1,9}(\.\d{1,9})*")
+_NUMBERS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,8}")
+_MAX_LENGTH = 200  # characters of a version that is compared; a longer one counts as unreadable
 
 
 def release_of(torch: str | None) -> DottedVersion | None:
@@ -20,18 +21,18 @@ def release_of(torch: str | None) -> DottedVersion | None:
 def torch_order(torch: str | None) -> Version:
     """Return the key that sorts torch versions; a missing or unreadable version is the oldest."""
     try:
-        return Version(torch or "0")
+        return Version((torch or "0") if len(torch or "") <= _MAX_LENGTH else "0")
     except ValueError:  # InvalidVersion, or a number with too many digits
         return Version("0")
 
 
 @cache
 def _specifiers(spec: str) -> SpecifierSet:
-    if re.fullmatch(r"\d+\.\d+", spec):
+    if re.fullmatch(r"[0-9]+(\.[0-9]+)?", spec):
         return SpecifierSet(f"=={spec}.*")
     return SpecifierSet(spec if re.match(r"[<>=!~]", spec) else f"=={spec}")
 
 
 def torch_fits(torch: str | None, spec: str) -> bool:
-    """Return whether a version meets a request such as 2.8.0, 2.8 or >=2.6,<3."""
+    """Return whether a version meets a request such as 2.8.0, 2.8, 2 or >=2.6,<3."""
     return torch is not None and _specifiers(spec).contains(torch_order(torch), prereleases=True)

@@ -81,7 +81,10 @@ _MIRRORZ = {
     "U": JobStatus.UNKNOWN,
     "D": JobStatus.PENDING,
 }
-_PART = re.compile(r"([A-Z])(\d+)?")
+_PART = re.compile(r"([A-Z])([0-9]*)")
+_MAX_DIGITS = 12  # of Unix seconds up to the year 9999
+_MAX_TEXT = 1000  # characters of a name, an upstream or a size
+_MAX_JOBS = 20_000
 _LAST_SECOND = 253_402_300_799  # of the year 9999, the last one of datetime
 
 
@@ -89,11 +92,13 @@ def read_feed(raw: bytes, form: FeedFormat) -> dict[str, Job]:
     """Parse the jobs of a feed, by name. Raises ValueError with the reason if `raw` is not such a feed."""
     try:
         document = json.loads(raw)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
     rows = document.get("mirrors") if form == "mirrorz" and isinstance(document, dict) else document
     if not isinstance(rows, list):
         raise ValueError(f"it is not in the format {form}")  # noqa: TRY004  (text from outside, not an argument)
+    if len(rows) > _MAX_JOBS:
+        raise ValueError(f"it lists more than {_MAX_JOBS} jobs")
     read = _mirrorz_job if form == "mirrorz" else _tunasync_job
     return _latest(job for row in rows if isinstance(row, dict) and (job := read(row)) is not None)
 
@@ -111,11 +116,11 @@ def _latest(jobs: Iterable[Job]) -> dict[str, Job]:
 def _tunasync_job(row: Mapping[str, Any]) -> Job | None:
     """Read only the `_ts` fields: the text fields beside them are in the manager's own time zone."""
     name = row.get("name")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _MAX_TEXT:
         return None
     return Job(
         name=name,
-        status=_TUNASYNC.get(str(row.get("status")), JobStatus.UNKNOWN),
+        status=_TUNASYNC.get(_text(row.get("status")), JobStatus.UNKNOWN),
         last_success=_time(row.get("last_update_ts")),
         last_started=_time(row.get("last_started_ts")),
         last_ended=_time(row.get("last_ended_ts")),
@@ -127,7 +132,7 @@ def _tunasync_job(row: Mapping[str, Any]) -> Job | None:
 
 def _mirrorz_job(row: Mapping[str, Any]) -> Job | None:
     name = row.get("cname")
-    if not isinstance(name, str):
+    if not isinstance(name, str) or len(name) > _MAX_TEXT:
         return None
     parts = dict(_parts(_text(row.get("status"))))
     main = next((letter for letter in parts if letter in _MIRRORZ), "U")
@@ -147,7 +152,7 @@ def _mirrorz_job(row: Mapping[str, Any]) -> Job | None:
 def _parts(status: str) -> Iterator[tuple[str, datetime | None]]:
     """Split S1600000000X1600043200 into letters, each with its time or None."""
     for letter, seconds in _PART.findall(status):
-        yield letter, _time(int(seconds)) if seconds else None
+        yield letter, _time(int(seconds)) if 0 < len(seconds) <= _MAX_DIGITS else None
 
 
 def _time(seconds: object) -> datetime | None:
@@ -158,4 +163,4 @@ def _time(seconds: object) -> datetime | None:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+    return value[:_MAX_TEXT] if isinstance(value, str) else ""

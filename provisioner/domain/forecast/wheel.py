@@ -2,7 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
-from html.parser import HTMLParser
+from contextlib import suppress
+from html import unescape
+from math import prod
 from typing import Self
 from urllib.parse import unquote, urldefrag, urljoin, urlsplit
 
@@ -20,6 +22,13 @@ ZIP_START = b"PK\x03\x04"
 ZIP_END = b"PK\x05\x06"
 END_SIZE = 22  # bytes of the end record of a zip without a comment, as wheel builders write it (PKWARE APPNOTE 4.3.16)
 
+_ANCHOR = re.compile(r"<a(?=[\s/])", re.IGNORECASE)
+_ATTRIBUTES = re.compile(r"""(?:[^>"']|"[^"]*"|'[^']*')*+""")  # up to the first > outside quotes
+_HREF = re.compile(r"""[\s"'/]href\s*+=\s*+(?:"([^"]*+)"|'([^']*+)'|([^\s"'<>]++))""", re.IGNORECASE)
+_MAX_ANCHOR = 4096  # characters of a tag that are read
+_MAX_LINKS = 100_000  # of one page; PyTorch's largest has a third of it
+_MAX_NAME = 255  # characters of a file name, as in file systems
+_MAX_TAGS = 100  # that one name may stand for; compressed sets of tags multiply (PEP 425)
 _HASH = re.compile(r"#sha256=([0-9a-f]{64})")
 _MACHINES = {"linux/amd64": "x86_64", "linux/arm64": "aarch64"}
 _MAX_NEAREST = 3
@@ -39,7 +48,7 @@ class WheelLink(Value):
         text = unquote(urlsplit(address).path).rpartition("/")[2] + (f"#{fragment}" if fragment else "")
         name, *_ = text.partition("#")
         digest = _HASH.search(text)
-        if not name.endswith(".whl"):
+        if not name.endswith(".whl") or len(name) > _MAX_NAME or _count_tags(name) > _MAX_TAGS:
             return None
         return cls(name=name, url=re.split("%23", address, maxsplit=1)[0], sha256=digest[1] if digest else None)
 
@@ -123,27 +132,17 @@ class UpstreamWheel(Value):
     nearest: tuple[str, ...] = ()
 
 
-class _LinkParser(HTMLParser):
-    def __init__(self) -> None:
-        """Start with no targets."""
-        super().__init__()
-        self.targets: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Collect the target of each <a href>."""
-        self.targets += [value for name, value in attrs if tag == "a" and name == "href" and value]
-
-
 def read_index(page: str, url: str) -> tuple[str, ...]:
-    """Return the absolute targets of the links of an HTML page: a directory listing or a PEP 503 index."""
-    parser = _LinkParser()
-    parser.feed(page)
+    """Return the absolute targets of the links of an HTML page: a directory listing or a PEP 503 index.
+
+    Not html.parser, whose time grows with the square of a malformed page (CVE-2025-6069).
+    """
     targets = []
-    for target in parser.targets:
-        try:
-            targets.append(urljoin(url, target))
-        except ValueError:  # the link is not a valid address
-            continue
+    for anchor in _ANCHOR.split(page, _MAX_LINKS)[1:]:
+        attributes = _ATTRIBUTES.match(anchor[:_MAX_ANCHOR])
+        if attributes and (match := _HREF.search(attributes[0])):
+            with suppress(ValueError):  # the link is not a valid address
+                targets.append(urljoin(url, unescape(match[1] or match[2] or match[3] or "")))
     return tuple(targets)
 
 
@@ -204,6 +203,10 @@ def stale_index(
 def are_complete(reports: Sequence[WheelReport]) -> bool:
     """Whether there is a report and every wheel is complete."""
     return bool(reports) and all(report.state is SyncState.COMPLETE for report in reports)
+
+
+def _count_tags(name: str) -> int:
+    return prod(part.count(".") + 1 for part in name.removesuffix(".whl").split("-")[-3:])
 
 
 def _public(name: str) -> Version | None:

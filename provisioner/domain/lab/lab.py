@@ -14,11 +14,35 @@ from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.model import UserInput
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
-Address = Annotated[str, StringConstraints(pattern=_ADDRESS)]
+_MAX_PORT = 65535
+
+
+def _check_address(text: str) -> str:
+    host, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
+    if colon and not 0 < int(port) <= _MAX_PORT:
+        raise ValueError(f"{text!r} has no port from 1 to {_MAX_PORT}")
+    if not colon and "." not in host and ":" not in host and host != "localhost":
+        raise ValueError(f"engines read {text}/NAME as an image of Docker Hub: add the port, such as {text}:443")
+    return text
+
+
+def _check_path(text: str) -> str:
+    if {".", ".."} & set(text.split("/")):
+        raise ValueError(f"{text!r} is not the path itself: it has a part . or ..")
+    return text
+
+
+def _check_user(text: str) -> str:
+    if text == "root":
+        raise ValueError("a seat never belongs to root: name another user")
+    return text
+
+
+Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_check_address)]
 Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$")]
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$")]
+UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$"), AfterValidator(_check_user)]
+AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$"), AfterValidator(_check_path)]
 Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
 FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
 # It becomes part of a line in apt's sources. $(ARCH) stands for the node's architecture as dpkg names it.
@@ -139,7 +163,7 @@ class Limits(UserInput):
     """Resource limits of each service of a seat. None: no limit."""
 
     memory: Size | None = None
-    cpus: Annotated[float, Field(gt=0)] | None = None
+    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     pids: Annotated[int, Field(ge=256)] = 4096
     shm: Size = "8g"
 
@@ -232,11 +256,13 @@ class Lab(UserInput):
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:
     """Return the address for "lan" on a node: `host`, by which Ansible reaches it, else its first own address.
 
-    None if none of them is an IPv4 address.
+    None if none of them is the IPv4 address of one interface.
     """
     for text in (host or "", *candidates):
         try:
-            return str(IPv4Address(text))
+            address = IPv4Address(text)
         except ValueError:
             continue
+        if not (address.is_unspecified or address.is_multicast):
+            return str(address)
     return None

@@ -34,9 +34,13 @@ def _part_fault(digest: str, size: int, code: str, what: str, why: str = _PULL_F
     return Fault(state=SyncState.PARTIAL, problem=problem, missing=digest, size=size)
 
 
-def manifest_missing(reference: str) -> Fault:
-    """Build the fault of a tag that the mirror does not have."""
-    what = f"The mirror does not have {reference}."
+def _said(text: str) -> str:
+    return f', and says "{text}"' if text else ""
+
+
+def manifest_missing(reference: str, said: str = "") -> Fault:
+    """Build the fault of a tag that the mirror does not have. `said`: the reason that the mirror gives."""
+    what = f"The mirror does not have {reference}{_said(said)}."
     why = "It answers 404 for the manifest: the tag was never copied there, or was deleted."
     return _fault(SyncState.ABSENT, "manifest_missing", what, why, "Choose a tag that it has, or have this one copied.")
 
@@ -47,9 +51,9 @@ def platform_missing(digest: str, platform: str) -> Fault:
     return _part_fault(digest, 0, "manifest_missing", what)
 
 
-def repository_missing(repository: str) -> Fault:
-    """Build the fault of a repository that the mirror does not have."""
-    what = f"The mirror has no repository {repository}."
+def repository_missing(repository: str, said: str = "") -> Fault:
+    """Build the fault of a repository that the mirror does not have. `said`: the reason that the mirror gives."""
+    what = f"The mirror has no repository {repository}{_said(said)}."
     why = "It answers 404 for the list of its tags."
     return _fault(SyncState.ABSENT, "repository_missing", what, why, "Check the name, or have the repository copied.")
 
@@ -143,9 +147,9 @@ def auth_failed(host: str, reason: str) -> Fault:
     return _fault(SyncState.DENIED, "auth_failed", what, why, f"Log in with: docker login {host}")
 
 
-def denied(host: str, status: int) -> Fault:
-    """Build the fault of a request that the registry refuses with an HTTP status."""
-    what = f"{host} refuses this (HTTP {status})."
+def denied(host: str, status: int, said: str = "") -> Fault:
+    """Build the fault of a request that the registry refuses with an HTTP status. `said`: the reason that it gives."""
+    what = f"{host} refuses this (HTTP {status}{_said(said)})."
     why = "Common causes: an allow-list, a mirror for its own campus only, an account without the right to read."
     fix = "Waiting does not help: use another mirror, or ask its administrator."
     return _fault(SyncState.DENIED, "denied", what, why, fix)
@@ -168,9 +172,9 @@ def tls_untrusted(host: str, reason: str) -> Fault:
     return _fault(SyncState.UNKNOWN, "tls_untrusted", what, why, fix)
 
 
-def unreachable(host: str, reason: str) -> Fault:
-    """Build the fault of a request without a usable answer."""
-    what = f"No usable answer from {host}: {reason}."
+def unreachable(host: str, reason: str, said: str = "") -> Fault:
+    """Build the fault of a request without a usable answer. `said`: the reason that the host gives."""
+    what = f"No usable answer from {host}: {reason}{_said(said)}."
     why = "So it is unknown whether the image is there: this is neither yes nor no."
     fix = "Try again; if it persists, inform the mirror's administrator and use another mirror until then."
     return _fault(SyncState.UNKNOWN, "unreachable", what, why, fix)

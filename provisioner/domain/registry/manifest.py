@@ -33,7 +33,13 @@ _FOREIGN = re.compile(r"\.foreign\.|\.nondistributable\.")
 _SIGNATURE_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")  # cosign's and the referrers API's fallback tags
 _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 
-Size = Annotated[int, Field(ge=0)]
+# An engine refuses images of more than 127 layers; an index has an entry for each platform and its attestation.
+_MAX_PARTS = 1000
+_MAX_VARIABLE = 1 << 15  # characters; an engine cannot start a container with a longer one
+_MAX_COMMAND = 1 << 15
+_MAX_ENTRIES = 10_000
+
+Size = Annotated[int, Field(ge=0, le=1 << 53)]
 
 
 class Platform(Value):
@@ -77,7 +83,7 @@ class IndexEntry(Blob):
 class ImageIndex(Value):
     """An OCI image index or a Docker manifest list."""
 
-    manifests: tuple[IndexEntry, ...]
+    manifests: Annotated[tuple[IndexEntry, ...], Field(max_length=_MAX_PARTS)]
 
     @property
     def platforms(self) -> tuple[str, ...]:
@@ -90,7 +96,7 @@ class ImageManifest(Value):
 
     digest: Digest
     config: Blob
-    layers: tuple[Blob, ...]
+    layers: Annotated[tuple[Blob, ...], Field(max_length=_MAX_PARTS)]
 
     @property
     def own_layers(self) -> tuple[Blob, ...]:
@@ -166,8 +172,10 @@ def same_platform(offered: str, platform: str) -> bool:
 
 
 class _ConfigFields(Value):
-    env: tuple[str, ...] | None = Field(default=None, alias="Env")
-    labels: dict[str, str] | None = Field(default=None, alias="Labels")
+    env: tuple[Annotated[str, Field(max_length=_MAX_VARIABLE)], ...] | None = Field(
+        default=None, alias="Env", max_length=_MAX_ENTRIES
+    )
+    labels: dict[str, str] | None = Field(default=None, alias="Labels", max_length=_MAX_ENTRIES)
 
 
 class _HistoryEntry(Value):
@@ -175,12 +183,12 @@ class _HistoryEntry(Value):
 
 
 class _RootFs(Value):
-    diff_ids: tuple[Digest, ...] | None = None
+    diff_ids: tuple[Digest, ...] | None = Field(default=None, max_length=_MAX_ENTRIES)
 
 
 class _Config(Platform):
     config: _ConfigFields | None = None
-    history: tuple[_HistoryEntry, ...] | None = None
+    history: tuple[_HistoryEntry, ...] | None = Field(default=None, max_length=_MAX_ENTRIES)
     rootfs: _RootFs | None = None
 
 
@@ -191,7 +199,7 @@ def read_config(body: bytes) -> ImageConfig:
     return ImageConfig(
         env=dict(line.partition("=")[::2] for line in fields.env or ()),
         labels=fields.labels or {},
-        history=tuple(entry.created_by for entry in read.history or ()),
+        history=tuple(entry.created_by[:_MAX_COMMAND] for entry in read.history or ()),
         platform=str(read) if read.os else None,
         diff_ids=rootfs.diff_ids or (),
         digest=digest_of(body),

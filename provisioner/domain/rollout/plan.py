@@ -22,6 +22,7 @@ LAYER_NOISE = 50 << 20
 
 # States of an interrupted transaction, in which either the old or the new files are in force; stage ends it first.
 _INTERRUPTED = frozenset({"switching", "verifying", "rolling_back"})
+_MAX_DIFF_LINES = 1000
 
 
 class Step(Value):
@@ -100,8 +101,7 @@ def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEF
         return step
     busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
-    is_lost = (running.layer_bytes or 0) > LAYER_NOISE and step.action != "remove"  # to remove it is the request
-    losses = (_layer_problem(step.node, running.layer_bytes),) if is_lost else ()
+    losses = () if step.action == "remove" else _losses(step.node, running)  # to remove it is the request
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
     if busy:
         changes["why"] = f"{step.why}; its GPUs are in use"
@@ -126,12 +126,20 @@ def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 def _file_diff(name: str, old: str | None, new: str | None) -> str:
     lines = difflib.unified_diff(
-        (old or "").splitlines(keepends=True),
-        (new or "").splitlines(keepends=True),
+        _lines(old or ""),
+        _lines(new or ""),
         "/dev/null" if old is None else name,
         "/dev/null" if new is None else name,
     )
     return "".join(line if line.endswith("\n") else f"{line}\n" for line in lines)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of a file. The time of a diff grows with their square, so a longer file counts as one line."""
+    lines = text.split("\n", _MAX_DIFF_LINES)
+    if len(lines) > _MAX_DIFF_LINES:
+        return [f"({len(text)} characters in more than {_MAX_DIFF_LINES} lines)\n"]
+    return [f"{line}\n" for line in lines[:-1]] + [line for line in lines[-1:] if line]
 
 
 def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:
@@ -174,10 +182,27 @@ _BUSY_PROBLEMS = {
 }
 
 
-def _layer_problem(node: str, layer_bytes: int | None) -> Problem:
+def _losses(node: str, running: RunningSeat) -> tuple[Problem, ...]:
+    """Return what a switch loses, or that it is not known."""
+    if running.layer_bytes is not None:
+        return (_layer_problem(node, running.layer_bytes),) if running.layer_bytes > LAYER_NOISE else ()
+    if all(state == "missing" for state in running.services.values()):
+        return ()
+    return (
+        Problem(
+            "layer_unknown",
+            f"{node}: the engine did not report in time what was written into the seat's containers, outside the home",
+            "a switch recreates the containers: files from apt, conda or a build that are stored there are lost",
+            f"look on the node before: docker ps -s --filter label=com.docker.compose.project={running.name}",
+            node,
+        ),
+    )
+
+
+def _layer_problem(node: str, layer_bytes: int) -> Problem:
     return Problem(
         "layer_is_lost",
-        f"{node}: {human_size(layer_bytes or 0)} were written into the seat's containers, outside the home",
+        f"{node}: {human_size(layer_bytes)} were written into the seat's containers, outside the home",
         "a switch recreates the containers: files from apt, conda or a build that are stored there are lost",
         "store what is needed below the home: pip install --user, or conda create -p ~/envs/NAME",
         node,

@@ -1,5 +1,7 @@
 """A seat: one node, one user, some GPUs, two ports and an identity; all values of its compose project."""
 
+import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -14,6 +16,9 @@ SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
 
 # The first major version of Docker with start_interval; older ones refuse a compose file that has it.
 START_INTERVAL_SINCE = 25
+
+_PLAIN_USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+_FIRST_PORT = 1024  # a seat has no lower one, whatever a node reports
 
 
 class Seat(Value):
@@ -48,7 +53,7 @@ class SeatBundle(Value):
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:
     """Return the ports that the seat holds already, else the first free pair (ssh, jupyter); None if there is none."""
-    if set(SERVICES) <= set(held):
+    if set(SERVICES) <= set(held) and min(held[name] for name in SERVICES) >= _FIRST_PORT:
         return {name: held[name] for name in SERVICES}
     used = set(taken)
     pairs = ((port, port + 1) for port in range(wanted.first, wanted.last, 2))
@@ -57,8 +62,31 @@ def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> 
 
 
 def seat_name(lab: str, user: str) -> str:
-    """Return the name of a user's seat, which is also the name of its compose project."""
+    """Return the usual name of a user's seat, which is also the name of its compose project.
+
+    Labs ml and ml-lab share it for their users lab-anna and anna: `seat_name_on` tells the two apart on a node.
+    """
     return f"{lab}-{user}"
+
+
+def seat_name_on(node: NodeFacts, lab: str, user: str) -> str:
+    """Return the name of a user's seat on a node: the usual one, unless another lab has a seat of that name there.
+
+    The other name is LAB_USER, which no second pair of lab and user has: the name of a lab has no `_`. A seat keeps its
+    name until it is removed.
+    """
+    usual, unique = seat_name(lab, user), _unique_name(lab, user)
+    held = node.seat(usual)
+    is_of_another = held is not None and held.lab not in {"", lab}
+    return unique if is_of_another or node.seat(unique) is not None else usual
+
+
+def _unique_name(lab: str, user: str) -> str:
+    """Return LAB_USER; for a user whose name cannot stand there LAB__ and a part and the hash of the name."""
+    if _PLAIN_USER.fullmatch(user):
+        return f"{lab}_{user}"
+    folded = re.sub(r"[^a-z0-9]+", "-", user.lower())[:16]
+    return f"{lab}__{folded}-{hashlib.sha256(user.encode()).hexdigest()[:10]}"
 
 
 def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
@@ -75,7 +103,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
     `keys`: lines of authorized_keys. `host`: how Ansible connects to the node. Returns a Problem where no pair of ports
     is free or the node has no LAN address to publish on.
     """
-    name = seat_name(lab.name, lab.seat.user)
+    name = seat_name_on(facts, lab.name, lab.seat.user)
     held = facts.seat(name)
     others = [port for seat in facts.seats if seat.name != name for port in seat.ports.values()]
     ports = free_ports(held.ports if held else {}, lab.seat.ports, others)
@@ -128,4 +156,4 @@ def _has_cdi_names(facts: NodeFacts, gpus: tuple[str, ...]) -> bool:
 
 def _major(version: str) -> int:
     head = version.split(".", 1)[0]
-    return int(head) if head.isdigit() else 0
+    return int(head) if re.fullmatch(r"[0-9]{1,9}", head) else 0

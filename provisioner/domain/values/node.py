@@ -1,8 +1,10 @@
 """The facts of a node: its GPUs, its driver, its engine, and the reason for each missing fact."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from provisioner.domain.values.claim import Claim
+from pydantic import Field, StringConstraints
+
+from provisioner.domain.values.claim import MAX_FENCE, Claim
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
@@ -10,6 +12,13 @@ from provisioner.domain.values.version import ComputeCapability, CudaVersion, Dr
 
 KernelModule = Literal["open", "proprietary"]
 ToolkitMode = Literal["legacy", "cdi"]
+# These values go from a node into the seat of this node, into the lock and into requests: anything else is refused.
+PlatformName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9]{1,16})?$")]
+GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$")]
+PortNumber = Annotated[int, Field(ge=0, le=65535)]
+_MAX_GPUS = 256  # MIG devices included
+_MAX_SEATS = 4096
+_MAX_FILES = 256
 
 
 class GpuProcess(Value):
@@ -30,7 +39,7 @@ class Gpu(Value):
     """One GPU. A GPU that was lost has problems and no `compute_capability`."""
 
     index: int
-    uuid: str | None = None
+    uuid: GpuUuid | None = None
     name: str = ""
     brand: str = ""  # lower case, as NVIDIA_REQUIRE_CUDA writes it: geforce, tesla, titan, …
     compute_capability: ComputeCapability | None = None
@@ -65,8 +74,8 @@ def _mig_mode(gpu: Gpu) -> Problem:
 class EngineFacts(Value):
     """The container engine of a node."""
 
-    version: str
-    compose_version: str | None = None
+    version: Annotated[str, Field(max_length=100)]
+    compose_version: Annotated[str, Field(max_length=100)] | None = None
     storage_driver: str = ""
     cgroup_driver: str = ""
     runtimes: tuple[str, ...] = ()
@@ -79,10 +88,13 @@ class RunningSeat(Value):
     """A seat as the node records and runs it. A plan is compared with this."""
 
     name: str
+    lab: str = ""  # empty: the node's record does not say
     generation: int
     image: str  # reference by digest
-    files: dict[str, str] = {}  # rendered files in force: path within the seat -> text
-    ports: dict[str, int] = {}  # service -> published port
+    files: Annotated[
+        dict[str, str], Field(max_length=_MAX_FILES)
+    ] = {}  # rendered files in force: path within the seat -> text
+    ports: dict[str, PortNumber] = {}  # service -> published port
     gpus: tuple[str, ...] = ()  # UUIDs reserved
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
@@ -103,20 +115,20 @@ class NodeFacts(Value):
 
     name: str
     hostname: str = ""
-    platform: str = "linux/amd64"
+    platform: PlatformName = "linux/amd64"
     addresses: tuple[str, ...] = ()
     driver: DriverVersion | None = None
     cuda_driver: CudaVersion | None = None
     kernel_module: KernelModule | None = None
     toolkit_mode: ToolkitMode | None = None
     cdi_devices: tuple[str, ...] = ()
-    gpus: tuple[Gpu, ...] = ()
+    gpus: Annotated[tuple[Gpu, ...], Field(max_length=_MAX_GPUS)] = ()
     pci_gpus: int | None = None  # NVIDIA display devices on the PCI bus
     engine: EngineFacts | None = None
     clock_offset: float | None = None  # seconds, node minus control machine
-    seats: tuple[RunningSeat, ...] = ()
+    seats: Annotated[tuple[RunningSeat, ...], Field(max_length=_MAX_SEATS)] = ()
     claim: Claim | None = None  # of the run that is changing the node
-    fence: int = 0  # the highest fence of any claim so far
+    fence: Annotated[int, Field(ge=0, le=MAX_FENCE)] = 0  # the highest fence of any claim so far
     last: Claim | None = None  # of the last run that released the node
     images: tuple[Digest, ...] = ()  # digests the engine already has
     kept: tuple[str, ...] = ()  # references of all generations of its seats: running, committed, for a rollback

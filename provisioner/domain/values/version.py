@@ -10,7 +10,8 @@ from typing import Any, Self
 from pydantic import GetCoreSchemaHandler
 from pydantic_core import CoreSchema, core_schema
 
-_DOTTED = re.compile(r"\d{1,9}(\.\d{1,9})*")
+_DOTTED = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9})*")
+_MAX_LENGTH = 100
 
 
 class DottedVersion:
@@ -20,8 +21,8 @@ class DottedVersion:
 
     def __init__(self, text: str) -> None:
         """Parse a version. Raises ValueError if `text` is not integers joined by dots."""
-        if not _DOTTED.fullmatch(text):
-            raise ValueError(f"not a version: {text!r}")
+        if len(text) > _MAX_LENGTH or not _DOTTED.fullmatch(text):
+            raise ValueError(f"not a version: {text[:_MAX_LENGTH]!r}")
         self.text = text
         self.key = tuple(int(part) for part in text.split("."))
 

@@ -1,6 +1,7 @@
 """Choose among the complete images of the mirror for the probed nodes, and build the lock."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
@@ -13,8 +14,10 @@ from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeFacts, profile
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.lock.better_tag import BetterTagSources, find_better_tag
-from provisioner.workflow.lock.source import Search, find_source
+from provisioner.workflow.lock.source import Search, SourceResult, find_source
 from provisioner.workflow.protocols import Builder, Mirror, Probed, Upstream
+
+_MAX_PLATFORMS = 3  # each is a search of the mirror; labs have one, rarely two
 
 
 class LockResult(NamedTuple):
@@ -41,6 +44,7 @@ def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
 
     A tag that means another image upstream is never chosen. `registries`: where to look for a better tag. `metered`:
     the mirror counts requests or fetches what is requested, so only tags that would be chosen are inspected.
+    In a lab of several platforms the one is chosen whose images serve the most nodes, whatever the order of the nodes.
     Raises ProblemError where no node answered or no complete tag serves any node.
     """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
@@ -51,14 +55,40 @@ def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
 
-    search = Search(lab.mirror, spec, flavour, profiles[0].platform, pick, on_event, metered)
-    found = find_source(search, mirror, upstream)
+    platforms = rank_platforms(node.platform for node in profiles)
+    searches = [Search(lab.mirror, spec, flavour, platform, pick, on_event, metered) for platform in platforms]
+    search, found = _find_best_source(searches, mirror, upstream)
     is_mirror = found.catalog.mirror == lab.mirror.address
     better = find_better_tag(search, found, registries) if registries and is_mirror else None
     if found.selection.decision == "none":
         problems = _refusals(lab, spec, found.catalog, found.selection)
         raise ProblemError(problems if better is None else [*problems, better.to_problem()])
     return found.selection, found.catalog.model_copy(update={"next_best": better})
+
+
+def rank_platforms(platforms: Iterable[str]) -> list[str]:
+    """Return the platforms of nodes, the most frequent one first; of equally frequent ones linux/amd64 first."""
+    counts = Counter(platforms)
+    return sorted(counts, key=lambda name: (-counts[name], name != "linux/amd64", name))[:_MAX_PLATFORMS]
+
+
+def _find_best_source(
+    searches: Sequence[Search], mirror: Mirror, upstream: Upstream | None
+) -> tuple[Search, SourceResult]:
+    """Return the search that serves the most nodes; of equal ones the first.
+
+    Raises ProblemError where none has a result: that of the first.
+    """
+    found: list[tuple[Search, SourceResult]] = []
+    failed: list[ProblemError] = []
+    for search in searches:
+        try:
+            found.append((search, find_source(search, mirror, upstream)))
+        except ProblemError as error:
+            failed.append(error)
+    if not found:
+        raise failed[0]
+    return max(found, key=lambda each: each[1].served_count)
 
 
 def make_lock(  # noqa: PLR0913

@@ -17,6 +17,7 @@ from provisioner.domain.forecast.history import (
     tag_observations,
 )
 from provisioner.domain.forecast.mirror_status import MirrorStatus, TagStatus, best, newest_first
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.mirror.mirror_listing import (
@@ -72,7 +73,7 @@ def read_mirror_status(query: MirrorQuery, sources: MirrorSources, now: datetime
     here, upstream = list_tags(sources.mirror, query.mirror.repositories, sources), _list_upstream(query, sources)
     found, not_inspected = inspect_candidates(query, sources, here)
     released = [] if upstream is None else [tag_of(name) for name in find_candidates(upstream, query)]
-    observations = _record_observations(query, sources, found.values(), released, now)
+    observations, unusable = _record_observations(query, sources, found.values(), released, now)
     context = StatusContext(query, sources, here, upstream, found, observations, now)
     rows = _rows(context, [tag for tag in released if tag not in here.tags][:_ROWS])
     chosen = best(rows) or _no_tag_row(context)
@@ -92,6 +93,7 @@ def read_mirror_status(query: MirrorQuery, sources: MirrorSources, now: datetime
             *not_inspected,
             *(problem for listing in listings for problem in listing.problems),
             *(() if sources.feed is None else sources.feed.problems),
+            *unusable,
         ),
     )
 
@@ -105,15 +107,26 @@ def _list_upstream(query: MirrorQuery, sources: MirrorSources) -> TagList | None
 
 def _record_observations(
     query: MirrorQuery, sources: MirrorSources, found: Iterable[SyncReport], released: Iterable[str], now: datetime
-) -> dict[str, list[Observation]]:
-    """Add the observations of this reading to the store; return all of each host."""
+) -> tuple[dict[str, list[Observation]], tuple[Problem, ...]]:
+    """Add the observations of this reading to the store; return all of each host.
+
+    A store that cannot be used is a problem of the status, which is then made without what was learned before.
+    """
     fresh: dict[str, list[Observation]] = {query.host: [_tag_seen(report, now) for report in found]}
     if sources.feed is not None and sources.feed.job is not None:
         fresh[query.host].append(FeedObservation(at=sources.feed.fetched_at or now, job=sources.feed.job))
     if query.mirror.upstream is not None:
         there = [ListingObservation(at=now, repository="", tag=tag) for tag in released]
         fresh.setdefault(query.mirror.upstream.address, []).extend(there)
-    return {host: _add(sources.memory, host, observations) for host, observations in fresh.items()}
+    observations: dict[str, list[Observation]] = {}
+    unusable: dict[Problem, None] = {}
+    for host, seen in fresh.items():
+        observations[host] = list(seen)
+        try:
+            observations[host] = _add(sources.memory, host, seen)
+        except ProblemError as error:
+            unusable |= dict.fromkeys(error.problems)
+    return observations, tuple(unusable)
 
 
 def _tag_seen(report: SyncReport, now: datetime) -> TagObservation:

@@ -1,6 +1,6 @@
 """Claims: a run claims all nodes that it will change before it changes the first, and releases them at its end."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 
 from provisioner.domain.rollout.report import NodeRecord, NodeState
@@ -12,6 +12,8 @@ from provisioner.workflow.protocols import Probed, SupportsClaims
 
 # A node in one of these states cannot be asked to release its claim.
 _OUT_OF_REACH: frozenset[NodeState] = frozenset({"unreachable", "unknown"})
+# The codes by which a node refuses a claim because of another run. Any other problem is a fault of the node.
+_HELD_BY_ANOTHER = frozenset({"claimed", "fenced"})
 
 
 def fence_above(probed: Probed) -> int:
@@ -30,23 +32,40 @@ def refuse_claimed(probed: Probed, nodes: Iterable[str], run: str, breaks: str) 
         raise ProblemError(map(claimed, others.values()), "locked")
 
 
-def claim_nodes(
-    fleet: SupportsClaims, claim: Claim, nodes: Sequence[str], breaks: str, on_event: OnEvent
+def claim_nodes(  # noqa: PLR0913  (what to claim, for whom, and what is known of the nodes)
+    fleet: SupportsClaims,
+    claim: Claim,
+    nodes: Sequence[str],
+    breaks: str,
+    on_event: OnEvent,
+    *,
+    begun: Collection[str] = (),
 ) -> dict[str, NodeRecord]:
-    """Claim all of `nodes` or none. Return the records of those that have become unreachable.
+    """Claim all of `nodes` that can be claimed. Return the records of the others: unreachable, or with a fault.
 
+    `begun`: nodes that the run has begun to change; with a fault their state is unknown and not `failed`.
     Raises ProblemError (locked) where another run has claimed one, after the others are released.
     """
     over = f", over run {breaks}" if breaks else ""
     on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
     answers = fleet.claim(claim, nodes, breaks)
-    unreachable = {node: problem for node, problem in answers.items() if problem and problem.code in UNREACHED}
-    refused = {node: problem for node, problem in answers.items() if problem and node not in unreachable}
+    refused = {node: problem for node, problem in answers.items() if problem and problem.code in _HELD_BY_ANOTHER}
     if refused:
         fleet.release(claim, [node for node, problem in answers.items() if problem is None])
         raise ProblemError(_distinct_reasons(refused), "locked")
-    on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=len(nodes), total=len(nodes)))
-    return {node: NodeRecord(node=node, state="unreachable", problems=(p,)) for node, p in unreachable.items()}
+    done = sum(problem is None for problem in answers.values())
+    on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=done, total=len(nodes)))
+    return {
+        node: NodeRecord(node=node, state=_state_without_claim(problem, is_begun=node in begun), problems=(problem,))
+        for node, problem in answers.items()
+        if problem
+    }
+
+
+def _state_without_claim(problem: Problem, *, is_begun: bool) -> NodeState:
+    if problem.code in UNREACHED:
+        return "unreachable"
+    return "unknown" if is_begun else "failed"
 
 
 def release_claims(

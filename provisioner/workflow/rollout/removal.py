@@ -4,15 +4,18 @@ from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import RemovalOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
 from provisioner.domain.rollout.run_spec import RunSpec
+from provisioner.domain.seat.seat import seat_name_on
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 
 
-def plan_removal(lab: str, seat: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
-    """Plan to remove the seat named `seat` from every probed node."""
+def plan_removal(lab: str, user: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
+    """Plan to remove the user's seat of the lab from every probed node."""
     steps = (
-        skipped(node, (facts,)) if isinstance(facts, Problem) else _step(node, seat, facts, when_busy)
+        skipped(node, (facts,))
+        if isinstance(facts, Problem)
+        else _step(node, seat_name_on(facts, lab, user), facts, when_busy)
         for node, facts in probed.items()
     )
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)

@@ -122,12 +122,12 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
     left = [node for node in run_spec.nodes if node not in state.settled]
     begun: list[str] = []
     if run_spec.claim and left and not context.stop():
-        unreachable = claim_nodes(fleet, run_spec.claim, left, breaks, context.on_event)
-        begun = [node for node in state.begun if node not in unreachable]
+        unclaimed = claim_nodes(fleet, run_spec.claim, left, breaks, context.on_event, begun=state.begun)
+        begun = [node for node in state.begun if node not in unclaimed]
         # A change that has begun is completed whatever else fails, and also after a stop request.
         completing = WaveRun([begun], steps[-1:], len(left))
         ended = run_all_waves(completing, {}, replace(context, stop=never_stop)).records
-        run_spec = with_settled(run_spec, {**unreachable, **ended, **_already_committed(run_spec, ended, fleet)})
+        run_spec = with_settled(run_spec, {**unclaimed, **ended, **_already_committed(run_spec, ended, fleet)})
     wave_run = WaveRun(run_spec.waves, steps, run_spec.budget, gate)
     outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     if run_spec.claim:

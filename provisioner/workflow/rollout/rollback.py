@@ -5,16 +5,20 @@ from collections.abc import Sequence
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import RollbackOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
+from provisioner.domain.seat.seat import seat_name_on
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
 
 
 def plan_rollback(  # noqa: PLR0913  (whose seats, to which generation, and the policy for busy ones)
-    lab: str, seat: str, hosts: Sequence[Host], probed: Probed, to: int | None, *, when_busy: WhenBusy = DEFER
+    lab: str, user: str, hosts: Sequence[Host], probed: Probed, to: int | None, *, when_busy: WhenBusy = DEFER
 ) -> Plan:
-    """Plan the return to generation `to`; None: to the one before. Each node checks first that it has kept it."""
-    steps = (_step(host.name, seat, probed[host.name], to, when_busy) for host in hosts)
+    """Plan the return of the user's seats to generation `to`; None: to the one before.
+
+    Each node checks first that it has kept the generation.
+    """
+    steps = (_step(lab, user, host.name, probed[host.name], (to, when_busy)) for host in hosts)
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
@@ -29,9 +33,10 @@ def rollback_orders(plan: Plan, run: str, to: int | None) -> dict[str, RollbackO
     }
 
 
-def _step(node: str, name: str, facts: NodeFacts | Problem, to: int | None, when_busy: WhenBusy) -> Step:
+def _step(lab: str, user: str, node: str, facts: NodeFacts | Problem, how: tuple[int | None, WhenBusy]) -> Step:
     if isinstance(facts, Problem):
         return skipped(node, (facts,))
+    (to, when_busy), name = how, seat_name_on(facts, lab, user)
     seat = facts.seat(name)
     if seat is None or not seat.generation:
         what, fix = f"{node} has no seat {name}", "provision rollout creates the seat"

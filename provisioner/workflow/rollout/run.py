@@ -56,12 +56,12 @@ def run_waves(
     if claim is None or not run_spec.nodes or reason_to_stop(wave_run, settled_records(run_spec), context.stop):
         return build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     try:
-        unreachable = claim_nodes(fleet, claim, run_spec.nodes, breaks, context.on_event)
+        unclaimed = claim_nodes(fleet, claim, run_spec.nodes, breaks, context.on_event)
     except ProblemError as error:
         if error.ending == "locked":
             context.journal.forget("undertaking")
         raise
-    run_spec = with_settled(run_spec, unreachable)
+    run_spec = with_settled(run_spec, unclaimed)
     outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     release_claims(fleet, claim, run_spec.nodes, {record.node: record for record in outcome.records})
     return outcome

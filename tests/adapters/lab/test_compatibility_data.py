@@ -102,3 +102,10 @@ def test_every_mistake_in_a_labs_rows_is_reported_with_its_place(
         load_for_lab(tmp_path)
     assert refused.value.ending == "usage"
     assert f"{path}:{message}" in {problem.what for problem in refused.value.problems}
+
+
+def test_aliases_that_multiply_take_no_time(tmp_path: Path) -> None:
+    lines = ["a0: &a0 [1.5]"] + [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]" for n in range(1, 12)]
+    (tmp_path / "compatibility.yaml").write_text("\n".join(lines))
+    with pytest.raises(ProblemError):
+        load_for_lab(tmp_path)

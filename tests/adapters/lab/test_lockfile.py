@@ -1,14 +1,18 @@
 import hashlib
 import json
 import ssl
+import time
+from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from urllib3 import Retry
 
 from provisioner.adapters.lab.documents import read_document
@@ -28,6 +32,7 @@ def a_locked_node(name: str) -> LockedNode:
     return LockedNode(image=TAG, gpus=(a_uuid(name),), capabilities=(ComputeCapability("12.0"),))
 
 
+LOGIN = f"Basic {b64encode(b'ann:p@ss').decode()}"
 LOCK = a_lock(nodes={name: a_locked_node(name) for name in ("n2", "n10", "n1")})
 SHA256 = hashlib.sha256(lock_text(LOCK).encode()).hexdigest()
 
@@ -91,7 +96,7 @@ class Published(BaseHTTPRequestHandler):
             self._answer(302, b"", location=query)
         elif path == "/lab.lock.sig" and self.signature:
             self._answer(200, self.signature.encode())
-        elif path == "/lab.lock":
+        elif path == "/lab.lock" or (path == "/private/lab.lock" and self.headers.get("Authorization") == LOGIN):
             self._answer(200, self.lock)
         elif path == "/huge":
             self._answer(200, b" " * (MAX_BYTES + 1))
@@ -151,6 +156,10 @@ def secure_web(ca: Path) -> Iterator[str]:
 @pytest.mark.parametrize("path", ["/lab.lock", "/moved", "/lab.lock?token=hunter2"])
 def test_a_published_lock_is_fetched_by_http(web: str, path: str) -> None:
     assert fetch_lock(f"http://{web}{path}") == PublishedLock(LOCK, f"http://{web}{path.partition('?')[0]}")
+
+
+def test_the_login_of_a_url_is_used(web: str) -> None:
+    assert fetch_lock(f"http://ann:p%40ss@{web}/private/lab.lock").lock == LOCK
 
 
 def test_a_published_lock_is_fetched_through_a_proxy(web: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -216,8 +225,8 @@ def test_a_redirect_from_https_to_http_is_refused(web: str, secure_web: str, ca:
     file = pki.ca_certificate(ca)
     assert fetch_lock(f"https://{secure_web}/lab.lock", file).lock == LOCK
     assert fetch_lock(f"https://{secure_web}/to?https://{secure_web}/moved", file).lock == LOCK
-    for given in ({}, {"sha256": SHA256}):
-        assert refused(f"https://{secure_web}/to?http://{web}/lab.lock", file, **given) == "redirect_downgrade"
+    for options in ({}, {"sha256": SHA256}):
+        assert refused(f"https://{secure_web}/to?http://{web}/lab.lock", file, **options) == "redirect_downgrade"
     assert fetch_lock(f"http://{web}/to?https://{secure_web}/lab.lock", file).lock == LOCK
 
 
@@ -263,3 +272,41 @@ def test_a_lock_with_known_signers_needs_the_signature_of_one_of_them(
 
 def test_a_source_that_is_no_url_is_reported() -> None:
     assert refused("http://[") == "bad_url"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        f'"images": [{",".join(["1"] * 20_000)}]',
+        ",".join(['"a": 1'] * 20_000),
+        f'"images": [{"1," * 4_000_000}1]',
+        f'"a": {"[" * 100_000}{"]" * 100_000}',
+        f'"a": {"[" * 900}{"]" * 900}',
+        f'"lab": {"9" * 5000}',
+        f'"{"x" * 1_000_000}": 1',
+        f'"lab": {{"{"x" * 1_000_000}": 1}}',
+    ],
+    ids=range(8),
+)
+def test_a_lock_that_is_a_bomb_is_refused_at_once_with_few_mistakes(fields: str) -> None:
+    began = time.monotonic()
+    with pytest.raises(ProblemError) as refused:
+        read_document("f", f'{{"schema": "provisioner/lock/1", {fields}}}', Lockfile)
+    assert time.monotonic() - began < 3
+    assert refused.value.ending == "usage"
+    assert len(refused.value.problems) <= 51
+    assert max(len(problem.what) for problem in refused.value.problems) < 1000
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(st.text(max_size=9), below, max_size=3),
+    max_leaves=9,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*Lockfile.model_fields, "schema"]), VALUES), st.text(max_size=30))
+def test_every_text_is_a_lock_or_is_refused(fields: dict[str, Any], text: str) -> None:
+    for document in (json.dumps(fields | {"schema": "provisioner/lock/1"}), text):
+        with suppress(ProblemError):
+            read_document("f", document, Lockfile)

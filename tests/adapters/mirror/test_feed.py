@@ -1,5 +1,6 @@
 """A feed over loopback: what is requested, how often, and how faults are reported."""
 
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.mirror.feed import read_job
+from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.registry.http import MAX_REDIRECTS
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.files import cache_home
@@ -124,3 +126,16 @@ def test_feed_request_has_only_expected_headers(serve: Serve) -> None:
     read(feed.host)
     asked: ReceivedRequest = feed.asked[0]
     assert {name.lower() for name in asked.headers} <= {"host", "user-agent", "accept-encoding"}
+
+
+def test_the_login_of_a_url_is_sent_to_its_origin_alone(serve: Serve) -> None:
+    other = serve(Answer(200, {}, b"x"))
+    first = serve(Answer(302, {"Location": f"http://{other.host.replace('127.0.0.1', 'localhost')}/x"}))
+    with Fetcher(policy=FAIL_FAST) as fetcher:
+        reply = fetcher.get(f"http://ann:p%40ss@{first.host}/index/", 10)
+    assert reply.received == b"x"
+    assert "ann" not in reply.host
+    assert [asked.headers.get("Authorization") for asked in (*first.asked, *other.asked)] == [
+        f"Basic {b64encode(b'ann:p@ss').decode()}",
+        None,
+    ]

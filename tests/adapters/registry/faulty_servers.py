@@ -149,7 +149,18 @@ FAULTY_SERVERS: dict[str, FaultyServer] = {
     "manifest 403": _always_at("/manifests/", Answer(403)),
     "manifest 502": _always_at("/manifests/", Answer(502)),
     "campus only": _greeting(Answer(403)),
-    "a web server": _greeting(Answer(404)),
+    "a web server": _always_at("/", Answer(404)),
+    "a proxy that passes on its repositories alone": _greeting(Answer(404)),
+    "an empty 200 for /v2/ (Spegel)": _greeting(Answer(200)),
+    "two ranges in one request refused with 500": FaultyServer(
+        lambda: [lambda asked: Answer(500) if "," in asked.headers.get("Range", "") else None]
+    ),
+    "digest of the manifest announced twice": _always_at(
+        "/manifests/", Answer(200, {"Docker-Content-Digest": f"{IMAGE.manifest}, {IMAGE.manifest}"}, IMAGE.body)
+    ),
+    "digest of the manifest announced in upper case": _always_at(
+        "/manifests/", Answer(200, {"Docker-Content-Digest": f"sha256:{IMAGE.manifest[7:].upper()}"}, IMAGE.body)
+    ),
     "a web page for everything": _always_at("/", WEB_PAGE),
     "out of order": _greeting(Answer(503)),
     "CDN redirect and all is well": _elsewhere("/cdn/layer", lambda asked: ranged(DATA, asked)),

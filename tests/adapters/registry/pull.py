@@ -28,7 +28,11 @@ def works(host: str, repository: str, name: str, platform: str = "linux/amd64") 
 
 
 def _pull(base: str, name: str, platform: str) -> None:
-    _get(f"{base.partition('/v2/')[0]}/v2/")
+    try:
+        _get(f"{base.partition('/v2/')[0]}/v2/")
+    except PullError as refused:
+        if refused.args != (404,):  # containerd does not ask this address, and pulls without it
+            raise
     document = _manifest(base, name)
     if "manifests" in document:
         entries = [entry for entry in document["manifests"] if _platform(entry["platform"]) == platform]
@@ -46,7 +50,7 @@ def _platform(platform: dict[str, Any]) -> str:
 
 def _manifest(base: str, name: str) -> dict[str, Any]:
     body, announced = _get(f"{base}/manifests/{name}")
-    wanted = name if name.startswith("sha256:") else announced
+    wanted = name if name.startswith("sha256:") else (announced or "").partition(",")[0].lower()
     document: dict[str, Any] = json.loads(_verify(body, wanted or digest_of(body)))
     return document
 

@@ -43,7 +43,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def login_of(home: Path, host: str = HOST, **more: str) -> tuple[str, bool] | None:
-    found = find_login(host, {"HOME": str(home), "PATH": f"{home / 'bin'}:/usr/bin:/bin", **more})
+    environment = {"HOME": str(home), "PATH": f"{home / 'bin'}:/usr/bin:/bin", **more}
+    found = find_login(host, environment, "pytorch/pytorch")
     return None if found is None else (found.user, found.token)
 
 
@@ -71,6 +72,24 @@ CONFIGS: dict[str, tuple[Any, str, tuple[str, bool] | None]] = {
         HOST,
         ("alice", False),
     ),
+    "entry of a namespace": (
+        {"auths": {f"{HOST}/other": encoded("bob"), HOST: encoded("alice")}},
+        HOST,
+        ("alice", False),
+    ),
+    "longest entry": (
+        {
+            "auths": {
+                HOST: encoded("bob"),
+                f"{HOST}/pytorch": encoded("eve"),
+                f"{HOST}/pytorch/pytorch": encoded("alice"),
+            }
+        },
+        HOST,
+        ("alice", False),
+    ),
+    "entry of a name that only begins the same": ({"auths": {f"{HOST}/pytorch/py": encoded("bob")}}, HOST, None),
+    "base64 with line ends": ({"auths": {HOST: {"auth": encoded("alice")["auth"] + "\n"}}}, HOST, ("alice", False)),
     "odd tables": ({"credHelpers": None, "auths": []}, HOST, None),
 }
 
@@ -119,3 +138,15 @@ def test_repr_of_login_holds_no_secret(home: Path) -> None:
     found = find_login(HOST, {"HOME": str(home)})
     assert found is not None
     assert (found.secret, SECRET in repr(found)) == (SECRET, False)
+
+
+def test_login_in_the_environment_is_first(home: Path) -> None:
+    write(home / ".docker/config.json", {"auths": {HOST: encoded("bob")}})
+    assert login_of(home, DOCKER_AUTH_CONFIG=json.dumps({"auths": {HOST: encoded("alice")}})) == ("alice", False)
+    assert login_of(home, DOCKER_AUTH_CONFIG="{}") == ("bob", False)
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "[]"])
+def test_login_in_the_environment_that_cannot_be_read_is_named(home: Path, text: str) -> None:
+    with pytest.raises(UnusableLogin, match="DOCKER_AUTH_CONFIG"):
+        login_of(home, DOCKER_AUTH_CONFIG=text)

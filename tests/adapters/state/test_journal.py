@@ -4,6 +4,8 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import (
@@ -90,3 +92,34 @@ def test_only_started_runs_are_listed_and_a_damaged_one_is_reported() -> None:
         read_run_spec(one.folder)
     one.forget("undertaking")
     assert list_started_runs("demo") == []
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c", "\r"])
+def test_an_event_keeps_every_character_of_its_text(separator: str) -> None:
+    run = open_run("demo")
+    event = Event(phase="report", kind="done", node="n1", text=f"a{separator}b", data={"record": {"x": separator}})
+    run.record(event)
+    run.record(EVENT)
+    assert [entry.event for entry in events(run.folder)] == [event, EVENT]
+
+
+@given(st.lists(st.text(), max_size=4), st.binary(max_size=30))
+def test_every_journal_is_read_back_whatever_a_power_cut_left_at_its_end(texts: list[str], torn: bytes) -> None:
+    run = open_run("demo")
+    for text in texts:
+        run.record(EVENT.model_copy(update={"text": text}))
+    with (run.folder / "events.jsonl").open("ab") as file:
+        file.write(torn.replace(b"\n", b""))
+    run = reopen_run(run.folder)
+    run.record(EVENT)
+    assert [entry.event.text for entry in events(run.folder)] == [*texts, ""]
+
+
+def test_runs_are_in_order_though_the_clock_is_set_back() -> None:
+    first = open_run("demo")
+    ahead = first.folder.with_name("20991231T235959Z-ffff")
+    first.folder.rename(ahead)
+    names = [ahead.name, *(open_run("demo").run for _ in range(2))]
+    assert names == sorted(names)
+    first.folder.with_name("not-a-run").mkdir()
+    assert open_run("demo").run > names[-1]

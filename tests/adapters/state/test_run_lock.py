@@ -1,11 +1,16 @@
 """One run at a time on a lab: the file lock, its holder, and taking over."""
 
+import os
+import stat
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.state.files import state_home
+from provisioner.adapters.state.files import state_home, write_text
+from provisioner.adapters.state.journal import open_run
 from provisioner.adapters.state.run_lock import Holder, hold_run_lock, hold_seat_lock
 from provisioner.domain.values.problem import ProblemError
 
@@ -80,3 +85,42 @@ def test_the_seat_lock_waits_for_its_holder_and_reports_it() -> None:
             order.append("first")
         other.result()
     assert order == ["first", "second"]
+
+
+@pytest.mark.parametrize("_", range(5))
+def test_of_many_runs_that_take_over_at_once_one_wins(_: int) -> None:
+    together, won, lost = threading.Barrier(8), list[str](), list[str]()
+    end = threading.Event()
+
+    def take(run: str) -> None:
+        together.wait()
+        try:
+            with hold_run_lock("demo", a_holder(run), breaks="r1"):
+                won.append(run)
+                end.wait(10)
+        except ProblemError as error:
+            lost.append(str(error))
+
+    with hold_run_lock("demo", a_holder("r1")), ThreadPoolExecutor(8) as pool:
+        taken = [pool.submit(take, f"r{number}") for number in range(2, 10)]
+        while len(won) + len(lost) < 8:
+            time.sleep(0.001)
+        end.set()
+        for future in taken:
+            future.result()
+    assert len(won) == 1
+    assert all(won[0] in text for text in lost)
+
+
+def test_folders_of_runs_are_private_whatever_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a" / "state"))
+    before = os.umask(0o002)
+    try:
+        with hold_run_lock("demo", a_holder("r1")):
+            open_run("demo")
+            write_text(state_home() / "traces" / "x", "y")
+    finally:
+        os.umask(before)
+    folders = [tmp_path / "a", *(path for path in (tmp_path / "a").rglob("*") if path.is_dir())]
+    assert len(folders) >= 7
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folders} == {0o700}

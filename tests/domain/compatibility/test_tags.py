@@ -26,6 +26,10 @@ def test_facts_from_tag_and_config(case: dict[str, Any]) -> None:
     [
         ("2.8.0", "2.8.0", True),
         ("2.8.1", "2.8", True),
+        ("2.8.1", "2", True),
+        ("2.0.0", "2", True),
+        ("1.13.1", "2", False),
+        ("20.0.0", "2", False),
         ("2.8.1", "2.8.0", False),
         ("2.10.0", "2.1", False),
         ("2.9.1", ">=2.6,<2.10", True),

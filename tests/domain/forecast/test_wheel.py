@@ -1,6 +1,9 @@
+import time
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provisioner.domain.forecast.wheel import (
     WheelLink,
@@ -62,3 +65,38 @@ def test_index_is_stale_if_it_lacks_an_existing_torch(
     report = WheelReport(name="w", url="u", state=state, upstream=upstream)
     problem = stale_index("https://files.campus/simple", names, REQUEST, [report])
     assert (problem.code if problem else None) == ("stale_index" if is_stale else None)
+
+
+@pytest.mark.parametrize(
+    ("page", "targets"),
+    [
+        ('<A\nHREF = "x.whl" >', ["x.whl"]),
+        ("<a data-x='>' href='x.whl'>y</a>", ["x.whl"]),
+        ("<a href=x.whl>y</a><a href=y.whl>", ["x.whl", "y.whl"]),
+        ('<a href="a&amp;b&#x2b;c.whl">', ["a&b+c.whl"]),
+        ('<a name="y">href="x.whl"</a>', []),
+        ('<abbr href="x.whl">', []),
+        ('<a href="http://[x">', []),
+        ('<a href="x.whl', []),
+    ],
+)
+def test_links_of_a_page(page: str, targets: list[str]) -> None:
+    assert read_index(page, BASE) == tuple(f"{BASE}{target}" for target in targets)
+
+
+@pytest.mark.parametrize("part", ["<!", "<a ", "<a href=", '<a href="', "<a\t\t", "&#", "<a href='x' ", "<![CDATA["])
+def test_a_page_is_read_in_linear_time(part: str) -> None:
+    began = time.monotonic()
+    read_index(part * (1_000_000 // len(part)), BASE)
+    assert time.monotonic() - began < 3
+
+
+@given(st.text() | st.lists(st.sampled_from(["<a ", "href=", '"', "'", ">", "x.whl", "//", "[", "&#0;"])).map("".join))
+def test_every_page_is_read_without_an_exception(page: str) -> None:
+    for link in wheels_in(read_index(page, BASE)):
+        assert len(link.name) < 256
+
+
+def test_a_name_that_stands_for_very_many_tags_is_no_wheel() -> None:
+    many = ".".join(f"cp{number}" for number in range(20))
+    assert WheelLink.of(f"{BASE}torch-2.8.0-{many}-{many}-linux_x86_64.whl") is None

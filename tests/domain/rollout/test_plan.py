@@ -1,3 +1,4 @@
+import time
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ def running(**over: Any) -> RunningSeat:
         "image": a_locked_image().lab,
         "files": FILES,
         "services": HEALTHY,
+        "layer_bytes": 0,
     }
     return RunningSeat(**(fields | over))
 
@@ -89,7 +91,8 @@ def test_policy_changes_nothing_on_an_idle_seat(when_busy: WhenBusy) -> None:
     [
         (LAYER_NOISE + 1, "old@x", ["layer_is_lost"]),
         (LAYER_NOISE, "old@x", []),
-        (None, "old@x", []),
+        (None, "old@x", ["layer_unknown"]),
+        (None, a_locked_image().lab, []),
         (LAYER_NOISE + 1, a_locked_image().lab, []),  # nothing is replaced
     ],
 )
@@ -128,3 +131,14 @@ def test_plan_is_read_back_from_its_json() -> None:
     plan = Plan(lab="demo", image="t", steps=(step(a_node()),))
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
     assert '"schema":"provisioner/plan/1"' in plan.model_dump_json()
+
+
+def test_the_diff_of_a_file_with_many_lines_is_short_and_quick() -> None:
+    started = time.monotonic()
+    diff = files_diff({"a": "\n" * 60_000}, {"a": "x\n\n" * 100})
+    assert time.monotonic() - started < 1
+    assert "-(60000 characters in more than 1000 lines)" in diff
+
+
+def test_a_diff_keeps_line_separators_of_unicode_within_their_line() -> None:
+    assert "+x\u2028z\n" in files_diff({"a": "x\u2028y\n"}, {"a": "x\u2028z\n"})

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.lab.lab import Ports, lan_address
-from provisioner.domain.seat.seat import Seat, free_ports, seat_of
+from provisioner.domain.seat.compose import ComposeProject
+from provisioner.domain.seat.seat import Seat, free_ports, seat_name_on, seat_of
 from provisioner.domain.values.node import EngineFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_lab, a_node, a_uuid
@@ -94,3 +95,33 @@ def test_cdi_is_used_if_it_names_each_gpu(devices: tuple[str, ...], driver: str)
 )
 def test_start_interval_needs_docker_25(version: str, known: bool) -> None:
     assert seat(engine=EngineFacts(version=version)).start_interval is known
+
+
+def test_a_seat_keeps_the_usual_name_unless_another_lab_has_it() -> None:
+    node = a_node()
+    assert seat_name_on(node, "ml", "lab-anna") == seat_name_on(node, "ml-lab", "anna") == "ml-lab-anna"
+    node = a_node(seats=(RunningSeat(name="ml-lab-anna", lab="ml-lab", generation=1, image="x"),))
+    assert seat_name_on(node, "ml-lab", "anna") == "ml-lab-anna"
+    assert seat_name_on(node, "ml", "lab-anna") == "ml_lab-anna"
+    unrecorded = a_node(seats=(RunningSeat(name="ml-lab-anna", generation=0, image="x"),))
+    assert seat_name_on(unrecorded, "ml", "lab-anna") == "ml-lab-anna"
+
+
+def test_a_seat_of_the_other_name_keeps_it_after_the_usual_one_is_free() -> None:
+    node = a_node(seats=(RunningSeat(name="ml_lab-anna", lab="ml", generation=1, image="x"),))
+    assert seat_name_on(node, "ml", "lab-anna") == "ml_lab-anna"
+
+
+LABS = st.from_regex(r"\A[a-z][a-z0-9-]{0,4}\Z")
+USERS = st.from_regex(r"\A[a-z_][a-z0-9_-]{0,4}\Z")
+
+
+@given(st.lists(st.tuples(LABS, USERS), unique=True, max_size=6))
+def test_seats_of_different_labs_and_users_never_share_a_name(pairs: list[tuple[str, str]]) -> None:
+    seats: tuple[RunningSeat, ...] = ()
+    for lab, user in pairs:
+        name = seat_name_on(a_node(seats=seats), lab, user)
+        assert name not in {found.name for found in seats if found.lab != lab}
+        assert ComposeProject.model_validate({"name": name, "services": {}}).name == name
+        seats = (*seats, RunningSeat(name=name, lab=lab, generation=1, image="x"))
+    assert all(seat_name_on(a_node(seats=seats), lab, user) in {found.name for found in seats} for lab, user in pairs)

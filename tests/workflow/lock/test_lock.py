@@ -15,7 +15,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
-from provisioner.workflow.lock.lock import LockResult, choose, make_lock
+from provisioner.workflow.lock.lock import LockResult, choose, make_lock, rank_platforms
 from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node
 
 DATA = load()
@@ -130,6 +130,36 @@ def test_the_newest_complete_tag_is_chosen() -> None:
     refused = found.selection.nodes["n1"].verdicts[PREFIX + NEW]
     assert [problem.code for problem in refused.problems] == ["not_synced"]
     assert mirror.inspected == []
+
+
+class AnAmd64Mirror(AMirror):
+    """A mirror whose images are for linux/amd64 alone."""
+
+    def catalog(self, repositories: Sequence[str], platform: str, *, wanted: Callable[[str], bool]) -> Catalog:
+        if platform == "linux/amd64":
+            return super().catalog(repositories, platform, wanted=wanted)
+        absent = AMirror(dict.fromkeys(self.tagged, SyncState.ABSENT))
+        return absent.catalog(repositories, "linux/amd64", wanted=wanted)
+
+
+def test_the_lock_does_not_depend_on_the_order_of_nodes_of_two_platforms() -> None:
+    nodes = {
+        "a": a_node("a", platform="linux/arm64"),
+        "b": a_node("b"),
+        "c": a_node("c", platform="linux/arm64"),
+    }
+    locks = [
+        make_a_lock(AnAmd64Mirror({NEW: SyncState.COMPLETE}), {name: nodes[name] for name in order}).lock
+        for order in ("abc", "bca", "cab")
+    ]
+    assert locks[0] == locks[1] == locks[2]
+    assert (list(locks[0].nodes), locks[0].unserved) == (["b"], ("a", "c"))
+
+
+def test_the_most_frequent_platform_is_first_and_amd64_before_others() -> None:
+    assert rank_platforms(["linux/arm64", "linux/amd64"]) == ["linux/amd64", "linux/arm64"]
+    assert rank_platforms(["linux/arm64", "linux/amd64", "linux/arm64"])[0] == "linux/arm64"
+    assert len(rank_platforms(f"linux/p{number}" for number in range(50))) == 3
 
 
 @pytest.mark.parametrize(

@@ -37,7 +37,7 @@ def node_with_seat(generation: int, previous: int) -> NodeFacts:
 def test_the_generation_that_a_rollback_returns_to(
     facts: NodeFacts | Problem, to: int | None, action: str, why: str
 ) -> None:
-    plan = plan_rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, to)
+    plan = plan_rollback("demo", "student", [FakeHost("n1")], {"n1": facts}, to)
     assert [(step.action, step.why) for step in plan.steps] == [(action, why)]
     orders = rollback_orders(plan, "r1", to)
     assert [(order.to, order.expects) for order in orders.values()] == ([(to or 0, 3)] if action == "update" else [])
@@ -54,7 +54,7 @@ def test_the_generation_that_a_rollback_returns_to(
 def test_rollback_stops_work_only_with_force(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
     seat = RunningSeat(name=SEAT, generation=3, image="i", previous=2, at_work=("GPU 0: pid 4242 python of li",))
     facts = a_node("n1", seats=(seat,))
-    plan = plan_rollback("demo", SEAT, [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
+    plan = plan_rollback("demo", "student", [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
     assert [(step.action, step.busy) for step in plan.steps] == [(action, ("GPU 0: pid 4242 python of li",))]
     assert [problem.code for problem in plan.steps[0].problems] == codes
     assert {order.when_busy for order in rollback_orders(plan, "r1", None).values()} <= {when_busy}
@@ -62,7 +62,7 @@ def test_rollback_stops_work_only_with_force(when_busy: WhenBusy, action: str, c
 
 def test_rollback_runs_in_waves_and_stops_beyond_the_budget(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path, {"roll_back": {"n2": "rolled_back"}}).add("n1", "n2", "n3", generation=2)
-    plan = plan_rollback("demo", SEAT, fleet.hosts(), fleet.probe(["n1", "n2", "n3"]), None)
+    plan = plan_rollback("demo", "student", fleet.hosts(), fleet.probe(["n1", "n2", "n3"]), None)
     back = rollback_orders(plan, "r1", None)
     run_spec = build_run_spec("r1", plan, {}, Rules(("1", "2", "3")), BEGAN, verb="rollback", back=back).with_claim(
         a_claim()
@@ -82,7 +82,7 @@ def test_rollback_runs_in_waves_and_stops_beyond_the_budget(tmp_path: Path) -> N
 )
 def test_removal_stops_work_only_with_force(when_busy: WhenBusy, action: str, codes: list[str]) -> None:
     seat = RunningSeat(name=SEAT, generation=3, image="i", layer_bytes=9 << 30, at_work=("GPU 0: pid 4242 python",))
-    plan = plan_removal("demo", SEAT, {"n1": a_node("n1", seats=(seat,)), "n2": a_node("n2")}, when_busy=when_busy)
+    plan = plan_removal("demo", "student", {"n1": a_node("n1", seats=(seat,)), "n2": a_node("n2")}, when_busy=when_busy)
     assert [step.action for step in plan.steps] == [action, "remove"]
     assert [problem.code for problem in plan.steps[0].problems] == codes
     orders = removal_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN, verb="remove").with_claim(a_claim()))
@@ -92,7 +92,7 @@ def test_removal_stops_work_only_with_force(when_busy: WhenBusy, action: str, co
 
 def test_removal_has_a_step_for_every_reachable_node(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1", generation=2).add("n2")
-    plan = plan_removal("demo", SEAT, {**fleet.probe(["n1", "n2"]), "n3": UNREACHABLE})
+    plan = plan_removal("demo", "student", {**fleet.probe(["n1", "n2"]), "n3": UNREACHABLE})
     run_spec = build_run_spec("r1", plan, {}, Rules(max_failures="100%"), BEGAN, verb="remove").with_claim(a_claim())
     assert states(run_waves(run_spec, fleet, a_context())) == {
         "n1": "committed",

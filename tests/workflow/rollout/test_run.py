@@ -1,5 +1,6 @@
 """The order of the steps of a run, on nodes that are small files."""
 
+import errno
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -13,11 +14,12 @@ from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.seat.seat import SeatBundle
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.rollout.claims import fence_above, refuse_claimed
+from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse_claimed
 from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.rollout.run import Outcome, roll_out_locally, run_waves
 from tests.builders import a_locked_image
 from tests.workflow.fake_fleet import FakeFleet, FakeJournal, a_claim, a_context, a_plan, a_seat, an_order
+from tests.workflow.fake_fleet import claims as node_claims
 
 WAVES = Rules(waves=("1", "100%"))
 BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
@@ -167,6 +169,45 @@ def test_a_local_rollout_makes_no_claim(tmp_path: Path) -> None:
 
 
 # Claims.
+
+
+def fill_disk(monkeypatch: pytest.MonkeyPatch, node: str) -> None:
+    write = node_claims.write_atomic
+
+    def write_or_fail(path: Path, text: str) -> None:
+        if path.parent.name == node:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, text)
+
+    monkeypatch.setattr(node_claims, "write_atomic", write_or_fail)
+
+
+def test_a_node_with_a_full_disk_fails_alone_and_is_not_called_locked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, "n2")
+    fleet = FakeFleet(tmp_path).add("n1", "n2", "n3")
+    outcome = run(fleet, creating("n1", "n2", "n3"), Rules(("1", "100%"), max_failures="1"))
+    assert states(outcome) == {"n1": "committed", "n2": "failed", "n3": "committed"}
+    assert "No space left on device" in outcome.records[1].problems[0].what
+    assert [act for act, nodes in fleet.calls if "n2" in nodes] == ["claim", "release"]
+
+
+def test_a_node_whose_change_had_begun_is_unknown_without_a_claim(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, "n1")
+    found = claim_nodes(FakeFleet(tmp_path).add("n1"), a_claim(), ["n1"], "", lambda _: None, begun=["n1"])
+    assert found["n1"].state == "unknown"
+
+
+def test_a_node_that_cannot_be_claimed_counts_as_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill_disk(monkeypatch, "n2")
+    fleet = FakeFleet(tmp_path).add("n1", "n2")
+    outcome = run(fleet, creating("n1", "n2"))
+    assert states(outcome) == {"n1": "not_started", "n2": "failed"}
+    assert outcome.stopped is not None
+    assert fleet.claims_by_node() == {"n1": None, "n2": None}
 
 
 def test_a_node_claimed_by_another_run_refuses_before_any_change_and_the_others_are_released(tmp_path: Path) -> None:

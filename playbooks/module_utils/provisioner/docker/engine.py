@@ -10,11 +10,11 @@ import os
 import shutil
 import socket
 import time
-from pathlib import Path
 from typing import Any, Iterator
 from urllib.parse import quote, urlencode
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.docker.login import find_login
 
 SECONDS = 30
 INSTALL = "run `provision prepare` on the lab, or install Docker Engine on the node"
@@ -147,15 +147,11 @@ def pull(reference: str, platform: str, stall: float) -> Iterator[dict[str, Any]
 
 
 def _login(name: str) -> dict[str, str]:
-    """Return the header with the credentials that `docker login` stored for this registry."""
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        known = json.loads((folder / "config.json").read_text())["auths"]
-        user, _, password = base64.b64decode(known[name.split("/", 1)[0]]["auth"]).decode().partition(":")
-    except (OSError, ValueError, KeyError, TypeError):
+    """Return the header with the login for this registry, empty when root has none."""
+    login = find_login(name.split("/", 1)[0])
+    if login is None:
         return {}
-    login = json.dumps({"username": user, "password": password}).encode()
-    return {"X-Registry-Auth": base64.urlsafe_b64encode(login).decode()}
+    return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(login).encode()).decode()}
 
 
 def _message(document: Any) -> str:

@@ -110,6 +110,12 @@ def image_store(info: dict[str, Any]) -> str:
     return found.group(1) if found else CONTAINERD_DEFAULT
 
 
+def is_older(version: str, major: int) -> bool:
+    """Return whether a version is older than `major`. One without numbers (compose built from source: `dev`) is not."""
+    head = re.match(r"[0-9]{1,9}", version)
+    return head is not None and int(head[0]) < major
+
+
 def free_bytes(folder: str) -> int | None:
     """Return the free bytes of the file system of `folder`, without those that are reserved for root."""
     try:

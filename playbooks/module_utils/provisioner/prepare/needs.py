@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, NamedTuple
 
+from ansible.module_utils.provisioner.docker.machine import is_older
 from ansible.module_utils.provisioner.prepare.distribution import (
     TOOLKIT,
     Distribution,
@@ -68,7 +70,7 @@ def _engine_needs(state: NodeState) -> list[Need]:
     if state.engine is None and not state.engine_installed:
         return _package_needs(engine_packages(state.distribution, state.docker), state.docker, state)
     lacking = [] if state.engine else [Need("start", "start the engine, now and at every boot", {})]
-    if state.compose is None or _major(state.compose) < COMPOSE_SINCE:
+    if state.compose is None or is_older(state.compose, COMPOSE_SINCE):
         wanted = compose_packages(state.distribution, docker_ce=state.docker_ce)
         lacking += _package_needs(wanted, state.docker if state.docker_ce else None, state)
     return lacking
@@ -124,5 +126,5 @@ def _package_needs(wanted: tuple[str, ...], source: Source | None, state: NodeSt
 
 
 def _major(version: str) -> int:
-    head = version.lstrip("v").split(".", 1)[0]
-    return int(head) if head.isdigit() else 0
+    head = re.match(r"v?([0-9]{1,9})", version)
+    return int(head[1]) if head else 0

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import os
 import ssl
 import urllib.error
 import urllib.request
 from http import HTTPStatus
-from pathlib import Path
 from typing import Any
+
+from ansible.module_utils.provisioner.docker.login import find_login
 
 SECONDS = 15
 
@@ -24,7 +23,7 @@ def check_registry(registry: dict[str, Any]) -> list[dict[str, str]]:
         status = _ask(url, registry)
     except (OSError, ValueError) as error:
         return [_unreachable(registry["address"], str(getattr(error, "reason", error)))]
-    if status == HTTPStatus.UNAUTHORIZED and not _has_login(registry["address"]):
+    if status == HTTPStatus.UNAUTHORIZED and find_login(registry["address"]) is None:
         return [_no_login(registry["address"])]
     return []
 
@@ -43,14 +42,6 @@ def _ask(url: str, registry: dict[str, Any]) -> int:
     except urllib.error.HTTPError as refused:
         refused.close()
         return refused.code
-
-
-def _has_login(address: str) -> bool:
-    folder = Path(os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker")
-    try:
-        return address in json.loads((folder / "config.json").read_text()).get("auths", {})
-    except (OSError, ValueError, AttributeError):
-        return False
 
 
 def _unreachable(address: str, reason: str) -> dict[str, str]:

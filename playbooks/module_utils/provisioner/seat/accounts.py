@@ -20,7 +20,7 @@ def with_group(group: str, name: str, gid: int) -> str:
 
 
 def _lines(text: str) -> list[list[str]]:
-    return [line.split(":") for line in text.splitlines() if line.count(":") >= COLONS]
+    return [line.split(":") for line in text.split("\n") if line.count(":") >= COLONS]
 
 
 def _text(lines: list[list[str]]) -> str:

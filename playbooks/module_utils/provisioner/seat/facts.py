@@ -79,6 +79,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
     found, listed = _service_containers(seat), _containers_with_size(seat)
     return {
         "name": seat.name,
+        "lab": order["seat"].get("lab", "") if order else "",
         "generation": number,
         "image": order["image"]["reference"] if order else "",
         "files": seat.files(number) if number else {},

@@ -13,7 +13,7 @@ from typing import Any
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import INSTALL, get
-from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes, image_store
+from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes, image_store, is_older
 
 # A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
 UNPACKED = 3.5
@@ -27,7 +27,7 @@ def check_engine() -> dict[str, Any]:
     """Return the engine's description of itself. Raises ProblemError `no_engine` or `no_compose`."""
     info: dict[str, Any] = get("/info")
     version = compose_version()
-    if version is None or int(version.split(".", 1)[0]) < COMPOSE:
+    if version is None or is_older(version, COMPOSE):
         raise ProblemError(
             "no_compose",
             "docker on the node has no compose plugin" if version is None else f"compose on the node is {version}",

@@ -179,6 +179,24 @@ def test_a_mirror_that_fails_during_a_status_is_a_problem_in_it(lab: MirrorLab) 
     assert [problem["code"] for problem in found["problems"]] == ["denied"]
 
 
+def test_folders_that_cannot_be_written_do_not_end_a_status(lab: MirrorLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    lab.put(lab.mirror, OLD)
+    lab.put(lab.upstream, OLD)
+    for name in ("XDG_CACHE_HOME", "XDG_STATE_HOME"):
+        monkeypatch.setenv(name, "/proc/none")
+    found = lab.status()
+    assert found["reference"].endswith(OLD)
+    assert {problem["code"] for problem in found["problems"]} == {"history_unusable"}
+
+
+def test_the_labs_own_compatibility_data_is_used(lab: MirrorLab) -> None:
+    lab.put(lab.mirror, OLD)
+    (lab.path / "compatibility.yaml").write_text("torch: 1\n")
+    ran = run("mirror", "status", str(lab.path))
+    assert ran.exit_code == 2
+    assert "compatibility.yaml:1:" in ran.stderr
+
+
 def test_a_cache_is_asked_for_layers_by_wait_and_not_by_status(lab: MirrorLab) -> None:
     lab.write_lab(kind="registry-proxy", feed=None)
     lab.put(lab.mirror, OLD)

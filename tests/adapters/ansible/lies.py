@@ -1,0 +1,64 @@
+"""Strategies for what a broken or lying node may send."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from hypothesis import strategies as st
+
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from tests.builders import a_gpu, a_node
+
+TEXTS = st.text(max_size=20) | st.sampled_from(
+    [
+        "0.0.0.0",
+        "224.0.0.1",
+        "255.255.255.255",
+        "::1",
+        "²",
+        "GPU-1",
+        "linux/evil\n",
+        "9" * 400,
+        "../..",
+        "{{ x }}",
+        "$x",
+        "\ud800",
+    ]
+)
+NUMBERS = st.integers() | st.floats() | st.sampled_from([10**4299, -1, 2**63, 1e308, 65536])
+VALUES = st.recursive(
+    st.none() | st.booleans() | NUMBERS | TEXTS,
+    lambda below: st.lists(below, max_size=3) | st.dictionaries(TEXTS, below, max_size=3),
+    max_leaves=8,
+)
+
+
+def valid_facts(name: str = "lying") -> NodeFacts:
+    seat = RunningSeat(
+        name="demo-student",
+        generation=1,
+        image="old",
+        files={"sshd_config": "x\n"},
+        ports={"ssh": 22000, "jupyter": 22001},
+        services={"ssh": "healthy"},
+    )
+    return a_node(name, gpus=(a_gpu(name), a_gpu(name, index=1)), seats=(seat,), images=(f"sha256:{'a' * 64}",))
+
+
+def with_lies(honest: Mapping[str, Any]) -> st.SearchStrategy[Any]:
+    """Replace one value of a JSON document, at any depth, by any other."""
+    return st.sampled_from(_places(honest)).flatmap(
+        lambda place: VALUES.map(lambda value: _replaced(honest, place, value))
+    )
+
+
+def _places(part: Any, above: tuple[str | int, ...] = ()) -> list[tuple[str | int, ...]]:
+    pairs = part.items() if isinstance(part, Mapping) else enumerate(part) if isinstance(part, list) else ()
+    return [above, *(place for key, value in pairs for place in _places(value, (*above, key)))]
+
+
+def _replaced(part: Any, place: tuple[str | int, ...], value: Any) -> Any:
+    if not place:
+        return value
+    copy = dict(part) if isinstance(part, Mapping) else list(part)
+    copy[place[0]] = _replaced(part[place[0]], place[1:], value)  # type: ignore[index]
+    return copy

@@ -54,7 +54,7 @@ def a_process(pid: int, kind: str = "compute", **over: Any) -> dict[str, Any]:
 
 
 _CARD: dict[str, Any] = {
-    "nvmlDeviceGetUUID": "GPU-1",
+    "nvmlDeviceGetUUID": "GPU-00000001-0000-0000-0000-000000000000",
     "nvmlDeviceGetName": b"NVIDIA GeForce RTX 4090",
     "nvmlDeviceGetBrand": 5,
     "nvmlDeviceGetCudaComputeCapability": (8, 9),

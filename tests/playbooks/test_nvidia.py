@@ -80,7 +80,11 @@ def test_facts_of_a_healthy_gpu(probe_gpus: Callable[..., NodeFacts]) -> None:
     facts = probe_gpus([{"nvmlDeviceGetComputeRunningProcesses": [process]}])
     (gpu,) = facts.gpus
     assert gpu.usable
-    assert (gpu.uuid, gpu.name, gpu.brand) == ("GPU-1", "NVIDIA GeForce RTX 4090", "geforce")
+    assert (gpu.uuid, gpu.name, gpu.brand) == (
+        "GPU-00000001-0000-0000-0000-000000000000",
+        "NVIDIA GeForce RTX 4090",
+        "geforce",
+    )
     assert (str(gpu.compute_capability), gpu.memory_total, gpu.mig_enabled) == ("8.9", 24 << 30, True)
     assert gpu.pci_bus_id == "00000000:0a:00.0"
     assert gpu.processes

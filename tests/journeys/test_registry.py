@@ -58,7 +58,7 @@ def reference(site: Site, digest: str) -> str:
 
 def write_generation(site: Site, number: int, digest: str) -> None:
     """Write a generation to the node, as a rollout does."""
-    order = json.dumps({"image": {"reference": reference(site, digest)}})
+    order = json.dumps({"seat": {"name": "demo-student"}, "image": {"reference": reference(site, digest)}})
     folder = f"/var/lib/provisioner/seats/demo-student/gens/{number}"
     script = f"mkdir -p {folder} && cat >{folder}/order.json && echo '{{}}' >{folder}/meta.json"
     site.lab.node("node1").exec("sh", "-c", script, stdin=order)

@@ -27,8 +27,6 @@ def main() -> None:
     except (ProblemError, OSError) as error:
         fault = error if isinstance(error, ProblemError) else io_problem(error)
         module.fail_json(msg=str(fault), problem=fault.problem)
-    except OSError as error:
-        module.fail_json(msg=str(error), problem=io_problem(error).problem)
     else:
         module.exit_json(changed=True)
 

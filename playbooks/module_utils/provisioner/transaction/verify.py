@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from ansible.module_utils.provisioner.base.command import CommandResult, run, run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -24,6 +24,8 @@ from ansible.module_utils.provisioner.docker.engine import client_environment
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
 from ansible.module_utils.provisioner.seat.seat import Seat
+
+Result = TypeVar("Result")
 
 GPU_SECONDS = 180  # the first import of torch reads gigabytes
 SSH_SECONDS = 20
@@ -59,18 +61,14 @@ def verify_despite_home(compose: Compose, number: int, order: dict[str, Any], re
     Return `checks` and `gpu` of the record, and `problems` with `home_fault` when it works with an empty home only; its
     containers have their home again then. Raises ProblemError, that of the first attempt, when it works with neither.
     """
-    try:
-        return verify(compose, number, order, report)
-    except ProblemError as fault:
-        if not _may_be_home(fault, order["seat"]):
-            raise
-        report("checking once more, with an empty home")
-        try:
-            with compose.empty_home(number, order["seat"]):
-                verified = verify(compose, number, order, report)
-        except ProblemError:
-            raise fault from None
-        return {**verified, "problems": [_home_fault(order["seat"], fault)]}
+    verified, problems = _despite_home(
+        compose,
+        number,
+        order,
+        lambda: verify(compose, number, order, report),
+        lambda: report("checking once more, with an empty home"),
+    )
+    return {**verified, "problems": problems} if problems else verified
 
 
 def wait_despite_home(compose: Compose, number: int, order: dict[str, Any], report: Report) -> list[dict[str, str]]:
@@ -79,18 +77,30 @@ def wait_despite_home(compose: Compose, number: int, order: dict[str, Any], repo
     Return the problem `home_fault` in that case, else nothing. Raises ProblemError when it is healthy with neither.
     """
     seconds = order["deadlines"]["healthy"]
+    return _despite_home(compose, number, order, lambda: compose.wait_healthy(time.monotonic() + seconds, report))[1]
+
+
+def _despite_home(
+    compose: Compose,
+    number: int,
+    order: dict[str, Any],
+    check: Callable[[], Result],
+    before_retry: Callable[[], None] = lambda: None,
+) -> tuple[Result, list[dict[str, str]]]:
+    """Return the result of `check`, and the problem `home_fault` when it succeeds with an empty home only."""
+    seat = order["seat"]
     try:
-        compose.wait_healthy(time.monotonic() + seconds, report)
+        return check(), []
     except ProblemError as fault:
-        if not _may_be_home(fault, order["seat"]):
+        if not _may_be_home(fault, seat):
             raise
+        before_retry()
         try:
-            with compose.empty_home(number, order["seat"]):
-                compose.wait_healthy(time.monotonic() + seconds, report)
+            with compose.empty_home(number, seat):
+                found = check()
         except ProblemError:
             raise fault from None
-        return [_home_fault(order["seat"], fault)]
-    return []
+        return found, [_home_fault(seat, fault)]
 
 
 def _may_be_home(fault: ProblemError, seat: dict[str, Any]) -> bool:

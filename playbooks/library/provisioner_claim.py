@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.jobs.claims import release_claim, take_claim
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 
@@ -25,7 +25,7 @@ def main() -> None:
     try:
         act(json.loads(module.params["order"]))
     except (ProblemError, OSError) as error:
-        fault = error if isinstance(error, ProblemError) else io_problem(error)
+        fault = as_fault(error)
         module.fail_json(msg=str(fault), problem=fault.problem)
     else:
         module.exit_json(changed=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 from ansible.module_utils.provisioner.seat.notice import notify
 from ansible.module_utils.provisioner.seat.seat import seat_of
@@ -18,7 +18,7 @@ def main() -> None:
     try:
         record = notify(seat_of(order), order["text"])
     except (ProblemError, OSError) as error:
-        fault = error if isinstance(error, ProblemError) else io_problem(error)
+        fault = as_fault(error)
         module.fail_json(msg=str(fault), record={"state": "failed", "problems": [fault.problem]})
     else:
         module.exit_json(changed=record["state"] == "committed", record=record)

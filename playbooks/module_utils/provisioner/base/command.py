@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 from typing import IO, Any, Callable, NamedTuple, Sequence
 
+from ansible.module_utils.provisioner.base.files import write_all
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
 OUTPUT_LIMIT = 1 << 16  # bytes kept of each stream: the output of a container has no limit of its own
@@ -144,9 +145,7 @@ def _write_result(work: Callable[[], Any], writer: int) -> None:
             result = json.dumps([work(), None])
         except Exception as error:  # noqa: BLE001  (the parent raises it)
             result = json.dumps([None, repr(error)])
-        rest = result.encode()
-        while rest:
-            rest = rest[os.write(writer, rest) :]
+        write_all(writer, result.encode())
     finally:
         os._exit(0)  # without the clean-up that belongs to the parent, whatever was raised
 

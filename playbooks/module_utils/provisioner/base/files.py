@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from ansible.module_utils.provisioner.base.problem import io_problem
+
 
 def read(path: Path) -> str:
     """Return the text of a file, or an empty string when it cannot be read."""
@@ -23,6 +25,14 @@ def read_existing(path: Path) -> str:
         return path.read_text(errors="replace")
     except FileNotFoundError:
         return ""
+
+
+def read_record(path: Path) -> str:
+    """Return the text of a file as `read_existing` does. Raises ProblemError `io_error` when it cannot be read."""
+    try:
+        return read_existing(path)
+    except OSError as error:
+        raise io_problem(error) from None
 
 
 def write_all(descriptor: int, data: bytes) -> None:

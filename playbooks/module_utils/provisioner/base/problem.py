@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or c.isprintable() else "?" for c in text)
 
 
+def as_fault(error: ProblemError | OSError) -> ProblemError:
+    """Return the error itself, or the problem `io_error` for an error of the operating system."""
+    return error if isinstance(error, ProblemError) else io_problem(error)
+
+
 def io_problem(error: OSError) -> ProblemError:
     """Return the problem `io_error` for an error of the operating system."""
     return ProblemError(

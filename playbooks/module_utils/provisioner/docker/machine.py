@@ -67,7 +67,7 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
     except ProblemError as fault:
         why = fault.problem["what"]
         return None, {}, {"engine": why, "compose": why}
-    compose = compose_version()
+    compose, store = compose_version(), image_store(info)
     facts = {
         "version": info.get("ServerVersion", ""),
         "compose_version": compose,
@@ -75,8 +75,8 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
         "cgroup_driver": info.get("CgroupDriver", ""),
         "runtimes": sorted(info.get("Runtimes", {})),
         "root_dir": info.get("DockerRootDir", ""),
-        "image_store": image_store(info),
-        "free_bytes": free_bytes(image_store(info)),
+        "image_store": store,
+        "free_bytes": free_bytes(store),
     }
     absent = {} if compose else {"compose": "the docker command on the node has no compose plugin"}
     return facts, info, absent

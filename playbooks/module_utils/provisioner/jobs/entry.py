@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 
 # An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
@@ -22,7 +22,7 @@ def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:
         check_claim(order["state_root"], order.get("claim"))
         job = begin(order)
     except (ProblemError, OSError) as error:
-        fault = error if isinstance(error, ProblemError) else io_problem(error)
+        fault = as_fault(error)
         module.fail_json(msg=str(fault), record={"state": fault.state, "problems": [fault.problem]})
     else:
         module.exit_json(changed=True, job=str(job))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.provisioner.base.command import close_inherited
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_alive, job_path, read_job
 
 KEEP_JOBS = 20
@@ -121,9 +121,7 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
 
 def problem_of(error: Exception) -> dict[str, str]:
     """Return the problem of any exception, which is being handled."""
-    if isinstance(error, OSError):
-        return io_problem(error).problem
-    return error.problem if isinstance(error, ProblemError) else node_bug()
+    return as_fault(error).problem if isinstance(error, (ProblemError, OSError)) else node_bug()
 
 
 def node_bug() -> dict[str, str]:

@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 from typing import Any, Protocol
 
-from ansible.module_utils.provisioner.base.files import read, read_existing, write_atomic
+from ansible.module_utils.provisioner.base.files import read, read_record, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError
 
 STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
 ROOM = 1 << 16  # bytes of a job file
@@ -92,9 +92,7 @@ def read_job(path: Path) -> dict[str, Any] | None:
     Raises ProblemError `io_error` when it cannot be read.
     """
     try:
-        return dict(json.loads(read_existing(path)))
-    except OSError as error:
-        raise io_problem(error) from None
+        return dict(json.loads(read_record(path)))
     except (ValueError, TypeError):
         return None
 

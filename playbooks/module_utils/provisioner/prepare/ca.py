@@ -10,8 +10,8 @@ from ipaddress import ip_address
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import read, read_existing, write_atomic
-from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
+from ansible.module_utils.provisioner.base.files import read, read_record, write_atomic
+from ansible.module_utils.provisioner.base.problem import ProblemError
 
 FOLDER = Path("/etc/docker/registry/tls")
 SECONDS = 60
@@ -26,10 +26,7 @@ def read_ca() -> str:
 
     Raises ProblemError `io_error` when it cannot be read: a new CA in its place would be unknown to every node.
     """
-    try:
-        return read_existing(FOLDER / "ca.crt")
-    except OSError as error:
-        raise io_problem(error) from None
+    return read_record(FOLDER / "ca.crt")
 
 
 def make_ca(name: str) -> None:

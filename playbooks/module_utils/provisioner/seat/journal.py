@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read_existing, sync_folder, write_all
+from ansible.module_utils.provisioner.base.files import read_record, sync_folder, write_all
 from ansible.module_utils.provisioner.base.host import boot_id, now
 from ansible.module_utils.provisioner.base.problem import io_problem
 
@@ -61,11 +61,7 @@ class Journal:
 
         Raises ProblemError `io_error` when the journal cannot be read: nobody knows then whether a switch is open.
         """
-        try:
-            text = read_existing(self._path)
-        except OSError as error:
-            raise io_problem(error) from None
-        return [line for line in map(_parsed, text.splitlines()) if line]
+        return [line for line in map(_parsed, read_record(self._path).splitlines()) if line]
 
     def last_step(self) -> dict[str, Any] | None:
         """Return the last line that belongs to a transaction."""

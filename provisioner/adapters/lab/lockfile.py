@@ -13,7 +13,7 @@ from urllib3.exceptions import HTTPError, SSLError
 
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.signature import SUFFIX, missing_signature, sign, verify
-from provisioner.adapters.registry.http import split_login
+from provisioner.adapters.registry.http import is_downgrade, split_login
 from provisioner.adapters.registry.transport import proxy_manager
 from provisioner.adapters.state.files import MAX_BYTES, decode, read_bytes, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
@@ -149,7 +149,7 @@ class _Channel(NamedTuple):
             target, body = self._download(url)
             if target is None:
                 return body
-            if urlsplit(url).scheme == "https" and urlsplit(target).scheme != "https":
+            if is_downgrade(url, target):
                 raise ProblemError(_downgraded(_without_secrets(url), _without_secrets(target)), "usage")
             url = target
         raise ProblemError(_not_there(_without_secrets(source), "it redirects without end"))

@@ -63,9 +63,14 @@ def _refuse_structure(text: str) -> None:
     depth = 0
     for event in yaml.parse(text, yaml.CSafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        problem = "nested too deeply" if depth > _DEEPEST else "aliases are not allowed"
-        if depth > _DEEPEST or isinstance(event, yaml.AliasEvent):
-            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+        if depth > _DEEPEST:
+            raise _refused(event, "nested too deeply")
+        if isinstance(event, yaml.AliasEvent):
+            raise _refused(event, "aliases are not allowed")
+
+
+def _refused(event: yaml.Event, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
 
 
 def write(document: Any) -> str:

@@ -91,9 +91,8 @@ class RunningSeat(Value):
     lab: str = ""  # empty: the node's record does not say
     generation: int
     image: str  # reference by digest
-    files: Annotated[
-        dict[str, str], Field(max_length=_MAX_FILES)
-    ] = {}  # rendered files in force: path within the seat -> text
+    # Rendered files in force: path within the seat -> text.
+    files: Annotated[dict[str, str], Field(max_length=_MAX_FILES)] = {}
     ports: dict[str, PortNumber] = {}  # service -> published port
     gpus: tuple[str, ...] = ()  # UUIDs reserved
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"

@@ -51,7 +51,7 @@ def main(argv: list[str]) -> None:
     """Print the first host on the way whose key is not known: `label`, `jump`, `file`, `keys`, `said`.
 
     `keys` have a line for known_hosts, a fingerprint and a type; it is empty where ssh got no key or refused it, and
-    `said` tells why. `file` is the known_hosts file of the user. Where all keys are known, an empty object is printed.
+    `said` gives the reason. `file` is the user's known_hosts. Where all keys are known, an empty object is printed.
     """
     arguments, host = argv[:-2], argv[-2]  # the last is a command for the node
     if arguments[-1:] == ["-tt"]:

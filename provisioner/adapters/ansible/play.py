@@ -183,7 +183,7 @@ def runner_config(
 ) -> "RunnerConfig":
     """Return how ansible-runner calls ansible-playbook, without what it sets that a user of Ansible does not expect.
 
-    Kept are: the callback that reports events in place of the user's stdout callback, whose output nobody sees; no
+    Kept are: the callback that reports events in place of the user's stdout callback, whose output is not shown; no
     retry files, which would name our playbook; results of at most 700 000 characters.
     """
     import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)

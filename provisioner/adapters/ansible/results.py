@@ -213,7 +213,7 @@ def _host_key_changed(node: str, what: str, lab: Path | str) -> Problem:
         what,
         "the key of this host is not the one in known_hosts: the node was installed anew, or another machine answers "
         "in its place. Nothing was sent to it",
-        f"ask whoever looks after {node}. Only where a new key is expected, remove the old one, as ssh says above, and "
+        f"ask the admin of {node}. Only where a new key is expected, remove the old one, as ssh says above, and "
         f"accept the new one: provision probe {lab} --accept-new-host-keys",
     )
 
@@ -246,7 +246,7 @@ def _timed_out(what: str) -> Problem:
         "timed_out",
         what,
         "the node accepts connections and does not finish what it is asked, so its state is not known",
-        "look at the node: a disk, an engine or a driver that hangs? `dmesg` and `docker info` on it often tell",
+        "look at the node: a disk, an engine or a driver that hangs? `dmesg` and `docker info` on it often show it",
     )
 
 

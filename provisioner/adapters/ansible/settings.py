@@ -17,7 +17,7 @@ PasswordKind = Literal["connection", "become", "vault"]
 
 # Set where the user's own configuration does not: variable, option in ansible.cfg, value. ServerAliveInterval ends the
 # connection to a frozen node; without it ssh would wait forever. Of two groups with the same name in a YAML inventory
-# Ansible takes the last, with a warning that nobody sees here: the nodes of the first would be left out.
+# Ansible takes the last, with a warning that is not shown here: the nodes of the first would be left out.
 _DEFAULTS = (
     ("ANSIBLE_PIPELINING", "pipelining", "True"),
     ("ANSIBLE_TIMEOUT", "timeout", "10"),
@@ -29,7 +29,7 @@ _DEFAULTS = (
     ("ANSIBLE_DUPLICATE_YAML_DICT_KEY", "duplicate_dict_key", "error"),
 )
 # An unreadable inventory and a pattern without a match are errors; Ansible would go on with no hosts. Passwords are
-# asked for by the command line, before Ansible starts: nobody sees a question of Ansible, and it would wait for ever.
+# asked for by the command line, before Ansible starts: a question of Ansible is not shown, and it would wait for ever.
 _STRICT = {
     "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
     "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
@@ -39,7 +39,7 @@ _STRICT = {
     "ANSIBLE_AGNOSTIC_BECOME_PROMPT": "True",
     "ANSIBLE_ENABLE_TASK_DEBUGGER": "False",
 }
-# How Ansible is told to ask for a password: variable, option in ansible.cfg.
+# How Ansible is configured to ask for a password: variable, option in ansible.cfg.
 _ASKING: dict[PasswordKind, tuple[str, str]] = {
     "connection": ("ANSIBLE_ASK_PASS", "ask_pass"),
     "become": ("ANSIBLE_BECOME_ASK_PASS", "become_ask_pass"),
@@ -58,7 +58,7 @@ _PROMPTS: dict[PasswordKind, str] = {
     "become": r"^BECOME password(?:\[defaults to SSH password\])?: $",
     "vault": r"^Vault password: $",
 }
-# paramiko asks about an unknown host key, where nobody sees it; ssh, which has no terminal here, refuses it by itself.
+# paramiko asks about an unknown host key, which is not shown; ssh, which has no terminal here, refuses it by itself.
 _REFUSED = {r"continue connecting \(yes/no\)\?\s*$": "no"}
 
 
@@ -205,6 +205,6 @@ def _vault_prompt(identity: str) -> Problem:
     return Problem(
         "vault_prompt",
         f"vault_identity_list has {identity}, a vault password that Ansible asks for",
-        "Ansible would ask once for each play, where nobody sees the question",
+        "Ansible would ask once for each play, and the question is not shown",
         "name a file or a script in place of `prompt`, or leave it out and use --ask-vault-pass",
     )

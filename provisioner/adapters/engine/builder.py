@@ -79,7 +79,7 @@ class LabImageBuilder:
     """Finds or builds lab images. `engine` connects to the engine, and is called only where one has to be built.
 
     An image of the registry is used only by a digest that this control machine recorded when it pushed it, or that the
-    lab's own lab.lock pins. Tags and labels prove nothing: whoever can push to the registry can set them.
+    lab's own lab.lock pins. Tags and labels prove nothing: any user who can push to the registry can set them.
     """
 
     def __init__(  # noqa: PLR0913  (settings, registry and engine come together here)

@@ -203,7 +203,7 @@ def _unprotected(url: str) -> Problem:
         "lock_unprotected",
         f"{url}: plain http, and nothing else vouches for the lock",
         "anybody on the way could give another lock, and so choose the image and the registry of this machine",
-        "use https; or give the hash that the lab's admin tells you: --sha256 HEX; or their keys: "
+        "use https; or give the hash that the lab's admin gives you: --sha256 HEX; or their keys: "
         "--allowed-signers FILE",
     )
 
@@ -212,7 +212,7 @@ def _downgraded(url: str, target: str) -> Problem:
     return Problem(
         "redirect_downgrade",
         f"{url} redirects to {target}, from https to http",
-        "who asks over https is not led to a place where anybody on the way could give another lock",
+        "plain http lets anybody on the network exchange the lock",
         "ask the lab's admin for the address that lab.lock is published at",
     )
 

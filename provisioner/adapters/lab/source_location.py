@@ -14,11 +14,11 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 Loc = Sequence[str | int]
 
-# Of one file: nobody reads more, and the place of each is looked up in the file.
+# Of one file: more are not read by a person, and the place of each is looked up in the file.
 MAX_MISTAKES = 50
 # The facts of 1,000 nodes have 300,000 values. Of many more, validation alone would take minutes.
 _MAX_VALUES = 500_000
-# Characters of a YAML file. PyYAML reads 30 kB a second, and nobody writes as much by hand.
+# Characters of a YAML file. PyYAML reads 30 kB a second, and a file written by hand is smaller.
 _MAX_YAML = 256 << 10
 
 

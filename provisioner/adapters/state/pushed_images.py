@@ -1,6 +1,6 @@
 """The digests of the lab images that this control machine has pushed, in its own state folder.
 
-A registry proves nothing about who pushed an image: tags and labels can be set by whoever may push there.
+A registry proves nothing about who pushed an image: tags and labels can be set by any user who may push there.
 """
 
 import hashlib

@@ -66,7 +66,7 @@ def lock(  # noqa: PLR0913, PLR0917  (flags)
 
 
 def note_old_signature(directory: LabDirectory, output: Output) -> None:
-    """Say it where the signature beside lab.lock is older than the lock: nobody who requires one would use the lock."""
+    """Print a note where the signature is older than lab.lock: a user who requires a signature refuses such a lock."""
     signature = signature_of(directory.lock)
     if signature.exists() and signature.stat().st_mtime_ns < directory.lock.stat().st_mtime_ns:
         again = f"provision lock {directory.path} --sign KEY"

@@ -53,7 +53,7 @@ def _sha256(ctx: click.Context, param: click.Parameter, value: str | None) -> st
 
 
 sha256_option = click.option(
-    "--sha256", metavar="HEX", callback=_sha256, help="The SHA-256 of the lock, as the lab's admin told you."
+    "--sha256", metavar="HEX", callback=_sha256, help="The SHA-256 of the lock, from the lab's admin."
 )
 signers_option = click.option(
     "--allowed-signers",
@@ -265,10 +265,10 @@ def _no_lock() -> Problem:
 def _not_agreed(source: str, trust: LockTrust) -> Problem:
     return Problem(
         "lock_not_agreed",
-        f"{source}: nobody has agreed to use {trust.registry} and its CA on this machine, and nobody can be asked",
+        f"{source}: the use of {trust.registry} and its CA here is not agreed to, and there is no terminal to ask on",
         "the lock determines which images run here, and which CA Docker trusts for their registry",
-        "run it once on a terminal; or give --yes and what vouches for the lock: --sha256 HEX, as the lab's admin "
-        "tells you, or --allowed-signers FILE",
+        "run it once on a terminal; or give --yes and what vouches for the lock: --sha256 HEX, from the lab's "
+        "admin, or --allowed-signers FILE",
     )
 
 

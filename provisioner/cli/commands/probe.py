@@ -21,8 +21,8 @@ from provisioner.workflow.probe import probe as probe_nodes
 
 _UNATTENDED = Problem(
     "nobody_to_ask",
-    "--accept-new-host-keys needs somebody who compares fingerprints, and there is no terminal (or --json is given)",
-    "a host key that nobody has compared might be that of any machine; no option accepts it unseen",
+    "--accept-new-host-keys asks you to compare fingerprints, and there is no terminal (or --json is given)",
+    "a host key that was not compared may be that of any machine; no option accepts it without a question",
     "run it on a terminal, once; or put the keys into known_hosts yourself, from a source that you trust",
 )
 

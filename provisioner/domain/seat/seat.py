@@ -64,7 +64,7 @@ def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> 
 def seat_name(lab: str, user: str) -> str:
     """Return the usual name of a user's seat, which is also the name of its compose project.
 
-    Labs ml and ml-lab share it for their users lab-anna and anna: `seat_name_on` tells the two apart on a node.
+    Labs ml and ml-lab share it for their users lab-anna and anna: `seat_name_on` gives them different names on a node.
     """
     return f"{lab}-{user}"
 

@@ -59,7 +59,7 @@ class Journal:
     def lines(self) -> list[dict[str, Any]]:
         """Return all complete lines, oldest first.
 
-        Raises ProblemError `io_error` when the journal cannot be read: nobody knows then whether a switch is open.
+        Raises ProblemError `io_error` when the journal cannot be read: whether a switch is open is unknown then.
         """
         return [line for line in map(_parsed, read_record(self._path).splitlines()) if line]
 

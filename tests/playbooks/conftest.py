@@ -71,6 +71,11 @@ def rollout(bed: Lab) -> Rollout:
 
 
 @pytest.fixture
+def by_ansible(bed: Lab) -> Rollout:
+    return Rollout(bed, ansible=True)
+
+
+@pytest.fixture
 def empty_node(rollout: Rollout) -> Node:
     """The node without a seat and without images."""
     node = rollout.lab.node(rollout.node)

@@ -29,6 +29,7 @@ from tests.lab.host import locked
 from tests.lab.images import Recipe
 from tests.lab.node import Node
 from tests.lab.trees import PYTHON
+from tests.playbooks.direct_fleet import DirectFleet
 
 HERE = Path(__file__).parent
 REPOSITORY = "provisioner/lab"
@@ -115,10 +116,13 @@ class Rollout:
     lab: Lab
     events: list[Event] = field(default_factory=list)
     node: str = "node1"
+    ansible: bool = False  # through Ansible
 
-    @property
+    @cached_property
     def fleet(self) -> AnsibleFleet:
-        return AnsibleFleet(Settings(self.lab.inventory), self.events.append)
+        if self.ansible:
+            return AnsibleFleet(Settings(self.lab.inventory), self.events.append)
+        return DirectFleet(self.lab.inventory, self.lab.node(self.node), self.events.append)
 
     def facts(self) -> NodeFacts:
         facts = self.fleet.probe([self.node])[self.node]

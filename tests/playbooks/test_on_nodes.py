@@ -34,29 +34,28 @@ def test_a_first_seat_that_does_not_verify_leaves_nothing_running(
 
 
 def test_a_first_seat_is_staged_switched_and_reachable_by_ssh(
-    rollout: Rollout, empty_node: Node, images: Images
+    by_ansible: Rollout, empty_node: Node, images: Images
 ) -> None:
-    order = rollout.order(images.first, "r1")
-    rollout.events.clear()
+    order = by_ansible.order(images.first, "r1")
     with ThreadPoolExecutor() as pool:
-        with rollout.lab.registry.paused():  # otherwise the pull may end before its progress is read
-            staging = pool.submit(rollout.stage, order)
-            rollout.wait_for_bytes()
+        with by_ansible.lab.registry.paused():  # otherwise the pull may end before its progress is read
+            staging = pool.submit(by_ansible.stage, order)
+            by_ansible.wait_for_bytes()
         staged = staging.result()
     assert (staged.state, staged.generation, staged.problems) == ("staged", 1, ())
     assert not empty_node.exec("docker", "ps", "-aq")
-    record = rollout.switch(order)
+    record = by_ansible.switch(order)
     assert (record.state, record.generation, record.problems) == ("committed", 1, ())
     assert set(record.checks) == {"image", "jupyter", "ssh", "gpu", "healthy"}
     assert record.gpu is not None
     assert set(record.gpu.uuids) == set(order.seat.gpus)
     assert record.access is not None
-    assert who_am_i(rollout.lab, empty_node.address, order.seat.ports["ssh"], record.access.host_key) == "student\n"
-    assert images.first.bytes in {event.total for event in rollout.events if event.unit == "B"}
-    (running,) = rollout.facts().seats
+    assert who_am_i(by_ansible.lab, empty_node.address, order.seat.ports["ssh"], record.access.host_key) == "student\n"
+    assert images.first.bytes in {event.total for event in by_ansible.events if event.unit == "B"}
+    (running,) = by_ansible.facts().seats
     assert (running.files, running.image, running.ports) == (order.files, images.first.lab, order.seat.ports)
     assert running.services == {"jupyter": "healthy", "ssh": "healthy"}
-    texts = "".join(event.model_dump_json() for event in rollout.events) + record.model_dump_json()
+    texts = "".join(event.model_dump_json() for event in by_ansible.events) + record.model_dump_json()
     assert token_of(empty_node) not in texts
 
 
@@ -68,12 +67,12 @@ def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:
 
 
 def test_the_token_is_in_one_file_of_the_node_and_in_no_process_or_container(
-    rollout: Rollout, serving_node: Node, images: Images
+    by_ansible: Rollout, serving_node: Node, images: Images
 ) -> None:
     token = token_of(serving_node)
     with watch_for_token(serving_node) as shown:
-        assert rollout.roll_out(images.other).state == "committed"
-        assert rollout.fleet.access({"node1": SEAT}) == {"node1": token}
+        assert by_ansible.roll_out(images.other).state == "committed"
+        assert by_ansible.fleet.access({"node1": SEAT}) == {"node1": token}
         serving_node.exec("sh", "-c", f"WATCHED={token} sleep 1")
     assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "a process other than those of this test"
     found = serving_node.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
@@ -182,14 +181,14 @@ def test_a_power_cut_during_verification_ends_on_the_old_generation(
 def test_two_controllers_with_the_same_run_share_one_job(rollout: Rollout, serving_node: Node, images: Images) -> None:
     order = rollout.order(images.other, "r-both", min_healthy_seconds=10)
     with ThreadPoolExecutor(2) as pool:
-        records = list(pool.map(lambda _: Rollout(rollout.lab).stage(order), range(2)))
+        records = list(pool.map(lambda _: rollout.stage(order), range(2)))
     assert [record.state for record in records] == ["staged", "staged"]
     assert records[0].generation == records[1].generation
     with ThreadPoolExecutor(1) as pool:
         switching = pool.submit(rollout.switch, order)
         while journal(serving_node)[-1] == "staged":
             time.sleep(0.1)
-        refused = Rollout(rollout.lab).switch(order.model_copy(update={"run": "r-other"}))
+        refused = rollout.switch(order.model_copy(update={"run": "r-other"}))
         assert switching.result().state == "committed"
     assert (refused.state, [problem.code for problem in refused.problems]) == ("failed", ["seat_locked"])
 

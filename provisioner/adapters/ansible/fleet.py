@@ -134,8 +134,7 @@ class AnsibleFleet:
 
         if nodes:
             text = json.dumps({**order, "state_root": self._state_root})
-            with play_folder(dict.fromkeys(nodes, text), self._shared) as folder:
-                run_playbook(self._settings, folder, playbook, on_host_event)
+            self._play(playbook, dict.fromkeys(nodes, text), on_host_event)
         return {node: results.get(node, result_missing()) for node in nodes}
 
     def _run_jobs(self, playbook: str, phase: Phase, orders: Mapping[str, str]) -> Mapping[str, NodeRecord]:
@@ -158,10 +157,14 @@ class AnsibleFleet:
                 self._on_event(parse_progress(event))
 
         if orders:
-            with play_folder(orders, self._shared) as folder:
-                run_playbook(self._settings, folder, playbook, on_host_event)
+            self._play(playbook, orders, on_host_event)
         missing = (result_missing(),)
         return {node: records.get(node) or NodeRecord(node=node, state="unknown", problems=missing) for node in orders}
+
+    def _play(self, playbook: str, orders: Mapping[str, str], on_host_event: Callable[[HostEvent], None]) -> None:
+        """Run a play on the nodes that have an order."""
+        with play_folder(orders, self._shared) as folder:
+            run_playbook(self._settings, folder, playbook, on_host_event)
 
 
 def _dump(orders: Mapping[str, Order] | Mapping[str, RollbackOrder] | Mapping[str, RemovalOrder]) -> dict[str, str]:

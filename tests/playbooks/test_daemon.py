@@ -42,6 +42,16 @@ def test_enable_cdi_creates_a_missing_file(path: Path) -> None:
     assert json.loads(path.read_text()) == {"features": {"cdi": True}}
 
 
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_enable_cdi_keeps_the_mode_of_the_file(path: Path, mode: int) -> None:
+    path.parent.mkdir()
+    path.write_text('{"http-proxy": "http://user:secret@proxy:3128"}')
+    path.chmod(mode)
+    daemon.enable_cdi()
+    assert path.stat().st_mode & 0o777 == mode
+    assert json.loads(path.read_text())["features"] == {"cdi": True}
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "null", "42", '"text"', "// {}\n{}"])
 def test_an_unreadable_daemon_json_is_not_overwritten(path: Path, text: str) -> None:
     path.parent.mkdir()

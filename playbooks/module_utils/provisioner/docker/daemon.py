@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +45,11 @@ def with_cdi(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def enable_cdi() -> None:
-    """Switch CDI on in daemon.json; the engine reads it when it starts."""
+    """Switch CDI on in daemon.json, which keeps its mode: it may hold a secret. The engine reads it when it starts."""
     CONFIGURATION.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write_atomic(CONFIGURATION, json.dumps(with_cdi(read_configuration()), indent=2) + "\n", 0o644)
+    text = json.dumps(with_cdi(read_configuration()), indent=2) + "\n"
+    mode = stat.S_IMODE(CONFIGURATION.stat().st_mode) if CONFIGURATION.exists() else 0o644
+    write_atomic(CONFIGURATION, text, mode)
 
 
 def count_running_containers() -> int:

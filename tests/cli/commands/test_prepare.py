@@ -6,6 +6,7 @@ import pytest
 
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.cli.commands.prepare import _code
+from provisioner.domain.registry.gc import GarbageReport
 from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
 from tests.builders import a_lock
 from tests.cli.running import document, run
@@ -67,3 +68,16 @@ def test_gc_fails_where_the_registry_does_not_answer(lab: Path) -> None:
     ran = run("registry", "gc", str(lab), "--dry-run", "--json")
     assert ran.exit_code == 1
     assert document(ran)["problems"][0]["code"] == "no_such_service"
+
+
+def test_gc_with_a_silent_node_prints_one_document_and_removes_nothing(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_lock(lab / "lab.lock", a_lock())
+    registry = {"registry": "127.0.0.1:1", "repository": "provisioner/lab"}
+    found = GarbageReport(lab="demo", **registry, dry_run=False, kept=(), removed=(), bytes=0, silent=("n1",))
+    monkeypatch.setattr("provisioner.cli.commands.registry.gc._find_garbage", lambda *_: found)
+    ran = run("registry", "gc", str(lab), "--yes", "--json")
+    assert (ran.exit_code, document(ran)["silent"]) == (1, ["n1"])
+    assert [problem["code"] for problem in document(ran)["problems"]] == ["silent_nodes"]
+    assert "no complete list of generations from n1" in ran.stderr

@@ -1,5 +1,6 @@
 """`provision registry gc`: remove images that no lock names and no node runs or could roll back to."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -15,12 +16,13 @@ from provisioner.cli.plan_context import require_lock
 from provisioner.cli.prepare_context import PrepareContext, open_prepare_context
 from provisioner.cli.registry_host import locate_registry
 from provisioner.console.gc import gc_view
+from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.gc import GC_SCHEMA, GarbageReport, find_users, has_complete_facts, sweep
 from provisioner.domain.rollout.preparation import READY, GcOrder
 from provisioner.domain.values.node import NodeFacts
-from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.problem import Problem
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Probed
 
@@ -72,15 +74,10 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
     named = {"lab.lock": require_lock(work.directory)} | {str(path): fetch_lock(str(path)).lock for path in locks}
     found = _find_garbage(work, named)
     if found.silent and not (despite_silent or dry_run):
-        output.document(GC_SCHEMA, found)
-        raise ProblemError(
-            Problem(
-                "silent_nodes",
-                f"no complete list of generations from {', '.join(found.silent)}",
-                "images that these nodes run, or could roll back to, might be removed",
-                "make them reachable, or give --despite-silent: their next rollback may then fail to pull an image",
-            )
-        )
+        problem = _silent_nodes(found.silent)
+        output.note(problems([("", problem)]))
+        output.document(GC_SCHEMA, found.model_copy(update={"problems": (problem,)}))
+        return FAILED
     output.show(gc_view(found))
     # An interrupted collection may have removed images and left their layers.
     if not dry_run and (found.removed or work.directory.lab.registry.managed):
@@ -91,6 +88,15 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
         output.show(gc_view(found))
     output.document(GC_SCHEMA, found)
     return FAILED if found.problems else DONE
+
+
+def _silent_nodes(names: Sequence[str]) -> Problem:
+    return Problem(
+        "silent_nodes",
+        f"no complete list of generations from {', '.join(names)}",
+        "images that these nodes run, or could roll back to, might be removed",
+        "make them reachable, or give --despite-silent: their next rollback may then fail to pull an image",
+    )
 
 
 def _question(found: GarbageReport) -> str:

@@ -4,8 +4,9 @@ The environment takes precedence over the build arguments in the history, and th
 disagree about torch or CUDA, the image is unknown: wrong tags exist (gpu-jupyter#139, pytorch#91097).
 """
 
+import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.requirement import devel_requirement, read_requirements
@@ -33,11 +34,17 @@ _ARGUMENTS = re.compile(
 )
 _ASSIGNMENT = re.compile(r"(?:^|\s)(PYTORCH_VERSION|CUDA_VERSION)=\"?([\w.+]+)")
 
+# With both, the dynamic linker loads a library of the image into every program, with its rights. Up to version 1.17.7,
+# the hook of NVIDIA's container toolkit was such a program, as root of the host (CVE-2025-23266).
+_PRELOADS = ("LD_PRELOAD", "LD_AUDIT")
+# Folders that users of a seat write to; in them, a library would take the place of the image's own.
+_WRITABLE = re.compile(r"/(home|root|tmp|var/tmp|dev/shm)(/|$)")
+
 Facts = dict[str, tuple[str, str]]  # fact -> (value, source)
 
 
 def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
-    """Return what an image contains. Never raises: what cannot be known is a problem `unknown_build` in the result."""
+    """Return what an image contains. Never raises: its problems are `unknown_build` and `unsafe_environment`."""
     env = image.env or {}
     from_tag = _facts_of_tag(image.reference, data)
     from_config = _facts_of_config(env, image.history or (), image.labels or {})
@@ -63,6 +70,7 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
         problems=(
             *_conflict_problems(image.reference, from_tag, from_config),
             *_missing_problems(image.reference, known, ngc=ngc),
+            *_environment_problems(image.reference, env),
         ),
     )
 
@@ -156,6 +164,21 @@ def _requires(image: TaggedImage, known: Mapping[str, str], data: CompatibilityD
     if known.get("flavour") == "devel":
         return (devel_requirement(CudaVersion(known["cuda"]), data),)
     return ()
+
+
+def _environment_problems(reference: str, env: Mapping[str, str]) -> Iterator[Problem]:
+    """Yield a problem `unsafe_environment` for each variable by which foreign code gets into programs of a seat."""
+    folders = filter(_WRITABLE.match, map(posixpath.normpath, env.get("LD_LIBRARY_PATH", "").split(":")))
+    for variable in (
+        *(f"{name}={env[name][:100]}" for name in _PRELOADS if env.get(name)),
+        *(f"LD_LIBRARY_PATH with {folder[:100]}" for folder in folders),
+    ):
+        yield Problem(
+            "unsafe_environment",
+            f"{reference} sets {variable}",
+            "so a library of somebody else gets into every program of a seat, or into NVIDIA's hook (CVE-2025-23266)",
+            "choose another image, or build this one again without the variable",
+        )
 
 
 def _conflict_problems(reference: str, from_tag: Facts, from_config: Facts) -> list[Problem]:

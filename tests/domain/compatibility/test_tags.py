@@ -16,7 +16,7 @@ def test_facts_from_tag_and_config(case: dict[str, Any]) -> None:
 
     assert {fact: dumped[fact] for fact in case.get("facts", {})} == case.get("facts", {})
     assert found.sources.items() >= case.get("sources", {}).items()
-    assert {problem.code for problem in found.problems} <= {"unknown_build"}
+    assert {problem.code for problem in found.problems} <= {case.get("code", "unknown_build")}
     for problem, words in zip(found.problems, case.get("problems", []), strict=True):
         assert words in problem.what
 

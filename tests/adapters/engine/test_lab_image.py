@@ -206,6 +206,7 @@ def test_jupyter_accepts_only_the_token_and_never_logs_it(bench_with_seat: Bench
 def test_a_notebook_and_a_terminal_can_be_opened(bench_with_seat: Bench) -> None:
     assert request(bench_with_seat, "/api/kernels", TOKEN, "POST")[0] == 201
     assert request(bench_with_seat, "/api/terminals", TOKEN, "POST")[0] == 200
+    assert not bench_with_seat.ssh(f"grep -rl {TOKEN} ~ || true"), "backups of the home would have the token"
 
 
 def test_ssh_sessions_have_the_environment_of_the_image(bench_with_seat: Bench) -> None:

@@ -17,10 +17,13 @@ from tests.lab.demo import PROFILES, Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.host import locked
 from tests.lab.tags import push_demo_tags
+from tests.playbooks.on_nodes import push_base
 
 ROOT = Path(__file__).resolve().parents[2]
 # Seconds that a seat is watched once it is healthy. Other tests cover what this watch finds.
 QUICK = {"min_healthy_seconds": 1}
+# Images are used as they are, and none is built: test_rollout.py and test_lab_image.py build real ones.
+COMPLETE = {"complete": True}
 
 
 @pytest.fixture(scope="session")
@@ -88,10 +91,18 @@ class Site(NamedTuple):
 
 
 @contextmanager
-def running_site(engine: Engine, program: Path, profiles: Sequence[str], **settings: object) -> Iterator[Site]:
-    """Start nodes and a mirror with the demo tags; write a lab directory with `settings`. Nothing is rolled out yet."""
+def running_site(
+    engine: Engine, program: Path, profiles: Sequence[str], bases: Sequence[str] = (), **settings: object
+) -> Iterator[Site]:
+    """Start nodes and a mirror; write a lab directory with `settings`. Nothing is rolled out yet.
+
+    The mirror has complete bases for the versions of torch `bases`, or the demo tags.
+    """
     with running_lab(engine, profiles) as lab:
-        push_demo_tags(lab.mirror)
+        for torch in bases:
+            push_base(lab, torch)
+        if not bases:
+            push_demo_tags(lab.mirror)
         write_lab(lab, lab.folder / "lab", **{"rollout": QUICK} | settings)
         yield Site(lab, lab.folder / "lab", Command(engine, lab, program))
 

@@ -144,10 +144,12 @@ def ssh_command(way: str, host_key: str, key: Path, folder: Path) -> list[str]:
     return ["ssh", "-F", "none", *options, "-i", str(key), "-p", port, target]
 
 
-def http_status(url: str) -> int:
+def http_status(url: str, token: str = "") -> int:
+    """Return the status of a GET; `token` is sent in a header, as programs do that use Jupyter."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, headers={"Authorization": f"token {token}"} if token else {})
     try:
-        with opener.open(url, timeout=10) as response:
+        with opener.open(request, timeout=10) as response:
             return int(response.status)
     except urllib.error.HTTPError as refused:
         refused.close()

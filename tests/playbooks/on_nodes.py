@@ -86,7 +86,8 @@ def push_base(lab: Lab, torch: str) -> None:
     base = Recipe(f"lab/base:{torch}", str(HERE / "base"), seat.name, args={"SEAT": seat.name, "TORCH": torch})
     build(lab.engine, [seat])
     build(lab.engine, [base])
-    lab.mirror.push(base.name, f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime")
+    name = f"pytorch/pytorch:{torch}-cuda12.8-cudnn9-runtime"
+    seeds.fill(lab.mirror, f"base-{torch}", [base.name], lambda: lab.mirror.push(base.name, name))
 
 
 class Images:

@@ -13,7 +13,7 @@ from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
-from tests.adapters.engine.workbench import GENERATION, ODD, TOKEN, Bench
+from tests.adapters.engine.workbench import GENERATION, ODD, STATE, TOKEN, Bench
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
@@ -26,6 +26,15 @@ CONDA = "pytorch/pytorch:2.8.0-cuda12.8-cudnn9-runtime"
 SYSTEM = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 COMPLETE = "lab/complete:1"
 TORCH_PATH = "import ipykernel, torch; print(torch.__file__)"
+# Prints the version of torch, and the place of a package that the student has installed.
+INSPECT = "import torch, labmate; print(torch.__version__, labmate.__file__)"
+# The same in a notebook: a real kernel, started from its specification.
+INSPECT_IN_KERNEL = f"""
+import nbclient, nbformat
+notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell({INSPECT!r})])
+nbclient.NotebookClient(notebook, kernel_name="python3").execute()
+print(notebook.cells[0].outputs[0].text)
+"""
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +212,13 @@ def test_jupyter_accepts_only_the_token_and_never_logs_it(bench_with_seat: Bench
     assert TOKEN not in log + inspected
 
 
+def test_jupyter_and_a_terminal_in_it_show_the_notice(bench_with_seat: Bench) -> None:
+    bench_with_seat.on_node("tee", f"{STATE}/notice/notice.txt", stdin="exam at noon\n")
+    assert request(bench_with_seat, "/static/notice.txt", None) == (200, "exam at noon\n")
+    shell = ("docker", "exec", "demo-student-jupyter-1", "bash", "-lic", "true")
+    assert "*** exam at noon" in bench_with_seat.on_node(*shell)
+
+
 def test_a_notebook_and_a_terminal_can_be_opened(bench_with_seat: Bench) -> None:
     assert request(bench_with_seat, "/api/kernels", TOKEN, "POST")[0] == 201
     assert request(bench_with_seat, "/api/terminals", TOKEN, "POST")[0] == 200
@@ -228,6 +244,25 @@ def test_ssh_opens_a_terminal_and_accepts_only_keys(bench_with_seat: Bench) -> N
         f"student@{bench_with_seat.lab.nodes[0].address}",
     )  # fmt: skip
     assert "Permission denied (publickey)" in refused.stderr
+
+
+def test_a_package_installed_by_the_student_is_found_in_ssh_terminal_and_kernel(
+    bench_with_seat: Bench, tmp_path: Path
+) -> None:
+    bench_with_seat.ssh("true")  # scp needs the host key that this writes down
+    wheel = a_wheel(tmp_path, "labmate", "1.0")
+    bench_with_seat.put_in_home(wheel)
+    bench_with_seat.ssh(f"pip install --no-index --quiet ./{wheel.name} 2>&1")
+    in_jupyter = ("docker", "exec", "demo-student-jupyter-1")
+    answers = [
+        bench_with_seat.ssh(f"python -c '{INSPECT}'"),
+        bench_with_seat.on_node(*in_jupyter, "bash", "-lc", f"python -c '{INSPECT}'"),
+        bench_with_seat.on_node(*in_jupyter, "/opt/provisioner/jupyter/bin/python", "-c", INSPECT_IN_KERNEL),
+    ]
+    torch, place = answers[0].split()
+    assert torch == "2.10.0"
+    assert place.startswith("/home/student/.provisioner/python/2.10.0-")
+    assert [answer.split() for answer in answers] == [[torch, place]] * 3
 
 
 def test_packages_installed_by_a_student_do_not_break_jupyter(bench_with_seat: Bench, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.journeys.small_lab import SmallLab, small_lab
 from tests.lab.bed import Lab, running_lab
-from tests.lab.demo import PROFILES, Command, write_lab
+from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.host import locked
 from tests.lab.tags import push_demo_tags
@@ -105,13 +105,6 @@ def running_site(
             push_demo_tags(lab.mirror)
         write_lab(lab, lab.folder / "lab", **{"rollout": QUICK} | settings)
         yield Site(lab, lab.folder / "lab", Command(engine, lab, program))
-
-
-@pytest.fixture(scope="module")
-def site(testbed: Engine, program: Path) -> Iterator[Site]:
-    """Three nodes with three generations of GPUs."""
-    with running_site(testbed, program, PROFILES) as site:
-        yield site
 
 
 @pytest.fixture(scope="session")

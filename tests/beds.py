@@ -15,11 +15,12 @@ from xdist.scheduler import LoadScopeScheduling
 BEDS: dict[str, tuple[str, ...]] = {
     "interrupted": ("journeys/test_rollback.py", "journeys/test_interrupted.py"),
     "faults": ("playbooks/test_faults_on_nodes.py",),
-    "prepare": ("journeys/test_prepare.py",),
     "seat": ("playbooks/test_on_nodes.py",),
     "rollout": ("journeys/test_rollout.py",),
     "lab image": ("adapters/engine/test_lab_image.py",),
     "upgrade": ("journeys/test_upgrade.py",),
+    "prepare": ("journeys/test_prepare.py",),
+    "debian 12": ("journeys/test_debian12.py",),
     "registry": ("journeys/test_registry.py",),
     "me": ("journeys/test_me.py", "lab_selftest/test_gpus_of_this_machine.py"),
     "three nodes": (
@@ -30,7 +31,6 @@ BEDS: dict[str, tuple[str, ...]] = {
         "playbooks/test_probe_on_nodes.py",
     ),
     "preflight": ("journeys/test_preflight.py",),
-    "control": ("journeys/test_control.py",),
     "mistakes": ("journeys/test_mistakes.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "engine": (

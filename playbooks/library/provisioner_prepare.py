@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 from ansible.module_utils.provisioner.jobs.entry import start_job
 from ansible.module_utils.provisioner.jobs.job import start
+from ansible.module_utils.provisioner.jobs.node_jobs import NodeJobs
 from ansible.module_utils.provisioner.prepare.gc import collect_garbage
-from ansible.module_utils.provisioner.prepare.node_jobs import NodeJobs
 from ansible.module_utils.provisioner.prepare.prepare import prepare
 from ansible.module_utils.provisioner.prepare.registry import set_up_registry
 

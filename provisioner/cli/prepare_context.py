@@ -1,7 +1,7 @@
 """The context of a `prepare` run: lab, Ansible settings, output and journal. A check has no journal."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
 from provisioner.adapters.ansible.settings import Settings
@@ -10,6 +10,7 @@ from provisioner.adapters.state.journal import RunJournal, open_run
 from provisioner.cli.options import AnsibleOptions
 from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
+from provisioner.cli.run_context import hold_lab
 from provisioner.cli.wiring import settings
 from provisioner.domain.values.event import OnEvent
 
@@ -39,10 +40,16 @@ class PrepareContext(NamedTuple):
         return self.yes or self.output.confirm(question)
 
 
-def open_prepare_context(
-    lab: str, ansible: AnsibleOptions, output: Output, *, yes: bool, check: bool
-) -> PrepareContext:
-    """Read the lab and start a run, with a journal unless it is a check."""
+@contextmanager
+def open_prepare_context(  # noqa: PLR0913  (flags)
+    lab: str, verb: str, ansible: AnsibleOptions, output: Output, *, yes: bool, check: bool
+) -> Iterator[PrepareContext]:
+    """Read the lab and start a run with a journal and the lock of the lab; a check has neither.
+
+    Raises ProblemError (locked) where another run changes the lab.
+    """
     directory = read_lab(lab)
     journal = None if check else open_run(directory.lab.name)
-    return PrepareContext(directory, settings(directory, ansible, output.verbose), output, yes, journal)
+    work = PrepareContext(directory, settings(directory, ansible, output.verbose), output, yes, journal)
+    with nullcontext() if check else hold_lab(directory.lab.name, work.run, verb):
+        yield work

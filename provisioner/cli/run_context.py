@@ -67,19 +67,23 @@ class OpenRun(RunContext):
 def open_run_context(lab: str, verb: Verb, breaks: str, output: Output) -> Iterator[OpenRun]:
     """Start a new run. Raises ProblemError (locked) where a run other than `breaks` is changing the lab."""
     journal = open_run(lab)
-    with _locked(lab, journal.run, verb, breaks):
+    with hold_lab(lab, journal.run, verb, breaks):
         yield OpenRun.of(journal, output)
 
 
 @contextmanager
 def reopen_run_context(lab: str, folder: Path, breaks: str, output: Output) -> Iterator[OpenRun]:
     """Continue the run in `folder`. Raises ProblemError (locked) where a run other than `breaks` changes the lab."""
-    with _locked(lab, folder.name, "resume", breaks):
+    with hold_lab(lab, folder.name, "resume", breaks):
         yield OpenRun.of(reopen_run(folder), output)
 
 
 @contextmanager
-def _locked(lab: str, run: str, verb: str, breaks: str) -> Iterator[None]:
+def hold_lab(lab: str, run: str, verb: str, breaks: str | None = None) -> Iterator[None]:
+    """Hold the lock of the lab. Raises ProblemError (locked) where a run other than `breaks` holds it.
+
+    `breaks` is None for a command that cannot take over.
+    """
     since = datetime.now(UTC).isoformat(timespec="seconds")
     own = Holder(run=run, verb=verb, holder=holder(), since=since, pid=os.getpid())
     with sigterm_as_interrupt(), hold_run_lock(lab, own, breaks):

@@ -1,6 +1,7 @@
 """Claims of a node: at most one run may change it, and each refusal has its problem code."""
 
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from provisioner.domain.values.claim import Claim, claimed
 from tests.playbooks.node_code import ProblemError, module_util
 
-claims = module_util("jobs.claims")
+claims, jobs = module_util("jobs.claims"), module_util("jobs.job")
+NodeJobs, follow = module_util("jobs.node_jobs").NodeJobs, module_util("jobs.jobfile").follow
 
 
 def a_claim(run: str, fence: int) -> dict[str, Any]:
@@ -38,6 +40,34 @@ def test_a_claimed_node_refuses_another_run_with_the_same_problem_as_the_control
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == ""
     claims.release_claim(root, a_claim("r1", 1))
     assert claims.read_claim(root) == (None, 1)
+    claims.take_claim(root, a_claim("r2", 2), "")
+
+
+def test_the_node_is_not_prepared_while_a_run_has_claimed_it(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    assert refusal(claims.check_unclaimed, root) == ""
+    claims.take_claim(root, a_claim("r1", 1), "")
+    assert refusal(claims.check_unclaimed, root) == "claimed"
+    claims.release_claim(root, a_claim("r1", 1))
+    assert refusal(claims.check_unclaimed, root) == ""
+
+
+def test_a_node_that_is_being_prepared_cannot_be_claimed(tmp_path: Path) -> None:
+    """The job would restart the engine during a switch."""
+    root, end = str(tmp_path), tmp_path / "end"
+
+    def work(*_: Any) -> dict[str, Any]:
+        while not end.exists():
+            time.sleep(0.01)
+        return {"state": "ready"}
+
+    job = jobs.start(NodeJobs(root), "r-prepare", "node", work)
+    try:
+        assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "node_busy"
+        assert claims.read_claim(root) == (None, 1)
+    finally:
+        end.touch()
+        assert follow(job, 10)["finished"]
     claims.take_claim(root, a_claim("r2", 2), "")
 
 

@@ -27,8 +27,10 @@ class Holder(Value):
 
 
 @contextmanager
-def hold_run_lock(lab: str, holder: Holder, breaks: str = "") -> Iterator[None]:
+def hold_run_lock(lab: str, holder: Holder, breaks: str | None = "") -> Iterator[None]:
     """Hold the lock of `lab`. Raises ProblemError (locked) where another run than `breaks` holds it.
+
+    `breaks` is None for a command that cannot take over.
 
     A run whose lock is taken over keeps its lock on a file that has been unlinked; the nodes refuse its orders.
     """
@@ -74,7 +76,7 @@ def _acquire(path: Path, holder: Holder) -> int | None:
         os.close(handle)  # the lock was taken over between opening the file and locking it
 
 
-def _take_over(path: Path, holder: Holder, breaks: str) -> int:
+def _take_over(path: Path, holder: Holder, breaks: str | None) -> int:
     """Replace the lock of the run `breaks`. Raises ProblemError (locked) where another run holds it.
 
     Of several runs that take over at once only the first does: the others wait for it, and then read its name.
@@ -85,7 +87,7 @@ def _take_over(path: Path, holder: Holder, breaks: str) -> int:
         while (handle := _acquire(path, holder)) is None:
             other = _read_holder(path)
             if other is None or other.run != breaks:
-                raise ProblemError(_locked(path, other), "locked")
+                raise ProblemError(_locked(path, other, can_take_over=breaks is not None), "locked")
             with suppress(FileNotFoundError):
                 path.unlink()
     finally:
@@ -123,15 +125,16 @@ def _read_holder(path: Path) -> Holder | None:
         return None
 
 
-def _locked(path: Path, other: Holder | None) -> Problem:
+def _locked(path: Path, other: Holder | None, *, can_take_over: bool) -> Problem:
     if other is None:
         what = f"another run is changing this lab: {path} is locked"
     else:
         started = f"{other.verb}, started by {other.holder} (process {other.pid}) at {other.since}"
         what = f"run {other.run} is changing this lab: {started}"
+    take_over = f", or take over: --break-lock {other.run if other else 'RUN'}" if can_take_over else ""
     return Problem(
         "locked",
         what,
         "two runs at the same time would leave nodes in a state that neither of them planned",
-        f"wait until it has ended, or take over: --break-lock {other.run if other else 'RUN'}",
+        f"wait until it has ended{take_over}",
     )

@@ -21,7 +21,7 @@ from provisioner.cli.options import (
 )
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import catalog_fields
-from provisioner.cli.run_context import OpenRun
+from provisioner.cli.run_context import OpenRun, hold_lab
 from provisioner.cli.wiring import fleet, new_lock
 from provisioner.console.facts import check_data_age
 from provisioner.console.lock import lock_diff, lock_view
@@ -54,6 +54,15 @@ def lock(  # noqa: PLR0913, PLR0917  (flags)
     """
     directory = read_lab(lab)
     run = OpenRun.of(open_run(directory.lab.name), output)
+    # A garbage collection at the same time would remove what is pushed here before lab.lock names it.
+    with hold_lab(directory.lab.name, run.journal.run, "lock"):
+        return _lock(directory, run, ansible, key, torch=torch, fresh=fresh)
+
+
+def _lock(  # noqa: PLR0913  (flags)
+    directory: LabDirectory, run: OpenRun, ansible: AnsibleOptions, key: Path | None, *, torch: str | None, fresh: bool
+) -> int:
+    output = run.output
     with run.progress():
         probed = probe(fleet(directory, ansible, output.verbose, run.on_event), run.on_event)
         locked = new_lock(directory, probed, run.on_event, torch=torch, fresh=fresh)

@@ -45,14 +45,19 @@ def prepare(  # noqa: PLR0913, PLR0917  (flags)
 
     No engine is restarted while a container runs on it: a change that needs it is deferred, and the exit code is 4.
     """
-    work = open_prepare_context(lab, ansible, output, yes=yes, check=check)
+    with open_prepare_context(lab, "prepare", ansible, output, yes=yes, check=check) as work:
+        return _prepare(work, ansible.limit, restart_engine=restart_engine)
+
+
+def _prepare(work: PrepareContext, limit: str | None, *, restart_engine: bool) -> int:
+    output = work.output
     registry = prepare_registry(work)
     if registry is None:
         return _declined(output)
     order = prepare_order(
         work.directory.lab, work.run, work.directory.package_keys, registry.ca or work.directory.registry_ca
     ).model_copy(update={"restart_engine": restart_engine, "reach": registry.state in READY})
-    found = _survey(work, order, registry, ansible.limit)
+    found = _survey(work, order, registry, limit)
     if work.journal is not None and any(node.state == "lacking" for node in found.nodes):
         output.show(preparation_view(found))
         lacking = [node.node for node in found.nodes if node.state == "lacking"]

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.lab.lockfile import write_lock
+from provisioner.adapters.state.run_lock import Holder, hold_run_lock
 from provisioner.cli.commands.prepare import _code
 from provisioner.domain.registry.gc import GarbageReport
 from provisioner.domain.rollout.preparation import NodePreparation, Preparation, PrepareState, RegistryPreparation
@@ -13,6 +14,7 @@ from tests.cli.running import document, run
 
 SETTINGS = 'name: demo\nmirror: {address: "127.0.0.1:1"}\nregistry: {address: "127.0.0.1:1"}\n'
 HOSTS = "all: {hosts: {n1: {ansible_host: 127.0.0.1, ansible_port: 1}}}\n"
+HOLDER = Holder(run="r1", verb="rollout", holder="ann@control1", since="2026-11-26T21:00:00+00:00", pid=4711)
 
 
 @pytest.fixture
@@ -65,9 +67,22 @@ def test_gc_refuses_a_limit_and_needs_a_lock(lab: Path) -> None:
 
 def test_gc_fails_where_the_registry_does_not_answer(lab: Path) -> None:
     write_lock(lab / "lab.lock", a_lock())
-    ran = run("registry", "gc", str(lab), "--dry-run", "--json")
+    with hold_run_lock("demo", HOLDER):  # a dry run removes nothing, so it may start beside another run
+        ran = run("registry", "gc", str(lab), "--dry-run", "--json")
     assert ran.exit_code == 1
     assert document(ran)["problems"][0]["code"] == "no_such_service"
+
+
+@pytest.mark.parametrize("words", [("prepare", "--yes"), ("registry", "gc", "--yes"), ("lock",)], ids=" ".join)
+def test_no_command_that_changes_nodes_registry_or_lock_starts_beside_a_run(lab: Path, words: tuple[str, ...]) -> None:
+    write_lock(lab / "lab.lock", a_lock())
+    with hold_run_lock("demo", HOLDER):
+        ran = run(*words, str(lab), "--json")
+    assert ran.exit_code == 5
+    (problem,) = document(ran)["problems"]
+    assert problem["code"] == "locked"
+    assert "run r1 is changing this lab" in problem["what"]
+    assert problem["fix"] == "wait until it has ended"
 
 
 def test_gc_with_a_silent_node_prints_one_document_and_removes_nothing(

@@ -16,6 +16,8 @@ from typing import Any, Iterator
 
 from ansible.module_utils.provisioner.base.files import sync_folder, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.job import check_no_job
+from ansible.module_utils.provisioner.jobs.node_jobs import NodeJobs
 
 
 def read_claim(state_root: str) -> tuple[dict[str, Any] | None, int]:
@@ -47,11 +49,18 @@ def check_claim(state_root: str, claim: dict[str, Any] | None) -> None:
         raise _claimed(alive)
 
 
+def check_unclaimed(state_root: str) -> None:
+    """Check before a change of the whole node that no run holds it. Raises ProblemError `claimed`."""
+    alive, _ = read_claim(state_root)
+    if alive:
+        raise _claimed(alive)
+
+
 def take_claim(state_root: str, claim: dict[str, Any], breaks: str) -> None:
     """Claim the node for a run; `breaks` is the run whose claim may be replaced.
 
     A later run needs a higher fence even when no claim is active, because its facts of the node may be out of date.
-    Raises ProblemError as `check_claim` does.
+    Raises ProblemError as `check_claim` does, and `node_busy` while the node itself is being prepared.
     """
     with _locked(state_root):
         alive, fence = read_claim(state_root)
@@ -63,6 +72,12 @@ def take_claim(state_root: str, claim: dict[str, Any], breaks: str) -> None:
         # The fence is written first: after a crash between the two files, no older run can claim the node.
         write_atomic(Path(state_root) / "fence", str(claim["fence"]))
         write_atomic(Path(state_root) / "claim.json", json.dumps(claim, sort_keys=True))
+    # A job of the whole node looks for claims after it has begun, so that one of the two always sees the other.
+    try:
+        check_no_job(NodeJobs(state_root))
+    except ProblemError:
+        release_claim(state_root, claim)
+        raise
 
 
 def release_claim(state_root: str, claim: dict[str, Any] | None) -> None:

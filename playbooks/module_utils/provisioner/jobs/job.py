@@ -76,6 +76,13 @@ def _holder(seat: JobFolder) -> dict[str, Any] | None:
     return None
 
 
+def check_no_job(folder: JobFolder) -> None:
+    """Raise ProblemError `node_busy` when a job that changes the whole node is running."""
+    holder = _holder(folder)
+    if holder:
+        raise _node_busy(holder)
+
+
 def _prune(seat: JobFolder) -> None:
     with contextlib.suppress(OSError):  # what is not ours there must not stop a job
         for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
@@ -140,6 +147,15 @@ def _seat_locked(holder: dict[str, Any] | None) -> ProblemError:
         "seat_locked",
         f"the seat is being changed: {by_run or 'a previous command is still running'}",
         "only one job may change a seat at a time",
+        "wait until it has ended, then run the command again",
+    )
+
+
+def _node_busy(holder: dict[str, Any]) -> ProblemError:
+    return ProblemError(
+        "node_busy",
+        f"the node is being prepared by run {holder['run']} ({holder['kind']}: {holder['text']})",
+        "that may restart its engine, or remove images from the registry that it hosts",
         "wait until it has ended, then run the command again",
     )
 

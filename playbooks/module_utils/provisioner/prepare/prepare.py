@@ -7,7 +7,7 @@ from typing import Any
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
-from ansible.module_utils.provisioner.jobs.claims import check_claim
+from ansible.module_utils.provisioner.jobs.claims import check_unclaimed
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.prepare.actions import ACTIONS
 from ansible.module_utils.provisioner.prepare.needs import Need, find_needs
@@ -32,7 +32,7 @@ def prepare(order: dict[str, Any], job: Job) -> dict[str, Any]:
         while need := next((need for need in _needs(order) if not need.deferred), None):
             if need in done:
                 raise _no_effect(need)
-            check_claim(order["state_root"], order.get("claim"))  # the step before may have waited for apt's lock
+            check_unclaimed(order["state_root"])  # each time: a step may have waited for apt's lock
             job.report(need.description)
             ACTIONS[need.action](need, order, job)
             done.append(need)

@@ -25,6 +25,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Probed
+from provisioner.workflow.rollout.claims import refuse_claimed
 
 keep_option = click.option(
     "--keep-lock",
@@ -70,7 +71,12 @@ def gc(  # noqa: PLR0913, PLR0917  (flags)
         raise click.UsageError(
             "gc needs every node: images that a node outside --limit could roll back to would be removed"
         )
-    work = open_prepare_context(lab, ansible, output, yes=yes, check=dry_run)
+    with open_prepare_context(lab, "registry gc", ansible, output, yes=yes, check=dry_run) as work:
+        return _collect(work, locks, quiet_seconds, despite_silent=despite_silent)
+
+
+def _collect(work: PrepareContext, locks: Sequence[Path], quiet_seconds: int, *, despite_silent: bool) -> int:
+    output, dry_run = work.output, work.journal is None
     named = {"lab.lock": require_lock(work.directory)} | {str(path): fetch_lock(str(path)).lock for path in locks}
     found = _find_garbage(work, named)
     if found.silent and not (despite_silent or dry_run):
@@ -114,6 +120,8 @@ def _find_garbage(work: PrepareContext, locks: dict[str, Lockfile]) -> GarbageRe
     settings = directory.lab.registry
     with work.progress() as on_event:
         probed: Probed = probe(AnsibleFleet(work.settings, on_event), on_event)
+        if work.journal is not None:  # a run of another account may be pulling what would be removed
+            refuse_claimed(probed, probed, work.run, breaks="")
         with wiring.registry(directory, on_event) as own:
             held = own.held(settings.repository)
     facts = [node for node in probed.values() if isinstance(node, NodeFacts)]

@@ -1,7 +1,7 @@
 """The Docker Engine of this machine, through its API."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -69,22 +69,41 @@ class DockerEngine:
             messages = self._client.api.pull(repository, tag=reference.digest, stream=True, decode=True)
             self._report(f"pulling {reference}", engine_stream.transfer_progress(messages, size), "B")
 
-    def base_facts(self, reference: str, script: str) -> BaseFacts:
-        """Run the Python `script` with the image's python3, without network and GPUs, and parse its output."""
-        from docker.errors import APIError, ContainerError  # noqa: PLC0415
+    def base_facts(self, reference: str, script: str, seconds: int = 300) -> BaseFacts:
+        """Run the Python `script` with the image's python3, for `seconds` at most, and parse its output.
 
+        The container has no network, GPU or capability, and is removed in any case: nothing is known of the image yet.
+        """
+        from docker.errors import DockerException  # noqa: PLC0415
+        from docker.types import LogConfig  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        container = None
         try:
-            output = self._client.containers.run(
+            container = self._client.containers.create(
                 reference,
                 entrypoint=["python3", "-c", script],
                 command=[],
                 environment={"NVIDIA_VISIBLE_DEVICES": "void"},
                 network_mode="none",
-                remove=True,
+                cap_drop=["ALL"],
+                security_opt=["no-new-privileges"],
+                pids_limit=256,
+                mem_limit="4g",
+                log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
             )
-        except (APIError, ContainerError) as error:
+            container.start()
+            code = container.wait(timeout=seconds)["StatusCode"]
+            if code:
+                last = container.logs(stdout=False).decode(errors="replace")[-500:]
+                raise ProblemError(unfit_base(reference, f"python3 ended with {code}: {last}"))
+            return parse_base_facts(reference, container.logs(stderr=False).decode(errors="replace"))
+        except (DockerException, RequestException) as error:
             raise ProblemError(unfit_base(reference, str(error)[-500:])) from None
-        return parse_base_facts(reference, output.decode())
+        finally:
+            if container is not None:
+                with suppress(DockerException, RequestException):  # the first error is the one to report
+                    container.remove(force=True, v=True)
 
     def build(
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]

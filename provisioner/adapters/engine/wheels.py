@@ -37,25 +37,32 @@ def select_requirements(lock: str, base: BaseFacts) -> str:
     return "".join(_without_marker(block) for block in blocks if _matches(block, target))
 
 
-def download_wheels(requirements: Path, folder: Path, base: BaseFacts) -> None:
-    """Download one wheel for each requirement into `folder`. Raises ProblemError with the end of pip's output."""
+def download_wheels(requirements: Path, folder: Path, base: BaseFacts, seconds: float = 1800) -> None:
+    """Download one wheel for each requirement into `folder`, in `seconds` at most.
+
+    Raises ProblemError with the end of pip's output.
+    """
     python = ".".join(base.version.split(".")[:2])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--require-hashes", "--only-binary=:all:", "-r", str(requirements), "-d", str(folder)]
     command += ["--implementation", "cp", "--python-version", python]
     command += [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={platform}" for platform in platform_tags(base)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+    except subprocess.TimeoutExpired:  # an index that sends a byte now and then keeps pip's own time limits from ending
+        raise ProblemError(_no_wheels(base, f"it was stopped after {seconds:g} s")) from None
     if done.returncode:
-        output = "\n".join(done.stderr.splitlines()[-_LINES:])
-        raise ProblemError(
-            Problem(
-                "no_wheels",
-                f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{output}",
-                "the lab image gets Jupyter from wheels that the pip of this machine downloads",
-                "configure the package index of this machine, for example `pip config set global.index-url URL`",
-            )
-        )
+        raise ProblemError(_no_wheels(base, "\n".join(done.stderr.splitlines()[-_LINES:])))
+
+
+def _no_wheels(base: BaseFacts, output: str) -> Problem:
+    return Problem(
+        "no_wheels",
+        f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{output}",
+        "the lab image gets Jupyter from wheels that the pip of this machine downloads",
+        "configure the package index of this machine, for example `pip config set global.index-url URL`",
+    )
 
 
 def platform_tags(base: BaseFacts) -> list[str]:

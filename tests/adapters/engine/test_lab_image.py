@@ -187,6 +187,22 @@ def test_an_image_without_python_is_refused_as_a_base(engine: DockerEngine) -> N
     assert code_of(refused) == "base_unfit"
 
 
+def test_the_container_that_inspects_a_base_can_do_nothing_and_is_removed_when_it_hangs(
+    engine: DockerEngine, testbed: Engine
+) -> None:
+    image = "lab/tree-python"
+    show = "print([line for line in open('/proc/self/status') if line.startswith(('CapBnd', 'NoNewPrivs'))])"
+    before = testbed.docker("ps", "-aq")
+    with pytest.raises(ProblemError) as refused:
+        engine.base_facts(image, show)
+    assert f"CapBnd:\\\\t{'0' * 16}" in str(refused.value)
+    assert "NoNewPrivs:\\\\t1" in str(refused.value)
+    with pytest.raises(ProblemError) as refused:
+        engine.base_facts(image, "import time; time.sleep(600)", seconds=2)
+    assert code_of(refused) == "base_unfit"
+    assert testbed.docker("ps", "-aq") == before
+
+
 def test_both_services_run_as_the_student_without_capabilities(bench_with_seat: Bench) -> None:
     for service in ("jupyter", "ssh"):
         status = bench_with_seat.on_node("docker", "exec", f"demo-student-{service}-1", "cat", "/proc/1/status")

@@ -81,3 +81,10 @@ def test_a_wheel_with_another_hash_is_refused(tmp_path: Path, index: Path) -> No
     (problem,) = refused.value.problems
     assert problem.code == "no_wheels"
     assert "DO NOT MATCH THE HASHES" in problem.what
+
+
+def test_a_download_that_does_not_end_is_stopped(tmp_path: Path, index: Path) -> None:
+    requirements = tmp_path / "requirements.txt"
+    requirements.write_text(locked(a_wheel(index, "hello", "1.0")))
+    with pytest.raises(ProblemError, match=r"stopped after 0\.01 s"):
+        download_wheels(requirements, tmp_path / "wheels", a_base(), seconds=0.01)

@@ -163,15 +163,14 @@ class Staged(NamedTuple):
 
 @pytest.fixture(scope="module")
 def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
-    """One play on six nodes, of which one is dead and the others are this machine."""
+    """One play on four nodes, of which one is dead and the others are this machine. Two get a template in the order."""
     root, events = tmp_path_factory.mktemp("staged"), list[Event]()
     evil = f"{{{{ lookup('pipe', 'touch {root}/canary') }}}}"
-    orders = {node: an_order(root / node) for node in ("here", "dead")}
-    orders["bad"] = an_order(root / "bad", name="../bad")
-    seat = an_order(root / "name").seat.model_copy(update={"name": evil})
-    orders["name"] = an_order(root / "name").model_copy(update={"seat": seat})
+    orders = {node: an_order(root / node) for node in ("here", "dead", "bad")}
+    seat = orders["bad"].seat.model_copy(update={"name": evil})
+    orders["bad"] = orders["bad"].model_copy(update={"seat": seat})
     files = {"compose.yaml": evil, "x": f"!unsafe {evil}"}
-    orders["files"] = an_order(root / "files").model_copy(update={"files": files})
+    orders["here"] = orders["here"].model_copy(update={"files": files})
     (root / "claimed").mkdir()
     take_claim(str(root / "claimed"), a_claim("r1", 1).model_dump(), "")
     late = {"run": "r2", "claim": a_claim("r2", 2)}
@@ -211,8 +210,8 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(staged: Staged, resu
 
 
 def test_text_in_an_order_is_never_expanded_as_a_template(staged: Staged) -> None:
-    assert staged.records["files"].problems[0].code == "no_engine"
-    assert "invalid seat name" in staged.records["name"].problems[0].what
+    assert staged.records["here"].problems[0].code == "no_engine"
+    assert "invalid seat name" in staged.records["bad"].problems[0].what
     assert not (staged.root / "canary").exists()
 
 
@@ -273,28 +272,36 @@ def test_an_interrupted_play_leaves_no_folder_and_no_process(inventory: Callable
     wait_until(lambda: not any(str(folder) in line for folder in during for line in command_lines()))
 
 
-def test_local_fleet_needs_no_inventory_and_reads_the_token(tmp_path: Path) -> None:
+def test_local_fleet_needs_no_inventory_and_reads_no_token_of_an_absent_seat(tmp_path: Path) -> None:
     fleet = local_fleet(lambda _: None, state_root=str(tmp_path))
     (host,) = fleet.hosts()
     assert (host.name, host.address) == (local_hostname(), None)
-    identity = tmp_path / "seats/demo-student/identity"
-    identity.mkdir(parents=True)
-    (identity / "token").write_text("t0ken-of-the-seat")
-    assert fleet.access({host.name: "demo-student"}) == {host.name: "t0ken-of-the-seat"}
     absent = fleet.access({host.name: "demo-other"})[host.name]
     assert isinstance(absent, Problem)
     assert absent.code == "no_token"
 
 
-def test_a_token_is_in_no_output_event_or_file_of_ansible(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    path, host_events = tmp_path / "token", list[HostEvent]()
-    path.write_text("t0ken-of-the-seat")
-    node = local_hostname()
-    with play_folder({node: json.dumps({"token": str(path)})}) as folder:
-        run_playbook(Settings(None, verbosity=4), folder, "access", host_events.append)
-        kept = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert [str(name) for name, text in kept.items() if b"t0ken" in text] == [f"orders/{node}.token"]
-    assert any(name.name == "stdout" and b"Fetch" in text for name, text in kept.items())
+def test_a_token_is_in_no_output_event_or_file_of_ansible(
+    inventory: Callable[..., Settings],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    kept, host_events = dict[str, bytes](), list[HostEvent]()
+
+    def run_and_keep(settings: Settings, folder: Path, playbook: str, _: Callable[[HostEvent], None]) -> None:
+        run_playbook(settings, folder, playbook, host_events.append)
+        kept.update({str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()})
+
+    monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", run_and_keep)
+    identity = tmp_path / "seats/demo-student/identity"
+    identity.mkdir(parents=True)
+    (identity / "token").write_text("t0ken-of-the-seat")
+    settings = replace(inventory(here=LOCAL), verbosity=4)
+    fleet = AnsibleFleet(settings, lambda _: None, state_root=str(tmp_path))
+    assert fleet.access({"here": "demo-student"}) == {"here": "t0ken-of-the-seat"}
+    assert [name for name, text in kept.items() if b"t0ken" in text] == ["orders/here.token"]
+    assert any(name.endswith("/stdout") and b"Fetch" in text for name, text in kept.items())
     assert "t0ken" not in repr(host_events)
     assert "t0ken" not in "".join(capfd.readouterr())
 
@@ -302,18 +309,17 @@ def test_a_token_is_in_no_output_event_or_file_of_ansible(tmp_path: Path, capfd:
 def test_a_claimed_node_refuses_other_runs_until_it_is_released(
     inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
 ) -> None:
+    take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
     fleet = AnsibleFleet(inventory(here=LOCAL, dead=DEAD), lambda _: None, state_root=str(tmp_path))
-    claimed = fleet.claim(a_claim("r1", 1), ["here", "dead"], "")
-    assert claimed["here"] is None
-    assert claimed["dead"] is not None
-    assert claimed["dead"].code == "unreachable"
     other = a_claim("r2", 2)
-    refused = fleet.claim(other, ["here"], "")["here"]
-    assert refused is not None
-    assert (refused.code, "run r1 of ann@control1" in refused.what) == ("claimed", True)
+    refused = fleet.claim(other, ["here", "dead"], "")
+    assert refused["here"] is not None
+    assert (refused["here"].code, "run r1 of ann@control1" in refused["here"].what) == ("claimed", True)
+    assert refused["dead"] is not None
+    assert refused["dead"].code == "unreachable"
     assert fleet.release(a_claim("r1", 1), ["here"]) == {"here": None}
     assert fleet.claim(other, ["here"], "") == {"here": None}
-    assert results == {"claim": 4}
+    assert results == {"claim": 3}
 
 
 def test_shared_connections_outlive_a_play_and_end_with_their_folder() -> None:

@@ -34,7 +34,9 @@ def names(inventory: Path, limit: str | None = None) -> list[str]:
     return [host.name for host in hosts(Settings(inventory), limit)]
 
 
-def test_hosts_keep_the_order_of_the_inventory_without_duplicates(inventory: Path) -> None:
+def test_hosts_keep_the_order_without_duplicates_and_without_a_host_of_the_registry_alone(inventory: Path) -> None:
+    inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    store: {{ansible_host: 198.51.100.99}}\n")
+    assert registry_host(Settings(inventory)) == InventoryHost("store", "198.51.100.99")
     assert hosts(Settings(inventory), None) == (
         InventoryHost("n10", "198.51.100.10"),
         InventoryHost("n2", None),
@@ -135,10 +137,8 @@ def test_ansible_cfg_is_found_by_variable_then_here_then_in_the_lab(
     assert found == [str(here / "ansible.cfg"), str(inventory.parent / "ansible.cfg"), str(here / "own.cfg")]
 
 
-def test_a_host_only_in_the_registry_group_is_not_a_node(inventory: Path) -> None:
+def test_an_inventory_without_the_registry_group_has_no_registry_host(inventory: Path) -> None:
     assert registry_host(Settings(inventory)) is None
-    inventory.write_text(f"{HOSTS}registry:\n  hosts:\n    store: {{ansible_host: 198.51.100.99}}\n")
-    assert registry_host(Settings(inventory)) == InventoryHost("store", "198.51.100.99")
 
 
 def test_two_hosts_in_the_registry_group_are_refused_and_one_of_them_may_be_a_node(inventory: Path) -> None:

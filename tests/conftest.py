@@ -1,3 +1,4 @@
+import gc
 import os
 from itertools import count
 
@@ -10,10 +11,17 @@ for name, examples in (("commit", 25), ("long", 1000)):
     settings.register_profile(name, max_examples=examples, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("commit")
 
+# Modules and tests are never garbage: without this the collector goes through all of them, again and again.
+gc.set_threshold(100_000)
+
 pytest_plugins = ["tests.lab.fixtures", "tests.beds", "tests.long_parts", "tests.timing"]
 
 
 _NUMBERS = count()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from provisioner.cli.progress_display import show_progress
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import ProblemError
 
-WORDS = ("plan", "nowhere")
+WORDS = ("init", "/dev/null")  # of the commands with a problem to report, one that imports little
 
 
 def run_on_terminal(*words: str, **environment: str) -> str:
@@ -54,7 +54,7 @@ def test_colours_only_on_a_terminal_that_allows_them(
     words: tuple[str, ...], environment: dict[str, str], coloured: bool
 ) -> None:
     captured = run_on_terminal(*words, **environment)
-    assert "no_such_lab" in captured
+    assert "unwritable" in captured
     assert ("\x1b[31m" in captured or "\x1b[1;31m" in captured) is coloured
 
 

@@ -23,6 +23,7 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PlanInputs, build_plan
 from tests.adapters.ansible.lies import VALUES, valid_facts, with_lies
 from tests.builders import a_lab, a_lock, a_node
+from tests.costly import costly
 from tests.domain.seats import TEMPLATES
 from tests.workflow.fake_fleet import FakeHost
 
@@ -83,6 +84,7 @@ def test_a_clock_that_is_no_time_is_a_problem(clock: Any) -> None:
     assert isinstance(parse_facts(event), Problem)
 
 
+@costly
 @given(with_lies(HONEST))
 def test_a_lying_node_leaves_the_plan_of_others_as_it_is(facts: Any) -> None:
     probed = {"honest": a_node("honest"), "lying": read_facts(facts)}

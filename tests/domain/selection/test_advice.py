@@ -10,6 +10,7 @@ from provisioner.domain.selection.advice import Advice
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeProfile
+from tests.costly import costly
 from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
 
 _NEW = cases("labs")["all"][-14:]
@@ -68,6 +69,7 @@ def _visible(node: NodeProfile) -> set[int]:
     return {place for place, card in found if card.module == "contested" or not driver_problems(card, DATA)}
 
 
+@costly
 @given(group=_GROUPS, offer=_OFFERS)
 def test_following_a_driver_advice_gains_the_promised_torch(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -80,6 +82,7 @@ def test_following_a_driver_advice_gains_the_promised_torch(group: Any, offer: l
             assert _torch(again.nodes[str(one.node)].tag) == _torch(one.gains)
 
 
+@costly
 @given(group=_GROUPS, offer=_OFFERS)
 def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
     nodes, _, chosen = _lab(group, offer)
@@ -91,6 +94,7 @@ def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
             assert _visible(_after(node, [one])) >= _visible(node)
 
 
+@costly
 @given(group=_GROUPS, offer=_OFFERS)
 def test_excluding_the_advised_nodes_gains_the_promised_tag(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)
@@ -104,6 +108,7 @@ def test_excluding_the_advised_nodes_gains_the_promised_tag(group: Any, offer: l
         assert gains in {choice.tag for choice in rest.nodes.values()}
 
 
+@costly
 @given(group=_GROUPS, offer=_OFFERS)
 def test_an_advised_sync_makes_that_tag_chosen(group: Any, offer: list[str]) -> None:
     nodes, tags, chosen = _lab(group, offer)

@@ -15,6 +15,7 @@ from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat, 
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
+from tests.costly import costly
 from tests.domain.seats import TEMPLATES
 
 DATA = load()
@@ -93,6 +94,7 @@ def fleets(draw: st.DrawFn) -> dict[str, NodeFacts]:
     return nodes
 
 
+@costly
 @given(fleets())
 def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(probed: dict[str, NodeFacts]) -> None:
     lock, selected_tags = lock_for(probed)
@@ -101,6 +103,7 @@ def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(pro
     assert replayed == {node: tag for node, tag in selected_tags.items() if tag is not None}
 
 
+@costly
 @given(fleets())
 def test_rest_a_plan_made_right_after_its_rollout_has_no_pending_step(probed: dict[str, NodeFacts]) -> None:
     lock, _ = lock_for(probed)

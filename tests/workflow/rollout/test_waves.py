@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from provisioner.domain.lab.waves import budget, waves
 from provisioner.domain.rollout.report import BAD, NodeRecord, NodeState
 from provisioner.workflow.rollout.waves import WaveRun, WavesResult, WaveStep, run_all_waves
+from tests.costly import costly
 from tests.workflow.fake_fleet import a_context
 
 SHARES = st.sampled_from(["0", "1", "3", "1%", "2%", "10%"])
@@ -43,6 +44,7 @@ def random_states(fails: float, rng: Random, states: Sequence[NodeState]) -> dic
     return {node: rng.choice(states[1:]) if rng.random() < fails else states[0] for node in NODES}
 
 
+@costly
 @given(
     fails=st.sampled_from([0.0, 0.005, 0.01, 0.1]),
     rng=st.randoms(use_true_random=False),

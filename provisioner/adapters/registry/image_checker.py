@@ -99,5 +99,6 @@ def _tagged_image(image: ImageMetadata, report: SyncReport) -> TaggedImage:
         env=None if config is None else config.env,
         labels=None if config is None else config.labels,
         history=None if config is None else config.history,
+        volumes=() if config is None else config.volumes,
         problems=report.problems,
     )

@@ -44,7 +44,10 @@ Facts = dict[str, tuple[str, str]]  # fact -> (value, source)
 
 
 def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
-    """Return what an image contains. Never raises: its problems are `unknown_build` and `unsafe_environment`."""
+    """Return what an image contains. Never raises.
+
+    Its problems are `unknown_build`, `unsafe_environment` and `image_volume`.
+    """
     env = image.env or {}
     from_tag = _facts_of_tag(image.reference, data)
     from_config = _facts_of_config(env, image.history or (), image.labels or {})
@@ -71,6 +74,7 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
             *_conflict_problems(image.reference, from_tag, from_config),
             *_missing_problems(image.reference, known, ngc=ngc),
             *_environment_problems(image.reference, env),
+            *_volume_problems(image),
         ),
     )
 
@@ -178,6 +182,17 @@ def _environment_problems(reference: str, env: Mapping[str, str]) -> Iterator[Pr
             f"{reference} sets {variable}",
             "so a library of somebody else gets into every program of a seat, or into NVIDIA's hook (CVE-2025-23266)",
             "choose another image, or build this one again without the variable",
+        )
+
+
+def _volume_problems(image: TaggedImage) -> Iterator[Problem]:
+    """Yield a problem `image_volume` for each path whose files an upgrade of the image would not replace."""
+    for path in image.volumes:
+        yield Problem(
+            "image_volume",
+            f"{image.reference} declares {path[:100]} as a volume",
+            "the engine moves a volume on to the next container, where it covers the files of the new image",
+            "choose another image, or build this one again without VOLUME",
         )
 
 

@@ -176,6 +176,7 @@ class _ConfigFields(Value):
         default=None, alias="Env", max_length=_MAX_ENTRIES
     )
     labels: dict[str, str] | None = Field(default=None, alias="Labels", max_length=_MAX_ENTRIES)
+    volumes: dict[str, Any] | None = Field(default=None, alias="Volumes", max_length=_MAX_ENTRIES)
 
 
 class _HistoryEntry(Value):
@@ -199,6 +200,7 @@ def read_config(body: bytes) -> ImageConfig:
     return ImageConfig(
         env=dict(line.partition("=")[::2] for line in fields.env or ()),
         labels=fields.labels or {},
+        volumes=tuple(sorted(fields.volumes or ())),
         history=tuple(entry.created_by[:_MAX_COMMAND] for entry in read.history or ()),
         platform=str(read) if read.os else None,
         diff_ids=rootfs.diff_ids or (),

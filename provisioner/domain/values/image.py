@@ -26,6 +26,7 @@ class ImageConfig(Value):
     env: dict[str, str] = {}
     labels: dict[str, str] = {}
     history: tuple[str, ...] = ()  # created_by of each step
+    volumes: tuple[str, ...] = ()  # paths
     platform: str | None = None  # what it was built for, such as linux/amd64
     diff_ids: tuple[Digest, ...] = ()  # the layers' own digests, unpacked, in order
     digest: Digest | None = None
@@ -34,7 +35,7 @@ class ImageConfig(Value):
 class TaggedImage(Value):
     """A tag of a mirror, as `provision select --tags` reads it (a bare string is a complete one).
 
-    `env`, `labels` and `history` come from the image's own config; None if it was not read.
+    `env`, `labels`, `history` and `volumes` (paths) come from the image's own config; None or () if it was not read.
     """
 
     reference: str
@@ -44,6 +45,7 @@ class TaggedImage(Value):
     env: dict[str, str] | None = None
     labels: dict[str, str] | None = None
     history: tuple[str, ...] | None = None
+    volumes: tuple[str, ...] = ()
     problems: tuple[Problem, ...] = ()  # what the sync check found
 
 

@@ -10,7 +10,7 @@ from tests.domain.group import cases, facts
 
 @pytest.mark.parametrize("case", cases("tags"), ids=lambda case: case["case"])
 def test_facts_from_tag_and_config(case: dict[str, Any]) -> None:
-    given = {key: case[key] for key in ("env", "history", "labels", "platforms") if key in case}
+    given = {key: case[key] for key in ("env", "history", "labels", "platforms", "volumes") if key in case}
     found = facts(case["tag"], **given)
     dumped = found.model_dump(mode="json")
 

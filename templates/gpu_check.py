@@ -91,10 +91,10 @@ def report() -> dict[str, object]:
 
 def main() -> None:
     # What libraries print while they load must not come before the one line.
-    told = os.dup(1)
+    stdout = os.dup(1)
     os.dup2(2, 1)
     result = report()
-    with os.fdopen(told, "w", encoding="utf-8") as out:
+    with os.fdopen(stdout, "w", encoding="utf-8") as out:
         out.write(json.dumps(result) + "\n")
 
 

@@ -37,10 +37,10 @@
     const shown = bar();
     const look = async () => {
       // A server that does not answer for a while, as in a switch, is no reason to take anything away.
-      const told = await text(base).catch(() => shown.textContent);
-      if (told === shown.textContent) return;
-      shown.textContent = told; // as text: nothing in it is HTML
-      if (told) document.body.prepend(shown);
+      const notice = await text(base).catch(() => shown.textContent);
+      if (notice === shown.textContent) return;
+      shown.textContent = notice; // as text: nothing in it is HTML
+      if (notice) document.body.prepend(shown);
       else shown.remove();
     };
     new ResizeObserver(() => makeRoom(shown)).observe(shown);

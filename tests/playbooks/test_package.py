@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,13 @@ def name_of(path: Path) -> str:
     return str(path.relative_to(resources.playbooks()))
 
 
-def imports(path: Path) -> Iterator[str]:
-    """Yield the full names of the imports of a file; a name imported from a module is appended to the module."""
+@cache
+def imports(path: Path) -> tuple[str, ...]:
+    """Return the full names of the imports of a file; a name imported from a module is appended to the module."""
+    return tuple(_imports(path))
+
+
+def _imports(path: Path) -> Iterator[str]:
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)

@@ -3,12 +3,14 @@
 import importlib
 import sys
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pynvml
-import pytest
 
 from provisioner.adapters import resources
+
+if TYPE_CHECKING:  # controllers import this module, and pytest would be a quarter of the time that they take to start
+    import pytest
 
 
 def module_util(name: str) -> ModuleType:
@@ -24,6 +26,6 @@ def module_util(name: str) -> ModuleType:
 ProblemError: type[Exception] = module_util("base.problem").ProblemError
 
 
-def problem(caught: pytest.ExceptionInfo[Exception]) -> dict[str, str]:
+def problem(caught: "pytest.ExceptionInfo[Exception]") -> dict[str, str]:
     """Return the problem of the ProblemError that was caught."""
     return dict(vars(caught.value)["problem"])

@@ -15,7 +15,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIO7yfn9YZQZHNOwuHp1UstoeXgwds/WLBwVyWpE5NBSn"
 OLD = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIB0Xim1UePUhxDZdg2Uzughxq8Kw2n6ihgej86KYuagY"
 FINGERPRINTS = "ED25519 SHA256:5J/PosKagI4yNNch5aIce3oYImTTvPPhwyxQhLWX50g"
-FAKE_SSH = f"""#!{sys.executable}
+FAKE_SSH = f"""#!{sys.executable} -IS
 import sys
 from pathlib import Path
 

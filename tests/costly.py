@@ -1,4 +1,4 @@
-"""Laws of which one example takes a tenth of a second, such as a plan with every file of its seats.
+"""Laws of which one example takes 30 ms or more, such as a plan with every file of its seats.
 
 The tests of every commit try fewer examples of them; `make test-long PART=fuzz` tries as many as of the others.
 """

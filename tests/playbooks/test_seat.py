@@ -1,12 +1,16 @@
 import json
 import os
 import resource
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from tests.adapters.ansible.lies import VALUES
 from tests.playbooks.node_code import ProblemError, module_util, problem
 from tests.playbooks.orders import an_order, with_seat
 
@@ -91,6 +95,30 @@ def test_files_returns_the_current_content_on_disk(tmp_path: Path) -> None:
     seat.write(1, order, {})
     (seat.generation(1) / "compose.yaml").write_text("edited")
     assert seat.files(1)["compose.yaml"] == "edited"
+
+
+LINES = st.binary(max_size=40) | st.fixed_dictionaries(
+    {"seq": VALUES, "at": VALUES, "run": VALUES, "state": VALUES | st.sampled_from(["switching", "committed"])},
+    optional={"detail": VALUES},
+).map(lambda line: json.dumps(line).encode())
+
+
+@given(st.lists(LINES, max_size=5))
+def test_every_journal_is_read_or_refused_whatever_is_in_it(lines: list[bytes]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        journal = journals.Journal(Path(folder), "r1")
+        (Path(folder) / "journal.jsonl").write_bytes(b"\n".join(lines))
+        try:
+            before = journal.lines()
+        except ProblemError:
+            with pytest.raises(ProblemError):
+                journal.append("staged", generation=1)
+            return
+        for read in (journal.open_switch, journal.host_key, journal.rollback_attempts):
+            read()
+        journal.target("r1")
+        journal.append("staged", generation=1)
+        assert [line["state"] for line in journal.lines()] == [*(line["state"] for line in before), "staged"]
 
 
 def test_the_journal_keeps_its_order_and_survives_a_torn_line(tmp_path: Path) -> None:
@@ -191,7 +219,7 @@ def test_a_transaction_is_open_between_switching_and_its_end(
 ) -> None:
     journal = journals.Journal(tmp_path, "r1")
     for number, state in enumerate(states):
-        journal.append(state, to=number)
+        journal.append(state, to=number, back=0)
     found = journal.open_switch()
     assert (found is not None) == interrupted
     assert found is None or found["state"] == "switching"

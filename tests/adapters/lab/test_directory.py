@@ -1,13 +1,18 @@
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, get_args
 
 import pytest
 import yaml
+from hypothesis import given
 
 from provisioner.adapters.lab.directory import EXPECTED, LabDirectory, find_lab, read_lab
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.values.problem import ProblemError
+from tests.adapters.ansible.lies import with_lies
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 GOOD = 'name: demo\nmirror: {address: "m:5000"}\nregistry: {address: "r:5000"}\n'
@@ -189,3 +194,16 @@ def test_the_ca_of_a_managed_registry_is_found_without_a_setting(lab_with: Calla
     )
     broken = lab_with(managed, **{"registry-ca.pem": "half a file"})
     assert [p.code for p in refused(broken).problems] == ["not_a_certificate"]
+
+
+FULL = Lab.model_validate(yaml.safe_load(GOOD)).model_dump(mode="json")
+
+
+@given(with_lies(FULL))
+def test_every_lab_yml_with_a_lie_is_a_lab_or_is_refused(lab: Any) -> None:
+    text = json.dumps(lab)  # JSON is YAML
+    with TemporaryDirectory() as folder:
+        for name, content in {"lab.yml": text, "hosts.yml": "all: {}\n"}.items():
+            Path(folder, name).write_text(content, errors="surrogatepass")
+        with suppress(ProblemError):
+            assert read_lab(folder).lab.name

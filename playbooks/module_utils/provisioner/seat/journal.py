@@ -13,7 +13,7 @@ from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read_record, sync_folder, write_all
 from ansible.module_utils.provisioner.base.host import boot_id, now
-from ansible.module_utils.provisioner.base.problem import io_problem
+from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
 # After one of these, until the next line, a seat is between its old and its new generation.
 OPEN_STATES = ("switching", "verifying", "rolling_back")
@@ -59,7 +59,8 @@ class Journal:
     def lines(self) -> list[dict[str, Any]]:
         """Return all complete lines, oldest first.
 
-        Raises ProblemError `io_error` when the journal cannot be read: whether a switch is open is unknown then.
+        Raises ProblemError `io_error` when the journal cannot be read, and `journal_damaged`: whether a switch is open
+        is unknown then.
         """
         return [line for line in map(_parsed, read_record(self._path).splitlines()) if line]
 
@@ -108,4 +109,20 @@ def _parsed(text: str) -> dict[str, Any] | None:
         line = json.loads(text)
     except ValueError:
         return None
-    return line if isinstance(line, dict) and line.keys() >= KEYS else None
+    if not (isinstance(line, dict) and line.keys() >= KEYS):
+        return None
+    detail = line["detail"]
+    if not (isinstance(line["state"], str) and isinstance(line["run"], str) and isinstance(detail, dict)) or (
+        line["state"] == "switching" and not (type(detail.get("to")) is type(detail.get("back")) is int)
+    ):
+        raise _damaged(text)
+    return line
+
+
+def _damaged(text: str) -> ProblemError:
+    return ProblemError(
+        "journal_damaged",
+        f"a line of the journal is whole, and says something that no release writes: {text[:200]!r}",
+        "so it is not known which generation of the seat is right",
+        "look at journal.jsonl of the seat; remove the line if the seat is in order",
+    )

@@ -13,7 +13,7 @@ from xdist.scheduler import LoadScopeScheduling
 # Bed -> its test files, in their order. The longest bed comes first, so that no long bed starts when all others have
 # ended. The bed "engine" needs the outer engine and no nodes.
 BEDS: dict[str, tuple[str, ...]] = {
-    "interrupted": ("journeys/test_rollback.py", "journeys/test_interrupted.py"),
+    "interrupted": ("journeys/test_interrupted.py", "journeys/test_rollback.py"),
     "faults": ("playbooks/test_faults_on_nodes.py",),
     "seat": ("playbooks/test_on_nodes.py",),
     "rollout": ("journeys/test_rollout.py",),

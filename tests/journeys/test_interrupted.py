@@ -174,6 +174,7 @@ def one_wave_lab(checked_lab: SmallLab) -> Iterator[SmallLab]:
     path.write_text(original)
 
 
+@pytest.mark.long("chaos")  # the test below loses a node in the middle of a switch, for every commit
 def test_a_node_lost_after_staging_keeps_its_image_and_the_rest_of_its_wave_goes_on(one_wave_lab: SmallLab) -> None:
     lab, before = one_wave_lab, one_wave_lab.image_on("node1")
     with lab.in_terminal("rollout", "--yes") as run:

@@ -16,7 +16,7 @@ from tests.lab.engine import Engine
 from tests.lab.gpus import HostGpu, profile_text
 from tests.lab.node import Node
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long("bed")]
 
 PROBE = Path(__file__).with_name("probe.py")
 Probe = Callable[[str], dict[str, Any]]

@@ -10,7 +10,7 @@ from tests.lab.host import BedError
 from tests.lab.node import Node
 from tests.lab.tags import DemoTag, push_demo_tags
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long("bed")]
 
 COMPOSE = """\
 services:

@@ -11,7 +11,7 @@ from tests.lab.images import make_small
 from tests.lab.networks import LABEL
 from tests.lab.node import Node
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.long("bed")]
 
 
 def ssh(lab: Lab, node: Node, command: str) -> str:

@@ -3,6 +3,7 @@
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from provisioner.domain.values.claim import Claim, claimed
 from tests.playbooks.node_code import ProblemError, module_util
 
-claims, jobs = module_util("jobs.claims"), module_util("jobs.job")
+claims, jobs, preparing = module_util("jobs.claims"), module_util("jobs.job"), module_util("prepare.prepare")
 NodeJobs, follow = module_util("jobs.node_jobs").NodeJobs, module_util("jobs.jobfile").follow
 
 
@@ -43,13 +44,19 @@ def test_a_claimed_node_refuses_another_run_with_the_same_problem_as_the_control
     claims.take_claim(root, a_claim("r2", 2), "")
 
 
-def test_the_node_is_not_prepared_while_a_run_has_claimed_it(tmp_path: Path) -> None:
-    root = str(tmp_path)
-    assert refusal(claims.check_unclaimed, root) == ""
+def test_the_node_is_not_prepared_while_a_run_has_claimed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, needs = str(tmp_path), [SimpleNamespace(description="install curl", action="act", deferred=False)]
+    monkeypatch.setattr(preparing, "_require_root", lambda: None)
+    monkeypatch.setattr(preparing, "_needs", lambda _: list(needs))
+    monkeypatch.setattr(preparing, "_unfixable", lambda _: [])
+    monkeypatch.setattr(preparing, "ACTIONS", {"act": lambda *_: needs.clear()})
+    job = SimpleNamespace(report=lambda _: None)
     claims.take_claim(root, a_claim("r1", 1), "")
-    assert refusal(claims.check_unclaimed, root) == "claimed"
+    record = preparing.prepare({"state_root": root}, job)
+    assert (record["state"], record["problems"][0]["code"], record["changes"]) == ("failed", "claimed", [])
     claims.release_claim(root, a_claim("r1", 1))
-    assert refusal(claims.check_unclaimed, root) == ""
+    record = preparing.prepare({"state_root": root}, job)
+    assert (record["state"], record["changes"]) == ("prepared", ["install curl"])
 
 
 def test_a_node_that_is_being_prepared_cannot_be_claimed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -95,6 +96,25 @@ def test_files_returns_the_current_content_on_disk(tmp_path: Path) -> None:
     seat.write(1, order, {})
     (seat.generation(1) / "compose.yaml").write_text("edited")
     assert seat.files(1)["compose.yaml"] == "edited"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"state": "switching", "detail": {"to": 2}},
+        {"state": "switching", "detail": {"to": "2", "back": 1}},
+        {"state": ["committed"]},
+        {"detail": []},
+        {"run": 7},
+    ],
+    ids=str,
+)
+def test_a_whole_line_that_no_release_writes_is_damage(tmp_path: Path, fault: dict[str, Any]) -> None:
+    line = {"seq": 1, "at": "x", "run": "r1", "state": "committed", "detail": {}} | fault
+    (tmp_path / "journal.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(ProblemError) as caught:
+        journals.Journal(tmp_path, "r1").open_switch()
+    assert problem(caught)["code"] == "journal_damaged"
 
 
 LINES = st.binary(max_size=40) | st.fixed_dictionaries(

@@ -71,6 +71,12 @@ def _set_subreaper(on: int) -> None:
         raise OSError(ctypes.get_errno(), "prctl")
 
 
+def _signal(processes: set[int], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(ProcessLookupError):
+            os.kill(process, number)
+
+
 @dataclass(frozen=True)
 class _ProcessTree:
     """The descendants of this process, without the children that it had `before`."""
@@ -87,13 +93,12 @@ class _ProcessTree:
         return found
 
     def kill(self) -> None:
-        """Kill all of them with SIGKILL."""
-        killed = set[int]()
-        while left := self.members() - killed:  # a new one may have been started
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            killed |= left
+        """Kill all of them with SIGKILL. They are stopped first: a shell whose child is killed would go on."""
+        stopped = set[int]()
+        while left := self.members() - stopped:  # a new one may have been started
+            _signal(left, signal.SIGSTOP)
+            stopped |= left
+        _signal(stopped, signal.SIGKILL)
 
     def reap(self, command: int) -> tuple[int, float]:
         """Wait for all of them; return the exit code of `command` and the CPU seconds of all."""

@@ -111,18 +111,22 @@ def _parsed(text: str) -> dict[str, Any] | None:
         return None
     if not (isinstance(line, dict) and line.keys() >= KEYS):
         return None
-    detail = line["detail"]
-    if not (isinstance(line["state"], str) and isinstance(line["run"], str) and isinstance(detail, dict)) or (
-        line["state"] == "switching" and not (type(detail.get("to")) is type(detail.get("back")) is int)
-    ):
+    if not _is_well_formed(line):
         raise _damaged(text)
     return line
+
+
+def _is_well_formed(line: dict[str, Any]) -> bool:
+    detail = line["detail"]
+    if not (isinstance(line["state"], str) and isinstance(line["run"], str) and isinstance(detail, dict)):
+        return False
+    return line["state"] != "switching" or all(type(detail.get(name)) is int for name in ("to", "back"))
 
 
 def _damaged(text: str) -> ProblemError:
     return ProblemError(
         "journal_damaged",
-        f"a line of the journal is whole, and says something that no release writes: {text[:200]!r}",
+        f"a line of the journal is complete, but no release writes such a line: {text[:200]!r}",
         "so it is not known which generation of the seat is right",
         "look at journal.jsonl of the seat; remove the line if the seat is in order",
     )

@@ -8,7 +8,7 @@ from rich.text import Text
 from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.console.text import safe_block, safe_line
 from provisioner.domain.lab.lock import LockedImage, Lockfile
-from provisioner.domain.lab.lock_trust import Consent, LockTrust, TrustChange, Vouched
+from provisioner.domain.lab.lock_trust import Consent, LockTrust, TrustChange, VerifiedBy
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.size import human_size
@@ -45,17 +45,17 @@ def _style(text: str) -> str:
 
 
 _FIELDS = {"lab": "lab", "registry": "registry", "ca": "its CA", "images": "image"}
-_VOUCHED = {
-    "": "nothing but the connection vouches for it",
+_VERIFIED_BY = {
+    "": "verified by the connection alone",
     "file": "a file of this machine",
     "sha256": "it has the SHA-256 you gave",
 }
 
 
-def consent_view(source: str, trust: LockTrust, consent: Consent, vouched: Vouched, signer: str | None) -> Text:
+def consent_view(source: str, trust: LockTrust, consent: Consent, verified_by: VerifiedBy, signer: str | None) -> Text:
     """Render what a published lock brings: all of it at first use, else what differs from what was agreed to."""
     head = "A lock that was not used on this machine before" if consent.is_first else "The lock has changed"
-    origin = f"signed by {signer}" if signer else _VOUCHED[vouched]
+    origin = f"signed by {signer}" if signer else _VERIFIED_BY[verified_by]
     rows = [(change.field, _changed(change)) for change in consent.changes]
     if consent.is_first:
         rows = [

@@ -155,7 +155,7 @@ class LabImageBuilder:
     def _create(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> Listing:
         """Build or copy the image, push it, and return what the registry has under the pushed digest.
 
-        The tag is not read again: somebody else may have pushed to it meanwhile.
+        The tag is not read again: another user may have pushed to it since.
         """
         source, platform = _package_source(self._settings.apt_mirror), base.report.platform
         self._lookup.exists(target)  # a registry that gives no answer is reported before the build, not after it

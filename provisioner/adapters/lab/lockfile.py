@@ -17,7 +17,7 @@ from provisioner.adapters.registry.http import is_downgrade, split_login
 from provisioner.adapters.registry.transport import proxy_manager
 from provisioner.adapters.state.files import MAX_BYTES, decode, read_bytes, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.lab.lock_trust import Vouched
+from provisioner.domain.lab.lock_trust import VerifiedBy
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.proxy import is_loopback, proxy_for
 
@@ -60,14 +60,14 @@ def read_lock(path: Path) -> Lockfile | None:
 
 
 class PublishedLock(NamedTuple):
-    """A lock from elsewhere. `source`: path or URL without secrets. `vouched`: how its content was vouched for.
+    """A lock from elsewhere. `source`: path or URL without secrets. `verified_by`: how its content was verified.
 
     `signer`: the principal of the signer, if there is a valid signature of an allowed signer.
     """
 
     lock: Lockfile
     source: str
-    vouched: Vouched = ""
+    verified_by: VerifiedBy = ""
     signer: str | None = None
 
 
@@ -97,15 +97,15 @@ def fetch_lock(
         raise ProblemError(problem, "usage")
     channel = _Channel(ca, is_protected=bool(sha256 or signers))
     content = channel.read(source)
-    vouched: Vouched = "" if is_remote else "file"
+    verified_by: VerifiedBy = "" if is_remote else "file"
     if sha256 is not None:
         _check_sha256(name, content, sha256)
-        vouched = "sha256"
+        verified_by = "sha256"
     signer = None
     if signers is not None:
         signer = verify(name, content, _read_signature(source, channel, signers), signers)
-        vouched = "signature"
-    return PublishedLock(read_document(name, decode(content, name), Lockfile), name, vouched, signer)
+        verified_by = "signature"
+    return PublishedLock(read_document(name, decode(content, name), Lockfile), name, verified_by, signer)
 
 
 def _check_sha256(name: str, content: bytes, wanted: str) -> None:
@@ -121,7 +121,7 @@ def _check_sha256(name: str, content: bytes, wanted: str) -> None:
 
 
 def _read_signature(source: str, channel: "_Channel", signers: Path) -> bytes:
-    """Return what lies beside the lock: its path with .sig, the query of a URL is kept."""
+    """Return the path or URL of a lock's signature: that of the lock with .sig; the query of a URL is kept."""
     place = urlsplit(source)
     beside = place._replace(path=place.path + SUFFIX).geturl() if place.scheme else source + SUFFIX
     try:
@@ -201,7 +201,7 @@ def _not_there(url: str, reason: str) -> Problem:
 def _unprotected(url: str) -> Problem:
     return Problem(
         "lock_unprotected",
-        f"{url}: plain http, and nothing else vouches for the lock",
+        f"{url}: plain http, and the lock is verified by neither a hash nor a signature",
         "anybody on the way could give another lock, and so choose the image and the registry of this machine",
         "use https; or give the hash that the lab's admin gives you: --sha256 HEX; or their keys: "
         "--allowed-signers FILE",

@@ -140,9 +140,9 @@ def _ask_for(published: PublishedLock, signers: Path | None, output: Output, *, 
     Raises ProblemError (usage) where only a person can agree to it and there is no terminal.
     """
     now = read_trust(published.lock)
-    consent = build_consent(_agreed_before(), now, published.vouched)
+    consent = build_consent(_agreed_before(), now, published.verified_by)
     if consent.is_needed:
-        output.note(consent_view(published.source, now, consent, published.vouched, published.signer))
+        output.note(consent_view(published.source, now, consent, published.verified_by, published.signer))
     if consent.by_hand and not output.can_ask:
         raise ProblemError(_not_agreed(published.source, now), "usage")
     return Agreement(published, signers, consent.by_hand or (consent.is_needed and not yes))
@@ -267,7 +267,7 @@ def _not_agreed(source: str, trust: LockTrust) -> Problem:
         "lock_not_agreed",
         f"{source}: the use of {trust.registry} and its CA here is not agreed to, and there is no terminal to ask on",
         "the lock determines which images run here, and which CA Docker trusts for their registry",
-        "run it once on a terminal; or give --yes and what vouches for the lock: --sha256 HEX, from the lab's "
+        "run it once on a terminal; or give --yes and what verifies the lock: --sha256 HEX, from the lab's "
         "admin, or --allowed-signers FILE",
     )
 

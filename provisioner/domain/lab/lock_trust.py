@@ -10,9 +10,9 @@ from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
 
-# How the content of a lock was vouched for: the user named a file of this machine, gave the hash of its bytes, or it
-# carries the signature of a known signer. "": it came over the network and nothing vouches for it but TLS.
-Vouched = Literal["", "file", "sha256", "signature"]
+# How the content of a lock was verified: the user named a file of this machine, gave the hash of its bytes, or it
+# carries the signature of a known signer. "": it came over the network, protected by TLS alone.
+VerifiedBy = Literal["", "file", "sha256", "signature"]
 
 # Registries for everybody, whose certificates every machine can verify. A private CA for one of them would let its
 # owner answer for the images of all other users of this machine. A name stands for all names below it, too.
@@ -61,7 +61,7 @@ class TrustChange(NamedTuple):
 class Consent(NamedTuple):
     """What the user has to agree to. `is_first`: no lock was agreed to before.
 
-    `by_hand`: --yes is not enough, because nothing vouches for the lock and it brings a registry or a CA that the user
+    `by_hand`: --yes is not enough, because the lock is not verified and it brings a registry or a CA that the user
     has not agreed to.
     """
 
@@ -93,10 +93,10 @@ def read_trust(lock: Lockfile) -> LockTrust:
     return LockTrust(lab=lock.lab, registry=registries[0], ca=fingerprints, images=images)
 
 
-def build_consent(before: LockTrust | None, now: LockTrust, vouched: Vouched) -> Consent:
+def build_consent(before: LockTrust | None, now: LockTrust, verified_by: VerifiedBy) -> Consent:
     """Compare with what the user agreed to before, None: nothing yet."""
     if before is None:
-        return Consent((), is_first=True, by_hand=not vouched)
+        return Consent((), is_first=True, by_hand=not verified_by)
     pairs = (
         TrustChange("lab", (before.lab,), (now.lab,)),
         TrustChange("registry", (before.registry,), (now.registry,)),
@@ -105,7 +105,7 @@ def build_consent(before: LockTrust | None, now: LockTrust, vouched: Vouched) ->
     )
     changes = tuple(change for change in pairs if change.before != change.now)
     is_other_source = any(change.field in {"registry", "ca"} for change in changes)
-    return Consent(changes, is_first=False, by_hand=is_other_source and not vouched)
+    return Consent(changes, is_first=False, by_hand=is_other_source and not verified_by)
 
 
 def _fingerprints(lock: Lockfile, pem: str) -> tuple[str, ...]:

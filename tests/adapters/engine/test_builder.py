@@ -113,7 +113,7 @@ class FakeEngine:
         return digest_of(self.built[str(target)])
 
     def put(self, target: ImageReference, config: ImageConfig) -> None:
-        """Store an image under its tag and its digest, as whoever pushes it does."""
+        """Store an image under its tag and its digest, as a push does."""
         name = target.pinned(digest_of(config)).by_digest()
         self.images |= {str(target): config, name: config}
         self.broken.discard(name)

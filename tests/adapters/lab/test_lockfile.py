@@ -242,7 +242,7 @@ def test_a_redirect_without_end_ends(web: str) -> None:
 
 
 def test_a_hash_is_that_of_the_bytes(web: str, tmp_path: Path) -> None:
-    assert fetch_lock(f"http://{web}/lab.lock", sha256=SHA256.upper()).vouched == "sha256"
+    assert fetch_lock(f"http://{web}/lab.lock", sha256=SHA256.upper()).verified_by == "sha256"
     assert refused(f"http://{web}/lab.lock", sha256="0" * 64) == "sha256_differs"
     path = tmp_path / "lab.lock"
     path.write_bytes(b"\xef\xbb\xbf" + lock_text(LOCK).encode())
@@ -263,7 +263,7 @@ def test_a_lock_with_known_signers_needs_the_signature_of_one_of_them(
     Path(f"{path}.sig").write_text(signature)
     for source in sources:
         found = fetch_lock(source, signers=signers)
-        assert (found.lock, found.vouched, found.signer) == (LOCK, "signature", "ann@lab.example")
+        assert (found.lock, found.verified_by, found.signer) == (LOCK, "signature", "ann@lab.example")
     other = sign(content, make_key(tmp_path / "eve"), may_ask=False)
     monkeypatch.setattr(Published, "signature", other)
     path.write_bytes(content.replace(b"demo", b"evil"))

@@ -126,7 +126,7 @@ def test_a_first_use_shows_registry_ca_and_images_and_asks(
         assert (done.exit_code, machine.orders) == (2, [])
         assert "lock_not_agreed" in done.stderr + done.stdout
     asked = answering(monkeypatch, answer=False)
-    done = up(web(), "--yes")  # it vouches for nothing, so --yes does not answer this question
+    done = up(web(), "--yes")  # nothing verifies this lock, so --yes does not answer this question
     assert (done.exit_code, asked) == (1, ["Use this lock on this machine?"])
     for shown in ("registry.lab:5201", fingerprint("lab"), a_digest("lab")):
         assert shown in done.stderr
@@ -184,10 +184,10 @@ def test_a_change_of_registry_ca_or_image_is_shown_and_agreed_to(  # noqa: PLR09
     asked = answering(monkeypatch, answer=False)
     assert up(web(), *(["--yes"] if by_hand else [])).exit_code == 1
     assert asked == ["Use this lock on this machine?"]
-    vouched = up(web(), "--yes", "--sha256", sha256(changed))
-    assert vouched.exit_code == 0
-    assert "- " in vouched.stderr
-    assert "+ " in vouched.stderr
+    verified = up(web(), "--yes", "--sha256", sha256(changed))
+    assert verified.exit_code == 0
+    assert "- " in verified.stderr
+    assert "+ " in verified.stderr
     assert len(asked) == 1
 
 

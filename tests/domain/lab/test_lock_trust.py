@@ -7,7 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from provisioner.domain.lab.lock import LockedImage, Lockfile
-from provisioner.domain.lab.lock_trust import LockTrust, Vouched, build_consent, read_trust
+from provisioner.domain.lab.lock_trust import LockTrust, VerifiedBy, build_consent, read_trust
 from provisioner.domain.values.problem import ProblemError
 from tests.builders import a_digest, a_lock, a_locked_image
 
@@ -94,7 +94,7 @@ NOW = LockTrust(lab="demo", registry="registry.lab", ca=("AA",), images=("i1",))
 
 
 @pytest.mark.parametrize(
-    ("before", "vouched", "needed", "by_hand", "fields"),
+    ("before", "verified_by", "needed", "by_hand", "fields"),
     [
         (None, "", True, True, []),
         (None, "file", True, False, []),
@@ -108,8 +108,8 @@ NOW = LockTrust(lab="demo", registry="registry.lab", ca=("AA",), images=("i1",))
     ],
 )
 def test_consent_is_needed_for_what_was_not_agreed_to(
-    before: LockTrust | None, vouched: Vouched, needed: bool, by_hand: bool, fields: list[str]
+    before: LockTrust | None, verified_by: VerifiedBy, needed: bool, by_hand: bool, fields: list[str]
 ) -> None:
-    consent = build_consent(before, NOW, vouched)
+    consent = build_consent(before, NOW, verified_by)
     assert (consent.is_needed, consent.by_hand) == (needed, by_hand)
     assert [change.field for change in consent.changes] == fields

@@ -17,7 +17,7 @@ def read(path: Path) -> str:
 
 
 def read_existing(path: Path) -> str:
-    """Return the text of a file, or an empty string when there is no such file.
+    """Return the text of a file, or an empty string when it does not exist.
 
     Raises OSError when a file that exists cannot be read: for a record that is not the same as an empty one.
     """

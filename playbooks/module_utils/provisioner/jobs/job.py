@@ -84,7 +84,7 @@ def check_no_job(folder: JobFolder) -> None:
 
 
 def _prune(seat: JobFolder) -> None:
-    with contextlib.suppress(OSError):  # what is not ours there must not stop a job
+    with contextlib.suppress(OSError):  # an unexpected file there must not prevent a job
         for path in sorted(seat.jobs.glob("*.json"), key=lambda path: path.stat().st_mtime)[:-KEEP_JOBS]:
             path.unlink()
 

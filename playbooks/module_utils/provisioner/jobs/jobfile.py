@@ -87,7 +87,7 @@ def job_path(seat: JobFolder, run: str, kind: str) -> Path:
 
 
 def read_job(path: Path) -> dict[str, Any] | None:
-    """Return the content of a job file, or None when there is no such file, or no complete one.
+    """Return the content of a job file, or None when it is missing or incomplete.
 
     Raises ProblemError `io_error` when it cannot be read.
     """

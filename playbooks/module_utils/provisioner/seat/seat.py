@@ -146,7 +146,7 @@ def _content(order: dict[str, Any]) -> dict[str, Any]:
 
 
 def seats_of(state_root: str) -> list[Seat]:
-    """Return all recorded seats, sorted by name. What is no folder, or has another name, is none of ours."""
+    """Return all recorded seats, sorted by name. Other files, and folders with other names, are ignored."""
     try:
         with os.scandir(str(Path(state_root) / "seats")) as found:
             names = sorted(entry.name for entry in found if NAME.fullmatch(entry.name) and entry.is_dir())

@@ -1,6 +1,8 @@
 import gc
 import os
+import shutil
 from itertools import count
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -13,6 +15,12 @@ settings.load_profile("commit")
 
 # Modules and tests are never garbage: without this the collector goes through all of them, again and again.
 gc.set_threshold(100_000)
+
+# Tests write many small files. In memory that takes an eighth less processor time, and no wait. A whole run needs some
+# 200 MB; a container often has 64 MB there, and then they stay on the disk.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > 2**30:
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
 
 pytest_plugins = ["tests.lab.fixtures", "tests.beds", "tests.long_parts", "tests.timing"]
 

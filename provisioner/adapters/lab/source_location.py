@@ -22,6 +22,9 @@ _MAX_VALUES = 500_000
 _MAX_YAML = 256 << 10
 
 
+HALF_A_PAIR = "half of a surrogate pair, which is no character"
+
+
 class SourceDocument(NamedTuple):
     """A parsed document. `root` returns its YAML node for locations; JSON is composed once, at the first call.
 
@@ -45,7 +48,18 @@ class SourceDocument(NamedTuple):
 
 
 class _Loader(yaml.SafeLoader):
-    """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February."""
+    """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February.
+
+    Joins surrogate pairs such as "\\ud83d\\ude00": JSON is written so, and PyYAML leaves halves that no file can hold.
+    """
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
+        """Return the value of a scalar. Raises ConstructorError for half of a surrogate pair."""
+        value: str = super().construct_scalar(node)
+        try:
+            return value.encode("utf-16", "surrogatepass").decode("utf-16")
+        except UnicodeDecodeError:
+            raise yaml.constructor.ConstructorError(None, None, HALF_A_PAIR, node.start_mark) from None
 
 
 _INTEGER = "tag:yaml.org,2002:int"

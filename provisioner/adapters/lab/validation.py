@@ -9,7 +9,7 @@ from typing import Any, TypeVar, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from provisioner.adapters.lab.source_location import MAX_MISTAKES, Loc, SourceDocument
+from provisioner.adapters.lab.source_location import HALF_A_PAIR, MAX_MISTAKES, Loc, SourceDocument
 from provisioner.domain.values.problem import Problem, ProblemError
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -32,6 +32,8 @@ def validate_document(
     found = [*document.duplicates, *islice(others, MAX_MISTAKES)]
     try:
         value = model.model_validate(document.data)
+    except UnicodeEncodeError:  # the message about a value would hold it, in JSON alone
+        raise ProblemError(_half_a_pair(document.name), "usage") from None
     except ValidationError as error:
         # Where every item of a list is wrong, pydantic says also that the list is too short.
         details = [one for one in error.errors(include_url=False) if one["type"] != "too_short" or not one["input"]]
@@ -47,6 +49,15 @@ def validate_document(
     if found:
         raise ProblemError(sorted(found, key=_line_and_column)[:MAX_MISTAKES], "usage")
     return value
+
+
+def _half_a_pair(name: str) -> Problem:
+    return Problem(
+        "bad_value",
+        f"{name}:1:1: a text holds {HALF_A_PAIR}",
+        "no file and no message can hold it",
+        "find it with grep -inE 'ud[89a-f][0-9a-f]{2}', and write the character itself",
+    )
 
 
 def _more(name: str, hidden: int) -> Problem:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.adapters.lab.source_location import read_json, read_yaml
+from provisioner.adapters.lab.source_location import HALF_A_PAIR, read_json, read_yaml
 from provisioner.domain.values.problem import ProblemError
 
 TEXT = st.text(st.characters(codec="utf-8"), max_size=8)
@@ -66,3 +66,10 @@ def test_unusual_yaml_is_read_or_refused_with_a_problem_error(text: str) -> None
 def test_an_alias_or_merge_is_not_a_duplicate_key() -> None:
     document = read_yaml("f", "a: &x {k: 1}\nb: *x\nc:\n  <<: *x\n  k: 2\n")
     assert (document.duplicates, document.data["c"]) == ((), {"k": 2})
+
+
+def test_a_character_that_yaml_escapes_as_json_does_is_read_and_half_of_it_is_refused() -> None:
+    assert read_yaml("f", r'"\ud83d\ude00"').data == "\U0001f600"
+    with pytest.raises(ProblemError) as refusal:
+        read_yaml("f", 'a: 1\nb: "x\\ud83d"\n')
+    assert [problem.what for problem in refusal.value.problems] == [f"f:2:4: not YAML: {HALF_A_PAIR}"]

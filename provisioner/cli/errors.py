@@ -6,6 +6,7 @@ import secrets
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -13,8 +14,9 @@ from pathlib import Path
 import click
 
 from provisioner.adapters.state.files import state_home, write_text
-from provisioner.cli.exit_codes import BUG, ENDINGS, INTERRUPTED
+from provisioner.cli.exit_codes import BUG, ENDINGS, FAILED, INTERRUPTED
 from provisioner.cli.output import make_console, print_json
+from provisioner.cli.streams import OutputError
 from provisioner.console.problems import problems
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -38,6 +40,8 @@ def report_error(error: BaseException, words: Sequence[str]) -> int:
         found, code = list(error.problems), ENDINGS[error.ending]
     elif isinstance(error, KeyboardInterrupt | click.Abort | EOFError):
         found, code = [INTERRUPTION], INTERRUPTED
+    elif isinstance(error, OutputError):
+        found, code = [_unwritable(error)], FAILED
     else:
         found, code = [_bug_problem(error, words)], BUG
     make_console(sys.stderr, no_color="--no-color" in words).print(
@@ -49,7 +53,8 @@ def report_error(error: BaseException, words: Sequence[str]) -> int:
 def _print_document(words: Sequence[str], found: Sequence[Problem], code: int) -> int:
     """Print the problems as the document of a failed run if --json is given; return `code`."""
     if "--json" in words:
-        print_json({"schema": PROBLEMS_SCHEMA, "problems": [problem.model_dump() for problem in found]})
+        with suppress(OutputError):  # the problems are shown on stderr
+            print_json({"schema": PROBLEMS_SCHEMA, "problems": [problem.model_dump() for problem in found]})
     return code
 
 
@@ -57,6 +62,15 @@ def _usage_problem(error: click.ClickException) -> Problem:
     context = getattr(error, "ctx", None)
     command = context.command_path if context else "provision"
     return Problem("usage", error.format_message(), "the command line is wrong", f"see {command} --help")
+
+
+def _unwritable(error: OutputError) -> Problem:
+    return Problem(
+        "output_unwritable",
+        f"the output cannot be written: {error.strerror}",
+        "what the command printed is lost or cut short; what it did on nodes is on record",
+        "free space where the output goes, and run `provision status LAB` if the command changes nodes",
+    )
 
 
 def _bug_problem(error: BaseException, words: Sequence[str]) -> Problem:
@@ -70,10 +84,11 @@ def _bug_problem(error: BaseException, words: Sequence[str]) -> Problem:
 
 def _write_trace(error: BaseException, words: Sequence[str]) -> Path | str:
     """Write the traceback to a file that only its owner may read; return its path, or why it was not written."""
-    path = state_home() / "traces" / f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}.txt"
+    name = f"{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(2)}.txt"
     head = f"provision {version('lab-provisioner')}\nPython {sys.version}\n{platform.platform()}\n"
     trace = "".join(traceback.format_exception(error))
     try:
+        path = state_home() / "traces" / name
         write_text(path, _without_logins(f"{head}{' '.join(_redact(words))}\n\n{trace}"), 0o600)
     except ProblemError as unwritable:
         return f"(which could not be written: {unwritable})"

@@ -7,23 +7,44 @@ import socket
 from pathlib import Path
 
 from provisioner.adapters.lab.keyfiles import public_keys
+from provisioner.adapters.state import files
+from provisioner.domain.values.problem import Problem, ProblemError
 
 
 def account() -> pwd.struct_passwd | None:
-    """Return the account that owns the seat: under sudo the calling user. None for root itself."""
+    """Return the account that owns the seat: under sudo the calling user. None for root itself.
+
+    Raises ProblemError (usage) where the user has a number but no account.
+    """
     uid = int(os.environ.get("SUDO_UID", "0")) if os.getuid() == 0 else os.getuid()
-    return pwd.getpwuid(uid) if uid else None
+    try:
+        return pwd.getpwuid(uid) if uid else None
+    except KeyError:
+        raise ProblemError(_no_account(uid), "usage") from None
 
 
 def holder() -> str:
     """Return the user of this run as shown to others: person@machine."""
-    return f"{getpass.getuser()}@{socket.gethostname().split('.')[0]}"
+    try:
+        person = getpass.getuser()
+    except (KeyError, OSError):  # an account without a name, as in a container that runs under a number alone
+        person = str(os.getuid())
+    return f"{person}@{socket.gethostname().split('.')[0]}"
 
 
 def home() -> Path:
     """Return the home directory of the account, also under sudo."""
     user = account()
-    return Path(user.pw_dir) if user and os.getuid() == 0 else Path.home()
+    return Path(user.pw_dir) if user and os.getuid() == 0 else files.home()
+
+
+def _no_account(uid: int) -> Problem:
+    return Problem(
+        "no_account",
+        f"this machine has no account with the number {uid}",
+        "a seat belongs to an account: its files and its login have a name",
+        "run the command as a user of this machine",
+    )
 
 
 def read_user_keys() -> tuple[str, ...]:

@@ -1,8 +1,12 @@
+import os
+import pwd
 from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.user import read_user_keys, seat_root
+from provisioner.adapters.state.files import state_home
+from provisioner.adapters.user import account, holder, read_user_keys, seat_root
+from provisioner.domain.values.problem import ProblemError
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
 
 
@@ -29,3 +33,20 @@ def test_the_directory_of_the_users_seat_follows_xdg(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("XDG_DATA_HOME", value)
     assert seat_root() == Path(directory or tmp_path / ".local" / "share") / "provisioner"
+
+
+def test_a_user_without_an_account_has_a_number_and_no_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs under a number alone."""
+
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    for name in ("HOME", "LOGNAME", "USER", "LNAME", "USERNAME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", no_entry)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    assert holder().startswith("54321@")
+    for function, code in ((account, "no_account"), (state_home, "no_home")):
+        with pytest.raises(ProblemError) as refused:
+            function()
+        assert (refused.value.ending, refused.value.problems[0].code) == ("usage", code)

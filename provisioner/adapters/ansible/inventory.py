@@ -15,6 +15,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 REGISTRY = "registry"  # the group of the host that runs the lab's registry
 _LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
+_UNWRITABLE_HOME = "Unable to create local directories"  # in the message of Ansible; a path and a reason follow
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 
@@ -135,7 +136,18 @@ def _no_hosts_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
     return Problem("no_hosts_matched", what, why, fix)
 
 
+def _unwritable_home(output: str) -> Problem:
+    return Problem(
+        "home_unwritable",
+        f"Ansible cannot make its folder: {output.partition(_UNWRITABLE_HOME)[2].splitlines()[0].strip()}",
+        "it keeps temporary files in .ansible in your home directory",
+        "set HOME, or ANSIBLE_HOME, to a directory that you can write to",
+    )
+
+
 def _unreadable(settings: Settings, output: str) -> Problem:
+    if _UNWRITABLE_HOME in output:
+        return _unwritable_home(output)
     fix = f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph"
     if _LOCKED_VAULT in output:
         fix = "give the vault password: --ask-vault-pass asks for it, --vault-password-file names a file"

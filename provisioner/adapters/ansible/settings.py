@@ -3,16 +3,21 @@
 import configparser
 import locale
 import os
+import shutil
 import stat
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import distribution
 from pathlib import Path
 from typing import Literal
 
 from provisioner.domain.values.problem import Problem, ProblemError
 
 FORKS = 25
+_PROGRAM = "ansible-playbook"
 PasswordKind = Literal["connection", "become", "vault"]
 
 # Set where the user's own configuration does not: variable, option in ansible.cfg, value. ServerAliveInterval ends the
@@ -117,8 +122,26 @@ def environment(settings: Settings, count: int) -> dict[str, str]:
         ours["ANSIBLE_CONFIG"] = str(config)
     if os.environ.get("ANSIBLE_STRATEGY", known.get("strategy", "")).endswith("debug"):
         ours["ANSIBLE_STRATEGY"] = "linear"  # the debugger would wait for commands at the first failed task
-    path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)))
+    path = os.pathsep.join((str(_programs()), os.environ.get("PATH", os.defpath)))
     return {**ours, **_STRICT, **_utf8_locale(), "PATH": path}
+
+
+@cache
+def _programs() -> Path:
+    """Return the folder of Ansible's programs: beside our Python, or where pip put them for ansible-core.
+
+    `pip install --user` puts them into ~/.local/bin, which is often not on PATH. Raises ProblemError (usage) where
+    they are in neither.
+    """
+    beside = Path(sys.executable).parent
+    if (beside / _PROGRAM).exists():
+        return beside
+    for file in distribution("ansible-core").files or ():
+        if file.name == _PROGRAM and (found := Path(str(file.locate()))).exists():
+            return found.resolve().parent
+    if found_on_path := shutil.which(_PROGRAM):
+        return Path(found_on_path).parent
+    raise ProblemError(_no_programs(beside), "usage")
 
 
 def asked_passwords(lab: Path) -> set[PasswordKind]:
@@ -163,7 +186,8 @@ def _candidates(inventory: Path | None) -> Iterator[Path]:
         yield here / "ansible.cfg"
     if inventory:
         yield inventory.absolute().parent / "ansible.cfg"
-    yield Path("~/.ansible.cfg").expanduser()
+    with suppress(RuntimeError):  # there is no home directory
+        yield Path.home() / ".ansible.cfg"
     yield Path("/etc/ansible/ansible.cfg")
 
 
@@ -198,6 +222,15 @@ def _bad_config(config: Path, error: Exception) -> Problem:
         "it says how Ansible reaches the nodes, and Ansible does not start with a file that it cannot read",
         "correct it until `ansible-config dump --only-changed` shows its settings: an INI file in UTF-8, without a "
         "byte order mark, that begins with a section such as [defaults]",
+    )
+
+
+def _no_programs(folder: Path) -> Problem:
+    return Problem(
+        "no_ansible",
+        f"there is no {_PROGRAM} in {folder}, where ansible-core was installed, or on PATH",
+        "nodes are reached by Ansible",
+        "install provisioner again, in a virtual environment or with pipx, which put its programs beside its Python",
     )
 
 

@@ -22,7 +22,27 @@ def cache_home() -> Path:
 
 def _xdg_home(variable: str, default: str) -> Path:
     path = Path(os.environ.get(variable, ""))
-    return (path if path.is_absolute() else Path.home() / default) / "provisioner"
+    return (path if path.is_absolute() else home() / default) / "provisioner"
+
+
+def home() -> Path:
+    """Return the home directory of this account: `$HOME`, else that of the user database.
+
+    Raises ProblemError (usage) where there is neither, as in a container that runs under a number alone.
+    """
+    try:
+        return Path.home()
+    except RuntimeError:
+        raise ProblemError(_no_home(), "usage") from None
+
+
+def _no_home() -> Problem:
+    return Problem(
+        "no_home",
+        f"HOME is not set, and this machine has no account with the number {os.getuid()}",
+        "records of runs, caches and Ansible's own files are kept in the home directory",
+        "set HOME to a directory that you can write to",
+    )
 
 
 def read_text(path: Path, fix: str) -> str:

@@ -79,6 +79,15 @@ def test_an_unreadable_inventory_is_reported_with_ansibles_message(
     assert "parse" in message
 
 
+def test_a_home_that_cannot_be_written_is_not_a_fault_of_the_inventory(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/dev/null")
+    ending, code, message = failure(inventory)
+    assert (ending, code) == ("usage", "home_unwritable")
+    assert "/dev/null/.ansible" in message
+
+
 def test_a_host_name_with_other_than_plain_characters_is_refused(inventory: Path) -> None:
     bad = ["-oProxyCommand=touch /tmp/x", "a b", "ümlaut", ".hidden", "a/../b"]
     inventory.write_text(json.dumps({"nodes": {"hosts": {name: {} for name in ("n1", *bad)}}}))

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import yaml
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.play import play_folder, runner_config
-from provisioner.adapters.ansible.settings import Passwords, Settings, asked_passwords, environment
+from provisioner.adapters.ansible.settings import Passwords, Settings, _programs, asked_passwords, environment
 from provisioner.domain.values.problem import ProblemError
 
 
@@ -193,6 +194,20 @@ def test_a_job_is_followed_for_longer_than_its_deadlines_and_not_for_ever(order:
     variables = json.loads(config.command[config.command.index("-e") + 1])
     shortest = variables["provisioner_patience"] / 2 + 1  # seconds of a look and the pause after it
     assert seconds < variables["provisioner_polls"] * shortest + 1 < 5 * seconds + 4 * 3600
+
+
+def test_the_programs_of_ansible_are_found_without_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As after `pip install --user`, which puts them into a folder that is often not on PATH."""
+    programs = Path(sys.executable).parent
+    monkeypatch.setenv("PATH", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    _programs.cache_clear()
+    assert _programs() == programs
+    monkeypatch.setattr("provisioner.adapters.ansible.settings.distribution", lambda _: SimpleNamespace(files=None))
+    _programs.cache_clear()
+    with pytest.raises(ProblemError, match="no_ansible"):
+        environment(Settings(None), 1)
+    _programs.cache_clear()
 
 
 def test_every_task_on_a_node_has_a_time_limit() -> None:

@@ -35,6 +35,7 @@ VERBS = {
     "help": "Show the help of a verb",
 }
 GROUPS = {"mirror", "registry"}
+_OPTIONS_OF_VERBS = {"--json", "--no-color", "-v", "--verbose"}
 WIDTH = 100
 _DATA = Path(__file__).parent.parent / "data" / "compatibility.yaml"
 
@@ -55,6 +56,16 @@ class VerbGroup(click.Group):
         module = f"{cmd_name}.group" if cmd_name in GROUPS else cmd_name
         command = getattr(import_module(f"provisioner.cli.commands.{module}"), cmd_name)
         return command if isinstance(command, click.Command) else None
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse what is before the verb. An option of a verb is a usage error that says where it belongs."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            if error.option_name not in _OPTIONS_OF_VERBS:
+                raise
+            where = f"write it after the verb, such as: provision probe LAB {error.option_name}"
+            raise click.UsageError(f"{error.option_name} is an option of verbs: {where}", ctx) from None
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -79,6 +90,7 @@ class VerbGroup(click.Group):
         words = sys.argv[1:] if extra.get("args") is None else extra["args"]
         try:
             code = super().main(*args, **(extra | {"standalone_mode": False}))
+            sys.stdout.flush()
         except Exception as error:  # noqa: BLE001  (nothing may leave as a traceback)
             code = _report(error, words)
         sys.exit(code)

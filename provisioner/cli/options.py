@@ -15,6 +15,7 @@ from provisioner.adapters.lab.directory import LAB_FILE, LABS, find_lab
 from provisioner.cli.output import Output
 from provisioner.domain.lab.lab import TorchSpec
 from provisioner.domain.rollout.busy import WhenBusy, when_busy
+from provisioner.domain.values.image import PLATFORMS, base_platform
 from provisioner.domain.values.problem import Problem, ProblemError
 
 Command = Callable[..., Any]
@@ -230,6 +231,12 @@ def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) ->
     return value
 
 
+def _known_platform(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    if base_platform(value) not in PLATFORMS:
+        raise click.BadParameter(f"{value!r} is not {' or '.join(PLATFORMS)}", ctx, param)
+    return value
+
+
 def _torch(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     try:
         return TypeAdapter(TorchSpec | None).validate_python(value)
@@ -260,4 +267,6 @@ data_option = click.option(
 ca_option = click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA certificate (PEM)."
 )
-platform_option = click.option("--platform", default="linux/amd64", show_default=True, help="Platform of the nodes.")
+platform_option = click.option(
+    "--platform", default="linux/amd64", show_default=True, callback=_known_platform, help="Platform of the nodes."
+)

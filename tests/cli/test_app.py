@@ -95,6 +95,9 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
         (["mirror", "check", "pytorch/pytorch:2.8.0"], "names no registry: write HOST/pytorch/pytorch:2.8.0"),
         (["mirror", "check", "Not A Reference"], "not an image reference"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
+        (["-v", "probe", "ai-lab"], "-v is an option of verbs: write it after the verb"),
+        (["mirror", "check", "m:5000/a:1", "--platform", ""], "'' is not linux/amd64 or linux/arm64"),
+        (["mirror", "tags", "ai-lab", "--platform", "amd64"], "'amd64' is not linux/amd64 or linux/arm64"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_exit_2_and_explained(words: list[str], expected: str) -> None:

@@ -1,5 +1,6 @@
 """Find and read the directory of a lab: lab.yml, the inventory, and the files that lab.yml names."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -86,7 +87,7 @@ def read_lab(name: str) -> LabDirectory:
     """
     path = find_lab(name)
     lab_file = path / LAB_FILE
-    document = read_yaml(str(lab_file), read_text(lab_file, f"provision init {path}"))
+    document = read_yaml(str(lab_file), read_text(lab_file, _init(path)))
     keys, authorities = list(_read_ssh_keys(path, document)), dict(_read_authorities(path, document))
     packages, inventory = dict(_read_package_keys(path, document)), _find_inventory(path)
     found = [*keys, *authorities.values(), *packages.values(), inventory]
@@ -163,16 +164,21 @@ def _find_inventory(path: Path) -> str | Problem:
         "no_inventory",
         f"{path}: no inventory: none of {', '.join(_INVENTORIES)}",
         "the nodes of a lab are those of its Ansible inventory",
-        f"provision init {path}",
+        _init(path),
     )
+
+
+def _init(path: Path) -> str:
+    return f"provision init {shlex.quote(str(path))}"
 
 
 def _no_such_lab(name: str, places: list[Path]) -> Problem:
     known = sorted(file.parent.name for file in LABS.glob(f"*/{LAB_FILE}"))
     looked = " and ".join(str(place) if place.is_absolute() else f"./{place}" for place in places)
+    file = next((place for place in places if place.is_file()), None)
     return Problem(
         "no_such_lab",
-        f"there is no lab {name}: looked at {looked}{did_you_mean(name, known)}",
+        f"{file} is a file" if file else f"there is no lab {name}: looked at {looked}{did_you_mean(name, known)}",
         "a lab is a directory that holds hosts.yml and lab.yml",
-        f"provision init {name}",
+        f"give the directory: {file.parent}" if file else _init(Path(name)),
     )

@@ -20,7 +20,7 @@ class CreatedLab(NamedTuple):
 
 def create_lab(name: str) -> CreatedLab:
     """Write the missing files of a lab; existing files are kept. A bare name creates a lab in inventories/."""
-    path = Path(name) if "/" in name else LABS / name
+    path = Path(name) if "/" in name or name in {".", ".."} else LABS / name
     present = {HOSTS: bool(inventories(path)), LAB_FILE: (path / LAB_FILE).exists()}
     for file, text in example_files(slug(path.resolve().name)).items():
         if not present[file]:

@@ -1,5 +1,7 @@
 """`provision init`: create the directory of a lab."""
 
+import shlex
+
 import click
 
 from provisioner.adapters.lab.example import create_lab
@@ -20,5 +22,5 @@ def init(lab: str, output: Output) -> int:
     output.document("provisioner/init/1", {"path": str(begun.path), "files": begun.files})
     for file, state in begun.files.items():
         output.show(f"{state}: {begun.path / file}")
-    output.note(f"Next: edit them, then probe the nodes: provision probe {lab}")
+    output.note(f"Next: edit them, then probe the nodes: provision probe {shlex.quote(lab)}")
     return DONE

@@ -9,6 +9,7 @@ from provisioner.domain.values.sync import SyncState
 from provisioner.domain.values.version import CudaVersion, DottedVersion
 
 Flavour = Literal["runtime", "devel"]
+PLATFORMS = ("linux/amd64", "linux/arm64")  # for which there are images with CUDA
 Family = Literal["wheel", "ngc"]  # a published wheel of torch, or NVIDIA's own build
 
 

@@ -10,6 +10,8 @@ import yaml
 from hypothesis import given
 
 from provisioner.adapters.lab.directory import EXPECTED, LabDirectory, find_lab, read_lab
+from provisioner.adapters.lab.source_location import read_json
+from provisioner.adapters.lab.validation import validate_document
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.values.problem import ProblemError
 from tests.adapters.ansible.lies import with_lies
@@ -148,6 +150,10 @@ def test_an_unknown_lab_is_refused_with_the_closest_name(tmp_path: Path, monkeyp
     (problem,) = refused(Path("dmeo")).problems
     assert problem.what == 'there is no lab dmeo: looked at ./dmeo and ./inventories/dmeo; did you mean "demo"?'
     assert problem.fix == "provision init dmeo"
+    (problem,) = refused(Path("my lab")).problems
+    assert problem.fix == "provision init 'my lab'"
+    (problem,) = refused(Path("inventories/demo/lab.yml")).problems
+    assert (problem.what, problem.fix) == ("inventories/demo/lab.yml is a file", "give the directory: inventories/demo")
 
 
 def test_a_directory_without_lab_yml_is_refused(tmp_path: Path) -> None:
@@ -207,3 +213,9 @@ def test_every_lab_yml_with_a_lie_is_a_lab_or_is_refused(lab: Any) -> None:
             Path(folder, name).write_text(content, errors="surrogatepass")
         with suppress(ProblemError):
             assert read_lab(folder).lab.name
+
+
+def test_half_of_a_surrogate_pair_in_json_is_refused() -> None:
+    document = read_json("f", json.dumps(FULL | {"rollout": {"waves": ["\ud800"]}}))
+    with pytest.raises(ProblemError, match="bad_value"):
+        validate_document(document, Lab, EXPECTED)

@@ -20,6 +20,11 @@ def test_init_creates_a_lab_that_can_be_read(tmp_path: Path, monkeypatch: pytest
     assert ran.stdout == "written: inventories/physics/hosts.yml\nwritten: inventories/physics/lab.yml\n"
     assert "Next: " in ran.stderr
     assert read_lab("physics").lab.name == "physics"
+    (tmp_path / "a b").mkdir()
+    monkeypatch.chdir(tmp_path / "a b")
+    assert run("init", ".").stdout == "written: hosts.yml\nwritten: lab.yml\n"
+    monkeypatch.chdir(tmp_path)
+    assert run("init", "./a b").stderr.endswith("provision probe './a b'\n")
     again = run("init", "physics", "--json")
     assert document(again)["files"] == {"hosts.yml": "kept", "lab.yml": "kept"}
 

@@ -3,6 +3,7 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -95,6 +96,14 @@ def test_a_file_imports_only_the_standard_library_ansible_and_this_package(path:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_each_file_parses_with_the_grammar_of_python_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))
+
+
+def test_mypy_checks_every_file_that_runs_as_root_on_nodes() -> None:
+    root = resources.playbooks().parent
+    settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["mypy"]
+    assert settings["strict"]
+    assert {"playbooks/library", ".ci/typings"} <= set(settings["files"])
+    assert (root / ".ci/typings/ansible/module_utils/provisioner").resolve() == PACKAGE
 
 
 def test_no_file_calls_what_python_3_8_lacks() -> None:

@@ -2,27 +2,22 @@
 
 import hashlib
 import json
-import os
-import re
+from http import HTTPStatus
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import unquote, urljoin, urlsplit
-
-from urllib3 import PoolManager, Retry, Timeout
-from urllib3.exceptions import HTTPError, SSLError
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
 
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.signature import SUFFIX, missing_signature, sign, verify
-from provisioner.adapters.registry.http import is_downgrade, split_login
-from provisioner.adapters.registry.transport import proxy_manager
+from provisioner.adapters.registry.fetch import Fetcher
+from provisioner.adapters.registry.http import Downgrade, RequestFailed
 from provisioner.adapters.state.files import MAX_BYTES, decode, read_bytes, read_text, write_text
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.lab.lock_trust import VerifiedBy
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.domain.values.proxy import is_loopback, proxy_for
+from provisioner.domain.values.proxy import is_loopback
 
 _REMOTE = ("http", "https")
-_MAX_REDIRECTS = 3
 _NOT_THERE = {"no_such_file", "no_lock_there"}
 _NOT_GUESSED = "the lock determines which image this machine runs, so it is not guessed"
 _ASK_ADMIN = "ask the lab's admin where lab.lock is published"
@@ -143,47 +138,26 @@ class _Channel(NamedTuple):
         place = urlsplit(source)
         if place.scheme not in _REMOTE:
             return read_bytes(Path(unquote(place.path)) if place.scheme == "file" else Path(source), _ASK_ADMIN)
-        url = source
-        for _ in range(_MAX_REDIRECTS + 1):
-            self._check(url)
-            target, body = self._download(url)
-            if target is None:
-                return body
-            if is_downgrade(url, target):
-                raise ProblemError(_downgraded(_without_secrets(url), _without_secrets(target)), "usage")
-            url = target
-        raise ProblemError(_not_there(_without_secrets(source), "it redirects without end"))
+        self._check(source)
+        name = _without_secrets(source)
+        try:
+            with Fetcher(ca=self.ca) as fetcher:
+                reply = fetcher.get(source, MAX_BYTES + 1, check=self._check)
+        except Downgrade as refused:
+            url, target = _without_secrets(refused.url), _without_secrets(refused.target)
+            raise ProblemError(_downgraded(url, target), "usage") from None
+        except RequestFailed as failed:
+            raise ProblemError(_not_fetched(name, failed.fault.problem)) from None
+        if reply.status != HTTPStatus.OK or len(reply.received) > MAX_BYTES:
+            is_long = f"larger than {MAX_BYTES >> 20} MiB"
+            raise ProblemError(_not_there(name, is_long if reply.status == HTTPStatus.OK else f"HTTP {reply.status}"))
+        return reply.received
 
     def _check(self, url: str) -> None:
         """Raise ProblemError (usage) where anybody on the way could exchange the content."""
         place = urlsplit(url)
-        if place.scheme not in _REMOTE:
-            raise ProblemError(_not_there(_without_secrets(url), "a redirect to something that is not http"), "usage")
         if place.scheme == "http" and not (self.is_protected or is_loopback(place.hostname or "")):
             raise ProblemError(_unprotected(_without_secrets(url)), "usage")
-
-    def _download(self, url: str) -> tuple[str | None, bytes]:
-        """Return where the URL redirects to, or None, and the body."""
-        timeout, retries = Timeout(connect=10, read=30), Retry(2, backoff_factor=0.5)
-        ca = None if self.ca is None else str(self.ca)
-        options: dict[str, Any] = {"ca_certs": ca, "timeout": timeout, "retries": retries}
-        name, (plain, login) = _without_secrets(url), split_login(url)
-        proxied = proxy_for(plain, os.environ)
-        try:
-            with PoolManager(**options) if proxied is None else proxy_manager(proxied, options) as pool:
-                headers = {**pool.headers, **login}
-                reply = pool.request("GET", plain, headers=headers, preload_content=False, redirect=False)
-                location = reply.get_redirect_location()
-                body = b"" if location else reply.read(MAX_BYTES + 1)
-                reply.close()
-            if location:
-                return urljoin(url, location), b""
-        except (HTTPError, OSError, ValueError) as error:  # ValueError: what it redirects to is no URL
-            raise ProblemError(_unreachable(name, error)) from None
-        if reply.status != 200 or len(body) > MAX_BYTES:  # noqa: PLR2004  (OK, RFC 9110)
-            reason = f"HTTP {reply.status}" if reply.status != 200 else f"larger than {MAX_BYTES >> 20} MiB"  # noqa: PLR2004
-            raise ProblemError(_not_there(name, reason))
-        return None, body
 
 
 def _without_secrets(url: str) -> str:
@@ -217,17 +191,7 @@ def _downgraded(url: str, target: str) -> Problem:
     )
 
 
-def _unreachable(url: str, error: Exception) -> Problem:
-    reason = getattr(error, "reason", None)
-    untrusted = isinstance(error, SSLError) or isinstance(reason, SSLError)
-    return Problem(
-        "tls_untrusted" if untrusted else "unreachable",
-        f"{url}: {_error_text(reason or error)}",
-        _NOT_GUESSED,
-        "give the certificate of the CA: --ca FILE" if untrusted else "check the address, and try again",
-    )
-
-
-def _error_text(error: Exception) -> str:
-    """Return the text of an error of urllib3 without the connection before it: `HTTPConnection(host=…): text`."""
-    return re.sub(r"^\S*Connection\S*\(.*?\): ", "", str(error))
+def _not_fetched(url: str, problem: Problem) -> Problem:
+    untrusted = problem.code == "tls_untrusted"
+    fix = "give the certificate of the CA: --ca FILE" if untrusted else "check the address, and try again"
+    return Problem(problem.code, f"{url}: {problem.what}", _NOT_GUESSED, fix)

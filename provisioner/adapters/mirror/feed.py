@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from provisioner.adapters.mirror.fetch import Fetcher
+from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.http import RequestFailed
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.json_cache import JsonCache, hashed_name

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from provisioner.adapters.mirror.fetch import Fetcher
+from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.http import Reply, RequestFailed
 from provisioner.domain.forecast.wheel import (
     END_SIZE,

@@ -58,6 +58,15 @@ class RedirectLoop(RequestFailed):
         super().__init__(unreachable(host, "it redirects without end"))
 
 
+class Downgrade(RequestFailed):
+    """A redirect leads from https to http, where anybody on the way can exchange the answer."""
+
+    def __init__(self, host: str, url: str, target: str) -> None:
+        """Take the host that was asked first, and both URLs of the redirect, without user and password."""
+        self.url, self.target = url, target
+        super().__init__(unreachable(host, "it redirects from https to http"))
+
+
 class Cancelled(Exception):  # noqa: N818
     """The run ends, so the reply is not needed."""
 

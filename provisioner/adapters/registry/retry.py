@@ -4,6 +4,7 @@ import re
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,7 @@ from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
     BodyCutShort,
     Cancelled,
+    Downgrade,
     Receive,
     RedirectLoop,
     Reply,
@@ -33,6 +35,7 @@ from provisioner.adapters.registry.http import (
     RequestFailed,
     T,
     host_of,
+    is_downgrade,
     origin_of,
     read_reason,
     read_size,
@@ -90,15 +93,22 @@ class Sender:
             if is_last or not self._may_wait(attempt, outcome.wait, time.monotonic() - began):
                 raise outcome.failure
 
-    def follow(self, request: Request, receive: Receive[T], host: str) -> Reply[T]:
-        """Send, and follow redirects. A fault names `host`. Raises RedirectLoop after `MAX_REDIRECTS`.
+    def follow(
+        self, request: Request, receive: Receive[T], host: str, check: Callable[[str], object] | None = None
+    ) -> Reply[T]:
+        """Send, and follow redirects. A fault names `host`.
 
-        A login is sent to the origin of the request alone.
+        Raises RedirectLoop after `MAX_REDIRECTS`, Downgrade where one leads from https to http, and what `check` raises
+        for the URL of a redirect before that is asked. A login is sent to the origin of the request alone.
         """
         for _ in range(MAX_REDIRECTS):
             reply = self.send(request, receive)
             if (target := redirect_target(reply, host)) is None:
                 return reply
+            if is_downgrade(request.url, target):
+                raise Downgrade(host, request.url, target)
+            if check is not None:
+                check(target)
             if origin_of(target) != origin_of(request.url):
                 headers = {name: value for name, value in request.headers.items() if name != "Authorization"}
                 request = replace(request, headers=headers)

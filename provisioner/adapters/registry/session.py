@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from provisioner.adapters.registry.auth import Auth, Challenge, read_challenge
 from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
+    Downgrade,
     Receive,
     RedirectLoop,
     Reply,
@@ -76,7 +77,7 @@ class Session:
             elif (target := redirect_target(reply, self._address)) is not None:
                 # What a tag means is known from this answer alone; a blob is verified by the digest it is asked for.
                 if is_downgrade(url, target) and "/blobs/" not in path:
-                    raise RequestFailed(unreachable(self._address, "it redirects from https to http"))
+                    raise Downgrade(self._address, url, target)
                 url = target
             elif reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
                 raise RequestFailed(denied(reply.host, reply.status, read_reason(reply.received)))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.mirror.feed import read_job
-from provisioner.adapters.mirror.fetch import Fetcher
+from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.http import MAX_REDIRECTS
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.files import cache_home

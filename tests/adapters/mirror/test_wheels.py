@@ -8,8 +8,8 @@ from urllib.parse import quote
 
 import pytest
 
-from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.mirror.wheels import check_wheels
+from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.domain.forecast.wheel import WheelReport, WheelRequest, are_complete
 from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, ScriptedRegistry, ranged, served

@@ -1,4 +1,4 @@
-"""A registry over https that redirects to http: what a tag means is not asked there, blobs may come from there."""
+"""Redirects from https to http: only blobs, which are verified by their digest, may come from there."""
 
 import ssl
 from collections.abc import Iterator
@@ -8,6 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.registry.fetch import Fetcher
+from provisioner.adapters.registry.http import RequestFailed
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncState
@@ -20,10 +22,15 @@ TAG = ImageReference(repository="a/b", tag="t")
 
 
 class Secure(NamedTuple):
-    """A registry over https that redirects requests whose paths contain one of `moved` to the plain one."""
+    """A registry over https that redirects requests whose paths contain one of `moved` to the plain one.
+
+    `address`: its URL, with a login. `ca`: the file that verifies it.
+    """
 
     registry: Registry
     moved: set[str]
+    address: str
+    ca: Path
 
 
 @pytest.fixture
@@ -48,11 +55,12 @@ def secure(plain: ScriptedRegistry, tmp_path: Path) -> Iterator[Secure]:
 
     moved, made = set[str](), ScriptedRegistry(redirect)
     made.put("a/b", "t", IMAGE)
-    with served(made, tls=context), Registry(made.host, ca=pki.ca_certificate(tmp_path), environment={}) as registry:
-        yield Secure(registry, moved)
+    ca = pki.ca_certificate(tmp_path)
+    with served(made, tls=context), Registry(made.host, ca=ca, environment={}) as registry:
+        yield Secure(registry, moved, f"https://ann:hunter2@{made.host}", ca)
 
 
-@pytest.mark.parametrize("moved", ["manifests", "tags"])
+@pytest.mark.parametrize("moved", ["manifests", "tags", "v2"])
 def test_what_a_tag_means_is_not_asked_over_http(secure: Secure, plain: ScriptedRegistry, moved: str) -> None:
     secure.moved.add(moved)
     with pytest.raises(ProblemError, match="redirects from https to http"):
@@ -63,3 +71,10 @@ def test_what_a_tag_means_is_not_asked_over_http(secure: Secure, plain: Scripted
 def test_blobs_may_come_over_http(secure: Secure) -> None:
     secure.moved.add("blobs")
     assert secure.registry.inspect(TAG, "linux/amd64").report.state is SyncState.COMPLETE
+
+
+def test_pages_are_not_fetched_over_http(secure: Secure, plain: ScriptedRegistry) -> None:
+    secure.moved.add("jobs")
+    with Fetcher(ca=secure.ca) as fetcher, pytest.raises(RequestFailed, match="redirects from https to http"):
+        fetcher.get(f"{secure.address}/jobs/", 10)
+    assert plain.asked == []

@@ -8,9 +8,9 @@ from urllib.parse import urlsplit
 import click
 from packaging.version import InvalidVersion, Version
 
-from provisioner.adapters.mirror.fetch import Fetcher
 from provisioner.adapters.mirror.pip_index import pip_index
 from provisioner.adapters.mirror.wheels import check_wheels, read_wheel_index
+from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import ca_option, example, platform_option, with_output
 from provisioner.cli.output import Output

@@ -1,6 +1,6 @@
-"""Pages and files over http(s) from servers that are not registries: a feed, an index of wheels, parts of a wheel."""
+"""Pages and files over http(s) from servers that are not registries: a feed, an index or part of wheels, a lock."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -29,8 +29,15 @@ class Fetcher:
         self._sender.stopped.set()
         self._transport.close()
 
-    def get(self, url: str, limit: int, headers: Mapping[str, str] | None = None) -> Reply[bytes]:
-        """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed."""
+    def get(
+        self,
+        url: str,
+        limit: int,
+        headers: Mapping[str, str] | None = None,
+        *,
+        check: Callable[[str], object] | None = None,
+    ) -> Reply[bytes]:
+        """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed; `check` as in `follow`."""
         public, login = split_login(url)
         request = Request(public, headers={**(headers or {}), **login})
-        return self._sender.follow(request, up_to(limit), request.host)
+        return self._sender.follow(request, up_to(limit), request.host, check)

@@ -15,7 +15,7 @@ from typing import Any, get_args
 from pydantic import ValidationError
 
 from provisioner.adapters.ansible.play import HostEvent
-from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.rollout.report import NodeRecord, without_record
 from provisioner.domain.values.event import Event, Phase
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import UNREACHED, Problem
@@ -132,8 +132,7 @@ def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
     if started:
         lost = problem if problem.code == "job_overdue" else _lost_contact(problem)
         return NodeRecord(node=event.node, state="unknown", problems=(lost,))
-    state = "unreachable" if problem.code in UNREACHED else "failed"
-    return NodeRecord(node=event.node, state=state, problems=(problem,))
+    return without_record(event.node, problem)
 
 
 def parse_progress(event: HostEvent) -> Event:

@@ -9,7 +9,6 @@ import click
 from pydantic import ValidationError
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
-from provisioner.adapters.ansible.play import local_hostname
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, read_lock, write_lock
 from provisioner.adapters.state.files import read_text, write_text
@@ -33,10 +32,11 @@ from provisioner.domain.lab.lock_trust import LockTrust, build_consent, read_tru
 from provisioner.domain.rollout.order import RemovalOrder, SeatName, build_order
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
-from provisioner.domain.seat.seat import seat_name
+from provisioner.domain.seat.seat import seat_name_on
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.me import Account, build_personal_lab
+from provisioner.workflow.probe import probe
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.status import build_status
 
@@ -68,11 +68,6 @@ class PersonalLab(NamedTuple):
 
     lock: Lockfile
     lab: Lab
-
-    @property
-    def seat(self) -> str:
-        """The name of the seat."""
-        return seat_name(self.lab.name, self.lab.seat.user)
 
 
 @click.command(epilog=example("provision me --lock https://lab.example/lab.lock"))
@@ -179,7 +174,7 @@ def _up(personal: PersonalLab, agreement: Agreement, run: OpenRun, *, yes: bool)
     run_spec = build_run_spec(run.journal.run, prepared.plan, orders, Rules(), began)
     code = execute_locally(run, run_spec, fleet)
     if code == DONE and not output.as_json:
-        _show_urls(personal, prepared, output)
+        _show_urls(prepared, output)
     return code
 
 
@@ -191,15 +186,20 @@ def _question(agreement: Agreement, *, replaces: bool) -> str:
 
 
 def _down(personal: PersonalLab, run: OpenRun) -> int:
-    seat = SeatName(name=personal.seat)
+    lab, fleet = personal.lab, _fleet(run.on_event)
+    with run.progress():
+        ((node, facts),) = probe(fleet, run.on_event).items()
+    if isinstance(facts, Problem):
+        raise ProblemError(facts)
+    seat = SeatName(name=seat_name_on(facts, lab.name, lab.seat.user))
     order = RemovalOrder(run=run.journal.run, act="stop", state_root=str(seat_root()), seat=seat)
-    return remove_locally(run, personal.lab.name, _fleet(run.on_event), {local_hostname(): order})
+    return remove_locally(run, lab.name, fleet, {node: order})
 
 
-def _show_urls(personal: PersonalLab, prepared: PreparedPlan, output: Output) -> None:
+def _show_urls(prepared: PreparedPlan, output: Output) -> None:
     """Print the URLs with the token: the user of this machine owns the seat."""
     with show_progress(output) as on_event:
-        tokens = _fleet(on_event).access({local_hostname(): personal.seat})
+        tokens = _fleet(on_event).access({node: bundle.seat.name for node, bundle in prepared.bundles.items()})
     known = {node: token for node, token in tokens.items() if isinstance(token, str)}
     access = {node: build_access(prepared.bundles[node].seat, "", local=True) for node in known}
     output.show(urls_view({node: with_token(entry, known[node]) for node, entry in access.items()}, tokens))

@@ -9,12 +9,17 @@ from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_ansible_options, with_output
 from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun
-from provisioner.cli.wiring import fleet
+from provisioner.cli.wiring import open_fleet
 from provisioner.console.notice import notice_view
+from provisioner.domain.lab.lab import Lab
 from provisioner.domain.rollout.notice import NOTICE_SCHEMA, NoticeReport, notice_text
 from provisioner.domain.rollout.plan import Plan
-from provisioner.domain.seat.seat import seat_name
+from provisioner.domain.rollout.report import NodeRecord, without_record
+from provisioner.domain.seat.seat import seat_name_on
+from provisioner.domain.values.event import OnEvent
+from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
+from provisioner.workflow.probe import probe
 
 
 def notice_argument(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -41,15 +46,30 @@ def notify(*, lab: str, text: str | None, clear: bool, ansible: AnsibleOptions, 
     if clear == (text is not None):
         raise click.UsageError("give either a TEXT to show, or --clear to remove the notice")
     directory = read_lab(lab)
-    name = seat_name(directory.lab.name, directory.lab.seat.user)
     run = OpenRun.of(open_run(directory.lab.name), output)
-    nodes = fleet(directory, ansible, output.verbose, run.on_event)
-    with run.progress():
-        records = nodes.notify({host.name: name for host in nodes.hosts()}, run.journal.run, text)
-    report = NoticeReport(lab=directory.lab.name, text=text, nodes=tuple(records.values()))
+    with open_fleet(directory, ansible, output.verbose, run.on_event) as nodes, run.progress():
+        records = notify_lab(nodes, directory.lab, run.journal.run, text, run.on_event)
+    report = NoticeReport(lab=directory.lab.name, text=text, nodes=records)
     output.document(NOTICE_SCHEMA, report)
     output.show(notice_view(report))
     return DONE if report.done else FAILED
+
+
+def notify_lab(nodes: AnsibleFleet, lab: Lab, run: str, text: str | None, on_event: OnEvent) -> tuple[NodeRecord, ...]:
+    """Show `text` in the lab's seat of every node, or remove the notice (None). Return one record per node.
+
+    Only the node knows the name of its seat: another lab may have taken the usual one.
+    """
+    probed = probe(nodes, on_event)
+    seats = {
+        node: seat_name_on(facts, lab.name, lab.seat.user)
+        for node, facts in probed.items()
+        if isinstance(facts, NodeFacts)
+    }
+    records = nodes.notify(seats, run, text)
+    return tuple(
+        without_record(node, facts) if isinstance(facts, Problem) else records[node] for node, facts in probed.items()
+    )
 
 
 def notify_seats(fleet: AnsibleFleet, plan: Plan, run: str, text: str) -> list[tuple[str, Problem]]:

@@ -7,7 +7,6 @@ from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_a
 from provisioner.cli.seat_change import SeatChange, change_seats
 from provisioner.console.text import count, fold_names
 from provisioner.domain.rollout.run_spec import Rules
-from provisioner.domain.seat.seat import seat_name
 from provisioner.workflow.rollout.removal import plan_removal
 
 
@@ -23,7 +22,7 @@ def remove(*, lab: str, options: ChangeOptions) -> int:
         verb="remove",
         plan=lambda _, probed: plan_removal(lab_name, user, probed, when_busy=when_busy),
         question=lambda nodes: (
-            f"Remove {seat_name(lab_name, user)} from {count(len(nodes), 'node')} ({fold_names(nodes)})?"
+            f"Remove the seat of {user} from {count(len(nodes), 'node')} ({fold_names(nodes)})?"
             " Everything that runs in it ends."
         ),
         # A removal that fails on one node is no reason to leave the seat on the others.

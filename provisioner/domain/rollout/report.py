@@ -7,7 +7,7 @@ from pydantic import Field
 
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.model import Document, Value
-from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.problem import UNREACHED, Problem
 
 REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
 
@@ -81,6 +81,11 @@ class NodeRecord(Value):
     problems: tuple[Problem, ...] = ()
     seconds: float = 0.0
     released: bool = False  # the run no longer claims the node
+
+
+def without_record(node: str, problem: Problem) -> NodeRecord:
+    """Return the record of a node that did not answer, or that refused, because of `problem`."""
+    return NodeRecord(node=node, state="unreachable" if problem.code in UNREACHED else "failed", problems=(problem,))
 
 
 class RolloutReport(Document):

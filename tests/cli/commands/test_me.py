@@ -10,12 +10,14 @@ from click.testing import Result
 
 from provisioner.adapters.lab.lockfile import lock_text
 from provisioner.adapters.lab.signature import sign
-from provisioner.adapters.user import seat_root
+from provisioner.adapters.user import account, seat_root
 from provisioner.cli.commands import me
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.output import Output
+from provisioner.domain.rollout.order import RemovalOrder
+from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.rollout.run_spec import RunSpec
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.adapters.lab.sshkeys import AN_ED25519
 from tests.adapters.lab.test_lockfile import Published, serving
 from tests.adapters.lab.test_signature import allow, make_key
@@ -31,16 +33,22 @@ class Machine:
 
     def __init__(self) -> None:
         self.orders: list[tuple[str, str | None]] = []
+        self.seats: tuple[RunningSeat, ...] = ()
+        self.stopped: list[str] = []
 
     def hosts(self) -> list[Any]:
         return [self]
 
     def probe(self, _nodes: Any) -> Mapping[str, NodeFacts]:
-        return {self.name: a_node(self.name)}
+        return {self.name: a_node(self.name, seats=self.seats)}
 
     def execute(self, _run: Any, run_spec: RunSpec, _fleet: Any) -> int:
         self.orders += [(order.registry.address, order.registry.ca) for order in run_spec.orders.values()]
         return DONE
+
+    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+        self.stopped += [order.seat.name for order in orders.values()]
+        return {}
 
 
 @pytest.fixture
@@ -230,3 +238,10 @@ def test_a_lock_remembered_by_an_older_release_counts_as_not_agreed_to_if_it_is_
 )
 def test_a_hash_or_signers_that_cannot_be_used_are_a_usage_error(words: tuple[str, ...]) -> None:
     assert run("me", "up", *words).exit_code == 2
+
+
+def test_down_stops_the_seat_that_the_machine_has(machine: Machine, tmp_path: Path) -> None:
+    user = found.pw_name if (found := account()) else "student"
+    machine.seats = (RunningSeat(name=f"demo-{user}", lab="other", generation=1, image="x"),)
+    assert run("me", "down", "--lock", str(published(tmp_path))).exit_code == 0
+    assert machine.stopped == [f"demo_{user}"]

@@ -1,0 +1,40 @@
+"""Which seat of a node a notice is shown in."""
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+from provisioner.adapters.ansible.fleet import AnsibleFleet
+from provisioner.cli.commands.notify import notify_lab
+from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
+from tests.builders import a_lab, a_node
+
+
+class Nodes:
+    """Two nodes that answer, on the second of which another lab has the seat demo-student; and one that does not."""
+
+    def __init__(self) -> None:
+        self.notified: dict[str, str] = {}
+
+    def hosts(self) -> list[Any]:
+        return []
+
+    def probe(self, _nodes: Any) -> Mapping[str, NodeFacts | Problem]:
+        others = (RunningSeat(name="demo-student", lab="other", generation=1, image="x"),)
+        return {"n1": a_node("n1"), "n2": a_node("n2", seats=others), "n3": Problem("unreachable", "x", "y", "z")}
+
+    def notify(self, seats: Mapping[str, str], _run: str, _text: str | None) -> Mapping[str, NodeRecord]:
+        self.notified = dict(seats)
+        return {node: NodeRecord(node=node, state="committed") for node in seats}
+
+
+def test_a_notice_is_shown_in_the_seat_that_the_node_has() -> None:
+    nodes = Nodes()
+    records = notify_lab(cast("AnsibleFleet", nodes), a_lab(), "r1", "hello", lambda _: None)
+    assert nodes.notified == {"n1": "demo-student", "n2": "demo_student"}
+    assert [(record.node, record.state) for record in records] == [
+        ("n1", "committed"),
+        ("n2", "committed"),
+        ("n3", "unreachable"),
+    ]

@@ -44,7 +44,19 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "layer_bytes": 0,
         "at_work": ["the driver does not list GPU-1: its use is unknown"],
         "drift": [],
+        "home_fault": None,
     }
+
+
+@pytest.mark.parametrize("health", ["healthy", "unhealthy"])
+def test_a_fault_of_the_home_is_a_fact_while_the_seat_is_not_healthy(
+    tmp_path: Path, engine: FakeEngine, health: str
+) -> None:
+    seat, fault = a_committed_seat(tmp_path), {"code": "home_fault", "what": "x", "why": "y", "fix": "z"}
+    journals.Journal(seat.folder, "r2").append("committed", generation=3, home_fault=fault)
+    add_containers(engine, a_container("jupyter", health), a_container("ssh"))
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert fact["home_fault"] == (None if health == "healthy" else fault)
 
 
 @pytest.mark.parametrize(

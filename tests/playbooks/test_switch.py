@@ -257,6 +257,7 @@ def test_a_home_that_stops_its_seat_is_named_and_the_node_is_committed(world: Wo
     record = world.transact()
     assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("committed", ["home_fault"])
     assert "jupyter_fails" in record["problems"][0]["what"]
+    assert world.journal().last_step()["detail"]["home_fault"] == record["problems"][0]
     assert (world.seat.current(), world.compose.running) == (2, 2)
     assert world.compose.fails_by_its_home  # its containers have the user's home again
 
@@ -267,6 +268,7 @@ def test_a_fault_of_the_image_is_none_of_the_home(world: World) -> None:
     record = world.transact()
     assert record["state"] == "rolled_back"
     assert [problem["code"] for problem in record["problems"]] == ["jupyter_fails", "home_fault"][: 1 + bool(world.old)]
+    assert ("home_fault" in world.journal().last_step()["detail"]) == bool(world.old)
     assert (world.seat.current(), world.compose.running) == (world.old, world.old)
 
 

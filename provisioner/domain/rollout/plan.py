@@ -22,6 +22,8 @@ LAYER_NOISE = 50 << 20
 
 # States of an interrupted transaction, in which either the old or the new files are in force; stage ends it first.
 _INTERRUPTED = frozenset({"switching", "verifying", "rolling_back"})
+# States of a container that the engine starts by itself: with the same home, another start by a run ends the same way.
+_STARTED = frozenset({"running", "restarting", "unhealthy"})
 _MAX_DIFF_LINES = 1000
 
 
@@ -91,6 +93,7 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
         generation=running.generation if running else 0,
         diff=files_diff(running.files if running else {}, bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
+        problems=(running.home_fault,) if running and running.home_fault else (),
     )
     return step if running is None else with_busy_policy(step, running, when_busy)
 
@@ -151,9 +154,16 @@ def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Act
         return "update", "the rendered files change"
     if running.state in _INTERRUPTED:
         return "restart", f"its last change was interrupted ({running.state})"
-    down = [f"{name} is {state}" for name in SERVICES if (state := running.services.get(name, "missing")) != "healthy"]
+    return _choose_by_health(running)
+
+
+def _choose_by_health(running: RunningSeat) -> tuple[Action, str]:
+    down = {name: state for name in SERVICES if (state := running.services.get(name, "missing")) != "healthy"}
+    text = ", ".join(f"{name} is {state}" for name, state in down.items())
+    if down and running.home_fault and _STARTED.issuperset(down.values()):
+        return "keep", f"runs the locked image, unchanged; because of files in its home {text}"
     if down:
-        return "restart", ", ".join(down)
+        return "restart", text
     return "keep", "runs the locked image, unchanged and healthy"
 
 

@@ -101,6 +101,7 @@ class RunningSeat(Value):
     layer_bytes: int | None = None  # in its containers' writable layers; None: the engine does not report it
     at_work: tuple[str, ...] = ()  # processes on its GPUs, or why they are not known; checked again before a switch
     drift: tuple[Problem, ...] = ()  # differences between what runs and what was committed
+    home_fault: Problem | None = None  # of its last start, where it needed an empty home, and while it is not healthy
     run: str = ""  # the last run that changed it or tried to
     previous: int = 0  # the generation that a rollback restores; 0: none, or its image was removed
 

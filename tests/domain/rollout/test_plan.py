@@ -7,9 +7,11 @@ from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import LAYER_NOISE, Plan, Step, build_step, files_diff
 from provisioner.domain.seat.seat import Seat, SeatBundle, seat_of
 from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest, a_lab, a_locked_image, a_node, a_uuid
 
 FILES = {"compose.yaml": "a: 1\nb: 2\n", "sshd_config": "Port 2222\n"}
+HOME = Problem("home_fault", "works with an empty home, but not with /home/student", "why", "ask student")
 HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
 
 
@@ -48,12 +50,16 @@ def step(facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
         (running(services={"jupyter": "exited", "ssh": "healthy"}), "restart", "jupyter is exited"),
         (running(state="rolled_back"), "keep", "unchanged and healthy"),
         (running(state="verifying"), "restart", "its last change was interrupted"),
+        (running(services={**HEALTHY, "jupyter": "restarting"}, home_fault=HOME), "keep", "its home jupyter is rest"),
+        (running(services={**HEALTHY, "jupyter": "exited"}, home_fault=HOME), "restart", "jupyter is exited"),
+        (running(image="old@x", home_fault=HOME), "update", "the image changes"),
     ],
 )
 def test_action_for_each_state_of_the_seat(seat: RunningSeat | None, action: str, why: str) -> None:
     found = step(a_node(seats=(seat,) if seat else ()))
     assert found.action == action
     assert why in found.why
+    assert found.problems == ((seat.home_fault,) if seat and seat.home_fault else ())
 
 
 TRAINING = ("GPU 0: pid 4242 python of li in demo-student-jupyter-1",)

@@ -77,6 +77,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
     except ProblemError:
         order, state = None, "damaged"
     found, listed = _service_containers(seat), _containers_with_size(seat)
+    services = {service: service_state(found[service]) if found else "unknown" for service in SERVICES}
     return {
         "name": seat.name,
         "lab": order["seat"].get("lab", "") if order else "",
@@ -86,13 +87,14 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "ports": order["seat"]["ports"] if order else _published(found or {}),
         "gpus": order["seat"]["gpus"] if order else [],
         "host_key": host_key(seat),
-        "services": {service: service_state(found[service]) if found else "unknown" for service in SERVICES},
+        "services": services,
         "state": state,
         "run": last["run"] if last else "",
         "previous": _previous(seat),
         "layer_bytes": None if listed is None else sum(container.get("SizeRw") or 0 for container in listed),
         "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
         "drift": find_drift(seat, order, found, gpus) if order and found else [],
+        "home_fault": last["detail"].get("home_fault") if last and set(services.values()) != {"healthy"} else None,
     }
 
 

@@ -24,7 +24,7 @@ from ansible.module_utils.provisioner.transaction.expected import changed_by_run
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
-from ansible.module_utils.provisioner.transaction.undo import append_if_possible, undo_switch
+from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail, undo_switch
 from ansible.module_utils.provisioner.transaction.verify import verify_despite_home
 
 
@@ -77,7 +77,8 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
         if seat.current() != number:  # else it was committed, and only the sync of the folder failed
             _keep_logs(compose, number)
             return undo_switch(compose, journal, old, problem_of(error), report)
-    append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
+    noticed = home_detail(verified.get("problems", []))
+    append_if_possible(journal, "committed", generation=number, host_key=host_key(seat), **noticed)
     return {**committed_record(seat), **verified}
 
 

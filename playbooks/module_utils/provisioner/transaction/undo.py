@@ -37,7 +37,8 @@ def undo_switch(
         except Exception as error:  # noqa: BLE001  (reported below as needs_attention)
             failure = problem_of(error)
         else:
-            append_if_possible(journal, "rolled_back", generation=old, because=problem["code"])
+            detail = {"generation": old, "because": problem["code"], **home_detail(noticed)}
+            append_if_possible(journal, "rolled_back", **detail)
             return {"state": "rolled_back", "generation": old, "problems": [problem, *noticed]}
     append_if_possible(journal, "needs_attention", because=failure["code"])
     return {"state": "needs_attention", "generation": old, "problems": [problem, failure]}
@@ -53,6 +54,11 @@ def _restore(compose: Compose, old: int, report: Report) -> list[dict[str, str]]
     wait_for_addresses(order["seat"], ADDRESS_SECONDS)
     compose.up(old)
     return wait_despite_home(compose, old, order, report)
+
+
+def home_detail(noticed: list[dict[str, str]]) -> dict[str, Any]:
+    """Return what the last line of a transaction records of a fault of the home, so that facts can name it later."""
+    return {"home_fault": noticed[0]} if noticed else {}
 
 
 def append_if_possible(journal: Journal, state: str, **detail: Any) -> None:

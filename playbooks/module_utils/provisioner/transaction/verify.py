@@ -118,7 +118,8 @@ def _home_fault(seat: dict[str, Any], fault: ProblemError) -> dict[str, str]:
         f"{seat['name']} works with an empty home, but not with {seat['home']}: {fault.problem['what']}",
         "Jupyter and logins read files of the home. They belong to its user, so the node does not count as failed",
         f"ask {seat['user']} to move away what was changed last in ~/.jupyter, ~/.ipython, ~/.local or the start files"
-        " of the shell; nothing in the home was changed",
+        " of the shell; nothing in the home was changed. If the seat is not healthy after that, on the node: docker"
+        f" compose -p {seat['name']} restart",
     ).problem
 
 

@@ -122,7 +122,7 @@ def test_prepare_sets_up_the_registry_on_the_control_machine_if_no_host_is_named
     assert (registry["state"], registry["node"], prepared["state"]) == ("prepared", control.name, "prepared")
     assert len(prepared["changes"]) == 1
     ca = control.exec("cat", f"{folder}/registry-ca.pem")
-    trusted = f"/etc/docker/certs.d/{control.address}:{PORT}/ca.crt"
+    trusted = f"/etc/docker/certs.d/{control.address}:{PORT}/provisioner.crt"
     assert node.exec("cat", trusted) == ca
     assert [line for line in read_state(node).splitlines() if trusted not in line] == before.splitlines()
     # The node's engine trusts the registry and gets its answer: the only error is that the image does not exist.

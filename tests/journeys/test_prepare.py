@@ -93,7 +93,8 @@ def test_prepare_makes_a_bare_node_ready(site: Site) -> None:
     written = node.exec("cat", "/etc/apt/sources.list.d/provisioner-nvidia.sources")
     assert "Signed-By: /etc/apt/keyrings/provisioner-nvidia.asc" in written
     assert (
-        node.exec("cat", f"/etc/docker/certs.d/{site.lab.registry.address}/ca.crt") == site.lab.ca.read_text().strip()
+        node.exec("cat", f"/etc/docker/certs.d/{site.lab.registry.address}/provisioner.crt")
+        == site.lab.ca.read_text().strip()
     )
 
 

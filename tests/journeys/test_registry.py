@@ -87,7 +87,7 @@ def test_prepare_sets_up_a_registry_with_tls_that_nodes_trust(site: Site) -> Non
     assert (result.code, result.document["registry"]["state"]) == (0, "prepared"), result.output
     ca = (site.folder / "registry-ca.pem").read_text()
     address = f"{site.lab.node('node2').address}:{PORT}"
-    assert site.lab.node("node1").exec("cat", f"/etc/docker/certs.d/{address}/ca.crt") == ca.strip()
+    assert site.lab.node("node1").exec("cat", f"/etc/docker/certs.d/{address}/provisioner.crt") == ca.strip()
     kept = site.lab.node("node2").exec(
         "stat", "-c", "%a %U %n", "/etc/docker/registry/tls/ca.key", "/etc/docker/registry/tls/server.key"
     )

@@ -103,15 +103,28 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can write there")
-def test_the_ca_of_the_registry_is_written_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CERTIFICATES", tmp_path)
-    path = tmp_path / "registry.lab:5201/ca.crt"
-    stages._trust({"address": "registry.lab:5201", "ca": None})
-    assert not path.exists()
-    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
-    before = path.stat().st_ino
-    stages._trust({"address": "registry.lab:5201", "ca": "PEM"})
-    assert (path.read_text(), path.stat().st_ino) == ("PEM", before)
+def test_the_ca_of_the_registry_is_written_in_place_of_our_older_one_and_beside_those_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_util("docker.trust"), "CERTIFICATES", tmp_path)
+    order = an_order(tmp_path, registry={"address": "registry.lab:5201", "ca": "old"})
+    seats.seat_of(order).make_folders()
+    seats.seat_of(order).write(1, order, {})
+    folder = tmp_path / "registry.lab:5201"
+
+    def trust(wanted: str | None, **before: str) -> dict[str, str]:
+        for name, text in before.items():
+            folder.mkdir(exist_ok=True)
+            (folder / f"{name}.crt").write_text(text)
+        stages._trust({"address": "registry.lab:5201", "ca": wanted}, order["state_root"])
+        return {path.stem: path.read_text() for path in folder.glob("*")}
+
+    assert trust(None) == {}
+    assert trust("old", ca="old") == {"ca": "old"}  # written by an earlier release
+    assert trust("new") == {"provisioner": "new"}
+    assert trust("new", ca="theirs") == {"provisioner": "new", "ca": "theirs"}
+    assert trust("newer") == {"provisioner": "newer", "ca": "theirs"}
+    assert trust("theirs") == {"provisioner": "theirs", "ca": "theirs"}
 
 
 @pytest.mark.usefixtures("docker")

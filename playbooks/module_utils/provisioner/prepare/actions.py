@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.docker.machine import engine_facts
+from ansible.module_utils.provisioner.docker.trust import install_ca
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.prepare import apt
 from ansible.module_utils.provisioner.prepare.needs import Need
-from ansible.module_utils.provisioner.prepare.observe import certificate_path
+from ansible.module_utils.provisioner.seat.seat import ordered_cas
 
 SPECIFICATION = Path("/etc/cdi/nvidia.yaml")
 SPEC_SECONDS = 120
@@ -55,10 +55,7 @@ def _write_specification(need: Need, order: dict[str, Any], job: Job) -> None:  
 
 
 def _trust(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001
-    """Install the registry's CA; the engine reads it at every pull, without a restart."""
-    path = certificate_path(order["registry"])
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    write_atomic(path, order["registry"]["ca"], 0o644)
+    install_ca(order["registry"], ordered_cas(order["state_root"], order["registry"]["address"]))
 
 
 ACTIONS: dict[str, Callable[[Need, dict[str, Any], Job], None]] = {

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.docker.machine import compose_version, engine_facts, machine_facts
+from ansible.module_utils.provisioner.docker.trust import is_trusted
 from ansible.module_utils.provisioner.gpu.cdi import HOOK, cdi_devices
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
 from ansible.module_utils.provisioner.prepare import apt
@@ -18,7 +18,6 @@ from ansible.module_utils.provisioner.prepare.needs import NodeState
 SPEC_FOLDERS = ("/etc/cdi", "/var/run/cdi")  # the default folders of an engine with CDI
 PID_FILE = Path("/var/run/docker.pid")
 CA_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
-CERTIFICATES = Path("/etc/docker/certs.d")
 
 
 def observe(order: dict[str, Any]) -> NodeState:
@@ -47,7 +46,7 @@ def observe(order: dict[str, Any]) -> NodeState:
         cdi_complete=_names_all(uuids, info),
         hook_is_newer=_hook_is_newer(),
         has_ca_certificates=CA_CERTIFICATES.exists(),
-        untrusted=_is_untrusted(order["registry"]),
+        untrusted=not is_trusted(order["registry"]),
     )
 
 
@@ -63,12 +62,3 @@ def _hook_is_newer() -> bool:
         return bool(hook) and Path(str(hook)).lstat().st_ctime > PID_FILE.stat().st_ctime
     except OSError:
         return False
-
-
-def _is_untrusted(registry: dict[str, Any]) -> bool:
-    return bool(registry["ca"]) and read(certificate_path(registry)) != registry["ca"]
-
-
-def certificate_path(registry: dict[str, Any]) -> Path:
-    """Return where the engine reads the CA of a registry."""
-    return CERTIFICATES / str(registry["address"]) / "ca.crt"

@@ -155,6 +155,16 @@ def seats_of(state_root: str) -> list[Seat]:
     return [Seat(state_root, name) for name in names]
 
 
+def ordered_cas(state_root: str, address: str) -> set[str]:
+    """Return the CAs (PEM) that the kept orders of all seats name for the registry at `address`."""
+    found = set()
+    for seat in seats_of(state_root):
+        with contextlib.suppress(ProblemError, OSError):  # a damaged seat must not stop another one
+            registries = [seat.order(number).get("registry") or {} for number in seat.numbers()]
+            found |= {str(one["ca"]) for one in registries if one.get("address") == address and one.get("ca")}
+    return found
+
+
 def seat_of(order: dict[str, Any]) -> Seat:
     """Return the seat of an order. Raises ProblemError `bad_order` when a name in it could lead out of its folder."""
     try:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.pull import pull
+from ansible.module_utils.provisioner.docker.trust import install_ca
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.accounts import with_group, with_user
@@ -22,14 +22,13 @@ from ansible.module_utils.provisioner.seat.identity import make_identity
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.notice import make_notice_folder
 from ansible.module_utils.provisioner.seat.precheck import check_disk_space, check_engine, check_ports, ensure_home
-from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.seat.seat import ordered_cas, seat_of
 from ansible.module_utils.provisioner.transaction.boot import install
 from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, remove_old_generations
 
-CERTIFICATES = Path("/etc/docker/certs.d")
 TRIAL_SECONDS = 120
 
 
@@ -47,7 +46,7 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
         return committed_record(seat)
     job.report("checking disk space, ports and home")
     _check(order)
-    _trust(order["registry"])
+    _trust(order["registry"], order["state_root"])
     pull(order, job.report)
     _restore_image_name(compose, order, job.report)
     job.report("starting the image for a test")
@@ -87,12 +86,10 @@ def _check(order: dict[str, Any]) -> None:
     ensure_home(Path(seat["home"]), seat["uid"], seat["gid"])
 
 
-def _trust(registry: dict[str, Any]) -> None:
-    """Write the registry's CA where the engine reads it at every pull. Only root may; other users do it themselves."""
-    path = CERTIFICATES / registry["address"] / "ca.crt"
-    if registry["ca"] and os.geteuid() == 0 and read(path) != registry["ca"]:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(path, registry["ca"], 0o644)
+def _trust(registry: dict[str, Any], state_root: str) -> None:
+    """Install the registry's CA for the engine. Only root may; other users do it themselves."""
+    if registry["ca"] and os.geteuid() == 0:
+        install_ca(registry, ordered_cas(state_root, registry["address"]))
 
 
 def _accounts(order: dict[str, Any]) -> dict[str, str]:

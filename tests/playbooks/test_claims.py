@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -44,19 +45,46 @@ def test_a_claimed_node_refuses_another_run_with_the_same_problem_as_the_control
     claims.take_claim(root, a_claim("r2", 2), "")
 
 
-def test_the_node_is_not_prepared_while_a_run_has_claimed_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    root, needs = str(tmp_path), [SimpleNamespace(description="install curl", action="act", deferred=False)]
-    monkeypatch.setattr(preparing, "_require_root", lambda: None)
-    monkeypatch.setattr(preparing, "_needs", lambda _: list(needs))
-    monkeypatch.setattr(preparing, "_unfixable", lambda _: [])
-    monkeypatch.setattr(preparing, "ACTIONS", {"act": lambda *_: needs.clear()})
-    job = SimpleNamespace(report=lambda _: None)
-    claims.take_claim(root, a_claim("r1", 1), "")
-    record = preparing.prepare({"state_root": root}, job)
+@pytest.fixture
+def prepare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Function that prepares a node by two steps, and calls `during` at the end of each."""
+
+    def prepare(during: Callable[[], None] = lambda: None) -> dict[str, Any]:
+        needs = [SimpleNamespace(description=name, action="act", deferred=False) for name in ("install", "restart")]
+
+        def act(*_: Any) -> None:
+            del needs[0]
+            during()
+
+        monkeypatch.setattr(preparing, "_require_root", lambda: None)
+        monkeypatch.setattr(preparing, "_needs", lambda _: list(needs))
+        monkeypatch.setattr(preparing, "_unfixable", lambda _: [])
+        monkeypatch.setattr(preparing, "ACTIONS", {"act": act})
+        record: dict[str, Any] = preparing.prepare(
+            {"state_root": str(tmp_path)}, SimpleNamespace(report=lambda _: None)
+        )
+        return record
+
+    return prepare
+
+
+def test_the_node_is_not_prepared_while_a_run_has_claimed_it(
+    tmp_path: Path, prepare: Callable[..., dict[str, Any]]
+) -> None:
+    claims.take_claim(str(tmp_path), a_claim("r1", 1), "")
+    record = prepare()
     assert (record["state"], record["problems"][0]["code"], record["changes"]) == ("failed", "claimed", [])
-    claims.release_claim(root, a_claim("r1", 1))
-    record = preparing.prepare({"state_root": root}, job)
-    assert (record["state"], record["changes"]) == ("prepared", ["install curl"])
+    claims.release_claim(str(tmp_path), a_claim("r1", 1))
+    record = prepare()
+    assert (record["state"], record["changes"]) == ("prepared", ["install", "restart"])
+
+
+def test_a_preparation_looks_for_claims_again_after_a_step_that_waited(
+    tmp_path: Path, prepare: Callable[..., dict[str, Any]]
+) -> None:
+    """A step may wait ten minutes for apt's lock; the next one may restart the engine."""
+    record = prepare(lambda: claims.take_claim(str(tmp_path), a_claim("r1", 1), ""))
+    assert (record["state"], record["problems"][0]["code"], record["changes"]) == ("failed", "claimed", ["install"])
 
 
 def test_a_node_that_is_being_prepared_cannot_be_claimed(tmp_path: Path) -> None:

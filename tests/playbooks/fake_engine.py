@@ -149,12 +149,15 @@ def a_container(service: str, health: str | None = "healthy", name: str = "", **
     }
 
 
-def add_containers(engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student") -> None:
+def add_containers(
+    engine: FakeEngine, *containers: dict[str, Any], seat: str = "demo-student", own: dict[str, str] | None = None
+) -> None:
+    """Add containers of a compose project. `own`: their labels beside those of compose, if not those of a seat."""
     for container in containers:
         labels = {
             "com.docker.compose.project": seat,
             "com.docker.compose.service": container["service"],
-            "provisioner.seat": seat,
+            **({"provisioner.seat": seat} if own is None else own),
         }
         listed = {"Id": container["Id"], "Names": [container["Name"]], "Labels": labels}
         engine.containers.append(listed | {"State": container["State"]["Status"]})

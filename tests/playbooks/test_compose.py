@@ -8,9 +8,9 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.node_code import ProblemError, module_util
-from tests.playbooks.orders import an_order
+from tests.playbooks.orders import NoJob, an_order
 
-composes, seats = module_util("seat.compose"), module_util("seat.seat")
+composes, seats, removals = (module_util(name) for name in ("seat.compose", "seat.seat", "transaction.remove"))
 
 
 @pytest.fixture
@@ -49,6 +49,46 @@ def test_compose_commands_name_every_file_and_never_answer_yes(compose: Any, ran
     assert up[12:] == ["up", "-d", "--remove-orphans", "--no-build", "--pull", "never"]
     assert down[6:] == ["-p", "demo-student", "down", "--remove-orphans"]
     assert not {"-y", "-v", "--volumes", "--rmi"} & {*up, *down}
+
+
+STARTED_FROM = "com.docker.compose.project.working_dir"
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {},
+        {STARTED_FROM: "/srv/web"},
+        {"provisioner.seat": "demo-student", STARTED_FROM: "/home/ann/provisioner/seats/demo-student/gens/1"},
+    ],
+    ids=["no folder", "another project", "the seat of another state root"],
+)
+def test_a_project_of_others_with_the_name_of_a_seat_is_not_touched(
+    engine: FakeEngine, compose: Any, ran: list[list[str]], tmp_path: Path, labels: dict[str, str]
+) -> None:
+    add_containers(engine, a_container("web"), own=labels)
+    for act in (compose.check_ours, lambda: compose.up(1)):
+        with pytest.raises(ProblemError, match="a container that is not the seat's: web"):
+            act()
+    compose.down()
+    for act in (removals.stop, removals.remove):
+        assert act(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
+    add_containers(engine, a_container("ssh"))
+    for act in (removals.stop, removals.remove, lambda *_: compose.down()):
+        with pytest.raises(ProblemError, match="a container that is not the seat's: web"):
+            act(an_order(tmp_path), NoJob(), 0)
+    assert not (compose.seat.folder / "journal.jsonl").exists()
+    assert (ran, [request for request in engine.requests if request.startswith("DELETE")]) == ([], [])
+
+
+def test_containers_of_the_seat_are_its_own_whichever_file_they_were_started_from(
+    engine: FakeEngine, compose: Any, ran: list[list[str]]
+) -> None:
+    for folder in ("/root/copy", str(compose.seat.generation(3))):
+        add_containers(engine, a_container("ssh"), own={"provisioner.seat": "demo-student", STARTED_FROM: folder})
+    compose.check_ours()
+    compose.down()
+    assert len(ran) == 1
 
 
 @pytest.mark.usefixtures("ran")

@@ -107,6 +107,24 @@ def test_a_rollback_that_does_not_verify_returns_to_the_newer_generation(
     assert_serves_as(before, rollout, serving_node)
 
 
+def test_containers_of_others_in_a_project_with_the_name_of_the_seat_are_not_touched(
+    rollout: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
+) -> None:
+    file, service = "/srv/web/compose.yaml", {"image": serving_seat.image, "entrypoint": ["sleep", "600"]}
+    serving_node.exec("mkdir", "-p", "/srv/web")
+    serving_node.exec("tee", file, stdin=json.dumps({"services": {"web": service}}))
+    compose = ("docker", "compose", "-p", SEAT, "-f", file)
+    serving_node.exec(*compose, "up", "-d")
+    try:
+        before = containers(serving_node)
+        for record in (rollout.roll_out(images.other), rollout.take_down("stop"), rollout.take_down("remove")):
+            assert (record.state, [problem.code for problem in record.problems]) == ("failed", ["foreign_project"])
+        assert containers(serving_node) == before
+    finally:
+        serving_node.exec(*compose, "rm", "-sf", "web")
+    assert_serves_as(serving_seat, rollout, serving_node)
+
+
 @contextmanager
 def gpu_profile(node: Node, text: str) -> Iterator[None]:
     node.set_profile(text)

@@ -11,6 +11,7 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order
 
 rollbacks, verification = module_util("transaction.rollback"), module_util("transaction.verify")
+begins = module_util("transaction.expected")
 switches, seats, journals = module_util("transaction.switch"), module_util("seat.seat"), module_util("seat.journal")
 
 
@@ -30,6 +31,12 @@ class FakeCompose:
         self.broken: set[int] = set()
         self.bad_home, self._empty_home = False, False
         self.calls: list[str] = []
+
+    def check_ours(self) -> None:
+        """No other project has the name of the seat."""
+
+    def ours(self) -> list[dict[str, Any]]:
+        return self.containers()
 
     def check(self, number: int) -> None:
         if not (self.seat.generation(number) / "compose.yaml").exists():
@@ -109,7 +116,7 @@ class World:
 
     def patch_node_code(self, monkeypatch: pytest.MonkeyPatch) -> "World":
         """Replace compose and the checks of the node code."""
-        for module in (switches, rollbacks):
+        for module in (begins, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
         monkeypatch.setattr(verification, "verify", self._verify)
         return self

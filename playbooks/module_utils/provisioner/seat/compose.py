@@ -21,6 +21,7 @@ from ansible.module_utils.provisioner.seat.identity import TOKEN
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 SERVICES = ("jupyter", "ssh")
+LABEL = "provisioner.seat"
 COMPOSE_SECONDS = 300  # more than a stop's grace period and a start together
 GIVE_UP_AFTER_RESTARTS = 3
 LOG_LINES = 400  # kept in failure.log
@@ -47,7 +48,7 @@ class Compose:
     def up(self, number: int) -> None:
         """Start a generation without pull and build. Questions of compose stay unanswered, so volumes are kept.
 
-        Raises ProblemError `start_failed`.
+        Raises ProblemError `start_failed`, and `foreign_project` as `check_ours` does.
         """
         self._up(number)
 
@@ -76,6 +77,7 @@ class Compose:
             shutil.rmtree(str(folder), ignore_errors=True)
 
     def _up(self, number: int, *files: str) -> None:
+        self.check_ours()
         self._remove_leftovers()
         self._remove_duplicate_networks()
         ran = self._run(number, *files, "up", "-d", "--remove-orphans", "--no-build", "--pull", "never")
@@ -83,10 +85,13 @@ class Compose:
             raise _compose_fault("start_failed", f"the containers could not be started: {ran.message}")
 
     def down(self) -> None:
-        """Remove all containers with the seat's label, whichever file they were started from. Volumes stay.
+        """Remove all containers of the seat, whichever file they were started from. Volumes stay.
 
-        Raises ProblemError `stop_failed`.
+        Raises ProblemError `stop_failed`, and `foreign_project` as `check_ours` does.
         """
+        if self.containers() and not self.ours():
+            return
+        self.check_ours()
         ran = self._compose("-p", self.seat.name, "down", "--remove-orphans")
         if ran.code != 0:
             raise _compose_fault("stop_failed", f"the containers could not be removed: {ran.message}")
@@ -121,6 +126,24 @@ class Compose:
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers of the project as the engine lists them, stopped ones too."""
         return list(get("/containers/json", all="1", filters=self._label) or [])
+
+    def ours(self) -> list[dict[str, Any]]:
+        """Return the containers of the project that belong to the seat: others may use its name for their project."""
+        return [container for container in self.containers() if self._is_ours(container["Labels"])]
+
+    def _is_ours(self, labels: dict[str, str]) -> bool:
+        """Whether these are labels of the seat, and not of one of the same name below another state root."""
+        folder = labels.get("com.docker.compose.project.working_dir", "")
+        other_root = f"/seats/{self.seat.name}/gens/" in folder and not _is_below(self.seat.generations, folder)
+        return labels.get(LABEL) == self.seat.name and not other_root
+
+    def check_ours(self) -> None:
+        """Raise ProblemError `foreign_project` when a container of the project is not the seat's.
+
+        Compose knows a project by its name alone: to start or remove the seat would replace or end these containers.
+        """
+        if others := [container for container in self.containers() if not self._is_ours(container["Labels"])]:
+            raise _foreign_project(self.seat.name, others[0])
 
     def container(self, service: str) -> dict[str, Any] | None:
         """Return the engine's full description of a service's container, None when there is none."""
@@ -206,12 +229,27 @@ def service_state(container: dict[str, Any] | None) -> str:
     return health
 
 
+def _is_below(folder: Path, path: str) -> bool:
+    return os.path.realpath(path).startswith(f"{os.path.realpath(str(folder))}/")
+
+
 def _start_of(container: dict[str, Any] | None) -> tuple[Any, ...]:
     return (container["Id"], container["State"]["StartedAt"]) if container else ()
 
 
 def _keeps_restarting(container: dict[str, Any] | None) -> bool:
     return container is not None and container.get("RestartCount", 0) >= GIVE_UP_AFTER_RESTARTS
+
+
+def _foreign_project(name: str, container: dict[str, Any]) -> ProblemError:
+    folder = container["Labels"].get("com.docker.compose.project.working_dir", "an unknown folder")
+    return ProblemError(
+        "foreign_project",
+        f"the compose project {name} on the node has a container that is not the seat's: {container['Names'][0][1:]},"
+        f" started from {folder}",
+        "a seat is a compose project of this name: to start it would replace these containers, to stop it end them",
+        f"find out who started it (docker compose -p {name} ps -a), and have it stopped, or started by another name",
+    )
 
 
 def _compose_fault(code: str, what: str) -> ProblemError:

@@ -8,14 +8,12 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import get
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
-from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, service_state
+from ansible.module_utils.provisioner.seat.compose import LABEL, SERVICES, Compose, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
 from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat, seats_of
-
-LABEL = "provisioner.seat"
 
 
 def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:

@@ -1,18 +1,35 @@
-"""Whether a seat is on the generation that the plan expects."""
+"""What stage and switch begin with: is the seat on the generation that the plan expects, and can it be changed?"""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
+from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 
 
 class StalePlanError(ProblemError):
     """The plan was made for another generation; nothing was changed."""
 
     state = "stale"
+
+
+def begin(order: dict[str, Any], job: Job, lock: int) -> tuple[Compose, Journal, bool]:
+    """Check that the seat can be changed, and end a switch that was left open.
+
+    Return its compose project, its journal, and whether this run has changed the seat already. Raises ProblemError.
+    """
+    seat = seat_of(order)
+    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
+    check_expected(seat, journal, order)
+    check_usable(compose, journal)
+    compose.check_ours()
+    recover_seat(compose, journal, order, job.report)
+    return compose, journal, changed_by_run(seat, journal, order["run"])
 
 
 def check_expected(seat: Seat, journal: Journal, order: dict[str, Any]) -> None:

@@ -19,8 +19,9 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Remove the containers; generations and ports stay, so that a rollout starts the seat as it was."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    if not compose.containers():
+    if not compose.ours():
         return {"state": "unchanged", "generation": seat.current()}
+    compose.check_ours()
     check_claim(order["state_root"], order.get("claim"))  # the job may have waited for the seat's lock
     job.report("removing the containers")
     journal.append("stopping")
@@ -33,8 +34,10 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Remove the containers and all generations with their images."""
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    if not (compose.containers() or seat.numbers()):
+    if not (compose.ours() or seat.numbers()):
         return {"state": "unchanged"}
+    if compose.ours():
+        compose.check_ours()
     if order.get("when_busy"):
         require_consent(compose, journal, order, job.report)
     check_claim(order["state_root"], order.get("claim"))

@@ -28,6 +28,7 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     seat = seat_of(order)
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_expected(seat, journal, order)
+    compose.check_ours()
     recover_seat(compose, journal, order, job.report)
     if changed_by_run(seat, journal, order["run"]):
         return committed_record(seat)

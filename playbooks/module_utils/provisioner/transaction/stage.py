@@ -19,13 +19,11 @@ from ansible.module_utils.provisioner.seat.accounts import with_group, with_user
 from ansible.module_utils.provisioner.seat.busy import is_running
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import make_identity
-from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.notice import make_notice_folder
 from ansible.module_utils.provisioner.seat.precheck import check_disk_space, check_engine, check_ports, ensure_home
-from ansible.module_utils.provisioner.seat.seat import ordered_cas, seat_of
+from ansible.module_utils.provisioner.seat.seat import ordered_cas
 from ansible.module_utils.provisioner.transaction.boot import install
-from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
-from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
+from ansible.module_utils.provisioner.transaction.expected import begin
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, remove_old_generations
 
@@ -37,12 +35,9 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
 
     `code` is the node code for recovery at boot, see `own_code`. Raises ProblemError when the order cannot be staged.
     """
-    seat = seat_of(order)
-    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    check_expected(seat, journal, order)
-    check_usable(compose, journal)
-    recover_seat(compose, journal, order, job.report)
-    if changed_by_run(seat, journal, order["run"]):
+    compose, journal, is_done = begin(order, job, lock)
+    seat = compose.seat
+    if is_done:
         return committed_record(seat)
     job.report("checking disk space, ports and home")
     _check(order)

@@ -19,9 +19,8 @@ from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports
-from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
-from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
-from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
+from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.transaction.expected import begin
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
 from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail, undo_switch
@@ -30,12 +29,9 @@ from ansible.module_utils.provisioner.transaction.verify import verify_despite_h
 
 def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Switch to the staged generation and return the record. Raises ProblemError when nothing was changed."""
-    seat = seat_of(order)
-    compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
-    check_expected(seat, journal, order)
-    check_usable(compose, journal)
-    recover_seat(compose, journal, order, job.report)
-    if changed_by_run(seat, journal, order["run"]):
+    compose, journal, is_done = begin(order, job, lock)
+    seat = compose.seat
+    if is_done:
         return committed_record(seat)
     _check_ready(seat, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)

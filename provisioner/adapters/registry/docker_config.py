@@ -6,6 +6,7 @@ cannot be read for an empty one.
 """
 
 import json
+import os
 import re
 import subprocess
 from base64 import b64decode
@@ -66,10 +67,10 @@ def _config_files(environment: Mapping[str, str]) -> Iterator[Path]:
     docker = environment.get("DOCKER_CONFIG")
     yield (Path(docker) if docker else home / ".docker") / "config.json"
     named = environment.get("REGISTRY_AUTH_FILE")
-    runtime = environment.get("XDG_RUNTIME_DIR")
+    runtime = environment.get("XDG_RUNTIME_DIR") or f"/run/containers/{os.getuid()}"
     if named:
         yield Path(named)
-    elif runtime:
+    elif os.access(runtime, os.X_OK):  # the default folder of podman may belong to root
         yield Path(runtime) / "containers" / "auth.json"
     yield Path(environment.get("XDG_CONFIG_HOME") or home / ".config") / "containers" / "auth.json"
 

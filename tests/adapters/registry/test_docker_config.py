@@ -29,16 +29,19 @@ def helper(folder: Path, name: str, script: str) -> None:
     program.chmod(0o755)
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    bin_ = tmp_path / "bin"
+def make_helpers(bin_: Path) -> None:
     helper(bin_, "good", 'read host; echo "{\\"Username\\":\\"$host\\",\\"Secret\\":\\"s\\"}"')
     helper(bin_, "token", 'echo \'{"Username":"<token>","Secret":"s"}\'')
     helper(bin_, "empty", "echo credentials not found in native keychain; exit 1")
     helper(bin_, "locked", f"echo {SECRET} is locked >&2; exit 1")
     helper(bin_, "pass", 'echo \'{"ServerURL":"","Username":"","Secret":""}\'')
     helper(bin_, "odd", "echo hello")
-    monkeypatch.setenv("PATH", f"{bin_}:/usr/bin:/bin")
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    make_helpers(tmp_path / "bin")
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
     return tmp_path
 
 

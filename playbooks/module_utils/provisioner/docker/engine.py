@@ -148,7 +148,8 @@ def pull(reference: str, platform: str, stall: float) -> Iterator[dict[str, Any]
 
 def _login(name: str) -> dict[str, str]:
     """Return the header with the login for this registry, empty when root has none."""
-    login = find_login(name.split("/", 1)[0])
+    address, _, rest = name.partition("/")
+    login = find_login(address, rest.partition("@")[0].partition(":")[0])
     if login is None:
         return {}
     return {"X-Registry-Auth": base64.urlsafe_b64encode(json.dumps(login).encode()).decode()}

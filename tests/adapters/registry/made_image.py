@@ -4,11 +4,12 @@ import gzip
 import hashlib
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from http.client import HTTPConnection
 from typing import Any
+from urllib.parse import urlsplit
 
 GZIP_LAYER = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 MANIFEST = "application/vnd.docker.distribution.manifest.v2+json"
@@ -96,20 +97,28 @@ def an_index(*images: tuple[str, Made]) -> Made:
 
 
 def push(host: str, repository: str, tag: str, image: Made) -> None:
-    """Push to a registry on plain http by the distribution specification's monolithic upload."""
-    with closing(HTTPConnection(host, timeout=10)) as connection:
+    """Push to a registry on plain http."""
+    push_over(HTTPConnection(host, timeout=10), repository, tag, image)
+
+
+def push_over(
+    connection: HTTPConnection, repository: str, tag: str, image: Made, headers: Mapping[str, str] | None = None
+) -> None:
+    """Push by the distribution specification's monolithic upload, and close the connection."""
+
+    def send(method: str, path: str, body: bytes, kind: str) -> str:
+        """Return the path of the next step."""
+        connection.request(method, path, body, {"Content-Type": kind, **(headers or {})})
+        reply = connection.getresponse()
+        text = reply.read()
+        assert reply.status in (201, 202), (method, path, reply.status, text)
+        where = urlsplit(str(reply.headers["Location"]))
+        return f"{where.path}?{where.query}"
+
+    with closing(connection):
         for digest, blob in image.blobs.items():
-            where = _created(connection, "POST", f"/v2/{repository}/blobs/uploads/", b"", "text/plain")
-            _created(connection, "PUT", f"{where}&digest={digest}", blob, "application/octet-stream")
+            where = send("POST", f"/v2/{repository}/blobs/uploads/", b"", "text/plain")
+            send("PUT", f"{where}&digest={digest}", blob, "application/octet-stream")
         for name, body in image.others.items():
-            _created(connection, "PUT", f"/v2/{repository}/manifests/{name}", body, MANIFEST)
-        _created(connection, "PUT", f"/v2/{repository}/manifests/{tag}", image.body, image.media_type)
-
-
-def _created(connection: HTTPConnection, method: str, path: str, body: bytes, kind: str) -> str:
-    """Return the location of the next step."""
-    connection.request(method, path, body, {"Content-Type": kind})
-    reply = connection.getresponse()
-    text = reply.read()
-    assert reply.status in (201, 202), (method, path, reply.status, text)
-    return str(reply.headers["Location"]).removeprefix(f"http://{connection.host}:{connection.port}")
+            send("PUT", f"/v2/{repository}/manifests/{name}", body, MANIFEST)
+        send("PUT", f"/v2/{repository}/manifests/{tag}", image.body, image.media_type)

@@ -46,7 +46,7 @@ class RealRegistry:
 def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]) -> Iterator[RealRegistry]:
     """`cached`: with the descriptor cache of the stock configuration. `more`: further top-level keys of it."""
     binary = registry_program()
-    port = _free_port()
+    port = free_port()
     storage: dict[str, Any] = {"filesystem": {"rootdirectory": str(place)}, "delete": {"enabled": True}}
     if cached:
         storage["cache"] = {"blobdescriptor": "inmemory"}
@@ -67,7 +67,8 @@ def real_registry(place: Path, *, cached: bool = True, **more: Mapping[str, Any]
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of loopback that no program uses."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

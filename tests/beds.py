@@ -35,7 +35,9 @@ BEDS: dict[str, tuple[str, ...]] = {
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "engine": (
         "adapters/engine/test_network.py",
+        "adapters/engine/test_push.py",
         "playbooks/test_boot.py",
+        "playbooks/test_registry_process.py",
         "templates/test_gpu_check.py",
         "templates/test_install_sshd.py",
     ),

@@ -12,7 +12,6 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.play import connections
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.engine.builder import LabImageBuilder
-from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
@@ -23,6 +22,7 @@ from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import AnsibleOptions
+from provisioner.cli.registry_access import connect_engine
 from provisioner.console.text import safe_block
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.forecast.feed import FeedReading
@@ -202,7 +202,7 @@ def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> Lab
         lab.registry,
         lab.image,
         lookup=lookup,
-        engine=lambda: DockerEngine.connect(authorities, on_event),
+        engine=lambda: connect_engine(directory, authorities, on_event),
         records=PushedImages(),
         locked=() if locked is None else locked.images,
         templates=templates(directory.path),

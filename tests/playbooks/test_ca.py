@@ -11,11 +11,10 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.node_code import ProblemError, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util
 
 ca: Any = module_util("prepare.ca")
 registry_check: Any = module_util("prepare.registry_check")
-registry: Any = module_util("prepare.registry")
 
 
 @pytest.fixture
@@ -24,8 +23,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "tls"
 
 
-def certify(host: str) -> None:
-    ca.issue_certificate(host, getpass.getuser())
+def certify(*hosts: str) -> None:
+    ca.issue_certificate(hosts, getpass.getuser())
 
 
 def test_private_keys_are_readable_by_their_owner_only(folder: Path) -> None:
@@ -43,16 +42,19 @@ def test_a_ca_that_cannot_be_read_is_not_taken_for_a_missing_one(folder: Path) -
 
 def test_a_certificate_is_invalid_for_another_name_by_another_ca_or_without_its_key(folder: Path) -> None:
     ca.make_ca("demo")
-    assert not ca.has_valid_certificate("registry.lab")
+    assert not ca.has_valid_certificate(["registry.lab"])
     certify("registry.lab")
-    assert ca.has_valid_certificate("registry.lab")
-    assert not ca.has_valid_certificate("198.18.0.3")
+    assert ca.has_valid_certificate(["registry.lab"])
+    assert not ca.has_valid_certificate(["198.18.0.3"])
     ca.make_ca("demo")
-    assert not ca.has_valid_certificate("registry.lab")
+    assert not ca.has_valid_certificate(["registry.lab"])
     certify("registry.lab")
-    assert ca.has_valid_certificate("registry.lab")
+    assert ca.has_valid_certificate(["registry.lab"])
+    certify("registry.lab", "127.0.0.1")
+    assert ca.has_valid_certificate(["registry.lab", "127.0.0.1"])
+    assert not ca.has_valid_certificate(["registry.lab"])
     (folder / "server.key").unlink()
-    assert not ca.has_valid_certificate("registry.lab")
+    assert not ca.has_valid_certificate(["registry.lab", "127.0.0.1"])
 
 
 class _Registry(BaseHTTPRequestHandler):
@@ -103,40 +105,3 @@ def test_the_registry_check_accepts_only_the_given_ca_and_reports_a_missing_logi
         (tmp_path / "config.json").write_text(f'{{"auths": {{"{address}": {{"auth": "dTpw"}}}}}}')
         assert codes(address, ca.read_ca()) == []
     assert codes(address, ca.read_ca()) == ["registry_unreachable"]
-
-
-@pytest.mark.parametrize(
-    ("address", "expected"),
-    [
-        ("registry.lab:5000", ("registry.lab", 5000)),
-        ("198.18.0.3:5201", ("198.18.0.3", 5201)),
-        ("r.lab", ("r.lab", 443)),
-    ],
-)
-def test_host_and_port_of_a_registry_address(address: str, expected: tuple[str, int]) -> None:
-    assert registry.host_and_port(address) == expected
-
-
-def test_registry_configuration_enables_deletion_and_no_descriptor_cache() -> None:
-    import yaml  # noqa: PLC0415  (only the control machine has it)
-
-    read = yaml.safe_load(registry.configuration(5000))
-    assert read["storage"]["delete"] == {"enabled": True}
-    assert "cache" not in read["storage"]
-    assert read["http"]["addr"] == ":5000"
-
-
-def test_a_registry_configuration_changed_by_hand_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, ran = tmp_path / "config.yml", module_util("base.command").CommandResult
-    monkeypatch.setattr(registry, "CONFIGURATION", path)
-    conffiles = "\n /etc/init.d/docker-registry aaaa\n"
-    monkeypatch.setattr(registry, "run", lambda *_: ran(0, conffiles, ""))
-    registry._check_is_ours()
-    path.write_text("version: 0.1\n")
-    with pytest.raises(ProblemError) as caught:
-        registry._check_is_ours()
-    assert problem(caught)["code"] == "registry_in_use"
-    conffiles += f" {path} {registry.hashlib.md5(path.read_bytes()).hexdigest()}\n"
-    registry._check_is_ours()  # the file of the package
-    path.write_text(registry.configuration(5000))
-    registry._check_is_ours()

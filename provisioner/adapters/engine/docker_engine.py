@@ -9,6 +9,7 @@ from provisioner.adapters.engine import stream as engine_stream
 from provisioner.adapters.engine.base_image import BaseFacts, parse_base_facts, unfit_base
 from provisioner.adapters.engine.stream import EngineError, ProgressUpdate
 from provisioner.adapters.engine.trust import CERTS, install_ca
+from provisioner.adapters.state.push_logins import PushLogin
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
@@ -24,26 +25,35 @@ _LOCAL = "http+docker://localhost"  # the SDK's base URL for a unix socket
 class DockerEngine:
     """Pulls, builds, tags and pushes images. Every method raises ProblemError.
 
-    `authorities` maps the address of a registry to the file of its CA.
+    `authorities` maps the address of a registry to the file of its CA. `logins`: of registries that take pushes at
+    another address than that of their images, by the address of the images.
     """
 
     def __init__(
-        self, client: "DockerClient", authorities: Mapping[str, Path], on_event: OnEvent, certs: Path = CERTS
+        self,
+        client: "DockerClient",
+        authorities: Mapping[str, Path],
+        on_event: OnEvent,
+        logins: Mapping[str, PushLogin] | None = None,
+        certs: Path = CERTS,
     ) -> None:
         """Use a connected client. `certs` is the folder in which the engine looks for CAs."""
         self._client = client
         self._authorities = authorities
+        self._logins = logins or {}
         self._on_event = on_event
         self._certs = certs
 
     @classmethod
-    def connect(cls, authorities: Mapping[str, Path], on_event: OnEvent) -> Self:
+    def connect(
+        cls, authorities: Mapping[str, Path], on_event: OnEvent, logins: Mapping[str, PushLogin] | None = None
+    ) -> Self:
         """Connect to the engine that DOCKER_HOST names, or to the local one. Raises ProblemError where none answers."""
         import docker  # noqa: PLC0415  (slow to import, and only this verb needs it)
         from docker.errors import DockerException  # noqa: PLC0415
 
         try:
-            return cls(docker.from_env(timeout=_TIMEOUT), authorities, on_event)
+            return cls(docker.from_env(timeout=_TIMEOUT), authorities, on_event, logins)
         except DockerException as error:
             raise ProblemError(
                 Problem(
@@ -130,11 +140,27 @@ class DockerEngine:
 
     def push(self, target: ImageReference) -> str:
         """Push an image by tag, and return the digest that the engine computed for it."""
+        login = self._logins.get(target.registry or "")
+        if login is None:
+            return self._push(target, None)
+        from docker.errors import DockerException  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        # An engine pushes to the registry that an image's name begins with.
+        there = target.model_copy(update={"registry": login.address})
+        self.tag(str(target), there)
+        try:
+            return self._push(there, {"username": login.user, "password": login.password})
+        finally:
+            with suppress(DockerException, RequestException):  # a name that is left takes no disk space
+                self._client.api.remove_image(str(there), noprune=True)
+
+    def _push(self, target: ImageReference, login: dict[str, str] | None) -> str:
         self._install_ca(target)
         pushed: list[str] = []
         with _engine_errors("push", target):
             repository = f"{target.registry}/{target.repository}"
-            messages = self._client.api.push(repository, tag=target.tag, stream=True, decode=True)
+            messages = self._client.api.push(repository, tag=target.tag, stream=True, decode=True, auth_config=login)
             noted = engine_stream.note_digest(messages, target.tag or "", pushed)
             self._report(f"pushing {target}", engine_stream.transfer_progress(noted, 0), "B")
             if not pushed:

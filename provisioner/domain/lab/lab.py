@@ -15,11 +15,20 @@ from provisioner.domain.values.model import UserInput
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
 _MAX_PORT = 65535
+_HTTPS_PORT = 443
+_LOOPBACK = "127.0.0.1"
+
+
+def _split_port(address: str) -> tuple[str, int]:
+    """Return host and port of an address; the default port is that of https."""
+    host, colon, port = address.rpartition(":") if re.search(r":\d+$", address) else (address, "", "")
+    return host, int(port) if colon else _HTTPS_PORT
 
 
 def _check_address(text: str) -> str:
-    host, colon, port = text.rpartition(":") if re.search(r":\d+$", text) else (text, "", "")
-    if colon and not 0 < int(port) <= _MAX_PORT:
+    host, port = _split_port(text)
+    colon = host != text
+    if colon and not 0 < port <= _MAX_PORT:
         raise ValueError(f"{text!r} has no port from 1 to {_MAX_PORT}")
     if not colon and "." not in host and ":" not in host and host != "localhost":
         raise ValueError(f"engines read {text}/NAME as an image of Docker Hub: add the port, such as {text}:443")
@@ -121,7 +130,8 @@ class Registry(UserInput):
     """The lab's own registry, the only one that nodes pull from. Paths are relative to the lab's directory.
 
     `managed`: `provision prepare` sets it up, on the host of the inventory's group `registry` or else on the control
-    machine. Otherwise an existing registry is used unchanged.
+    machine. Nodes read from `address`; the control machine pushes to `push_port` of the same host, by default the next
+    port. Otherwise an existing registry is used unchanged.
     """
 
     address: Address
@@ -129,12 +139,27 @@ class Registry(UserInput):
     ca: str | None = None
     plain_http: bool = False
     managed: bool = False
+    push_port: Annotated[int, Field(ge=1024, le=_MAX_PORT)] | None = None
 
     @model_validator(mode="after")
     def _with_tls(self) -> Self:
         if self.managed and self.plain_http:
             raise ValueError("a registry that provision sets up speaks TLS: take plain_http away, or managed")
         return self
+
+    @model_validator(mode="after")
+    def _has_two_ports(self) -> Self:
+        if self.push_port is not None and not self.managed:
+            raise ValueError("push_port is the port of a registry that provision sets up: add managed, or remove it")
+        if self.push_port == _split_port(self.address)[1]:
+            raise ValueError("push_port is the port of the address: pushes need a port of their own")
+        return self
+
+    def push_address(self, *, is_local: bool) -> str:
+        """Return where the control machine pushes to. `is_local`: the registry runs on the control machine itself."""
+        host, port = _split_port(self.address)
+        following = port + 1 if port < _MAX_PORT else port - 1
+        return f"{_LOOPBACK if is_local else host}:{self.push_port or following}"
 
 
 class ImageSettings(UserInput):

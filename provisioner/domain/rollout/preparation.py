@@ -9,6 +9,7 @@ from provisioner.domain.lab.lab import Lab, PackageSource
 from provisioner.domain.rollout.order import STATE_ROOT
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.reference import Digest
 
 PREPARATION_SCHEMA: Literal["provisioner/preparation/1"] = "provisioner/preparation/1"
 
@@ -35,23 +36,35 @@ class RegistryAccess(Value):
 
 
 class RegistryOrder(Value):
-    """Set up a managed registry on its host. `address`: the name in its certificate. `deadline`: seconds."""
+    """Set up a managed registry on its host. `deadline`: seconds for one command of the package manager.
+
+    Nodes read at `address`. The control machine pushes at `push_address`, with its login, of which `push_login` is the
+    line of the registry's htpasswd file: a user and a hash, no secret. It is empty where there is no login yet.
+    """
 
     what: Literal["registry"] = "registry"
     run: str
     state_root: str = STATE_ROOT
     lab: str
     address: str
+    push_address: str
+    push_login: str = ""
     deadline: int
 
 
 class GcOrder(Value):
-    """Collect garbage on the registry's host. `quiet`: seconds without a push that are required before."""
+    """Collect garbage on the registry's host. `quiet`: seconds without a push that are required before.
+
+    `remove`: digests of the images of `repository` to remove.
+    """
 
     what: Literal["sweep"] = "sweep"
     run: str
     state_root: str = STATE_ROOT
     address: str
+    push_address: str
+    repository: str
+    remove: tuple[Digest, ...] = ()
     quiet: int = 600
 
 
@@ -116,9 +129,15 @@ def prepare_order(lab: Lab, run: str, keys: Mapping[str, str], ca: str | None) -
     )
 
 
-def registry_order(lab: Lab, run: str) -> RegistryOrder:
-    """Build the order that sets up the lab's registry."""
-    return RegistryOrder(run=run, lab=lab.name, address=lab.registry.address, deadline=lab.prepare.deadline_seconds)
+def registry_order(lab: Lab, run: str, *, is_local: bool) -> RegistryOrder:
+    """Build the order that sets up the lab's registry. `is_local`: on the control machine itself."""
+    return RegistryOrder(
+        run=run,
+        lab=lab.name,
+        address=lab.registry.address,
+        push_address=lab.registry.push_address(is_local=is_local),
+        deadline=lab.prepare.deadline_seconds,
+    )
 
 
 def _source(source: PackageSource | None, key: str) -> OrderedSource | None:

@@ -37,4 +37,27 @@ def test_managed_registry_requires_tls() -> None:
     with pytest.raises(ValidationError, match="plain_http"):
         a_lab(registry={"address": "r.lab:5000", "managed": True, "plain_http": True})
     lab = a_lab(registry={"address": "r.lab:5000", "managed": True})
-    assert registry_order(lab, "r1").address == "r.lab:5000"
+    assert registry_order(lab, "r1", is_local=False).address == "r.lab:5000"
+
+
+@pytest.mark.parametrize(
+    ("address", "push_port", "is_local", "expected"),
+    [
+        ("r.lab:5000", None, False, "r.lab:5001"),
+        ("r.lab:65535", None, False, "r.lab:65534"),
+        ("[fd00::1]:5000", 7000, False, "[fd00::1]:7000"),
+        ("r.lab:5000", None, True, "127.0.0.1:5001"),
+    ],
+)
+def test_pushes_have_another_port_and_stay_on_the_control_machine_where_the_registry_runs_there(
+    address: str, push_port: int | None, is_local: bool, expected: str
+) -> None:
+    lab = a_lab(registry={"address": address, "managed": True, "push_port": push_port})
+    order = registry_order(lab, "r1", is_local=is_local)
+    assert (order.push_address, order.push_login) == (expected, "")
+
+
+@pytest.mark.parametrize("settings", [{"push_port": 5000, "managed": True}, {"push_port": 5001}], ids=str)
+def test_a_push_port_is_another_one_of_a_managed_registry(settings: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError, match="push_port"):
+        a_lab(registry={"address": "r.lab:5000", **settings})

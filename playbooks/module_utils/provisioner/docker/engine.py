@@ -20,12 +20,16 @@ SECONDS = 30
 INSTALL = "run `provision prepare` on the lab, or install Docker Engine on the node"
 
 
-class _UnixConnection(http.client.HTTPConnection):
+class UnixConnection(http.client.HTTPConnection):
+    """A connection to a Unix socket; `timeout` in seconds."""
+
     def __init__(self, path: str, timeout: float) -> None:
+        """Connect at the first request."""
         super().__init__("localhost", timeout=timeout)
         self._path = path
 
     def connect(self) -> None:
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.sock.settimeout(self.timeout)
         self.sock.connect(self._path)
@@ -62,7 +66,7 @@ def request(
     Raises ProblemError `no_engine` when the engine does not answer.
     """
     where = socket_path()
-    with contextlib.closing(_UnixConnection(where, seconds)) as connection:
+    with contextlib.closing(UnixConnection(where, seconds)) as connection:
         try:
             connection.request(method, path, headers=headers or {})
             answer = connection.getresponse()

@@ -8,6 +8,7 @@ import shutil
 import tempfile
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Sequence
 
 from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.files import read, read_record, write_atomic
@@ -42,24 +43,24 @@ def make_ca(name: str) -> None:
         _put(certificate, 0o644, None)
 
 
-def has_valid_certificate(host: str) -> bool:
-    """Return whether the certificate is from this CA, for this name or address, and not about to expire."""
+def has_valid_certificate(hosts: Sequence[str]) -> bool:
+    """Return whether the certificate is from this CA, for these names or addresses, and not about to expire."""
     server, signer = str(FOLDER / "server.crt"), str(FOLDER / "ca.crt")
-    if read(FOLDER / "names") != _names(host) or not read(FOLDER / "server.key"):
+    if read(FOLDER / "names") != _names(hosts) or not read(FOLDER / "server.key"):
         return False
     fresh = run(["openssl", "x509", "-in", server, "-noout", "-checkend", RENEW_SECONDS], SECONDS)
     return fresh.code == 0 and run(["openssl", "verify", "-CAfile", signer, server], SECONDS).code == 0
 
 
-def issue_certificate(host: str, owner: str) -> None:
-    """Issue a certificate for `host`; `owner` is the account that the registry runs as.
+def issue_certificate(hosts: Sequence[str], owner: str) -> None:
+    """Issue a certificate for `hosts`; `owner` is the account that the registry runs as.
 
     Raises ProblemError `no_certificate`.
     """
     with tempfile.TemporaryDirectory(dir=str(FOLDER)) as place:
         key, request, certificate, extensions = (Path(place) / f"server.{end}" for end in ("key", "csr", "crt", "ext"))
-        extensions.write_text(f"subjectAltName={_names(host)}\nextendedKeyUsage=serverAuth\n")
-        _openssl("req", "-new", *KEY, "-keyout", key, "-subj", f"/CN={host}", "-out", request)
+        extensions.write_text(f"subjectAltName={_names(hosts)}\nextendedKeyUsage=serverAuth\n")
+        _openssl("req", "-new", *KEY, "-keyout", key, "-subj", f"/CN={hosts[0]}", "-out", request)
         signer = [
             "-CA",
             str(FOLDER / "ca.crt"),
@@ -72,10 +73,14 @@ def issue_certificate(host: str, owner: str) -> None:
         _openssl("x509", "-req", "-in", request, *signer, *how)
         _put(key, 0o600, owner)
         _put(certificate, 0o644, None)
-    write_atomic(FOLDER / "names", _names(host), 0o644)
+    write_atomic(FOLDER / "names", _names(hosts), 0o644)
 
 
-def _names(host: str) -> str:
+def _names(hosts: Sequence[str]) -> str:
+    return ",".join(map(_name, hosts))
+
+
+def _name(host: str) -> str:
     try:
         return f"IP:{ip_address(host.strip('[]'))}"
     except ValueError:

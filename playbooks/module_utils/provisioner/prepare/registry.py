@@ -1,11 +1,9 @@
-"""The lab's registry on this host: the package of the distribution, with TLS and a configuration of provisioner."""
+"""The lab's registry on this host: the package of the distribution, with TLS and configurations of provisioner."""
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import time
 from pathlib import Path
 from typing import Any, Callable, NamedTuple
 
@@ -13,22 +11,29 @@ from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
-from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.prepare import apt
 from ansible.module_utils.provisioner.prepare import ca as tls
-from ansible.module_utils.provisioner.prepare.registry_check import check_registry
+from ansible.module_utils.provisioner.prepare.registry_process import (
+    ACCOUNT,
+    LOGINS,
+    MARK,
+    PUSHER,
+    READER,
+    RegistryProcess,
+    add_login,
+    has_login,
+    has_service,
+    host_and_port,
+    install_service,
+    is_serving,
+    pusher_configuration,
+    reader_configuration,
+    start,
+)
 
 PACKAGES = ("docker-registry", "openssl")
-ACCOUNT = SERVICE = "docker-registry"
-CONFIGURATION = Path("/etc/docker/registry/config.yml")
-STARTED_WITH = tls.FOLDER / "started"
-PID_FILE = Path("/var/run/docker-registry.pid")  # written by its init script
-STORAGE = Path("/var/lib/docker-registry")
-MARK = "# Written by provision prepare; what is changed here by hand is written over.\n"  # also marks the file as ours
 LOWEST_PORT = 1024
-PORT = re.compile(r":(\d+)$")
-START_SECONDS = STOP_SECONDS = 30
 QUERY_SECONDS = 60
 
 
@@ -65,48 +70,48 @@ def _record(state: str, changes: list[str]) -> dict[str, Any]:
 
 
 def _needed_steps(order: dict[str, Any], report: Report) -> list[Step]:
-    host, port = host_and_port(order["address"])
-    wanted, missing = configuration(port), apt.missing_packages(PACKAGES)
+    """Return the steps in their order: nodes are served again before pushes are, and no longer by an open registry."""
+    address, push = order["address"], order["push_address"]
+    hosts = list(dict.fromkeys(host_and_port(each)[0] for each in (address, push)))
+    missing = apt.missing_packages(PACKAGES)
     steps = []
     if missing:
         words = f"install {', '.join(missing)}"
         steps.append(Step(words, lambda: apt.install(missing, frozenset(), order["deadline"], report)))
     if not tls.read_ca():
         steps.append(Step("make a CA for the registry", lambda: tls.make_ca(order["lab"])))
-    if missing or not tls.has_valid_certificate(host):
-        steps.append(Step(f"issue a certificate for {host}", lambda: tls.issue_certificate(host, ACCOUNT)))
-    if read(CONFIGURATION) != wanted:
-        _check_is_ours()
-        steps.append(Step(f"write {CONFIGURATION}", lambda: write_atomic(CONFIGURATION, wanted, 0o644)))
-    if steps or not _is_serving(order["address"]):
-        steps.append(Step(f"start the registry on port {port}, now and at every boot", lambda: start(order["address"])))
+    if missing or not tls.has_valid_certificate(hosts):
+        words = f"issue a certificate for {', '.join(hosts)}"
+        steps.append(Step(words, lambda: tls.issue_certificate(hosts, ACCOUNT)))
+    restart = bool(steps)  # both processes
+    steps += _configuration_steps(READER, reader_configuration(address), "serve nodes, and refuse every change")
+    steps += _start_steps(READER, address, restart=bool(steps))
+    return [*steps, *_push_steps(order["push_login"], push, restart=restart)]
+
+
+def _push_steps(login: str, address: str, *, restart: bool) -> list[Step]:
+    steps = _configuration_steps(PUSHER, pusher_configuration(address), "take pushes, with a login")
+    if not has_service():
+        steps.append(Step(f"install the service {PUSHER.service}", install_service))
+    steps += _start_steps(PUSHER, address, restart=bool(steps) or restart)
+    if not has_login(login):  # before the start: a registry without the file makes one with a login of its own
+        steps.insert(0, Step(f"let this control machine push: add its login to {LOGINS}", lambda: add_login(login)))
     return steps
 
 
-def configuration(port: int) -> str:
-    """Return the configuration, without a descriptor cache: with one, a registry reports a damaged layer as present."""
-    return f"""{MARK}version: 0.1
-log:
-  accesslog: {{disabled: false}}
-  fields: {{service: registry}}
-storage:
-  filesystem: {{rootdirectory: {STORAGE}}}
-  delete: {{enabled: true}}
-http:
-  addr: :{port}
-  headers: {{X-Content-Type-Options: [nosniff]}}
-  tls:
-    certificate: {tls.FOLDER}/server.crt
-    key: {tls.FOLDER}/server.key
-health:
-  storagedriver: {{enabled: true, interval: 10s, threshold: 3}}
-"""
+def _configuration_steps(process: RegistryProcess, text: str, purpose: str) -> list[Step]:
+    if read(process.configuration) == text:
+        return []
+    _check_is_ours(process.configuration)
+    words = f"write {process.configuration}: {purpose}"
+    return [Step(words, lambda: write_atomic(process.configuration, text, 0o644))]
 
 
-def host_and_port(address: str) -> tuple[str, int]:
-    """Split a registry address; the default port is 443."""
-    found = PORT.search(address)
-    return (address[: found.start()], int(found.group(1))) if found else (address, 443)
+def _start_steps(process: RegistryProcess, address: str, *, restart: bool) -> list[Step]:
+    if not restart and is_serving(process, address):
+        return []
+    words = f"start the registry that {process.purpose} at {address}, now and at every boot"
+    return [Step(words, lambda: start(process, address))]
 
 
 def _require(order: dict[str, Any]) -> None:
@@ -117,51 +122,14 @@ def _require(order: dict[str, Any]) -> None:
     apt.require_apt()
 
 
-def _check_is_ours() -> None:
-    """Raise ProblemError `registry_in_use` when the configuration is neither ours nor that of the package."""
-    text = read(CONFIGURATION)
+def _check_is_ours(path: Path) -> None:
+    """Raise ProblemError `registry_in_use` when a configuration is neither ours nor that of the package."""
+    text = read(path)
     ran = run(["dpkg-query", "-W", "-f", "${Conffiles}", "docker-registry"], QUERY_SECONDS)
-    packaged = {line.split()[1] for line in ran.out.splitlines() if line.split()[:1] == [str(CONFIGURATION)]}
+    packaged = {line.split()[1] for line in ran.out.splitlines() if line.split()[:1] == [str(path)]}
     digest = hashlib.md5(text.encode()).hexdigest()  # noqa: S324  (dpkg uses MD5)
     if text and not text.startswith(MARK) and digest not in packaged:
-        raise _not_ours()
-
-
-def _is_serving(address: str) -> bool:
-    """Return whether the registry runs with this configuration and certificate, and answers."""
-    return read(STARTED_WITH) == _fingerprint() and not check_registry(_registry(address))
-
-
-def _registry(address: str) -> dict[str, Any]:
-    return {"address": address, "ca": tls.read_ca(), "plain_http": False}
-
-
-def _fingerprint() -> str:
-    return hashlib.sha256((read(CONFIGURATION) + read(tls.FOLDER / "server.crt")).encode()).hexdigest()
-
-
-def start(address: str) -> None:
-    """Start the registry with its current configuration. Raises ProblemError `registry_silent`."""
-    stop()
-    daemon.control_service(SERVICE, "start")
-    deadline = time.monotonic() + START_SECONDS
-    while problems := check_registry(_registry(address)):
-        if time.monotonic() > deadline:
-            raise _silent(problems[0]["what"])
-        time.sleep(0.5)
-    write_atomic(STARTED_WITH, _fingerprint(), 0o644)
-
-
-def stop() -> None:
-    """Stop the registry and wait for its process: an init script returns as soon as it has sent the signal."""
-    if daemon.SYSTEMD.is_dir():
-        daemon.control_service(SERVICE, "stop")
-        return
-    process = Path("/proc") / (read(PID_FILE).strip() or "none")
-    run(["service", SERVICE, "stop"], daemon.SERVICE_SECONDS)  # fails when it is not running
-    deadline = time.monotonic() + STOP_SECONDS
-    while process.exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
+        raise _not_ours(path)
 
 
 def _not_root() -> ProblemError:
@@ -182,21 +150,12 @@ def _low_port(address: str) -> ProblemError:
     )
 
 
-def _not_ours() -> ProblemError:
+def _not_ours(path: Path) -> ProblemError:
     return ProblemError(
         "registry_in_use",
-        f"{CONFIGURATION} was not written by `provision prepare`",
+        f"{path} was not written by `provision prepare`",
         "provisioner does not change other registries",
         "to use this registry as it is, remove registry.managed from lab.yml; or move the file away",
-    )
-
-
-def _silent(message: str) -> ProblemError:
-    return ProblemError(
-        "registry_silent",
-        f"the registry was started but does not answer: {message}",
-        "nodes pull from it",
-        f"check on its host: journalctl -u {SERVICE}, or /var/log/{SERVICE}.log, and that its address is this host's",
     )
 
 

@@ -18,9 +18,8 @@ def check_registry(registry: dict[str, Any]) -> list[dict[str, str]]:
 
     `registry`: `address`, `ca` (PEM or None), `plain_http`.
     """
-    url = f"{'http' if registry['plain_http'] else 'https'}://{registry['address']}/v2/"
     try:
-        status = _ask(url, registry)
+        status = ask(registry)
     except (OSError, ValueError) as error:
         return [_unreachable(registry["address"], str(getattr(error, "reason", error)))]
     if status == HTTPStatus.UNAUTHORIZED and find_login(registry["address"]) is None:
@@ -28,7 +27,10 @@ def check_registry(registry: dict[str, Any]) -> list[dict[str, str]]:
     return []
 
 
-def _ask(url: str, registry: dict[str, Any]) -> int:
+def ask(registry: dict[str, Any], method: str = "GET", path: str = "") -> int:
+    """Return the HTTP status of a request for `path` below /v2/. Raises OSError or ValueError without an answer."""
+    url = f"{'http' if registry['plain_http'] else 'https'}://{registry['address']}/v2/{path}"
+    request = urllib.request.Request(url, method=method)  # noqa: S310  (http or https)
     # Without a proxy of the environment: the engine has its own setting, and the registry is in the lab.
     handlers: list[Any] = [urllib.request.ProxyHandler({})]
     if not registry["plain_http"]:
@@ -37,7 +39,7 @@ def _ask(url: str, registry: dict[str, Any]) -> int:
             context.load_verify_locations(cadata=registry["ca"])
         handlers.append(urllib.request.HTTPSHandler(context=context))
     try:
-        with urllib.request.build_opener(*handlers).open(url, timeout=SECONDS) as answer:
+        with urllib.request.build_opener(*handlers).open(request, timeout=SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as refused:
         refused.close()

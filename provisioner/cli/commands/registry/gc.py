@@ -141,13 +141,25 @@ def _find_garbage(work: PrepareContext, locks: dict[str, Lockfile]) -> GarbageRe
 
 
 def _remove(work: PrepareContext, found: GarbageReport, quiet: int) -> GarbageReport:
+    if work.directory.lab.registry.managed:
+        return _remove_on_host(work, found, quiet)
     with work.progress() as on_event, wiring.registry(work.directory, on_event) as own:
         for image in found.removed:
             own.delete(found.repository, image.digest)
-    if not work.directory.lab.registry.managed:
-        return found
-    host, settings = locate_registry(work)
-    order = GcOrder(run=work.run, address=found.registry, quiet=quiet)
+    return found
+
+
+def _remove_on_host(work: PrepareContext, found: GarbageReport, quiet: int) -> GarbageReport:
+    """Remove images and layers of a managed registry, which no client may remove."""
+    place, settings = locate_registry(work), work.directory.lab.registry
+    order = GcOrder(
+        run=work.run,
+        address=found.registry,
+        push_address=settings.push_address(is_local=place.is_local),
+        repository=found.repository,
+        remove=tuple(image.digest for image in found.removed),
+        quiet=quiet,
+    )
     with work.progress() as on_event:
-        swept = registry_preparer(settings, on_event).prepare({host: order})[host]
+        swept = registry_preparer(place.settings, on_event).prepare({place.host: order})[place.host]
     return found.model_copy(update={"freed": swept.freed if swept.state in READY else None, "problems": swept.problems})

@@ -21,7 +21,7 @@ def status_view(status: LabStatus) -> Group:
     absent = [seat for seat in status.seats if seat.image is None]
     parts: list[RenderableType] = [_seat(seat) for seat in running]
     parts += [_absent(names, why) for names, why in group_rows((seat.node, _why(seat)) for seat in absent)]
-    return Group(*parts, problems(_problems(status.seats)), Text(f"\n{summary(status)}"))
+    return Group(*parts, problems(_problems(status)), Text(f"\n{summary(status)}"))
 
 
 def summary(status: LabStatus) -> str:
@@ -54,8 +54,9 @@ def _absent(names: str, why: str) -> Text:
     return Text.assemble((names, "bold"), "  ", ("no seat", "red"), f"  {why}")
 
 
-def _problems(seats: Iterable[SeatStatus]) -> Iterable[tuple[str, Problem]]:
-    return ((seat.node, problem) for seat in seats for problem in seat.problems)
+def _problems(status: LabStatus) -> Iterable[tuple[str, Problem]]:
+    yield from ((seat.node, problem) for seat in status.seats for problem in seat.problems)
+    yield from (("registry", problem) for problem in status.problems)
 
 
 def with_token(way: Access, token: str) -> str:

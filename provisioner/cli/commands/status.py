@@ -9,6 +9,7 @@ from provisioner.cli.options import AnsibleOptions, example, lab_argument, with_
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import build_context, require_lock
 from provisioner.cli.progress_display import show_progress
+from provisioner.cli.registry_access import find_registry_problems
 from provisioner.cli.wiring import fleet, plan_inputs
 from provisioner.console.status import status_view, urls_view, with_token
 from provisioner.domain.rollout.status import STATUS_SCHEMA, LabStatus
@@ -26,7 +27,8 @@ urls_option = click.option("--urls", is_flag=True, help="Show Jupyter's URLs wit
 def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int:
     """Show what runs on each node, compared with the lock.
 
-    Exit 3 where a seat differs from the lock; 1 where a node could not be compared.
+    Exit 3 where a seat differs from the lock; 1 where a node could not be compared, or where a process of a registry
+    that `provision prepare` set up does not serve.
     """
     directory = read_lab(lab)
     lock = require_lock(directory)
@@ -34,6 +36,7 @@ def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int
         nodes = fleet(directory, ansible, output.verbose, on_event)
         context = build_context(plan_inputs(directory, lock), nodes, on_event)
         found = build_status(context.prepared, context.probed)
+        found = found.model_copy(update={"problems": find_registry_problems(directory)})
         tokens = read_tokens(nodes, found) if urls else None
     return show_status(output, found, tokens)
 
@@ -49,6 +52,6 @@ def show_status(output: Output, found: LabStatus, tokens: dict[str, str | Proble
     access = {s.node: with_token(s.access, known[s.node]) for s in found.seats if s.access and s.node in known}
     output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": access}))
     output.show(status_view(found), urls_view(access, tokens or {}))
-    if any(seat.seat is None for seat in found.seats):
+    if found.problems or any(seat.seat is None for seat in found.seats):
         return FAILED
     return PENDING if found.drifted else DONE

@@ -26,11 +26,12 @@ class SeatStatus(Value):
 
 
 class LabStatus(Document):
-    """The status of all seats of a lab."""
+    """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up."""
 
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
     lab: str
     seats: tuple[SeatStatus, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @property
     def drifted(self) -> bool:

@@ -128,3 +128,5 @@ def test_prepare_sets_up_the_registry_on_the_control_machine_if_no_host_is_named
     # The node's engine trusts the registry and gets its answer: the only error is that the image does not exist.
     refused = node.exec("sh", "-c", f"docker pull {control.address}:{PORT}/none:1 2>&1 || true")
     assert "manifest unknown" in refused or "not found" in refused
+    listening = {line.split()[3] for line in control.exec("ss", "-ltnH").splitlines()}
+    assert {f"127.0.0.1:{PORT + 1}"} == {where for where in listening if where.endswith(f":{PORT + 1}")}

@@ -1,7 +1,13 @@
 """A managed registry: `prepare` sets it up, images are rolled out from it, and `registry gc` removes unused ones."""
 
 import json
+import ssl
+import threading
+import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +24,45 @@ from tests.playbooks.on_nodes import push_base
 pytestmark = pytest.mark.lab
 
 STORAGE = "/var/lib/docker-registry/docker/registry/v2/blobs"
-PORT = 5000
+PORT, PUSH_PORT = 5000, 5001
+PROCESSES = {"config.yml", "push.yml"}  # the last part of their command lines
+OUTAGE_SECONDS = 10
+# Prints the status of requests without a login. Arguments: method and URL of each.
+ASK = """
+import ssl, sys, urllib.error, urllib.request
+for method, url in zip(sys.argv[1::2], sys.argv[2::2]):
+    try:
+        asked = urllib.request.Request(url, method=method)
+        print(urllib.request.urlopen(asked, context=ssl._create_unverified_context()).status)
+    except urllib.error.HTTPError as refused:
+        print(refused.code)
+"""
+# How release 0.1.0 set the registry up: one process, to which every client could push.
+OLD_CONFIGURATION = f"""\
+# Written by provision prepare; what is changed here by hand is written over.
+version: 0.1
+log:
+  accesslog: {{disabled: false}}
+  fields: {{service: registry}}
+storage:
+  filesystem: {{rootdirectory: /var/lib/docker-registry}}
+  delete: {{enabled: true}}
+http:
+  addr: :{PORT}
+  headers: {{X-Content-Type-Options: [nosniff]}}
+  tls:
+    certificate: /etc/docker/registry/tls/server.crt
+    key: /etc/docker/registry/tls/server.key
+health:
+  storagedriver: {{enabled: true, interval: 10s, threshold: 3}}
+"""
+TO_OLD_FORM = """
+service provisioner-registry-push stop; update-rc.d -f provisioner-registry-push remove
+cd /etc/docker/registry && rm push.yml htpasswd tls/push_started /etc/init.d/provisioner-registry-push
+cat >config.yml
+service docker-registry stop; while pgrep -x docker-registry; do sleep 0.1; done; service docker-registry start
+until pgrep -x docker-registry; do sleep 0.1; done; sleep 1
+"""
 UNUSED, OLD, NEW = "2.11.0", "2.9.0", "2.10.0"
 
 
@@ -43,12 +87,35 @@ def blobs(site: Site) -> set[str]:
     return set(site.lab.node("node2").exec("find", STORAGE, "-name", "data").split())
 
 
+def locked_image(site: Site) -> str:
+    (image,) = json.loads((site.folder / "lab.lock").read_text())["images"]
+    return str(image["lab"])
+
+
 def lock_digest(site: Site, torch: str) -> str:
     """Lock the lab to this torch, which pushes its image; return the digest of the lab image."""
     result = site.run_json("lock", "--torch", torch)
     assert result.code == 0, result.output
-    (image,) = json.loads((site.folder / "lab.lock").read_text())["images"]
-    return str(image["lab"].rpartition("@")[2])
+    return locked_image(site).rpartition("@")[2]
+
+
+def processes(site: Site) -> dict[str, str]:
+    """Return the PID of each process of the registry, by its configuration."""
+    listed = site.lab.node("node2").exec("pgrep", "-a", "-x", "docker-registry").splitlines()
+    return {line.rpartition("/")[2]: line.split()[0] for line in listed}
+
+
+def statuses(site: Site, *requests: tuple[str, int, str]) -> list[int]:
+    """Send requests (method, port, path) from node1, without a login; return their statuses."""
+    host = site.lab.node("node2").address
+    words = (word for method, port, path in requests for word in (method, f"https://{host}:{port}/v2/{path}"))
+    return [int(line) for line in site.lab.node("node1").exec("python3", "-c", ASK, *words).split()]
+
+
+def push_login(site: Site) -> dict[str, str]:
+    (path,) = site.lab.folder.glob("xdg_state_home/provisioner/push_logins/*.json")
+    assert path.stat().st_mode & 0o777 == 0o600
+    return dict(json.loads(path.read_text()))
 
 
 def reference(site: Site, digest: str) -> str:
@@ -78,6 +145,7 @@ def test_prepare_check_sets_up_no_registry(site: Site) -> None:
     assert (result.code, registry["state"], registry["node"]) == (3, "lacking", "node2"), result.output
     assert [node["node"] for node in result.document["nodes"]] == ["node1"]
     assert not (site.folder / "registry-ca.pem").exists()
+    assert not [*site.lab.folder.glob("xdg_state_home/provisioner/push_logins/*")]
     assert site.lab.node("node2").exec("sh", "-c", "command -v docker-registry || true") == ""
 
 
@@ -93,17 +161,19 @@ def test_prepare_sets_up_a_registry_with_tls_that_nodes_trust(site: Site) -> Non
     )
     assert [line.split()[:2] for line in kept.splitlines()] == [["600", "root"], ["600", "docker-registry"]]
     assert (site.folder / "lab.yml").read_text() == settings, "prepare changed lab.yml"
+    assert processes(site).keys() == PROCESSES
 
 
-def test_after_a_power_cut_the_registry_serves_again_and_prepare_leaves_it_unchanged(site: Site) -> None:
-    node, state = site.lab.node("node2"), "cat /etc/docker/registry/config.yml /etc/docker/registry/tls/*.crt"
+def test_after_a_power_cut_both_processes_serve_again_and_prepare_leaves_them_unchanged(site: Site) -> None:
+    node, state = site.lab.node("node2"), "cat /etc/docker/registry/*.yml /etc/docker/registry/tls/*.crt"
     before = node.exec("sh", "-c", state)
     node.kill()
     node.start()
-    pid = node.exec("pgrep", "-x", "docker-registry")
+    running = processes(site)
+    assert running.keys() == PROCESSES
     result = site.run_json("prepare", "--yes")
     assert (result.code, result.document["registry"]["state"]) == (0, "ready"), result.output
-    assert (node.exec("pgrep", "-x", "docker-registry"), node.exec("sh", "-c", state)) == (pid, before)
+    assert (processes(site), node.exec("sh", "-c", state)) == (running, before)
 
 
 def test_gc_keeps_rollback_images_and_removes_images_that_no_node_had(site: Site) -> None:
@@ -117,6 +187,76 @@ def test_gc_keeps_rollback_images_and_removes_images_that_no_node_had(site: Site
     )
     assert result.document["bytes"] > 0
     assert blobs(site) == before
+
+
+def test_no_node_can_push_or_delete_and_the_password_is_on_none(site: Site) -> None:
+    manifest = f"provisioner/lab/manifests/{locked_image(site).rpartition('@')[2]}"
+    changes = [("POST", "provisioner/lab/blobs/uploads/"), ("DELETE", manifest), ("PUT", "provisioner/lab/manifests/x")]
+    assert statuses(site, *((method, PORT, path) for method, path in changes)) == [405] * 3
+    assert statuses(site, *((method, PUSH_PORT, path) for method, path in changes)) == [401] * 3
+    assert statuses(site, ("GET", PORT, manifest), ("GET", PUSH_PORT, manifest)) == [200, 401]
+    login = push_login(site)
+    for each in site.lab.nodes:
+        search = f"grep -rlF -- '{login['password']}' /etc /var /root /home /tmp /run || true"
+        assert each.exec("sh", "-c", search) == ""
+    texts = [
+        path.read_text() for path in site.lab.folder.glob("xdg_state_home/provisioner/*/runs/**/*") if path.is_file()
+    ]
+    assert texts
+    assert not [text for text in texts if login["password"] in text]
+
+
+def longest_outage(address: str, done: threading.Event) -> float:
+    """Ask the registry until `done`; return for how many seconds it did not answer at most."""
+    trust, answered, longest = ssl._create_unverified_context(), time.monotonic(), 0.0
+    while not done.wait(0.1):
+        with suppress(OSError):
+            urllib.request.urlopen(f"https://{address}/v2/", context=trust, timeout=5).close()
+            longest, answered = max(longest, time.monotonic() - answered), time.monotonic()
+    return max(longest, time.monotonic() - answered)
+
+
+def test_an_open_registry_of_an_earlier_release_is_migrated_with_its_store(site: Site) -> None:
+    node, before, done = site.lab.node("node2"), blobs(site), threading.Event()
+    upload = ("POST", PORT, "provisioner/lab/blobs/uploads/")
+    node.exec("sh", "-c", TO_OLD_FORM, stdin=OLD_CONFIGURATION)
+    assert statuses(site, upload) == [202], "the earlier release accepts pushes"
+    with ThreadPoolExecutor() as pool:
+        outage = pool.submit(longest_outage, f"{node.address}:{PORT}", done)
+        result = site.run_json("prepare", "--yes")
+        done.set()
+    changes = [words.split()[:2] for words in result.document["registry"]["changes"]]
+    assert (result.code, changes) == (
+        0,
+        [
+            ["write", "/etc/docker/registry/config.yml:"],
+            ["start", "the"],
+            ["let", "this"],
+            ["write", "/etc/docker/registry/push.yml:"],
+            ["install", "the"],
+            ["start", "the"],
+        ],
+    ), result.output
+    assert outage.result() < OUTAGE_SECONDS
+    assert statuses(site, upload) == [405]
+    assert before <= blobs(site)
+    site.lab.node("node1").exec("docker", "pull", "-q", locked_image(site))
+
+
+def test_a_process_that_is_down_is_named_and_a_migration_that_was_killed_is_completed(site: Site) -> None:
+    """It was killed when it had made the registry read-only, and had not yet set up the process that takes pushes."""
+    node, reader = site.lab.node("node2"), processes(site)["config.yml"]
+    node.exec("sh", "-c", f"kill -9 {processes(site)['push.yml']} && rm /etc/docker/registry/push.yml")
+    result = site.run_json("status")
+    assert (result.code, [found["code"] for found in result.document["problems"]]) == (1, ["push_unavailable"])
+    site.lab.node("node1").exec("docker", "pull", "-q", locked_image(site))
+    planned = site.run_json("prepare", "--check").document["registry"]["changes"]
+    assert [words.split()[0] for words in planned] == ["write", "start"]
+    assert all("push" in words for words in planned)
+    result = site.run_json("prepare", "--yes")
+    assert (result.code, result.document["registry"]["changes"]) == (0, planned), result.output
+    assert processes(site).keys() == PROCESSES
+    assert processes(site)["config.yml"] == reader, "nodes can pull all the time"
 
 
 def test_gc_removes_nothing_while_a_node_is_unreachable(site: Site) -> None:
@@ -157,5 +297,4 @@ def test_rollout_to_a_prepared_node_from_the_managed_registry_commits(site: Site
     assert result.code == 0, result.output
     (record,) = result.document["nodes"]
     assert (record["node"], record["state"], record["gpu"]["method"]) == ("node1", "committed", "driver")
-    (image,) = json.loads((site.folder / "lab.lock").read_text())["images"]
-    assert image_of_seat(site.lab.node("node1")) == image["lab"]
+    assert image_of_seat(site.lab.node("node1")) == locked_image(site)

@@ -1,10 +1,12 @@
 """Reach the two processes of a managed registry: nodes read from one, and this control machine pushes to the other."""
 
 import os
+import shlex
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
-from provisioner.adapters.engine.docker_engine import DockerEngine
+from provisioner.adapters.engine.docker_engine import DockerEngine, PushAccess
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.state.push_logins import PushLogin, PushLogins
@@ -25,14 +27,17 @@ def connect_engine(directory: LabDirectory, authorities: Mapping[str, Path], on_
     login = PushLogins().find(settings.address)
     if login is None:
         raise ProblemError(_no_push_login(directory))
-    # Engines do not verify a registry on loopback, and would send the login to any program at the port.
-    fault = _find_fault(directory, login.address, login)
-    if fault:
-        raise ProblemError(_push_unavailable(directory, login, fault))
+    verify = partial(_verify_pushes, directory, login)
+    verify()  # before a build, which takes minutes
     ca = directory.below(settings.ca)
     if ca is not None and not is_loopback(login.address.rpartition(":")[0]):
         authorities = {**authorities, login.address: ca}
-    return DockerEngine.connect(authorities, on_event, {settings.address: login})
+    return DockerEngine.connect(authorities, on_event, {settings.address: PushAccess(login, verify)})
+
+
+def _verify_pushes(directory: LabDirectory, login: PushLogin) -> None:
+    if fault := _find_fault(directory, login.address, login):
+        raise ProblemError(_push_unavailable(directory, login, fault))
 
 
 def find_registry_problems(directory: LabDirectory) -> tuple[Problem, ...]:
@@ -62,12 +67,16 @@ def _find_fault(directory: LabDirectory, address: str, login: PushLogin | None =
     return ""
 
 
+def _prepare(directory: LabDirectory) -> str:
+    return f"provision prepare {shlex.quote(str(directory.path))}"
+
+
 def _no_push_login(directory: LabDirectory) -> Problem:
     return Problem(
         "no_push_login",
         f"this control machine has no login to push to {directory.lab.registry.address}",
         "a registry that `provision prepare` sets up takes pushes only from control machines on which that was run",
-        f"provision prepare {directory.path}",
+        _prepare(directory),
     )
 
 
@@ -76,7 +85,7 @@ def _read_unavailable(directory: LabDirectory, fault: str) -> Problem:
         "registry_unavailable",
         f"the registry that serves nodes, at {directory.lab.registry.address}, cannot be used: {fault}",
         "nodes pull from it; running seats are not affected",
-        f"provision prepare {directory.path}",
+        _prepare(directory),
     )
 
 
@@ -85,5 +94,5 @@ def _push_unavailable(directory: LabDirectory, login: PushLogin, fault: str) -> 
         "push_unavailable",
         f"the registry that takes pushes, at {login.address}, cannot be used: {fault}",
         f"lab images are pushed to it; nodes pull from another process, at {directory.lab.registry.address}",
-        f"provision prepare {directory.path}",
+        f"{_prepare(directory)}; a firewall has to let this machine reach {login.address}",
     )

@@ -56,7 +56,7 @@ def test_the_engine_gets_the_login_of_a_registry_that_takes_pushes(pair: Registr
     PushLogins().save(pair.login)
     assert find_registry_problems(directory) == ()
     with closing(connect(directory)) as engine:
-        assert engine._logins == {pair.reader: pair.login}
+        assert {address: access.login for address, access in engine._accesses.items()} == {pair.reader: pair.login}
         assert engine._authorities == {}, "engines verify no registry on loopback"
 
 
@@ -66,7 +66,7 @@ def test_other_registries_are_used_with_the_users_own_login(pair: RegistryPair, 
     other = a_directory(pair, tmp_path, managed=False)
     assert find_registry_problems(other) == ()
     with closing(connect(other)) as engine:
-        assert engine._logins == {}
+        assert engine._accesses == {}
 
 
 def test_a_machine_without_a_login_does_not_push_and_names_the_command(directory: LabDirectory) -> None:

@@ -1,9 +1,9 @@
 """The Docker Engine of this machine, through its API."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from provisioner.adapters.engine import stream as engine_stream
 from provisioner.adapters.engine.base_image import BaseFacts, parse_base_facts, unfit_base
@@ -22,11 +22,20 @@ _PLAIN_HTTP = "a registry without TLS must be listed under insecure-registries i
 _LOCAL = "http+docker://localhost"  # the SDK's base URL for a unix socket
 
 
+class PushAccess(NamedTuple):
+    """How to push to a registry that takes pushes at another address than that of its images: that of `login`.
+
+    `verify` raises ProblemError where the registry does not answer there with its own certificate.
+    """
+
+    login: PushLogin
+    verify: Callable[[], None]
+
+
 class DockerEngine:
     """Pulls, builds, tags and pushes images. Every method raises ProblemError.
 
-    `authorities` maps the address of a registry to the file of its CA. `logins`: of registries that take pushes at
-    another address than that of their images, by the address of the images.
+    `authorities` maps the address of a registry to the file of its CA, `accesses` to its own way for pushes.
     """
 
     def __init__(
@@ -34,26 +43,26 @@ class DockerEngine:
         client: "DockerClient",
         authorities: Mapping[str, Path],
         on_event: OnEvent,
-        logins: Mapping[str, PushLogin] | None = None,
+        accesses: Mapping[str, PushAccess] | None = None,
         certs: Path = CERTS,
     ) -> None:
         """Use a connected client. `certs` is the folder in which the engine looks for CAs."""
         self._client = client
         self._authorities = authorities
-        self._logins = logins or {}
+        self._accesses = accesses or {}
         self._on_event = on_event
         self._certs = certs
 
     @classmethod
     def connect(
-        cls, authorities: Mapping[str, Path], on_event: OnEvent, logins: Mapping[str, PushLogin] | None = None
+        cls, authorities: Mapping[str, Path], on_event: OnEvent, accesses: Mapping[str, PushAccess] | None = None
     ) -> Self:
         """Connect to the engine that DOCKER_HOST names, or to the local one. Raises ProblemError where none answers."""
         import docker  # noqa: PLC0415  (slow to import, and only this verb needs it)
         from docker.errors import DockerException  # noqa: PLC0415
 
         try:
-            return cls(docker.from_env(timeout=_TIMEOUT), authorities, on_event, logins)
+            return cls(docker.from_env(timeout=_TIMEOUT), authorities, on_event, accesses)
         except DockerException as error:
             raise ProblemError(
                 Problem(
@@ -140,27 +149,30 @@ class DockerEngine:
 
     def push(self, target: ImageReference) -> str:
         """Push an image by tag, and return the digest that the engine computed for it."""
-        login = self._logins.get(target.registry or "")
-        if login is None:
-            return self._push(target, None)
+        access = self._accesses.get(target.registry or "")
+        return self._push(target) if access is None else self._push_by_login(target, access)
+
+    def _push_by_login(self, target: ImageReference, access: PushAccess) -> str:
         from docker.errors import DockerException  # noqa: PLC0415
         from requests.exceptions import RequestException  # noqa: PLC0415
 
         # An engine pushes to the registry that an image's name begins with.
-        there = target.model_copy(update={"registry": login.address})
+        login, there = access.login, target.model_copy(update={"registry": access.login.address})
         self.tag(str(target), there)
         try:
-            return self._push(there, {"username": login.user, "password": login.password})
+            access.verify()  # engines do not verify a registry on loopback, and would send the login to any program
+            return self._push(there, login)
         finally:
             with suppress(DockerException, RequestException):  # a name that is left takes no disk space
                 self._client.api.remove_image(str(there), noprune=True)
 
-    def _push(self, target: ImageReference, login: dict[str, str] | None) -> str:
+    def _push(self, target: ImageReference, login: PushLogin | None = None) -> str:
         self._install_ca(target)
+        auth = None if login is None else {"username": login.user, "password": login.password}
         pushed: list[str] = []
-        with _engine_errors("push", target):
+        with _engine_errors("push" if login is None else "push by login", target):
             repository = f"{target.registry}/{target.repository}"
-            messages = self._client.api.push(repository, tag=target.tag, stream=True, decode=True, auth_config=login)
+            messages = self._client.api.push(repository, tag=target.tag, stream=True, decode=True, auth_config=auth)
             noted = engine_stream.note_digest(messages, target.tag or "", pushed)
             self._report(f"pushing {target}", engine_stream.transfer_progress(noted, 0), "B")
             if not pushed:
@@ -180,7 +192,9 @@ class DockerEngine:
 
 
 @contextmanager
-def _engine_errors(action: Literal["pull", "build", "push"], reference: ImageReference) -> Iterator[None]:
+def _engine_errors(
+    action: Literal["pull", "build", "push", "push by login"], reference: ImageReference
+) -> Iterator[None]:
     """Convert errors of the engine and of its connection to ProblemError."""
     from docker.errors import DockerException  # noqa: PLC0415
     from requests.exceptions import RequestException  # noqa: PLC0415
@@ -227,4 +241,21 @@ def _push_failed(reference: str, error: str) -> Problem:
     )
 
 
-_PROBLEMS = {"pull": _pull_failed, "build": _build_failed, "push": _push_failed}
+def _push_by_login_failed(reference: str, error: str) -> Problem:
+    return Problem(
+        "push_failed",
+        f"Docker could not push {reference}: {error}",
+        "the lab's registry takes pushes there, with the login of this control machine",
+        (
+            "run `provision prepare` on the lab; an engine of another machine (DOCKER_HOST), or one without root, "
+            "does not reach 127.0.0.1 here: before, name this machine in the inventory's group `registry`"
+        ),
+    )
+
+
+_PROBLEMS = {
+    "pull": _pull_failed,
+    "build": _build_failed,
+    "push": _push_failed,
+    "push by login": _push_by_login_failed,
+}

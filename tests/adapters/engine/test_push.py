@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.engine.docker_engine import DockerEngine
+from provisioner.adapters.engine.docker_engine import DockerEngine, PushAccess
 from provisioner.adapters.registry.client import Registry
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.reference import ImageReference
@@ -24,14 +24,17 @@ def test_an_image_is_pushed_to_one_address_by_login_and_read_at_the_other(
         monkeypatch.setenv(name, value)
     with registry_pair(tmp_path) as pair, closing(DockerEngine.connect({}, lambda _: None)) as stranger:
         target = ImageReference(registry=pair.reader, repository="provisioner/lab", tag="t")
+        verified: list[str] = []
         there = target.model_copy(update={"registry": pair.pusher})
         make_image(stranger, target)
         try:
             stranger.tag(str(target), there)
             with pytest.raises(ProblemError, match="push_failed"):
                 stranger.push(there)
-            with closing(DockerEngine.connect({}, lambda _: None, {pair.reader: pair.login})) as engine:
+            access = PushAccess(pair.login, lambda: verified.append(pair.pusher))
+            with closing(DockerEngine.connect({}, lambda _: None, {pair.reader: access})) as engine:
                 digest = engine.push(target)
+            assert verified == [pair.pusher]
             with Registry(pair.reader, ca=pair.ca) as registry:
                 assert registry.exists(target) == digest
             names = testbed.docker("image", "ls", "--format", "{{.Repository}}")

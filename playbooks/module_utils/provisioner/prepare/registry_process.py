@@ -29,6 +29,7 @@ FOLDER = Path("/etc/docker/registry")
 LOGINS = FOLDER / "htpasswd"
 STORAGE = Path("/var/lib/docker-registry")
 UNITS, INIT_SCRIPTS = Path("/etc/systemd/system"), Path("/etc/init.d")
+RUNLEVEL = Path("/etc/rc2.d")  # links to what starts at boot
 MARK = "# Written by provision prepare; what is changed here by hand is written over.\n"  # also marks the file as ours
 PORT = re.compile(r":(\d+)$")
 START_SECONDS = STOP_SECONDS = 30
@@ -188,8 +189,18 @@ def stop(process: RegistryProcess) -> None:
 
 
 def has_login(entry: str) -> bool:
-    """Return whether the file of logins has this line (USER:HASH). Raises ProblemError `io_error`."""
-    return bool(entry) and entry in read_record(LOGINS).split("\n")
+    """Return whether the registry can read this line (USER:HASH) in the file of logins.
+
+    Raises ProblemError `io_error`.
+    """
+    return bool(entry) and entry in read_record(LOGINS).split("\n") and _owns_logins()
+
+
+def _owns_logins() -> bool:
+    try:
+        return LOGINS.owner() == ACCOUNT
+    except (OSError, KeyError):  # the owner has no name, such as an account that was removed with the package
+        return False
 
 
 def add_login(entry: str) -> None:
@@ -209,7 +220,7 @@ def add_login(entry: str) -> None:
 def has_service() -> bool:
     """Return whether the service of the process that takes pushes is installed as it should be."""
     path, text, _ = _service()
-    return read(path) == text
+    return read(path) == text and (daemon.SYSTEMD.is_dir() or any(RUNLEVEL.glob(f"S*{PUSHER.service}")))
 
 
 def install_service() -> None:
@@ -278,6 +289,6 @@ def _silent(process: RegistryProcess, address: str, fault: str) -> ProblemError:
         "registry_silent",
         f"the registry that {process.purpose}, at {address}, was started but does not serve: {fault}",
         "nodes read from one process of the registry, and the control machine pushes to the other",
-        f"check on its host: journalctl -u {process.service}, or /var/log/{process.service}.log; that the port is free "
-        f"(ss -ltn); and that its address is this host's",
+        f"check on its host: journalctl -u {process.service}, or /var/log/{process.service}.log; that its address is "
+        "this host's; that its port is free (ss -ltn). registry.push_port in lab.yml sets another port for pushes",
     )

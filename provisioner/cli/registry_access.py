@@ -9,11 +9,14 @@ from pathlib import Path
 from provisioner.adapters.engine.docker_engine import DockerEngine, PushAccess
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.push_logins import PushLogin, PushLogins
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.proxy import is_loopback
 from provisioner.domain.values.reference import ImageReference
+
+_POLICY = RetryPolicy(attempts=2)  # a host that is down delays a status by seconds, not by half a minute
 
 
 def connect_engine(directory: LabDirectory, authorities: Mapping[str, Path], on_event: OnEvent) -> DockerEngine:
@@ -59,7 +62,8 @@ def _find_fault(directory: LabDirectory, address: str, login: PushLogin | None =
     settings = directory.lab.registry
     environment = os.environ | ({} if login is None else {"DOCKER_AUTH_CONFIG": login.docker_config()})
     image = ImageReference(registry=address, repository=settings.repository, tag="latest")
-    with Registry(address, ca=directory.below(settings.ca), environment=environment) as process:
+    ca = directory.below(settings.ca)
+    with Registry(address, ca=ca, environment=environment, policy=_POLICY) as process:
         try:
             process.exists(image)
         except ProblemError as error:

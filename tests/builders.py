@@ -5,9 +5,12 @@ from typing import Any
 
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, LockedNode, Lockfile
+from provisioner.domain.values.limits import Capacity
 from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts
 from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
+# A machine of 64 GB, some of which its firmware keeps.
+CAPACITY = Capacity(memory=67_270_000_000, cpus=16, open_files=524288)
 TAG = "mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 
 
@@ -44,7 +47,7 @@ def a_node(name: str = "n1", **over: Any) -> NodeFacts:
         "toolkit_mode": "legacy",
         "gpus": (a_gpu(name),),
         "pci_gpus": 1,
-        "engine": EngineFacts(version="26.1.5", compose_version="2.26.1", free_bytes=500 << 30),
+        "engine": EngineFacts(version="26.1.5", compose_version="2.26.1", free_bytes=500 << 30, capacity=CAPACITY),
         "clock_offset": 0.0,
     }
     return NodeFacts(**(given | over))

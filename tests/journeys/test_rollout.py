@@ -108,6 +108,22 @@ def test_containers_are_unprivileged_and_publish_on_one_address(site: Site, firs
         assert found["Config"]["Image"].startswith(f"{site.lab.registry.address}/provisioner/lab@sha256:")
 
 
+def test_memory_cpus_and_open_files_are_limited_in_the_containers(site: Site, first_rollout: CommandResult) -> None:
+    """By what the node has: this machine's memory and CPUs, and the engine's own limit of open files."""
+    assert first_rollout.code == 0
+    node = site.lab.node("node2")
+    info = json.loads(node.exec("docker", "info", "--format", "{{json .}}"))
+    memory = info["MemTotal"] * 9 // 10 >> 30 << 30
+    cpus = info["NCPU"] - (info["NCPU"] >= 4)
+    hard = int(node.exec("sh", "-c", "grep 'Max open files' /proc/$(pidof dockerd)/limits").split()[4])
+    inside = "ulimit -Sn; ulimit -Hn; cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes; true"
+    for container in containers(site, "node2").split():
+        host = json.loads(node.exec("docker", "inspect", container))[0]["HostConfig"]
+        assert (host["Memory"], host["MemorySwap"], host["NanoCpus"]) == (memory, memory, cpus * 10**9)
+        seen = node.exec("docker", "exec", container, "sh", "-c", inside).split()
+        assert seen == [str(min(65536, hard)), str(min(1 << 20, hard)), str(memory)]
+
+
 def containers(site: Site, node: str) -> str:
     return site.lab.node(node).exec("docker", "ps", "-q", "--no-trunc", "--filter", "label=provisioner.seat")
 

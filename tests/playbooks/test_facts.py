@@ -36,6 +36,8 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "files": seat.files(3),
         "ports": {"ssh": 22000, "jupyter": 22001},
         "gpus": ["GPU-1"],
+        "limits": None,
+        "capacity": None,
         "host_key": "",
         "services": {"jupyter": "missing", "ssh": "healthy"},
         "state": "committed",

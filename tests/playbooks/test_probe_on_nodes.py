@@ -1,5 +1,6 @@
 """The probe on real nodes: each profile of the bed, and missing GPUs, drivers and engines."""
 
+import os
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -88,6 +89,10 @@ def test_probe_reports_engine_versions_and_no_engine_where_it_is_off(fleet: Ansi
     assert facts.engine is not None
     assert (facts.engine.version[:4], (facts.engine.compose_version or "")[:2]) == ("26.1", "2.")
     assert facts.engine.free_bytes
+    capacity = facts.engine.capacity
+    limits = on.exec("sh", "-c", "grep 'Max open files' /proc/$(pidof dockerd)/limits")
+    assert (capacity.cpus, capacity.open_files) == (int(on.exec("nproc")), int(limits.split()[4]))
+    assert (capacity.memory or 0) >> 30 == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
 
 
 def summary(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:

@@ -1,17 +1,19 @@
 """The settings of a lab, as written in `lab.yml`. Unknown keys are errors."""
 
+import math
 import re
 from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, StringConstraints, model_validator
+from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
 
 from provisioner.domain.lab.calendar import Calendar, Freeze, Window
 from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.model import UserInput
+from provisioner.domain.values.size import SIZE_PATTERN, Size
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
 _MAX_PORT = 65535
@@ -52,7 +54,8 @@ Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-]+[a-z0-
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$"), AfterValidator(_check_user)]
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$"), AfterValidator(_check_path)]
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
+# auto: from the size of the node; none: no limit.
+MemoryLimit = Annotated[str, StringConstraints(pattern=f"^(auto|none|{SIZE_PATTERN})$")]
 FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
 # It becomes part of a line in apt's sources. $(ARCH) stands for the node's architecture as dpkg names it.
 PackagePlace = Annotated[
@@ -184,11 +187,30 @@ class Services(UserInput):
     ssh: Service = Service(bind="lan")
 
 
-class Limits(UserInput):
-    """Resource limits of each service of a seat. None: no limit."""
+def _check_cpus(value: object) -> float | Literal["auto", "none"]:
+    if value == "auto" or value == "none":  # noqa: PLR1714  (mypy knows the literal only so)
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
+        return float(value)
+    raise ValueError(f"neither a number of CPUs nor auto or none: {str(value)[:40]}")
 
-    memory: Size | None = None
-    cpus: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+
+CpuLimit = Annotated[
+    float | Literal["auto", "none"],
+    PlainValidator(_check_cpus),
+    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"enum": ["auto", "none"]}]}),
+]
+
+
+class Limits(UserInput):
+    """Resource limits of each container of a seat.
+
+    `memory` and `cpus`: auto follows from the size of the node, none is no limit. `shm`: the size of /dev/shm, at most
+    half of the memory.
+    """
+
+    memory: MemoryLimit = "auto"
+    cpus: CpuLimit = "auto"
     pids: Annotated[int, Field(ge=256)] = 4096
     shm: Size = "8g"
 

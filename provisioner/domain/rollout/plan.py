@@ -9,6 +9,7 @@ from pydantic import Field
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.seat import SERVICES, SeatBundle
 from provisioner.domain.values.duration import format_duration
+from provisioner.domain.values.limits import SeatLimits
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
@@ -98,6 +99,11 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
     return step if running is None else with_busy_policy(step, running, when_busy)
 
 
+def is_in_force(bundle: SeatBundle, running: RunningSeat | None) -> bool:
+    """Whether the node's current generation has exactly this image and these files."""
+    return running is not None and running.image == bundle.image.lab and running.files == bundle.files
+
+
 def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
     """Apply the policy to a step that stops a running seat, and add the problems of running work and lost data."""
     if step.action not in {"update", "restart", "remove"}:
@@ -148,10 +154,9 @@ def _lines(text: str) -> list[str]:
 def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:
     if running is None:
         return "create", "no seat of this lab on the node yet"
-    if running.image != bundle.image.lab:
-        return "update", "the image changes"
-    if running.files != bundle.files:
-        return "update", "the rendered files change"
+    if not is_in_force(bundle, running):
+        changed = "the image changes" if running.image != bundle.image.lab else "the rendered files change"
+        return "update", changed + _first_limits(bundle.seat.limits, running.limits or SeatLimits())
     if running.state in _INTERRUPTED:
         return "restart", f"its last change was interrupted ({running.state})"
     return _choose_by_health(running)
@@ -165,6 +170,17 @@ def _choose_by_health(running: RunningSeat) -> tuple[Action, str]:
     if down:
         return "restart", text
     return "keep", "runs the locked image, unchanged and healthy"
+
+
+def _first_limits(limits: SeatLimits, before: SeatLimits) -> str:
+    """Return what is limited now and was not before, for people who find their programs stopped at it."""
+    found = (
+        f"{limits.memory} of memory" if limits.memory and not before.memory else "",
+        f"{limits.cpus:g} CPUs" if limits.cpus and not before.cpus else "",
+        f"{limits.nofile.soft} open files" if limits.nofile and not before.nofile else "",
+    )
+    text = ", ".join(filter(None, found))
+    return f"; each of its containers is limited for the first time, to {text} (seat.limits in lab.yml)" if text else ""
 
 
 def _busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Problem:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 from provisioner.domain.seat.seat import ServiceName
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.size import Size
 
 # Folders that can never contain a home: those of the system, and the engine's socket and data.
 _SYSTEM = re.compile(r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)")
@@ -61,7 +62,6 @@ NonRootUser = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*:[1-9]\d*$")]
 ContainerHome = Annotated[str, StringConstraints(pattern=r"^/home/[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
 InterfaceAddress = Annotated[str, AfterValidator(_check_interface_address)]
 GpuName = Annotated[str, StringConstraints(pattern=r"^(nvidia\.com/gpu=)?(GPU|MIG)(-[0-9a-fA-F]+){5}$")]
-Size = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*[kmg]$")]
 Seconds = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}s$")]
 Count = Annotated[str, StringConstraints(pattern=r"^[1-9]\d?$")]
 EnvName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$"), AfterValidator(_check_not_secret)]
@@ -150,11 +150,19 @@ class Logging(UserInput):
     options: LogOptions
 
 
+class OpenFiles(UserInput):
+    """The soft and the hard limit of open files of a process."""
+
+    soft: Annotated[int, Field(gt=0)]
+    hard: Annotated[int, Field(gt=0)]
+
+
 class Ulimits(UserInput):
-    """Resource limits in bytes; -1: unlimited."""
+    """Limits of a process: `memlock` and `stack` in bytes (-1: unlimited), `nofile` in files."""
 
     memlock: Annotated[int, Field(ge=-1)]
     stack: Annotated[int, Field(gt=0)]
+    nofile: OpenFiles | None = None
 
 
 class Service(UserInput):

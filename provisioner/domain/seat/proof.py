@@ -105,6 +105,8 @@ def _faults(project: ComposeProject, seat: Seat, image: LockedImage) -> Iterator
         found = service.model_dump(mode="json")
         for key, expected in _expected_fields(seat, image, name).items():
             yield from _differences(f"services.{name}.{key}", found[key], expected)
+        nofile = seat.limits.nofile and seat.limits.nofile.model_dump()
+        yield from _differences(f"services.{name}.ulimits.nofile", found["ulimits"]["nofile"], nofile)
         yield from _environment_faults(name, service, seat, image)
         yield from _differences(f"services.{name}.healthcheck.test", found["healthcheck"]["test"], _health_test(name))
         if service.healthcheck.start_interval and not seat.start_interval:

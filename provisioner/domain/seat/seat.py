@@ -5,8 +5,10 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
-from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
+from provisioner.domain.lab.lab import Lab, Ports, lan_address
 from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
+from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -24,6 +26,7 @@ _FIRST_PORT = 1024  # a seat has no lower one, whatever a node reports
 class Seat(Value):
     """All values of a seat. `gpus` are UUIDs; `ports` and `binds` are those of the node.
 
+    `limits` of each container follow from lab.yml and from `capacity`, which the node keeps with the generation.
     Inside the containers the services always listen on 8888 (jupyter) and 2222 (ssh).
     """
 
@@ -39,7 +42,8 @@ class Seat(Value):
     ports: dict[ServiceName, int]
     binds: dict[ServiceName, str]
     authorized_keys: tuple[str, ...] = ()
-    limits: Limits = Limits()
+    limits: SeatLimits = SeatLimits()
+    capacity: Capacity = Capacity()
     start_interval: bool = True
 
 
@@ -124,6 +128,8 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
             "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
             facts.name,
         )
+    now = _capacity(facts)
+    capacity = choose_capacity(lab.seat.limits, held.capacity if held else None, now)
     return Seat(
         name=name,
         lab=lab.name,
@@ -137,9 +143,20 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
         ports=ports,
         binds=binds,
         authorized_keys=keys,
-        limits=lab.seat.limits,
+        limits=build_limits(lab.seat.limits, capacity),
+        capacity=capacity,
         start_interval=facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE,
     )
+
+
+def with_current_capacity(seat: Seat, lab: Lab, facts: NodeFacts) -> Seat:
+    """Return the seat with limits from what its node has now, for a new generation."""
+    capacity = with_known(seat.capacity, _capacity(facts))
+    return seat.model_copy(update={"limits": build_limits(lab.seat.limits, capacity), "capacity": capacity})
+
+
+def _capacity(facts: NodeFacts) -> Capacity:
+    return facts.engine.capacity if facts.engine else Capacity()
 
 
 def _binds(lab: Lab, lan: str | None) -> dict[ServiceName, str] | None:

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field, StringConstraints
 
 from provisioner.domain.values.claim import MAX_FENCE, Claim
+from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
@@ -82,6 +83,7 @@ class EngineFacts(Value):
     root_dir: str = ""
     image_store: str = ""  # the folder of its images: root_dir, or that of containerd
     free_bytes: int | None = None  # at the image store
+    capacity: Capacity = Capacity()
 
 
 class RunningSeat(Value):
@@ -95,6 +97,8 @@ class RunningSeat(Value):
     files: Annotated[dict[str, str], Field(max_length=_MAX_FILES)] = {}
     ports: dict[str, PortNumber] = {}  # service -> published port
     gpus: tuple[str, ...] = ()  # UUIDs reserved
+    limits: SeatLimits | None = None  # of each container; None: the node's record does not say
+    capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction

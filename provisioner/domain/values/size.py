@@ -1,4 +1,19 @@
-"""Sizes in bytes as text for people."""
+"""Sizes in bytes: as text for people, and as text that Docker reads."""
+
+from typing import Annotated
+
+from pydantic import StringConstraints
+
+# A size as Docker reads it, in powers of 1024: 512m, 8g.
+SIZE_PATTERN = "[1-9][0-9]{0,11}[kmg]"
+Size = Annotated[str, StringConstraints(pattern=f"^{SIZE_PATTERN}$")]
+
+_SHIFTS = {"k": 10, "m": 20, "g": 30}
+
+
+def size_bytes(size: Size) -> int:
+    """Return the bytes of a size such as 8g."""
+    return int(size[:-1]) << _SHIFTS[size[-1]]
 
 
 def human_size(count: int) -> str:

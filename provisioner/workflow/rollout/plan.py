@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.plan import Plan, Step, build_step, skipped, with_problems
+from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems
 from provisioner.domain.seat.render import render
-from provisioner.domain.seat.seat import Seat, SeatBundle, seat_of
+from provisioner.domain.seat.seat import Seat, SeatBundle, seat_of, with_current_capacity
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
 from provisioner.domain.values.node import NodeFacts, profile
 from provisioner.domain.values.problem import Problem
@@ -94,7 +94,16 @@ def _render_seat(
         return unserved_problems(host.name, choice)
     gpus = tuple(_usable_gpus(facts)[index] for index in choice.gpus)
     seat = seat_of(inputs.lab, facts, gpus, inputs.keys, host=host.address, home=inputs.home)
-    return render(seat, image, inputs.templates) if isinstance(seat, Seat) else (seat,)
+    return _render_unless_in_force(inputs, facts, seat, image) if isinstance(seat, Seat) else (seat,)
+
+
+def _render_unless_in_force(inputs: PlanInputs, facts: NodeFacts, seat: Seat, image: LockedImage) -> SeatBundle:
+    """Render a seat. A new generation gets limits from what the node has now; else those in force stay."""
+    bundle = render(seat, image, inputs.templates)
+    current = with_current_capacity(seat, inputs.lab, facts)
+    if current == seat or is_in_force(bundle, facts.seat(seat.name)):
+        return bundle
+    return render(current, image, inputs.templates)
 
 
 def _usable_gpus(facts: NodeFacts) -> tuple[str, ...]:

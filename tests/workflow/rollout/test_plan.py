@@ -43,8 +43,11 @@ def hosts(probed: Mapping[str, object]) -> Sequence[FakeHost]:
     return [FakeHost(name) for name in probed]
 
 
-def plan(lock: Lockfile, probed: Mapping[str, NodeFacts | Problem]) -> PreparedPlan:
-    return build_plan(PlanInputs(a_lab(), lock, DATA, TEMPLATES, ()), hosts(probed), probed)
+def plan(
+    lock: Lockfile, probed: Mapping[str, NodeFacts | Problem], limits: Mapping[str, Any] | None = None
+) -> PreparedPlan:
+    lab = a_lab(seat={"limits": limits or {}})
+    return build_plan(PlanInputs(lab, lock, DATA, TEMPLATES, ()), hosts(probed), probed)
 
 
 def facts_after_rollout(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
@@ -59,6 +62,8 @@ def facts_after_rollout(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
         files=bundle.files,
         ports=dict(bundle.seat.ports),
         gpus=bundle.seat.gpus,
+        limits=bundle.seat.limits,
+        capacity=bundle.seat.capacity,
         services=HEALTHY,
     )
     return facts.model_copy(update={"seats": (seat,)})
@@ -111,6 +116,58 @@ def test_rest_a_plan_made_right_after_its_rollout_has_no_pending_step(probed: di
     second = plan(lock, {name: facts_after_rollout(first, facts) for name, facts in probed.items()})
     assert second.plan.pending == ()
     assert {step.node for step in second.plan.steps if step.action == "keep"} == set(first.bundles)
+
+
+def with_capacity(facts: NodeFacts, **changes: Any) -> NodeFacts:
+    assert facts.engine is not None
+    capacity = facts.engine.capacity.model_copy(update=changes)
+    return facts.model_copy(update={"engine": facts.engine.model_copy(update={"capacity": capacity})})
+
+
+def limits_of(prepared: PreparedPlan) -> tuple[str | None, float | None, int | None]:
+    limits = prepared.bundles["n1"].seat.limits
+    return limits.memory, limits.cpus, limits.nofile.soft if limits.nofile else None
+
+
+OTHER_MEMORY = 63_000_000_000  # nine tenths of it are 52.8 GiB, of CAPACITY 56.4
+
+
+@pytest.mark.parametrize(
+    ("changes", "lab", "action", "limits"),
+    [
+        ({"memory": OTHER_MEMORY}, {}, "keep", ("56g", 15.0, 65536)),
+        ({"memory": None, "cpus": None, "open_files": None}, {}, "keep", ("56g", 15.0, 65536)),
+        ({"cpus": 32, "open_files": 1 << 20}, {}, "keep", ("56g", 15.0, 65536)),
+        # Another change of the seat is a new generation, with limits from what the node has now.
+        ({"memory": OTHER_MEMORY}, {"shm": "4g"}, "update", ("52g", 15.0, 65536)),
+        ({"memory": OTHER_MEMORY}, {"memory": "32g"}, "update", ("32g", 15.0, 65536)),
+        ({"memory": OTHER_MEMORY}, {"memory": "none", "cpus": "none"}, "update", (None, None, 65536)),
+        # The engine would not start containers with the limits in force.
+        ({"cpus": 8}, {}, "update", ("56g", 7.0, 65536)),
+        ({"open_files": 20000}, {}, "update", ("56g", 15.0, 20000)),
+    ],
+)
+def test_limits_of_a_seat_stay_until_its_next_generation(
+    changes: dict[str, Any], lab: dict[str, Any], action: str, limits: tuple[str | None, float | None, int | None]
+) -> None:
+    first = plan(a_lock(), {"n1": a_node("n1")})
+    facts = with_capacity(facts_after_rollout(first, a_node("n1")), **changes)
+    second = plan(a_lock(), {"n1": facts}, limits=lab)
+    assert (second.plan.steps[0].action, limits_of(second)) == (action, limits)
+    third = plan(a_lock(), {"n1": facts_after_rollout(second, facts)}, limits=lab)
+    assert third.plan.pending == ()
+
+
+def test_the_first_plan_with_limits_says_so() -> None:
+    """The order of an earlier release has limits of lab.yml alone, and no capacity."""
+    unlimited = plan(a_lock(), {"n1": with_capacity(a_node("n1"), memory=None, cpus=None, open_files=None)})
+    (seat,) = facts_after_rollout(unlimited, a_node("n1")).seats
+    before = seat.model_copy(update={"capacity": None})
+    (step,) = plan(a_lock(), {"n1": a_node("n1", seats=(before,))}).plan.steps
+    assert step.why == (
+        "the rendered files change; each of its containers is limited for the first time, to 56g of memory, 15 CPUs, "
+        "65536 open files (seat.limits in lab.yml)"
+    )
 
 
 UNREACHABLE = Problem("unreachable", "n2: no answer", "it is off", "switch it on")

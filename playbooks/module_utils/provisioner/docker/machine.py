@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment, get
+from ansible.module_utils.provisioner.docker.process import open_files
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
@@ -77,6 +78,11 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
         "root_dir": info.get("DockerRootDir", ""),
         "image_store": store,
         "free_bytes": free_bytes(store),
+        "capacity": {
+            "memory": info.get("MemTotal") or None,
+            "cpus": info.get("NCPU") or None,
+            "open_files": open_files(),
+        },
     }
     absent = {} if compose else {"compose": "the docker command on the node has no compose plugin"}
     return facts, info, absent

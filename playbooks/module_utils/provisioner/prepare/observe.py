@@ -8,6 +8,7 @@ from typing import Any
 
 from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.docker.machine import compose_version, engine_facts, machine_facts
+from ansible.module_utils.provisioner.docker.process import PID_FILE
 from ansible.module_utils.provisioner.docker.trust import is_trusted
 from ansible.module_utils.provisioner.gpu.cdi import HOOK, cdi_devices
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
@@ -16,7 +17,6 @@ from ansible.module_utils.provisioner.prepare.distribution import docker_source,
 from ansible.module_utils.provisioner.prepare.needs import NodeState
 
 SPEC_FOLDERS = ("/etc/cdi", "/var/run/cdi")  # the default folders of an engine with CDI
-PID_FILE = Path("/var/run/docker.pid")
 CA_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 

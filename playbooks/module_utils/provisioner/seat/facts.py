@@ -84,6 +84,8 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "files": seat.files(number) if number else {},
         "ports": order["seat"]["ports"] if order else _published(found or {}),
         "gpus": order["seat"]["gpus"] if order else [],
+        "limits": order["seat"].get("limits") if order else None,
+        "capacity": order["seat"].get("capacity") if order else None,  # None: an order of an earlier release
         "host_key": host_key(seat),
         "services": services,
         "state": state,

@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.docker.machine import engine_facts, image_
 from ansible.module_utils.provisioner.gpu.cdi import toolkit_facts
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
+from ansible.module_utils.provisioner.gpu.toolkit import toolkit_versions
 from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claim
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, seat_facts
@@ -23,10 +24,12 @@ def node_facts(state_root: str) -> dict[str, Any]:
     nvidia, absent, problems = nvidia_facts()
     engine, info, absent_of_engine = engine_facts()
     toolkit = toolkit_facts(info, nvidia["gpus"])
+    versions, absent_of_toolkit = toolkit_versions()
     gpus = with_container_names(nvidia["gpus"])
     seats = seat_facts(state_root, gpus)
     claims, damaged = claim_facts(state_root)
     absent.update(absent_of_engine)
+    absent.update(absent_of_toolkit)
     if toolkit["toolkit_mode"] is None:
         absent["toolkit_mode"] = "NVIDIA's container toolkit is not installed: there is neither its hook nor a CDI file"
     if not machine["addresses"]:
@@ -36,6 +39,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
         **nvidia,
         "gpus": gpus,
         **toolkit,
+        **versions,
         "engine": engine,
         "seats": seats,
         **claims,

@@ -16,6 +16,7 @@ import pytest
 from tests.journeys.conftest import CommandResult, Site, running_site
 from tests.lab.demo import http_status, ssh_command, student_key
 from tests.lab.engine import Engine
+from tests.lab.gpus import profile_text
 from tests.lab.registry import Access, fetched_blobs
 
 pytestmark = pytest.mark.lab
@@ -24,11 +25,12 @@ pytestmark = pytest.mark.lab
 FITS_ALL = "pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime"
 UUID = re.compile(r"GPU-[0-9a-f-]{36}")
 NODES = {"node1", "node2"}
+OLD_TOOLKIT = "toolkit = 1.17.3\n"
 
 
 @pytest.fixture(scope="module")
 def site(testbed: Engine, program: Path) -> Iterator[Site]:
-    with running_site(testbed, program, ["rtx5090x2-580", "v100-535"]) as site:
+    with running_site(testbed, program, ["rtx5090x2-580", OLD_TOOLKIT + profile_text("v100-535")]) as site:
         yield site
 
 
@@ -217,11 +219,14 @@ def test_remove_removes_seats_and_keeps_homes(site: Site, first_rollout: Command
     assert containers(site, "node1")
 
 
-def test_no_temporary_folder_is_left_on_the_control_machine(site: Site, first_rollout: CommandResult) -> None:
+def test_a_probe_names_an_old_toolkit_and_leaves_no_temporary_folder(site: Site, first_rollout: CommandResult) -> None:
     """Neither the folder of an Ansible run nor the socket of a shared SSH connection is left."""
     assert first_rollout.code == 0
     before = set(Path("/tmp").glob("prov-*"))
-    assert site.run_json("probe").code == 0
+    probed = site.run_json("probe")
+    assert probed.code == 0
+    problems = {node["name"]: [problem["code"] for problem in node["problems"]] for node in probed.document["nodes"]}
+    assert problems == {"node1": [], "node2": ["toolkit_vulnerable"]}
     # Another lab may be in use on this machine; the name of a folder holds the process id.
     left = [path for path in set(Path("/tmp").glob("prov-*")) - before if not is_alive(path.name.split("-")[1])]
     assert left == []

@@ -61,6 +61,7 @@ case $1 in
   *) exec /usr/lib/lab/gpu/bin/gpu_state.py "$@" ;;
 esac
 """
+CONTAINER_CLI = "#!/bin/sh\necho 'cli-version: 1.17.8'\n"
 
 
 def publish(engine: Engine, release: Release) -> Path:
@@ -129,8 +130,9 @@ def _toolkit(folder: Path) -> None:
         programs.mkdir(parents=True)
         hook = "nvidia-container-runtime-hook"
         (programs / hook).symlink_to(f"/usr/lib/lab/gpu/bin/{hook}")
-        (programs / "nvidia-ctk").write_text(CTK)
-        (programs / "nvidia-ctk").chmod(0o755)
+        for name, script in (("nvidia-ctk", CTK), ("nvidia-container-cli", CONTAINER_CLI)):
+            (programs / name).write_text(script)
+            (programs / name).chmod(0o755)
         _write_control(Path(place), "nvidia-container-toolkit", "1.17.8-1", ())
         _pack(Path(place), folder, "nvidia-container-toolkit")
 

@@ -41,7 +41,9 @@ PROFILES = {
     "cpu": Expected(None, None, [], [], "no NVIDIA driver is installed"),
 }
 EXPECTED = {profile_text(name): wanted for name, wanted in PROFILES.items()}
-EXPECTED["pci_extra = 1\n" + profile_text("rtx4090-570")] = Expected("570.172.08", "open", ["8.9"], ["gpu_missing"])
+EXPECTED["pci_extra = 1\ntoolkit = 1.17.3\n" + profile_text("rtx4090-570")] = Expected(
+    "570.172.08", "open", ["8.9"], ["gpu_missing"]
+)
 
 
 @pytest.fixture
@@ -70,6 +72,8 @@ def test_probe_reports_every_profile_and_fault(fleet: AnsibleFleet, nodes: list[
             assert wanted.reason in facts.absent_because.get("gpus", ""), profile
             assert facts.addresses[0] == node.address
             assert facts.clock_offset == 0.0
+            versions = {str(facts.toolkit_version), str(facts.libnvidia_container_version)}
+            assert versions == {toolkit_of(profile)}, profile
 
 
 def test_probe_reports_engine_versions_and_no_engine_where_it_is_off(fleet: AnsibleFleet, nodes: list[Node]) -> None:
@@ -93,6 +97,13 @@ def test_probe_reports_engine_versions_and_no_engine_where_it_is_off(fleet: Ansi
     limits = on.exec("sh", "-c", "grep 'Max open files' /proc/$(pidof dockerd)/limits")
     assert (capacity.cpus, capacity.open_files) == (int(on.exec("nproc")), int(limits.split()[4]))
     assert (capacity.memory or 0) >> 30 == os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
+
+
+def toolkit_of(profile: str) -> str:
+    """Return the version of the toolkit on a node with this profile, see gpu_state.py."""
+    if "state = none" in profile:
+        return "None"
+    return "1.17.3" if "toolkit = 1.17.3" in profile else "1.17.8"
 
 
 def summary(facts: NodeFacts) -> tuple[str | None, str | None, list[str | None], list[str]]:

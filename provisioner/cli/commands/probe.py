@@ -6,6 +6,7 @@ import click
 
 from provisioner.adapters.ansible.host_keys import NewHost, new_hosts, write_host_keys
 from provisioner.adapters.ansible.inventory import hosts
+from provisioner.adapters.lab.compatibility_data import load
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.select_input import PROBE_SCHEMA
 from provisioner.cli.exit_codes import DONE, FAILED
@@ -15,6 +16,7 @@ from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet, settings
 from provisioner.console.nodes import host_key_table, probe_table
 from provisioner.console.text import count, fold_names
+from provisioner.domain.compatibility.toolkit import with_toolkit_problems
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.probe import probe as probe_nodes
@@ -46,7 +48,12 @@ def probe(lab: str, accept: bool, ansible: AnsibleOptions, output: Output) -> in
     if accept:
         _accept_new_host_keys(directory, ansible, output)
     with show_progress(output) as on_event:
-        probed = probe_nodes(fleet(directory, ansible, output.verbose, on_event), on_event)
+        found = probe_nodes(fleet(directory, ansible, output.verbose, on_event), on_event)
+    data = load()
+    probed = {
+        name: with_toolkit_problems(value, data) if isinstance(value, NodeFacts) else value
+        for name, value in found.items()
+    }
     facts = [value.model_dump(mode="json") for value in probed.values() if isinstance(value, NodeFacts)]
     silent = [{"node": name, **value.model_dump()} for name, value in probed.items() if isinstance(value, Problem)]
     output.document(PROBE_SCHEMA, {"lab": directory.lab.name, "nodes": facts, "problems": silent})

@@ -19,6 +19,7 @@ from provisioner.domain.compatibility.rows import (
     Product,
     Release,
     ToolkitDrivers,
+    ToolkitHole,
 )
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
@@ -51,6 +52,8 @@ class CompatibilityData(Value):
     ngc_source: str
     ngc: tuple[NgcMonth, ...]
     ngc_runs_on: tuple[NgcCard, ...]
+    toolkit_holes_source: str
+    toolkit_holes: tuple[ToolkitHole, ...]
     own: tuple[OwnRow, ...] = ()
 
     @property

@@ -6,6 +6,7 @@ from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
 OpenModule = Literal["never", "supported", "required"]
+ToolkitPackage = Literal["nvidia-container-toolkit", "libnvidia-container"]
 
 
 class Build(Value):
@@ -111,6 +112,14 @@ class NgcCard(Value):
     platform: str
     since: str
     source: str
+
+
+class ToolkitHole(Value):
+    """Published holes in a package of NVIDIA's container toolkit; `fixed`: its first version without them."""
+
+    package: ToolkitPackage
+    fixed: DottedVersion
+    cves: tuple[str, ...]
 
 
 class OwnRow(Value):

@@ -9,7 +9,7 @@ from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
-from provisioner.domain.values.version import ComputeCapability, CudaVersion, DriverVersion
+from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
 KernelModule = Literal["open", "proprietary"]
 ToolkitMode = Literal["legacy", "cdi"]
@@ -125,6 +125,8 @@ class NodeFacts(Value):
     cuda_driver: CudaVersion | None = None
     kernel_module: KernelModule | None = None
     toolkit_mode: ToolkitMode | None = None
+    toolkit_version: DottedVersion | None = None
+    libnvidia_container_version: DottedVersion | None = None
     cdi_devices: tuple[str, ...] = ()
     gpus: Annotated[tuple[Gpu, ...], Field(max_length=_MAX_GPUS)] = ()
     pci_gpus: int | None = None  # NVIDIA display devices on the PCI bus

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
+from provisioner.domain.compatibility.toolkit import toolkit_problems
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
@@ -46,7 +47,11 @@ def build_plan(
         bundle = (facts,) if isinstance(facts, Problem) else _render_seat(inputs, host, facts, replay)
         if isinstance(facts, NodeFacts) and isinstance(bundle, SeatBundle):
             bundles[host.name] = bundle
-            steps.append(with_problems(build_step(bundle, facts, when_busy), _remarks(facts, replay.nodes[host.name])))
+            steps.append(
+                with_problems(
+                    build_step(bundle, facts, when_busy), _remarks(facts, replay.nodes[host.name], inputs.data)
+                )
+            )
         elif not isinstance(bundle, SeatBundle):
             steps.append(skipped(host.name, bundle))
     references = sorted({bundle.image.reference for bundle in bundles.values()})
@@ -67,12 +72,13 @@ def unserved_problems(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
     )
 
 
-def _remarks(facts: NodeFacts, choice: NodeChoice) -> tuple[Problem, ...]:
-    """Return the problems of a node that gets a seat all the same: a lost GPU, or one that no image supports."""
+def _remarks(facts: NodeFacts, choice: NodeChoice, data: CompatibilityData) -> tuple[Problem, ...]:
+    """Return the problems of a node that gets a seat all the same, such as a lost GPU or one without an image."""
     return (
         *facts.problems,
         *(problem for gpu in facts.gpus for problem in gpu.faults),
         *(problem for gpu in choice.left_out for problem in gpu.problems),
+        *toolkit_problems(facts, data),
     )
 
 

@@ -120,7 +120,7 @@ def describe_pci(profile: Profile, devices: Path) -> None:
 PARTS = Path("/usr/lib/lab/gpu")
 LIBRARY = Path("/usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1")
 NODE = Places(conf=Path("/etc/fake-nvml.conf"), proc=Path("/run/fake-proc"), sys=Path("/run/fake-sys"))
-CTK = "#!/bin/sh\necho 'NVIDIA Container Toolkit CLI version {}'\n"
+TOOLS = {"nvidia-ctk": "NVIDIA Container Toolkit CLI version {}", "nvidia-container-cli": "cli-version: {}"}
 CDI = Path("/etc/cdi/nvidia.yaml")
 HOOK = "nvidia-container-runtime-hook"
 
@@ -143,12 +143,13 @@ def has_own_toolkit() -> bool:
 
 def install_toolkit(version: str) -> None:
     """Without the hook on its PATH a node's engine offers no GPUs."""
-    control = Path("/usr/bin/nvidia-ctk")
     install(Path("/usr/bin") / HOOK, None if version == "none" else PARTS / "bin" / HOOK)
-    control.unlink(missing_ok=True)
-    if version != "none":
-        write(control, CTK.format(version))
-        control.chmod(0o755)
+    for name, line in TOOLS.items():
+        tool = Path("/usr/bin") / name
+        tool.unlink(missing_ok=True)
+        if version != "none":
+            write(tool, f"#!/bin/sh\necho '{line.format(version)}'\n")
+            tool.chmod(0o755)
 
 
 def cdi_specification(uuids: list[str]) -> dict[str, object]:

@@ -13,6 +13,7 @@ from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.version import DottedVersion
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
 from tests.costly import costly
@@ -215,6 +216,12 @@ def test_a_node_whose_only_card_is_in_mig_mode_is_skipped_with_the_reason() -> N
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", mig_enabled=True),)), "n3": a_node("n3")})
     step = prepared.plan.steps[0]
     assert (step.action, [problem.code for problem in step.problems]) == ("skip", ["mig_mode"])
+
+
+def test_a_toolkit_with_published_holes_is_a_warning_and_no_refusal() -> None:
+    prepared = plan(a_lock(), {"n1": a_node("n1", toolkit_version=DottedVersion("1.17.3"))})
+    step = prepared.plan.steps[0]
+    assert (step.action, [problem.code for problem in step.problems]) == ("create", ["toolkit_vulnerable"])
 
 
 def test_a_node_that_the_lock_lists_as_unserved_is_skipped() -> None:

@@ -20,6 +20,24 @@ def test_image_digests_are_unique_and_skip_images_without_a_digest(engine: FakeE
     assert machine.image_digests() == ["sha256:1", "sha256:2"]
 
 
+LIMITS = {"MemTotal": 64 << 30, "NCPU": 16, "MemoryLimit": True, "CpuCfsQuota": True}
+
+
+@pytest.mark.parametrize(
+    ("info", "memory", "cpus"),
+    [
+        (LIMITS, 64 << 30, 16),
+        (LIMITS | {"CpuCfsQuota": False}, 64 << 30, None),  # it would refuse to start a container with a limit of CPUs
+        (LIMITS | {"MemoryLimit": False}, None, 16),
+        (LIMITS | {"MemTotal": 0, "NCPU": 0}, None, None),
+        ({}, None, None),
+    ],
+)
+def test_capacity_is_what_the_engine_can_limit(info: dict[str, Any], memory: int | None, cpus: int | None) -> None:
+    found = machine.capacity(info)
+    assert (found["memory"], found["cpus"]) == (memory, cpus)
+
+
 CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
 # As engines describe themselves: 26 with overlay2, 28 and 29 with the store of a containerd that is a service.
 OVERLAY2 = {"DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]]}

@@ -60,7 +60,7 @@ def test_open_files_are_never_more_than_the_engine_may_give(hard: int | None, ex
 
 
 @given(st.integers(1, 1 << 45))
-def test_some_memory_of_every_node_above_two_gib_stays_free(memory: int) -> None:
+def test_a_tenth_of_the_memory_stays_free_except_of_the_smallest_nodes(memory: int) -> None:
     limit = build_limits(Limits(), Capacity(memory=memory)).memory
     assert limit is not None
     assert size_bytes(limit) >= GIB

@@ -78,14 +78,23 @@ def engine_facts() -> tuple[dict[str, Any] | None, dict[str, Any], dict[str, str
         "root_dir": info.get("DockerRootDir", ""),
         "image_store": store,
         "free_bytes": free_bytes(store),
-        "capacity": {
-            "memory": info.get("MemTotal") or None,
-            "cpus": info.get("NCPU") or None,
-            "open_files": open_files(),
-        },
+        "capacity": capacity(info),
     }
     absent = {} if compose else {"compose": "the docker command on the node has no compose plugin"}
     return facts, info, absent
+
+
+def capacity(info: dict[str, Any]) -> dict[str, int | None]:
+    """Return `memory` (bytes), `cpus` and `open_files` that containers can be limited to; None where they cannot be.
+
+    An engine without the control group of CPUs (one of a user, mostly) refuses to start a container with a limit of
+    CPUs, and one without that of memory ignores a limit.
+    """
+    return {
+        "memory": info.get("MemTotal") or None if info.get("MemoryLimit") else None,
+        "cpus": info.get("NCPU") or None if info.get("CpuCfsQuota") else None,
+        "open_files": open_files(),
+    }
 
 
 def compose_version() -> str | None:

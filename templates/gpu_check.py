@@ -2,7 +2,8 @@
 """Do the GPUs of this container compute? Prints one line of JSON: method, ok, uuids, detail. Always ends with 0.
 
 Method `torch`: PyTorch multiplies matrices on every GPU that the driver names, and the results are held against the
-CPU's. Method `driver`, where the image has no PyTorch: NVML names the GPUs and CUDA initialises.
+CPU's. Method `driver`, where the image has no PyTorch: NVML names the GPUs and CUDA initialises. The MIG devices of a
+card count instead of the card, and each is checked in a process of its own: a process can use only one of them.
 """
 
 from __future__ import annotations
@@ -27,9 +28,28 @@ def call(library: Any, name: str, *arguments: object) -> None:
         raise Fault(f"{name} answered {code}")
 
 
-def uuid_of(nvml: Any, index: int) -> str:
-    device, text = ctypes.c_void_p(), ctypes.create_string_buffer(UUID_BYTES)
-    call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
+def devices_of(nvml: Any, index: int) -> list[ctypes.c_void_p]:
+    card = ctypes.c_void_p()
+    call(nvml, "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(card))
+    return mig_devices(nvml, card) or [card]
+
+
+def mig_devices(nvml: Any, card: ctypes.c_void_p) -> list[ctypes.c_void_p]:
+    places, found = ctypes.c_uint(), []
+    # Drivers before 450 do not have the function.
+    if not hasattr(nvml, "nvmlDeviceGetMaxMigDeviceCount"):
+        return []
+    if nvml.nvmlDeviceGetMaxMigDeviceCount(card, ctypes.byref(places)) != 0:
+        return []
+    for place in range(places.value):
+        device = ctypes.c_void_p()
+        if nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, ctypes.c_uint(place), ctypes.byref(device)) == 0:
+            found.append(device)
+    return found
+
+
+def uuid_of(nvml: Any, device: ctypes.c_void_p) -> str:
+    text = ctypes.create_string_buffer(UUID_BYTES)
     call(nvml, "nvmlDeviceGetUUID", device, text, ctypes.c_uint(UUID_BYTES))
     return text.value.decode("ascii")
 
@@ -38,7 +58,7 @@ def driver_uuids() -> list[str]:
     nvml, count = ctypes.CDLL("libnvidia-ml.so.1"), ctypes.c_uint()
     call(nvml, "nvmlInit_v2")
     call(nvml, "nvmlDeviceGetCount_v2", ctypes.byref(count))
-    return [uuid_of(nvml, index) for index in range(count.value)]
+    return [uuid_of(nvml, device) for index in range(count.value) for device in devices_of(nvml, index)]
 
 
 def check_driver() -> str:
@@ -63,13 +83,42 @@ def check_device(torch: Any, index: int) -> None:
 def check_torch(uuids: list[str]) -> str:
     import torch  # noqa: PLC0415  (an image without PyTorch is checked otherwise)
 
+    if any(uuid.startswith("MIG-") for uuid in uuids):
+        for uuid in uuids:
+            check_alone(torch, uuid)
+        return f"torch {torch.__version__} computes on {len(uuids)} MIG devices"
+    check_visible(torch, len(uuids))
+    return f"torch {torch.__version__} computes on {len(uuids)} GPUs"
+
+
+def check_visible(torch: Any, count: int) -> None:
     if not torch.cuda.is_available():
         raise Fault(f"torch {torch.__version__} (CUDA {torch.version.cuda}) sees no GPU")
-    if torch.cuda.device_count() != len(uuids):
-        raise Fault(f"torch sees {torch.cuda.device_count()} GPUs, the driver {len(uuids)}")
-    for index in range(len(uuids)):
+    if torch.cuda.device_count() != count:
+        raise Fault(f"torch sees {torch.cuda.device_count()} GPUs, the driver {count}")
+    for index in range(count):
         check_device(torch, index)
-    return f"torch {torch.__version__} computes on {len(uuids)} GPUs"
+
+
+def check_alone(torch: Any, uuid: str) -> None:
+    """Check one MIG device in a forked process; torch is imported, but CUDA is not in use before it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+        try:
+            check_visible(torch, 1)
+            answer = "ok"
+        except BaseException as error:  # noqa: BLE001  (a broken torch may even try to leave)
+            answer = f"{type(error).__name__}: {error}"
+        os.write(writer, answer.encode()[:4096])
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read().decode(errors="replace") or "the process crashed"
+    os.waitpid(child, 0)
+    if answer != "ok":
+        raise Fault(f"{uuid}: {answer}")
 
 
 def check(method: str, uuids: list[str]) -> str:

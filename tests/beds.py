@@ -33,6 +33,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "preflight": ("journeys/test_preflight.py",),
     "mistakes": ("journeys/test_mistakes.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
+    "mig": ("journeys/test_mig.py",),
     "engine": (
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",

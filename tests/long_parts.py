@@ -15,6 +15,7 @@ PARTS = {
     "bed": "the test bed itself, after a change of tests/lab",
     "chaos": "runs that are killed at more moments, on real nodes",
     "fuzz": "every test with Hypothesis, with 1000 examples each",
+    "mig": "a rollout to a card that is split into MIG devices",
     "scale": "ten nodes",
 }
 

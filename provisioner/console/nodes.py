@@ -48,7 +48,8 @@ def _gpus(facts: NodeFacts) -> str:
 
 
 def _gpu(gpu: Gpu) -> str:
-    return f"{gpu.name or 'unknown GPU'} ({gpu.compute_capability or 'unusable'})"
+    mode = ", MIG mode" if gpu.mig_enabled else ""
+    return f"{gpu.name or 'unknown GPU'} ({gpu.compute_capability or 'unusable'}{mode})"
 
 
 def _driver(facts: NodeFacts) -> str:
@@ -69,7 +70,7 @@ def _absent(facts: NodeFacts, fact: str) -> str:
 
 
 def _node_problems(facts: NodeFacts) -> list[Problem]:
-    return [*facts.problems, *(problem for gpu in facts.gpus for problem in gpu.faults)]
+    return [*facts.problems, *facts.gpu_problems]
 
 
 def _problems(probed: Probed) -> Iterable[tuple[str, Problem]]:

@@ -25,6 +25,26 @@ def mebibytes(memory: Any) -> Any:
     return memory if isinstance(memory, list) else [memory.total >> 20, memory.free >> 20, memory.used >> 20]
 
 
+def instances(handle: Any) -> list[Any]:
+    """Return name, UUID and memory of each MIG device."""
+    found = (ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, handle, i) for i in range(count_instances(handle)))
+    return [
+        one
+        if isinstance(one, list)
+        else [
+            ask(nvml.nvmlDeviceGetName, one),
+            ask(nvml.nvmlDeviceGetUUID, one),
+            ask(nvml.nvmlDeviceGetMemoryInfo, one).total >> 20,
+        ]
+        for one in found
+    ]
+
+
+def count_instances(handle: Any) -> int:
+    found = ask(nvml.nvmlDeviceGetMaxMigDeviceCount, handle)
+    return found if isinstance(found, int) else 0
+
+
 def gpu(index: int) -> dict[str, Any]:
     handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
     if isinstance(handle, list):
@@ -42,6 +62,7 @@ def gpu(index: int) -> dict[str, Any]:
         "utilisation": ask(lambda: nvml.nvmlDeviceGetUtilizationRates(handle).gpu),
         "compute": processes(nvml.nvmlDeviceGetComputeRunningProcesses, handle),
         "graphics": processes(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle),
+        "instances": instances(handle),
         "fan": ask(nvml.nvmlDeviceGetFanSpeed, handle),
     }
 

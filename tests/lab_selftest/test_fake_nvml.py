@@ -72,13 +72,20 @@ def test_nvml_answers_follow_the_profile(probe: Probe) -> None:
         "utilisation": 37,
         "compute": [[4242, 900], [4343, 50]],
         "graphics": [[900, 50]],
+        "instances": [],
         "fan": ["NVMLError_FunctionNotFound", 13],
     }
 
 
 def test_mig_mode_follows_the_profile(probe: Probe) -> None:
-    (gpu,) = probe(ONE + "mig = 1\n")["gpus"]
+    uuid = "MIG-11111111-2222-3333-4444-555555555555"
+    (gpu,) = probe(ONE + f"mig = 1\ninstance = {uuid}:1g.6gb:6144\n")["gpus"]
     assert gpu["mig"] == [1, 1]
+    assert gpu["instances"][:3] == [
+        ["NVMLError_NotFound", 6],
+        ["NVIDIA GeForce RTX 4090 MIG 1g.6gb", uuid, 6144],
+        ["NVMLError_NotFound", 6],
+    ]
 
 
 @pytest.mark.parametrize(

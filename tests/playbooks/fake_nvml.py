@@ -28,6 +28,8 @@ class FakeNvml:
             "nvmlSystemGetCudaDriverVersion": lambda: 12080,
             "nvmlDeviceGetCount": lambda: len(self._cards),
             "nvmlDeviceGetHandleByIndex": self._handle,
+            "nvmlDeviceGetMaxMigDeviceCount": lambda card: len(card.get("mig", ())),
+            "nvmlDeviceGetMigDeviceHandleByIndex": self._mig_device,
         }
         return answers[name](*arguments) if name in answers else card.get(name, _CARD[name])
 
@@ -35,6 +37,12 @@ class FakeNvml:
         if code := self._cards[index].get("lost"):
             raise pynvml.NVMLError(code)
         return self._cards[index]
+
+    def _mig_device(self, card: dict[str, Any], place: int) -> dict[str, Any]:
+        device: dict[str, Any] | None = card["mig"][place]
+        if device is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_FOUND)
+        return device
 
 
 class Plain:

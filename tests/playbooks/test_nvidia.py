@@ -105,9 +105,49 @@ def test_a_lost_gpu_is_a_problem_of_that_gpu_only(probe_gpus: Callable[..., Node
 
 
 def test_a_card_in_mig_mode_is_reported_and_not_usable_as_a_whole(probe_gpus: Callable[..., NodeFacts]) -> None:
-    (gpu,) = probe_gpus([{"nvmlDeviceGetMigMode": [1, 1]}]).gpus
+    facts = probe_gpus([{"nvmlDeviceGetMigMode": [1, 1]}])
+    (gpu,) = facts.gpus
     assert (gpu.mig_enabled, gpu.usable, gpu.problems) == (True, False, ())
-    assert [problem.code for problem in gpu.faults] == ["mig_mode"]
+    assert [problem.code for problem in facts.gpu_problems] == ["mig_mode"]
+
+
+def a_mig_device(uuid: str, **over: Any) -> dict[str, Any]:
+    """Return a MIG device as NVML describes it: the card answers for what is not its own."""
+    own = {"nvmlDeviceGetUUID": uuid, "nvmlDeviceGetName": "NVIDIA A100-SXM4-40GB MIG 1g.5gb"}
+    not_of_a_device = dict.fromkeys(("nvmlDeviceGetUtilizationRates", "nvmlDeviceGetMigMode"), 3)
+    return {**own, "nvmlDeviceGetMemoryInfo": Plain(total=5 << 30, used=1 << 20), "fails": not_of_a_device, **over}
+
+
+MIG_UUIDS = [f"MIG-0000000{number}-0000-0000-0000-000000000000" for number in range(3)]
+OLD_UUID = "MIG-GPU-00000001-0000-0000-0000-000000000000/1/0"  # of drivers before 470
+
+
+def test_mig_devices_follow_their_card(probe_gpus: Callable[..., NodeFacts]) -> None:
+    """The place of a device that was destroyed is empty, and a device that is lost hides no other."""
+    lost = a_mig_device(MIG_UUIDS[1], fails={"nvmlDeviceGetComputeRunningProcesses": 15})
+    process = [Plain(pid=1, usedGpuMemory=5 << 20)]
+    devices = [
+        None,
+        a_mig_device(MIG_UUIDS[0], nvmlDeviceGetComputeRunningProcesses=process),
+        lost,
+        a_mig_device(OLD_UUID),
+    ]
+    facts = probe_gpus(
+        [{}, {"nvmlDeviceGetMigMode": [1, 1], "nvmlDeviceGetCudaComputeCapability": (8, 0), "mig": devices}]
+    )
+    whole, card, *found = facts.gpus
+    assert (whole.instance, card.instance, card.mig_enabled) == (None, None, True)
+    assert [(gpu.index, gpu.instance, gpu.uuid) for gpu in found] == [
+        (1, 0, MIG_UUIDS[0]),
+        (1, 1, MIG_UUIDS[1]),
+        (1, 2, None),
+    ]
+    assert [gpu.usable for gpu in found] == [True, False, False]
+    assert [[problem.code for problem in gpu.problems] for gpu in found] == [[], ["gpu_lost"], ["mig_without_uuid"]]
+    assert (str(found[0].compute_capability), found[0].memory_total, found[0].utilization) == ("8.0", 5 << 30, None)
+    assert found[0].processes is not None
+    assert [one.pid for one in found[0].processes] == [1]
+    assert not facts.problems, "the PCI bus has two cards"
 
 
 def test_an_unsupported_query_is_not_a_problem(probe_gpus: Callable[..., NodeFacts]) -> None:

@@ -41,8 +41,8 @@ PROFILES = {
     "cpu": Expected(None, None, [], [], "no NVIDIA driver is installed"),
 }
 EXPECTED = {profile_text(name): wanted for name, wanted in PROFILES.items()}
-EXPECTED["pci_extra = 1\ntoolkit = 1.17.3\n" + profile_text("rtx4090-570")] = Expected(
-    "570.172.08", "open", ["8.9"], ["gpu_missing"]
+EXPECTED["pci_extra = 1\ntoolkit = 1.17.3\n" + profile_text("h100-mig-570")] = Expected(
+    "570.172.08", "open", [None, "9.0", "9.0", "9.0"], ["gpu_missing"]
 )
 
 

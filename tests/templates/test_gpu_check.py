@@ -12,6 +12,7 @@ import pytest
 from provisioner.adapters.resources import templates
 from tests.lab.engine import Engine
 from tests.lab.gpus import HostGpu
+from tests.playbooks.node_code import module_util
 
 UUIDS = ["GPU-5a3fbe51-0a55-4b7a-9c62-54d5a8a1f3c0", "GPU-0f3c1a8a-5d45-629c-a74b-550a51be3f5a"]
 PROFILE = "driver = 570.172.08\ncuda = 12080\n" + "".join(
@@ -30,6 +31,20 @@ class Matrix:
 def manual_seed(seed): random.seed(seed)
 def rand(rows, columns): return Matrix(random.random() + 1)
 def allclose(one, other, rtol, atol): return abs(one.value - other.value) < atol
+"""
+
+
+MIG_UUIDS = [f"MIG-5a3fbe51-0a55-4b7a-9c62-00000000000{number}" for number in range(2)]
+MIG_PROFILE = f"driver = 570.172.08\ncuda = 12080\n[gpu]\nname = A\ncc = 9.0\nuuid = {UUIDS[0]}\nmig = 1\n" + "".join(
+    f"instance = {uuid}:1g.10gb:9984\n" for uuid in MIG_UUIDS
+)
+# CUDA shows a process the MIG device that it names.
+MIG_TORCH = f"""{TORCH}
+import os
+cuda.device_count = lambda: len(os.environ["CUDA_VISIBLE_DEVICES"].split(","))
+"""
+ONE_WRONG = """
+Matrix.cpu = lambda self: Matrix(self.value * (2 if os.environ["CUDA_VISIBLE_DEVICES"].endswith("1") else 1))
 """
 
 
@@ -81,6 +96,33 @@ def test_a_gpu_or_torch_that_does_not_compute_is_reported(
     found = check(tmp_path, f"{TORCH}\n{change}\n", **gpus)
     assert (found["method"], found["ok"], found["uuids"]) == ("torch", False, UUIDS)
     assert detail in found["detail"]
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(
+    ("change", "ok", "detail"),
+    [
+        ("", True, "torch 2.8.0 computes on 2 MIG devices"),
+        (ONE_WRONG, False, f"Fault: {MIG_UUIDS[1]}: Fault: cuda:0 multiplies wrongly"),
+        ("Matrix.to = lambda self, device: os._exit(7)", False, f"Fault: {MIG_UUIDS[0]}: the process crashed"),
+    ],
+)
+def test_each_mig_device_is_checked_alone(
+    tmp_path: Path, gpus: dict[str, str], change: str, ok: bool, detail: str
+) -> None:
+    (tmp_path / "gpus.conf").write_text(MIG_PROFILE)
+    found = check(tmp_path, MIG_TORCH + change, **gpus)
+    assert found == {"method": "torch", "ok": ok, "uuids": MIG_UUIDS, "detail": detail}
+
+
+@pytest.mark.lab
+@pytest.mark.parametrize(("profile", "uuids"), [(PROFILE, UUIDS), (MIG_PROFILE, MIG_UUIDS)])
+def test_the_check_of_drift_lists_the_same_gpus(
+    tmp_path: Path, gpus: dict[str, str], profile: str, uuids: list[str]
+) -> None:
+    (tmp_path / "gpus.conf").write_text(profile)
+    command = [sys.executable, "-c", module_util("seat.drift").GPU_SCRIPT]
+    assert json.loads(subprocess.check_output(command, env=os.environ | gpus)) == uuids
 
 
 @pytest.mark.lab

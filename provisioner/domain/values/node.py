@@ -1,5 +1,6 @@
 """The facts of a node: its GPUs, its driver, its engine, and the reason for each missing fact."""
 
+from collections import Counter
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -37,9 +38,13 @@ class GpuProcess(Value):
 
 
 class Gpu(Value):
-    """One GPU. A GPU that was lost has problems and no `compute_capability`."""
+    """One GPU. A GPU that was lost has problems and no `compute_capability`.
+
+    The MIG devices (GPU instances) of a card follow it, with its index, brand and compute capability.
+    """
 
     index: int
+    instance: int | None = None  # of a MIG device: its number on the card
     uuid: GpuUuid | None = None
     name: str = ""
     brand: str = ""  # lower case, as NVIDIA_REQUIRE_CUDA writes it: geforce, tesla, titan, …
@@ -53,22 +58,27 @@ class Gpu(Value):
     problems: tuple[Problem, ...] = ()
 
     @property
-    def faults(self) -> tuple[Problem, ...]:
-        """What keeps the GPU from a seat: the problems that the node reports, and MIG mode."""
-        return (*self.problems, _mig_mode(self)) if self.mig_enabled else self.problems
-
-    @property
     def usable(self) -> bool:
-        """Whether a seat can use the GPU: it has a UUID and a compute capability, and no fault."""
-        return self.uuid is not None and self.compute_capability is not None and not self.faults
+        """Whether a seat can use the GPU: it has a UUID and a compute capability, no problem, and is not split."""
+        has_name = self.uuid is not None and self.compute_capability is not None
+        return has_name and not self.problems and not self.mig_enabled
 
 
-def _mig_mode(gpu: Gpu) -> Problem:
+def _mig_mode(gpu: Gpu, devices: int) -> Problem:
+    """Return why a card in MIG mode, with so many MIG devices, is not used."""
+    if devices:
+        what, why = (
+            f"its {devices} MIG devices are not used, because the node has whole cards, too",
+            "a program that sees a MIG device sees no whole card (MIG User Guide, CUDA device enumeration)",
+        )
+    else:
+        what, why = "it has no MIG device", "a card in this mode computes by its MIG devices only (MIG User Guide)"
     return Problem(
         "mig_mode",
-        f"GPU {gpu.index} ({gpu.name}) is in MIG mode: it is split into instances",
-        "a program computes on one instance of such a card, so a seat cannot have the card as a whole (MIG User Guide)",
-        f"while the card is idle, on the node: nvidia-smi -i {gpu.index} -mig 0; on some cards a GPU reset follows",
+        f"GPU {gpu.index} ({gpu.name}) is in MIG mode: {what}",
+        why,
+        f"while the card is idle, on the node: nvidia-smi -i {gpu.index} -mig 0 (on some cards a GPU reset follows)"
+        + (", or split the other cards, too" if devices else ", or create devices: nvidia-smi mig -cgi PROFILE -C"),
     )
 
 
@@ -141,6 +151,27 @@ class NodeFacts(Value):
     absent_because: dict[str, str] = {}
     problems: tuple[Problem, ...] = ()
 
+    @property
+    def offered_gpus(self) -> tuple[Gpu, ...]:
+        """The GPUs for a seat, in NVML's order: whole cards, and MIG devices where the node has no whole card.
+
+        A program that sees a MIG device sees no whole card, and of several MIG devices it uses the first.
+        """
+        usable = tuple(gpu for gpu in self.gpus if gpu.usable)
+        return tuple(gpu for gpu in usable if gpu.instance is None) or usable
+
+    @property
+    def gpu_problems(self) -> tuple[Problem, ...]:
+        """What keeps GPUs from a seat: problems that the node reports, and cards in MIG mode that are not used."""
+        whole = any(gpu.usable and gpu.instance is None for gpu in self.gpus)
+        devices = Counter(gpu.index for gpu in self.gpus if gpu.instance is not None)
+        problems = list[Problem]()
+        for gpu in self.gpus:
+            problems += gpu.problems
+            if gpu.mig_enabled and (whole or not devices[gpu.index]):
+                problems.append(_mig_mode(gpu, devices[gpu.index]))
+        return tuple(problems)
+
     def seat(self, name: str | None) -> RunningSeat | None:
         """Return the seat of this name that the node reports, or None."""
         return next((seat for seat in self.seats if seat.name == name), None)
@@ -168,11 +199,11 @@ class NodeProfile(Value):
 
 
 def profile(facts: NodeFacts) -> NodeProfile:
-    """Return a node as input of the selection: its usable GPUs, in NVML's order."""
+    """Return a node as input of the selection: the GPUs for its seat, in NVML's order."""
     gpus = tuple(
         GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand, reported=bool(gpu.name))
-        for gpu in facts.gpus
-        if gpu.usable and gpu.compute_capability is not None
+        for gpu in facts.offered_gpus
+        if gpu.compute_capability is not None
     )
     return NodeProfile(
         name=facts.name,

@@ -126,8 +126,7 @@ def make_lock(  # noqa: PLR0913
 
 def _locked_node(facts: NodeFacts, selection: Selection) -> LockedNode:
     choice = selection.nodes[facts.name]
-    usable = [gpu for gpu in facts.gpus if gpu.usable]
-    chosen = [usable[index] for index in choice.gpus]
+    chosen = [facts.offered_gpus[index] for index in choice.gpus]
     return LockedNode(
         image=str(choice.tag),
         gpus=tuple(gpu.uuid for gpu in chosen if gpu.uuid),

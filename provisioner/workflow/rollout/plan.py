@@ -76,7 +76,7 @@ def _remarks(facts: NodeFacts, choice: NodeChoice, data: CompatibilityData) -> t
     """Return the problems of a node that gets a seat all the same, such as a lost GPU or one without an image."""
     return (
         *facts.problems,
-        *(problem for gpu in facts.gpus for problem in gpu.faults),
+        *facts.gpu_problems,
         *(problem for gpu in choice.left_out for problem in gpu.problems),
         *toolkit_problems(facts, data),
     )
@@ -114,7 +114,7 @@ def _render_unless_in_force(inputs: PlanInputs, facts: NodeFacts, seat: Seat, im
 
 def _usable_gpus(facts: NodeFacts) -> tuple[str, ...]:
     """Return the UUIDs of the GPUs that a seat can use."""
-    return tuple(gpu.uuid for gpu in facts.gpus if gpu.usable and gpu.uuid is not None)
+    return tuple(gpu.uuid for gpu in facts.offered_gpus if gpu.uuid is not None)
 
 
 def _blocking_problems(facts: NodeFacts) -> tuple[Problem, ...]:
@@ -128,7 +128,7 @@ def _blocking_problems(facts: NodeFacts) -> tuple[Problem, ...]:
         found.append(_absent(facts, "compose", "no_compose", "install the package docker-compose-plugin"))
     gpus = _usable_gpus(facts)
     if not gpus:
-        found += [problem for gpu in facts.gpus for problem in gpu.faults] or [
+        found += facts.gpu_problems or [
             _absent(facts, "gpus", "no_gpu", "see `provision probe` for what the node reports")
         ]
     blocking = {"no_engine", "no_compose", "no_gpu", "needs_attention"}

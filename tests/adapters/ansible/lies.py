@@ -5,8 +5,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from provisioner.domain.values.limits import OpenFiles, SeatLimits
 from provisioner.domain.values.node import NodeFacts, RunningSeat
-from tests.builders import a_gpu, a_node
+from tests.builders import CAPACITY, a_gpu, a_node
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [
@@ -40,8 +41,12 @@ def valid_facts(name: str = "lying") -> NodeFacts:
         files={"sshd_config": "x\n"},
         ports={"ssh": 22000, "jupyter": 22001},
         services={"ssh": "healthy"},
+        limits=SeatLimits(memory="56g", cpus=15.0, nofile=OpenFiles(soft=65536, hard=524288)),
+        capacity=CAPACITY,
     )
-    return a_node(name, gpus=(a_gpu(name), a_gpu(name, index=1)), seats=(seat,), images=(f"sha256:{'a' * 64}",))
+    mig = str(a_gpu(name, index=2).uuid).replace("GPU-", "MIG-")
+    gpus = (a_gpu(name), a_gpu(name, index=1, mig_enabled=True), a_gpu(name, index=1, instance=0, uuid=mig))
+    return a_node(name, gpus=gpus, toolkit_version="1.17.3", seats=(seat,), images=(f"sha256:{'a' * 64}",))
 
 
 def with_lies(honest: Mapping[str, Any]) -> st.SearchStrategy[Any]:

@@ -14,6 +14,7 @@
  *     cc     = 8.9
  *     memory_mib = 24564             used_mib = 0      reserved_mib = 0
  *     mig    = -1                    -1: not supported, 0: off, 1: on
+ *     instance = MIG-...:1g.10gb:9984  a MIG device, UUID:PROFILE:MiB; repeatable, for mig = 1
  *     util   = 0                     per cent
  *     proc   = 4242:1024:python      a compute process, PID:MiB[:NAME]; repeatable
  *     gfx    = 900:120:Xorg          a graphics process; repeatable
@@ -40,7 +41,7 @@ enum {
     DRIVER_NOT_LOADED = 9,
     GPU_IS_LOST = 15,
 };
-enum { MAX_GPUS = 64, MAX_PROCESSES = 32, MAX_FAULTS = 32, TEXT = 96 };
+enum { MAX_GPUS = 64, MAX_INSTANCES = 64, MIG_SLOTS = 7, MAX_PROCESSES = 32, MAX_FAULTS = 32, TEXT = 96 };
 
 typedef struct { char function[TEXT]; int code; } Fault;
 typedef struct { Fault list[MAX_FAULTS]; int count; } Faults;
@@ -48,6 +49,7 @@ typedef struct { unsigned pid; unsigned long long bytes; char name[TEXT]; } Proc
 typedef struct { Process list[MAX_PROCESSES]; unsigned count; } Processes;
 typedef struct {
     unsigned index;
+    int parent; /* of a MIG device: the index of its card; else -1 */
     char name[TEXT], uuid[TEXT], bus[32], serial[30];
     unsigned long long memory, used, reserved;
     int major, minor, brand, mig, utilisation, fail;
@@ -57,9 +59,9 @@ typedef struct {
 typedef struct {
     char driver[80], nvml[80];
     int cuda;
-    unsigned gpu_count;
+    unsigned gpu_count, instance_count;
     Faults faults;
-    Gpu gpus[MAX_GPUS];
+    Gpu gpus[MAX_GPUS], instances[MAX_INSTANCES];
 } Profile;
 
 static Profile profile;
@@ -93,7 +95,7 @@ static Gpu *add_gpu(void) {
     Gpu *gpu = &profile.gpus[profile.gpu_count];
     gpu->index = profile.gpu_count++;
     gpu->major = 8;
-    gpu->mig = -1;
+    gpu->mig = gpu->parent = -1;
     gpu->brand = 5;
     gpu->memory = 24576ull << 20;
     COPY(gpu->name, "NVIDIA GeForce RTX");
@@ -101,6 +103,22 @@ static Gpu *add_gpu(void) {
     snprintf(gpu->bus, sizeof gpu->bus, "00000000:%02X:00.0", gpu->index + 1);
     snprintf(gpu->serial, sizeof gpu->serial, "13200%08u", gpu->index);
     return gpu;
+}
+
+/* Its name and its memory are its own, the rest is the card's. */
+static void add_instance(const Gpu *card, const char *text) {
+    if (profile.instance_count == MAX_INSTANCES) return;
+    Gpu *instance = &profile.instances[profile.instance_count];
+    char kind[32] = "";
+    unsigned long long mib = 0;
+    *instance = *card;
+    instance->index = profile.instance_count++;
+    instance->parent = (int)card->index;
+    instance->mig = -1;
+    instance->used = instance->reserved = 0;
+    sscanf(text, "%95[^:]:%31[^:]:%llu", instance->uuid, kind, &mib);
+    snprintf(instance->name, TEXT, "%.50s MIG %s", card->name, kind);
+    instance->memory = mib << 20;
 }
 
 static void set_system(const char *key, const char *value) {
@@ -121,6 +139,7 @@ static void set_gpu(Gpu *gpu, const char *key, const char *value) {
     else if (!strcmp(key, "cc")) sscanf(value, "%d.%d", &gpu->major, &gpu->minor);
     else if (!strcmp(key, "brand")) gpu->brand = atoi(value);
     else if (!strcmp(key, "mig")) gpu->mig = atoi(value);
+    else if (!strcmp(key, "instance")) add_instance(gpu, value);
     else if (!strcmp(key, "util")) gpu->utilisation = atoi(value);
     else if (!strcmp(key, "proc")) add_process(&gpu->compute, value);
     else if (!strcmp(key, "gfx")) add_process(&gpu->graphics, value);
@@ -189,6 +208,10 @@ static int enter(const char *function, int initialised) {
 static int enter_gpu(const char *function, const Gpu *gpu) {
     int code = enter(function, initialisations);
     if (code) return code;
+    if (gpu >= profile.instances && gpu < profile.instances + MAX_INSTANCES) {
+        if (gpu->index >= profile.instance_count || gpu != &profile.instances[gpu->index]) return GPU_IS_LOST;
+        gpu = &profile.gpus[gpu->parent];
+    }
     if (gpu < profile.gpus || gpu >= profile.gpus + MAX_GPUS) return INVALID_ARGUMENT;
     if (gpu->index >= profile.gpu_count || gpu != &profile.gpus[gpu->index]) return GPU_IS_LOST;
     if ((code = injected(&gpu->faults, function))) return code;
@@ -305,6 +328,17 @@ DEVICE(nvmlDeviceGetPowerUsage, (Gpu *gpu, unsigned *milliwatts), (*milliwatts =
 DEVICE(nvmlDeviceGetMigMode, (Gpu *gpu, unsigned *current, unsigned *pending),
        gpu->mig < 0 ? NOT_SUPPORTED : (*current = *pending = (unsigned)gpu->mig, SUCCESS))
 
+/* A card has room for seven; the place of an instance that was destroyed stays empty: here the first of each card. */
+static int mig_device(const Gpu *gpu, unsigned index, Gpu **out) {
+    unsigned place = 1;
+    for (unsigned i = 0; gpu->mig == 1 && i < profile.instance_count; i++)
+        if (profile.instances[i].parent == (int)gpu->index && place++ == index)
+            return *out = &profile.instances[i], SUCCESS;
+    return NOT_FOUND;
+}
+DEVICE(nvmlDeviceGetMaxMigDeviceCount, (Gpu *gpu, unsigned *out), (*out = gpu->mig == 1 ? MIG_SLOTS : 0, SUCCESS))
+DEVICE(nvmlDeviceGetMigDeviceHandleByIndex, (Gpu *gpu, unsigned index, Gpu **out), mig_device(gpu, index, out))
+
 typedef struct { unsigned long long total, free, used; } Memory;
 typedef struct { unsigned version; unsigned long long total, reserved, free, used; } Memory_v2;
 
@@ -321,7 +355,7 @@ DEVICE(nvmlDeviceGetMemoryInfo_v2, (Gpu *gpu, Memory_v2 *out), (*out = memory_v2
 
 typedef struct { unsigned gpu, memory; } Utilisation;
 DEVICE(nvmlDeviceGetUtilizationRates, (Gpu *gpu, Utilisation *out),
-       (*out = (Utilisation){(unsigned)gpu->utilisation, 0}, SUCCESS))
+       gpu->parent >= 0 ? NOT_SUPPORTED : (*out = (Utilisation){(unsigned)gpu->utilisation, 0}, SUCCESS))
 
 typedef struct { char legacy[16]; unsigned domain, bus, device, id, subsystem; char text[32]; } Pci;
 
@@ -334,7 +368,7 @@ static int pci(const Gpu *gpu, Pci *out) {
     out->id = 0x10DE;
     return SUCCESS;
 }
-DEVICE(nvmlDeviceGetPciInfo_v3, (Gpu *gpu, Pci *out), pci(gpu, out))
+DEVICE(nvmlDeviceGetPciInfo_v3, (Gpu *gpu, Pci *out), gpu->parent >= 0 ? NOT_SUPPORTED : pci(gpu, out))
 
 typedef struct { unsigned pid; unsigned long long bytes; unsigned gpu_instance, compute_instance; } Running;
 

@@ -10,12 +10,14 @@ Of a profile's keys these are for the machine itself; fake_nvml.c knows the othe
     toolkit = 1.17.8     version of the container toolkit; none: not installed
     cdi = 1              the toolkit has written a CDI specification of the cards
     device, class        in a [gpu] section: what sysfs says of the card
+    instance = 1g.10gb:9984  in a [gpu] section: a MIG device; its UUID is made, too
 
 Cards in [gpu] sections are on the PCI bus whatever the state. UUIDs that the profile leaves out are made from the
 machine's name and the index, so each machine's differ and they survive a reboot.
 """
 
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -79,7 +81,16 @@ def uuid(seed: str) -> str:
 def with_uuids(profile: Profile, machine: str) -> str:
     made = (f"\nuuid = {uuid(f'{machine}/{index}')}" for index in range(len(profile.gpus)))
     named = [gpu if value(gpu, "uuid", "") else f"{line}{gpu}" for gpu, line in zip(profile.gpus, made, strict=True)]
-    return "[gpu]".join([profile.head, *named])
+    return "[gpu]".join([profile.head, *(with_instance_uuids(gpu, machine, i) for i, gpu in enumerate(named))])
+
+
+def with_instance_uuids(gpu: str, machine: str, index: int) -> str:
+    count = itertools.count()
+
+    def named(line: re.Match[str]) -> str:
+        return f"{line[1]}MIG-{uuid(f'{machine}/{index}/{next(count)}').removeprefix('GPU-')}:"
+
+    return re.sub(r"(?m)^([ \t]*instance[ \t]*=[ \t]*)(?!MIG-)", named, gpu)
 
 
 def write(path: Path, text: str) -> None:
@@ -153,7 +164,10 @@ def install_toolkit(version: str) -> None:
 
 
 def cdi_specification(uuids: list[str]) -> dict[str, object]:
-    """As nvidia-ctk writes it: a device for each index, for each UUID, and one for all. The hook does the rest."""
+    """As nvidia-ctk writes it: a device for each index, for each UUID, and one for all. The hook does the rest.
+
+    It cannot tell the MIG devices of a card apart by the card's device, so they have no CDI names here.
+    """
     nodes = [{"path": f"/dev/nvidia{index}"} for index in range(len(uuids))]
     groups = {"all": nodes, **{name: [nodes[i]] for i, uuid in enumerate(uuids) for name in (str(i), uuid)}}
     devices = [{"name": name, "containerEdits": {"deviceNodes": group}} for name, group in groups.items()]

@@ -74,14 +74,25 @@ def read_profile() -> tuple[Section, list[Section]]:
 
 
 def chosen(wanted: str, gpus: list[Section]) -> list[int]:
-    """Indices of the GPUs that NVIDIA_VISIBLE_DEVICES names by index or UUID."""
+    """Indices of the GPUs that NVIDIA_VISIBLE_DEVICES names by index or UUID, by that of a MIG device, too."""
     if wanted in ("all", "none"):
         return list(range(len(gpus))) if wanted == "all" else []
-    names = {name: index for index, gpu in enumerate(gpus) for name in (str(index), gpu.get("uuid"))}
+    names = {name: index for index, gpu in enumerate(gpus) for name in (str(index), gpu.get("uuid"), *instances(gpu))}
     for name in wanted.split(","):
         if name not in names:
             fail(f"device error: {name}: unknown device")
-    return [names[name] for name in wanted.split(",")]
+    return list(dict.fromkeys(names[name] for name in wanted.split(",")))
+
+
+def instances(gpu: Section) -> list[str]:
+    """UUIDs of the MIG devices of a card."""
+    return re.findall(r"(?m)^[ \t]*instance[ \t]*=[ \t]*(MIG-[^:]+)", gpu.text)
+
+
+def with_instances(wanted: str, gpu: Section) -> str:
+    """A card as a container with these devices sees it: of its MIG devices, those that are named."""
+    hidden = [] if wanted == "all" else [uuid for uuid in instances(gpu) if uuid not in wanted.split(",")]
+    return re.sub(rf"(?m)^[ \t]*instance[ \t]*=[ \t]*({'|'.join(hidden)}):.*$", "", gpu.text) if hidden else gpu.text
 
 
 def requirements(env: dict[str, str]) -> list[str]:
@@ -156,10 +167,16 @@ def prestart(state: dict[str, Any], *, cdi: bool) -> None:
         return
     head, gpus = read_profile()
     indices = given_by_cdi(spec) if cdi else given_by_variable(env, head, gpus)
+    wanted = "all" if cdi else env["NVIDIA_VISIBLE_DEVICES"]
     root = Path(state["bundle"]) / spec["root"]["path"]  # an absolute path replaces the bundle's
     put(root, "usr/lib/x86_64-linux-gnu/libnvidia-ml.so.1", LIBRARY, 0o644)
     put(root, "usr/bin/nvidia-smi", SMI, 0o755)
-    put(root, "etc/fake-nvml.conf", "[gpu]".join([head.text, *(gpus[index].text for index in indices)]), 0o644)
+    put(
+        root,
+        "etc/fake-nvml.conf",
+        "[gpu]".join([head.text, *(with_instances(wanted, gpus[index]) for index in indices)]),
+        0o644,
+    )
     make_devices(state["pid"], root, indices)
 
 

@@ -11,7 +11,7 @@ from provisioner.adapters.lab.compatibility_data import load
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
-from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat, profile
+from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.version import DottedVersion
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
@@ -212,7 +212,32 @@ def test_a_card_in_mig_mode_is_not_offered_whole() -> None:
     assert "GPU 1" in prepared.plan.steps[0].problems[0].what
 
 
-def test_a_node_whose_only_card_is_in_mig_mode_is_skipped_with_the_reason() -> None:
+def a_mig_device(number: int, card: int = 0) -> Gpu:
+    uuid = str(a_gpu("n1", 8 * card + number).uuid).replace("GPU-", "MIG-")
+    return a_gpu("n1", card, instance=number, uuid=uuid, name="NVIDIA H100 80GB HBM3 MIG 1g.10gb")
+
+
+def test_a_node_whose_cards_are_split_gets_a_seat_with_all_mig_devices() -> None:
+    devices = (a_mig_device(0), a_mig_device(1))
+    card = a_gpu("n1", mig_enabled=True, name="NVIDIA H100 80GB HBM3")
+    probed = {"n1": a_node("n1", gpus=(card, *devices), cdi_devices=[f"nvidia.com/gpu={devices[0].uuid}"])}
+    first = plan(a_lock(), probed)
+    assert (first.bundles["n1"].seat.gpus, first.plan.steps[0].problems) == (tuple(d.uuid for d in devices), ())
+    assert first.bundles["n1"].seat.gpu_driver == "nvidia"
+    second = plan(a_lock(), {"n1": facts_after_rollout(first, probed["n1"])})
+    assert second.plan.pending == ()
+
+
+def test_mig_devices_are_not_mixed_with_whole_cards() -> None:
+    """CUDA shows a program that sees a MIG device no whole card."""
+    gpus = (a_gpu("n1", mig_enabled=True), a_mig_device(0), a_gpu("n1", 1, mig_enabled=False))
+    prepared = plan(a_lock(), {"n1": a_node("n1", gpus=gpus)})
+    assert prepared.bundles["n1"].seat.gpus == (gpus[2].uuid,)
+    (problem,) = prepared.plan.steps[0].problems
+    assert (problem.code, "its 1 MIG devices are not used" in problem.what) == ("mig_mode", True)
+
+
+def test_a_node_whose_only_card_is_in_mig_mode_without_devices_is_skipped_with_the_reason() -> None:
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", mig_enabled=True),)), "n3": a_node("n3")})
     step = prepared.plan.steps[0]
     assert (step.action, [problem.code for problem in step.problems]) == ("skip", ["mig_mode"])

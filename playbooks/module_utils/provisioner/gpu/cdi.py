@@ -22,7 +22,7 @@ def toolkit_facts(info: dict[str, Any], gpus: Iterable[dict[str, Any]]) -> dict[
     engine with CDI switched off names no folders of specifications.
     """
     devices = cdi_devices(Path(folder) for folder in info.get("CDISpecDirs") or [])
-    uuids = [gpu.get("uuid") for gpu in gpus if not gpu.get("mig_enabled")]  # specifications name its instances instead
+    uuids = [gpu.get("uuid") for gpu in gpus if not gpu.get("mig_enabled")]  # its MIG devices are named
     mode = None
     if uuids and all(f"nvidia.com/gpu={uuid}" in devices for uuid in uuids):
         mode = "cdi"

@@ -86,7 +86,8 @@ def _absent(facts: dict[str, Any], reason: str | None) -> dict[str, str]:
 def _problems(facts: dict[str, Any], nvml: dict[str, Any]) -> list[dict[str, str]]:
     on_bus = facts["pci_gpus"] or 0
     if "error" not in nvml:
-        return [_missing(on_bus, len(facts["gpus"]))] if on_bus > len(facts["gpus"]) else []
+        listed = sum(gpu.get("instance") is None for gpu in facts["gpus"])
+        return [_missing(on_bus, listed)] if on_bus > listed else []
     if nvml["error"] == NOT_FOUND and not on_bus:
         return []
     if nvml["error"] == NOT_FOUND:

@@ -1,11 +1,13 @@
 """Facts of the GPUs from NVML, or the reason why NVML does not answer.
 
-Each field is queried on its own: a GPU that is lost keeps its index, and does not hide the others.
+Each field is queried on its own: a GPU that is lost keeps its index, and does not hide the others. The MIG devices of a
+card (GPU instances) follow it in the list: they have its index, and are numbered in `instance`.
 """
 
 from __future__ import annotations
 
 import pwd
+import re
 from pathlib import Path
 from typing import Any, Callable
 
@@ -17,8 +19,10 @@ from ansible.module_utils.provisioner.gpu.processes import container_id
 
 SECONDS = 20  # NVML hangs on some broken cards
 
-NO_PERMISSION, NOT_LOADED, NOT_FOUND, LOST, MISMATCH = 4, 9, 12, 15, 18
+NO_PERMISSION, NO_SUCH, NOT_LOADED, NOT_FOUND, LOST, MISMATCH = 4, 6, 9, 12, 15, 18
 UNSUPPORTED = {3, 13, 25}  # this GPU or this driver does not support the query; not an error
+MOST_INSTANCES = 16  # of one card; the MIG User Guide has at most 7
+MIG_UUID = re.compile(r"MIG-[0-9a-fA-F]+(-[0-9a-fA-F]+){4}")
 
 REASONS = {
     NO_PERMISSION: "NVML: no permission to talk to the NVIDIA driver",
@@ -66,7 +70,7 @@ def _query() -> dict[str, Any]:
         return {
             "driver": _text(nvml.nvmlSystemGetDriverVersion()),
             "cuda_driver": _cuda(nvml.nvmlSystemGetCudaDriverVersion()),
-            "gpus": [_gpu(index) for index in range(nvml.nvmlDeviceGetCount())],
+            "gpus": [gpu for index in range(nvml.nvmlDeviceGetCount()) for gpu in _card(index)],
         }
     except nvml.NVMLError as error:
         return {"error": error.value, "reason": REASONS.get(error.value, f"NVML: {error}")}
@@ -81,21 +85,74 @@ def _text(value: Any) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _gpu(index: int) -> dict[str, Any]:
-    faults: dict[int, str] = {}
+class _Query:
+    """Calls of NVML about one GPU. An error is kept, and its value is None."""
 
-    def ask(call: Callable[..., Any], *arguments: Any) -> Any:
+    def __init__(self, index: int) -> None:
+        self._index = index
+        self._faults: dict[int, str] = {}
+
+    def __call__(self, call: Callable[..., Any], *arguments: Any, absent: int | None = None) -> Any:
+        """Return the result of a call. The error `absent` says that there is nothing to be found."""
         try:
             return call(*arguments)
         except nvml.NVMLError as error:
-            if error.value not in UNSUPPORTED:
-                faults[error.value] = str(error)
+            if error.value not in UNSUPPORTED and error.value != absent:
+                self._faults[error.value] = str(error)
             return None
 
+    @property
+    def problems(self) -> list[dict[str, str]]:
+        return [_problem(self._index, number, text) for number, text in sorted(self._faults.items())]
+
+
+def _card(index: int) -> list[dict[str, Any]]:
+    """Return the facts of a card, and of its MIG devices where MIG is on."""
+    ask = _Query(index)
     handle = ask(nvml.nvmlDeviceGetHandleByIndex, index)
-    facts = {} if handle is None else _read_fields(ask, handle)
-    problems = [_problem(index, number, text) for number, text in sorted(faults.items())]
-    return {**facts, "index": index, "problems": problems}
+    if handle is None:
+        return [{"index": index, "problems": ask.problems}]
+    facts = {**_read_fields(ask, handle), "index": index}
+    instances = _instances(ask, handle, facts) if facts["mig_enabled"] else []
+    return [{**facts, "problems": ask.problems}, *instances]
+
+
+def _instances(ask: _Query, card: Any, facts: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the facts of the MIG devices of a card. The places of devices that were destroyed are empty."""
+    places = range(min(ask(nvml.nvmlDeviceGetMaxMigDeviceCount, card) or 0, MOST_INSTANCES))
+    found = [ask(nvml.nvmlDeviceGetMigDeviceHandleByIndex, card, place, absent=NO_SUCH) for place in places]
+    handles = [handle for handle in found if handle is not None]
+    return [_instance(number, handle, facts) for number, handle in enumerate(handles)]
+
+
+def _instance(number: int, handle: Any, card: dict[str, Any]) -> dict[str, Any]:
+    """Return the facts of a MIG device: it computes as its card does, and has memory and processes of its own."""
+    ask = _Query(card["index"])
+    uuid, memory = _text(ask(nvml.nvmlDeviceGetUUID, handle) or ""), _memory(ask, handle)
+    facts = {
+        **{name: card[name] for name in ("index", "brand", "compute_capability", "pci_bus_id")},
+        "instance": number,
+        "uuid": uuid if MIG_UUID.fullmatch(uuid) else None,
+        "name": _text(ask(nvml.nvmlDeviceGetName, handle) or ""),
+        "memory_total": memory.total if memory else None,
+        "memory_used": memory.used if memory else None,
+        "processes": _processes(ask, handle),
+    }
+    return {**facts, "problems": ask.problems + ([] if facts["uuid"] else [_unnamed(facts)])}
+
+
+def _unnamed(instance: dict[str, Any]) -> dict[str, str]:
+    return {
+        "code": "mig_without_uuid",
+        "what": f"{gpu_label(instance)} has no UUID of its own",
+        "why": "a seat names its GPUs by UUID; drivers before 470 name a MIG device after its card and its number",
+        "fix": "install driver 470 or newer",
+    }
+
+
+def gpu_label(gpu: dict[str, Any]) -> str:
+    """Return how messages name a GPU: "GPU 0", or "GPU 0, MIG device 1"."""
+    return f"GPU {gpu['index']}" + ("" if gpu.get("instance") is None else f", MIG device {gpu['instance']}")
 
 
 def _read_fields(ask: Callable[..., Any], handle: Any) -> dict[str, Any]:

@@ -38,7 +38,7 @@ def observe(order: dict[str, Any]) -> NodeState:
         engine_installed=daemon.is_installed(),
         docker_ce=apt.is_installed("docker-ce"),
         containers=daemon.count_running_containers() if engine else 0,
-        gpus=max(nvidia["pci_gpus"] or 0, len(nvidia["gpus"])),
+        gpus=max(nvidia["pci_gpus"] or 0, sum(gpu.get("instance") is None for gpu in nvidia["gpus"])),
         uuids=uuids,
         toolkit=bool(shutil.which(HOOK)),
         cdi_on=bool(info.get("CDISpecDirs")),

@@ -7,7 +7,7 @@ from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
-from ansible.module_utils.provisioner.gpu.nvml import query_nvml
+from ansible.module_utils.provisioner.gpu.nvml import gpu_label, query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -109,7 +109,7 @@ def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]]) -> list[str]:
 def _users(uuid: str, gpu: dict[str, Any] | None) -> list[str]:
     if gpu is None:
         return [f"the driver does not list {uuid}: its use is unknown"]
-    where, processes = f"GPU {gpu['index']}", gpu["processes"]
+    where, processes = gpu_label(gpu), gpu["processes"]
     if processes is None or gpu["problems"]:
         reasons = "; ".join(problem["what"] for problem in gpu["problems"])
         return [f"{where}: its use is unknown{reasons and f' ({reasons})'}"]

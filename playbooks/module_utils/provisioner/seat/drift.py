@@ -8,6 +8,7 @@ from typing import Any, Dict, Iterable, Mapping, Optional
 from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment
+from ansible.module_utils.provisioner.gpu.nvml import gpu_label
 from ansible.module_utils.provisioner.seat.compose import exec_python
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
@@ -15,7 +16,8 @@ from ansible.module_utils.provisioner.seat.precheck import container_on_port
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 GPU_SCRIPT_SECONDS = 20
-# Runs in the container and lists the GPUs that NVML shows there. torch would take seconds, and GPU memory.
+# Runs in the container and lists the GPUs that NVML shows there, of a card that is split its MIG devices. torch would
+# take seconds, and GPU memory.
 GPU_SCRIPT = """
 import ctypes, json
 nvml = ctypes.CDLL("libnvidia-ml.so.1")
@@ -23,15 +25,25 @@ def call(name, *arguments):
     code = getattr(nvml, name)(*arguments)
     if code:
         raise SystemExit(f"{name} answered {code}")
+def instances(card):
+    places, found = ctypes.c_uint(), []
+    if not getattr(nvml, "nvmlDeviceGetMaxMigDeviceCount", lambda *_: 1)(card, ctypes.byref(places)):
+        for place in range(places.value):
+            device = ctypes.c_void_p()
+            if not nvml.nvmlDeviceGetMigDeviceHandleByIndex(card, ctypes.c_uint(place), ctypes.byref(device)):
+                found.append(device)
+    return found
 count = ctypes.c_uint()
 call("nvmlInit_v2")
 call("nvmlDeviceGetCount_v2", ctypes.byref(count))
 found = []
 for index in range(count.value):
-    device, text = ctypes.c_void_p(), ctypes.create_string_buffer(96)
-    call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(device))
-    call("nvmlDeviceGetUUID", device, text, ctypes.c_uint(96))
-    found.append(text.value.decode())
+    card = ctypes.c_void_p()
+    call("nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index), ctypes.byref(card))
+    for device in instances(card) or [card]:
+        text = ctypes.create_string_buffer(96)
+        call("nvmlDeviceGetUUID", device, text, ctypes.c_uint(96))
+        found.append(text.value.decode())
 print(json.dumps(found))
 """
 
@@ -107,7 +119,7 @@ def _foreign_on_ports(wanted: dict[str, Any]) -> list[dict[str, str]]:
 def _foreign_on_gpus(seat: Seat, running: Found, held: list[dict[str, Any]]) -> list[dict[str, str]]:
     ours = {container["Name"].lstrip("/") for container in running.values() if container}
     return [
-        _problem("foreign_on_gpu", f"{seat.name}: its GPU {gpu['index']} is used by {_describe(process)}", STOP_IT)
+        _problem("foreign_on_gpu", f"{seat.name}: its {gpu_label(gpu)} is used by {_describe(process)}", STOP_IT)
         for gpu in held
         for process in gpu.get("processes") or ()
         if process["kind"] == "compute" and process["container"] not in ours

@@ -2,6 +2,7 @@
 
 import math
 import re
+from contextlib import suppress
 from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -190,9 +191,13 @@ class Services(UserInput):
 def _check_cpus(value: object) -> float | Literal["auto", "none"]:
     if value == "auto" or value == "none":  # noqa: PLR1714  (mypy knows the literal only so)
         return value
-    if isinstance(value, int | float) and not isinstance(value, bool) and 0 < value < math.inf:
-        return float(value)
-    raise ValueError(f"neither a number of CPUs nor auto or none: {str(value)[:40]}")
+    number = 0.0
+    if isinstance(value, int | float | str) and not isinstance(value, bool):
+        with suppress(ValueError, OverflowError):
+            number = float(value)
+    if not 0 < number < math.inf:
+        raise ValueError(f"neither a number of CPUs nor auto or none: {str(value)[:40]}")
+    return number
 
 
 CpuLimit = Annotated[

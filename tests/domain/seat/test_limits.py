@@ -3,6 +3,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from provisioner.domain.lab.lab import Limits
 from provisioner.domain.seat.limits import build_limits
@@ -44,10 +45,17 @@ def test_memory_and_shared_memory(wanted: dict[str, Any], memory: int | None, ex
         (8, 64, 8.0),
         (8, 4, 4.0),  # an engine refuses more CPUs than the node has
         (8, None, 8.0),
+        ("1.5", 64, 1.5),
     ],
 )
 def test_cpus(wanted: Any, cpus: int | None, expected: float | None) -> None:
     assert build_limits(Limits(cpus=wanted), Capacity(cpus=cpus)).cpus == expected
+
+
+@pytest.mark.parametrize("value", [True, 0, -1, 10**400, float("nan"), float("inf"), "many", "1e999", None, [], "None"])
+def test_what_is_no_number_of_cpus_is_refused(value: Any) -> None:
+    with pytest.raises(ValidationError, match="neither a number of CPUs nor auto or none"):
+        Limits(cpus=value)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.long("mig")]
 
 @pytest.fixture(scope="module")
 def site(testbed: Engine, program: Path) -> Iterator[Site]:
-    with running_site(testbed, program, ["h100-mig-570"], bases=["2.10.0"]) as site:
+    with running_site(testbed, program, ["h100-mig-570"]) as site:
         yield site
 
 
@@ -54,7 +54,7 @@ def test_a_second_rollout_changes_nothing_and_there_is_no_drift(site: Site, firs
     assert (status.code, status.document["seats"][0]["problems"]) == (0, []), status.output
 
 
-def test_a_device_that_is_destroyed_is_drift_and_the_next_rollout_uses_the_others(
+def test_a_device_that_is_gone_is_drift_and_unknown_use_and_force_goes_on_with_the_others(
     site: Site, first_rollout: CommandResult, uuids: list[str]
 ) -> None:
     assert first_rollout.code == 0
@@ -62,7 +62,8 @@ def test_a_device_that_is_destroyed_is_drift_and_the_next_rollout_uses_the_other
     text = (node.folder / "gpu.conf").read_text()
     node.set_profile(text.replace("instance = 3g.40gb:40448\n", ""))
     assert site.run_json("status").code == 3
-    again = site.roll_out()
+    assert states(site.roll_out()) == {"node1": "deferred"}
+    again = site.run_json("rollout", "--yes", "--when-busy", "force", "--reason", "the devices were changed")
     assert states(again) == {"node1": "committed"}, again.output
     (record,) = again.document["nodes"]
     assert set(record["gpu"]["uuids"]) < set(uuids)

@@ -81,11 +81,9 @@ def _open_files(hard: int | None) -> OpenFiles | None:
 
 
 def _exceeds(limits: SeatLimits, now: Capacity) -> bool:
-    return any(
-        limit is not None and available is not None and limit > available
-        for limit, available in (
-            (size_bytes(limits.memory) if limits.memory else None, now.memory),
-            (limits.cpus, now.cpus),
-            (limits.nofile.hard if limits.nofile else None, now.open_files),
-        )
-    )
+    """Whether the node can no longer start a container with these limits. An engine that names no CPUs limits none."""
+    if limits.cpus is not None and (now.cpus is None or limits.cpus > now.cpus):
+        return True
+    if limits.memory is not None and now.memory is not None and size_bytes(limits.memory) > now.memory:
+        return True
+    return limits.nofile is not None and now.open_files is not None and limits.nofile.hard > now.open_files

@@ -137,7 +137,7 @@ OTHER_MEMORY = 63_000_000_000  # nine tenths of it are 52.8 GiB, of CAPACITY 56.
     ("changes", "lab", "action", "limits"),
     [
         ({"memory": OTHER_MEMORY}, {}, "keep", ("56g", 15.0, 65536)),
-        ({"memory": None, "cpus": None, "open_files": None}, {}, "keep", ("56g", 15.0, 65536)),
+        ({"memory": None, "open_files": None}, {}, "keep", ("56g", 15.0, 65536)),
         ({"cpus": 32, "open_files": 1 << 20}, {}, "keep", ("56g", 15.0, 65536)),
         # Another change of the seat is a new generation, with limits from what the node has now.
         ({"memory": OTHER_MEMORY}, {"shm": "4g"}, "update", ("52g", 15.0, 65536)),
@@ -145,6 +145,7 @@ OTHER_MEMORY = 63_000_000_000  # nine tenths of it are 52.8 GiB, of CAPACITY 56.
         ({"memory": OTHER_MEMORY}, {"memory": "none", "cpus": "none"}, "update", (None, None, 65536)),
         # The engine would not start containers with the limits in force.
         ({"cpus": 8}, {}, "update", ("56g", 7.0, 65536)),
+        ({"cpus": None}, {}, "update", ("56g", None, 65536)),
         ({"open_files": 20000}, {}, "update", ("56g", 15.0, 20000)),
     ],
 )

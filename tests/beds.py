@@ -34,6 +34,8 @@ BEDS: dict[str, tuple[str, ...]] = {
     "mistakes": ("journeys/test_mistakes.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "mig": ("journeys/test_mig.py",),
+    "chaos": ("journeys/test_chaos.py",),
+    "host keys": ("journeys/test_host_keys.py",),
     "engine": (
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",

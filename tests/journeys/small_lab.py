@@ -6,8 +6,10 @@ import pty
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from provisioner.adapters.lab.lockfile import write_lock
@@ -112,6 +114,28 @@ def image_of_seat(node: Node) -> str:
     seats = "docker ps -q --filter label=provisioner.service=ssh"
     ask = f"{seats} | xargs -r docker inspect --format '{{{{.Config.Image}}}}'"
     return node.exec("sh", "-c", ask).strip()
+
+
+def find_leftovers(pid: int) -> list[str]:
+    """Return temporary folders of a run and processes that use one; wait up to 30 s until there are none."""
+    deadline = time.monotonic() + 30
+    while True:
+        found = [*processes_with_folder(Path(f"/tmp/prov-{pid}-")), *map(str, Path("/tmp").glob(f"prov-{pid}-*"))]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.2)
+
+
+def processes_with_folder(folder: Path) -> list[str]:
+    """Return the command lines of the processes that have the folder in their environment."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if str(folder).encode() in path.read_bytes():
+                found.append((path.parent / "cmdline").read_text())
+        except OSError:
+            continue
+    return found
 
 
 class TerminalRun:

@@ -7,11 +7,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.journeys.small_lab import NODES, SmallLab
+from tests.journeys.small_lab import NODES, SmallLab, find_leftovers
 
 pytestmark = pytest.mark.lab
 
@@ -39,18 +38,6 @@ def is_converged(lab: SmallLab) -> bool:
     return (lab.running_images(), lab.claims()) == (dict.fromkeys(NODES, lab.wanted), NO_CLAIMS)
 
 
-def processes_with_folder(folder: Path) -> list[str]:
-    """Return the command lines of the processes that have the folder in their environment."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/environ"):
-        try:
-            if str(folder).encode() in path.read_bytes():
-                found.append((path.parent / "cmdline").read_text())
-        except OSError:
-            continue
-    return found
-
-
 def test_a_run_that_is_interrupted_and_then_killed_ends_as_an_undisturbed_one(outdated_lab: SmallLab) -> None:
     """The first interrupt ends the run after the running jobs; its resume is killed; the next resume completes it."""
     with outdated_lab.in_terminal("rollout", "--yes") as run:
@@ -68,16 +55,6 @@ def test_a_run_that_is_interrupted_and_then_killed_ends_as_an_undisturbed_one(ou
         run.kill()
         assert run.exit_code() == -signal.SIGKILL
     assert_a_resume_completes_the_run(outdated_lab)
-
-
-def find_leftovers(pid: int) -> list[str]:
-    """Return temporary folders of a run and processes that use one; wait up to 30 s until there are none."""
-    deadline = time.monotonic() + 30
-    while True:
-        found = [*processes_with_folder(Path(f"/tmp/prov-{pid}-")), *map(str, Path("/tmp").glob(f"prov-{pid}-*"))]
-        if not found or time.monotonic() > deadline:
-            return found
-        time.sleep(0.2)
 
 
 @pytest.mark.long("chaos")  # tests/cli/test_signals.py holds the second signal, for every commit

@@ -35,6 +35,7 @@ class Node:
     folder: Path
     has_engine: bool = True
     bare: Release | None = None
+    volumes: tuple[str, ...] = ()  # more volumes, as `docker run -v` takes them
 
     @property
     def container(self) -> str:
@@ -58,6 +59,7 @@ class Node:
             # A volume: overlay2 does not work on overlay2, and the inner engine would copy every layer.
             self.engine.docker("volume", "create", *label, self.container)
             mounts += ["-v", f"{self.container}:/var/lib/docker"]
+        mounts += [word for volume in self.volumes for word in ("-v", volume)]
         self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, self._image)
 
     @property

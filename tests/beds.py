@@ -36,6 +36,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "mig": ("journeys/test_mig.py",),
     "chaos": ("journeys/test_chaos.py",),
     "host keys": ("journeys/test_host_keys.py",),
+    "attack": ("journeys/test_attack.py", "journeys/test_secrets.py"),
     "engine": (
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",

@@ -12,6 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 RECORDS = ROOT / ".long"
 PARTS = {
+    "attack": "hostile homes, images, registries and nodes at once; a search for secrets everywhere",
     "bed": "the test bed itself, after a change of tests/lab",
     "chaos": "runs that are killed at more moments, on real nodes",
     "fuzz": "every test with Hypothesis, with 1000 examples each",

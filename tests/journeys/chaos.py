@@ -190,6 +190,7 @@ class Chaos:
     number: int = 0
     _rng: random.Random = field(default_factory=random.Random)
     _commands: int = 0
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     # ---- rounds
 
@@ -373,6 +374,7 @@ class Chaos:
                 env=environment,
                 start_new_session=True,
             )
+        self._processes.append(process)
         self.runs[verb] += 1
         self._say(f"  {base.name}: provision {verb} {' '.join(words)}")
         return Controller((verb, *words), process, output, messages)
@@ -519,6 +521,12 @@ class Chaos:
         with self.log.open("a") as file:
             file.write(f"{datetime.now(UTC):%H:%M:%S} {text}\n")
 
+    def end(self) -> None:
+        """Kill what still runs after an error or an interrupt."""
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+
     def summary(self) -> str:
         """Return the counts as text."""
         parts = {"faults": self.faults, "commands": self.runs, "ends": self.ends, "checks": self.checks}
@@ -593,11 +601,13 @@ def run_chaos(engine: Engine, seconds: float, seed: int | None = None, first: in
                 chaos.round(number)
                 number += 1
         finally:
+            chaos.end()
             (folder / "summary.txt").write_text(chaos.summary())
     return chaos
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the lab is removed
     ended = run_chaos(setup(), float(sys.argv[1]), *map(int, sys.argv[2:]))
     print(ended.summary())
     sys.exit(1 if ended.violations else 0)

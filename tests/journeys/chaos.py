@@ -27,6 +27,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
 
 from provisioner.adapters.lab.lockfile import read_lock
+from provisioner.domain.lab.lock import LockedImage
 from tests.journeys.small_lab import find_leftovers, processes_with_folder
 from tests.lab.bed import Lab
 from tests.lab.demo import write_lab
@@ -228,7 +229,14 @@ class Chaos:
             for node in self._rng.sample(self.lab.nodes, 3):
                 node.exec("sh", "-c", "docker rm -f $(docker ps -q --filter label=provisioner.seat | head -n 1)")
             return ["rollout", "--yes", *allowed]
-        return ["upgrade", "--torch", self._rng.choice(TORCH), "--yes", *allowed]
+        others = [torch for torch in TORCH if torch != str(self._locked_image().torch)]
+        return ["upgrade", "--torch", self._rng.choice(others), "--yes", *allowed]
+
+    def _locked_image(self) -> LockedImage:
+        lock = read_lock(self.lab.folder / "lab" / "lab.lock")
+        assert lock is not None
+        (image,) = lock.images
+        return image
 
     def _run_with_faults(self, words: Sequence[str]) -> int:
         """Run a command; inject two to five faults meanwhile. All are healed at the end."""
@@ -275,7 +283,7 @@ class Chaos:
             else:
                 first = moment == MOMENTS[1] and self.lab.nodes[0] in nodes
                 kinds = self._node_faults(nodes.pop(nodes.index(self.lab.nodes[0]) if first else 0))
-            plan.append((moment, rng.uniform(0, 30 if moment else 60), rng.choice(kinds)))
+            plan.append((moment, rng.uniform(0, 30), rng.choice(kinds)))
         return plan
 
     def _controller_faults(self, controller: Controller) -> list[Fault]:
@@ -348,7 +356,7 @@ class Chaos:
         """Note where the bed could not inject or heal a fault, such as a kill of what has just ended."""
         try:
             yield
-        except BedError as problem:
+        except (BedError, OSError) as problem:
             self._say(f"  not possible: {fault.kind} ({fault.where}): {str(problem)[-200:]}")
 
     def _second_controller(self) -> None:
@@ -447,9 +455,7 @@ class Chaos:
         if code:
             self._violate(f"status ended with {code} after a complete rollout: {status.output.read_text()[:3000]}")
         reported = {seat["node"]: seat for seat in status.document().get("seats", ())}
-        lock = read_lock(self.lab.folder / "lab" / "lab.lock")
-        assert lock is not None
-        (image,) = {image.lab for image in lock.images}
+        image = self._locked_image().lab
         for node, state in self._inspected().items():
             self.checks["seat"] += 1
             for law, holds in self._laws(node, state, reported.get(node, {}), image).items():
@@ -573,10 +579,9 @@ def mute(node: Node, verb: str) -> None:
 
 def fill(disk: Path) -> None:
     """Leave no byte on a disk; it has DISK_MIB in all."""
-    with (disk / "srv" / "ballast").open("wb") as file, suppress(OSError):
+    with (disk / "srv" / "ballast").open("wb", buffering=0) as file, suppress(OSError):
         for _ in range(DISK_MIB * 256 + 1):
             file.write(b"\0" * 4096)
-            file.flush()
 
 
 def kill_children(pid: int) -> None:

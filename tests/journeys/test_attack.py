@@ -78,7 +78,7 @@ LIES = {
     "fence": json.dumps(
         {"changed": False, "facts": valid_facts().model_dump(mode="json") | {"fence": 10**4299}, "clock": 0.0}
     ),
-    "huge": "x" * 30_000_000,
+    "huge": "x" * 5_000_000,
 }
 
 

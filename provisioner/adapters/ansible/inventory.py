@@ -33,18 +33,18 @@ def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
     Raises ProblemError (usage) where the inventory cannot be read, no host matches, or a host name is not allowed.
     """
     if limit is not None and not limit.strip():  # to Ansible an empty limit means all hosts
-        raise ProblemError(_no_hosts_matched(limit, ()), "usage")
+        raise ProblemError(_no_hosts_matched(settings, limit, ()), "usage")
     listing, output = _list_inventory(settings, limit)
     if listing is None and limit:
         everything, output = _list_inventory(settings, None)
         if everything is not None:
-            raise ProblemError(_no_hosts_matched(limit, _names(everything)), "usage")
+            raise ProblemError(_no_hosts_matched(settings, limit, _names(everything)), "usage")
     if listing is None:
         raise ProblemError(_unreadable(settings, output), "usage")
     found = tuple(_host(name, listing["_meta"]["hostvars"].get(name, {})) for name in _names(listing))
     if not found:
         names = _names(_list_inventory(settings, None)[0] or {}) if limit else ()
-        raise ProblemError(_no_hosts_matched(limit, names), "usage")
+        raise ProblemError(_no_hosts_matched(settings, limit, names), "usage")
     if bad := [host.name for host in found if not _NAME.fullmatch(host.name)]:
         raise ProblemError([_bad_name(name) for name in bad], "usage")
     return found
@@ -126,9 +126,9 @@ def _host(name: str, variables: Mapping[str, Any]) -> InventoryHost:
     return InventoryHost(name, address if isinstance(address, str) and "{" not in address else None)
 
 
-def _no_hosts_matched(limit: str | None, names: tuple[str, ...]) -> Problem:
+def _no_hosts_matched(settings: Settings, limit: str | None, names: tuple[str, ...]) -> Problem:
     if limit is None:
-        what, fix = "the inventory has no hosts", "add nodes to hosts.yml"
+        what, fix = "the inventory has no hosts", f"add nodes to {settings.inventory}"
     else:
         what = f"no host matches --limit {limit!r}, or a part of it matches none"
         fix = f"the inventory has: {', '.join(names[:20])}{', …' if names[20:] else ''}" if names else "correct --limit"

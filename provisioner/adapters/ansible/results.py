@@ -25,6 +25,8 @@ _HOST_KEY_CHANGED = ("HOST IDENTIFICATION HAS CHANGED", "REVOKED HOST KEY DETECT
 _HOST_KEY_UNKNOWN = ("Host key verification failed", "host key is known for", "The authenticity of host")
 _NO_BECOME_PASSWORD = re.compile(r"\b(?:Missing|Incorrect) [\w.]+ password\b|\ba password is required\b")
 _MOST = 4000  # characters kept of what ssh says
+# ansible-runner replaces a result of more than 700 000 characters by an empty one.
+_NO_MESSAGE = "Ansible gave no message: the node printed nothing, or more than any valid result has"
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 # What the code that reads a malformed result raises. ValidationError is a ValueError.
@@ -190,7 +192,7 @@ def _failed(event: HostEvent) -> Problem:
         return _timed_out(text)
     if _NO_BECOME_PASSWORD.search(text):
         return _become_password(text)
-    return module_failed(text[-2000:] or "no message")
+    return module_failed(text[-2000:] or _NO_MESSAGE)
 
 
 def _unreached(event: HostEvent) -> Problem:

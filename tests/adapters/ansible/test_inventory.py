@@ -65,7 +65,9 @@ def test_a_limit_that_is_empty_or_matches_no_host_is_refused(inventory: Path, li
 
 def test_an_inventory_without_hosts_is_refused(inventory: Path) -> None:
     inventory.write_text("nodes: {hosts: {}}\n")
-    assert failure(inventory)[:2] == ("usage", "no_hosts_matched")
+    ending, code, text = failure(inventory)
+    assert (ending, code) == ("usage", "no_hosts_matched")
+    assert text.endswith(f"add nodes to {inventory}")
 
 
 @pytest.mark.parametrize(("text", "limit"), [("a: [b\n", "n2"), (None, None)])

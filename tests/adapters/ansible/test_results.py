@@ -53,7 +53,12 @@ BROKEN = {"msg": "MODULE FAILURE", "module_stderr": "Traceback …\nImportError:
         ("unreachable", {"msg": MESSAGE}, "unreachable", MESSAGE.removeprefix("Task failed: ")),
         ("unreachable", {}, "unreachable", "Ansible cannot reach the node"),
         ("failed", BROKEN, "module_failed", "MODULE FAILURE\nTraceback …\nImportError: no fcntl"),
-        ("failed", {}, "module_failed", "no message"),
+        (
+            "failed",
+            {},
+            "module_failed",
+            "Ansible gave no message: the node printed nothing, or more than any valid result has",
+        ),
     ],
 )
 def test_ansibles_message_becomes_the_problem(status: HostStatus, result: dict[str, Any], code: str, text: str) -> None:

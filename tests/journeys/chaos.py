@@ -147,6 +147,8 @@ def text(path):
         return open(path, errors="replace").read()
     except FileNotFoundError:
         return ""
+def started(pid):  # the number of a process is used again after a power cut
+    return (text("/proc/%s/stat" % pid).rpartition(")")[2].split() + [""] * 20)[19]
 (seat,) = glob.glob("{SEATS}/*") or [""]
 lines = text(seat + "/journal.jsonl").split("\\n")
 current = os.readlink(seat + "/current") if os.path.islink(seat + "/current") else ""
@@ -163,7 +165,8 @@ print(json.dumps({{
     "journal": [json.loads(line) for line in lines if line.strip()],
     "claim": text("/var/lib/provisioner/claim.json"),
     "identity": {{name: text(f"{{seat}}/identity/{{name}}") for name in ("token", "ssh_host_ed25519_key.pub")}},
-    "running jobs": [path for path, job in jobs.items() if os.path.exists("/proc/%s" % job.get("pid"))],
+    "running jobs": [
+        path for path, job in jobs.items() if not job["finished"] and started(job["pid"]) == job["started"]],
     "containers": {{found["Name"].strip("/"): [
         found["State"]["Status"], found["State"].get("Health", {{}}).get("Status"), found["Config"]["Image"],
         found["Config"]["Labels"].get("com.docker.compose.project.config_files", ""),
@@ -604,6 +607,7 @@ def run_chaos(engine: Engine, seconds: float, seed: int | None = None, first: in
             number = first
             while number == first or time.monotonic() < deadline:
                 chaos.round(number)
+                (folder / "summary.txt").write_text(chaos.summary())
                 number += 1
         finally:
             chaos.end()

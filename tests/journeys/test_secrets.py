@@ -184,9 +184,8 @@ def test_no_secret_is_anywhere_but_where_it_belongs(lab: Lab) -> None:
     with watched_processes(known) as found:
         printed = provision(lab, become, "lock", "--torch", "2.10.0", "--sign", str(key))
         printed += provision(lab, become, "upgrade", "--torch", "2.10.0", "--yes", "-v")
-        printed += provision(lab, become, "rollback", "--yes")
-        printed += provision(lab, become, "probe", "-v")
         shown = provision(lab, become, "status", "--urls")
+        printed += provision(lab, become, "rollback", "--yes", "-vv")
     assert token.decode() in shown
     found |= {(name, "control:output") for name in known.names_in(printed.encode())}
     found |= {(name, "control:output of status --urls") for name in known.names_in(shown.encode())}

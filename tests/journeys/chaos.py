@@ -346,9 +346,9 @@ class Chaos:
 
     def _inject(self, fault: Fault, now: float) -> None:
         self._say(f"  {now:5.1f} s  {fault.kind} ({fault.where}), {fault.seconds:.0f} s")
-        self.faults[fault.kind] += 1
         with self._noting(fault):
             fault.inject()
+            self.faults[fault.kind] += 1
 
     def _heal(self, fault: Fault) -> None:
         with self._noting(fault):

@@ -92,7 +92,7 @@ def provision(lab: Lab, become: str, *words: str) -> str:
     environment = os.environ | lab.engine.client_env() | {"DOCKER_CONFIG": str(lab.folder / "docker")}
     environment |= {name: str(lab.folder / name.lower()) for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME")}
     argv = ["-m", "provisioner", words[0], str(lab.folder / "lab"), *words[1:], "-K"]
-    child = pexpect.spawn(sys.executable, argv, env=environment, encoding="utf-8", timeout=300)
+    child = pexpect.spawn(sys.executable, argv, env=environment, encoding="utf-8", timeout=300, dimensions=(50, 400))
     child.expect("BECOME password: ")
     child.sendline(become)
     child.expect(pexpect.EOF)

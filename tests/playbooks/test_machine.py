@@ -1,3 +1,5 @@
+import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -65,3 +67,25 @@ def test_the_image_store_is_where_the_engine_keeps_its_images(
     monkeypatch.setattr(machine, "CONTAINERD_CONFIGURATION", tmp_path / "config.toml")
     root = str(tmp_path / "root")
     assert machine.image_store({"DockerRootDir": root, **info}) == store.replace("ROOT", root)
+
+
+@pytest.fixture
+def private_folder(tmp_path: Path) -> Iterator[Path]:
+    """A folder of root into which the test may not look: it runs as another user."""
+    was = os.geteuid()
+    if was == 0:
+        os.seteuid(65534)
+    yield tmp_path
+    os.seteuid(was)
+
+
+@pytest.mark.parametrize(
+    ("info", "store"), [(SERVICE, "/var/lib/containerd"), (OWN, "ROOT/containerd/daemon"), (OVERLAY2, "ROOT")]
+)
+def test_a_user_who_may_not_look_into_the_engines_folder_gets_store_and_free_space(
+    private_folder: Path, info: dict[str, Any], store: str
+) -> None:
+    root = private_folder / "root"
+    found = machine.image_store({"DockerRootDir": str(root), **info})
+    assert found == store.replace("ROOT", str(root))
+    assert machine.free_bytes(found)

@@ -117,10 +117,11 @@ def image_store(info: dict[str, Any]) -> str:
     root = str(info.get("DockerRootDir", ""))
     if not any(row[:2] == CONTAINERD_STORE for row in info.get("DriverStatus") or []):
         return root
-    own = Path(root) / "containerd/daemon"
-    address = str((info.get("Containerd") or {}).get("Address", ""))
-    if own.is_dir() and (not address or OWN_CONTAINERD in address):
-        return str(own)
+    own = f"{root}/containerd/daemon"
+    address = str((info.get("Containerd") or {}).get("Address", ""))  # older engines do not name it
+    # Only root may look into the engine's folder, and `provision me` need not be root.
+    if OWN_CONTAINERD in address or (not address and os.path.isdir(own)):  # noqa: PTH112  (no error for a user)
+        return own
     found = CONTAINERD_ROOT.search(read(CONTAINERD_CONFIGURATION).split("\n[", 1)[0])
     return found.group(1) if found else CONTAINERD_DEFAULT
 
@@ -132,11 +133,18 @@ def is_older(version: str, major: int) -> bool:
 
 
 def free_bytes(folder: str) -> int | None:
-    """Return the free bytes of the file system of `folder`, without those that are reserved for root."""
-    try:
-        return shutil.disk_usage(folder).free
-    except OSError:
-        return None
+    """Return the free bytes of the file system of `folder`, without those that are reserved for root.
+
+    Where the folder does not exist or a user may not look into it, its nearest parent counts.
+    """
+    for place in (folder, *map(str, Path(folder).parents)):
+        try:
+            return shutil.disk_usage(place).free
+        except (FileNotFoundError, PermissionError):
+            continue
+        except OSError:
+            return None
+    return None
 
 
 def image_digests() -> list[str]:

@@ -45,6 +45,7 @@ CONTAINERD = [["driver-type", "io.containerd.snapshotter.v1"]]
 OVERLAY2 = {"DriverStatus": [["Backing Filesystem", "extfs"], ["Supports d_type", "true"]]}
 SERVICE = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/run/containerd/containerd.sock"}}
 OWN = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/var/run/docker/containerd/containerd.sock"}}
+OTHER_EXEC_ROOT = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/run/engine/containerd/containerd.sock"}}
 
 
 @pytest.mark.parametrize(
@@ -57,6 +58,7 @@ OWN = {"DriverStatus": CONTAINERD, "Containerd": {"Address": "/var/run/docker/co
         (SERVICE, '[plugins]\n[plugins."x"]\nroot = "/elsewhere"\n', "/var/lib/containerd"),
         (OWN, "root = '/data/containerd'\n", "ROOT/containerd/daemon"),
         ({"DriverStatus": CONTAINERD}, "", "ROOT/containerd/daemon"),
+        (OTHER_EXEC_ROOT, "", "ROOT/containerd/daemon"),
     ],
 )
 def test_the_image_store_is_where_the_engine_keeps_its_images(

@@ -26,7 +26,9 @@ CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
 CONTAINERD_CONFIGURATION = Path("/etc/containerd/config.toml")
 CONTAINERD_ROOT = re.compile(r"""^root\s*=\s*["'](/[^"']+)["']""", re.MULTILINE)
 CONTAINERD_DEFAULT = "/var/lib/containerd"
-OWN_CONTAINERD = "/docker/containerd/"  # in the address of a containerd that the engine has started
+# In the address of a containerd that the engine has started, unless daemon.json sets exec-root.
+OWN_CONTAINERD = "/docker/containerd/"
+SERVICE_CONTAINERD = ("/run/containerd/containerd.sock", "/var/run/containerd/containerd.sock")
 
 
 def machine_facts() -> dict[str, Any]:
@@ -120,7 +122,7 @@ def image_store(info: dict[str, Any]) -> str:
     own = f"{root}/containerd/daemon"
     address = str((info.get("Containerd") or {}).get("Address", ""))  # older engines do not name it
     # Only root may look into the engine's folder, and `provision me` need not be root.
-    if OWN_CONTAINERD in address or (not address and os.path.isdir(own)):  # noqa: PTH112  (no error for a user)
+    if OWN_CONTAINERD in address or (address not in SERVICE_CONTAINERD and os.path.isdir(own)):  # noqa: PTH112  (no error for a user)
         return own
     found = CONTAINERD_ROOT.search(read(CONTAINERD_CONFIGURATION).split("\n[", 1)[0])
     return found.group(1) if found else CONTAINERD_DEFAULT

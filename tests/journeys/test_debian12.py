@@ -26,6 +26,7 @@ from tests.lab.bed import bare_lab
 from tests.lab.demo import student_key
 from tests.lab.engine import Engine
 from tests.lab.node import Node
+from tests.lab.packages import LISTS_ONLY
 from tests.playbooks.on_nodes import push_base
 
 pytestmark = pytest.mark.lab
@@ -62,6 +63,8 @@ def test_debian_12_with_packages_of_docker_is_prepared_and_rolled_out(site: Site
     result = ready.run_json("prepare", "--yes")
     assert (result.code, nodes(result)["node1"]["state"]) == (0, "prepared"), result.output
     assert "docker-ce" in site.lab.node("node1").exec("dpkg-query", "-W", "docker-ce")
+    used = site.lab.node("node1").exec("cat", "/etc/apt/sources.list.d/provisioner-docker.sources")
+    assert LISTS_ONLY not in used
     facts = ready.run_json("probe").document["nodes"][0]
     assert facts["engine"]["version"].startswith("20.10.")
     assert facts["engine"]["compose_version"].startswith("2.")
@@ -73,38 +76,46 @@ def test_debian_12_with_packages_of_docker_is_prepared_and_rolled_out(site: Site
 
 
 def with_packages_of_docker(site: Site) -> Site:
-    docker = package_source(site.lab, "docker-ce/linux", "docker-ce")
-    docker["uri"] += "/debian"  # the form that people paste
-    return with_docker_packages(site, "docker-ce", docker)
+    """The first source has no more than the lists of the packages; addresses have the form that people paste."""
+    sources = [package_source(site.lab, f"{place}docker-ce/linux", "docker-ce") for place in (f"{LISTS_ONLY}/", "")]
+    return with_docker_packages(site, "docker-ce", [{**source, "uri": f"{source['uri']}/debian"} for source in sources])
 
 
 @pytest.fixture(scope="module")
 def control(site: Site, program: Path) -> Node:
     """node2 as a control machine on which `provision` is installed and runs as root."""
     node = site.lab.node("node2")
-    copy_to_control(with_packages_of_docker(site), node)
-    install(program, node, site.lab.folder)
+    ready = with_packages_of_docker(site)
+    path = ready.folder / "lab.yml"
+    settings = yaml.safe_load(path.read_text())
+    settings["registry"] = {"address": f"{node.address}:{PORT}", "managed": True}
+    path.write_text(yaml.safe_dump(settings))
+    copy_to_control(ready, node)
+    install(program, node, site.lab.folder, python="3.11")
     return node
 
 
 def copy_to_control(site: Site, control: Node) -> None:
-    """Copy the lab directory to the same path, with a registry that `prepare` sets up."""
-    lab, path = site.lab, site.folder / "lab.yml"
-    settings = yaml.safe_load(path.read_text())
-    settings["registry"] = {"address": f"{control.address}:{PORT}", "managed": True}
-    path.write_text(yaml.safe_dump(settings))
+    """Copy the lab directory to the same path."""
+    lab = site.lab
     control.exec("mkdir", "-p", str(lab.folder), str(lab.ca.parent))
     for item in (site.folder, lab.key, lab.known_hosts, lab.ca, student_key(lab).with_suffix(".pub")):
         lab.engine.docker("cp", item, f"{control.container}:{item}")
     control.exec("chown", "-R", "0:0", str(lab.folder))
 
 
-def install(program: Path, control: Node, scratch: Path) -> None:
-    """Install the wheel and its dependencies for the Python 3.11 of the control machine."""
+def install(program: Path, control: Node, scratch: Path, *, python: str, core: str = "") -> None:
+    """Install the wheel for the Python of the control machine, with the locked versions of its dependencies.
+
+    `core`: another version of ansible-core, such as 2.21.
+    """
     place = program.parents[2]
     (wheel,) = place.glob("*.whl")
-    where = ("--target", scratch / "site", "--python-version", "3.11", "--only-binary", ":all:")
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", *where, "-c", place / "constraints.txt", wheel)
+    locked = (place / "constraints.txt").read_text().splitlines()
+    kept = [line for line in locked if not (core and line.startswith("ansible-core=="))]
+    (scratch / "constraints.txt").write_text("\n".join([*kept, *([f"ansible-core=={core}.*"] if core else [])]))
+    where = ("--target", scratch / "site", "--python-version", python, "--only-binary", ":all:")
+    run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", *where, "-c", scratch / "constraints.txt", wheel)
     control.engine.docker("cp", scratch / "site", f"{control.container}:{PLACE}")
     for name, module in PROGRAMS.items():
         text = f'#!/bin/sh\nPYTHONPATH={PLACE} exec python3 -m {module} "$@"\n'

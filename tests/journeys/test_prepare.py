@@ -127,12 +127,15 @@ def test_prepare_restarts_an_engine_with_running_containers_only_on_request(site
     assert json.loads(node.exec("docker", "info", "-f", "{{json .}}"))["CDISpecDirs"]
 
 
-def test_a_package_source_signed_by_another_key_is_refused_and_removed(site: Site) -> None:
+def test_package_sources_of_another_key_or_without_lists_are_refused_by_name_and_removed(site: Site) -> None:
     node = site.lab.node("node2")
-    wrong = with_docker_packages(site, "wrong", package_source(site.lab, "docker-ce/linux", "other"))
+    sources = [package_source(site.lab, "docker-ce/linux", "other"), package_source(site.lab, "none", "docker-ce")]
+    wrong = with_docker_packages(site, "wrong", sources)
     before = read_state(node)
     result = wrong.run_json("prepare", "--yes", "--limit", "node2")
     assert (result.code, problem_codes(result, "node2")) == (1, ["source_refused"]), result.output
+    what = nodes(result)["node2"]["problems"][0]["what"]
+    assert all(source["uri"] in what for source in sources)
     after = read_state(node)
     assert "provisioner-docker.sources" not in after
     assert [line for line in after.splitlines() if "keyrings" not in line] == [
@@ -140,8 +143,8 @@ def test_a_package_source_signed_by_another_key_is_refused_and_removed(site: Sit
     ]
 
 
-def with_docker_packages(site: Site, name: str, docker: dict[str, str]) -> Site:
-    """Copy the lab directory and take Docker's packages from a mirror; return the copy."""
+def with_docker_packages(site: Site, name: str, docker: list[dict[str, str]]) -> Site:
+    """Copy the lab directory and take Docker's packages from these mirrors; return the copy."""
     folder = site.lab.folder / f"lab-{name}"
     shutil.copytree(site.folder, folder, dirs_exist_ok=True)
     settings = yaml.safe_load((folder / "lab.yml").read_text())

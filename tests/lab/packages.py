@@ -243,10 +243,18 @@ def serving(folder: Path, host: str) -> Iterator[Served]:
             thread.join()
 
 
+# Below this folder of the server lie the same repositories with their lists, and without their packages.
+LISTS_ONLY = "lists-only"
+
+
 class _Handler(SimpleHTTPRequestHandler):
     def __init__(self, served: Served, *args: Any, **more: Any) -> None:
         self._served = served
         super().__init__(*args, **more)
+
+    def translate_path(self, path: str) -> str:
+        found, _, rest = path.partition(f"/{LISTS_ONLY}/")
+        return super().translate_path(path if found or not rest or rest.endswith(".deb") else f"/{rest}")
 
     def log_message(self, *_: Any) -> None:
         self._served.asked.append(self.path)

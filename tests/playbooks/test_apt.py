@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -64,15 +65,18 @@ def test_a_package_lock_that_is_not_released_in_time_is_reported_with_its_path(l
 
 @pytest.fixture
 def scripted(lock: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[dict[str, Any], list[str]]:
-    """Answers of apt-get by subcommand or option, and the calls in order."""
-    del lock
+    """Answers of apt-get and dpkg by subcommand, option or program, and the calls in order. No package is installed."""
+    monkeypatch.setattr(apt, "ARCHIVES", lock.parent / "archives")
     answers: dict[str, Any] = {}
     calls: list[str] = []
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
-        word = next((w for w in argv if w in ("update", "--simulate", "--download-only", "--no-download")), argv[0])
-        calls.append(word)
-        return answers.get(word, Ran(0, "", ""))
+        words = ("update", "--simulate", "--download-only", "--no-download", "download")
+        word = next((w for w in argv if w in words), argv[0])
+        if word != "dpkg-query":
+            calls.append(word)
+        answer = answers.get(word, Ran(0, "", ""))
+        return answer.pop(0) if isinstance(answer, list) else answer
 
     monkeypatch.setattr(apt, "run", run)
     monkeypatch.setattr(apt.shutil, "which", lambda _: "/usr/bin/apt-get")
@@ -124,3 +128,41 @@ def test_an_installation_that_would_upgrade_an_engine_in_use_is_refused(
     assert calls[-1] == "--simulate"
     answers["--simulate"] = Ran(0, "Inst docker.io (27.0 x)\nInst docker-compose [2.25] (2.26 x)\n", "")
     install(frozenset({"docker.io", "containerd"}))
+
+
+def a_source(folder: Path, number: int) -> Any:
+    """Build a package source whose files lie in `folder`."""
+    uri = f"http://m{number}.example/docker"
+    place = {"path": folder / "sources.list.d/docker.sources", "keyring": folder / "keyrings/docker.asc"}
+    place["path"].parent.mkdir(exist_ok=True)
+    return SimpleNamespace(name="docker", uri=uri, suite="trixie", key=f"KEY {number}", text=f"URIs: {uri}\n", **place)
+
+
+def test_of_several_sources_the_first_is_used_from_which_the_packages_can_be_downloaded(
+    scripted: tuple[dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    """The first has an expired list, the second has the package in its list only."""
+    answers, calls = scripted
+    good, reports = Ran(0, "", ""), list[str]()
+    answers["update"] = [Ran(100, "", "E: Release file is expired"), good, good]
+    answers["download"] = [Ran(100, "", "E: 404 Not Found"), good]
+    sources = [a_source(tmp_path, number) for number in (1, 2, 3, 4)]
+    apt.use_first_source(sources, ["docker-ce"], 10, reports.append)
+    assert calls == ["update", "update", "download", "update", "download"]
+    assert (sources[0].path.read_text(), sources[0].keyring.read_text()) == (sources[2].text, "KEY 3")
+    assert "expired" in "".join(reports)
+
+
+def test_without_a_source_that_has_the_packages_each_is_named_with_its_reason(
+    scripted: tuple[dict[str, Any], list[str]], tmp_path: Path
+) -> None:
+    answers, _ = scripted
+    answers["update"] = [Ran(100, "", "E: Release file is expired"), Ran(0, "", "")]
+    answers["download"] = Ran(100, "", "E: 404 Not Found")
+    sources = [a_source(tmp_path, number) for number in (1, 2)]
+    with pytest.raises(ProblemError) as caught:
+        apt.use_first_source(sources, ["docker-ce"], 10, lambda _: None)
+    found = problem(caught)
+    assert found["code"] == "source_refused"
+    assert all(words in found["what"] for words in (sources[0].uri, "expired", sources[1].uri, "404"))
+    assert not sources[0].path.exists()

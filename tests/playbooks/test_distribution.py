@@ -26,20 +26,20 @@ DOCKER_CE = ("docker-ce", "docker-ce-cli", "containerd.io", "docker-compose-plug
 )
 def test_packages_of_engine_and_compose_by_distribution(text: str, own: tuple[str, ...]) -> None:
     at = distribution.parse_os_release(text)
-    assert distribution.engine_packages(at, None) == own
-    assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
+    assert distribution.engine_packages(at, docker_ce=False) == own
+    assert distribution.engine_packages(at, docker_ce=True) == DOCKER_CE
     assert set(distribution.compose_packages(at, docker_ce=False)) <= set(own)
     assert distribution.compose_packages(at, docker_ce=True) == ("docker-compose-plugin",)
 
 
 def test_bookworm_without_a_docker_mirror_is_refused() -> None:
     at = distribution.parse_os_release(DEBIAN_12)
-    for packages, more in ((distribution.engine_packages, (None,)), (distribution.compose_packages, ())):
+    for packages in (distribution.engine_packages, distribution.compose_packages):
         with pytest.raises(ProblemError) as caught:
-            packages(at, *more, **({} if more else {"docker_ce": False}))
+            packages(at, docker_ce=False)
         assert problem(caught)["code"] == "no_compose_package"
         assert "prepare.docker" in problem(caught)["fix"]
-    assert distribution.engine_packages(at, distribution.docker_source(MIRROR, at)) == DOCKER_CE
+    assert distribution.engine_packages(at, docker_ce=True) == DOCKER_CE
 
 
 @pytest.mark.parametrize(
@@ -71,8 +71,3 @@ def test_nvidia_source_is_flat_and_has_the_folder_of_the_architecture(platform: 
     given = {"uri": "https://mirror.example/libnvidia-container/stable/deb/$(ARCH)/", "key": "KEY"}
     source = distribution.nvidia_source(given, platform)
     assert f"URIs: https://mirror.example/libnvidia-container/stable/deb/{folder}\nSuites: /\nSigned-By" in source.text
-
-
-def test_without_a_mirror_there_is_no_source() -> None:
-    assert distribution.docker_source(None, distribution.parse_os_release(DEBIAN_13)) is None
-    assert distribution.nvidia_source(None, "linux/amd64") is None

@@ -11,14 +11,17 @@ needs: Any = module_util("prepare.needs")
 
 TRIXIE = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=trixie\n")
 BOOKWORM = distribution.parse_os_release("ID=debian\nVERSION_CODENAME=bookworm\n")
-DOCKER = distribution.docker_source({"uri": "https://m.example/docker-ce/linux", "key": "K"}, TRIXIE)
+DOCKER, OTHER_DOCKER = (
+    distribution.docker_source({"uri": f"{uri}/docker-ce/linux", "key": "K"}, TRIXIE)
+    for uri in ("https://m.example", "http://n.example")
+)
 NVIDIA = distribution.nvidia_source({"uri": "https://m.example/nvidia", "key": "K"}, "linux/amd64")
 # A node that is ready, with one GPU.
 READY = needs.NodeState(
     distribution=TRIXIE,
-    docker=None,
-    nvidia=NVIDIA,
-    written=frozenset({"nvidia"}),
+    docker=(),
+    nvidia=(NVIDIA,),
+    written=frozenset({NVIDIA}),
     engine="26.1.5",
     compose="2.26.1",
     engine_installed=True,
@@ -42,13 +45,17 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "ready": ({}, []),
     "bare, with a GPU": (BARE, ["cdi", "packages", "source", "packages", "specification", "trust"]),
     "bare, without a GPU": (BARE | {"gpus": 0, "uuids": ()}, ["packages", "trust"]),
-    "bare, with a mirror of Docker's": (BARE | {"docker": DOCKER, "gpus": 0}, ["source", "packages", "trust"]),
+    "bare, with a mirror of Docker's": (BARE | {"docker": (DOCKER,), "gpus": 0}, ["source", "packages", "trust"]),
     "an https source on a node without ca-certificates": (
-        BARE | {"docker": DOCKER, "gpus": 0, "has_ca_certificates": False},
+        BARE | {"docker": (OTHER_DOCKER, DOCKER), "gpus": 0, "has_ca_certificates": False},
         ["packages", "source", "packages", "trust"],
     ),
-    "the source is there, its packages are not": (NO_TOOLKIT | {"written": {"nvidia"}}, ["packages", "specification"]),
-    "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": None}, ["packages", "specification"]),
+    "one of several sources is there, and may lack the packages": (
+        BARE | {"docker": (DOCKER, OTHER_DOCKER), "written": frozenset({DOCKER}), "gpus": 0},
+        ["source", "packages", "trust"],
+    ),
+    "the source is there, its packages are not": (NO_TOOLKIT | {"written": {NVIDIA}}, ["packages", "specification"]),
+    "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": ()}, ["packages", "specification"]),
     "a GPU that the driver does not list": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),
     "engine stopped": ({"engine": None, "cdi_on": False, "containers": 0}, ["start"]),
     "no compose": ({"compose": None}, ["packages"]),
@@ -107,12 +114,23 @@ def test_other_needs_are_not_deferred_with_a_restart() -> None:
 
 def test_compose_packages_match_the_installed_engine() -> None:
     own, of_docker = (
-        needs.find_needs(READY._replace(compose=None, docker=DOCKER, docker_ce=ce), may_restart=False)
+        needs.find_needs(READY._replace(compose=None, docker=(DOCKER,), docker_ce=ce), may_restart=False)
         for ce in (False, True)
     )
     assert [need.detail.get("packages") for need in own] == [["docker-compose"]]
-    assert [need.detail.get("packages") for need in of_docker] == [None, ["docker-compose-plugin"]]
+    assert [(need.action, need.detail["packages"]) for need in of_docker] == [
+        ("source", ["docker-compose-plugin"]),
+        ("packages", ["docker-compose-plugin"]),
+    ]
 
 
 def test_a_distribution_without_compose_is_accepted_if_compose_is_installed() -> None:
     assert needs.find_needs(READY._replace(distribution=BOOKWORM), may_restart=False) == []
+
+
+def test_the_needs_name_every_source_and_then_the_one_that_is_used() -> None:
+    bare = READY._replace(**BARE | {"docker": (DOCKER, OTHER_DOCKER), "gpus": 0, "untrusted": False})
+    first = [need.description for need in needs.find_needs(bare, may_restart=False)]
+    assert [(DOCKER.uri in words, OTHER_DOCKER.uri in words) for words in first] == [(True, True), (False, False)]
+    then = needs.find_needs(bare._replace(written=frozenset({OTHER_DOCKER})), may_restart=False)
+    assert then[-1].description.endswith(f"from {OTHER_DOCKER.uri}")

@@ -132,16 +132,21 @@ def _read_authorities(path: Path, document: SourceDocument) -> Iterator[tuple[st
 
 def _read_package_keys(path: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
     for name in ("docker", "nvidia"):
-        loc = ("prepare", name, "key")
-        for file in _texts(document.data, *loc):
-            yield name, package_key(path / file, document.place(loc))
+        for index, source in enumerate(_items(document.data, "prepare", name)):
+            for file in _texts(source, "key"):
+                yield file, package_key(path / file, document.place(("prepare", name, index, "key")))
 
 
 def _texts(data: Any, *loc: str) -> Iterator[str]:
     """Yield the text, or the texts of a list, at a place in a document that is not validated yet."""
+    yield from (item for item in _items(data, *loc) if isinstance(item, str))
+
+
+def _items(data: Any, *loc: str) -> list[Any]:
+    """Return the value, or the items of a list, at a place in a document that is not validated yet."""
     for key in loc:
         data = data.get(key) if isinstance(data, dict) else None
-    yield from (text for text in (data if isinstance(data, list) else [data]) if isinstance(text, str))
+    return data if isinstance(data, list) else [data]
 
 
 def inventories(path: Path) -> list[str]:

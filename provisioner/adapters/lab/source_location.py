@@ -134,6 +134,8 @@ def _find(node: yaml.Node | None, loc: Loc) -> tuple[yaml.Node | None, yaml.Node
     for part in loc:
         if isinstance(node, yaml.MappingNode):
             pair = next((pair for pair in node.value if pair[0].value == str(part)), None)
+            if pair is None and isinstance(part, int):
+                continue  # one value where the field may have a list: it is its own first item
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
             pair = (node.value[part], node.value[part])  # an item is its own key
         else:

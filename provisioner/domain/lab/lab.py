@@ -7,7 +7,15 @@ from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
-from pydantic import AfterValidator, Field, PlainValidator, StringConstraints, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+    model_validator,
+)
 
 from provisioner.domain.lab.calendar import Calendar, Freeze, Window
 from provisioner.domain.lab.waves import Share
@@ -283,12 +291,26 @@ class PackageSource(UserInput):
     key: str
 
 
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, dict) else value
+
+
+PackageSources = Annotated[
+    tuple[PackageSource, ...],
+    Field(max_length=8),
+    BeforeValidator(_as_list, json_schema_input_type=PackageSource | tuple[PackageSource, ...]),
+]
+
+
 class PrepareSettings(UserInput):
-    """How nodes are prepared. A source None: packages come from the node's own sources."""
+    """How nodes are prepared. Of several sources the first that has the packages is used.
+
+    Without a source, packages come from the node's own sources.
+    """
 
     deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
-    docker: PackageSource | None = None
-    nvidia: PackageSource | None = None
+    docker: PackageSources = ()
+    nvidia: PackageSources = ()
 
 
 class Lab(UserInput):

@@ -1,6 +1,6 @@
 """Preparation of nodes for seats: the order to each node, its answer, and the result of all."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 from pydantic import Field
@@ -71,15 +71,16 @@ class GcOrder(Value):
 class PrepareOrder(Value):
     """Prepare a node. The order is the same for every node: each finds out what it lacks.
 
-    `deadline`: seconds for one command of the package manager. `reach`: whether the node must prove that it can connect
+    Of several sources the node uses the first that has the packages it lacks. `deadline`: seconds for one command of
+    the package manager. `reach`: whether the node must prove that it can connect
     to the registry, which may not exist yet.
     """
 
     what: Literal["node"] = "node"
     run: str
     state_root: str = STATE_ROOT
-    docker: OrderedSource | None
-    nvidia: OrderedSource | None
+    docker: tuple[OrderedSource, ...] = ()
+    nvidia: tuple[OrderedSource, ...] = ()
     registry: RegistryAccess
     restart_engine: bool = False
     deadline: int
@@ -119,11 +120,11 @@ class Preparation(Document):
 
 
 def prepare_order(lab: Lab, run: str, keys: Mapping[str, str], ca: str | None) -> PrepareOrder:
-    """Build the order for every node; it restarts nothing. `keys`: text of each key file, by the name of its source."""
+    """Build the order for every node; it restarts nothing. `keys`: text of each key file of a source."""
     return PrepareOrder(
         run=run,
-        docker=_source(lab.prepare.docker, keys.get("docker", "")),
-        nvidia=_source(lab.prepare.nvidia, keys.get("nvidia", "")),
+        docker=_sources(lab.prepare.docker, keys),
+        nvidia=_sources(lab.prepare.nvidia, keys),
         registry=RegistryAccess(address=lab.registry.address, ca=ca, plain_http=lab.registry.plain_http),
         deadline=lab.prepare.deadline_seconds,
     )
@@ -140,9 +141,7 @@ def registry_order(lab: Lab, run: str, *, is_local: bool) -> RegistryOrder:
     )
 
 
-def _source(source: PackageSource | None, key: str) -> OrderedSource | None:
-    """Remove the folder of a distribution from the address: each node adds its own."""
-    if source is None:
-        return None
-    uri = source.uri.rstrip("/")
-    return OrderedSource(uri=uri.removesuffix("/debian").removesuffix("/ubuntu"), key=key)
+def _sources(sources: Iterable[PackageSource], keys: Mapping[str, str]) -> tuple[OrderedSource, ...]:
+    """Remove the folder of a distribution from the addresses: each node adds its own."""
+    places = ((source.uri.rstrip("/"), keys.get(source.key, "")) for source in sources)
+    return tuple(OrderedSource(uri=uri.removesuffix("/debian").removesuffix("/ubuntu"), key=key) for uri, key in places)

@@ -157,9 +157,7 @@ def test_malformed_results_end_in_records_of_their_node_alone(monkeypatch: pytes
         "lying": "unknown",
         "honest": "committed",
     }
-    order = PrepareOrder(
-        run="r1", docker=None, nvidia=None, registry=RegistryAccess(address="r:1", ca=None), deadline=9
-    )
+    order = PrepareOrder(run="r1", registry=RegistryAccess(address="r:1", ca=None), deadline=9)
     prepared = Preparer(Settings(inventory=None), events.append, NodePreparation).prepare(dict.fromkeys(results, order))
     assert {node: found.state for node, found in prepared.items()} == {
         "broken": "unknown",

@@ -182,11 +182,22 @@ def _patterned(model: Any) -> set[str]:
 
 def test_a_package_key_must_be_public_and_ascii_armoured(lab_with: Callable[..., Path]) -> None:
     key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaA==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
-    lab = GOOD + 'prepare: {docker: {uri: "https://m.example/docker-ce/linux", key: d.asc}}\n'
-    assert read_lab(str(lab_with(lab, **{"d.asc": key}))).package_keys == {"docker": key}
+    source = '{uri: "https://m.example/docker-ce/linux", key: d.asc}'
+    lab = GOOD + f"prepare: {{docker: {source}, nvidia: [{source}, {source.replace('d.asc', 'n.asc')}]}}\n"
+    assert read_lab(str(lab_with(lab, **{"d.asc": key, "n.asc": key}))).package_keys == {"d.asc": key, "n.asc": key}
+    lab = GOOD + f"prepare: {{docker: {source}}}\n"
     secret = key.replace("PUBLIC", "PRIVATE")
     assert [p.code for p in refused(lab_with(lab, **{"d.asc": secret})).problems] == ["private_key"]
     assert [p.code for p in refused(lab_with(lab, **{"d.asc": "binary"})).problems] == ["not_a_package_key"]
+
+
+@pytest.mark.parametrize("indent", ["    ", "    - "])
+def test_a_mistake_in_one_or_several_package_sources_has_its_line(lab_with: Callable[..., Path], indent: str) -> None:
+    lab = f"{GOOD}prepare:\n  nvidia:\n{indent}uri: ftp://m.example/x\n{' ' * len(indent)}key: n.asc\n"
+    key = "-----BEGIN PGP PUBLIC KEY BLOCK-----\n\nmDMEaA==\n=abcd\n-----END PGP PUBLIC KEY BLOCK-----\n"
+    (found,) = refused(lab_with(lab, **{"n.asc": key})).problems
+    line, column = lab[: lab.index("ftp:")].count("\n") + 1, len(f"{indent}uri: ") + 1
+    assert f"lab.yml:{line}:{column}: " in found.what
 
 
 def test_the_ca_of_a_managed_registry_is_found_without_a_setting(lab_with: Callable[..., Path]) -> None:

@@ -18,10 +18,20 @@ def settings(**sources: str) -> Any:
 
 @pytest.mark.parametrize("pasted", [DOCKER, f"{DOCKER}/", f"{DOCKER}/debian", f"{DOCKER}/ubuntu/"])
 def test_folder_of_a_distribution_is_removed_from_the_source(pasted: str) -> None:
-    order = prepare_order(a_lab(**settings(docker=pasted)), "r1", {"docker": "KEY"}, "PEM")
-    assert order.docker is not None
-    assert (order.docker.uri, order.docker.key, order.nvidia) == (DOCKER, "KEY", None)
+    order = prepare_order(a_lab(**settings(docker=pasted)), "r1", {"docker.asc": "KEY"}, "PEM")
+    (source,) = order.docker
+    assert (source.uri, source.key, order.nvidia) == (DOCKER, "KEY", ())
     assert (order.registry.ca, order.restart_engine, order.reach) == ("PEM", False, True)
+
+
+def test_sources_keep_their_order_and_their_keys() -> None:
+    sources = [{"uri": f"https://{name}.example/nvidia", "key": f"{name}.asc"} for name in ("m", "n")]
+    lab = a_lab(prepare={"nvidia": sources})
+    order = prepare_order(lab, "r1", {"n.asc": "KEY of n", "m.asc": "KEY of m"}, None)
+    assert [(source.uri, source.key) for source in order.nvidia] == [
+        ("https://m.example/nvidia", "KEY of m"),
+        ("https://n.example/nvidia", "KEY of n"),
+    ]
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ ENGINE_PACKAGES = frozenset({"docker.io", "docker-ce", "containerd", "containerd
 
 
 def _add_source(need: Need, order: dict[str, Any], job: Job) -> None:
-    apt.write_source(need.detail["source"], order["deadline"], job.report)
+    apt.use_first_source(need.detail["sources"], need.detail["packages"], order["deadline"], job.report)
 
 
 def _install(need: Need, order: dict[str, Any], job: Job) -> None:

@@ -18,6 +18,7 @@ from ansible.module_utils.provisioner.prepare.distribution import Source
 
 # Locks of the package lists, of dpkg, and of the download folder.
 LOCKS = tuple(map(Path, ("/var/lib/apt/lists/lock", "/var/lib/dpkg/lock-frontend", "/var/cache/apt/archives/lock")))
+ARCHIVES = Path("/var/cache/apt/archives")
 LOCK_SECONDS = 600  # unattended-upgrades on a fresh machine takes minutes
 QUERY_SECONDS = 60
 UPGRADED = re.compile(r"^Inst (\S+) \[", re.MULTILINE)  # apt-get(8), --simulate: the old version is in brackets
@@ -40,17 +41,42 @@ def has_source(source: Source) -> bool:
     return read(source.path) == source.text and read(source.keyring) == source.key
 
 
-def write_source(source: Source, seconds: float, report: Report) -> None:
-    """Write a package source with its key, and read its lists.
+def use_first_source(sources: Sequence[Source], packages: Sequence[str], seconds: float, report: Report) -> None:
+    """Write the first package source from which apt gets these packages, and download them.
 
-    Raises ProblemError `source_refused` when apt cannot use the source, which is then removed again.
+    A mirror may be weeks old, or have a package in its lists only. Raises ProblemError `source_refused` with the reason
+    for each source; none is left on the node then.
     """
-    source.keyring.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    refused: list[ProblemError] = []
+    for source in sources:
+        report(f"asking {source.uri} for {', '.join(packages)}")
+        try:
+            _write_source(source, packages, seconds, report)
+        except ProblemError as fault:
+            if fault.problem["code"] != "source_refused":
+                raise
+            refused.append(fault)
+            report(str(fault))
+        else:
+            return
+    raise _all_refused(refused)
+
+
+def _write_source(source: Source, packages: Sequence[str], seconds: float, report: Report) -> None:
+    """Write a package source with its key, read its lists, and download the packages from it.
+
+    Raises ProblemError `source_refused` when apt cannot do so; then the source is removed again.
+    """
+    for folder in (source.keyring.parent, ARCHIVES):
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
     write_atomic(source.keyring, source.key, 0o644)
     write_atomic(source.path, source.text, 0o644)
     wait_for_locks(report)
     alone = ["-o", f"Dir::Etc::SourceList={source.path}", "-o", "Dir::Etc::SourceParts=/dev/null"]
     ran = _apt(["update", *alone, "-o", "APT::Get::List-Cleanup=0", "-o", "APT::Update::Error-Mode=any"], seconds)
+    if ran.code == 0 and (missing := missing_packages(packages)):
+        # The installation finds the files there, and verifies them again.
+        ran = _apt(["download", *alone, *missing], seconds, within=ARCHIVES)
     if ran.code != 0:
         source.path.unlink()
         raise _source_refused(source, ran.message)
@@ -114,9 +140,9 @@ def _is_locked(path: Path) -> bool:
         return False
 
 
-def _apt(words: Sequence[str], seconds: float) -> CommandResult:
+def _apt(words: Sequence[str], seconds: float, within: Path = Path("/")) -> CommandResult:
     always = ["-q", "-y", "--no-install-recommends", "-o", f"DPkg::Lock::Timeout={LOCK_SECONDS}", *KEEP_FILES]
-    return _run(["apt-get", *always, *words], seconds)
+    return _run(["env", f"--chdir={within}", "apt-get", *always, *words], seconds)
 
 
 def _run(argv: Sequence[str], seconds: float) -> CommandResult:
@@ -131,9 +157,18 @@ def _source_refused(source: Source, message: str) -> ProblemError:
     return ProblemError(
         "source_refused",
         f"apt cannot use {source.uri} ({source.suite}): {message}",
-        "the node does not reach the source, or it is not signed by the key in lab.yml; the source was removed again",
-        f"try it on the node: curl -I {source.uri}; and check prepare.{source.name}.key in lab.yml",
+        "the node does not reach the source, it is not signed by the key in lab.yml, or it lacks the packages; it was"
+        " removed again",
+        f"try it on the node: curl -I {source.uri}; and check prepare.{source.name} in lab.yml",
     )
+
+
+def _all_refused(refused: Sequence[ProblemError]) -> ProblemError:
+    """Return the problem of the only source, or one that names what is wrong with each."""
+    if len(refused) == 1:
+        return refused[0]
+    first = refused[0].problem
+    return ProblemError(first["code"], "; ".join(map(str, refused)), first["why"], first["fix"])
 
 
 def _no_packages(packages: Sequence[str], trial: CommandResult, lists: CommandResult) -> ProblemError:

@@ -86,24 +86,23 @@ def read_distribution() -> Distribution:
     return parse_os_release(read(OS_RELEASE))
 
 
-def docker_source(given: dict[str, Any] | None, at: Distribution) -> Source | None:
-    """Return Docker's repository, which has a folder for each family. `given`: `uri` and `key` of lab.yml."""
-    if given is None:
-        return None
+def docker_source(given: dict[str, Any], at: Distribution) -> Source:
+    """Return a mirror of Docker's repository, which has a folder for each family. `given`: `uri` and `key`."""
     return Source("docker", f"{given['uri'].rstrip('/')}/{at.family}", at.codename, "stable", given["key"])
 
 
-def nvidia_source(given: dict[str, Any] | None, platform: str) -> Source | None:
-    """Return NVIDIA's repository: flat, one for each architecture, the same for every distribution."""
-    if given is None:
-        return None
+def nvidia_source(given: dict[str, Any], platform: str) -> Source:
+    """Return a mirror of NVIDIA's repository: flat, one for each architecture, the same for every distribution."""
     url = given["uri"].replace("$(ARCH)", ARCHITECTURES.get(platform, platform.rpartition("/")[2]))
     return Source("nvidia", url.rstrip("/"), "/", "", given["key"])
 
 
-def engine_packages(at: Distribution, source: Source | None) -> tuple[str, ...]:
-    """Return the packages of the engine. Raises ProblemError `no_compose_package` when no source has compose v2."""
-    if source is not None:
+def engine_packages(at: Distribution, *, docker_ce: bool) -> tuple[str, ...]:
+    """Return the packages of the engine: Docker's (`docker_ce`) or the distribution's.
+
+    Raises ProblemError `no_compose_package`.
+    """
+    if docker_ce:
         return DOCKER_CE
     if not at.release.engine:
         raise _no_compose_in(at)

@@ -23,9 +23,9 @@ class NodeState(NamedTuple):
     """The observed state of a node. Versions are None when the part is not installed."""
 
     distribution: Distribution
-    docker: Source | None
-    nvidia: Source | None
-    written: frozenset[str]  # names of package sources that need no change
+    docker: tuple[Source, ...]  # mirrors of Docker's packages, the preferred one first
+    nvidia: tuple[Source, ...]
+    written: frozenset[Source]  # those that the node uses
     engine: str | None
     compose: str | None
     engine_installed: bool
@@ -68,11 +68,12 @@ def find_needs(state: NodeState, *, may_restart: bool) -> list[Need]:
 
 def _engine_needs(state: NodeState) -> list[Need]:
     if state.engine is None and not state.engine_installed:
-        return _package_needs(engine_packages(state.distribution, state.docker), state.docker, state)
+        wanted = engine_packages(state.distribution, docker_ce=bool(state.docker))
+        return _package_needs(wanted, state.docker, state)
     lacking = [] if state.engine else [Need("start", "start the engine, now and at every boot", {})]
     if state.compose is None or is_older(state.compose, COMPOSE_SINCE):
         wanted = compose_packages(state.distribution, docker_ce=state.docker_ce)
-        lacking += _package_needs(wanted, state.docker if state.docker_ce else None, state)
+        lacking += _package_needs(wanted, state.docker if state.docker_ce else (), state)
     return lacking
 
 
@@ -114,15 +115,31 @@ def _trust_needs(state: NodeState) -> list[Need]:
     return [Need("trust", "install the CA of the lab's registry in the engine's certs.d", {})] * state.untrusted
 
 
-def _package_needs(wanted: tuple[str, ...], source: Source | None, state: NodeState) -> list[Need]:
-    origin = f"from {source.uri}" if source else f"from {state.distribution.release.name}'s sources on the node"
+def _package_needs(wanted: tuple[str, ...], sources: tuple[Source, ...], state: NodeState) -> list[Need]:
+    """Return the need of packages, after that of a source that has them.
+
+    Of several sources the one that the node uses may lack the packages by now, so all of them are asked each time.
+    """
+    used = next((source for source in sources if source in state.written), None)
+    origin = _origin(sources, used, state)
     install = Need("packages", f"install {', '.join(wanted)} {origin}", {"packages": list(wanted)})
-    if source is None or source.name in state.written:
+    if not sources or (used and len(sources) == 1):
         return [install]
-    add = Need("source", f"add the package source {source.uri} with its key", {"source": source})
-    if state.has_ca_certificates or not source.uri.startswith("https:"):
+    what = f"package source {sources[0].uri}"
+    if sources[1:]:
+        what = f"first of {', '.join(source.uri for source in sources)} that has {wanted[0]} as a package source,"
+    add = Need("source", f"add the {what} with its key", {"sources": sources, "packages": list(wanted)})
+    if state.has_ca_certificates or not any(source.uri.startswith("https:") for source in sources):
         return [add, install]
     return [Need("packages", f"install {CA_CERTIFICATES}", {"packages": [CA_CERTIFICATES]}), add, install]
+
+
+def _origin(sources: tuple[Source, ...], used: Source | None, state: NodeState) -> str:
+    if not sources:
+        return f"from {state.distribution.release.name}'s sources on the node"
+    if used is None and sources[1:]:
+        return "from it"
+    return f"from {(used or sources[0]).uri}"
 
 
 def _major(version: str) -> int:

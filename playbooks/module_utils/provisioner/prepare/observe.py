@@ -24,15 +24,16 @@ def observe(order: dict[str, Any]) -> NodeState:
     """Return the state of this node, compared with the order where that is needed. Raises ProblemError."""
     distribution, platform = read_distribution(), machine_facts()["platform"]
     apt.require_apt()
-    sources = docker_source(order["docker"], distribution), nvidia_source(order["nvidia"], platform)
+    docker = tuple(docker_source(given, distribution) for given in order["docker"])
+    nvidia_toolkit = tuple(nvidia_source(given, platform) for given in order["nvidia"])
     engine, info, _ = engine_facts()
     nvidia = nvidia_facts()[0]
     uuids = tuple(gpu["uuid"] for gpu in nvidia["gpus"] if gpu.get("uuid") and not gpu.get("mig_enabled"))
     return NodeState(
         distribution=distribution,
-        docker=sources[0],
-        nvidia=sources[1],
-        written=frozenset(source.name for source in sources if source and apt.has_source(source)),
+        docker=docker,
+        nvidia=nvidia_toolkit,
+        written=frozenset(source for source in (*docker, *nvidia_toolkit) if apt.has_source(source)),
         engine=engine["version"] if engine else None,
         compose=compose_version(),
         engine_installed=daemon.is_installed(),

@@ -29,7 +29,7 @@ def prepare(order: dict[str, Any], job: Job) -> dict[str, Any]:
     _require_root()
     done: list[Need] = []
     try:
-        while need := next((need for need in _needs(order) if not need.deferred), None):
+        while need := next((need for need in _needs(order) if _is_next(need, done)), None):
             if need in done:
                 raise _no_effect(need)
             check_unclaimed(order["state_root"])  # each time: a step may have waited for apt's lock
@@ -39,6 +39,11 @@ def prepare(order: dict[str, Any], job: Job) -> dict[str, Any]:
     except ProblemError as fault:
         return _record("failed", done, [], [fault.problem])
     return _final_record(order, done)
+
+
+def _is_next(need: Need, done: list[Need]) -> bool:
+    """Return whether a need is to be met. A package source was found once in this run; its packages come next."""
+    return not need.deferred and not (need.action == "source" and need in done)
 
 
 def _final_record(order: dict[str, Any], done: list[Need]) -> dict[str, Any]:

@@ -30,6 +30,7 @@ BEDS: dict[str, tuple[str, ...]] = {
         "lab_selftest/test_registry.py",
         "playbooks/test_probe_on_nodes.py",
     ),
+    "containerd store": ("playbooks/test_containerd_store.py",),
     "preflight": ("journeys/test_preflight.py",),
     "mistakes": ("journeys/test_mistakes.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
@@ -37,6 +38,12 @@ BEDS: dict[str, tuple[str, ...]] = {
     "chaos": ("journeys/test_chaos.py",),
     "host keys": ("journeys/test_host_keys.py",),
     "attack": ("journeys/test_attack.py", "journeys/test_secrets.py"),
+    # Of the part "engines" alone.
+    "engines": (
+        "adapters/engine/test_build_with_containerd.py",
+        "journeys/test_engine28.py",
+        "journeys/test_ansible_core.py",
+    ),
     "engine": (
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",

@@ -16,6 +16,7 @@ from tests.lab.bed import Lab, running_lab
 from tests.lab.demo import Command, write_lab
 from tests.lab.engine import Engine
 from tests.lab.host import locked
+from tests.lab.kinds import DEBIAN13, Kind
 from tests.lab.tags import push_demo_tags
 from tests.playbooks.on_nodes import push_base
 
@@ -92,13 +93,18 @@ class Site(NamedTuple):
 
 @contextmanager
 def running_site(
-    engine: Engine, program: Path, profiles: Sequence[str], bases: Sequence[str] = (), **settings: object
+    engine: Engine,
+    program: Path,
+    profiles: Sequence[str],
+    bases: Sequence[str] = (),
+    kind: Kind = DEBIAN13,
+    **settings: object,
 ) -> Iterator[Site]:
     """Start nodes and a mirror; write a lab directory with `settings`. Nothing is rolled out yet.
 
     The mirror has complete bases for the versions of torch `bases`, or the demo tags.
     """
-    with running_lab(engine, profiles) as lab:
+    with running_lab(engine, profiles, kind=kind) as lab:
         for torch in bases:
             push_base(lab, torch)
         if not bases:

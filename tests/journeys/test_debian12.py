@@ -6,10 +6,12 @@ Each test starts from the state that the one before it left.
 import json
 import sys
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
 
 from tests.journeys.conftest import COMPLETE, CommandResult, Site, run
 from tests.journeys.test_prepare import (
@@ -113,9 +115,14 @@ def install(program: Path, control: Node, scratch: Path, *, python: str, core: s
     (wheel,) = place.glob("*.whl")
     locked = (place / "constraints.txt").read_text().splitlines()
     kept = [line for line in locked if not (core and line.startswith("ansible-core=="))]
-    (scratch / "constraints.txt").write_text("\n".join([*kept, *([f"ansible-core=={core}.*"] if core else [])]))
+    (scratch / "constraints.txt").write_text("\n".join(kept))
+    # pip takes conditions such as python_version from the Python that runs it, so it gets names without conditions.
+    needs = sorted({Requirement(line).name for line in metadata.requires("lab-provisioner") or ()} - {"ansible-core"})
+    needs.append(f"ansible-core=={core}.*" if core else "ansible-core")
     where = ("--target", scratch / "site", "--python-version", python, "--only-binary", ":all:")
-    run(sys.executable, "-m", "pip", "install", "-q", "--no-compile", *where, "-c", scratch / "constraints.txt", wheel)
+    pip = (sys.executable, "-m", "pip", "install", "-q", "--no-compile", *where)
+    run(*pip, "-c", scratch / "constraints.txt", *needs)
+    run(*pip, "--no-deps", wheel)
     control.engine.docker("cp", scratch / "site", f"{control.container}:{PLACE}")
     for name, module in PROGRAMS.items():
         text = f'#!/bin/sh\nPYTHONPATH={PLACE} exec python3 -m {module} "$@"\n'

@@ -14,6 +14,7 @@ from tests.lab import gpus, networks, packages, pki
 from tests.lab.bare import TRIXIE, Release
 from tests.lab.engine import Engine, the_engine
 from tests.lab.host import BedError, run
+from tests.lab.kinds import DEBIAN13, Kind
 from tests.lab.networks import LABEL, MIRROR_PORT, REGISTRY_PORT
 from tests.lab.node import USER, Node
 from tests.lab.registry import Auth, Registry
@@ -26,6 +27,7 @@ class Lab:
 
     `trust_registry=False` leaves the nodes without the CA of the lab's registry; with `auth` mirror and registry
     accept only that user. With `apt`, a folder of packages published for `release`, nodes are bare and install from it.
+    Other nodes are of a `kind`, whose image is built.
     """
 
     mirror: Registry
@@ -43,6 +45,7 @@ class Lab:
         engine: Engine | None = None,
         apt: Path | None = None,
         release: Release = TRIXIE,
+        kind: Kind = DEBIAN13,
     ) -> None:
         self.prefix = prefix
         self.engine = engine or the_engine()
@@ -51,6 +54,7 @@ class Lab:
         self._auth = auth
         self._apt = apt
         self._bare = release if apt else None
+        self._kind = kind
         self.nodes = []
 
     @property
@@ -106,7 +110,7 @@ class Lab:
     def _node(self, index: int, address: str, *, has_engine: bool) -> Node:
         name = f"node{index + 1}"
         has_engine = has_engine and self._bare is None
-        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine, self._bare)
+        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine, self._bare, self._kind)
 
     def _start(self, registry: Registry, network: str) -> None:
         registry.create(self.prefix, f"{self.prefix}-{network}")
@@ -158,6 +162,7 @@ class LabOptions(TypedDict, total=False):
     auth: Auth | None
     apt: Path | None
     release: Release
+    kind: Kind
 
 
 @contextmanager

@@ -98,6 +98,11 @@ def prune(engine: Engine) -> None:
 
 def build_lab_images(engine: Engine) -> None:
     node, registry = import_tree(engine, trees.NODE), import_tree(engine, trees.REGISTRY)
+    build(engine, [node_recipe(engine, NODE, node, containerd_images=False), Recipe(REGISTRY, "registry", registry)])
+
+
+def node_recipe(engine: Engine, name: str, tree: str, *, containerd_images: bool) -> Recipe:
+    """Return the recipe of a node on an imported tree, whose engine may use containerd's image store."""
     parts = gpus.parts(engine.root)
-    stock = {f"gpu/{name}": parts / name for name in ("bin", "lib")}
-    build(engine, [Recipe(NODE, "node", node, stock), Recipe(REGISTRY, "registry", registry)])
+    stock = {f"gpu/{part}": parts / part for part in ("bin", "lib")}
+    return Recipe(name, "node", tree, stock, {"TREE": tree, "CONTAINERD_IMAGES": str(containerd_images).lower()})

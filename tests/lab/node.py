@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import images
 from tests.lab.bare import Release
 from tests.lab.engine import Engine
 from tests.lab.host import BedError, run
+from tests.lab.kinds import DEBIAN13, Kind
 from tests.lab.networks import LABEL
 
 USER = "lab"
@@ -36,6 +36,7 @@ class Node:
     has_engine: bool = True
     bare: Release | None = None
     volumes: tuple[str, ...] = ()  # more volumes, as `docker run -v` takes them
+    kind: Kind = DEBIAN13
 
     @property
     def container(self) -> str:
@@ -53,6 +54,8 @@ class Node:
             f"NODE_NAME={self.container}",
             "-e",
             f"NODE_ENGINE={int(self.has_engine or self.bare is not None)}",
+            "-e",
+            f"NODE_CONTAINERD={int(self._has_containerd)}",
         )
         mounts = ["-v", f"{self.folder}:/etc/lab:ro"]
         if self.has_engine or self.bare:
@@ -60,11 +63,23 @@ class Node:
             self.engine.docker("volume", "create", *label, self.container)
             mounts += ["-v", f"{self.container}:/var/lib/docker"]
         mounts += [word for volume in self.volumes for word in ("-v", volume)]
+        if self._has_containerd:
+            self.engine.docker("volume", "create", *label, *self._containerd_options, f"{self.container}-containerd")
+            mounts += ["-v", f"{self.container}-containerd:/var/lib/containerd"]
         self.engine.docker("run", "-d", "--name", self.container, *label, *RIGHTS, *where, *what, *mounts, self._image)
 
     @property
     def _image(self) -> str:
-        return self.bare.image if self.bare else images.NODE
+        return self.bare.image if self.bare else self.kind.image
+
+    @property
+    def _has_containerd(self) -> bool:
+        return self.has_engine and self.kind.containerd
+
+    @property
+    def _containerd_options(self) -> tuple[str, ...]:
+        size = self.kind.containerd_size
+        return ("-o", "type=tmpfs", "-o", "device=tmpfs", "-o", f"o=size={size}") if size else ()
 
     def host_key(self) -> str:
         """Return type and key, as in known_hosts."""

@@ -10,6 +10,9 @@ from tests.lab.host import content_hash, run
 
 # trixie's Docker Engine is 26.1 with compose v2 as a plugin; bookworm's are 20.10 and v1.
 SUITE = "trixie"
+NEXT_SUITE = "forky"
+# Suites that debootstrap of bookworm does not know -> the suite of the script to use.
+SCRIPTS = {NEXT_SUITE: "sid"}
 NO_DOCS = "path-exclude=/usr/share/doc/*\npath-exclude=/usr/share/man/*\npath-exclude=/usr/share/locale/*\n"
 APT = 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n'
 NO_DAEMONS = "#!/bin/sh\nexit 101\n"
@@ -36,6 +39,8 @@ NODE = Tree(
         *("docker.io", "docker-cli", "docker-compose"),
     ),
 )
+# Debian's next release: Docker Engine 28, containerd 2. Few labs need it, so setup() does not build it.
+NEXT_NODE = Tree("forky-node", NODE.packages, NEXT_SUITE)
 REGISTRY = Tree("registry", ("docker-registry",))
 # What both kinds of PyTorch image need to run JupyterLab later; pip and venv as the real ones have them.
 PYTHON = Tree("python", ("python3", "python3-venv", "python3-pip", "python-is-python3"))
@@ -62,8 +67,9 @@ def _drop_older(folder: Path, tree: Tree) -> None:
 
 def _make(root: Path, tree: Tree, folder: Path) -> None:
     if not tree.packages:
-        # debootstrap knows its own mirror; ca-certificates is what apt in a later build needs.
-        run("debootstrap", "--variant=minbase", "--include=ca-certificates", tree.suite, folder)
+        # debootstrap knows its own mirror, also when the argument is empty; apt in a later build needs ca-certificates.
+        script = ("", SCRIPTS[tree.suite]) if tree.suite in SCRIPTS else ()
+        run("debootstrap", "--variant=minbase", "--include=ca-certificates", tree.suite, folder, *script)
         _configure(folder)
         return
     run("cp", "-a", build(root, tree.base), folder)
@@ -79,7 +85,8 @@ def _configure(folder: Path) -> None:
 def _install(folder: Path, packages: Sequence[str]) -> None:
     with _usable(folder):
         quiet = ("chroot", folder, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-q")
-        run(*quiet, "update")
+        # The lists of a suite that is not released yet expire after a week, and a mirror may be older.
+        run(*quiet, "-o", "Acquire::Check-Valid-Until=false", "update")
         run(*quiet, "install", "-y", *packages)
         run(*quiet, "clean")
     _strip(folder)

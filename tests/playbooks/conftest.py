@@ -8,6 +8,7 @@ import pytest
 from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
+from tests.lab.kinds import DEBIAN13, FORKY, build_image
 from tests.lab.node import Node
 from tests.playbooks import fake_engine
 from tests.playbooks.fake_engine import FakeEngine
@@ -54,9 +55,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
-@pytest.fixture(scope="session")
-def bed(testbed: Engine) -> Iterator[Lab]:
-    with running_lab(testbed, ["rtx5090x2-580"]) as lab:
+@pytest.fixture(scope="session", params=[DEBIAN13, pytest.param(FORKY, marks=pytest.mark.long("engines"))], ids=str)
+def bed(testbed: Engine, request: pytest.FixtureRequest) -> Iterator[Lab]:
+    build_image(testbed, request.param)
+    with running_lab(testbed, ["rtx5090x2-580"], kind=request.param) as lab:
         yield lab
 
 

@@ -21,7 +21,7 @@ from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat, seat_of
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.lab import images, seeds
 from tests.lab.bed import Lab
 from tests.lab.engine import Engine
@@ -129,6 +129,11 @@ class Rollout:
         facts = self.fleet.probe([self.node])[self.node]
         assert isinstance(facts, NodeFacts), facts
         return facts
+
+    def seat(self) -> RunningSeat:
+        """Return the only seat of the node."""
+        (seat,) = self.facts().seats
+        return seat
 
     @cached_property
     def _facts_without_seats(self) -> NodeFacts:

@@ -1,0 +1,114 @@
+"""Engines that keep images in containerd's store: in the engine's own folder, or in that of a containerd service.
+
+The faults of a switch are tried on the second kind, too: see the fixture `bed`. Each test starts from the state that
+the one before it left.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+
+from tests.lab.bed import running_lab
+from tests.lab.engine import Engine
+from tests.lab.kinds import DEBIAN13_CONTAINERD, FORKY, Kind, build_image
+from tests.playbooks.on_nodes import SEAT, Images, Rollout
+
+pytestmark = pytest.mark.lab
+
+SMALL_FORKY = replace(FORKY, containerd_size="2g")
+SMALL = pytest.param(SMALL_FORKY, marks=pytest.mark.long("engines"))
+BALLAST = "/var/lib/containerd/ballast"
+# Leaves a megabyte.
+FILL_UP = f"fallocate -l $(( $(df --output=avail -B1 /var/lib/containerd | tail -1) - 1000000 )) {BALLAST}"
+STORES = {DEBIAN13_CONTAINERD: "/var/lib/docker/containerd/daemon", SMALL_FORKY: "/var/lib/containerd"}
+
+
+@pytest.fixture(scope="module")
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
+@pytest.fixture(scope="module")
+def rollout(testbed: Engine, kind: Kind) -> Iterator[Rollout]:
+    build_image(testbed, kind)
+    with running_lab(testbed, ["rtx5090x2-580"], kind=kind) as lab:
+        yield Rollout(lab)
+
+
+@pytest.fixture(scope="module")
+def images(rollout: Rollout) -> Images:
+    return Images(rollout.lab)
+
+
+@pytest.mark.parametrize("kind", [DEBIAN13_CONTAINERD, SMALL], indirect=True, ids=str)
+def test_a_seat_is_rolled_out_and_a_staged_image_survives_a_prune(rollout: Rollout, images: Images, kind: Kind) -> None:
+    node = rollout.lab.node("node1")
+    record = rollout.roll_out(images.first)
+    assert (record.state, record.problems) == ("committed", ())
+    assert images.first.bytes in {event.total for event in rollout.events if event.unit == "B"}
+    assert rollout.stage(rollout.order(images.second, "r-staged")).state == "staged"
+    node.exec("docker", "image", "prune", "-f")
+    node.exec("docker", "image", "inspect", images.second.lab)
+    node.exec("docker", "exec", "-u", "root", f"{SEAT}-ssh-1", "sh", "-c", "head -c 3000000 /dev/zero >/added")
+    facts = rollout.facts()
+    (seat,) = facts.seats
+    assert (seat.image, seat.drift, set(seat.services.values())) == (images.first.lab, (), {"healthy"})
+    assert 3_000_000 <= (seat.layer_bytes or 0) < 6_000_000
+    assert facts.engine is not None
+    assert (facts.engine.root_dir, facts.engine.image_store) == ("/var/lib/docker", STORES[kind])
+
+
+@pytest.mark.parametrize("kind", [SMALL], indirect=True, ids=str)
+def test_a_seat_is_upgraded_and_rolled_back_after_a_prune(rollout: Rollout, images: Images) -> None:
+    first = rollout.seat()
+    assert rollout.roll_out(images.second).state == "committed"
+    rollout.lab.node("node1").exec("docker", "image", "prune", "-f")
+    back = rollout.roll_back()
+    assert (back.state, back.generation, back.problems) == ("committed", first.generation, ())
+    seat = rollout.seat()
+    assert (seat.image, seat.drift, set(seat.services.values())) == (images.first.lab, (), {"healthy"})
+    assert (seat.layer_bytes or 0) < 3_000_000
+
+
+@pytest.mark.parametrize("kind", [SMALL], indirect=True, ids=str)
+def test_a_store_of_2_gb_beside_a_large_data_root_is_too_small_before_anything_stops(
+    rollout: Rollout, images: Images
+) -> None:
+    node = rollout.lab.node("node1")
+    running, seat, engine = node.exec("docker", "ps", "-q", "--no-trunc"), rollout.seat(), rollout.facts().engine
+    assert engine is not None
+    free = int(node.exec("df", "--output=avail", "-B1", "/var/lib/docker").split()[1])
+    assert (engine.free_bytes or 0) < 2 << 30 < free
+    order = rollout.order(images.third, "r-large")
+    large = order.model_copy(update={"image": order.image.model_copy(update={"bytes": 500_000_000})})
+    refused = [rollout.stage(large)]
+    node.exec("fallocate", "-l", "1G", BALLAST)
+    refused.append(rollout.stage(order))
+    node.exec("rm", BALLAST)
+    for record in refused:
+        assert (record.state, [problem.code for problem in record.problems]) == ("failed", ["disk_full"])
+        assert "/var/lib/containerd has" in record.problems[0].what
+    assert not node.exec("docker", "image", "ls", "-q", images.third.lab)
+    assert (node.exec("docker", "ps", "-q", "--no-trunc"), rollout.seat()) == (running, seat)
+    assert rollout.stage(order).state == "staged"
+
+
+@pytest.mark.parametrize("kind", [SMALL], indirect=True, ids=str)
+def test_a_store_that_fills_up_during_a_pull_stops_no_container(rollout: Rollout, images: Images) -> None:
+    node, seat = rollout.lab.node("node1"), rollout.seat()
+    running, order = node.exec("docker", "ps", "-q", "--no-trunc"), rollout.order(images.big, "r-full")
+    rollout.events.clear()
+    with ThreadPoolExecutor(1) as pool:
+        with rollout.lab.registry.paused():
+            staging = pool.submit(rollout.stage, order)
+            rollout.wait_for_bytes()
+            node.exec("sh", "-c", FILL_UP)
+        record = staging.result()
+    node.exec("rm", BALLAST)
+    assert (record.state, [problem.code for problem in record.problems]) == ("failed", ["pull_failed"])
+    assert "no space left" in record.problems[0].what
+    assert (node.exec("docker", "ps", "-q", "--no-trunc"), rollout.seat()) == (running, seat)
+    assert rollout.stage(order.model_copy(update={"run": "r-room"})).state == "staged"

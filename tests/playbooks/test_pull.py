@@ -28,6 +28,18 @@ STREAM = [
     {"id": "b", "status": "Pull complete"},
     {"status": "Digest: sha256:…"},
 ]
+# With containerd's image store (moby: daemon/containerd/progress.go): unpacking has seconds in place of bytes.
+CONTAINERD_STREAM = [
+    {"id": "a", "status": "Waiting"},
+    {"id": "a", "status": "Pulling layer fs", "progressDetail": {"current": 40, "total": 100}},
+    downloading("b", 10, 50),
+    {"id": "a", "status": "Download complete", "progressDetail": {"hidecounts": True}},
+    {"id": "a", "status": "Extracting", "progressDetail": {"current": 1, "units": "s"}},
+    {"id": "a", "status": "Extracting", "progressDetail": {"current": 200, "units": "s"}},
+    {"id": "b", "status": "Download complete", "progressDetail": {"hidecounts": True}},
+    {"id": "a", "status": "Pull complete", "progressDetail": {"hidecounts": True}},
+    {"id": "b", "status": "Pull complete", "progressDetail": {"hidecounts": True}},
+]
 IMAGE = {"RootFS": {"Layers": ["sha256:1", "sha256:2"]}}
 
 
@@ -53,6 +65,22 @@ def test_progress_sums_bytes_over_the_layers() -> None:
         seen.append((layers.done, layers.total, layers.unpacking))
     assert seen[1:4] == [(10, 100, False), (15, 150, False), (65, 150, False)]
     assert seen[6] == (150, 150, True)
+    assert seen[-1] == (150, 150, False)
+
+
+def test_progress_with_containerds_image_store() -> None:
+    layers = pulls.PullProgress()
+    seen = []
+    for news in CONTAINERD_STREAM:
+        layers.update(news)
+        seen.append((layers.done, layers.total, layers.unpacking))
+    assert seen[1:6] == [
+        (40, 100, False),
+        (50, 150, False),
+        (110, 150, False),
+        (110, 150, True),
+        (110, 150, True),
+    ]
     assert seen[-1] == (150, 150, False)
 
 
@@ -132,6 +160,28 @@ def test_a_pull_without_messages_fails_at_the_stall_limit(
     engine.pulls = [Silence()]
     with pytest.raises(ProblemError, match="connection was lost"):
         pulls.pull(an_order(tmp_path), Reports())
+
+
+def test_a_layer_without_progress_fails_at_the_stall_limit_though_its_messages_are_repeated(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With containerd's image store an engine repeats the state of each layer ten times a second."""
+    ended = threading.Event()
+
+    class Repeating(list[Any]):
+        def __iter__(self) -> Any:
+            while not ended.wait(0.02):
+                yield downloading("b", 99, 100)
+
+    monkeypatch.setattr(pulls, "STALL", 0.2)
+    monkeypatch.setattr(pulls, "TRIES", 1)
+    engine.pulls = [Repeating()]
+    try:
+        with pytest.raises(ProblemError, match="no progress") as caught:
+            pulls.pull(an_order(tmp_path, deadlines={"pull": 3, "healthy": 1, "min_healthy": 0}), Reports())
+    finally:
+        ended.set()
+    assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
 
 
 def test_a_pull_that_stalls_near_the_end_fails_at_the_deadline(tmp_path: Path, engine: FakeEngine) -> None:

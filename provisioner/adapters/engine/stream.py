@@ -6,7 +6,8 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-_MOVING = ("Downloading", "Pushing")
+# The second is that of a layer with containerd's image store (moby: daemon/containerd/progress.go).
+_MOVING = ("Downloading", "Pulling layer fs", "Pushing")
 _STEP = re.compile(r"Step (\d+)/(\d+) : ")
 _PUSHED = re.compile(r"(?P<tag>\w[\w.-]{0,127}): digest: (?P<digest>sha256:[0-9a-f]{64}) size: \d+")
 _INTERVAL = 1.0  # seconds between two updates

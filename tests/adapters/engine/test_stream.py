@@ -22,7 +22,7 @@ def test_bytes_of_all_layers_add_up() -> None:
         {"status": "Pulling from x", "id": "1"},
         layer_message("a", 10, 100),
         layer_message("b", 5, 50),
-        layer_message("a", 100, 100),
+        layer_message("a", 100, 100, "Pulling layer fs"),  # with containerd's image store
         {"status": "Download complete", "id": "a", "progressDetail": {}},
         layer_message("a", 7, 400, "Extracting"),
     ]

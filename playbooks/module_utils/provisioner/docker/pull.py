@@ -9,7 +9,11 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 
-STALL = 300  # seconds without a message of the engine: a registry that stalls sends nothing
+# Seconds without progress. A registry that stalls sends nothing; the engine then sends no message with its own image
+# store, and with containerd's the same ones again (moby: daemon/containerd/progress.go).
+STALL = 300
+# With containerd's image store a layer may have the second status.
+DOWNLOADING = ("Downloading", "Pulling layer fs")
 TRIES = 2
 PAUSE = 5
 ENGINE_SECONDS = 60
@@ -21,17 +25,22 @@ class PullProgress:
     def __init__(self) -> None:
         """Start with no layers."""
         self._sizes: dict[str, tuple[int, int]] = {}
+        self._states: dict[str, tuple[Any, Any]] = {}
         self.unpacking = False
+        self.changed = time.monotonic()
 
     def update(self, message: dict[str, Any]) -> None:
         """Count one progress message of the engine."""
         layer, detail, status = message.get("id", ""), message.get("progressDetail") or {}, message.get("status")
-        if status == "Downloading" and "current" in detail:
+        if status in DOWNLOADING and "current" in detail:
             self._sizes[layer] = (detail["current"], detail.get("total", 0))
         elif status in ("Download complete", "Pull complete") and layer in self._sizes:
             size = max(self._sizes[layer])
             self._sizes[layer] = (size, size)
         self.unpacking = status == "Extracting"
+        state = (status, detail.get("current"))
+        if self._states.get(layer) != state:
+            self._states[layer], self.changed = state, time.monotonic()
 
     @property
     def done(self) -> int:
@@ -42,6 +51,10 @@ class PullProgress:
     def total(self) -> int:
         """Bytes of all layers that are known to be downloaded."""
         return sum(total for _, total in self._sizes.values())
+
+    def __str__(self) -> str:
+        """Return `after X of Y GB`."""
+        return f"after {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB"
 
 
 def pull(order: dict[str, Any], report: Report) -> None:
@@ -74,7 +87,9 @@ def _pull_once(image: dict[str, Any], deadline: float, report: Report) -> None:
         # Layers that are on the node already are not downloaded, so the sum may stay below the image's size.
         report("unpacking" if layers.unpacking else "pulling", layers.done, image["bytes"] or layers.total)
         if time.monotonic() > deadline:
-            raise _too_slow(image["reference"], layers)
+            raise engine.pull_failed(image["reference"], f"timed out {layers}")
+        if time.monotonic() - layers.changed > STALL:
+            raise engine.pull_failed(image["reference"], f"no progress for {STALL} s {layers}")
 
 
 def _check_layers(image: dict[str, Any]) -> None:
@@ -90,7 +105,3 @@ def _check_layers(image: dict[str, Any]) -> None:
             f" {image['rootfs'][-1:]}: the registry or the node's image store holds other content than the lock",
             f"remove it on the node (docker rmi {image['reference']}) and try again, or make a new lock",
         )
-
-
-def _too_slow(reference: str, layers: PullProgress) -> ProblemError:
-    return engine.pull_failed(reference, f"timed out after {layers.done / 1e9:.2f} of {layers.total / 1e9:.2f} GB")

@@ -101,6 +101,14 @@ def test_a_present_image_is_not_pulled_again(tmp_path: Path, engine: FakeEngine)
     assert not any("create" in request for request in engine.requests)
 
 
+def test_an_image_of_another_platform_is_pulled_again(tmp_path: Path, engine: FakeEngine) -> None:
+    """Somebody has pulled it with --platform, into containerd's image store."""
+    engine.images[REFERENCE] = {"Os": "", "Architecture": "", "RootFS": {}, "Config": None}
+    engine.pulls, engine.brings = [STREAM], (REFERENCE, IMAGE)
+    pulls.pull(an_order(tmp_path, image=an_image(rootfs=["sha256:1", "sha256:2"])), Reports())
+    assert engine.images[REFERENCE] == IMAGE
+
+
 @pytest.mark.parametrize("broken", [[{"error": "unexpected EOF"}], 500])
 def test_an_interrupted_pull_is_retried_once(tmp_path: Path, engine: FakeEngine, broken: Any) -> None:
     engine.pulls, engine.brings = [broken, STREAM], (REFERENCE, IMAGE)

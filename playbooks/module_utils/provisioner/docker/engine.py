@@ -112,9 +112,13 @@ def wait_for_engine(seconds: float) -> None:
 
 
 def image(reference: str) -> dict[str, Any] | None:
-    """Return the engine's description of an image, None when it has no such image."""
+    """Return the engine's description of an image, None when it has no such image.
+
+    With containerd's image store an engine describes also an image of which it has nothing for its platform: without
+    operating system and layers (moby: daemon/containerd/image_inspect.go).
+    """
     found: dict[str, Any] | None = get(f"/images/{quote(reference, safe='/:@')}/json")
-    return found
+    return None if found and found.get("Os") == "" and not (found.get("RootFS") or {}).get("Layers") else found
 
 
 def tag(reference: str, repository: str, name: str) -> None:

@@ -109,8 +109,8 @@ class Lab:
 
     def _node(self, index: int, address: str, *, has_engine: bool) -> Node:
         name = f"node{index + 1}"
-        has_engine = has_engine and self._bare is None
-        return Node(self.engine, self.prefix, name, address, self.folder / name, has_engine, self._bare, self._kind)
+        folder, has_engine = self.folder / name, has_engine and self._bare is None
+        return Node(self.engine, self.prefix, name, address, folder, has_engine, self._bare, kind=self._kind)
 
     def _start(self, registry: Registry, network: str) -> None:
         registry.create(self.prefix, f"{self.prefix}-{network}")

@@ -49,7 +49,8 @@ def test_the_seat_gets_the_mig_devices_and_each_of_them_computes(
 
 def test_a_second_rollout_changes_nothing_and_there_is_no_drift(site: Site, first_rollout: CommandResult) -> None:
     assert first_rollout.code == 0
-    assert states(site.roll_out()) == {"node1": "unchanged"}
+    again = site.roll_out()
+    assert states(again) == {"node1": "unchanged"}, again.output
     status = site.run_json("status")
     assert (status.code, status.document["seats"][0]["problems"]) == (0, []), status.output
 
@@ -62,7 +63,8 @@ def test_a_device_that_is_gone_is_drift_and_unknown_use_and_force_goes_on_with_t
     text = (node.folder / "gpu.conf").read_text()
     node.set_profile(text.replace("instance = 3g.40gb:40448\n", ""))
     assert site.run_json("status").code == 3
-    assert states(site.roll_out()) == {"node1": "deferred"}
+    deferred = site.roll_out()
+    assert states(deferred) == {"node1": "deferred"}, deferred.output
     again = site.run_json("rollout", "--yes", "--when-busy", "force", "--reason", "the devices were changed")
     assert states(again) == {"node1": "committed"}, again.output
     (record,) = again.document["nodes"]

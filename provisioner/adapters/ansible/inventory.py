@@ -71,7 +71,10 @@ def registry_host(settings: Settings) -> InventoryHost | None:
 
 
 def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
-    """Return the document of `ansible-inventory --list`, None where it fails, and its error output."""
+    """Return the document of `ansible-inventory --list`, None where it fails, and its error output.
+
+    Raises ProblemError where a signal ended it: that is no fault of the inventory.
+    """
     limited = [f"--limit={limit}"] if limit else []
     argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
     # Above 0, ansible-inventory prints other lines before its document.
@@ -91,6 +94,8 @@ def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, An
             )
         except subprocess.TimeoutExpired:
             return None, f"ansible-inventory did not end within {_TIMEOUT} s"
+    if done.returncode < 0:
+        raise ProblemError(_killed(-done.returncode))
     return (None if done.returncode else json.loads(done.stdout)), done.stderr
 
 
@@ -142,6 +147,15 @@ def _unwritable_home(output: str) -> Problem:
         f"Ansible cannot make its folder: {output.partition(_UNWRITABLE_HOME)[2].splitlines()[0].strip()}",
         "it keeps temporary files in .ansible in your home directory",
         "set HOME, or ANSIBLE_HOME, to a directory that you can write to",
+    )
+
+
+def _killed(number: int) -> Problem:
+    return Problem(
+        "ansible_failed",
+        f"ansible-inventory was killed by signal {number}",
+        "the kernel kills programs where memory runs out; another program or a person may have done it, too",
+        "run the command again; where memory ran out: journalctl -k shows it",
     )
 
 

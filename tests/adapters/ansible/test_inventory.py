@@ -63,6 +63,15 @@ def test_a_limit_that_is_empty_or_matches_no_host_is_refused(inventory: Path, li
     assert "n10" in text or not limit.strip()
 
 
+def test_a_killed_ansible_is_not_a_mistake_in_the_inventory(tmp_path: Path) -> None:
+    script = tmp_path / "hosts.sh"
+    script.write_text("#!/bin/sh\nkill -9 $PPID\n")
+    script.chmod(0o755)
+    ending, code, text = failure(script)
+    assert (ending, code) == ("failed", "ansible_failed")
+    assert "signal 9" in text
+
+
 def test_an_inventory_without_hosts_is_refused(inventory: Path) -> None:
     inventory.write_text("nodes: {hosts: {}}\n")
     ending, code, text = failure(inventory)

@@ -52,6 +52,14 @@ def test_a_rollout_after_a_rollback_reuses_the_staged_generation(world: World) -
     assert world.switch("r3", image=world.order["image"] | {"reference": NEW})["generation"] == 2
 
 
+def test_a_repair_does_not_take_the_place_of_the_generation_to_go_back_to(world: World, engine: FakeEngine) -> None:
+    engine.images[NEW] = {"RootFS": {}, "RepoTags": ["provisioner/keep:demo-student-g3"]}
+    world.seat.write(3, world.order | {"image": world.order["image"] | {"reference": NEW}}, {})
+    assert world.switch("repair", image=world.order["image"] | {"reference": NEW})["generation"] == 3
+    assert world.seat.numbers() == [1, 3]
+    assert world.roll_back()["generation"] == 1
+
+
 @pytest.mark.parametrize("to", [0, 1])
 def test_the_same_run_rolls_back_once(world: World, to: int) -> None:
     world.roll_back(to)

@@ -102,9 +102,23 @@ class Seat:
         return fitting[-1] if fitting else 0
 
     def previous(self) -> int:
-        """Return the generation before the current one, 0 when there is none."""
+        """Return the newest generation before the current one with another image or other files.
+
+        Where there is none, return the newest one before it, 0 when there is none at all. A repair makes a generation
+        with the same image and files, which is no place to go back to.
+        """
         current = self.current()
-        return max((number for number in self.numbers() if number < current), default=0)
+        before = [number for number in self.numbers() if number < current]
+        others = [number for number in before if not self.is_same(number, current)]
+        return max(others or before, default=0)
+
+    def is_same(self, one: int, other: int) -> bool:
+        """Return whether two generations have the same image and files; False where one cannot be read."""
+        try:
+            orders = self.order(one), self.order(other)
+        except ProblemError:
+            return False
+        return all(orders[0].get(key) == orders[1].get(key) for key in ("image", "files"))
 
     def next_number(self) -> int:
         """Return the number of the next generation; numbers are not reused."""

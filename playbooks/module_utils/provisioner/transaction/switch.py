@@ -35,10 +35,11 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed_record(seat)
     _check_ready(seat, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    old = seat.current()
+    old, older = seat.current(), seat.previous()
     record = transact(compose, journal, _check_ready(seat, order), order, job.report)
     if record["state"] == "committed":
-        remove_old_generations(seat, {record["generation"], old})
+        is_repair = older and seat.is_same(old, record["generation"])
+        remove_old_generations(seat, {record["generation"], older if is_repair else old})
     return record
 
 

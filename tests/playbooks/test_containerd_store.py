@@ -46,7 +46,13 @@ def images(rollout: Rollout) -> Images:
 @pytest.mark.parametrize("kind", [DEBIAN13_CONTAINERD, SMALL], indirect=True, ids=str)
 def test_a_seat_is_rolled_out_and_a_staged_image_survives_a_prune(rollout: Rollout, images: Images, kind: Kind) -> None:
     node = rollout.lab.node("node1")
-    record = rollout.roll_out(images.first)
+    order = rollout.order(images.first, "r-first")
+    with ThreadPoolExecutor(1) as pool:
+        with rollout.lab.registry.paused():  # otherwise the pull may end before its progress is read
+            staging = pool.submit(rollout.stage, order)
+            rollout.wait_for_bytes()
+        assert staging.result().state == "staged"
+    record = rollout.switch(order)
     assert (record.state, record.problems) == ("committed", ())
     assert images.first.bytes in {event.total for event in rollout.events if event.unit == "B"}
     assert rollout.stage(rollout.order(images.second, "r-staged")).state == "staged"

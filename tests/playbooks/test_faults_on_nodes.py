@@ -287,7 +287,8 @@ def test_a_switch_removes_leftover_containers_of_its_own_project_only(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     label = f"com.docker.compose.project={SEAT}"
-    own_labels = ("--label", label, "--label", "com.docker.compose.service=ssh")
+    own = (label, "com.docker.compose.service=ssh", f"provisioner.seat={SEAT}")
+    own_labels = [word for each in own for word in ("--label", each)]
     serving_node.exec(
         "docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *own_labels, images.current.lab, "true"
     )

@@ -195,7 +195,7 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(staged: Staged, resu
     orders = {node: an_order(staged.root / node) for node in ("here", "dead")}
     found = dict(AnsibleFleet(staged.settings, events.append).switch(orders))
     assert {node: (r.state, r.problems[0].code) for node, r in found.items()} == {
-        "here": ("failed", "not_staged"),
+        "here": ("failed", "no_engine"),
         "dead": ("unknown", "lost_contact"),  # the order may have arrived before the connection broke
     }
     assert [(e.phase, e.kind) for e in events if e.node == "here"] == [

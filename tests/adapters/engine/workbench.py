@@ -21,6 +21,7 @@ from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import ImageFacts, TaggedImage
+from provisioner.domain.values.limits import SeatLimits
 from provisioner.domain.values.reference import ImageReference
 from tests.domain.seats import a_seat
 from tests.lab.bed import Lab, make_key
@@ -98,7 +99,8 @@ class Bench:
         address = self.lab.nodes[0].address
         uuid = self.on_node("nvidia-smi", "-L").partition("UUID: ")[2].partition(")")[0]
         key = self.lab.key.with_suffix(".pub").read_text().strip()
-        seat = a_seat(gpus=(uuid,), authorized_keys=(key,), binds={"ssh": address, "jupyter": address})
+        binds = {"ssh": address, "jupyter": address}
+        seat = a_seat(gpus=(uuid,), authorized_keys=(key,), binds=binds, limits=SeatLimits())
         self._copy_files(seat, image)
         self.on_node("docker", "pull", "-q", image.lab)
         project = ("--project-directory", GENERATION, "-f", f"{GENERATION}/compose.yaml")

@@ -87,11 +87,10 @@ class Compose:
     def down(self) -> None:
         """Remove all containers of the seat, whichever file they were started from. Volumes stay.
 
-        Raises ProblemError `stop_failed`, and `foreign_project` as `check_ours` does.
+        Raises ProblemError `stop_failed`, and `foreign_project` as `ours` does.
         """
-        if self.containers() and not self.ours():
+        if not self.ours() and self.containers():
             return
-        self.check_ours()
         ran = self._compose("-p", self.seat.name, "down", "--remove-orphans")
         if ran.code != 0:
             raise _compose_fault("stop_failed", f"the containers could not be removed: {ran.message}")
@@ -128,8 +127,19 @@ class Compose:
         return list(get("/containers/json", all="1", filters=self._label) or [])
 
     def ours(self) -> list[dict[str, Any]]:
-        """Return the containers of the project that belong to the seat: others may use its name for their project."""
-        return [container for container in self.containers() if self._is_ours(container["Labels"])]
+        """Return the containers of the seat, none where the whole project belongs to others.
+
+        Raises ProblemError `foreign_project` when the project has containers of others beside those of the seat.
+        """
+        ours, others = self._split()
+        if ours and others:
+            raise _foreign_project(self.seat.name, others[0])
+        return ours
+
+    def _split(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+        """Return the containers of the project: those of the seat, and those of others, who may use its name."""
+        found = [(container, self._is_ours(container["Labels"])) for container in self.containers()]
+        return [container for container, own in found if own], [container for container, own in found if not own]
 
     def _is_ours(self, labels: dict[str, str]) -> bool:
         """Whether these are labels of the seat, and not of one of the same name below another state root."""
@@ -142,7 +152,7 @@ class Compose:
 
         Compose knows a project by its name alone: to start or remove the seat would replace or end these containers.
         """
-        if others := [container for container in self.containers() if not self._is_ours(container["Labels"])]:
+        if others := self._split()[1]:
             raise _foreign_project(self.seat.name, others[0])
 
     def container(self, service: str) -> dict[str, Any] | None:

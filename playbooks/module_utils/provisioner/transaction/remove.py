@@ -21,7 +21,6 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not compose.ours():
         return {"state": "unchanged", "generation": seat.current()}
-    compose.check_ours()
     check_claim(order["state_root"], order.get("claim"))  # the job may have waited for the seat's lock
     job.report("removing the containers")
     journal.append("stopping")
@@ -36,8 +35,6 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not (compose.ours() or seat.numbers()):
         return {"state": "unchanged"}
-    if compose.ours():
-        compose.check_ours()
     if order.get("when_busy"):
         require_consent(compose, journal, order, job.report)
     check_claim(order["state_root"], order.get("claim"))

@@ -73,7 +73,8 @@ def registry_host(settings: Settings) -> InventoryHost | None:
 def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
     """Return the document of `ansible-inventory --list`, None where it fails, and its error output.
 
-    Raises ProblemError where a signal ended it: that is no fault of the inventory.
+    Raises ProblemError for failures that have nothing to do with the inventory: a signal ended the command, or it
+    cannot write to the home directory (usage).
     """
     limited = [f"--limit={limit}"] if limit else []
     argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
@@ -96,6 +97,8 @@ def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, An
             return None, f"ansible-inventory did not end within {_TIMEOUT} s"
     if done.returncode < 0:
         raise ProblemError(_killed(-done.returncode))
+    if done.returncode and _UNWRITABLE_HOME in done.stderr:
+        raise ProblemError(_unwritable_home(done.stderr), "usage")
     return (None if done.returncode else json.loads(done.stdout)), done.stderr
 
 
@@ -160,8 +163,6 @@ def _killed(number: int) -> Problem:
 
 
 def _unreadable(settings: Settings, output: str) -> Problem:
-    if _UNWRITABLE_HOME in output:
-        return _unwritable_home(output)
     fix = f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph"
     if _LOCKED_VAULT in output:
         fix = "give the vault password: --ask-vault-pass asks for it, --vault-password-file names a file"

@@ -128,10 +128,10 @@ def environment(settings: Settings, count: int) -> dict[str, str]:
 
 @cache
 def _programs() -> Path:
-    """Return the folder of Ansible's programs: beside our Python, or where pip put them for ansible-core.
+    """Return the folder of Ansible's programs: beside our Python, where pip put them for ansible-core, or on PATH.
 
     `pip install --user` puts them into ~/.local/bin, which is often not on PATH. Raises ProblemError (usage) where
-    they are in neither.
+    they are in none of these.
     """
     beside = Path(sys.executable).parent
     if (beside / _PROGRAM).exists():

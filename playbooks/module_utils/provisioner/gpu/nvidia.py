@@ -8,7 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read
-from ansible.module_utils.provisioner.gpu.nvml import MISMATCH, NO_PERMISSION, NOT_FOUND, NOT_LOADED, query_nvml
+from ansible.module_utils.provisioner.gpu.nvml import (
+    MISMATCH,
+    NO_PERMISSION,
+    NOT_FOUND,
+    NOT_LOADED,
+    count_cards,
+    query_nvml,
+)
 
 NVIDIA = "0x10de"
 DISPLAY = "0x03"  # PCI base class "display controller"
@@ -86,7 +93,7 @@ def _absent(facts: dict[str, Any], reason: str | None) -> dict[str, str]:
 def _problems(facts: dict[str, Any], nvml: dict[str, Any]) -> list[dict[str, str]]:
     on_bus = facts["pci_gpus"] or 0
     if "error" not in nvml:
-        listed = sum(gpu.get("instance") is None for gpu in facts["gpus"])
+        listed = count_cards(facts["gpus"])
         return [_missing(on_bus, listed)] if on_bus > listed else []
     if nvml["error"] == NOT_FOUND and not on_bus:
         return []

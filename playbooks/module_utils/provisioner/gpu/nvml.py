@@ -9,7 +9,7 @@ from __future__ import annotations
 import pwd
 import re
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Iterable
 
 from ansible.module_utils import pynvml as nvml
 from ansible.module_utils.provisioner.base.command import run_in_child
@@ -148,6 +148,11 @@ def _unnamed(instance: dict[str, Any]) -> dict[str, str]:
         "why": "a seat names its GPUs by UUID; drivers before 470 name a MIG device after its card and its number",
         "fix": "install driver 470 or newer",
     }
+
+
+def count_cards(gpus: Iterable[dict[str, Any]]) -> int:
+    """Return the number of cards in a list of GPUs, without their MIG devices."""
+    return sum(gpu.get("instance") is None for gpu in gpus)
 
 
 def gpu_label(gpu: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.docker.process import PID_FILE
 from ansible.module_utils.provisioner.docker.trust import is_trusted
 from ansible.module_utils.provisioner.gpu.cdi import HOOK, cdi_devices
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
+from ansible.module_utils.provisioner.gpu.nvml import count_cards
 from ansible.module_utils.provisioner.prepare import apt
 from ansible.module_utils.provisioner.prepare.distribution import docker_source, nvidia_source, read_distribution
 from ansible.module_utils.provisioner.prepare.needs import NodeState
@@ -39,7 +40,7 @@ def observe(order: dict[str, Any]) -> NodeState:
         engine_installed=daemon.is_installed(),
         docker_ce=apt.is_installed("docker-ce"),
         containers=daemon.count_running_containers() if engine else 0,
-        gpus=max(nvidia["pci_gpus"] or 0, sum(gpu.get("instance") is None for gpu in nvidia["gpus"])),
+        gpus=max(nvidia["pci_gpus"] or 0, count_cards(nvidia["gpus"])),
         uuids=uuids,
         toolkit=bool(shutil.which(HOOK)),
         cdi_on=bool(info.get("CDISpecDirs")),

@@ -148,9 +148,10 @@ class _Channel(NamedTuple):
             raise ProblemError(_downgraded(url, target), "usage") from None
         except RequestFailed as failed:
             raise ProblemError(_not_fetched(name, failed.fault.problem)) from None
-        if reply.status != HTTPStatus.OK or len(reply.received) > MAX_BYTES:
-            is_long = f"larger than {MAX_BYTES >> 20} MiB"
-            raise ProblemError(_not_there(name, is_long if reply.status == HTTPStatus.OK else f"HTTP {reply.status}"))
+        if reply.status != HTTPStatus.OK:
+            raise ProblemError(_not_there(name, f"HTTP {reply.status}"))
+        if len(reply.received) > MAX_BYTES:
+            raise ProblemError(_not_there(name, f"larger than {MAX_BYTES >> 20} MiB"))
         return reply.received
 
     def _check(self, url: str) -> None:

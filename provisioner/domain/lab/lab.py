@@ -38,10 +38,10 @@ def _split_port(address: str) -> tuple[str, int]:
 
 def _check_address(text: str) -> str:
     host, port = _split_port(text)
-    colon = host != text
-    if colon and not 0 < port <= _MAX_PORT:
+    has_port = host != text
+    if has_port and not 0 < port <= _MAX_PORT:
         raise ValueError(f"{text!r} has no port from 1 to {_MAX_PORT}")
-    if not colon and "." not in host and ":" not in host and host != "localhost":
+    if not has_port and "." not in host and ":" not in host and host != "localhost":
         raise ValueError(f"engines read {text}/NAME as an image of Docker Hub: add the port, such as {text}:443")
     return text
 

@@ -72,8 +72,8 @@ class PrepareOrder(Value):
     """Prepare a node. The order is the same for every node: each finds out what it lacks.
 
     Of several sources the node uses the first that has the packages it lacks. `deadline`: seconds for one command of
-    the package manager. `reach`: whether the node must prove that it can connect
-    to the registry, which may not exist yet.
+    the package manager. `reach`: whether the node must prove that it can connect to the registry, which may not exist
+    yet.
     """
 
     what: Literal["node"] = "node"

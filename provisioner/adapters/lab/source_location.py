@@ -22,7 +22,7 @@ _MAX_VALUES = 500_000
 _MAX_YAML = 256 << 10
 
 
-HALF_A_PAIR = "half of a surrogate pair, which is no character"
+HALF_A_PAIR = "half of a surrogate pair, which stands for no character"
 
 
 class SourceDocument(NamedTuple):

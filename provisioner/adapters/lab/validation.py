@@ -32,7 +32,7 @@ def validate_document(
     found = [*document.duplicates, *islice(others, MAX_MISTAKES)]
     try:
         value = model.model_validate(document.data)
-    except UnicodeEncodeError:  # the message about a value would hold it, in JSON alone
+    except UnicodeEncodeError:  # pydantic cannot put such a text into a message; YAML with one was refused before
         raise ProblemError(_half_a_pair(document.name), "usage") from None
     except ValidationError as error:
         # Where every item of a list is wrong, pydantic says also that the list is too short.

@@ -59,7 +59,7 @@ class RedirectLoop(RequestFailed):
 
 
 class Downgrade(RequestFailed):
-    """A redirect leads from https to http, where anybody on the way can exchange the answer."""
+    """A redirect leads from https to http, on which the answer can be replaced on its way."""
 
     def __init__(self, host: str, url: str, target: str) -> None:
         """Take the host that was asked first, and both URLs of the redirect, without user and password."""

@@ -218,8 +218,8 @@ CpuLimit = Annotated[
 class Limits(UserInput):
     """Resource limits of each container of a seat.
 
-    `memory` and `cpus`: auto follows from the size of the node, none is no limit. `shm`: the size of /dev/shm, at most
-    half of the memory.
+    `memory` and `cpus`: `auto` is computed from the size of the node, `none` sets no limit. `shm`: the size of
+    /dev/shm, at most half of the memory.
     """
 
     memory: MemoryLimit = "auto"

@@ -39,7 +39,7 @@ class RegistryOrder(Value):
     """Set up a managed registry on its host. `deadline`: seconds for one command of the package manager.
 
     Nodes read at `address`. The control machine pushes at `push_address`, with its login, of which `push_login` is the
-    line of the registry's htpasswd file: a user and a hash, no secret. It is empty where there is no login yet.
+    line of the registry's htpasswd file, with a hash of the password. It is empty where there is no login yet.
     """
 
     what: Literal["registry"] = "registry"

@@ -93,7 +93,7 @@ def _collect(*words: str) -> str:
 
 
 def _remove_images(repository: str, digests: Sequence[str]) -> None:
-    """Remove images with all their tags. One that does not exist is no error."""
+    """Remove images with all their tags. An image that does not exist is skipped."""
     if not digests:
         return
     with _removing() as remove:

@@ -104,8 +104,8 @@ class Seat:
     def previous(self) -> int:
         """Return the newest generation before the current one with another image or other files.
 
-        Where there is none, return the newest one before it, 0 when there is none at all. A repair makes a generation
-        with the same image and files, which is no place to go back to.
+        Where all earlier ones have the same, return the newest of them; 0 when there is no earlier one. A repair makes
+        a generation with the same image and files, and a rollback to that would change nothing.
         """
         current = self.current()
         before = [number for number in self.numbers() if number < current]

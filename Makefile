@@ -22,8 +22,8 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 	$(BIN)/lint-imports
 	cd playbooks && ../$(BIN)/ansible-lint --offline --profile production
 
-# LAB=0 leaves out the tests that need root, the Docker Engine of the test bed and nodes in containers. Those tests
-# mostly wait, so there are more workers than processors.
+# LAB=0 leaves out the tests that need root: for the Docker Engine of the test bed, nodes in containers, or a program
+# that apt installs, such as the registry. Those tests mostly wait, so there are more workers than processors.
 test test-long: export PYTHONDONTWRITEBYTECODE = # empty, so that the command keeps its compiled modules
 test: $(READY) ## all tests; LAB=0 leaves out those on real nodes
 	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 4)

@@ -15,6 +15,8 @@ from tests.adapters.registry.real_registry import free_port
 from tests.lab import pki
 from tests.playbooks.registry_pair import RegistryPair, registry_pair
 
+pytestmark = pytest.mark.lab
+
 HOSTS = "all: {hosts: {n1: {ansible_host: 127.0.0.1}}}\n"
 
 

@@ -16,6 +16,8 @@ from tests.playbooks.node_code import ProblemError, module_util, problem
 from tests.playbooks.orders import NoJob
 from tests.playbooks.registry_pair import RegistryPair, registry_pair
 
+pytestmark = pytest.mark.lab
+
 process: Any = module_util("prepare.registry_process")
 gc: Any = module_util("prepare.gc")
 registry: Any = module_util("prepare.registry")
@@ -153,7 +155,6 @@ def test_pushes_are_taken_only_at_the_address_that_is_needed(address: str, liste
     assert (read["http"]["addr"], read["storage"]["delete"]) == (listens, {"enabled": False})
 
 
-@pytest.mark.lab
 @pytest.mark.usefixtures("testbed")
 def test_systemd_analyze_accepts_the_unit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process.daemon, "SYSTEMD", tmp_path)

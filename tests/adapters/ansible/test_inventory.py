@@ -1,6 +1,4 @@
 import json
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -8,6 +6,7 @@ import pytest
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts, registry_host
 from provisioner.adapters.ansible.settings import Settings, environment
 from provisioner.domain.values.problem import ProblemError
+from tests.adapters.ansible import vaulted
 
 HOSTS = """
 nodes:
@@ -111,13 +110,10 @@ def test_a_host_name_with_other_than_plain_characters_is_refused(inventory: Path
 
 def test_a_vault_is_opened_with_the_given_password_file(inventory: Path, tmp_path: Path) -> None:
     password = tmp_path / "password"
-    password.write_text("secret\n")
+    password.write_text(f"{vaulted.PASSWORD}\n")
     folder = inventory.parent / "group_vars/nodes"
     folder.mkdir(parents=True)
-    (folder / "vault.yml").write_text("ansible_host: 198.51.100.99\n")
-    argv = ["ansible-vault", "encrypt", "--vault-password-file", str(password), str(folder / "vault.yml")]
-    path = environment(Settings(None), 1)["PATH"]
-    subprocess.run(argv, check=True, capture_output=True, env=os.environ | {"PATH": path})
+    (folder / "vault.yml").write_text(vaulted.VARIABLES)
     assert hosts(Settings(inventory, vault_password_file=password), "n2") == (InventoryHost("n2", "198.51.100.99"),)
 
 

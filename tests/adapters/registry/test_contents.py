@@ -13,6 +13,8 @@ from tests.adapters.registry.made_image import Made, a_layer, an_image, an_index
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
 from tests.lab.host import registry_program
 
+pytestmark = pytest.mark.lab
+
 REPOSITORY = "provisioner/lab"
 SHARED = a_layer(seed=1)
 OLD, NEW = an_image([SHARED, a_layer(seed=2)]), an_image([SHARED, a_layer(seed=3)])

@@ -29,6 +29,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield registry.host
 
 
+@pytest.mark.lab
 def test_digest_and_identity_on_a_real_registry(real: str) -> None:
     with Registry(real, plain_http=True, environment={}) as registry:
         assert registry.digest(ONE) == IMAGE.manifest

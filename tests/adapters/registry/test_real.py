@@ -15,6 +15,8 @@ from tests.adapters.registry.made_image import a_layer, an_image, an_index, push
 from tests.adapters.registry.real_registry import RealRegistry, real_registry
 from tests.adapters.registry.registry_settings import AMD64, QUICK, SETTINGS, TAG, check
 
+pytestmark = pytest.mark.lab
+
 REPOSITORY = "pytorch/pytorch"
 REFERENCE = ImageReference(repository=REPOSITORY, tag=TAG)
 ROWS = {

@@ -1,7 +1,6 @@
 """`provision probe`: passwords and host keys, without nodes."""
 
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -12,6 +11,7 @@ import pexpect
 import pytest
 
 from provisioner.adapters.ansible.host_keys import HostKey, NewHost
+from tests.adapters.ansible import vaulted
 from tests.cli.running import document, run
 
 MODULE = "provisioner.cli.commands.probe"
@@ -63,14 +63,8 @@ def processes_with(secret: bytes) -> set[str]:
 def test_each_password_is_asked_for_once_and_is_in_no_process_or_file(lab: Path) -> None:
     (lab / "ansible.cfg").write_text("[privilege_escalation]\nbecome_ask_pass = True\n")
     (lab / "hosts.yml").write_text("all: {hosts: {g1: {}}}\n")
-    variables, password = lab / "group_vars/all.yml", lab / "password"
-    variables.parent.mkdir()
-    variables.write_text("{ansible_connection: local, ansible_python_interpreter: /usr/bin/python3}")
-    password.write_text("v4ult-s3cret")
-    vault = str(Path(sys.executable).parent / "ansible-vault")
-    encrypt = [vault, "encrypt", "--vault-password-file", str(password), str(variables)]
-    subprocess.run(encrypt, check=True, capture_output=True)
-    password.unlink()
+    (lab / "group_vars").mkdir()
+    (lab / "group_vars/all.yml").write_text(vaulted.VARIABLES)
     argv = ["-m", "provisioner", "probe", str(lab), "--ask-vault-pass"]
     state = lab / "state"
     environment = os.environ | {"XDG_STATE_HOME": str(state), "XDG_CACHE_HOME": str(state)}
@@ -78,7 +72,7 @@ def test_each_password_is_asked_for_once_and_is_in_no_process_or_file(lab: Path)
     child.expect("BECOME password: ")
     child.sendline("b3come-s3cret")
     child.expect("Vault password: ")
-    child.sendline("v4ult-s3cret")
+    child.sendline(vaulted.PASSWORD)
     seen = set()
     while child.expect([pexpect.EOF, pexpect.TIMEOUT], timeout=0.3):
         seen |= processes_with(b"s3cret")

@@ -20,6 +20,8 @@ from tests.builders import a_lab, a_node
 from tests.lab.host import program
 from tests.workflow.lock.test_lock import DATA, NEW, OLD
 
+pytestmark = pytest.mark.lab
+
 REPOSITORY = "pytorch/pytorch"
 
 

@@ -10,7 +10,7 @@ from provisioner.domain.values.node import NodeFacts
 from tests.playbooks.fake_nvml import FakeNvml, Plain
 from tests.playbooks.node_code import module_util
 
-nvidia, nvml = module_util("gpu.nvidia"), module_util("gpu.nvml")
+nvidia, nvml, busy = (module_util(name) for name in ("gpu.nvidia", "gpu.nvml", "seat.busy"))
 
 OPEN = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.95.05  Release Build  (dvs)\nGCC version: 12.2.0\n"
 CLOSED = (
@@ -148,6 +148,20 @@ def test_mig_devices_follow_their_card(probe_gpus: Callable[..., NodeFacts]) -> 
     assert found[0].processes is not None
     assert [one.pid for one in found[0].processes] == [1]
     assert not facts.problems, "the PCI bus has two cards"
+
+
+def test_the_use_of_each_mig_device_is_known_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    process = [Plain(pid=os.getpid(), usedGpuMemory=5 << 20)]
+    devices = [
+        a_mig_device(MIG_UUIDS[0]),
+        a_mig_device(MIG_UUIDS[1], nvmlDeviceGetComputeRunningProcesses=process),
+        a_mig_device(MIG_UUIDS[2], nvmlDeviceGetMemoryInfo=Plain(total=5 << 30, used=3 << 30)),
+    ]
+    monkeypatch.setattr(nvml, "nvml", FakeNvml([{"nvmlDeviceGetMigMode": [1, 1], "mig": devices}]))
+    assert busy.gpu_users(MIG_UUIDS[:1]) == []
+    (listed,), (unlisted,) = busy.gpu_users(MIG_UUIDS[1:2]), busy.gpu_users(MIG_UUIDS[2:])
+    assert listed.startswith(f"GPU 0, MIG device 1: pid {os.getpid()} ")
+    assert unlisted == "GPU 0, MIG device 2: 3.2 GB are in use by a process that the driver does not list"
 
 
 def test_an_unsupported_query_is_not_a_problem(probe_gpus: Callable[..., NodeFacts]) -> None:

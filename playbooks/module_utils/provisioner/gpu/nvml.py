@@ -136,6 +136,7 @@ def _instance(number: int, handle: Any, card: dict[str, Any]) -> dict[str, Any]:
         "name": _text(ask(nvml.nvmlDeviceGetName, handle) or ""),
         "memory_total": memory.total if memory else None,
         "memory_used": memory.used if memory else None,
+        "utilization": None,  # NVML measures it for the whole card alone
         "processes": _processes(ask, handle),
     }
     return {**facts, "problems": ask.problems + ([] if facts["uuid"] else [_unnamed(facts)])}

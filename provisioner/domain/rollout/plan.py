@@ -82,6 +82,8 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
     """Build the step that brings one node from what runs to the rendered seat."""
     seat = bundle.seat
     found = facts.seat(seat.name)
+    if found and found.unreadable:
+        return skipped(seat.node, found.unreadable)
     running = found if found and found.generation else None  # 0: no generation is in force
     action, why = _choose_action(bundle, running)
     digest = bundle.image.lab.rpartition("@")[2]

@@ -119,6 +119,11 @@ class RunningSeat(Value):
     run: str = ""  # the last run that changed it or tried to
     previous: int = 0  # the generation that a rollback restores; 0: none, or its image was removed
 
+    @property
+    def unreadable(self) -> tuple[Problem, ...]:
+        """Why the node's records of the seat cannot be read, so that its generation is not known; else empty."""
+        return self.drift if self.state == "damaged" and not self.generation else ()
+
 
 class NodeFacts(Value):
     """All facts of one node, as the probe reports them.

@@ -38,6 +38,8 @@ def _step(lab: str, user: str, node: str, facts: NodeFacts | Problem, how: tuple
         return skipped(node, (facts,))
     (to, when_busy), name = how, seat_name_on(facts, lab, user)
     seat = facts.seat(name)
+    if seat and seat.unreadable:
+        return skipped(node, seat.unreadable)
     if seat is None or not seat.generation:
         what, fix = f"{node} has no seat {name}", "provision rollout creates the seat"
         return skipped(node, (Problem("no_seat", what, "there is nothing to roll back", fix, node),))

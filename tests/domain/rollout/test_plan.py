@@ -62,6 +62,13 @@ def test_action_for_each_state_of_the_seat(seat: RunningSeat | None, action: str
     assert found.problems == ((seat.home_fault,) if seat and seat.home_fault else ())
 
 
+def test_a_seat_whose_records_cannot_be_read_is_left_alone_and_not_created_anew() -> None:
+    damage = Problem("seat_damaged", "order.json is not JSON", "why", "check the node's disk")
+    damaged = running(generation=0, image="", files={}, services={}, state="damaged", drift=(damage,))
+    found = step(a_node(seats=(damaged,)))
+    assert (found.action, found.why, found.problems) == ("skip", "order.json is not JSON", (damage,))
+
+
 TRAINING = ("GPU 0: pid 4242 python of li in demo-student-jupyter-1",)
 
 

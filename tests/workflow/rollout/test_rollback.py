@@ -22,6 +22,10 @@ def node_with_seat(generation: int, previous: int) -> NodeFacts:
     return a_node("n1", seats=(RunningSeat(name=SEAT, generation=generation, image="i", previous=previous),))
 
 
+UNREADABLE = Problem("journal_damaged", "the journal cannot be read", "why", "check the node's disk")
+DAMAGED = a_node("n1", seats=(RunningSeat(name=SEAT, generation=0, image="", state="damaged", drift=(UNREADABLE,)),))
+
+
 @pytest.mark.parametrize(
     ("facts", "to", "action", "why"),
     [
@@ -31,6 +35,7 @@ def node_with_seat(generation: int, previous: int) -> NodeFacts:
         (node_with_seat(1, 0), None, "skip", "n1 keeps no generation before 1"),
         (a_node("n1"), None, "skip", f"n1 has no seat {SEAT}"),
         (node_with_seat(0, 0), None, "skip", f"n1 has no seat {SEAT}"),
+        (DAMAGED, None, "skip", "the journal cannot be read"),
         (UNREACHABLE, None, "skip", "no answer"),
     ],
 )

@@ -272,6 +272,14 @@ def test_a_fault_of_the_image_is_none_of_the_home(world: World) -> None:
     assert (world.seat.current(), world.compose.running) == (world.old, world.old)
 
 
+@pytest.mark.usefixtures("home")
+def test_containers_that_were_killed_while_they_were_checked_are_no_fault_of_the_home(world: World) -> None:
+    world.compose.bad_home, world.killed_checks = False, 1
+    record = world.transact()
+    assert (record["state"], "problems" in record) == ("committed", False)
+    assert (world.killed_checks, world.compose.running) == (0, 2)
+
+
 def test_an_empty_home_is_not_tried_again(world: World, home: Path) -> None:
     (home / ".bashrc").unlink()
     assert world.transact()["state"] == ("needs_attention" if world.old else "rolled_back")

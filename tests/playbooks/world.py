@@ -113,6 +113,7 @@ class World:
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
         self.failing_checks: set[int] = set()  # generations that start but fail verification
+        self.killed_checks = 0  # verifications during which somebody kills the containers
 
     def patch_node_code(self, monkeypatch: pytest.MonkeyPatch) -> "World":
         """Replace compose and the checks of the node code."""
@@ -122,6 +123,9 @@ class World:
         return self
 
     def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
+        if self.killed_checks:
+            self.killed_checks -= 1
+            raise a_problem("not_healthy")
         if number in self.failing_checks or self.compose.fails_by_its_home:
             raise a_problem("jupyter_fails")
         return {"checks": {"ssh": "ok"}, "gpu": {}}

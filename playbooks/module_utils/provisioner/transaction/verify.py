@@ -87,7 +87,10 @@ def _despite_home(
     check: Callable[[], Result],
     before_retry: Callable[[], None] = lambda: None,
 ) -> tuple[Result, list[dict[str, str]]]:
-    """Return the result of `check`, and the problem `home_fault` when it succeeds with an empty home only."""
+    """Return the result of `check`, and the problem `home_fault` when it succeeds with an empty home only.
+
+    The home is at fault when a second check with it fails, too: the containers may have been killed during the first.
+    """
     seat = order["seat"]
     try:
         return check(), []
@@ -100,6 +103,11 @@ def _despite_home(
                 found = check()
         except ProblemError:
             raise fault from None
+    try:
+        return check(), []
+    except ProblemError as fault:
+        if fault.problem["code"] not in MAY_BE_HOME:
+            raise
         return found, [_home_fault(seat, fault)]
 
 

@@ -119,8 +119,9 @@ def watched_processes(known: Secrets) -> Iterator[set[tuple[str, str]]]:
                         with suppress(OSError):
                             comm = (process / "comm").read_text().strip()
                             found.update((secret, f"{name} of {comm}") for secret in names)
-            for file in Path("/tmp").glob("prov-*/**/*"):
-                found.update((secret, f"play:{file.name}") for secret in known.in_file(file))
+            with suppress(OSError):  # a folder is removed at the end of its play
+                for file in Path("/tmp").glob("prov-*/**/*"):
+                    found.update((secret, f"play:{file.name}") for secret in known.in_file(file))
 
     thread = threading.Thread(target=watch)
     thread.start()

@@ -102,7 +102,7 @@ def _publish(run: OpenRun, report: RolloutReport, view: RenderableType) -> int:
 def exit_code(report: RolloutReport) -> int:
     """Return the exit code that a report stands for."""
     if report.done:
-        return DONE
+        return FAILED if report.home_faults else DONE
     if report.stopped and report.stopped.code == "interrupted":
         return INTERRUPTED
     left = {record.state for record in report.nodes} - GOOD

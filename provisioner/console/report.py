@@ -85,4 +85,5 @@ def _sum(report: RolloutReport) -> Text:
     took = human_duration((report.ended_at - report.started_at).total_seconds())
     verdict = "Done" if report.done else "Not done"
     style = "bold green" if report.done else "bold red"
-    return Text.assemble(("\n" + verdict, style), f": {count(len(report.nodes), 'node')}: {states}; {took}.")
+    homes = f", {count(len(report.home_faults), 'home')} at fault" if report.home_faults else ""
+    return Text.assemble(("\n" + verdict, style), f": {count(len(report.nodes), 'node')}: {states}{homes}; {took}.")

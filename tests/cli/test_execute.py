@@ -18,13 +18,14 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import open_run
-from provisioner.cli.execute import execute_run, remove_locally
+from provisioner.cli.execute import execute_run, exit_code, remove_locally
 from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun
 from provisioner.domain.rollout.order import RemovalOrder, SeatName
 from provisioner.domain.rollout.plan import Action
-from provisioner.domain.rollout.report import NodeRecord, NodeState
+from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
+from provisioner.domain.values.problem import Problem
 from tests.builders import a_lock
 from tests.cli.running import document, run
 from tests.workflow.fake_fleet import FakeFleet, a_plan
@@ -39,6 +40,15 @@ class IdleFleet(FakeFleet):
 
     def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
         return {n: NodeRecord(node=n, state=state) for n, state in zip(orders, self._states, strict=True)}
+
+
+def test_a_home_at_fault_is_a_check_that_failed_on_a_node_that_is_done() -> None:
+    fault = Problem("home_fault", "works with an empty home, but not with /home/li", "why", "ask li")
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    nodes = (NodeRecord(node="n1", state="committed", problems=(fault,)), NodeRecord(node="n2", state="committed"))
+    report = RolloutReport(lab="demo", run="r1", started_at=now, ended_at=now, nodes=nodes)
+    assert (report.done, report.home_faults, exit_code(report)) == (True, ("n1",), 1)
+    assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 0
 
 
 @pytest.mark.parametrize(

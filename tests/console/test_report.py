@@ -52,6 +52,12 @@ def test_report_of_a_failed_run() -> None:
     """)
 
 
+def test_a_home_at_fault_is_counted_in_the_last_line() -> None:
+    fault = Problem("home_fault", "works with an empty home, but not with /home/li", "why", "ask li")
+    report = a_report(NodeRecord(node="n1", state="committed", problems=(fault,)))
+    assert "Done: 1 node: 1 committed, 1 home at fault; 1:23 min." in render_text(report_view(report))
+
+
 def test_report_of_a_successful_run() -> None:
     assert "Done: 1 node: 1 committed; 1:23 min." in render_text(
         report_view(a_report(NodeRecord(node="n1", state="committed")))

@@ -104,3 +104,8 @@ class RolloutReport(Document):
     def done(self) -> bool:
         """Whether every node is unchanged or committed."""
         return all(record.state in DONE for record in self.nodes)
+
+    @property
+    def home_faults(self) -> tuple[str, ...]:
+        """The nodes whose seat works with an empty home only: they are committed, and a check failed."""
+        return tuple(r.node for r in self.nodes if any(problem.code == "home_fault" for problem in r.problems))

@@ -61,7 +61,7 @@ class Record:
         lines = self._path.read_text().splitlines() if self._path.exists() else []
         return set(lines[1:]) if lines[:1] == [tree()] else set()
 
-    def pytest_collection_finish(self) -> None:
+    def pytest_sessionstart(self) -> None:  # with xdist, only workers collect
         if not self.passed():
             self._path.parent.mkdir(exist_ok=True)
             self._path.write_text(f"{tree()}\n")

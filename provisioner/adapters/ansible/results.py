@@ -27,6 +27,7 @@ _NO_BECOME_PASSWORD = re.compile(r"\b(?:Missing|Incorrect) [\w.]+ password\b|\ba
 _MOST = 4000  # characters kept of what ssh says
 # ansible-runner replaces a result of more than 700 000 characters by an empty one.
 _NO_MESSAGE = "Ansible gave no message: the node printed nothing, or more than any valid result has"
+_NO_TRACE = "(traceback unavailable)"  # what Ansible adds to a failure that is no exception
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 # What the code that reads a malformed result raises. ValidationError is a ValueError.
@@ -187,7 +188,7 @@ def host_problem(event: HostEvent) -> Problem:
 
 def _failed(event: HostEvent) -> Problem:
     texts = (_text(event, name) for name in ("msg", "module_stderr", "exception"))
-    text = "\n".join(text for text in texts if text)
+    text = "\n".join(text for text in texts if text and text != _NO_TRACE)
     if event.result.get("timedout"):
         return _timed_out(text)
     if _NO_BECOME_PASSWORD.search(text):

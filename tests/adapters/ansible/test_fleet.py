@@ -4,6 +4,7 @@ import fcntl
 import gc
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -120,6 +121,14 @@ def play_folders() -> set[Path]:
     return set(Path("/tmp").glob(f"prov-{os.getpid()}-*"))
 
 
+def endless_python(folder: Path) -> dict[str, Any]:
+    """Return the variables of a node that prints without end."""
+    path = folder / "endless"
+    path.write_text("#!/bin/sh\ncat > /dev/null\nexec yes '{}'\n")
+    path.chmod(0o755)
+    return LOCAL | {"ansible_python_interpreter": str(path)}
+
+
 def test_probe_gives_facts_or_a_problem_for_each_node(
     inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
 ) -> None:
@@ -127,10 +136,12 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
     printed = list[str]()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    settings = replace(inventory(here=LOCAL, dead=DEAD, broken=BROKEN), on_output=printed.append)
-    answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(["here", "dead", "broken"])
-    assert list(answers) == ["here", "dead", "broken"]
-    here, dead, broken = answers.values()
+    nodes = {"here": LOCAL, "dead": DEAD, "broken": BROKEN, "endless": endless_python(tmp_path)}
+    settings = replace(inventory(**nodes), on_output=printed.append)
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(list(nodes))
+    assert list(answers) == list(nodes)
+    here, dead, broken, endless = answers.values()
     assert isinstance(here, NodeFacts)
     assert (here.name, here.engine, here.clock_offset) == ("here", None, 0.0)
     assert (here.claim, here.fence) == (a_claim("r1", 1), 1)
@@ -141,10 +152,17 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     assert isinstance(broken, Problem)
     assert broken.code == "module_failed"
     assert "/no/such/python" in broken.what
+    assert isinstance(endless, Problem)
+    assert (endless.code, endless.what) == (
+        "module_failed",
+        "the node printed more than Ansible may keep in memory for it; a valid result has at most 0.7 MB",
+    )
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100 << 10  # kB
     assert {(event.node, event.kind) for event in events} == {
         ("here", "done"),
         ("dead", "failed"),
         ("broken", "failed"),
+        ("endless", "failed"),
     }
     assert results == {"probe": 1}
     assert play_folders() <= before

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
+from urllib.parse import urlsplit
 
 from provisioner.adapters.registry.http import Reply, Request, split_login, up_to
 from provisioner.adapters.registry.retry import Sender
@@ -12,13 +13,18 @@ _POLICY = RetryPolicy(attempts=2, whole=60, budget=90)
 
 
 class Fetcher:
-    """One connection without cookies. A context manager. A login is that of the URL, sent to its origin alone."""
+    """One connection without cookies. A context manager.
+
+    A login is that of a URL. It is sent to its origin alone, and again for other URLs there: the links of an index
+    have none.
+    """
 
     def __init__(self, *, ca: Path | None = None, policy: RetryPolicy | None = None) -> None:
         """Open no connection yet. Raises ProblemError if the file `ca` cannot be read."""
         policy = policy or _POLICY
         self._transport = Transport(ca=ca, connections=1, policy=policy)
         self._sender = Sender(self._transport, policy, home="")
+        self._logins: dict[tuple[str, str], dict[str, str]] = {}  # origin -> header
 
     def __enter__(self) -> Self:
         """Return the fetcher itself."""
@@ -39,5 +45,7 @@ class Fetcher:
     ) -> Reply[bytes]:
         """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed; `check` as in `follow`."""
         public, login = split_login(url)
+        origin = urlsplit(public)[:2]
+        login = self._logins.setdefault(origin, login) if login else self._logins.get(origin, {})
         request = Request(public, headers={**(headers or {}), **login})
         return self._sender.follow(request, up_to(limit), request.host, check)

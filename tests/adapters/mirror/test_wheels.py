@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from base64 import b64encode
 from collections.abc import Iterator
 from urllib.parse import quote
 
@@ -78,6 +79,25 @@ def test_wheel_is_found_in_each_layout_of_an_index(mirror: tuple[str, Files], pa
     assert (report.name, report.state, report.upstream) == (NAME, "complete", "not_asked")
     assert report.bytes == len(a_wheel())
     assert report.problems == ()
+
+
+def test_the_login_in_a_url_is_sent_to_all_pages_of_its_origin_and_to_no_other() -> None:
+    login, asked = f"Basic {b64encode(b'ann:se cret').decode()}", list[str]()
+    files, its = Files(), Files()
+
+    def with_login(request: ReceivedRequest) -> Answer:
+        asked.append(request.headers.get("Authorization", ""))
+        return files(request) if asked[-1] == login else Answer(401)
+
+    def without(request: ReceivedRequest) -> Answer:
+        return Answer(400) if "Authorization" in request.headers else its(request)
+
+    with served(ScriptedRegistry(with_login)) as server, served(ScriptedRegistry(without)) as other:
+        files.files |= {"/w/": a_page("torch/"), "/w/torch/": a_page(f"http://{other.host}/{quote(NAME)}", "x.whl")}
+        its.files[f"/{quote(NAME)}"] = a_wheel()
+        (report,) = check(f"http://ann:se%20cret@{server.host}/w")
+    assert (report.state, asked) == ("complete", [login, login])
+    assert "se cret" not in repr(report)
 
 
 @pytest.mark.parametrize(

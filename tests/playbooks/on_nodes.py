@@ -137,8 +137,8 @@ class Rollout:
 
     @cached_property
     def _facts_without_seats(self) -> NodeFacts:
-        """Facts for orders. Without seats, ports are always allocated from the first one."""
-        return self.facts().model_copy(update={"seats": ()})
+        """Facts for orders. Without seats and routes, ports and subnets are always allocated from the first one."""
+        return self.facts().model_copy(update={"seats": (), "routes": ()})
 
     def order(self, image: LockedImage, run: str, **over: int) -> Order:
         """Build an order; `over` replaces settings of the rollout."""

@@ -22,6 +22,7 @@ def an_order(root: Path, run: str = "r1", **over: Any) -> dict[str, Any]:
         "gpu_driver": "nvidia",
         "ports": {"ssh": 22000, "jupyter": 22001},
         "binds": {"ssh": HERE, "jupyter": HERE},
+        "subnet": "10.213.0.0/28",
     }
     order = {
         "run": run,

@@ -102,6 +102,18 @@ def test_start_removes_only_stopped_leftovers_of_the_seat(engine: FakeEngine, co
     assert deleted == ["DELETE /containers/0123456789ab_demo-student-ssh-1"]
 
 
+def test_networks_that_no_container_uses_are_removed(engine: FakeEngine, compose: Any) -> None:
+    engine.networks = [
+        {"Id": "1", "Name": "demo-student_default", "Containers": {}},
+        {"Id": "2", "Name": "demo-student_seat", "Containers": {"c": {}}},
+        {"Id": "3", "Name": "demo-student_other", "Containers": {}},
+    ]
+    add_containers(engine, a_container("ssh", Status="restarting"))
+    engine.containers[0]["NetworkSettings"] = {"Networks": {"demo-student_other": {}}}
+    compose.remove_unused_networks()
+    assert [network["Id"] for network in engine.networks] == ["2", "3"]
+
+
 @pytest.mark.usefixtures("ran")
 def test_start_removes_unused_networks_of_a_duplicate_name(engine: FakeEngine, compose: Any) -> None:
     engine.networks = [

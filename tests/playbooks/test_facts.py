@@ -35,6 +35,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "image": REFERENCE,
         "files": seat.files(3),
         "ports": {"ssh": 22000, "jupyter": 22001},
+        "subnet": "10.213.0.0/28",
         "gpus": ["GPU-1"],
         "limits": None,
         "capacity": None,

@@ -283,7 +283,7 @@ def test_an_image_whose_service_exits_is_rolled_back_and_its_log_is_kept(
     assert_serves_as(serving_seat, rollout, serving_node)
 
 
-def test_a_switch_removes_leftover_containers_of_its_own_project_only(
+def test_a_switch_removes_leftovers_of_its_own_project_only(
     rollout: Rollout, serving_node: Node, images: Images
 ) -> None:
     label = f"com.docker.compose.project={SEAT}"
@@ -293,13 +293,16 @@ def test_a_switch_removes_leftover_containers_of_its_own_project_only(
         "docker", "create", "--name", f"0123456789ab_{SEAT}-ssh-1", *own_labels, images.current.lab, "true"
     )
     serving_node.exec("docker", "create", "--name", "0123456789ab_theirs-1", images.current.lab, "true")
-    serving_node.exec("docker", "network", "create", "--label", label, f"{SEAT}_default2")
+    serving_node.exec("docker", "network", "create", "--label", label, f"{SEAT}_default")
+    serving_node.exec("docker", "network", "create", "theirs")
     assert rollout.roll_out(images.other).state == "committed"
     names = serving_node.exec("docker", "ps", "-a", "--format", "{{.Names}}").split()
     assert f"0123456789ab_{SEAT}-ssh-1" not in names
     assert "0123456789ab_theirs-1" in names
+    networks = serving_node.exec("docker", "network", "ls", "--format", "{{.Name}}").split()
+    assert {f"{SEAT}_default", f"{SEAT}_seat", "theirs"} & set(networks) == {f"{SEAT}_seat", "theirs"}
     serving_node.exec("docker", "rm", "0123456789ab_theirs-1")
-    serving_node.exec("docker", "network", "rm", f"{SEAT}_default2")
+    serving_node.exec("docker", "network", "rm", "theirs")
 
 
 def test_a_full_disk_during_a_pull_stops_no_container(

@@ -22,6 +22,27 @@ def test_image_digests_are_unique_and_skip_images_without_a_digest(engine: FakeE
     assert machine.image_digests() == ["sha256:1", "sha256:2"]
 
 
+ROUTES = """\
+Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT
+eth0\t00000000\t010012C6\t0003\t0\t0\t0\t00000000\t0\t0\t0
+eth0\t000012C6\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0
+eth1\t000012C6\t00000000\t0001\t0\t0\t9\t00FFFFFF\t0\t0\t0
+br-1\t1000D50A\t00000000\t0001\t0\t0\t0\tF0FFFFFF\t0\t0\t0
+tun0\t0700000A\t00000000\t0005\t0\t0\t0\tFFFFFFFF\t0\t0\t0
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "routes"),
+    [(ROUTES, ["10.0.0.7/32", "10.213.0.16/28", "198.18.0.0/24"]), ("Iface\tDestination\n", []), ("", [])],
+)
+def test_routes_are_the_networks_of_the_main_table_without_the_default(
+    monkeypatch: pytest.MonkeyPatch, text: str, routes: list[str]
+) -> None:
+    monkeypatch.setattr(machine, "read", lambda _: text)
+    assert machine.routes() == routes
+
+
 LIMITS = {"MemTotal": 64 << 30, "NCPU": 16, "MemoryLimit": True, "CpuCfsQuota": True}
 
 

@@ -1,9 +1,11 @@
 """Node code on real nodes: engines, compose, sshd and containers are real; profiles describe the GPUs."""
 
+import json
 import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import yaml
 
 from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab
@@ -17,6 +19,7 @@ from tests.playbooks.on_nodes import (
     Rollout,
     journal,
     kill_job_in_state,
+    new_run_id,
     token_of,
     watch_for_token,
 )
@@ -203,6 +206,32 @@ def test_the_rollback_image_survives_a_prune_and_older_generations_are_removed(
     kept = serving_node.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
     assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.other, images.third)}
     assert serving_node.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
+
+
+def test_a_seat_of_an_earlier_release_gets_a_subnet_of_its_own_and_can_go_back(
+    rollout: Rollout, serving_node: Node, images: Images
+) -> None:
+    """Earlier releases left the choice to the engine. The network of the other generation is removed each time."""
+    order = rollout.order(images.other, new_run_id())
+    compose = yaml.safe_load(order.files["compose.yaml"])
+    del compose["networks"]
+    for service in compose["services"].values():
+        del service["networks"]
+    files, seat = order.files | {"compose.yaml": yaml.safe_dump(compose)}, order.seat.model_copy(update={"subnet": ""})
+    older = order.model_copy(update={"files": files, "seat": seat})
+    assert networks(serving_node) == {f"{SEAT}_seat": "10.213.0.0/28"}
+    assert (rollout.stage(older).state, rollout.switch(older).state) == ("staged", "committed")
+    assert networks(serving_node).keys() == {f"{SEAT}_default"}
+    assert (rollout.seat().subnet, rollout.roll_out(images.other).state) == ("", "committed")
+    assert networks(serving_node) == {f"{SEAT}_seat": "10.213.0.0/28"}
+    assert rollout.seat().subnet == "10.213.0.0/28"
+
+
+def networks(node: Node) -> dict[str, str]:
+    """Return the subnet of each network of the seat, by name."""
+    names = node.exec("docker", "network", "ls", "-q", "--filter", f"label=com.docker.compose.project={SEAT}").split()
+    found = json.loads(node.exec("docker", "network", "inspect", *names))
+    return {network["Name"]: network["IPAM"]["Config"][0]["Subnet"] for network in found}
 
 
 def test_a_stopped_seat_keeps_ports_and_host_key_and_a_removed_seat_keeps_its_home(

@@ -51,6 +51,42 @@ def test_wait_for_addresses_ends_when_the_address_returns_or_at_its_limit(
     assert now == [waited]
 
 
+def a_network(name: str, subnet: str | None, project: str | None = None) -> dict[str, Any]:
+    labels = {"com.docker.compose.project": project} if project else None
+    return {"Id": name, "Name": name, "Labels": labels, "IPAM": {"Config": [{"Subnet": subnet}] if subnet else None}}
+
+
+@pytest.mark.parametrize(
+    ("used", "holder"),
+    [
+        (([], ["172.17.0.0/16", "10.213.0.16/28"]), None),
+        (([], ["10.213.0.9/32"]), "a route of the node to 10.213.0.9/32"),
+        (([], ["10.0.0.0/8"]), "a route of the node to 10.0.0.0/8"),
+        (([a_network("host", None), a_network("v6", "fd00::/64"), a_network("bridge", "172.17.0.0/16")], []), None),
+        (([a_network("other_seat", "10.213.0.0/28", "other")], []), "the network other_seat of the engine"),
+        (([a_network("ours", "10.213.0.0/28", "demo-student")], ["10.213.0.0/28"]), None),
+        (([a_network("ours", "172.18.0.0/16", "demo-student")], ["10.213.0.0/28"]), "a route of the node"),
+    ],
+)
+def test_a_subnet_that_something_else_uses_is_refused_and_named(
+    tmp_path: Path,
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    used: tuple[list[dict[str, Any]], list[str]],
+    holder: str | None,
+) -> None:
+    engine.networks, routes = used
+    monkeypatch.setattr(precheck, "routes", lambda: routes)
+    seat = an_order(tmp_path)["seat"]
+    if holder is None:
+        precheck.check_subnet(seat)
+        return
+    with pytest.raises(ProblemError, match=f"10.213.0.0/28 is taken: {holder}") as caught:
+        precheck.check_subnet(seat)
+    assert code(caught) == "subnet_taken"
+    precheck.check_subnet({name: value for name, value in seat.items() if name != "subnet"})
+
+
 def published(project: str | None, address: str, port: int) -> dict[str, Any]:
     labels = {"com.docker.compose.project": project} if project else {}
     return {"Names": ["/jenkins"], "Labels": labels, "Ports": [{"IP": address, "PublicPort": port}, {}]}

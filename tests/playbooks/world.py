@@ -65,6 +65,9 @@ class FakeCompose:
             raise a_problem("stop_failed")
         self.running = 0
 
+    def remove_unused_networks(self) -> None:
+        self.calls.append("remove unused networks")
+
     def containers(self) -> list[dict[str, Any]]:
         return [{"State": "running"}] if self.running else []
 

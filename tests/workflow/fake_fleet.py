@@ -216,6 +216,7 @@ def a_seat(node: str) -> Seat:
         gpu_driver="nvidia",
         ports={"ssh": 22000, "jupyter": 22001},
         binds={"ssh": "198.18.0.11", "jupyter": "127.0.0.1"},
+        subnet="10.213.0.0/28",
     )
 
 

@@ -23,6 +23,7 @@ from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.size import SIZE_PATTERN, Size
+from provisioner.domain.values.subnet import NetworkPool
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
 _MAX_PORT = 65535
@@ -241,8 +242,21 @@ class Ports(UserInput):
         return self
 
 
+Pools = Annotated[
+    tuple[NetworkPool, ...],
+    Field(min_length=1, max_length=8),
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given,
+        json_schema_input_type=NetworkPool | tuple[NetworkPool, ...],
+    ),
+]
+
+
 class SeatSettings(UserInput):
-    """The seat of a lab without a roster: one on each node, with all of its GPUs."""
+    """The seat of a lab without a roster: one on each node, with all of its GPUs.
+
+    `subnets`: private networks; the containers of each seat get a /28 of the first that is free on its node.
+    """
 
     user: UserName = "student"
     uid: Annotated[int, Field(ge=1000, le=60000)] = 1000
@@ -250,6 +264,7 @@ class SeatSettings(UserInput):
     authorized_keys: tuple[str, ...] = Field(default=(), description="Public key files, relative to the lab")
     homes: AbsolutePath = "/srv/provisioner/homes"
     ports: Ports = Ports()
+    subnets: Pools = ("10.213.0.0/16", "172.29.0.0/16", "192.168.192.0/18")
     limits: Limits = Limits()
 
 

@@ -1,7 +1,6 @@
 """The compose project of a seat as a closed model: an option without a field here cannot be used.
 
-There is no field for privileged, host namespaces, devices, added capabilities, networks, build, include, extends and
-env_file.
+There is no field for privileged, host namespaces, devices, added capabilities, build, include, extends and env_file.
 """
 
 import re
@@ -15,6 +14,7 @@ from provisioner.domain.seat.seat import ServiceName
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.size import Size
+from provisioner.domain.values.subnet import Network
 
 # Folders that can never contain a home: those of the system, and the engine's socket and data.
 _SYSTEM = re.compile(r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)")
@@ -186,6 +186,7 @@ class Service(UserInput):
     shm_size: Size
     ulimits: Ulimits
     environment: dict[EnvName, Text]
+    networks: tuple[Literal["seat"]]
     ports: tuple[Port]
     volumes: tuple[Bind, ...]
     deploy: Deploy | None = None
@@ -194,8 +195,27 @@ class Service(UserInput):
     labels: dict[str, Text]
 
 
+class SubnetChoice(UserInput):
+    """The subnet of a network."""
+
+    subnet: Network
+
+
+class AddressManagement(UserInput):
+    """How a network gets its addresses: from exactly one subnet."""
+
+    config: tuple[SubnetChoice]
+
+
+class SeatNetwork(UserInput):
+    """The network of a seat: a bridge of its own, with a subnet that is given to it. It has no options of a driver."""
+
+    ipam: AddressManagement
+
+
 class ComposeProject(UserInput):
     """The compose project of one seat."""
 
     name: ProjectName
     services: dict[ServiceName, Service]
+    networks: dict[Literal["seat"], SeatNetwork]

@@ -101,6 +101,8 @@ def prove(text: str, seat: Seat, image: LockedImage) -> ComposeProject:
 def _faults(project: ComposeProject, seat: Seat, image: LockedImage) -> Iterator[tuple[str, str]]:
     yield from _differences("name", project.name, seat.name)
     yield from _differences("services", sorted(project.services), sorted(SERVICES))
+    networks = {name: network.ipam.config[0].subnet for name, network in project.networks.items()}
+    yield from _differences("networks", networks, {"seat": seat.subnet})
     for name, service in project.services.items():
         found = service.model_dump(mode="json")
         for key, expected in _expected_fields(seat, image, name).items():

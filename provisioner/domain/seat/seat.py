@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from provisioner.domain.lab.lab import Lab, Ports, lan_address
@@ -12,6 +12,7 @@ from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.subnet import SEAT_PREFIX, free_subnet
 
 ServiceName = Literal["jupyter", "ssh"]
 SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
@@ -41,6 +42,7 @@ class Seat(Value):
     gpu_driver: Literal["nvidia", "cdi"]
     ports: dict[ServiceName, int]
     binds: dict[ServiceName, str]
+    subnet: str = ""  # of the network of its containers; empty in an order of an earlier release
     authorized_keys: tuple[str, ...] = ()
     limits: SeatLimits = SeatLimits()
     capacity: Capacity = Capacity()
@@ -105,7 +107,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
     """Build the seat of a node in a lab without a roster: all of `gpus` (UUIDs), and the user of lab.yml.
 
     `keys`: lines of authorized_keys. `host`: how Ansible connects to the node. Returns a Problem where no pair of ports
-    is free or the node has no LAN address to publish on.
+    or no subnet is free, or the node has no LAN address to publish on.
     """
     name = seat_name_on(facts, lab.name, lab.seat.user)
     held = facts.seat(name)
@@ -117,6 +119,15 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
             f"every pair of ports from {lab.seat.ports.first} to {lab.seat.ports.last} is taken by another seat",
             "a seat publishes SSH and Jupyter on two ports of its own, and keeps them",
             "widen seat.ports in lab.yml, or remove a seat that is no longer used",
+            facts.name,
+        )
+    subnet = free_subnet(held.subnet if held else "", lab.seat.subnets, _taken_subnets(facts, name))
+    if subnet is None:
+        return Problem(
+            "no_free_subnet",
+            f"each /{SEAT_PREFIX} of {', '.join(lab.seat.subnets)} overlaps a route or another seat's subnet",
+            "each seat has a network of its own: the engine's own pools hold 31 networks only",
+            "set seat.subnets in lab.yml to a private network that the lab does not use",
             facts.name,
         )
     binds = _binds(lab, lan_address(facts.addresses, host))
@@ -142,11 +153,18 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
         gpu_driver="cdi" if _has_cdi_names(facts, gpus) else "nvidia",
         ports=ports,
         binds=binds,
+        subnet=subnet,
         authorized_keys=keys,
         limits=build_limits(lab.seat.limits, capacity),
         capacity=capacity,
         start_interval=facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE,
     )
+
+
+def _taken_subnets(facts: NodeFacts, name: str) -> Iterator[str]:
+    """Yield the networks that a new subnet must not overlap; a stopped seat has a subnet, and no route to it."""
+    yield from facts.routes
+    yield from (seat.subnet for seat in facts.seats if seat.name != name and seat.subnet)
 
 
 def with_current_capacity(seat: Seat, lab: Lab, facts: NodeFacts) -> Seat:

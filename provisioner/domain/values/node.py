@@ -10,6 +10,7 @@ from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
+from provisioner.domain.values.subnet import Network
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
 KernelModule = Literal["open", "proprietary"]
@@ -20,6 +21,7 @@ GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,1
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
+_MAX_ROUTES = 8192  # also of a machine that runs thousands of containers
 _MAX_FILES = 256
 
 
@@ -106,6 +108,7 @@ class RunningSeat(Value):
     # Rendered files in force: path within the seat -> text.
     files: Annotated[dict[str, str], Field(max_length=_MAX_FILES)] = {}
     ports: dict[str, PortNumber] = {}  # service -> published port
+    subnet: Network | Literal[""] = ""  # of its containers; empty: by a release without such subnets
     gpus: tuple[str, ...] = ()  # UUIDs reserved
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
@@ -136,6 +139,7 @@ class NodeFacts(Value):
     hostname: str = ""
     platform: PlatformName = "linux/amd64"
     addresses: tuple[str, ...] = ()
+    routes: Annotated[tuple[Network, ...], Field(max_length=_MAX_ROUTES)] = ()  # networks that it reaches, no default
     driver: DriverVersion | None = None
     cuda_driver: CudaVersion | None = None
     kernel_module: KernelModule | None = None

@@ -37,6 +37,22 @@ def test_new_seat_skips_the_ports_of_others() -> None:
     assert seat(seats=(held("other-student", 22000),)).ports == {"ssh": 22002, "jupyter": 22003}
 
 
+def test_seat_gets_a_subnet_that_neither_a_route_nor_another_seat_has_and_keeps_it() -> None:
+    stopped = held("other-student", 22000).model_copy(update={"subnet": "10.213.0.16/28"})
+    others = {"routes": ("10.213.0.0/28", "172.17.0.0/16"), "seats": (stopped,)}
+    assert seat(**others).subnet == "10.213.0.32/28"
+    assert seat(routes=("10.0.0.0/8",)).subnet == "172.29.0.0/28"
+    own = held("demo-student", 22002).model_copy(update={"subnet": "10.99.0.16/28"})
+    assert seat(routes=("10.99.0.16/28",), seats=(own,)).subnet == "10.99.0.16/28"
+
+
+def test_pool_without_a_free_subnet_is_a_problem_with_a_fix() -> None:
+    lab = a_lab(seat={"subnets": "10.213.0.0/16"})
+    found = seat_of(lab, a_node(routes=("10.0.0.0/8",)), UUIDS, (), host=None)
+    assert isinstance(found, Problem)
+    assert (found.code, "seat.subnets" in found.fix) == ("no_free_subnet", True)
+
+
 def test_exhausted_range_is_a_problem_with_a_fix() -> None:
     lab = a_lab(seat={"ports": {"first": 22000, "last": 22001}})
     found = seat_of(lab, a_node(seats=(held("other-student", 22000),)), UUIDS, (), host=None)
@@ -122,6 +138,6 @@ def test_seats_of_different_labs_and_users_never_share_a_name(pairs: list[tuple[
     for lab, user in pairs:
         name = seat_name_on(a_node(seats=seats), lab, user)
         assert name not in {found.name for found in seats if found.lab != lab}
-        assert ComposeProject.model_validate({"name": name, "services": {}}).name == name
+        assert ComposeProject.model_validate({"name": name, "services": {}, "networks": {}}).name == name
         seats = (*seats, RunningSeat(name=name, lab=lab, generation=1, image="x"))
     assert all(seat_name_on(a_node(seats=seats), lab, user) in {found.name for found in seats} for lab, user in pairs)

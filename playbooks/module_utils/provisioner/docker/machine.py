@@ -18,6 +18,8 @@ from ansible.module_utils.provisioner.docker.engine import client_environment, g
 from ansible.module_utils.provisioner.docker.process import open_files
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
+MASK_COLUMN = 7  # of /proc/net/route
+MOST_ROUTES = 8192  # reported; a plan avoids these, and before a seat is started all are looked at
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 # Interfaces of networks inside the machine, which other machines of the lab cannot reach.
 INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
@@ -32,12 +34,13 @@ SERVICE_CONTAINERD = ("/run/containerd/containerd.sock", "/var/run/containerd/co
 
 
 def machine_facts() -> dict[str, Any]:
-    """Return `hostname`, `platform` (as Docker names it) and `addresses`."""
+    """Return `hostname`, `platform` (as Docker names it), `addresses` and `routes`."""
     machine = os.uname().machine
     return {
         "hostname": socket.gethostname(),
         "platform": PLATFORMS.get(machine, f"linux/{machine}"),
         "addresses": addresses(),
+        "routes": routes()[:MOST_ROUTES],
     }
 
 
@@ -49,9 +52,25 @@ def addresses() -> list[str]:
     return [address for address in found if address]
 
 
-def _default_route() -> str:
+def routes() -> list[str]:
+    """Return the IPv4 networks that the machine has a route to, without the default route."""
+    found = {f"{_dotted(row[1])}/{bin(int(row[7], 16)).count('1')}" for row in _routes() if row[1] != "00000000"}
+    return sorted(found)
+
+
+def _routes() -> list[list[str]]:
+    """Return the rows of the main routing table: interface, destination, …, mask as the eighth."""
     rows = [line.split() for line in read(Path("/proc/net/route")).splitlines()[1:]]
-    return next((row[0] for row in rows if len(row) > 1 and row[1] == "00000000"), "")
+    return [row for row in rows if len(row) > MASK_COLUMN]
+
+
+def _dotted(number: str) -> str:
+    """Return an address that the kernel shows as a number in the machine's byte order."""
+    return socket.inet_ntoa(struct.pack("=L", int(number, 16)))
+
+
+def _default_route() -> str:
+    return next((row[0] for row in _routes() if row[1] == "00000000"), "")
 
 
 def _address(name: str) -> str | None:

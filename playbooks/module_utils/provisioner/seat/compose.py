@@ -114,13 +114,29 @@ class Compose:
 
         Compose would fail on the name.
         """
-        found = [get(f"/networks/{network['Id']}") or {} for network in get("/networks", filters=self._label) or []]
         kept: set[str] = set()
-        for network in sorted(found, key=lambda network: not network.get("Containers")):
+        for network in sorted(self._networks(), key=lambda network: not network.get("Containers")):
             name = network.get("Name", "")
             if name in kept and not network.get("Containers"):
                 ask("DELETE", f"/networks/{network['Id']}")
             kept.add(name)
+
+    def remove_unused_networks(self) -> None:
+        """Remove networks of the project that none of its containers uses, such as that of an older generation.
+
+        A network lists the containers that run; one that is just restarting names its networks itself.
+        """
+        of_containers = (container.get("NetworkSettings", {}).get("Networks") or {} for container in self.containers())
+        used = {name for networks in of_containers for name in networks}
+        for network in self._networks():
+            if not network.get("Containers") and network.get("Name") not in used:
+                ask("DELETE", f"/networks/{network['Id']}")
+
+    def _networks(self) -> list[dict[str, Any]]:
+        """Return the engine's full descriptions of the networks of the project."""
+        listed = get("/networks", filters=self._label) or []
+        found = (get(f"/networks/{network['Id']}") for network in listed)  # None: removed in between
+        return [network for network in found if network]
 
     def containers(self) -> list[dict[str, Any]]:
         """Return the containers of the project as the engine lists them, stopped ones too."""

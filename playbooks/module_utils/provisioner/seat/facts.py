@@ -83,6 +83,7 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "image": order["image"]["reference"] if order else "",
         "files": seat.files(number) if number else {},
         "ports": order["seat"]["ports"] if order else _published(found or {}),
+        "subnet": order["seat"].get("subnet", "") if order else "",
         "gpus": order["seat"]["gpus"] if order else [],
         "limits": order["seat"].get("limits") if order else None,
         "capacity": order["seat"].get("capacity") if order else None,  # None: an order of an earlier release

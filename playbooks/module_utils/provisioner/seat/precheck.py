@@ -7,13 +7,20 @@ import errno
 import os
 import socket
 import time
+from ipaddress import IPv4Network
 from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import INSTALL, get
-from ansible.module_utils.provisioner.docker.machine import compose_version, free_bytes, image_store, is_older
+from ansible.module_utils.provisioner.docker.machine import (
+    compose_version,
+    free_bytes,
+    image_store,
+    is_older,
+    routes,
+)
 
 # A pull needs the compressed layers and, beside them, what they unpack to: for PyTorch images about 2.5 times as much.
 UNPACKED = 3.5
@@ -69,6 +76,27 @@ def check_ports(seat: dict[str, Any]) -> None:
         if holder is not None:
             raise _port_taken(service, seat["binds"][service], port, f"the container {holder}")
         _try_bind(service, seat["binds"][service], port)
+
+
+def check_subnet(seat: dict[str, Any]) -> None:
+    """Check that nothing else on the node uses the subnet of the seat. Raises ProblemError `subnet_taken`.
+
+    An order of a release without such subnets names none.
+    """
+    if not seat.get("subnet"):
+        return
+    wanted, others = IPv4Network(seat["subnet"]), []
+    for network in get("/networks") or []:
+        configs = (network.get("IPAM") or {}).get("Config") or []
+        found = [config["Subnet"] for config in configs if ":" not in config.get("Subnet", ":")]
+        if (network.get("Labels") or {}).get("com.docker.compose.project") != seat["name"]:
+            others += [(subnet, f"the network {network['Name']} of the engine") for subnet in found]
+        elif seat["subnet"] in found:
+            return
+    others += [(route, f"a route of the node to {route}") for route in routes()]
+    for subnet, holder in others:
+        if wanted.overlaps(IPv4Network(subnet, strict=False)):
+            raise _subnet_taken(seat["subnet"], holder)
 
 
 def container_on_port(address: str, port: int) -> str | None:
@@ -172,6 +200,15 @@ def _port_taken(service: str, address: str, port: int, holder: str) -> ProblemEr
         f"port {port} on {address} is taken: {holder}",
         f"the seat publishes {service} on this port; its ports never change without a change of lab.yml",
         f"stop the program that listens there (see `ss -ltnp sport = :{port}`), or change seat.ports in lab.yml",
+    )
+
+
+def _subnet_taken(subnet: str, holder: str) -> ProblemError:
+    return ProblemError(
+        "subnet_taken",
+        f"the subnet {subnet} is taken: {holder}",
+        "the containers of the seat have a network of their own with this subnet, and packets would go astray",
+        "make the plan again, which chooses another one; or set seat.subnets in lab.yml to a network that is free",
     )
 
 

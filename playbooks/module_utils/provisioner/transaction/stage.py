@@ -20,7 +20,13 @@ from ansible.module_utils.provisioner.seat.busy import is_running
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import make_identity
 from ansible.module_utils.provisioner.seat.notice import make_notice_folder
-from ansible.module_utils.provisioner.seat.precheck import check_disk_space, check_engine, check_ports, ensure_home
+from ansible.module_utils.provisioner.seat.precheck import (
+    check_disk_space,
+    check_engine,
+    check_ports,
+    check_subnet,
+    ensure_home,
+)
 from ansible.module_utils.provisioner.seat.seat import ordered_cas
 from ansible.module_utils.provisioner.transaction.boot import install
 from ansible.module_utils.provisioner.transaction.expected import begin
@@ -78,6 +84,7 @@ def _check(order: dict[str, Any]) -> None:
     info, image, seat = check_engine(), order["image"], order["seat"]
     check_disk_space(info, 0 if engine.image(image["reference"]) else image["bytes"])
     check_ports(seat)
+    check_subnet(seat)
     ensure_home(Path(seat["home"]), seat["uid"], seat["gid"])
 
 

@@ -18,7 +18,7 @@ from ansible.module_utils.provisioner.seat.busy import is_running, require_conse
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.precheck import check_ports
+from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
 from ansible.module_utils.provisioner.seat.seat import Seat
 from ansible.module_utils.provisioner.transaction.expected import begin
 from ansible.module_utils.provisioner.transaction.result import committed_record
@@ -40,6 +40,8 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     if record["state"] == "committed":
         is_repair = older and seat.is_same(old, record["generation"])
         remove_old_generations(seat, {record["generation"], older if is_repair else old})
+        with contextlib.suppress(ProblemError):
+            compose.remove_unused_networks()
     return record
 
 
@@ -54,6 +56,7 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
             "run the rollout again",
         )
     check_ports(order["seat"])
+    check_subnet(order["seat"])
     return number
 
 

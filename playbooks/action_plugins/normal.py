@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 import resource
-import sys
 from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 
-WORKING_BYTES = 256 << 20  # to pack the module, and to read its result
+WORKING_BYTES = 64 << 20  # to pack the module, and to read its result
 MOST_BYTES = 700_000  # of a result: ansible-runner passes no more on
 _limited = False
 
@@ -25,7 +24,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return the result of the module, or a failure where the node printed more than any valid result has."""
         super().run(tmp, task_vars)
-        limit_memory()
+        if self._connection.transport != "local":  # a job on this machine would inherit the limit
+            limit_memory()
         try:
             result: dict[str, Any] = self._execute_module(task_vars=task_vars)
             size = len(json.dumps(result, default=str))
@@ -42,9 +42,19 @@ def _too_long(size: str) -> dict[str, Any]:
 def limit_memory() -> None:
     """Limit what this process may hold to WORKING_BYTES more than now. A task that is retried runs in one process."""
     global _limited  # noqa: PLW0603  (of this process)
-    if not _limited and sys.platform == "linux":
+    held = _held_bytes()
+    if _limited or held is None:
+        return
+    _limited = True
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    given = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min([held + WORKING_BYTES, *given]), hard))
+
+
+def _held_bytes() -> int | None:
+    """Return the bytes that count for RLIMIT_DATA (proc_pid_status(5), VmData), None where the kernel does not say."""
+    try:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        held = next(int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:"))
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        resource.setrlimit(resource.RLIMIT_DATA, (held + WORKING_BYTES, hard))
-        _limited = True
+    except OSError:
+        return None
+    return next((int(line.split()[1]) << 10 for line in lines if line.startswith("VmData:")), None)

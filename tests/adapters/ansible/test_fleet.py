@@ -121,12 +121,16 @@ def play_folders() -> set[Path]:
     return set(Path("/tmp").glob(f"prov-{os.getpid()}-*"))
 
 
-def endless_python(folder: Path) -> dict[str, Any]:
-    """Return the variables of a node that prints without end."""
-    path = folder / "endless"
+def endless_node(folder: Path) -> dict[str, Any]:
+    """Return the variables of a node that prints without end, whatever it is sent by ssh."""
+    path = folder / "ssh"
     path.write_text("#!/bin/sh\ncat > /dev/null\nexec yes '{}'\n")
     path.chmod(0o755)
-    return LOCAL | {"ansible_python_interpreter": str(path)}
+    return {
+        "ansible_ssh_executable": str(path),
+        "ansible_python_interpreter": "/usr/bin/python3",
+        "ansible_become": False,
+    }
 
 
 def test_probe_gives_facts_or_a_problem_for_each_node(
@@ -136,7 +140,7 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
     printed = list[str]()
     handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
-    nodes = {"here": LOCAL, "dead": DEAD, "broken": BROKEN, "endless": endless_python(tmp_path)}
+    nodes = {"here": LOCAL, "dead": DEAD, "broken": BROKEN, "endless": endless_node(tmp_path)}
     settings = replace(inventory(**nodes), on_output=printed.append)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(list(nodes))

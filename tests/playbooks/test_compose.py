@@ -175,6 +175,33 @@ def test_stay_healthy_fails_if_a_container_was_restarted(
         compose.stay_healthy(60)
 
 
+@pytest.mark.parametrize(("seconds", "code"), [(30, 0), (30, 1), (30, None), (29, 1)])
+def test_stay_healthy_runs_the_health_checks_again_after_a_long_time(
+    engine: FakeEngine, compose: Any, monkeypatch: pytest.MonkeyPatch, seconds: int, code: int | None
+) -> None:
+    """The engine's own next checks come after up to five minutes."""
+    for service in ("jupyter", "ssh"):
+        container = a_container(service)
+        container["Config"] = {"Healthcheck": {"Test": ["CMD", "python3", "-I", "/health.py", service]}}
+        add_containers(engine, container)
+    commands, now = list[list[str]](), [0.0]
+    monkeypatch.setattr(composes.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(composes.time, "sleep", lambda slept: now.__setitem__(0, now[0] + slept))
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        commands.append(argv)
+        return module_util("base.command").CommandResult(code if argv[-1] == "ssh" else 0, "", "")
+
+    monkeypatch.setattr(composes, "run", run)
+    if seconds == 30 and code != 0:
+        with pytest.raises(ProblemError, match="ssh is unhealthy"):
+            compose.stay_healthy(seconds)
+    else:
+        compose.stay_healthy(seconds)
+    checks = [["docker", "exec", name, "python3", "-I", "/health.py", name] for name in ("jupyter", "ssh")]
+    assert [argv for argv in commands if "exec" in argv] == (checks if seconds == 30 else [])
+
+
 @pytest.mark.usefixtures("engine", "ran")
 def test_logs_are_withheld_if_the_token_to_mask_cannot_be_read(compose: Any, engine: FakeEngine) -> None:
     add_containers(engine, a_container("jupyter"))

@@ -1,20 +1,18 @@
 """IPv4 networks: the pool of a lab, the subnet of each seat, and the routes of a node."""
 
 from collections.abc import Iterable
-from ipaddress import AddressValueError, IPv4Network, NetmaskValueError
-from itertools import islice
+from ipaddress import IPv4Address, IPv4Network
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
 SEAT_PREFIX = 28  # two containers and the gateway, with room to spare; a pool of /16 has 4096 of them
-_MOST_TRIES = 4096
 
 
 def _check_network(text: str) -> str:
     try:
         return str(IPv4Network(text))
-    except (AddressValueError, NetmaskValueError, ValueError):
+    except ValueError:
         raise ValueError(f"{text!r} is no IPv4 network such as 10.213.0.0/16, with zeros after its prefix") from None
 
 
@@ -36,13 +34,18 @@ def free_subnet(held: str, pools: Iterable[str], taken: Iterable[str]) -> str | 
     """
     if held:
         return held
-    used = [IPv4Network(network) for network in taken]
-    candidates = (one for pool in pools for one in _subnets(IPv4Network(pool), used))
-    return next((str(one) for one in candidates if not any(one.overlaps(other) for other in used)), None)
+    used = sorted((int(one.network_address), int(one.broadcast_address)) for one in map(IPv4Network, taken))
+    found = (_first_free(IPv4Network(pool), used) for pool in pools)
+    return next((f"{IPv4Address(number)}/{SEAT_PREFIX}" for number in found if number is not None), None)
 
 
-def _subnets(pool: IPv4Network, used: Iterable[IPv4Network]) -> Iterable[IPv4Network]:
-    """Return the subnets of a pool, none where one network in `used` has all of it: such routes are common."""
-    if any(pool.subnet_of(other) for other in used):
-        return ()
-    return islice(pool.subnets(new_prefix=SEAT_PREFIX), _MOST_TRIES)
+def _first_free(pool: IPv4Network, used: Iterable[tuple[int, int]]) -> int | None:
+    """Return the first address of the first free subnet of a pool. `used`: first and last addresses, sorted."""
+    size = 1 << (pool.max_prefixlen - SEAT_PREFIX)
+    start = int(pool.network_address)
+    for first, last in used:
+        if first >= start + size:
+            break
+        if last >= start:
+            start = (last // size + 1) * size
+    return start if start + size - 1 <= int(pool.broadcast_address) else None

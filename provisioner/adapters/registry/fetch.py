@@ -15,8 +15,8 @@ _POLICY = RetryPolicy(attempts=2, whole=60, budget=90)
 class Fetcher:
     """One connection without cookies. A context manager.
 
-    A login is that of a URL. It is sent to its origin alone, and again for other URLs there: the links of an index
-    have none.
+    A login is that of a URL. It is sent to the origin of this URL alone, and there also for later URLs without a login,
+    because the links of an index have none.
     """
 
     def __init__(self, *, ca: Path | None = None, policy: RetryPolicy | None = None) -> None:
@@ -46,6 +46,7 @@ class Fetcher:
         """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed; `check` as in `follow`."""
         public, login = split_login(url)
         origin = urlsplit(public)[:2]
-        login = self._logins.setdefault(origin, login) if login else self._logins.get(origin, {})
-        request = Request(public, headers={**(headers or {}), **login})
+        if login:
+            self._logins[origin] = login
+        request = Request(public, headers={**(headers or {}), **self._logins.get(origin, {})})
         return self._sender.follow(request, up_to(limit), request.host, check)

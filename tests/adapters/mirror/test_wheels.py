@@ -100,6 +100,19 @@ def test_the_login_in_a_url_is_sent_to_all_pages_of_its_origin_and_to_no_other()
     assert "se cret" not in repr(report)
 
 
+def test_a_url_with_a_login_of_its_own_is_asked_with_that_one() -> None:
+    logins = list[str]()
+
+    def page(asked: ReceivedRequest) -> Answer:
+        logins.append(asked.headers["Authorization"])
+        return Answer(404)
+
+    with served(ScriptedRegistry(page)) as server, Fetcher(policy=FAIL_FAST) as fetcher:
+        for user in ("ann", "bob"):
+            fetcher.get(f"http://{user}:x@{server.host}/", 10)
+    assert logins == [f"Basic {b64encode(f'{user}:x'.encode()).decode()}" for user in ("ann", "bob")]
+
+
 @pytest.mark.parametrize(
     ("sent", "state", "code"),
     [

@@ -25,7 +25,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
         """Return the result of the module, or a failure where the node printed more than any valid result has."""
         super().run(tmp, task_vars)
         if self._connection.transport != "local":  # a job on this machine would inherit the limit
-            limit_memory()
+            _limit_memory()
         try:
             result: dict[str, Any] = self._execute_module(task_vars=task_vars)
             size = len(json.dumps(result, default=str))
@@ -39,13 +39,15 @@ def _too_long(size: str) -> dict[str, Any]:
     return {"failed": True, "msg": f"the node printed {size}; a valid result has at most {MOST_BYTES / 1e6} MB"}
 
 
-def limit_memory() -> None:
-    """Limit what this process may hold to WORKING_BYTES more than now. A task that is retried runs in one process."""
+def _limit_memory() -> None:
+    """Limit the memory of this process, in which all tries of a task run, to WORKING_BYTES more than it has now."""
     global _limited  # noqa: PLW0603  (of this process)
-    held = _held_bytes()
-    if _limited or held is None:
+    if _limited:
         return
     _limited = True
+    held = _held_bytes()
+    if held is None:
+        return
     soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
     given = [limit for limit in (soft, hard) if limit != resource.RLIM_INFINITY]
     resource.setrlimit(resource.RLIMIT_DATA, (min([held + WORKING_BYTES, *given]), hard))

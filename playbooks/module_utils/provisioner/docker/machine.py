@@ -19,6 +19,7 @@ from ansible.module_utils.provisioner.docker.process import open_files
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
 MASK_COLUMN = 7  # of /proc/net/route
+DEFAULT_ROUTE = "00000000"  # the destination of the default route there
 MOST_ROUTES = 8192  # reported; a plan avoids these, and before a seat is started all are looked at
 PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 # Interfaces of networks inside the machine, which other machines of the lab cannot reach.
@@ -54,8 +55,8 @@ def addresses() -> list[str]:
 
 def routes() -> list[str]:
     """Return the IPv4 networks that the machine has a route to, without the default route."""
-    found = {f"{_dotted(row[1])}/{bin(int(row[7], 16)).count('1')}" for row in _routes() if row[1] != "00000000"}
-    return sorted(found)
+    rows = [row for row in _routes() if row[1] != DEFAULT_ROUTE]
+    return sorted({f"{_dotted(row[1])}/{bin(int(row[MASK_COLUMN], 16)).count('1')}" for row in rows})
 
 
 def _routes() -> list[list[str]]:
@@ -70,7 +71,7 @@ def _dotted(number: str) -> str:
 
 
 def _default_route() -> str:
-    return next((row[0] for row in _routes() if row[1] == "00000000"), "")
+    return next((row[0] for row in _routes() if row[1] == DEFAULT_ROUTE), "")
 
 
 def _address(name: str) -> str | None:

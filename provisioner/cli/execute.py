@@ -100,7 +100,7 @@ def _publish(run: OpenRun, report: RolloutReport, view: RenderableType) -> int:
 
 
 def exit_code(report: RolloutReport) -> int:
-    """Return the exit code that a report stands for."""
+    """Return the exit code of a run: 0 only if every node is done and no home is at fault."""
     if report.done:
         return FAILED if report.home_faults else DONE
     if report.stopped and report.stopped.code == "interrupted":

@@ -116,7 +116,7 @@ class World:
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
         self.failing_checks: set[int] = set()  # generations that start but fail verification
-        self.killed_checks = 0  # verifications during which somebody kills the containers
+        self.killed_checks = 0  # how many of the next verifications fail because the containers are killed
 
     def patch_node_code(self, monkeypatch: pytest.MonkeyPatch) -> "World":
         """Replace compose and the checks of the node code."""

@@ -27,7 +27,7 @@ _NO_BECOME_PASSWORD = re.compile(r"\b(?:Missing|Incorrect) [\w.]+ password\b|\ba
 _MOST = 4000  # characters kept of what ssh says
 # ansible-runner replaces a result of more than 700 000 characters by an empty one.
 _NO_MESSAGE = "Ansible gave no message: the node printed nothing, or more than any valid result has"
-_NO_TRACE = "(traceback unavailable)"  # what Ansible adds to a failure that is no exception
+_NO_TRACE = "(traceback unavailable)"  # Ansible writes this where a task failed without an exception
 _PHASES: tuple[str, ...] = get_args(Phase)
 
 # What the code that reads a malformed result raises. ValidationError is a ValueError.

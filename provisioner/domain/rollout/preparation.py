@@ -38,8 +38,8 @@ class RegistryAccess(Value):
 class RegistryOrder(Value):
     """Set up a managed registry on its host. `deadline`: seconds for one command of the package manager.
 
-    Nodes read at `address`. The control machine pushes at `push_address`, with its login, of which `push_login` is the
-    line of the registry's htpasswd file, with a hash of the password. It is empty where there is no login yet.
+    Nodes read at `address`. The control machine pushes to `push_address` with a login. `push_login` is the line of
+    that login in the registry's htpasswd file: the user and a hash of the password. It is empty if there is no login.
     """
 
     what: Literal["registry"] = "registry"

@@ -107,5 +107,5 @@ class RolloutReport(Document):
 
     @property
     def home_faults(self) -> tuple[str, ...]:
-        """The nodes whose seat works with an empty home only: they are committed, and a check failed."""
+        """The nodes whose seat works only with an empty home. They are committed, but a check failed."""
         return tuple(r.node for r in self.nodes if any(problem.code == "home_fault" for problem in r.problems))

@@ -1,6 +1,7 @@
 """The compose project of a seat as a closed model: an option without a field here cannot be used.
 
-There is no field for privileged, host namespaces, devices, added capabilities, build, include, extends and env_file.
+So a compose file cannot ask for privileged mode, namespaces of the host, devices or more capabilities, and cannot use
+`build`, `include`, `extends` or `env_file`.
 """
 
 import re

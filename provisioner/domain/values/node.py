@@ -108,7 +108,7 @@ class RunningSeat(Value):
     # Rendered files in force: path within the seat -> text.
     files: Annotated[dict[str, str], Field(max_length=_MAX_FILES)] = {}
     ports: dict[str, PortNumber] = {}  # service -> published port
-    subnet: Network | Literal[""] = ""  # of its containers; empty: by a release without such subnets
+    subnet: Network | Literal[""] = ""  # of its containers; empty: an earlier release has set it up
     gpus: tuple[str, ...] = ()  # UUIDs reserved
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
@@ -124,7 +124,7 @@ class RunningSeat(Value):
 
     @property
     def unreadable(self) -> tuple[Problem, ...]:
-        """Why the node's records of the seat cannot be read, so that its generation is not known; else empty."""
+        """Why the node cannot read its records of the seat, so that the generation is unknown; else empty."""
         return self.drift if self.state == "damaged" and not self.generation else ()
 
 
@@ -139,7 +139,7 @@ class NodeFacts(Value):
     hostname: str = ""
     platform: PlatformName = "linux/amd64"
     addresses: tuple[str, ...] = ()
-    routes: Annotated[tuple[Network, ...], Field(max_length=_MAX_ROUTES)] = ()  # networks that it reaches, no default
+    routes: Annotated[tuple[Network, ...], Field(max_length=_MAX_ROUTES)] = ()  # without the default route
     driver: DriverVersion | None = None
     cuda_driver: CudaVersion | None = None
     kernel_module: KernelModule | None = None

@@ -13,13 +13,13 @@ def _check_network(text: str) -> str:
     try:
         return str(IPv4Network(text))
     except ValueError:
-        raise ValueError(f"{text!r} is no IPv4 network such as 10.213.0.0/16, with zeros after its prefix") from None
+        raise ValueError(f"{text!r} is not an IPv4 network, with 0 after its prefix, such as 10.213.0.0/16") from None
 
 
 def _check_pool(text: str) -> str:
     network = IPv4Network(text)
     if network.prefixlen > SEAT_PREFIX or not network.is_private or network.is_loopback or network.is_link_local:
-        raise ValueError(f"{text!r} is no private network with room for a /{SEAT_PREFIX}")
+        raise ValueError(f"{text!r} must be a private network, with a prefix of at most /{SEAT_PREFIX}")
     return text
 
 
@@ -30,7 +30,8 @@ NetworkPool = Annotated[Network, AfterValidator(_check_pool)]
 def free_subnet(held: str, pools: Iterable[str], taken: Iterable[str]) -> str | None:
     """Return the subnet that the seat holds already, else the first of the pools that overlaps no network in `taken`.
 
-    None where there is none. All are IPv4 networks in CIDR notation; `held` is empty for a seat without one.
+    Return None if there is no such subnet. All are IPv4 networks in CIDR notation. `held` is empty for a seat that has
+    none; a held subnet is not checked again.
     """
     if held:
         return held

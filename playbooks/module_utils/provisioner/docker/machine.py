@@ -54,13 +54,13 @@ def addresses() -> list[str]:
 
 
 def routes() -> list[str]:
-    """Return the IPv4 networks that the machine has a route to, without the default route."""
+    """Return the IPv4 networks that the machine has a route to, without the default route: sorted, in CIDR notation."""
     rows = [row for row in _routes() if row[1] != DEFAULT_ROUTE]
     return sorted({f"{_dotted(row[1])}/{bin(int(row[MASK_COLUMN], 16)).count('1')}" for row in rows})
 
 
 def _routes() -> list[list[str]]:
-    """Return the rows of the main routing table: interface, destination, …, mask as the eighth."""
+    """Return the rows of the main routing table, see proc_pid_net(5): interface, destination, …, mask as the eighth."""
     rows = [line.split() for line in read(Path("/proc/net/route")).splitlines()[1:]]
     return [row for row in rows if len(row) > MASK_COLUMN]
 

@@ -24,8 +24,8 @@ SERVICES = ("jupyter", "ssh")
 LABEL = "provisioner.seat"
 COMPOSE_SECONDS = 300  # more than a stop's grace period and a start together
 GIVE_UP_AFTER_RESTARTS = 3
-CHECK_AGAIN_SECONDS = 30
-HEALTH_SECONDS = 15
+CHECK_AGAIN_SECONDS = 30  # after so long a watch, the health checks are run again
+HEALTH_SECONDS = 15  # for one health check
 LOG_LINES = 400  # kept in failure.log
 SHOWN_LINES = 15  # in a problem that the control machine shows
 # Compose recreates a container under such a name and renames it at the end; a killed compose leaves it behind.
@@ -126,7 +126,8 @@ class Compose:
     def remove_unused_networks(self) -> None:
         """Remove networks of the project that none of its containers uses, such as that of an older generation.
 
-        A network lists the containers that run; one that is just restarting names its networks itself.
+        For a network, the engine lists running containers only. So the networks that each container names count, too.
+        Raises ProblemError where the engine does not answer.
         """
         of_containers = (container.get("NetworkSettings", {}).get("Networks") or {} for container in self.containers())
         used = {name for networks in of_containers for name in networks}
@@ -137,7 +138,7 @@ class Compose:
     def _networks(self) -> list[dict[str, Any]]:
         """Return the engine's full descriptions of the networks of the project."""
         listed = get("/networks", filters=self._label) or []
-        found = (get(f"/networks/{network['Id']}") for network in listed)  # None: removed in between
+        found = (get(f"/networks/{network['Id']}") for network in listed)  # None: it was removed after it was listed
         return [network for network in found if network]
 
     def containers(self) -> list[dict[str, Any]]:
@@ -204,7 +205,8 @@ class Compose:
     def stay_healthy(self, seconds: float) -> None:
         """Check for `seconds` that all services stay healthy and none restarts. Raises ProblemError `not_healthy`.
 
-        From CHECK_AGAIN_SECONDS on their health checks are run again at the end: the engine's next ones come later.
+        If `seconds` is CHECK_AGAIN_SECONDS or more, run their health checks once more at the end: the engine runs them
+        every five minutes only.
         """
         first = {service: _start_of(self.container(service)) for service in SERVICES}
         end = time.monotonic() + seconds

@@ -79,9 +79,9 @@ def check_ports(seat: dict[str, Any]) -> None:
 
 
 def check_subnet(seat: dict[str, Any]) -> None:
-    """Check that nothing else on the node uses the subnet of the seat. Raises ProblemError `subnet_taken`.
+    """Check that no other network of the engine and no route of the node overlaps the subnet of the seat.
 
-    An order of a release without such subnets names none.
+    The seat of an earlier release has no subnet, and nothing is checked. Raises ProblemError `subnet_taken`.
     """
     if not seat.get("subnet"):
         return
@@ -207,7 +207,7 @@ def _subnet_taken(subnet: str, holder: str) -> ProblemError:
     return ProblemError(
         "subnet_taken",
         f"the subnet {subnet} is taken: {holder}",
-        "the containers of the seat have a network of their own with this subnet, and packets would go astray",
+        "the containers of the seat have a network of their own; two networks with the same addresses cannot both work",
         "make the plan again, which chooses another one; or set seat.subnets in lab.yml to a network that is free",
     )
 

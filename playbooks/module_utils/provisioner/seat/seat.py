@@ -104,8 +104,8 @@ class Seat:
     def previous(self) -> int:
         """Return the newest generation before the current one with another image or other files.
 
-        Where all earlier ones have the same, return the newest of them; 0 when there is no earlier one. A repair makes
-        a generation with the same image and files, and a rollback to that would change nothing.
+        If all earlier generations have the same image and files, return the newest of these. Return 0 if there is no
+        earlier generation. A repair makes a generation with the same image and files: a rollback to it changes nothing.
         """
         current = self.current()
         before = [number for number in self.numbers() if number < current]

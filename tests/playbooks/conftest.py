@@ -26,9 +26,13 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
-    """A fake engine that the node code connects to."""
+    """A fake engine that the node code connects to, on a machine without routes.
+
+    The routes of this machine change while tests run: a seat that another test starts on it has one.
+    """
     socket = tmp_path / "engine.sock"
     monkeypatch.setenv("DOCKER_HOST", f"unix://{socket}")
+    monkeypatch.setattr(module_util("seat.precheck"), "routes", list)
     with fake_engine.serving(FakeEngine(), socket) as fake:
         yield fake
 

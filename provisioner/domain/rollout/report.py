@@ -1,5 +1,6 @@
-"""The result of a run: each node in exactly one state; the run is done only if every node is."""
+"""The result of a run: each seat and each node in exactly one state; the run is done only if every node is."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -30,6 +31,21 @@ NodeState = Literal[
     "unknown",
     "not_started",
 ]
+# The state of a node is the worst state of its seats.
+WORST_FIRST: tuple[NodeState, ...] = (
+    "needs_attention",
+    "unknown",
+    "unreachable",
+    "failed",
+    "rolled_back",
+    "stale",
+    "not_started",
+    "deferred",
+    "skipped",
+    "staged",
+    "committed",
+    "unchanged",
+)
 DONE: frozenset[NodeState] = frozenset({"unchanged", "committed"})
 # States that count as failures: a node that is deferred, stale or skipped was not changed.
 BAD: frozenset[NodeState] = frozenset({"failed", "rolled_back", "needs_attention", "unknown", "unreachable"})
@@ -69,10 +85,10 @@ def build_access(seat: Seat, host_key: str, *, local: bool = False) -> Access:
     )
 
 
-class NodeRecord(Value):
-    """The report of a node about its transaction."""
+class SeatRecord(Value):
+    """The report of a node about the transaction of one seat."""
 
-    node: str
+    seat: str
     state: NodeState
     generation: int = 0
     checks: dict[str, str] = {}  # verification -> result
@@ -80,7 +96,38 @@ class NodeRecord(Value):
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
     seconds: float = 0.0
+
+
+class NodeRecord(Value):
+    """The report of a node about the transactions of its seats: see `build_node_record`.
+
+    Where the node has one seat, the fields below `state` are those of this seat.
+    """
+
+    node: str
+    state: NodeState
+    seats: tuple[SeatRecord, ...] = ()
+    generation: int = 0
+    checks: dict[str, str] = {}  # verification -> result
+    gpu: GpuCheck | None = None
+    access: Access | None = None
+    problems: tuple[Problem, ...] = ()
+    seconds: float = 0.0
     released: bool = False  # the run no longer claims the node
+
+
+def build_node_record(node: str, seats: Sequence[SeatRecord], *, released: bool = False) -> NodeRecord:
+    """Return the record of a node from those of its seats, at least one: the worst state, and all problems."""
+    if len(seats) == 1:
+        fields = dict(seats[0])
+        fields.pop("seat")
+        return NodeRecord(node=node, **fields, seats=tuple(seats), released=released)
+    worst = min((seat.state for seat in seats), key=WORST_FIRST.index)
+    problems = tuple(dict.fromkeys(problem for seat in seats for problem in seat.problems))
+    seconds = max(seat.seconds for seat in seats)
+    return NodeRecord(
+        node=node, state=worst, seats=tuple(seats), problems=problems, seconds=seconds, released=released
+    )
 
 
 def without_record(node: str, problem: Problem) -> NodeRecord:

@@ -1,0 +1,35 @@
+"""A person of the roster, and the place that they were given."""
+
+from datetime import date
+from typing import Literal
+
+from provisioner.domain.values.model import Value
+
+DEFAULT_ENVIRONMENT = "default"
+
+
+class Person(Value):
+    """One row of the roster. `id`: the name of the account on the nodes, or of a person without an account.
+
+    `uid`: also the gid; only for a person without an account. `node`: a name or a pattern; empty: any node. `gpus`: so
+    many cards of their own, or `shared`: every card of the node that is not somebody's own. `group` empty: not said.
+    `until`: the last day. `keys`: lines of public SSH keys. `row`: its line in the file.
+    """
+
+    id: str
+    uid: int | None = None
+    node: str = ""
+    gpus: int | Literal["shared"] = 0
+    environment: str = DEFAULT_ENVIRONMENT
+    group: str = ""
+    until: date | None = None
+    keys: tuple[str, ...] = ()
+    row: int = 0
+
+
+class Placement(Value):
+    """Where a person sits, as the lock remembers it. `gpus`: UUIDs of their own cards, without shared ones."""
+
+    node: str
+    uid: int | None = None
+    gpus: tuple[str, ...] = ()

@@ -3,10 +3,12 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from provisioner.adapters.ansible.settings import Passwords, Settings, environment
@@ -14,6 +16,11 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 REGISTRY = "registry"  # the group of the host that runs the lab's registry
+# The variables in the order in which Ansible puts their text on the command line of ssh.
+_SSH_ARGUMENTS = ("ansible_ssh_args", "ansible_ssh_common_args", "ansible_ssh_extra_args")
+_PROXY_JUMP = re.compile(r"proxyjump\s*[=\s]\s*(\S+)", re.IGNORECASE)
+_JUMP = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?"
+_JUMPS = re.compile(f"(?!none$){_JUMP}(?:,{_JUMP})*")
 _LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
 _UNWRITABLE_HOME = "Unable to create local directories"  # in the message of Ansible; a path and a reason follow
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
@@ -21,10 +28,14 @@ _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 @dataclass(frozen=True)
 class InventoryHost:
-    """A host of the inventory. `address`: ansible_host, None where it is not set or is a template."""
+    """A host of the inventory. `address`: ansible_host, None where it is not set or is a template.
+
+    `jump`: the jump hosts that its variables give to ssh, as [USER@]HOST[:PORT] with commas between them; None: none.
+    """
 
     name: str
     address: str | None
+    jump: str | None = None
 
 
 def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
@@ -131,7 +142,30 @@ def _hosts_of_group(listing: Mapping[str, Any], group: str, parents: frozenset[s
 
 def _host(name: str, variables: Mapping[str, Any]) -> InventoryHost:
     address = variables.get("ansible_host")
-    return InventoryHost(name, address if isinstance(address, str) and "{" not in address else None)
+    return InventoryHost(name, address if isinstance(address, str) and "{" not in address else None, _jump(variables))
+
+
+def _jump(variables: Mapping[str, Any]) -> str | None:
+    """Return the first jump that the variables name: of several values of an option, ssh uses the first."""
+    arguments = (variables.get(name) for name in _SSH_ARGUMENTS)
+    found = (jump for text in arguments if isinstance(text, str) for jump in _jumps(text))
+    first = next(found, "")
+    return first if _JUMPS.fullmatch(first) else None
+
+
+def _jumps(text: str) -> Iterator[str]:
+    """Yield the value of each -J and -o ProxyJump. What a shell cannot split has none."""
+    try:
+        words = shlex.split(text)
+    except ValueError:
+        return
+    for word, following in pairwise([*words, ""]):
+        option = word[:2]
+        value = (word[2:] or following).strip()
+        if option == "-J":
+            yield value
+        elif option == "-o" and (match := _PROXY_JUMP.fullmatch(value)):
+            yield match[1]
 
 
 def _no_hosts_matched(settings: Settings, limit: str | None, names: tuple[str, ...]) -> Problem:

@@ -10,6 +10,7 @@ from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
 from provisioner.adapters.lab.validation import did_you_mean, validate_document
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.lab import Lab, Registry
+from provisioner.domain.people.person import Person
 from provisioner.domain.values.problem import Problem, ProblemError
 
 LAB_FILE, LOCK_FILE = "lab.yml", "lab.lock"
@@ -50,7 +51,7 @@ class LabDirectory(NamedTuple):
     """A lab that has been read. `keys`: the public SSH keys of seat.authorized_keys, one line each.
 
     `registry_ca`: the CA certificates of the registry (PEM). `package_keys`: the text of the signing key of each
-    package source (docker, nvidia).
+    package source (docker, nvidia). `people`: the rows of the roster, in its order.
     """
 
     path: Path
@@ -59,6 +60,7 @@ class LabDirectory(NamedTuple):
     keys: tuple[str, ...] = ()
     registry_ca: str | None = None
     package_keys: Mapping[str, str] = {}
+    people: tuple[Person, ...] = ()
 
     @property
     def lock(self) -> Path:

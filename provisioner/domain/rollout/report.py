@@ -63,12 +63,16 @@ class Access(Value):
     """How to connect to a seat, without its token: `provision status --urls` fetches that on request.
 
     `tunnel`: the command that forwards Jupyter to the user's machine if it is published on the node's loopback only.
+    `host`, `port` and `user` are the parts of `ssh`; empty and 0 in a record of an earlier release.
     """
 
     jupyter: str
     ssh: str
     tunnel: str = ""
     host_key: str = ""
+    host: str = ""
+    port: int = 0
+    user: str = ""
 
 
 def build_access(seat: Seat, host_key: str, *, local: bool = False) -> Access:
@@ -82,6 +86,9 @@ def build_access(seat: Seat, host_key: str, *, local: bool = False) -> Access:
         ssh=ssh,
         tunnel=f"{ssh} -N -L 8888:jupyter:8888" if hidden else "",
         host_key=host_key,
+        host=seat.binds["ssh"],
+        port=seat.ports["ssh"],
+        user=seat.user,
     )
 
 

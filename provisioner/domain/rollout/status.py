@@ -12,10 +12,16 @@ STATUS_SCHEMA: Literal["provisioner/status/1"] = "provisioner/status/1"
 
 
 class SeatStatus(Value):
-    """The status of one seat. `drift`: empty if it runs the locked image and is healthy. `services`: name -> state."""
+    """The status of one seat. `drift`: empty if it runs the locked image and is healthy. `services`: name -> state.
+
+    `person`: the id in the roster; empty: the seat of a lab without one. `gpus`: UUIDs; `shared`: others use them, too.
+    """
 
     node: str
     seat: str | None
+    person: str = ""
+    gpus: tuple[str, ...] = ()
+    shared: bool = False
     image: str | None = None
     generation: int = 0
     services: dict[str, str] = {}

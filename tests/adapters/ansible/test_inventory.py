@@ -163,3 +163,28 @@ def test_two_hosts_in_the_registry_group_are_refused_and_one_of_them_may_be_a_no
     with pytest.raises(ProblemError) as caught:
         registry_host(Settings(inventory))
     assert (caught.value.ending, caught.value.problems[0].code) == ("usage", "two_registries")
+
+
+def test_a_jump_is_read_from_the_ssh_arguments_of_a_host_and_only_where_it_is_plain(inventory: Path) -> None:
+    """Of several jumps ssh uses the first; a text with anything else in it is none."""
+    cases: dict[str, tuple[dict[str, object], str | None]] = {
+        "short": ({"ansible_ssh_common_args": "-J jump.lab"}, "jump.lab"),
+        "joined": ({"ansible_ssh_extra_args": "-C -Jli@jump.lab:2222"}, "li@jump.lab:2222"),
+        "option": ({"ansible_ssh_args": "-o ControlMaster=auto -o ProxyJump=a,li@[2001:db8::1]"}, "a,li@[2001:db8::1]"),
+        "blanks": ({"ansible_ssh_common_args": "-o 'proxyjump jump.lab'"}, "jump.lab"),
+        "no-space": ({"ansible_ssh_common_args": "-oProxyJump=jump.lab"}, "jump.lab"),
+        "order": ({"ansible_ssh_extra_args": "-J second", "ansible_ssh_args": "-J first"}, "first"),
+        "off": ({"ansible_ssh_args": "-o ProxyJump=none", "ansible_ssh_extra_args": "-J jump.lab"}, None),
+        "command": ({"ansible_ssh_common_args": "-o ProxyCommand='ssh -W %h:%p jump.lab'"}, None),
+        "template": ({"ansible_ssh_common_args": "-J {{ jump }}"}, None),
+        "flag": ({"ansible_ssh_common_args": "-J -oProxyCommand=id"}, None),
+        "shell": ({"ansible_ssh_common_args": "-J 'a;id'"}, None),
+        "line": ({"ansible_ssh_common_args": "-J 'a\nProxyCommand id'"}, None),
+        "quote": ({"ansible_ssh_common_args": "-J 'a"}, None),
+        "last": ({"ansible_ssh_common_args": "-C -J"}, None),
+        "list": ({"ansible_ssh_common_args": ["-J", "a"]}, None),
+        "none": ({}, None),
+    }
+    inventory.write_text(json.dumps({"nodes": {"hosts": {name: given for name, (given, _) in cases.items()}}}))
+    found = {host.name: host.jump for host in hosts(Settings(inventory), None)}
+    assert found == {name: jump for name, (_, jump) in cases.items()}

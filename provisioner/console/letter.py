@@ -1,0 +1,68 @@
+"""Letters to people with a seat, as text and as a page of HTML, and what became of them."""
+
+import html
+from collections.abc import Iterable, Mapping
+from itertools import groupby
+
+from jinja2 import DictLoader, StrictUndefined, Template
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+from rich.console import Group, RenderableType
+from rich.text import Text
+
+from provisioner.console.problems import COMMAND, problems
+from provisioner.console.text import count, safe_line
+from provisioner.domain.rollout.letter import Letter, Letters
+
+TEMPLATE = "letter.txt.j2"
+_HEADING = "# "
+_PAGES = "https://github.com/lab-provisioner/provisioner/blob/main/docs/"
+_HEAD = """<!DOCTYPE html>
+<html lang="zh-CN">
+<head>
+<meta charset="utf-8">
+<title>{title}</title>
+<style>
+body {{ max-width: 48em; margin: 2em auto; padding: 0 1em; font-family: sans-serif; line-height: 1.5 }}
+pre {{ padding: .6em; background: #f2f2f2; overflow-x: auto }}
+</style>
+</head>
+<body>
+"""
+
+
+def letter_template(templates: Mapping[str, str]) -> Template:
+    """Return the compiled template of a letter. `templates`: text by file name."""
+    loader = DictLoader(templates)
+    environment = ImmutableSandboxedEnvironment(
+        loader=loader, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return environment.get_template(TEMPLATE)
+
+
+def letter_text(letter: Letter, template: Template) -> str:
+    """Return a letter as plain text, Chinese first and English below."""
+    return template.render(letter.model_dump() | {"page": _PAGES})
+
+
+def letter_html(text: str) -> str:
+    """Return the text of a letter as a page of HTML. Every character of it is escaped."""
+    title = html.escape(text.partition("\n")[0].removeprefix(_HEADING))
+    blocks = (list(lines) for is_block, lines in groupby(text.split("\n"), key=bool) if is_block)
+    return _HEAD.format(title=title) + "".join(f"{_html_block(block)}\n" for block in blocks) + "</body>\n</html>\n"
+
+
+def _html_block(lines: list[str]) -> str:
+    if lines[0].startswith(_HEADING):
+        return f"<h2>{html.escape(lines[0].removeprefix(_HEADING))}</h2>"
+    if lines[0].startswith(COMMAND):
+        code = "\n".join(line.removeprefix(COMMAND) for line in lines)
+        return f"<pre>{html.escape(code)}</pre>"
+    return "<p>" + "<br>\n".join(map(html.escape, lines)) + "</p>"
+
+
+def letters_view(letters: Letters, folder: str, old: Iterable[str]) -> Group:
+    """Render the people without a letter, the files of people who are in the roster no longer, and the sum."""
+    parts: list[RenderableType] = [problems((problem.node or "", problem) for problem in letters.missing.values())]
+    parts += [Text(f"old: {safe_line(name)} is of nobody in the roster; it was left there") for name in old]
+    total = len(letters.written) + len(letters.missing)
+    return Group(*parts, Text(f"\n{len(letters.written)} of {count(total, 'letter')} in {safe_line(folder)}."))

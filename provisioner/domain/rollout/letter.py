@@ -1,0 +1,185 @@
+"""The letter to a person of the roster: how to reach their seat. It holds no secret."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from datetime import date
+from ipaddress import IPv4Address
+from typing import Annotated, Literal, NamedTuple
+
+from pydantic import AfterValidator, Field, StringConstraints, ValidationError
+
+from provisioner.domain.lab.lab import Slug
+from provisioner.domain.people.person import Person
+from provisioner.domain.rollout.report import Access
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.model import Value
+from provisioner.domain.values.node import GpuUuid
+from provisioner.domain.values.problem import Problem
+
+LETTERS_SCHEMA: Literal["provisioner/letters/1"] = "provisioner/letters/1"
+_FORWARDED = "http://127.0.0.1:8888/lab"  # Jupyter's address on the user's machine while the tunnel is open
+_MAX_CONTACT = 200
+_PLAIN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
+
+
+def contact_text(text: str) -> str:
+    """Return the text as one line of printable characters. Raises ValueError with a message for the user."""
+    line = " ".join(text.split())
+    if len(line) > _MAX_CONTACT:
+        raise ValueError(f"has {len(line)} characters; the maximum is {_MAX_CONTACT}")
+    return _printable(line)
+
+
+def _printable(text: str) -> str:
+    if bad := next((c for c in text if not c.isprintable()), None):
+        raise ValueError(f"contains U+{ord(bad):04X}, which is not printable")
+    return text
+
+
+def _reachable(text: str) -> str:
+    address = IPv4Address(text)
+    if address.is_loopback or address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{text} is no address at which another machine reaches the node")
+    return text
+
+
+# Lines of ssh's configuration are made of these: a space or a line feed in one would be another setting.
+Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
+LoginName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$")]
+HostAddress = Annotated[str, StringConstraints(max_length=15), AfterValidator(_reachable)]
+HostKey = Annotated[str, StringConstraints(pattern=r"^ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI[A-Za-z0-9+/]{43}$")]
+JumpHosts = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.:,\[\]-]{0,512}$")]
+JupyterUrl = Annotated[str, StringConstraints(pattern=r"^http://[0-9.]{7,15}:[0-9]{1,5}/lab$")]
+
+
+class Letter(Value):
+    """What a letter says. `alias`: the name of the seat for ssh; `jump`: jump hosts, without names of accounts.
+
+    `jupyter`: the URL to open, without the token; `tunnel`: only while a port is forwarded by SSH. `gpus`: UUIDs of the
+    seat's cards; `shared`: others use them, too. `contact` empty: whoever sends the letter.
+    """
+
+    person: Line
+    lab: Slug
+    node: Line
+    alias: Alias
+    host: HostAddress
+    port: Annotated[int, Field(ge=1, le=65535)]
+    user: LoginName
+    host_key: HostKey
+    jump: JumpHosts = ""
+    jupyter: JupyterUrl
+    tunnel: bool
+    gpus: tuple[GpuUuid, ...] = ()
+    shared: bool = False
+    until: date | None = None
+    contact: str = ""
+
+
+class Letters(NamedTuple):
+    """The letter of each person by id, and why other people have none."""
+
+    written: Mapping[str, Letter]
+    missing: Mapping[str, Problem]
+
+
+def letter_name(person: str) -> str:
+    """Return the name of a person's files without its ending: the id, or where that is not plain, a part and its hash.
+
+    Only the latter has a dot, so two ids never share a name.
+    """
+    if _PLAIN_ID.fullmatch(person):
+        return person
+    folded = re.sub(r"[^a-z0-9]+", "-", person.lower())[:16].strip("-") or "id"
+    return f"{folded}.{hashlib.sha256(person.encode()).hexdigest()[:10]}"
+
+
+def build_letters(
+    people: Sequence[Person], status: LabStatus, jumps: Mapping[str, str | None], contact: str = ""
+) -> Letters:
+    """Build the letter of each person. `jumps`: the jump hosts of each node, see `InventoryHost`."""
+    seats = {seat.person: seat for seat in status.seats if seat.person}
+    silent = tuple(seat.node for seat in status.seats if seat.seat is None)
+    built = {
+        person.id: _build_letter(person, seats[person.id], status.lab, jumps, contact)
+        if person.id in seats
+        else _no_seat(person, silent)
+        for person in people
+    }
+    return Letters(
+        {name: found for name, found in built.items() if isinstance(found, Letter)},
+        {name: found for name, found in built.items() if isinstance(found, Problem)},
+    )
+
+
+def _build_letter(
+    person: Person, seat: SeatStatus, lab: str, jumps: Mapping[str, str | None], contact: str
+) -> Letter | Problem:
+    if seat.access is None or seat.image is None:
+        return _not_there(person, seat)
+    try:
+        return Letter(
+            person=person.id,
+            lab=lab,
+            node=seat.node,
+            alias=seat.seat,
+            gpus=seat.gpus,
+            shared=seat.shared,
+            until=person.until,
+            contact=contact,
+            **_connection(seat.access, _without_accounts(jumps.get(seat.node) or "")),
+        )
+    except ValidationError as error:
+        return _unsafe(person, seat, error)
+
+
+def _connection(access: Access, jump: str) -> dict[str, str | int | bool]:
+    """Return the fields of a letter about the connection. Behind a jump host, Jupyter is reached by a tunnel only."""
+    tunnel = bool(access.tunnel or jump)
+    return {
+        "host": access.host,
+        "port": access.port,
+        "user": access.user,
+        "host_key": access.host_key,
+        "jump": jump,
+        "jupyter": _FORWARDED if tunnel else access.jupyter,
+        "tunnel": tunnel,
+    }
+
+
+def _without_accounts(jump: str) -> str:
+    """Return jump hosts without account names: those in the inventory are the admin's."""
+    return ",".join(host.rpartition("@")[2] for host in jump.split(","))
+
+
+def _no_seat(person: Person, silent: tuple[str, ...]) -> Problem:
+    unread = f"; these did not answer or cannot have a seat: {', '.join(silent)}" if silent else ""
+    return Problem(
+        "no_seat",
+        f"{person.id} has no seat on the nodes that were read{unread}",
+        "a letter has the address and the host key of a seat",
+        "set the seats up with `provision rollout`, then write the letters again",
+    )
+
+
+def _not_there(person: Person, seat: SeatStatus) -> Problem:
+    return Problem(
+        "seat_not_there",
+        f"the seat of {person.id} is planned, and not set up yet",
+        "a letter has the host key of a seat, which its node makes when the seat is set up",
+        "set it up with `provision rollout`, then write the letters again",
+        seat.node,
+    )
+
+
+def _unsafe(person: Person, seat: SeatStatus, error: ValidationError) -> Problem:
+    found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {str(item['input'])[:80]!r}" for item in error.errors())
+    return Problem(
+        "unsafe_letter",
+        f"the letter to {person.id} would not be correct: {found}",
+        "its lines go into the configuration of ssh, so each value must be what it is said to be",
+        "services.ssh.bind in lab.yml is `lan`, and `provision status` shows what the node reports of the seat",
+        seat.node,
+    )

@@ -27,6 +27,7 @@ VERBS = {
     "resume": "Finish an interrupted run",
     "rollback": "Return seats to their previous generation, offline",
     "status": "Show what runs on each node, compared with the lock",
+    "seats": "Show who sits where, with which GPUs",
     "remove": "Remove seats; homes and volumes are kept",
     "me": "Your own seat on this machine",
     "facts": "Show the compatibility data: its date, sources and rows",
@@ -34,7 +35,7 @@ VERBS = {
     "completion": "Print the completion script of your shell",
     "help": "Show the help of a verb",
 }
-GROUPS = {"mirror", "registry"}
+GROUPS = {"mirror", "registry", "seats"}
 _OPTIONS_OF_VERBS = {"--json", "--no-color", "-v", "--verbose"}
 WIDTH = 100
 _DATA = Path(__file__).parent.parent / "data" / "compatibility.yaml"

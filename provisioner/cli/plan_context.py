@@ -1,17 +1,26 @@
-"""What plan, rollout and status share: read the lab's lock, probe its nodes, and plan what differs."""
+"""What plan, rollout, status, letters and seats share: read the lab's lock, probe its nodes, and plan what differs."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from provisioner.adapters.ansible.inventory import InventoryHost
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
+from provisioner.cli.options import AnsibleOptions
+from provisioner.cli.output import Output
+from provisioner.cli.progress_display import show_progress
+from provisioner.cli.wiring import fleet, plan_inputs
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
+from provisioner.domain.rollout.status import LabStatus
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, Probed
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
+from provisioner.workflow.status import build_status
 
 
 class PlanContext(NamedTuple):
@@ -19,6 +28,15 @@ class PlanContext(NamedTuple):
 
     probed: Probed
     prepared: PreparedPlan
+
+
+class SeatsContext(NamedTuple):
+    """The seats of a lab. `people`: those of the roster who are expected on these nodes; `hosts`: the nodes."""
+
+    status: LabStatus
+    people: tuple[Person, ...]
+    probed: Probed
+    hosts: Sequence[InventoryHost]
 
 
 def require_lock(directory: LabDirectory) -> Lockfile:
@@ -39,6 +57,21 @@ def build_context(inputs: PlanInputs, fleet: Fleet, on_event: OnEvent, when_busy
     """Probe the nodes and plan for them."""
     probed = probe(fleet, on_event)
     return PlanContext(probed, build_plan(inputs, fleet.hosts(), probed, when_busy=when_busy))
+
+
+def read_seats(directory: LabDirectory, ansible: AnsibleOptions, output: Output) -> SeatsContext:
+    """Probe the nodes and return their seats. With --limit, only people with a seat on these nodes are expected.
+
+    Raises ProblemError (usage) where the lab has no lock yet.
+    """
+    lock = require_lock(directory)
+    with show_progress(output) as on_event:
+        nodes = fleet(directory, ansible, output.verbose, on_event)
+        context = build_context(plan_inputs(directory, lock), nodes, on_event)
+    status = build_status(context.prepared, context.probed)
+    seated = {seat.person for seat in status.seats}
+    people = tuple(person for person in directory.people if ansible.limit is None or person.id in seated)
+    return SeatsContext(status, people, context.probed, nodes.hosts())
 
 
 def catalog_fields(catalog: Catalog) -> dict[str, Any]:

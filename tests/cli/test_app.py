@@ -56,7 +56,9 @@ def test_completion_of_labs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "verb",
-    [[verb] for verb in VERBS] + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")],
+    [[verb] for verb in VERBS]
+    + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")]
+    + [["seats", "list"]],
     ids=" ".join,
 )
 def test_every_verb_shows_an_example_of_itself(verb: list[str]) -> None:

@@ -1,0 +1,1 @@
+"""The commands of `provision seats`: one module each, and their group."""

@@ -1,0 +1,75 @@
+"""The list of seats: a row for each; of many, those that are healthy are only counted."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from provisioner.console.problems import problems
+from provisioner.console.tables import cell, group_rows, make_table
+from provisioner.console.text import count
+from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList, SeatState
+
+MANY = 50  # rows; what is longer does not fit on a screen
+_SHORT = 12  # characters of a UUID, its kind included: GPU-1b2c3d4e
+
+_STYLES: Mapping[SeatState, str] = {
+    "healthy": "green",
+    "starting": "yellow",
+    "absent": "yellow",
+    "stopped": "magenta",
+}
+_WORDS: Mapping[SeatState, str] = {"absent": "not there yet"}
+
+
+def seats_view(listing: SeatList, *, verbose: bool = False) -> Group:
+    """Render the seats, the problems of nodes without one, and the sum.
+
+    Of more than MANY seats those that are healthy are counted for each node, unless `verbose`.
+    """
+    is_folded = not verbose and len(listing.seats) > MANY
+    healthy = [seat for seat in listing.seats if is_folded and seat.state == "healthy"]
+    others = [seat for seat in listing.seats if not is_folded or seat.state != "healthy"]
+    parts: list[RenderableType] = [_table(others)] if others else []
+    parts += [Text(), _counts(healthy), Text("\n-v lists the healthy seats, too.", "dim")] if healthy else []
+    found = ((node, problem) for node, kinds in listing.unread.items() for problem in kinds)
+    return Group(*parts, problems(found), Text(f"\n{_sum(listing)}"))
+
+
+def _table(seats: Sequence[SeatEntry]) -> Table:
+    rows = make_table("person", "node", "seat", "GPUs", "state", "group", "until")
+    for seat in seats:
+        rows.add_row(
+            *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
+            cell(_WORDS.get(seat.state, seat.state), _STYLES.get(seat.state, "red")),
+            *map(cell, (seat.group, seat.until.isoformat() if seat.until else "")),
+        )
+    return rows
+
+
+def _gpus(seat: SeatEntry) -> str:
+    if seat.shared:
+        return f"shared: {count(len(seat.gpus), 'GPU')}"
+    return ", ".join(map(_card, seat.gpus))
+
+
+def _card(card: Card) -> str:
+    short = card.uuid[:_SHORT]
+    return f"{card.index} ({short})" if card.index else short
+
+
+def _counts(healthy: Iterable[SeatEntry]) -> Table:
+    """Return a row for each group of nodes with as many healthy seats."""
+    rows = make_table("nodes", "healthy seats on each", right=("healthy seats on each",))
+    for names, number in group_rows(Counter(seat.node for seat in healthy).items()):
+        rows.add_row(names, cell(str(number), _STYLES["healthy"]))
+    return rows
+
+
+def _sum(listing: SeatList) -> str:
+    counts = Counter(_WORDS.get(seat.state, seat.state) for seat in listing.seats)
+    states = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+    unread = f"; {count(len(listing.unread), 'node')} without a known seat" if listing.unread else ""
+    return f"{count(len(listing.seats), 'seat')}: {states}{unread}."

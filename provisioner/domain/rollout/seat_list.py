@@ -1,0 +1,104 @@
+"""The list of seats: who sits where, with which cards, and in which state."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
+from typing import Literal
+
+from pydantic import Field
+
+from provisioner.domain.people.person import Person
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.model import Document, Value
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import Problem
+
+SEATS_SCHEMA: Literal["provisioner/seats/1"] = "provisioner/seats/1"
+
+# healthy: all services are · starting: none is at fault, and not all are healthy yet · unhealthy: a service is at fault
+# stopped: no service runs · absent: not set up yet · unknown: its node did not answer
+SeatState = Literal["healthy", "starting", "unhealthy", "stopped", "absent", "unknown"]
+_STOPPED = frozenset({"exited", "missing"})
+_STARTING = frozenset({"healthy", "running"})
+
+
+class Card(Value):
+    """A GPU. `index`: NVML's on its node, for a MIG device INDEX.INSTANCE; empty: the node does not report it now."""
+
+    uuid: str
+    index: str = ""
+
+
+class SeatEntry(Value):
+    """One seat, or a person without one: then `seat` is None and `node` is empty.
+
+    `person` empty: the seat of a lab without a roster. `shared`: others use its cards, too. `group`, `until`: as in the
+    roster.
+    """
+
+    person: str = ""
+    node: str = ""
+    seat: str | None = None
+    gpus: tuple[Card, ...] = ()
+    shared: bool = False
+    state: SeatState
+    group: str = ""
+    until: date | None = None
+
+
+class SeatList(Document):
+    """All seats of a lab in the order of its nodes, then the people without a seat.
+
+    `unread`: nodes without a known seat, with their problems.
+    """
+
+    schema_: Literal["provisioner/seats/1"] = Field(default=SEATS_SCHEMA, alias="schema")
+    lab: str
+    seats: tuple[SeatEntry, ...]
+    unread: dict[str, tuple[Problem, ...]] = {}
+
+
+def build_seat_list(status: LabStatus, people: Sequence[Person], probed: Mapping[str, NodeFacts | Problem]) -> SeatList:
+    """Build the list. `people`: those of the roster who have a seat on these nodes, or should have one."""
+    rows = {person.id: person for person in people}
+    cards = {card.uuid: card for facts in probed.values() if isinstance(facts, NodeFacts) for card in _cards(facts)}
+    unread = {seat.node: seat.problems for seat in status.seats if seat.seat is None}
+    entries = [_entry(seat, rows.get(seat.person), cards) for seat in status.seats if seat.seat is not None]
+    seated = {entry.person for entry in entries}
+    state: SeatState = "unknown" if unread else "absent"
+    waiting = [
+        SeatEntry(person=person.id, state=state, group=person.group, until=person.until)
+        for person in people
+        if person.id not in seated
+    ]
+    return SeatList(lab=status.lab, seats=(*entries, *waiting), unread=unread)
+
+
+def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card]) -> SeatEntry:
+    return SeatEntry(
+        person=seat.person,
+        node=seat.node,
+        seat=seat.seat,
+        gpus=tuple(cards.get(uuid, Card(uuid=uuid)) for uuid in seat.gpus),
+        shared=seat.shared,
+        state=seat_state(seat),
+        group=person.group if person else "",
+        until=person.until if person else None,
+    )
+
+
+def seat_state(seat: SeatStatus) -> SeatState:
+    """Return the state of a seat whose node answered, from its services."""
+    states = set(seat.services.values())
+    if seat.image is None:
+        return "absent"
+    if states <= _STOPPED:
+        return "stopped"
+    if states <= _STARTING:
+        return "healthy" if states == {"healthy"} else "starting"
+    return "unhealthy"
+
+
+def _cards(facts: NodeFacts) -> Iterator[Card]:
+    for gpu in facts.gpus:
+        if gpu.uuid is not None:
+            yield Card(uuid=gpu.uuid, index=str(gpu.index) if gpu.instance is None else f"{gpu.index}.{gpu.instance}")

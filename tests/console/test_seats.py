@@ -1,0 +1,70 @@
+"""The list of seats on a screen."""
+
+from datetime import date
+
+from provisioner.console.seats import seats_view
+from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList
+from provisioner.domain.values.problem import Problem
+from tests.builders import a_uuid
+from tests.console.screen import expected_text, render_text
+
+OWN = (Card(uuid=a_uuid("a"), index="0"), Card(uuid=a_uuid("b")))
+
+
+def test_table_has_a_row_for_each_seat() -> None:
+    down = Problem("unreachable", "gpu3: no answer", "why", "fix")
+    seats = (
+        SeatEntry(
+            person="anna",
+            node="gpu1",
+            seat="ml_anna",
+            gpus=OWN,
+            state="healthy",
+            group="staff",
+            until=date(2027, 1, 31),
+        ),
+        SeatEntry(person="bob", node="gpu2", seat="ml_bob", gpus=OWN, shared=True, state="unhealthy"),
+        SeatEntry(person="eve\x1b[2J", state="unknown"),
+        SeatEntry(person="li", node="gpu2", seat="ml_li", state="absent"),
+    )
+    listing = SeatList(lab="ml", seats=seats, unread={"gpu3": (down,)})
+    assert render_text(seats_view(listing), 120) == expected_text("""
+        person       node   seat      GPUs                             state           group   until
+        ─────────────────────────────────────────────────────────────────────────────────────────────────
+        anna         gpu1   ml_anna   0 (GPU-0cc175b9), GPU-92eb5ffe   healthy         staff   2027-01-31
+        bob          gpu2   ml_bob    shared: 2 GPUs                   unhealthy
+        eve\\x1b[2J                                                     unknown
+        li           gpu2   ml_li                                      not there yet
+        ╷ unreachable  gpu3
+        │ no answer
+        │ why: why
+        │ fix: fix
+        ╵
+
+        4 seats: 1 healthy, 1 unhealthy, 1 unknown, 1 not there yet; 1 node without a known seat.
+    """)
+
+
+def test_of_many_seats_those_that_are_healthy_are_counted_for_each_group_of_equal_nodes() -> None:
+    seats = tuple(
+        SeatEntry(person=f"p{node}-{number}", node=f"gpu{node}", seat=f"ml_p{node}-{number}", state="healthy")
+        for node in range(1, 4)
+        for number in range(30 if node < 3 else 29)
+    )
+    stopped = SeatEntry(person="eve", node="gpu3", seat="ml_eve", state="stopped")
+    listing = SeatList(lab="ml", seats=(*seats, stopped))
+    assert render_text(seats_view(listing), 120) == expected_text("""
+        person   node   seat     GPUs   state     group   until
+        ───────────────────────────────────────────────────────
+        eve      gpu3   ml_eve          stopped
+
+        nodes      healthy seats on each
+        ────────────────────────────────
+        gpu[1-2]                      30
+        gpu3                          29
+
+        -v lists the healthy seats, too.
+
+        90 seats: 89 healthy, 1 stopped.
+    """)
+    assert render_text(seats_view(listing, verbose=True), 120).count("ml_") == 90

@@ -1,0 +1,72 @@
+"""The list of seats: the state of each, its cards, and people without one."""
+
+from datetime import date
+
+import pytest
+
+from provisioner.domain.people.person import Person
+from provisioner.domain.rollout.seat_list import Card, SeatState, build_seat_list, seat_state
+from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.problem import Problem
+from tests.builders import a_gpu, a_node, a_uuid
+from tests.domain.letters import a_seat_status
+
+
+@pytest.mark.parametrize(
+    ("services", "state"),
+    [
+        (("healthy", "healthy"), "healthy"),
+        (("healthy", "running"), "starting"),
+        (("running", "running"), "starting"),
+        (("healthy", "unhealthy"), "unhealthy"),
+        (("healthy", "exited"), "unhealthy"),
+        (("restarting", "healthy"), "unhealthy"),
+        (("exited", "exited"), "stopped"),
+        (("missing", "exited"), "stopped"),
+        (("paused", "paused"), "unhealthy"),
+        ((), "stopped"),
+    ],
+)
+def test_state_of_a_seat_is_that_of_its_services(services: tuple[str, ...], state: SeatState) -> None:
+    named = dict(zip(("jupyter", "ssh"), services, strict=False))
+    assert seat_state(a_seat_status(services=named)) == state
+
+
+def test_a_planned_seat_is_absent() -> None:
+    assert seat_state(a_seat_status(image=None, services={})) == "absent"
+
+
+def test_cards_have_the_index_of_their_node_and_a_lost_one_has_none() -> None:
+    gpus = (a_gpu("gpu1", 1), a_gpu("gpu1", 2, instance=3, uuid=a_uuid("mig")))
+    seat = a_seat_status(gpus=(a_uuid("gpu1/1"), a_uuid("mig"), a_uuid("lost")))
+    listing = build_seat_list(LabStatus(lab="ml", seats=(seat,)), [], {"gpu1": a_node("gpu1", gpus=gpus)})
+    assert listing.seats[0].gpus == (
+        Card(uuid=a_uuid("gpu1/1"), index="1"),
+        Card(uuid=a_uuid("mig"), index="2.3"),
+        Card(uuid=a_uuid("lost")),
+    )
+
+
+DOWN = Problem("unreachable", "no answer", "why", "fix")
+
+
+@pytest.mark.parametrize(
+    ("others", "state", "unread"),
+    [((), "absent", {}), ((SeatStatus(node="gpu2", seat=None, problems=(DOWN,)),), "unknown", {"gpu2": (DOWN,)})],
+)
+def test_a_person_without_a_seat_is_listed_last_and_is_unknown_while_a_node_is(
+    others: tuple[SeatStatus, ...], state: SeatState, unread: dict[str, tuple[Problem, ...]]
+) -> None:
+    people = [Person(id="bob", group="staff", until=date(2027, 1, 31)), Person(id="anna")]
+    listing = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(), *others)), people, {})
+    assert [(entry.person, entry.node, entry.state) for entry in listing.seats] == [
+        ("anna", "gpu1", "healthy"),
+        ("bob", "", state),
+    ]
+    assert (listing.seats[1].group, listing.seats[1].until) == ("staff", date(2027, 1, 31))
+    assert listing.unread == unread
+
+
+def test_the_seat_of_a_lab_without_a_roster_has_no_person() -> None:
+    (entry,) = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(person=""),)), [], {}).seats
+    assert (entry.person, entry.seat, entry.group) == ("", "ml_anna", "")

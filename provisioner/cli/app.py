@@ -28,6 +28,7 @@ VERBS = {
     "rollback": "Return seats to their previous generation, offline",
     "status": "Show what runs on each node, compared with the lock",
     "seats": "Show who sits where, with which GPUs",
+    "letters": "Write a letter to each person of the roster: how to reach their seat",
     "remove": "Remove seats; homes and volumes are kept",
     "me": "Your own seat on this machine",
     "facts": "Show the compatibility data: its date, sources and rows",

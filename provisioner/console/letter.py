@@ -61,8 +61,11 @@ def _html_block(lines: list[str]) -> str:
 
 
 def letters_view(letters: Letters, folder: str, old: Iterable[str]) -> Group:
-    """Render the people without a letter, the files of people who are in the roster no longer, and the sum."""
-    parts: list[RenderableType] = [problems((problem.node or "", problem) for problem in letters.missing.values())]
-    parts += [Text(f"old: {safe_line(name)} is of nobody in the roster; it was left there") for name in old]
+    """Render nodes without a known seat, people without a letter, files of people who have left, and the sum."""
+    unread = ((node, problem) for node, found in letters.unread.items() for problem in found)
+    # Without the names of nodes, which would be folded: each person is listed.
+    missing = (("", problem) for problem in letters.missing.values())
+    parts: list[RenderableType] = [problems(unread), problems(missing)]
+    parts += [Text(f"{safe_line(name)} is a letter to nobody in the roster; it was not deleted") for name in old]
     total = len(letters.written) + len(letters.missing)
     return Group(*parts, Text(f"\n{len(letters.written)} of {count(total, 'letter')} in {safe_line(folder)}."))

@@ -86,6 +86,8 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
         (["help", "mirror", "chek"], "unknown command of provision mirror: chek; did you mean check?"),
         (["help", "plan", "ai-lab"], "provision plan has no commands\n"),
         (["plan"], "Missing argument 'LAB'"),
+        (["letters", "ai-lab", "--contact", "\x1b[2J"], "contains U+001B, which is not printable"),
+        (["letters", "ai-lab", "--contact", "x" * 201], "has 201 characters; the maximum is 200"),
         (["plan", "ai-lab", "--limt", "n1"], "No such option"),
         (["plan", "ai-lab", "--limit", ""], "is empty, and would mean every node"),
         (["lock", "ai-lab", "--torch", "newest"], "not a version or a range"),

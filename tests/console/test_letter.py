@@ -16,7 +16,7 @@ from provisioner.console.letter import letter_html, letter_template, letter_text
 from provisioner.domain.rollout.letter import Letters
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_uuid
-from tests.console.screen import expected_text, golden_text, render_text
+from tests.console.screen import golden_text, render_text
 from tests.domain.letters import HOST_KEY, a_letter
 
 TEMPLATE = letter_template(read_templates(templates()))
@@ -120,16 +120,16 @@ def test_html_has_every_line_of_the_text() -> None:
 
 
 def test_summary_names_who_has_no_letter_and_whose_file_is_old() -> None:
-    missing = Problem("seat_not_there", "the seat of bob is planned, and not set up yet", "why", "fix", "gpu2")
-    assert render_text(letters_view(Letters({"anna": FULL}, {"bob": missing}), "letters-ml", ["eve.txt"])) == (
-        expected_text("""
-            ╷ seat_not_there  gpu2
-            │ the seat of bob is planned, and not set up yet
-            │ why: why
-            │ fix: fix
-            ╵
-            old: eve.txt is of nobody in the roster; it was left there
-
-            1 of 2 letters in letters-ml.
-        """)
+    missing = {
+        f"p{number}": Problem("seat_not_there", f"p{number}: the seat on gpu1 is planned", "why", "fix", "gpu1")
+        for number in range(1, 13)
+    }
+    unread = {node: (Problem("unreachable", f"{node}: no answer", "why", "fix"),) for node in ("gpu2", "gpu3")}
+    shown = render_text(letters_view(Letters({"anna": FULL}, missing, unread), "letters-ml", ["eve.txt"]))
+    listed = "\n".join(f"│ p{number}: the seat on gpu1 is planned" for number in range(1, 13))
+    assert shown == (
+        "╷ unreachable  gpu[2-3]\n│ no answer\n│ why: why\n│ fix: fix\n╵\n"
+        f"╷ seat_not_there\n{listed}\n│ why: why\n│ fix: fix\n╵\n"
+        "eve.txt is a letter to nobody in the roster; it was not deleted\n\n"
+        "1 of 13 letters in letters-ml."
     )

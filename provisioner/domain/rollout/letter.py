@@ -79,10 +79,11 @@ class Letter(Value):
 
 
 class Letters(NamedTuple):
-    """The letter of each person by id, and why other people have none."""
+    """The letter of each person by id, and why others have none. `unread`: nodes without a known seat, and why."""
 
     written: Mapping[str, Letter]
     missing: Mapping[str, Problem]
+    unread: Mapping[str, tuple[Problem, ...]]
 
 
 def letter_name(person: str) -> str:
@@ -101,16 +102,17 @@ def build_letters(
 ) -> Letters:
     """Build the letter of each person. `jumps`: the jump hosts of each node, see `InventoryHost`."""
     seats = {seat.person: seat for seat in status.seats if seat.person}
-    silent = tuple(seat.node for seat in status.seats if seat.seat is None)
+    unread = {seat.node: seat.problems for seat in status.seats if seat.seat is None}
     built = {
         person.id: _build_letter(person, seats[person.id], status.lab, jumps, contact)
         if person.id in seats
-        else _no_seat(person, silent)
+        else _no_seat(person, len(unread))
         for person in people
     }
     return Letters(
         {name: found for name, found in built.items() if isinstance(found, Letter)},
         {name: found for name, found in built.items() if isinstance(found, Problem)},
+        unread,
     )
 
 
@@ -154,11 +156,11 @@ def _without_accounts(jump: str) -> str:
     return ",".join(host.rpartition("@")[2] for host in jump.split(","))
 
 
-def _no_seat(person: Person, silent: tuple[str, ...]) -> Problem:
-    unread = f"; these did not answer or cannot have a seat: {', '.join(silent)}" if silent else ""
+def _no_seat(person: Person, unread: int) -> Problem:
+    others = f"; nodes without a known seat: {unread}" if unread else ""
     return Problem(
         "no_seat",
-        f"{person.id} has no seat on the nodes that were read{unread}",
+        f"{person.id}: no seat on the nodes that were read{others}",
         "a letter has the address and the host key of a seat",
         "set the seats up with `provision rollout`, then write the letters again",
     )
@@ -167,7 +169,7 @@ def _no_seat(person: Person, silent: tuple[str, ...]) -> Problem:
 def _not_there(person: Person, seat: SeatStatus) -> Problem:
     return Problem(
         "seat_not_there",
-        f"the seat of {person.id} is planned, and not set up yet",
+        f"{person.id}: the seat on {seat.node} is planned, and not set up yet",
         "a letter has the host key of a seat, which its node makes when the seat is set up",
         "set it up with `provision rollout`, then write the letters again",
         seat.node,
@@ -178,7 +180,7 @@ def _unsafe(person: Person, seat: SeatStatus, error: ValidationError) -> Problem
     found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {str(item['input'])[:80]!r}" for item in error.errors())
     return Problem(
         "unsafe_letter",
-        f"the letter to {person.id} would not be correct: {found}",
+        f"{person.id}: the letter would not be correct: {found}",
         "its lines go into the configuration of ssh, so each value must be what it is said to be",
         "services.ssh.bind in lab.yml is `lan`, and `provision status` shows what the node reports of the seat",
         seat.node,

@@ -177,11 +177,12 @@ def _not_there(person: Person, seat: SeatStatus) -> Problem:
 
 
 def _unsafe(person: Person, seat: SeatStatus, error: ValidationError) -> Problem:
-    found = "; ".join(f"{'.'.join(map(str, item['loc']))}: {str(item['input'])[:80]!r}" for item in error.errors())
+    # Only their names: a value that is not what it should be may be a secret.
+    fields = ", ".join(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
     return Problem(
         "unsafe_letter",
-        f"{person.id}: the letter would not be correct: {found}",
+        f"{person.id}: not what they should be: {fields}",
         "its lines go into the configuration of ssh, so each value must be what it is said to be",
-        "services.ssh.bind in lab.yml is `lan`, and `provision status` shows what the node reports of the seat",
+        "set services.ssh.bind in lab.yml to `lan`; `provision status` shows what the node reports of the seat",
         seat.node,
     )

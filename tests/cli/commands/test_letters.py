@@ -114,7 +114,7 @@ def test_no_token_is_in_a_letter(roster_lab: RosterLab) -> None:
     texts = [path.read_text() for path in Path("letters-ml").iterdir()]
     assert (result.exit_code, len(texts)) == (1, 2)
     assert not [text for text in texts if secret in text]
-    assert secret not in result.output
+    assert secret[:4] not in result.output
 
 
 def test_a_lab_without_a_roster_is_a_usage_error(roster_lab: RosterLab) -> None:

@@ -250,8 +250,15 @@ def new_lock(
     data = compatibility_data.load_for_lab(directory.path)
     with registry(directory, on_event) as own:
         chosen = _choose(directory, probed, own, on_event, torch=torch, fresh=fresh)
-        image_builder = builder(directory, own, on_event)
-        return make_lock(directory.lab, probed, chosen, image_builder, data, registry_ca=directory.registry_ca)
+        return make_lock(
+            directory.lab,
+            probed,
+            chosen,
+            builder(directory, own, on_event),
+            data,
+            registry_ca=directory.registry_ca,
+            before=read_lock(directory.lock),
+        )
 
 
 def _choose(  # noqa: PLR0913

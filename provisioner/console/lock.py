@@ -1,13 +1,14 @@
 """A new lock: the selection it was made from, and its difference to the previous one."""
 
 import difflib
+from collections.abc import Mapping
 
 from rich.console import Group
 from rich.text import Text
 
 from provisioner.console.selection import better_tags_view, selection_view
-from provisioner.console.text import safe_block, safe_line
-from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.console.text import count, safe_block, safe_line
+from provisioner.domain.lab.lock import LockedImage, Lockfile, Placement
 from provisioner.domain.lab.lock_trust import Consent, LockTrust, TrustChange, VerifiedBy
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
@@ -25,13 +26,27 @@ def _pinned(image: LockedImage) -> str:
     return f"\n  base  {safe_line(image.base)}\n  lab   {safe_line(image.lab)}{size}"
 
 
-def lock_diff(old: str, new: str) -> Text:
-    """Render the difference of two lock files' texts, or a line that nothing changes."""
-    if old == new:
+def lock_diff(old: str, new: str, people: str = "") -> Text:
+    """Render the difference of two lock files' texts, or a line that nothing changes.
+
+    `people`: what `people_change` says, for texts without people: each of them would be several lines.
+    """
+    if old == new and not people:
         return Text("No changes: the lock holds this already.")
     lines = difflib.unified_diff(_lines(old), _lines(new), "lab.lock", "lab.lock", lineterm="", n=2)
     shown = [Text(safe_block(text), _style(text)) for text in lines]
-    return Text("\n").join(shown)
+    return Text("\n").join([*shown, Text(people)] if people else shown)
+
+
+def people_change(old: Mapping[str, Placement], new: Mapping[str, Placement]) -> str:
+    """Return how many people are added to a lock, removed, and given another place; an empty text where none is."""
+    numbers = {
+        "added": len(new.keys() - old.keys()),
+        "removed": len(old.keys() - new.keys()),
+        "with another place": sum(old[person] != new[person] for person in new.keys() & old.keys()),
+    }
+    parts = [f"{number} {what}" for what, number in numbers.items() if number]
+    return f"{count(len(new), 'place')} of people: {', '.join(parts)}" if parts else ""
 
 
 def _lines(text: str) -> list[str]:

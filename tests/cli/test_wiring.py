@@ -1,18 +1,25 @@
-"""The check of the registry with the lock alone, as `provision me` does it."""
+"""A new lock, and the check of the registry with the lock alone, as `provision me` does it."""
 
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from provisioner.cli.wiring import recheck_with_lock
-from provisioner.domain.lab.lock import LockedImage
+from provisioner.adapters.lab.directory import read_lab
+from provisioner.adapters.lab.lockfile import write_lock
+from provisioner.cli import wiring
+from provisioner.cli.wiring import new_lock, recheck_with_lock
+from provisioner.domain.lab.lock import LockedImage, Placement
+from provisioner.domain.registry.catalog import Catalog
+from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import ProblemError
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import ScriptedRegistry, served
 from tests.builders import a_lock, a_locked_image
+from tests.cli.running import run
 from tests.lab import pki
 from tests.workflow.rollout.test_preflight import prepared
 
@@ -62,3 +69,17 @@ def test_the_registry_is_checked_with_the_ca_of_the_lock(registry: ScriptedRegis
 def test_a_registry_that_cannot_be_checked_from_here_is_no_error(registry: ScriptedRegistry) -> None:
     assert recheck(locked(registry), None) == ["started", "note"]
     assert recheck(a_locked_image(lab=f"127.0.0.1:1/{REPOSITORY}@{IMAGE.manifest}"), None) == ["started", "note"]
+
+
+def test_a_new_lock_takes_the_people_of_the_one_before_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run("init", "demo")
+    directory, people, events = read_lab("demo"), {"anna": Placement(node="n1")}, list[Event]()
+    chosen = (
+        Selection(decision="none", torch=None, tag=None, nodes={}, advice=()),
+        Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 29, tzinfo=UTC)),
+    )
+    monkeypatch.setattr(wiring, "_choose", lambda *_, **__: chosen)
+    assert new_lock(directory, {}, events.append).lock.people == {}
+    write_lock(directory.lock, a_lock().model_copy(update={"people": people}))
+    assert new_lock(directory, {}, events.append).lock.people == people

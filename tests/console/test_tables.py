@@ -7,9 +7,10 @@ import pytest
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.console.catalog import catalog_table, sync_table
 from provisioner.console.facts import check_data_age, facts_view
-from provisioner.console.lock import lock_diff, lock_view
+from provisioner.console.lock import lock_diff, lock_view, people_change
 from provisioner.console.nodes import probe_table
 from provisioner.console.selection import better_tags_view, selection_view
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.registry.image_problems import layer_missing
 from provisioner.domain.selection.selection import Selection, select
@@ -107,6 +108,16 @@ def test_a_lock_and_its_difference_to_the_previous_one() -> None:
     assert "  lab   registry.lab:5201/provisioner/lab@sha256:" in text
     assert render_text(lock_diff("a\nb\n", "a\nb\n")) == "No changes: the lock holds this already."
     assert render_text(lock_diff("a\nb\n", "a\nc\n")) == "--- lab.lock\n+++ lab.lock\n@@ -1,2 +1,2 @@\n a\n-b\n+c"
+
+
+def test_the_difference_of_a_lock_counts_people_instead_of_listing_them() -> None:
+    anna, here, there = Placement(node="n1"), Placement(node="n1", uid=70001), Placement(node="n2", uid=70001)
+    old, new = {"a": anna, "b": here, "c": here}, {"a": anna, "c": there, "d": here, "e": here}
+    people = people_change(old, new)
+    assert people == "4 places of people: 2 added, 1 removed, 1 with another place"
+    assert render_text(lock_diff("a\n", "a\n", people)) == people
+    assert render_text(lock_diff("a\n", "b\n", people)).splitlines()[-2:] == ["+b", people]
+    assert people_change(old, old) == people_change({}, {}) == ""
 
 
 @pytest.mark.parametrize(("day", "old"), [(0, False), (120, False), (121, True), (-3, False)])

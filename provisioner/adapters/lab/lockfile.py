@@ -24,9 +24,9 @@ _ASK_ADMIN = "ask the lab's admin where lab.lock is published"
 
 
 def lock_text(lock: Lockfile) -> str:
-    """Return the lock as JSON, one value a line, nodes sorted by name. Equal locks give equal bytes."""
+    """Return the lock as JSON, one value a line, nodes and people sorted by name. Equal locks give equal bytes."""
     document = lock.model_dump(mode="json")
-    document["nodes"] = dict(sorted(document["nodes"].items()))
+    document |= {name: dict(sorted(document[name].items())) for name in ("nodes", "people") if name in document}
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
 
 

@@ -4,6 +4,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
@@ -24,9 +25,9 @@ from provisioner.cli.plan_context import catalog_fields
 from provisioner.cli.run_context import OpenRun, hold_lab
 from provisioner.cli.wiring import fleet, new_lock
 from provisioner.console.facts import check_data_age
-from provisioner.console.lock import lock_diff, lock_view
+from provisioner.console.lock import lock_diff, lock_view, people_change
 from provisioner.console.problems import problems
-from provisioner.domain.lab.lock import LOCK_SCHEMA
+from provisioner.domain.lab.lock import LOCK_SCHEMA, Lockfile
 from provisioner.workflow.lock.lock import LockResult
 from provisioner.workflow.probe import probe
 
@@ -86,9 +87,16 @@ def save_lock(directory: LabDirectory, locked: LockResult, output: Output) -> No
     """Write the lock, and show what was selected and what changes."""
     before = read_lock(directory.lock)
     output.show(lock_view(locked.lock, locked.selection, locked.catalog, output.out.width))
-    output.show(lock_diff("" if before is None else lock_text(before), lock_text(locked.lock)))
+    output.show(_difference(before, locked.lock))
     if before != locked.lock:
         write_lock(directory.lock, locked.lock)
     if old := check_data_age(compatibility_data.load_for_lab(directory.path), datetime.now(UTC).date()):
         output.note(problems([("", old)], "yellow"))
     output.note(f"{directory.lock} belongs under version control: rollouts follow it.")
+
+
+def _difference(before: Lockfile | None, now: Lockfile) -> Text:
+    if before is None:
+        return lock_diff("", lock_text(now.without_people()), people_change({}, now.people))
+    people = people_change(before.people, now.people)
+    return lock_diff(lock_text(before.without_people()), lock_text(now.without_people()), people)

@@ -124,7 +124,7 @@ class Agreement(NamedTuple):
 
     def keep(self) -> None:
         """Remember the lock, and its signers where the user named them, for the next use."""
-        write_lock(_remembered_lock(), self.published.lock)
+        write_lock(_remembered_lock(), self.published.lock.without_people())
         if self.signers is not None:
             write_text(_remembered_signers(), read_text(self.signers, _GIVE_SIGNERS), mode=0o600)
 

@@ -1,8 +1,11 @@
-"""The lock of a lab: images by digest. It does not depend on the day or the machine that wrote it."""
+"""The lock of a lab: images by digest, and the places of people.
 
-from typing import Literal
+It does not depend on the day or the machine that wrote it.
+"""
 
-from pydantic import Field
+from typing import Any, Literal
+
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.model import Document, Value
@@ -43,11 +46,23 @@ class LockedNode(Value):
     capabilities: tuple[ComputeCapability, ...]
 
 
+class Placement(Value):
+    """The place of a person: a node, and the UUIDs of their own cards, without shared ones.
+
+    `uid` of their account; None: not known yet.
+    """
+
+    node: str
+    uid: int | None = None
+    gpus: tuple[str, ...] = ()
+
+
 class Lockfile(Document):
     """The contents of lab.lock. It contains no secret.
 
     `images` are in catalog order. `data_version` is the version of the compatibility data. `unserved` are the nodes
     without an image, until the next lock. `registry_ca` is the public CA certificate (PEM) of the lab's own registry.
+    `people`: the place of each person of the roster, by id; left out of the document where there are none.
     """
 
     schema_: Literal["provisioner/lock/1"] = Field(default=LOCK_SCHEMA, alias="schema")
@@ -59,6 +74,18 @@ class Lockfile(Document):
     images: tuple[LockedImage, ...] = ()
     nodes: dict[str, LockedNode] = {}
     unserved: tuple[str, ...] = ()
+    people: dict[str, Placement] = {}
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        if not self.people:
+            fields.pop("people", None)
+        return fields
+
+    def without_people(self) -> "Lockfile":
+        """Return the lock as others may have it: without who sits where."""
+        return self.model_copy(update={"people": {}})
 
     def tagged(self) -> tuple[TaggedImage, ...]:
         """Return the locked images as input of the selection: complete, since the lab's own registry has them."""

@@ -1,4 +1,4 @@
-"""A person of the roster, and the place that they were given."""
+"""A person of the roster."""
 
 from datetime import date
 from typing import Literal
@@ -25,11 +25,3 @@ class Person(Value):
     until: date | None = None
     keys: tuple[str, ...] = ()
     row: int = 0
-
-
-class Placement(Value):
-    """Where a person sits, as the lock remembers it. `gpus`: UUIDs of their own cards, without shared ones."""
-
-    node: str
-    uid: int | None = None
-    gpus: tuple[str, ...] = ()

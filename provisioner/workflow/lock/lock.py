@@ -99,10 +99,12 @@ def make_lock(  # noqa: PLR0913
     data: CompatibilityData,
     *,
     registry_ca: str | None,
+    before: Lockfile | None,
 ) -> LockResult:
     """Build the lab image of every chosen tag and pin both by digest.
 
-    Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text.
+    Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text. `before`: the lock
+    that is replaced; people keep their places.
     """
     selection, catalog = chosen
     served = {
@@ -120,6 +122,7 @@ def make_lock(  # noqa: PLR0913
         images=tuple(images),
         nodes=served,
         unserved=tuple(sorted(name for name, choice in selection.nodes.items() if choice.tag is None)),
+        people={} if before is None else before.people,
     )
     return LockResult(lock, selection, catalog)
 

@@ -19,7 +19,7 @@ from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, lock_te
 from provisioner.adapters.lab.signature import sign
 from provisioner.adapters.registry.http import MAX_REDIRECTS
 from provisioner.adapters.state.files import MAX_BYTES
-from provisioner.domain.lab.lock import LockedNode, Lockfile
+from provisioner.domain.lab.lock import LockedNode, Lockfile, Placement
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.version import ComputeCapability
 from tests.adapters.lab.test_signature import allow, make_key
@@ -34,6 +34,14 @@ def a_locked_node(name: str) -> LockedNode:
 
 LOGIN = f"Basic {b64encode(b'ann:p@ss').decode()}"
 LOCK = a_lock(nodes={name: a_locked_node(name) for name in ("n2", "n10", "n1")})
+PLACED = LOCK.model_copy(
+    update={
+        "people": {
+            "anna": Placement(node="n1", uid=70001),
+            "2024012345": Placement(node="n2", gpus=(a_uuid("n2"),)),
+        }
+    }
+)
 SHA256 = hashlib.sha256(lock_text(LOCK).encode()).hexdigest()
 
 
@@ -51,6 +59,26 @@ def test_equal_locks_give_equal_bytes() -> None:
     assert lock_text(LOCK).endswith("}\n")
     assert list(json.loads(lock_text(LOCK)))[:2] == ["schema", "lab"]
     assert list(json.loads(lock_text(LOCK))["nodes"]) == ["n1", "n10", "n2"]
+
+
+def test_a_lock_without_people_has_the_bytes_that_it_had_before_there_were_any() -> None:
+    assert list(json.loads(lock_text(LOCK))) == [
+        *("schema", "lab", "mirror", "registry_ca", "data_version", "torch", "images", "nodes", "unserved")
+    ]
+    assert lock_text(PLACED.without_people()) == lock_text(LOCK)
+    assert "people" not in LOCK.model_dump(mode="json")
+
+
+def test_people_of_a_lock_are_written_by_id_and_read_back(tmp_path: Path) -> None:
+    text = lock_text(PLACED)
+    assert list(json.loads(text)["people"].items()) == [
+        ("2024012345", {"node": "n2", "uid": None, "gpus": [a_uuid("n2")]}),
+        ("anna", {"node": "n1", "uid": 70001, "gpus": []}),
+    ]
+    reordered = PLACED.model_copy(update={"people": dict(reversed(PLACED.people.items()))})
+    assert lock_text(reordered) == text
+    write_lock(tmp_path / "lab.lock", reordered)
+    assert read_lock(tmp_path / "lab.lock") == PLACED
 
 
 def test_fields_of_a_newer_release_are_ignored() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from provisioner.adapters.lab.lockfile import fetch_lock
 from provisioner.cli.commands import lock as lock_command
-from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.workflow.lock.lock import LockResult
@@ -49,6 +49,17 @@ def test_a_lock_is_signed_beside_it(lab: Path, tmp_path: Path, monkeypatch: pyte
     makes(monkeypatch, a_lock().model_copy(update={"torch": "2.11.0"}))
     assert "lab.lock.sig is the signature of an older lock" in run("lock", "demo").stderr
     assert "older" not in run("lock", "demo", "--sign", str(key)).stderr
+
+
+def test_the_difference_counts_people(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run("lock", "demo").exit_code == 0
+    placed = a_lock().model_copy(update={"people": {"anna": Placement(node="n1")}})
+    makes(monkeypatch, placed)
+    done = run("lock", "demo")
+    assert "1 place of people: 1 added" in done.stdout
+    assert "anna" not in done.stdout
+    assert fetch_lock(str(lab / "lab.lock")).lock == placed
+    assert "No changes" in run("lock", "demo").stdout
 
 
 def test_a_key_that_cannot_sign_is_reported_and_the_lock_kept(lab: Path, tmp_path: Path) -> None:

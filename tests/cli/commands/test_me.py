@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from provisioner.adapters.lab.lockfile import lock_text
+from provisioner.adapters.lab.lockfile import fetch_lock, lock_text, read_lock
 from provisioner.adapters.lab.signature import sign
 from provisioner.adapters.user import account, seat_root
 from provisioner.cli.commands import me
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.output import Output
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.rollout.order import RemovalOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.rollout.run_spec import RunSpec
@@ -231,6 +232,15 @@ def test_a_lock_remembered_by_an_older_release_counts_as_not_agreed_to_if_it_is_
     assert run("me", "up", "--yes").exit_code == 2
     assert up(published(tmp_path), "--yes").exit_code == 0
     assert machine.orders == [("registry.lab:5201", CA)]
+
+
+def test_a_remembered_lock_does_not_hold_who_sits_where(machine: Machine, tmp_path: Path) -> None:
+    path = published(tmp_path)
+    placed = a_lock(*fetch_lock(str(path)).lock.images).model_copy(update={"people": {"anna": Placement(node="n1")}})
+    path.write_text(lock_text(placed))
+    assert up(path, "--yes").exit_code == 0
+    assert len(machine.orders) == 1
+    assert read_lock(seat_root() / "lab.lock") == placed.without_people()
 
 
 @pytest.mark.parametrize(

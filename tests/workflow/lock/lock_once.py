@@ -51,7 +51,7 @@ def main(seed: int) -> None:
     nodes = {name: (node["tag"], node["verdicts"]) for name, node in selection.to_json()["nodes"].items()}
     sys.stdout.buffer.write(json.dumps([selection.decision, nodes]).encode() + b"\n")
     sys.stdout.buffer.write(
-        lock_text(make_lock(a_lab(), probed, chosen, ABuilder(), load(), registry_ca=None).lock).encode()
+        lock_text(make_lock(a_lab(), probed, chosen, ABuilder(), load(), registry_ca=None, before=None).lock).encode()
     )
 
 

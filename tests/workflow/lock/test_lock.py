@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 
 from provisioner.adapters.lab.compatibility_data import load
-from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.lab.lock import LockedImage, Lockfile, Placement
 from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import TaggedImage
@@ -16,7 +16,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from provisioner.workflow.lock.lock import LockResult, choose, make_lock, rank_platforms
-from tests.builders import a_digest, a_gpu, a_lab, a_locked_image, a_node
+from tests.builders import a_digest, a_gpu, a_lab, a_lock, a_locked_image, a_node
 
 DATA = load()
 SILENT = Problem("unreachable", "no answer", "it is away", "try again")
@@ -110,13 +110,14 @@ def make_a_lock(  # noqa: PLR0913  (everything in one call)
     events: list[Event] | None = None,
     *,
     fallback: bool = False,
+    before: Lockfile | None = None,
 ) -> LockResult:
     found = probed or {"n1": a_node()}
     settings = {} if upstream is None else {"upstream": {"address": "docker.io", "fallback": fallback}}
     lab = a_lab(mirror={"address": "mirror.lab:5200"} | settings)
     seen = list[Event]() if events is None else events
     chosen = choose(lab, found, mirror, DATA, seen.append, torch=torch, upstream=upstream)
-    return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None)
+    return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None, before=before)
 
 
 def locked_tags(lock: Lockfile) -> list[str]:
@@ -130,6 +131,14 @@ def test_the_newest_complete_tag_is_chosen() -> None:
     refused = found.selection.nodes["n1"].verdicts[PREFIX + NEW]
     assert [problem.code for problem in refused.problems] == ["not_synced"]
     assert mirror.inspected == []
+
+
+def test_people_keep_their_places_in_a_new_lock() -> None:
+    people = {"anna": Placement(node="n1", gpus=(a_gpu().uuid or "",)), "ben": Placement(node="gone", uid=70001)}
+    mirror = AMirror({NEW: SyncState.COMPLETE})
+    before = a_lock().model_copy(update={"people": people})
+    assert make_a_lock(mirror, before=before).lock.people == people
+    assert make_a_lock(mirror).lock.people == {}
 
 
 class AnAmd64Mirror(AMirror):

@@ -276,6 +276,15 @@ def test_with_user_removes_other_lines_with_this_name_or_uid() -> None:
     assert lines == [STUDENT, "root:x:0:0:root:/root:/bin/bash"]
 
 
+def test_a_login_of_digits_has_a_line_of_its_own() -> None:
+    """Also where the image has an account with that number."""
+    lines = accounts.with_user(f"{PASSWD}\nlate:x:70000:70000::/:/bin/sh", "1000", 70000, 70000, "/home/1000")
+    assert lines.startswith("1000:x:70000:70000:1000:/home/1000:/bin/bash\n")
+    assert "ubuntu:x:1000:" in lines
+    assert "late" not in lines
+    assert accounts.with_group("users:x:1000:\n", "1000", 70000) == "1000:x:70000:\nusers:x:1000:\n"
+
+
 @pytest.mark.parametrize(
     ("group", "expected"),
     [

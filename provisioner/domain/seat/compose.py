@@ -19,6 +19,7 @@ from provisioner.domain.values.subnet import Network
 
 # Folders that can never contain a home: those of the system, and the engine's socket and data.
 _SYSTEM = re.compile(r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)")
+_MAX_USER_ID = 2**31 - 2  # of an account; a directory service gives numbers far above those of local accounts
 _SECRET = re.compile("token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
@@ -42,6 +43,12 @@ def _check_interface_address(text: str) -> str:
     return text
 
 
+def _check_user_ids(text: str) -> str:
+    if any(int(number) > _MAX_USER_ID for number in text.split(":")):
+        raise ValueError(f"an account has a number up to {_MAX_USER_ID}")
+    return text
+
+
 def _check_home(text: str) -> str:
     if {".", ".."} & set(text.split("/")) or _SYSTEM.match(text):
         raise ValueError("must not be a system folder")
@@ -58,9 +65,11 @@ Text = Annotated[str, AfterValidator(_check_printable)]
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
 HostName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")]
 PinnedImage = Annotated[str, AfterValidator(_check_pinned)]
-NonRootUser = Annotated[str, StringConstraints(pattern=r"^[1-9]\d*:[1-9]\d*$")]
+NonRootUser = Annotated[
+    str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$"), AfterValidator(_check_user_ids)
+]
 # The user's name must have no character with a meaning for sshd's AllowUsers: no space, quote, wildcard or @.
-ContainerHome = Annotated[str, StringConstraints(pattern=r"^/home/[A-Za-z_][A-Za-z0-9._-]{0,63}$")]
+ContainerHome = Annotated[str, StringConstraints(pattern=r"^/home/[A-Za-z0-9_][A-Za-z0-9._-]{0,63}$")]
 InterfaceAddress = Annotated[str, AfterValidator(_check_interface_address)]
 GpuName = Annotated[str, StringConstraints(pattern=r"^(nvidia\.com/gpu=)?(GPU|MIG)(-[0-9a-fA-F]+){5}$")]
 Seconds = Annotated[str, StringConstraints(pattern=r"^[1-9]\d{0,3}s$")]

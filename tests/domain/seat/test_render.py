@@ -136,6 +136,9 @@ def test_value_in_a_template_is_read_back_unchanged(value: Any) -> None:
     [
         ({"uid": 0}, "services.jupyter.user"),
         ({"gid": -1}, "services.jupyter.user"),
+        ({"gid": 0}, "services.jupyter.user"),
+        ({"uid": 2**31 - 1}, "services.jupyter.user"),
+        ({"gid": 10**11}, "services.jupyter.user"),
         ({"home": "/"}, "services.jupyter.volumes.0.source"),
         ({"home": "/root"}, "services.jupyter.volumes.0.source"),
         ({"home": "/srv/../etc"}, "services.jupyter.volumes.0.source"),
@@ -184,14 +187,23 @@ def test_bundle_contains_every_mounted_file_except_those_of_the_node() -> None:
     assert HARMLESS["verify_keys"] == ""
 
 
-@pytest.mark.parametrize("user", ["li.lei", "Wei", "_svc", "a-b_c.d"])
+@pytest.mark.parametrize("user", ["li.lei", "Wei", "_svc", "a-b_c.d", "2024012345", "0"])
 def test_common_user_names_are_accepted(user: str) -> None:
     files = render(a_seat(user=user, home=f"/export/home/{user}@campus"), a_locked_image(), TEMPLATES).files
     assert f'AllowUsers "{user}"\n' in files["sshd_config"]
+    services = yaml.safe_load(files["compose.yaml"])["services"]
+    assert {service["environment"]["HOME"] for service in services.values()} == {f"/home/{user}"}
+
+
+@pytest.mark.parametrize(("uid", "gid"), [(1, 1), (70000, 70000), (1_200_400_123, 1_200_400_513), (2**31 - 2,) * 2])
+def test_account_of_a_directory_service_is_accepted(uid: int, gid: int) -> None:
+    files = render(a_seat(uid=uid, gid=gid), a_locked_image(), TEMPLATES).files
+    services = yaml.safe_load(files["compose.yaml"])["services"]
+    assert {service["user"] for service in services.values()} == {f"{uid}:{gid}"}
 
 
 @pytest.mark.parametrize(
-    "user", ["", "a*", "a?", "!a", "a b", 'a"b', "a@host", "-a", ".", "..", "../a", "a/b", "a\n", "李"]
+    "user", ["", "1*", "1@h", "a*", "a?", "!a", "a b", 'a"b', "a@host", "-a", ".", "..", "../a", "a/b", "a\n", "李"]
 )
 def test_user_name_with_a_meaning_for_sshd_is_refused(user: str) -> None:
     with pytest.raises(ProblemError, match="compose_refused"):

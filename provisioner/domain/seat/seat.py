@@ -87,6 +87,23 @@ def seat_name_on(node: NodeFacts, lab: str, user: str) -> str:
     return unique if is_of_another or node.seat(unique) is not None else usual
 
 
+def seat_names_on(node: NodeFacts, lab: str, user: str) -> tuple[str, ...]:
+    """Return the names of all seats of a lab on a node: that of its user, which may be absent, and all others."""
+    others = (seat.name for seat in node.seats if seat.lab == lab)
+    return tuple(dict.fromkeys((seat_name_on(node, lab, user), *others)))
+
+
+def person_seat_name_on(node: NodeFacts, lab: str, person: str) -> str:
+    """Return the name of the seat of a person of the roster, by their id: LAB_ID, see `seat_name_on`.
+
+    A seat that the lab has set up there under the usual name keeps that.
+    """
+    usual, unique = seat_name(lab, person), _unique_name(lab, person)
+    held = node.seat(usual)
+    is_kept = held is not None and held.lab == lab and node.seat(unique) is None
+    return usual if is_kept else unique
+
+
 def _unique_name(lab: str, user: str) -> str:
     """Return LAB_USER; for a user whose name cannot stand there LAB__ and a part and the hash of the name."""
     if _PLAIN_USER.fullmatch(user):

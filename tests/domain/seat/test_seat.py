@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from provisioner.domain.lab.lab import Ports, lan_address
 from provisioner.domain.seat.compose import ComposeProject
-from provisioner.domain.seat.seat import Seat, free_ports, seat_name_on, seat_of
+from provisioner.domain.seat.seat import Seat, free_ports, person_seat_name_on, seat_name_on, seat_of
 from provisioner.domain.values.node import EngineFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_lab, a_node, a_uuid
@@ -128,6 +128,29 @@ def test_a_seat_of_the_other_name_keeps_it_after_the_usual_one_is_free() -> None
     assert seat_name_on(node, "ml", "lab-anna") == "ml_lab-anna"
 
 
+def a_running_seat(name: str, lab: str) -> RunningSeat:
+    return RunningSeat(name=name, lab=lab, generation=1, image="x")
+
+
+@pytest.mark.parametrize(
+    ("person", "seats", "name"),
+    [
+        ("anna", (), "ml_anna"),
+        ("2024012345", (), "ml_2024012345"),
+        ("Li.Lei@campus.edu", (), "ml__li-lei-campus-ed-ed53f35065"),
+        ("anna", (a_running_seat("ml-anna", "ml"),), "ml-anna"),
+        ("lab-anna", (a_running_seat("ml-lab-anna", "ml-lab"),), "ml_lab-anna"),
+        ("anna", (a_running_seat("ml-anna", ""),), "ml_anna"),
+        ("anna", (a_running_seat("ml_anna", "ml"), a_running_seat("ml-anna", "ml")), "ml_anna"),
+    ],
+)
+def test_the_seat_of_a_person_is_named_after_their_id_and_keeps_the_name_it_has(
+    person: str, seats: tuple[RunningSeat, ...], name: str
+) -> None:
+    assert person_seat_name_on(a_node(seats=seats), "ml", person) == name
+    assert ComposeProject.model_validate({"name": name, "services": {}, "networks": {}}).name == name
+
+
 LABS = st.from_regex(r"\A[a-z][a-z0-9-]{0,4}\Z")
 USERS = st.from_regex(r"\A[a-z_][a-z0-9_-]{0,4}\Z")
 
@@ -141,3 +164,11 @@ def test_seats_of_different_labs_and_users_never_share_a_name(pairs: list[tuple[
         assert ComposeProject.model_validate({"name": name, "services": {}, "networks": {}}).name == name
         seats = (*seats, RunningSeat(name=name, lab=lab, generation=1, image="x"))
     assert all(seat_name_on(a_node(seats=seats), lab, user) in {found.name for found in seats} for lab, user in pairs)
+
+
+@given(st.lists(st.tuples(LABS, st.text(max_size=20)), unique=True, max_size=6))
+def test_seats_of_different_labs_and_people_never_share_a_name(pairs: list[tuple[str, str]]) -> None:
+    names = {person_seat_name_on(a_node(), lab, person) for lab, person in pairs}
+    assert len(names) == len(pairs)
+    for name in names:
+        assert ComposeProject.model_validate({"name": name, "services": {}, "networks": {}}).name == name

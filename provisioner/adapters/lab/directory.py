@@ -7,11 +7,12 @@ from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
 from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
-from provisioner.adapters.lab.validation import did_you_mean, validate_document
+from provisioner.adapters.lab.validation import validate_document
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.lab import Lab, Registry
 from provisioner.domain.people.person import Person
 from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.spelling import did_you_mean
 
 LAB_FILE, LOCK_FILE = "lab.yml", "lab.lock"
 # The CA of a registry that `provision prepare` set up. It is read where lab.yml names no other.

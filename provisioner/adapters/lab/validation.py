@@ -1,6 +1,5 @@
 """Validate a parsed file against a model: every mistake of pydantic as a Problem with its place and a plain message."""
 
-import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
@@ -11,6 +10,7 @@ from pydantic_core import ErrorDetails
 
 from provisioner.adapters.lab.source_location import HALF_A_PAIR, MAX_MISTAKES, Loc, SourceDocument
 from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.spelling import did_you_mean
 
 Model = TypeVar("Model", bound=BaseModel)
 Expected = Mapping[str, str]  # field name -> what the field may hold, for the fix of a problem
@@ -72,12 +72,6 @@ def _more(name: str, hidden: int) -> Problem:
 def _line_and_column(problem: Problem) -> tuple[int, ...]:
     match = re.search(r":(\d{1,9}):(\d{1,9}): ", problem.what[:_MAX_PLACE])
     return tuple(map(int, match.groups())) if match else ()
-
-
-def did_you_mean(wrong: str, known: Iterable[str]) -> str:
-    """Return `; did you mean …?` with the closest known word, or an empty text where none is close."""
-    near = difflib.get_close_matches(wrong[:_MAX_SHOWN], list(known), n=1)
-    return f'; did you mean "{near[0]}"?' if near else ""
 
 
 def _to_problem(document: SourceDocument, model: type[BaseModel], expected: Expected, details: ErrorDetails) -> Problem:

@@ -67,6 +67,8 @@ def read_bytes(path: Path, fix: str) -> bytes:
         raise ProblemError(problem, "usage") from None
     except OSError as error:
         raise _unreadable(path, error.strerror or str(error), fix) from None
+    except ValueError as error:  # a null byte in the path
+        raise _unreadable(path, str(error), fix) from None
 
 
 def decode(raw: bytes, name: str) -> str:

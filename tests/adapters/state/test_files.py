@@ -42,7 +42,12 @@ def test_missing_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> N
     large = tmp_path / "large"
     with large.open("wb") as file:
         file.truncate(MAX_BYTES + 1)
-    for path, code in ((tmp_path / "none", "no_such_file"), (tmp_path, "unreadable"), (large, "unreadable")):
+    for path, code in (
+        (tmp_path / "none", "no_such_file"),
+        (tmp_path, "unreadable"),
+        (large, "unreadable"),
+        (tmp_path / "a\0b", "unreadable"),
+    ):
         with pytest.raises(ProblemError) as refusal:
             read_text(path, "do this")
         (problem,) = refusal.value.problems

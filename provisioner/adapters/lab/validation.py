@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import islice
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
@@ -18,6 +18,7 @@ Expected = Mapping[str, str]  # field name -> what the field may hold, for the f
 _MAX_PLACE = 4096 + 32  # characters: a path, a line and a column
 _MAX_SHOWN = 200  # characters of a value or a key in a message
 
+_KEY = ("[key]",)  # pydantic's end of the place of a mistake in a key
 _TYPE_NAMES = {bool: "yes or no", int: "a number", float: "a number", str: "text", list: "a list", dict: "a mapping"}
 
 
@@ -81,9 +82,11 @@ def _to_problem(document: SourceDocument, model: type[BaseModel], expected: Expe
     if details["type"] == "missing":
         return _missing_key(document, expected, loc)
     what, fix = _wrong_value(document, expected, details)
+    is_key = loc[-1:] == _KEY
+    loc = loc[:-1] if is_key else loc
     return Problem(
         "bad_value",
-        f"{document.place(loc)}: {_path(loc)}{': ' if loc else ''}{what}",
+        f"{document.place(loc, key=is_key)}: {_path(loc)}{': ' if loc else ''}{what}",
         "an invalid value is never replaced by a default",
         fix,
     )
@@ -115,7 +118,9 @@ def _missing_key(document: SourceDocument, expected: Expected, loc: Loc) -> Prob
 
 def _wrong_value(document: SourceDocument, expected: Expected, details: ErrorDetails) -> tuple[str, str]:
     """Return what is wrong with a value, and how to correct it."""
-    name = next((str(part) for part in reversed(details["loc"]) if isinstance(part, str)), "")
+    loc = details["loc"]
+    named = loc[:-2] if loc[-1:] == _KEY else loc  # what a key may be is said of its mapping
+    name = next((str(part) for part in reversed(named) if isinstance(part, str)), "")
     fix = (
         f"write {expected[name]}" if name in expected else "see `provision schema` for the values that are allowed here"
     )
@@ -179,10 +184,10 @@ def _path(loc: Loc) -> str:
     return text.lstrip(".")
 
 
-def _fields(model: type[BaseModel] | None) -> dict[str, type[BaseModel] | None]:
-    """Return the keys of a model, each with the model of its value, None where it has none."""
+def _fields(model: type[BaseModel] | None) -> dict[str, Any]:
+    """Return the keys of a model, each with its annotation."""
     fields = {} if model is None else model.model_fields
-    return {field.alias or name: _nested_model(field.annotation) for name, field in fields.items()}
+    return {field.alias or name: field.annotation for name, field in fields.items()}
 
 
 def _nested_model(annotation: Any) -> type[BaseModel] | None:
@@ -191,13 +196,22 @@ def _nested_model(annotation: Any) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _nested_model(part))), None)
 
 
-def _model_at(model: type[BaseModel] | None, loc: Loc) -> type[BaseModel] | None:
+def _model_at(annotation: Any, loc: Loc) -> type[BaseModel] | None:
     for part in loc:
-        model = model if isinstance(part, int) else _fields(model).get(part)
-    return model
+        if _is_mapping(annotation):
+            annotation = get_args(annotation)[1]
+        elif isinstance(part, str):
+            annotation = _fields(_nested_model(annotation)).get(part)
+    return _nested_model(annotation)
+
+
+def _is_mapping(annotation: Any) -> bool:
+    """Whether the keys are names that the user chose."""
+    return get_origin(annotation) is dict
 
 
 def _paths(model: type[BaseModel] | None) -> Iterator[str]:
-    for key, nested in _fields(model).items():
+    for key, annotation in _fields(model).items():
         yield key
-        yield from (f"{key}.{path}" for path in _paths(nested))
+        if not _is_mapping(annotation):
+            yield from (f"{key}.{path}" for path in _paths(_nested_model(annotation)))

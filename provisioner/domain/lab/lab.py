@@ -13,7 +13,9 @@ from pydantic import (
     Field,
     PlainValidator,
     StringConstraints,
+    ValidationInfo,
     WithJsonSchema,
+    field_validator,
     model_validator,
 )
 
@@ -26,6 +28,7 @@ from provisioner.domain.values.size import SIZE_PATTERN, Size
 from provisioner.domain.values.subnet import NetworkPool
 
 _ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
+MAX_GPUS = 64  # of one node
 _MAX_PORT = 65535
 _HTTPS_PORT = 443
 _LOOPBACK = "127.0.0.1"
@@ -71,6 +74,8 @@ FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)
 PackagePlace = Annotated[
     str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~$()-]+)*/?$")
 ]
+GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
+UnixGroup = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}$")]
 MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redirector"]
 
 # Mirrors that fetch an image on request instead of on a schedule.
@@ -268,6 +273,27 @@ class SeatSettings(UserInput):
     limits: Limits = Limits()
 
 
+class PeopleSettings(UserInput):
+    """Who has a seat. `roster` is the file with one person a row, relative to the lab's directory."""
+
+    roster: Annotated[str, Field(min_length=1)]
+
+
+class Group(UserInput):
+    """A group of people: how many cards each may have on a node (`gpus`), and the limits of their containers.
+
+    None: no such ceiling, and the limit of seat.limits. `unix`: whoever is in this group of accounts on a node belongs
+    to it, if the roster does not say another.
+    """
+
+    unix: UnixGroup | None = None
+    gpus: Annotated[int, Field(ge=0, le=MAX_GPUS)] | None = None
+    memory: MemoryLimit | None = None
+    cpus: CpuLimit | None = None
+    pids: Annotated[int, Field(ge=256)] | None = None
+    shm: Size | None = None
+
+
 class RolloutSettings(UserInput):
     """How a rollout proceeds. None: `forks` follows from the lab's size, `pull_concurrency` from measured throughput.
 
@@ -338,8 +364,17 @@ class Lab(UserInput):
     image: ImageSettings = ImageSettings()
     services: Services = Services()
     seat: SeatSettings = SeatSettings()
+    people: PeopleSettings | None = None
+    groups: dict[GroupName, Group] = {}
     rollout: RolloutSettings = RolloutSettings()
     prepare: PrepareSettings = PrepareSettings()
+
+    @field_validator("groups")
+    @classmethod
+    def _of_people(cls, groups: dict[str, Group], info: ValidationInfo) -> dict[str, Group]:
+        if groups and info.data.get("people", ...) is None:
+            raise ValueError("no person is in a group of a lab without a roster: add people, or remove groups")
+        return groups
 
 
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:

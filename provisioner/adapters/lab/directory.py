@@ -1,16 +1,18 @@
 """Find and read the directory of a lab: lab.yml, the inventory, and the files that lab.yml names."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
+from provisioner.adapters.lab.rosterfile import read_roster
 from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
 from provisioner.adapters.lab.validation import validate_document
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.lab import Lab, Registry
 from provisioner.domain.people.person import Person
+from provisioner.domain.people.roster import Roster
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.spelling import did_you_mean
 
@@ -55,7 +57,8 @@ class LabDirectory(NamedTuple):
     """A lab that has been read. `keys`: the public SSH keys of seat.authorized_keys, one line each.
 
     `registry_ca`: the CA certificates of the registry (PEM). `package_keys`: the text of the signing key of each
-    package source (docker, nvidia). `people`: the rows of the roster, in its order.
+    package source (docker, nvidia). `people`: of the roster; empty in a lab without one. `cautions`: what may be wrong
+    in the roster.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class LabDirectory(NamedTuple):
     registry_ca: str | None = None
     package_keys: Mapping[str, str] = {}
     people: tuple[Person, ...] = ()
+    cautions: tuple[Problem, ...] = ()
 
     @property
     def lock(self) -> Path:
@@ -98,8 +102,10 @@ def read_lab(name: str) -> LabDirectory:
     document = read_yaml(str(lab_file), read_text(lab_file, _init(path)))
     keys, authorities = list(_read_ssh_keys(path, document)), dict(_read_authorities(path, document))
     packages, inventory = dict(_read_package_keys(path, document)), _find_inventory(path)
-    found = [*keys, *authorities.values(), *packages.values(), inventory]
-    lab = validate_document(document, Lab, EXPECTED, (value for value in found if isinstance(value, Problem)))
+    roster = _read_roster(path, document)
+    found = [*keys, *authorities.values(), *packages.values(), inventory, roster]
+    people = roster if isinstance(roster, Roster) else Roster()
+    lab = _validate(document, [value for value in found if isinstance(value, Problem)], people.problems)
     lab = lab.model_copy(update={"registry": _with_managed_ca(path, lab.registry)})
     return LabDirectory(
         path=path,
@@ -108,7 +114,23 @@ def read_lab(name: str) -> LabDirectory:
         keys=tuple(dict.fromkeys(line for lines in keys if not isinstance(lines, Problem) for line in lines)),
         registry_ca=_registry_ca(path, lab.registry, authorities),
         package_keys={name: key for name, key in packages.items() if isinstance(key, str)},
+        people=people.people,
+        cautions=people.cautions,
     )
+
+
+def _validate(document: SourceDocument, others: Iterable[Problem], of_roster: Iterable[Problem]) -> Lab:
+    """Return the lab. Raises ProblemError (usage) with the mistakes of lab.yml and `others`, and then `of_roster`."""
+    found = list[Problem]()
+    lab = None
+    try:
+        lab = validate_document(document, Lab, EXPECTED, others)
+    except ProblemError as error:
+        found.extend(error.problems)
+    found.extend(of_roster)
+    if lab is None or found:
+        raise ProblemError(found, "usage")
+    return lab
 
 
 def _with_managed_ca(path: Path, registry: Registry) -> Registry:
@@ -129,6 +151,13 @@ def _registry_ca(path: Path, registry: Registry, authorities: Mapping[str, str |
 def _read_ssh_keys(path: Path, document: SourceDocument) -> Iterator[tuple[str, ...] | Problem]:
     for index, name in enumerate(_texts(document.data, "seat", "authorized_keys")):
         yield public_keys(path / name, document.place(("seat", "authorized_keys", index)))
+
+
+def _read_roster(path: Path, document: SourceDocument) -> Roster | Problem:
+    name = next(_texts(document.data, "people", "roster"), "")
+    if not name:
+        return Roster()
+    return read_roster(path, name, document.place(("people", "roster")), next(iter(_items(document.data, "groups"))))
 
 
 def _read_authorities(path: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:

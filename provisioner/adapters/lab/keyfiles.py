@@ -18,14 +18,30 @@ _KEY_TYPES = re.compile(
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com"
 )
 _KEY_LINE = re.compile(
-    r"(?P<type>[a-z0-9@.-]+)[ \t]+(?P<blob>[A-Za-z0-9+/]+={0,3})(?P<comment>[ \t]+[^\x00-\x1f\x7f]+)?"
+    r"(?P<type>[a-z0-9@.-]+)[ \t]+(?P<blob>[A-Za-z0-9+/]{32,}={0,3})"
+    r"(?P<comment>[ \t]+[^\x00-\x1f\x7f-\x9f\u2028\u2029]+)?"
 )
+# What was meant as a key, with or without options, and not as the name of a file.
+_MEANT_AS_KEY = re.compile(r"(ssh|ecdsa|sk)-\S+\s|AAAA[A-Za-z0-9+/]{8}|.*\s(ssh|ecdsa|sk)-\S+\s+AAAA", re.DOTALL)
+_MAX_FILE_NAME = 255
 
 
 def public_keys(path: Path, place: str) -> tuple[str, ...] | Problem:
     """Return the SSH keys of a file, one a line, each with its comment. `place` is where lab.yml names the file."""
     text = _read(path, place)
-    return text if isinstance(text, Problem) else _parse_keys(path, place, text)
+    return text if isinstance(text, Problem) else _parse_keys(text, place, path)
+
+
+def keys_of_cell(folder: Path, text: str, place: str) -> tuple[str, ...] | Problem:
+    """Return the SSH keys of a cell of the roster: those in it, one a line, or those of the file that it names.
+
+    The name is relative to `folder`. `place`: of the cell.
+    """
+    if _PRIVATE.search(text):
+        return _private_key(place)
+    if _MEANT_AS_KEY.match(text) or len(text) > _MAX_FILE_NAME or not text.isprintable():
+        return _parse_keys(text, place)
+    return public_keys(folder / text, place)
 
 
 def certificates(path: Path, place: str) -> str | Problem:
@@ -64,24 +80,26 @@ def _read(path: Path, place: str) -> str | Problem:
     except ProblemError as error:
         problem = error.problems[0]
         return problem.model_copy(update={"what": f"{place}: {problem.what}"})
-    if not _PRIVATE.search(text):
-        return text
+    return _private_key(f"{place}: {path}") if _PRIVATE.search(text) else text
+
+
+def _private_key(source: str) -> Problem:
     return Problem(
         "private_key",
-        f"{place}: {path} holds a PRIVATE key",
+        f"{source} holds a PRIVATE key",
         "it would be copied to every node; a private key must never leave the machine that created it",
         "name the public key (the file that ends in .pub); if this file was ever shared, create a new key pair",
     )
 
 
-def _parse_keys(path: Path, place: str, text: str) -> tuple[str, ...] | Problem:
+def _parse_keys(text: str, place: str, path: Path | None = None) -> tuple[str, ...] | Problem:
     lines = [(number, line.strip()) for number, line in enumerate(text.split("\n"), 1)]
     keys = [(number, line) for number, line in lines if line and not line.startswith("#")]
     wrong = next((number for number, line in keys if not _is_key(line)), None)
     if wrong is not None or not keys:
         return Problem(
             "not_a_public_key",
-            f"{place}: {path}:{wrong or 1}: not an SSH public key",
+            f"{place}: {f'{path}:{wrong or 1}: ' if path else ''}not an SSH public key",
             "sshd skips a line that it cannot parse, and the owner of the key cannot log in",
             "one key a line, `ssh-ed25519 AAAA… comment`, as in the .pub file that ssh-keygen writes",
         )

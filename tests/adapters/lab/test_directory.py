@@ -94,6 +94,8 @@ def test_keys_keep_their_comments_and_duplicates_are_dropped(lab_with: Callable[
         (AN_ED25519.replace("ssh-ed25519 AAAA", "ssh-ed25519 AAA"), "not_a_public_key", ":1"),
         (f'command="/bin/sh" {AN_ED25519}', "not_a_public_key", ":1"),
         (f"{AN_ED25519} \x1b[31m", "not_a_public_key", ":1"),
+        (f"{AN_ED25519} \x9b31m", "not_a_public_key", ":1"),
+        (" ".join([*AN_ED25519.split()[:1], AN_ED25519.split()[1][:28]]), "not_a_public_key", ":1"),
     ],
 )
 def test_a_file_without_valid_public_keys_is_refused(

@@ -1,0 +1,42 @@
+"""Read the roster that lab.yml names, and the files of public keys that it names."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from provisioner.adapters.lab.keyfiles import keys_of_cell
+from provisioner.adapters.state.files import read_bytes
+from provisioner.domain.lab.groups import with_default_group
+from provisioner.domain.lab.lab import Group
+from provisioner.domain.people.roster import COLUMNS, Roster, parse_roster
+from provisioner.domain.values.problem import Problem, ProblemError
+
+
+def read_roster(folder: Path, name: str, place: str, groups: Any) -> Roster | Problem:
+    """Return the roster, with its mistakes; a Problem where the file cannot be read.
+
+    `name`: relative to `folder`, the directory of the lab. `place`: where lab.yml names the file. `groups`: that
+    section of lab.yml, which may hold mistakes.
+    """
+    file = folder / name
+    try:
+        raw = read_bytes(file, f"create the file, with the header {','.join(COLUMNS)}, or name another one")
+    except ProblemError as error:
+        problem = error.problems[0]
+        return problem.model_copy(update={"what": f"{place}: {problem.what}"})
+    return parse_roster(str(file), raw, with_default_group(_read_groups(groups)), partial(keys_of_cell, folder))
+
+
+def _read_groups(data: Any) -> dict[str, Group]:
+    pairs = data.items() if isinstance(data, dict) else ()
+    return {str(name): _read_group(value) for name, value in pairs}
+
+
+def _read_group(data: Any) -> Group:
+    """Return a group; one with mistakes, which are reported with lab.yml, as if it had no ceiling."""
+    try:
+        return Group.model_validate(data)
+    except ValidationError:
+        return Group()

@@ -1,0 +1,94 @@
+"""Who sits on which node, and whose each card is, while places are chosen."""
+
+from collections.abc import Iterable, Iterator
+
+from provisioner.domain.lab.lock import Placement
+from provisioner.domain.people.person import Person
+
+
+class NodeRoom:
+    """The room on a node. `gpus`: UUIDs that a seat can use; None: the node did not answer.
+
+    `free`: those that nobody has of their own, in the same order. `people` have a place here; `sharing` of them share
+    cards. `spare`: how many own cards can be given: where people share cards, one stays for them. `load`: the people
+    per card, for comparison: a node without cards comes after all that have some.
+    """
+
+    def __init__(self, name: str, gpus: tuple[str, ...] | None) -> None:
+        """Begin with a node that nobody has a place on."""
+        self.name, self.gpus = name, gpus
+        self.people = self.sharing = 0
+        self.set_free(gpus or ())
+        self.count(0, 0)
+
+    def set_free(self, free: tuple[str, ...]) -> None:
+        """Set the cards that nobody has of their own."""
+        self.free = free
+        self._set_spare()
+
+    def count(self, people: int, sharing: int) -> None:
+        """Add to the people who have a place here, and to those of them who share cards."""
+        self.people += people
+        self.sharing += sharing
+        cards = len(self.gpus or ())
+        self.load = (not cards, self.people / (cards or 1))
+        self._set_spare()
+
+    def _set_spare(self) -> None:
+        self.spare = max(0, len(self.free) - bool(self.sharing))
+
+
+def with_room(nodes: Iterable[NodeRoom], person: Person) -> Iterator[NodeRoom]:
+    """Return those of the nodes that answered and have what the person asks for."""
+    if person.gpus == "shared":
+        return (node for node in nodes if node.free)
+    return (node for node in nodes if node.spare >= person.gpus and node.gpus is not None)
+
+
+class Occupancy:
+    """The places of people and the room that is left. A card never has two owners, whatever nodes report.
+
+    `freed` counts the changes after which a person who had no room may have some.
+    """
+
+    def __init__(self, offers: Iterable[tuple[str, tuple[str, ...] | None]]) -> None:
+        """Take the name and the cards of each node; None: it did not answer."""
+        self.nodes = {name: NodeRoom(name, gpus) for name, gpus in offers}
+        self.places: dict[str, Placement] = {}
+        self.freed = 0
+        self._owners: dict[str, str] = {}
+        self._offering: dict[str, list[NodeRoom]] = {}
+        for node in self.nodes.values():
+            for card in node.gpus or ():
+                self._offering.setdefault(card, []).append(node)
+
+    def restore(self, person: Person, place: Placement) -> None:
+        """Give a person their remembered place, without cards that somebody before them has: locks can be edited."""
+        cards = tuple(card for card in dict.fromkeys(place.gpus) if card not in self._owners)
+        self.seat(person, place if cards == place.gpus else place.model_copy(update={"gpus": cards}))
+
+    def seat(self, person: Person, place: Placement) -> None:
+        """Give a person this place instead of the one that they have."""
+        left = self.places.get(person.id)
+        if left is not None:
+            self._leave(person, left, place)
+        self.places[person.id] = place
+        self._owners |= dict.fromkeys(place.gpus, person.id)
+        self._count(person, place.node, 1)
+        self._update({*place.gpus, *(left.gpus if left else ())})
+
+    def _leave(self, person: Person, left: Placement, place: Placement) -> None:
+        for card in left.gpus:
+            del self._owners[card]
+        self._count(person, left.node, -1)
+        stops_sharing = person.gpus == "shared" and left.node != place.node
+        self.freed += stops_sharing or not set(left.gpus) <= set(place.gpus)
+
+    def _count(self, person: Person, name: str, change: int) -> None:
+        if (node := self.nodes.get(name)) is not None:
+            node.count(change, change * (person.gpus == "shared"))
+
+    def _update(self, cards: Iterable[str]) -> None:
+        for name in {node.name for card in cards for node in self._offering.get(card, ())}:
+            node = self.nodes[name]
+            node.set_free(tuple(card for card in node.gpus or () if card not in self._owners))

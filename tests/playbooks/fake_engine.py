@@ -75,7 +75,7 @@ class FakeEngine:
 
 
 def _has(container: dict[str, Any], name: str, value: str | None = None) -> bool:
-    labels = container["Labels"]
+    labels = container["Labels"] or {}
     return name in labels and value in {None, labels[name]}
 
 

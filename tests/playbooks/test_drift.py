@@ -51,7 +51,7 @@ class CommittedSeat:
 
     def drift(self) -> dict[str, str]:
         """Return code and text of each difference."""
-        found = drifts.find_drift(self.seat, self.order, self.found, self.gpus)
+        found = drifts.find_drift(self.seat, self.order, self.found, self.gpus, self.engine.containers)
         assert all(problem["fix"] and problem["why"] for problem in found)
         return {problem["code"]: problem["what"] for problem in found}
 

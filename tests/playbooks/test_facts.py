@@ -7,7 +7,7 @@ import pytest
 from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
-from tests.playbooks.orders import REFERENCE, NoJob, an_order
+from tests.playbooks.orders import REFERENCE, NoJob, an_order, with_seat
 
 seats, facts, removals, journals = (
     module_util(name) for name in ("seat.seat", "seat.facts", "transaction.remove", "seat.journal")
@@ -109,7 +109,91 @@ def test_layer_bytes_is_the_size_of_the_writable_layers(tmp_path: Path, engine: 
         container["SizeRw"] = size
     (fact,) = facts.seat_facts(str(tmp_path / "state"))
     assert fact["layer_bytes"] == 5 << 20
-    assert sum("size=1" in request for request in engine.requests) == 1
+
+
+def a_seat_of(tmp_path: Path, name: str) -> Any:
+    """Commit a seat of this name, with ports of its own."""
+    port = 22000 + 2 * len(list(tmp_path.glob("state/seats/*")))
+    order = with_seat(an_order(tmp_path), name=name, ports={"ssh": port, "jupyter": port + 1})
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    seat.commit(1)
+    return seat
+
+
+def test_the_containers_of_sixty_seats_are_listed_as_often_as_those_of_one(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module_util("seat.drift"), "_lost_gpus", lambda *_: [])
+    for number in range(60):
+        name = f"ml_p{number}"
+        a_seat_of(tmp_path, name)
+        both = [a_container(service, name=f"{name}-{service}-1") for service in ("jupyter", "ssh")]
+        add_containers(engine, *both, seat=name)
+    for number, container in enumerate(engine.containers):
+        container["SizeRw"] = number
+    found = facts.seat_facts(str(tmp_path / "state"))
+    assert {fact["name"]: fact["layer_bytes"] for fact in found} == {f"ml_p{n}": 4 * n + 1 for n in range(60)}
+    assert all(set(fact["services"].values()) == {"healthy"} for fact in found)
+    lists = [request for request in engine.requests if request.startswith("GET /containers/json")]
+    assert [("size=1" in request, "provisioner.seat" in request) for request in lists] == [(False, False), (True, True)]
+
+
+def test_a_container_of_others_in_the_project_of_a_seat_is_no_part_of_its_size(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    a_committed_seat(tmp_path)
+    add_containers(engine, a_container("ssh"))
+    add_containers(engine, a_container("web", name="theirs"), own={})
+    add_containers(engine, a_container("ssh", name="elsewhere"), seat="other")
+    engine.containers.append({"Id": "bare", "Names": ["/bare"], "Labels": None, "State": "running", "SizeRw": 9})
+    for container in engine.containers:
+        container["SizeRw"] = 7
+    assert {fact["name"]: fact["layer_bytes"] for fact in facts.seat_facts(str(tmp_path / "state"))} == {
+        "demo-student": 7,
+        "other": 7,
+    }
+
+
+def test_sizes_that_the_engine_does_not_report_leave_the_other_facts_as_they_are(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a_committed_seat(tmp_path)
+    add_containers(engine, a_container("ssh"))
+    answer = engine.answer
+    monkeypatch.setattr(
+        engine, "answer", lambda *words: (500, {"message": "busy"}) if "size" in words[2] else answer(*words)
+    )
+    (fact,) = facts.seat_facts(str(tmp_path / "state"), [a_gpu("GPU-1")])
+    assert (fact["layer_bytes"], fact["at_work"]) == (None, [])
+    assert fact["services"] == {"jupyter": "missing", "ssh": "healthy"}
+
+
+def test_a_seat_whose_container_cannot_be_described_does_not_hide_the_services_of_others(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("aaa", "bbb"):
+        a_seat_of(tmp_path, name)
+        add_containers(engine, a_container("ssh", name=f"{name}-ssh-1"), seat=name)
+    answer = engine.answer
+    monkeypatch.setattr(
+        engine, "answer", lambda *words: (500, {"message": "no"}) if "aaa-ssh-1" in words[1] else answer(*words)
+    )
+    failing, well = facts.seat_facts(str(tmp_path / "state"))
+    assert failing["services"] == {"jupyter": "unknown", "ssh": "unknown"}
+    assert well["services"] == {"jupyter": "missing", "ssh": "healthy"}
+
+
+def test_a_stopped_container_does_not_hold_the_port_of_a_seat(tmp_path: Path, engine: FakeEngine) -> None:
+    a_committed_seat(tmp_path)
+    add_containers(engine, a_container("ssh", Status="exited"))
+    add_containers(engine, a_container("web", name="web"), seat="web", own={})
+    engine.containers[1] |= {"Ports": [{"IP": "0.0.0.0", "PublicPort": 22001}]}
+    state_root = str(tmp_path / "state")
+    assert [found["code"] for found in facts.seat_facts(state_root)[0]["drift"]] == ["foreign_on_port"]
+    engine.containers[1]["State"] = "exited"
+    assert facts.seat_facts(state_root)[0]["drift"] == []
 
 
 def test_a_damaged_seat_keeps_its_other_facts(tmp_path: Path, engine: FakeEngine) -> None:

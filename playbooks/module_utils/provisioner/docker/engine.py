@@ -83,13 +83,13 @@ def ask(method: str, path: str, seconds: float = SECONDS) -> tuple[int, Any]:
     return answer.status, json.loads(body) if body.strip() else None
 
 
-def get(path: str, **query: Any) -> Any:
+def get(path: str, seconds: float = SECONDS, **query: Any) -> Any:
     """Return the document at `path`, None for 404. Values of `query` that are not strings are sent as JSON.
 
     Raises ProblemError `engine_refused` for any other status.
     """
     words = {name: value if isinstance(value, str) else json.dumps(value) for name, value in query.items()}
-    status, document = ask("GET", f"{path}?{urlencode(words)}" if words else path)
+    status, document = ask("GET", f"{path}?{urlencode(words)}" if words else path, seconds)
     if status == http.client.NOT_FOUND:
         return None
     if status != http.client.OK:

@@ -7,6 +7,7 @@ from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker.containers import is_active
 from ansible.module_utils.provisioner.gpu.nvml import gpu_label, query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.jobs.claims import check_claim
@@ -73,7 +74,7 @@ def is_running(compose: Compose) -> bool:
 
 def any_running(containers: list[dict[str, Any]]) -> bool:
     """Return whether any of these containers is neither stopped nor just created."""
-    return any(container["State"] not in ("created", "exited", "dead") for container in containers)
+    return any(map(is_active, containers))
 
 
 def seat_gpus(seat: Seat, journal: Journal) -> list[str]:

@@ -176,12 +176,7 @@ class Compose:
 
     def container(self, service: str) -> dict[str, Any] | None:
         """Return the engine's full description of a service's container, None when there is none."""
-        for container in self.containers():
-            ours = container["Labels"].get("com.docker.compose.service") == service
-            if ours and not LEFTOVER.match(container["Names"][0]):
-                found: dict[str, Any] | None = get(f"/containers/{container['Id']}/json")
-                return found
-        return None
+        return describe_service(self.containers(), service)
 
     def services(self) -> dict[str, str]:
         """Return the state of each service: running, restarting, healthy, unhealthy, exited or missing."""
@@ -251,6 +246,16 @@ class Compose:
             ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())
             texts.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
         return printable("\n".join(texts).replace(token, "…"))
+
+
+def describe_service(containers: list[dict[str, Any]], service: str) -> dict[str, Any] | None:
+    """Return the engine's full description of a service's container among those of its project, None without one."""
+    for container in containers:
+        ours = container["Labels"].get("com.docker.compose.service") == service
+        if ours and not LEFTOVER.match(container["Names"][0]):
+            found: dict[str, Any] | None = get(f"/containers/{container['Id']}/json")
+            return found
+    return None
 
 
 def exec_python(container: str, user: str) -> list[str]:

@@ -50,10 +50,17 @@ print(json.dumps(found))
 Found = Mapping[str, Optional[Dict[str, Any]]]  # service -> the engine's description of its container
 
 
-def find_drift(seat: Seat, order: dict[str, Any], found: Found, gpus: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+def find_drift(
+    seat: Seat,
+    order: dict[str, Any],
+    found: Found,
+    gpus: Iterable[dict[str, Any]],
+    active: list[dict[str, Any]],
+) -> list[dict[str, str]]:
     """Return a problem for each difference, none during a switch.
 
-    `order` is that of the current generation, `gpus` are the GPU facts of the node.
+    `order` is that of the current generation, `gpus` are the GPU facts of the node, `active` are all of its containers
+    that are not stopped, as the engine lists them.
     """
     journal = Journal(seat.folder, "")
     if journal.open_switch():
@@ -69,7 +76,7 @@ def find_drift(seat: Seat, order: dict[str, Any], found: Found, gpus: Iterable[d
             for problem in _wrong_container(seat, order, service, container)
         ),
         *_changed_host_key(seat, journal),
-        *_foreign_on_ports(order["seat"]),
+        *_foreign_on_ports(order["seat"], active),
         *_foreign_on_gpus(seat, running, held),
         *_lost_gpus(order["seat"], running, len(held)),
     ]
@@ -106,9 +113,9 @@ def _changed_host_key(seat: Seat, journal: Journal) -> list[dict[str, str]]:
     return [_problem("host_key_changed", what, fix)]
 
 
-def _foreign_on_ports(wanted: dict[str, Any]) -> list[dict[str, str]]:
+def _foreign_on_ports(wanted: dict[str, Any], active: list[dict[str, Any]]) -> list[dict[str, str]]:
     places = {(wanted["binds"][service], port) for service, port in wanted["ports"].items()}
-    holders = {(port, container_on_port(address, port)) for address, port in places}
+    holders = {(port, container_on_port(active, address, port)) for address, port in places}
     return [
         _problem("foreign_on_port", f"{wanted['name']}: its port {port} is used by the container {holder}", STOP_IT)
         for port, holder in sorted(holders, key=str)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
-from ansible.module_utils.provisioner.docker.engine import get
+from ansible.module_utils.provisioner.docker.containers import Listing, list_containers
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
-from ansible.module_utils.provisioner.seat.compose import LABEL, SERVICES, Compose, service_state
+from ansible.module_utils.provisioner.seat.compose import LABEL, SERVICES, describe_service, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
@@ -21,9 +21,10 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
 
     `gpus` are the GPU facts of the node.
     """
-    running = _running_names()
-    names = sorted({seat.name for seat in seats_of(state_root)} | running)
-    facts = [_fact_or_damage(Seat(state_root, name), name in running, gpus) for name in names]
+    listing = list_containers(LABEL)
+    running = {name for name in listing.labels(LABEL) if NAME.fullmatch(name)}
+    names = {seat.name for seat in seats_of(state_root)} | running
+    facts = [_fact_or_damage(Seat(state_root, name), gpus, listing) for name in sorted(names)]
     return [fact for fact in facts if fact]
 
 
@@ -46,35 +47,27 @@ def _image(seat: Seat, number: int) -> str:
         return "unknown"
 
 
-def _running_names() -> set[str]:
-    try:
-        found = get("/containers/json", all="1", filters={"label": [LABEL]}) or []
-    except ProblemError:
-        return set()
-    names = {container["Labels"][LABEL] for container in found}
-    return {name for name in names if NAME.fullmatch(name)}
-
-
-def _fact_or_damage(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def _fact_or_damage(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[str, Any] | None:
     """Return the facts of a seat, or that it is damaged: it must not hide the other seats of the node."""
     try:
-        return _fact(seat, running, gpus)
+        return _fact(seat, gpus, listing)
     except Exception as error:  # noqa: BLE001  (whatever is wrong with the seat's files)
         services = dict.fromkeys(SERVICES, "unknown")
         damage = {"name": seat.name, "generation": 0, "image": "", "services": services, "state": "damaged"}
         return {**damage, "drift": [problem_of(error)]}
 
 
-def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str, Any] | None:
+def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[str, Any] | None:
     number, last = seat.current(), Journal(seat.folder, "").last_step()
     state = last["state"] if last else "unrecorded"
-    if not (number or running or state in (*OPEN_STATES, "needs_attention")):
+    if not (number or seat.name in listing.labels(LABEL) or state in (*OPEN_STATES, "needs_attention")):
         return None
     try:
         order = seat.order(number) if number else None
     except ProblemError:
         order, state = None, "damaged"
-    found, listed = _service_containers(seat), _containers_with_size(seat)
+    listed = listing.of_project(seat.name)
+    found = _describe_services(listed)
     services = {service: service_state(found[service]) if found else "unknown" for service in SERVICES}
     return {
         "name": seat.name,
@@ -92,9 +85,9 @@ def _fact(seat: Seat, running: bool, gpus: Iterable[dict[str, Any]]) -> dict[str
         "state": state,
         "run": last["run"] if last else "",
         "previous": _previous(seat),
-        "layer_bytes": None if listed is None else sum(container.get("SizeRw") or 0 for container in listed),
+        "layer_bytes": listing.layer_bytes(listed),  # is lost when a container is removed
         "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
-        "drift": find_drift(seat, order, found, gpus) if order and found else [],
+        "drift": find_drift(seat, order, found, gpus, listing.active()) if order and found else [],
         "home_fault": last["detail"].get("home_fault") if last and set(services.values()) != {"healthy"} else None,
     }
 
@@ -107,23 +100,10 @@ def _previous(seat: Seat) -> int:
         return 0
 
 
-def _service_containers(seat: Seat) -> dict[str, dict[str, Any] | None] | None:
+def _describe_services(listed: list[dict[str, Any]] | None) -> dict[str, dict[str, Any] | None] | None:
     """Return the container of each service, None when the engine does not answer."""
-    compose = Compose(seat)
     try:
-        return {service: compose.container(service) for service in SERVICES}
-    except ProblemError:
-        return None
-
-
-def _containers_with_size(seat: Seat) -> list[dict[str, Any]] | None:
-    """Return the containers with the size of their writable layer, None when the engine does not answer.
-
-    Data in the writable layer is lost when a container is removed.
-    """
-    label = {"label": [f"com.docker.compose.project={seat.name}"]}
-    try:
-        return list(get("/containers/json", all="1", size="1", filters=label) or [])
+        return None if listed is None else {service: describe_service(listed, service) for service in SERVICES}
     except ProblemError:
         return None
 

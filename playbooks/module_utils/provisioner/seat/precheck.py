@@ -70,7 +70,7 @@ def check_ports(seat: dict[str, Any]) -> None:
     Raises ProblemError `port_taken` or `no_such_address`.
     """
     for service, port in sorted(seat["ports"].items()):
-        holder = container_on_port(seat["binds"][service], port)
+        holder = container_on_port(get("/containers/json") or [], seat["binds"][service], port)
         if holder == seat["name"]:
             continue
         if holder is not None:
@@ -99,9 +99,9 @@ def check_subnet(seat: dict[str, Any]) -> None:
             raise _subnet_taken(seat["subnet"], holder)
 
 
-def container_on_port(address: str, port: int) -> str | None:
-    """Return the compose project (else the name) of the container that publishes this port, or None."""
-    for container in get("/containers/json") or []:
+def container_on_port(containers: list[dict[str, Any]], address: str, port: int) -> str | None:
+    """Return the compose project (else the name) of the container among these that publishes this port, or None."""
+    for container in containers:
         for publication in container.get("Ports") or []:
             same = publication.get("IP", "") in (address, *EVERYWHERE)
             if publication.get("PublicPort") == port and same:

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,10 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "ports": {"ssh": 22000, "jupyter": 22001},
         "subnet": "10.213.0.0/28",
         "gpus": ["GPU-1"],
+        "shared": False,
+        "person": "",
+        "uid": os.getuid(),
+        "home": str(tmp_path / "homes/student"),
         "limits": None,
         "capacity": None,
         "host_key": "",
@@ -138,6 +143,17 @@ def test_the_containers_of_sixty_seats_are_listed_as_often_as_those_of_one(
     assert all(set(fact["services"].values()) == {"healthy"} for fact in found)
     lists = [request for request in engine.requests if request.startswith("GET /containers/json")]
     assert [("size=1" in request, "provisioner.seat" in request) for request in lists] == [(False, False), (True, True)]
+
+
+@pytest.mark.usefixtures("engine")
+def test_the_seat_of_a_person_says_whose_it_is_and_that_its_gpus_are_shared(tmp_path: Path) -> None:
+    order = with_seat(an_order(tmp_path), shared=True, person="2024012345")
+    seat = seats.seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    seat.commit(1)
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert (fact["person"], fact["shared"]) == ("2024012345", True)
 
 
 def test_a_container_of_others_in_the_project_of_a_seat_is_no_part_of_its_size(

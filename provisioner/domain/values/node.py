@@ -18,6 +18,7 @@ ToolkitMode = Literal["legacy", "cdi"]
 # These values go from a node into the seat of this node, into the lock and into requests: anything else is refused.
 PlatformName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9]{1,16})?$")]
 GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$")]
+UserId = Annotated[int, Field(ge=0, lt=1 << 32)]  # also of a group
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
@@ -110,6 +111,10 @@ class RunningSeat(Value):
     ports: dict[str, PortNumber] = {}  # service -> published port
     subnet: Network | Literal[""] = ""  # of its containers; empty: an earlier release has set it up
     gpus: tuple[str, ...] = ()  # UUIDs reserved
+    shared: bool = False  # whether other seats may use these GPUs, too
+    person: str = ""  # whose seat it is, as the roster names them; empty: that of the node
+    uid: UserId | None = None  # of its user; None: the node's record does not say
+    home: str = ""  # folder on the node; empty: the node's record does not say
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"

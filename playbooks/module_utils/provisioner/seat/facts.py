@@ -66,20 +66,25 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         order = seat.order(number) if number else None
     except ProblemError:
         order, state = None, "damaged"
+    wanted = order["seat"] if order else {}
     listed = listing.of_project(seat.name)
     found = _describe_services(listed)
     services = {service: service_state(found[service]) if found else "unknown" for service in SERVICES}
     return {
         "name": seat.name,
-        "lab": order["seat"].get("lab", "") if order else "",
+        "lab": wanted.get("lab", ""),
         "generation": number,
         "image": order["image"]["reference"] if order else "",
         "files": seat.files(number) if number else {},
         "ports": order["seat"]["ports"] if order else _published(found or {}),
-        "subnet": order["seat"].get("subnet", "") if order else "",
+        "subnet": wanted.get("subnet", ""),
         "gpus": order["seat"]["gpus"] if order else [],
-        "limits": order["seat"].get("limits") if order else None,
-        "capacity": order["seat"].get("capacity") if order else None,  # None: an order of an earlier release
+        "shared": wanted.get("shared", False),
+        "person": wanted.get("person", ""),
+        "uid": wanted.get("uid"),
+        "home": wanted.get("home", ""),
+        "limits": wanted.get("limits"),
+        "capacity": wanted.get("capacity"),  # None: an order of an earlier release
         "host_key": host_key(seat),
         "services": services,
         "state": state,

@@ -15,7 +15,7 @@ from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.toolkit import toolkit_versions
 from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claim
 from ansible.module_utils.provisioner.jobs.entry import ORDER
-from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, seat_facts
+from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, pack_files, seat_facts
 
 
 def node_facts(state_root: str) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def node_facts(state_root: str) -> dict[str, Any]:
         **toolkit,
         **versions,
         "engine": engine,
-        "seats": seats,
+        **pack_files(seats),
         **claims,
         "images": image_digests() if engine else [],
         "kept": kept_images(state_root),

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
+from provisioner.adapters.ansible.packed import PACKED, unpack_facts
 from provisioner.adapters.ansible.play import HostEvent
 from provisioner.domain.rollout.report import NodeRecord, without_record
 from provisioner.domain.values.event import Event, Phase
@@ -32,7 +33,8 @@ _PHASES: tuple[str, ...] = get_args(Phase)
 
 # What the code that reads a malformed result raises. ValidationError is a ValueError.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
-# No result of ours is half as large: the largest part is the texts of the files of a seat, about 30 kB.
+# No result of ours is half as large: the largest part is the texts of the files of seats, about 30 kB each. The result
+# of a probe has each different text once, and compressed; it is held to these bounds before and after.
 _MAX_TEXT = 64 << 10
 _MAX_ALL_TEXT = 8 << 20
 _MAX_VALUES = 100_000
@@ -48,8 +50,11 @@ def parse_facts(event: HostEvent) -> NodeFacts | Problem:
     if event.status != "ok":
         return host_problem(event)
     try:
-        check_bounds(event.result)
-        facts = NodeFacts.model_validate({**event.result["facts"], "name": event.node})
+        sent = event.result["facts"]
+        check_bounds({**event.result, "facts": {name: sent[name] for name in sent.keys() - PACKED}})
+        unpacked = unpack_facts(sent)
+        check_bounds(unpacked)
+        facts = NodeFacts.model_validate({**unpacked, "name": event.node})
         return facts.model_copy(update={"clock_offset": _clock_offset(event)})
     except UNREADABLE as error:
         return unreadable("the result of the probe", error)

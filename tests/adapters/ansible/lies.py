@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from provisioner.domain.values.limits import OpenFiles, SeatLimits
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.builders import CAPACITY, a_gpu, a_node
+from tests.playbooks.node_code import module_util
 
 TEXTS = st.text(max_size=20) | st.sampled_from(
     [
@@ -47,6 +48,12 @@ def valid_facts(name: str = "lying") -> NodeFacts:
     mig = str(a_gpu(name, index=2).uuid).replace("GPU-", "MIG-")
     gpus = (a_gpu(name), a_gpu(name, index=1, mig_enabled=True), a_gpu(name, index=1, instance=0, uuid=mig))
     return a_node(name, gpus=gpus, toolkit_version="1.17.3", seats=(seat,), images=(f"sha256:{'a' * 64}",))
+
+
+def as_sent(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return facts in the form in which a probe sends them, from the form in which they are written as JSON."""
+    sent: dict[str, Any] = {**facts, **module_util("seat.facts").pack_files(facts["seats"])}
+    return sent
 
 
 def with_lies(honest: Mapping[str, Any]) -> st.SearchStrategy[Any]:

@@ -1,6 +1,9 @@
 """Whatever one node sends harms the row of this node alone."""
 
+import base64
+import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +19,32 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.console.progress import event_line
 from provisioner.domain.rollout.preparation import NodePreparation, PrepareOrder, RegistryAccess
+from provisioner.domain.seat.render import render
 from provisioner.domain.values.claim import MAX_FENCE, Claim, implausible_fences, next_fence
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PlanInputs, build_plan
-from tests.adapters.ansible.lies import VALUES, valid_facts, with_lies
-from tests.builders import a_lab, a_lock, a_node
+from tests.adapters.ansible.lies import VALUES, as_sent, valid_facts, with_lies
+from tests.builders import a_lab, a_lock, a_locked_image, a_node
 from tests.costly import costly
-from tests.domain.seats import TEMPLATES
+from tests.domain.seats import GPU, KEY, TEMPLATES, a_seat
+from tests.playbooks.node_code import module_util
 from tests.workflow.fake_fleet import FakeHost
 
-HONEST = valid_facts().model_dump(mode="json")
+FACTS = valid_facts().model_dump(mode="json")
+HONEST = as_sent(FACTS)
 CLAIM = Claim(run="r1", lab="demo", holder="ann@control1", since="2026-11-26T21:00:00+00:00", fence=1)
+VALID_TEXTS = st.text(st.characters(codec="utf-8"), max_size=9)
 DEEP: list[Any] = []
 for _ in range(900):
     DEEP = [DEEP]
+
+
+def many_texts(joined: str, lengths: list[Any]) -> dict[str, Any]:
+    """Return facts with these texts; none of the files has one of them."""
+    packed: str = module_util("base.packing").pack(joined)
+    return HONEST | {"seats": [], "texts": packed, "lengths": lengths}
 
 
 def probe_result(facts: Any, **over: Any) -> HostEvent:
@@ -57,7 +70,23 @@ def read_facts(facts: Any) -> NodeFacts | Problem:
         HONEST | {"gpus": [HONEST["gpus"][0] | {"memory_total": 2**64}]},
         HONEST | {"platform": "linux/amd64\nx"},
         HONEST | {"seats": [HONEST["seats"][0] | {"ports": {"ssh": 65536, "jupyter": 23}}]},
-        HONEST | {"seats": [HONEST["seats"][0] | {"files": {"x": "y" * 100_000}}]},
+        as_sent(FACTS | {"seats": [FACTS["seats"][0] | {"files": {"x": "y" * 100_000}}]}),
+        FACTS,  # with texts in place of their numbers
+        HONEST | {"seats": [HONEST["seats"][0] | {"files": {"x": 1}}]},
+        HONEST | {"seats": [HONEST["seats"][0] | {"files": {"x": -1}}]},
+        HONEST | {"seats": [HONEST["seats"][0] | {"files": {"x": []}}]},
+        HONEST | {"lengths": [3]},
+        HONEST | {"lengths": [-2, 4]},
+        HONEST | {"lengths": [2.0]},
+        HONEST | {"texts": None},
+        HONEST | {"texts": "x\n"},
+        HONEST | {"texts": "²"},
+        HONEST | {"texts": base64.b64encode(b"no zlib").decode()},
+        HONEST | {"texts": base64.b64encode(zlib.compress(b"x\n")[:-1]).decode()},
+        HONEST | {"texts": base64.b64encode(zlib.compress(b"\xff\xff")).decode()},
+        HONEST | {"texts": "A" * 700_001},
+        many_texts("x" * (9 << 20), [1 << 16] * (9 << 4)),
+        HONEST | {"seats": HONEST["seats"] * 20_000},
         HONEST | {"absent_because": {"x": DEEP}},
         HONEST | {"hostname": ["x"] * 200_000},
         HONEST | {"claim": CLAIM.model_dump() | {"fence": 10**4299}},
@@ -74,6 +103,70 @@ def test_a_node_cannot_report_under_the_name_of_another() -> None:
     facts = read_facts(HONEST | {"name": "another"})
     assert isinstance(facts, NodeFacts)
     assert facts.name == "lying"
+
+
+def test_texts_below_the_bound_that_no_file_has_are_no_fault() -> None:
+    assert isinstance(read_facts(many_texts("x" * (8 << 20), [1 << 16] * (8 << 4))), NodeFacts)
+
+
+@given(
+    VALID_TEXTS,
+    st.lists(st.integers(0, 4), max_size=4) | VALUES,
+    st.dictionaries(st.text(max_size=3), st.integers(-1, 4) | VALUES, max_size=3) | VALUES,
+)
+def test_any_texts_lengths_and_numbers_give_facts_or_a_problem(joined: str, lengths: Any, files: Any) -> None:
+    answer = read_facts(many_texts(joined, lengths) | {"seats": [HONEST["seats"][0] | {"files": files}]})
+    if isinstance(answer, Problem):
+        assert answer.code == "module_failed"
+    else:
+        assert set(answer.seats[0].files) == set(files)
+        assert all(text in joined for text in answer.seats[0].files.values())
+
+
+@given(st.lists(st.dictionaries(VALID_TEXTS, VALID_TEXTS), max_size=4))
+def test_each_file_has_the_text_that_it_has_on_the_node(files: list[dict[str, str]]) -> None:
+    seats = [FACTS["seats"][0] | {"name": f"s{number}", "files": texts} for number, texts in enumerate(files)]
+    facts = read_facts(json.loads(json.dumps(as_sent(FACTS | {"seats": seats}))))
+    assert isinstance(facts, NodeFacts)
+    assert [seat.files for seat in facts.seats] == files
+    assert {name: value for name, value in facts if name not in {"seats", "clock_offset"}} == {
+        name: value for name, value in valid_facts() if name not in {"seats", "clock_offset"}
+    }
+
+
+def files_of_seats(count: int) -> list[dict[str, str]]:
+    """Return the rendered files of so many seats, which differ as those of several people do."""
+    seat = a_seat(name="ml_anna", user="anna", uid=70_000, home="/srv/homes/anna", authorized_keys=(f"{KEY} anna@lab",))
+    files = render(seat, a_locked_image(), TEMPLATES).files
+    return [{name: _of_another(text, number) for name, text in files.items()} for number in range(count)]
+
+
+def _of_another(text: str, number: int) -> str:
+    random = hashlib.sha256(str(number).encode()).hexdigest()
+    changes = {
+        "anna": f"u{random[:8]}",
+        "70000": f"{70_000 + number}",
+        "22000": f"{22_000 + 2 * number}",
+        "22001": f"{22_001 + 2 * number}",
+        "10.213.0.0": f"10.213.{number // 16}.{number % 16 * 16}",
+        GPU: f"GPU-{random[:8]}-{random[8:12]}-{random[12:16]}-{random[16:20]}-{random[20:32]}",
+        KEY[-40:]: random[:40],
+    }
+    for old, new in changes.items():
+        text = text.replace(old, new)
+    return text
+
+
+def test_the_facts_of_200_seats_are_shorter_than_what_ansible_runner_passes_on() -> None:
+    seats = [FACTS["seats"][0] | {"files": files} for files in files_of_seats(200)]
+    assert {len(seat["files"]) for seat in seats} == {11}
+    assert len({text for seat in seats for text in seat["files"].values()}) > 2 * 200
+    assert len(json.dumps(seats)) > 4_000_000
+    sent = as_sent(FACTS | {"seats": seats})
+    assert len(json.dumps(probe_result(sent).result)) < 500_000
+    facts = read_facts(sent)
+    assert isinstance(facts, NodeFacts)
+    assert [seat.files for seat in facts.seats] == [seat["files"] for seat in seats]
 
 
 @pytest.mark.parametrize("clock", [float("nan"), float("inf"), 10**400, "x", None, []])

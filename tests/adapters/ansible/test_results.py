@@ -15,6 +15,7 @@ from provisioner.adapters.ansible.results import (
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.node import Gpu, NodeFacts
 from provisioner.domain.values.problem import Problem
+from tests.adapters.ansible.lies import as_sent
 from tests.builders import a_gpu, a_node
 
 START, END = "2026-11-23T10:00:00.000000+00:00", "2026-11-23T10:00:04.000000+00:00"
@@ -22,7 +23,7 @@ AT_START = 1795428000.0
 
 
 def a_probe(**over: Any) -> HostEvent:
-    result = {"facts": {"hostname": "n1"}, "clock": AT_START} | over
+    result = {"facts": as_sent({"hostname": "n1", "seats": []}), "clock": AT_START} | over
     return HostEvent("n1", "ok", result, START, END)
 
 
@@ -38,7 +39,9 @@ def test_the_clock_offset_is_the_smallest_one_that_is_certain(clock: float, offs
 
 @pytest.mark.parametrize("facts", [{"gpus": "none"}, {"driver": "x.y"}, None])
 def test_unreadable_facts_are_a_problem(facts: Any) -> None:
-    problem = parse_facts(a_probe(facts=facts) if facts else HostEvent("n1", "ok", {}, START, END))
+    problem = parse_facts(
+        a_probe(facts=as_sent({"seats": [], **facts})) if facts else HostEvent("n1", "ok", {}, START, END)
+    )
     assert isinstance(problem, Problem)
     assert problem.code == "module_failed"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Iterable
 
+from ansible.module_utils.provisioner.base.packing import pack
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.containers import Listing, list_containers
 from ansible.module_utils.provisioner.jobs.job import problem_of
@@ -26,6 +27,25 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
     names = {seat.name for seat in seats_of(state_root)} | running
     facts = [_fact_or_damage(Seat(state_root, name), gpus, listing) for name in sorted(names)]
     return [fact for fact in facts if fact]
+
+
+def pack_files(seats: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return `seats` with a number in place of the text of each file, and the different texts by these numbers.
+
+    `texts` are all of them in one, packed, `lengths` their numbers of characters. Most files are the same in all seats,
+    and the others are similar to those of the same name, which are therefore neighbours.
+    """
+    named = sorted({pair for seat in seats for pair in seat.get("files", {}).items()})
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(text for _, text in named))}
+    return {
+        "seats": [_numbered(seat, numbers) for seat in seats],
+        "texts": pack("".join(numbers)),
+        "lengths": [len(text) for text in numbers],
+    }
+
+
+def _numbered(seat: dict[str, Any], numbers: dict[str, int]) -> dict[str, Any]:
+    return {**seat, "files": {name: numbers[text] for name, text in seat.get("files", {}).items()}}
 
 
 def kept_images(state_root: str) -> list[str]:

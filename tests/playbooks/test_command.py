@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,37 @@ def test_run_in_child_times_out_if_the_function_hangs() -> None:
 def test_run_in_child_raises_with_the_reason_of_the_failure(work: object, reason: str) -> None:
     with pytest.raises(ChildProcessError, match=reason):
         command.run_in_child(work, 10)
+
+
+def test_collect_in_child_returns_what_was_yielded_and_that_it_ended() -> None:
+    assert command.collect_in_child(lambda: iter([["a", 1], {"b": "\n²"}]), 10, 1 << 20) == (
+        [["a", 1], {"b": "\n²"}],
+        True,
+    )
+
+
+def yield_and_hang() -> Iterator[int]:
+    yield from (1, 2)
+    signal.pause()
+
+
+def yield_and_fail() -> Iterator[int]:
+    yield from (1, 2)
+    raise ValueError
+
+
+@pytest.mark.parametrize(
+    ("work", "limit", "ended"),
+    [
+        (yield_and_hang, 100, False),
+        (yield_and_fail, 100, True),
+        (lambda: range(1, 1000), 5, True),  # of the third value, a part is within the limit
+    ],
+)
+def test_collect_in_child_keeps_what_was_yielded_before_a_hang_an_error_or_its_limit(
+    work: Callable[[], Iterable[int]], limit: int, ended: bool
+) -> None:
+    assert command.collect_in_child(work, 0.5 if not ended else 10, limit) == ([1, 2], ended)
 
 
 def descriptors() -> dict[str, str]:

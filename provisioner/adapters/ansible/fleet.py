@@ -37,10 +37,11 @@ class AnsibleFleet:
     """The nodes that an inventory names. Every method raises ProblemError where Ansible did not run the play.
 
     `limit` is a pattern as Ansible reads it. `state_root` is the directory on the nodes that holds their seats.
-    `shared` is a folder of connections that several plays use: see `connections`.
+    `shared` is a folder of connections that several plays use: see `connections`. `accounts` are the names of people
+    whose accounts a probe looks up on each node.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  (all but two have a default)
         self,
         settings: Settings,
         on_event: OnEvent,
@@ -48,6 +49,7 @@ class AnsibleFleet:
         limit: str | None = None,
         state_root: str = STATE_ROOT,
         shared: Path | None = None,
+        accounts: Sequence[str] = (),
     ) -> None:
         """Store the settings. The inventory is read at the first call of `hosts`."""
         self._settings = settings
@@ -55,6 +57,7 @@ class AnsibleFleet:
         self._limit = limit
         self._state_root = state_root
         self._shared = shared
+        self._accounts = accounts
 
     @cached_property
     def _hosts(self) -> Sequence[InventoryHost]:
@@ -74,7 +77,7 @@ class AnsibleFleet:
             self._on_event(probe_event(event.node, answer))
             return answer
 
-        probed = self._run_on_each("probe", nodes, {}, parse)
+        probed = self._run_on_each("probe", nodes, {"accounts": list(self._accounts)}, parse)
         fences = {name: facts.fence for name, facts in probed.items() if isinstance(facts, NodeFacts)}
         return {**probed, **implausible_fences(fences)}
 

@@ -1,24 +1,27 @@
 """Facts as a probe sends them: texts of files once for all seats of a node, and texts and accounts compressed."""
 
 import base64
+import json
 import zlib
 from collections.abc import Mapping
 from itertools import accumulate
 from typing import Any
 
-PACKED = {"texts"}  # the facts that are compressed, and each bounded where it is read
+PACKED = {"accounts", "texts"}  # the facts that are compressed, and each bounded where it is read
 _MAX_PACKED = 700_000  # characters; ansible-runner passes on no longer result
+_MAX_ACCOUNTS = 4 << 20  # bytes of JSON; the node sends half as many
 _MAX_TEXTS = 8 << 20  # bytes of the different texts; those of 200 seats have 2 MB
 
 
 def unpack_facts(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the facts with the text of each file in its place, of which the node has sent a number.
+    """Return the facts with the text of each file in its place, of which the node has sent a number, and the accounts.
 
     Raises ValueError, LookupError, TypeError or AttributeError where the node did not send what our module sends.
     """
     texts = _texts(_unpack(facts["texts"], _MAX_TEXTS), facts["lengths"])
     seats = [{**seat, "files": {name: texts[key] for name, key in seat["files"].items()}} for seat in facts["seats"]]
-    return {**{name: facts[name] for name in facts.keys() - PACKED}, "seats": seats}
+    accounts = json.loads(_unpack(facts["accounts"], _MAX_ACCOUNTS))
+    return {**{name: facts[name] for name in facts.keys() - PACKED}, "seats": seats, "accounts": accounts}
 
 
 def _texts(joined: str, lengths: list[int]) -> dict[int, str]:

@@ -34,10 +34,11 @@ _PHASES: tuple[str, ...] = get_args(Phase)
 # What the code that reads a malformed result raises. ValidationError is a ValueError.
 UNREADABLE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 # No result of ours is half as large: the largest part is the texts of the files of seats, about 30 kB each. The result
-# of a probe has each different text once, and compressed; it is held to these bounds before and after.
+# of a probe holds each different text once, and compressed; it is checked before and after this is undone.
 _MAX_TEXT = 64 << 10
-_MAX_ALL_TEXT = 8 << 20
+_MAX_ALL_TEXT = 16 << 20
 _MAX_VALUES = 100_000
+_MAX_UNPACKED_VALUES = 1 << 19  # 2 MB of accounts and their groups have fewer
 _MAX_DEPTH = 32
 _MAX_NUMBER = 1 << 63
 _MAX_REASON = 500
@@ -53,21 +54,21 @@ def parse_facts(event: HostEvent) -> NodeFacts | Problem:
         sent = event.result["facts"]
         check_bounds({**event.result, "facts": {name: sent[name] for name in sent.keys() - PACKED}})
         unpacked = unpack_facts(sent)
-        check_bounds(unpacked)
+        check_bounds(unpacked, _MAX_UNPACKED_VALUES)
         facts = NodeFacts.model_validate({**unpacked, "name": event.node})
         return facts.model_copy(update={"clock_offset": _clock_offset(event)})
     except UNREADABLE as error:
         return unreadable("the result of the probe", error)
 
 
-def check_bounds(result: Any) -> None:
+def check_bounds(result: Any, most_values: int = _MAX_VALUES) -> None:
     """Raise ValueError where a result is larger, deeper or holds greater numbers than any result of our modules."""
     values, characters, level = 0, 0, [result]
     for _ in range(_MAX_DEPTH):
         values += len(level)
         texts = [part for part in level if isinstance(part, str)]
         characters += sum(map(len, texts))
-        if values > _MAX_VALUES or characters > _MAX_ALL_TEXT or any(len(text) > _MAX_TEXT for text in texts):
+        if values > most_values or characters > _MAX_ALL_TEXT or any(len(text) > _MAX_TEXT for text in texts):
             raise ValueError("it is larger than any valid result")
         if any(_SURROGATE.search(text) for text in texts):
             raise ValueError("a text in it is not valid Unicode")

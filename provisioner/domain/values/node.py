@@ -19,11 +19,15 @@ ToolkitMode = Literal["legacy", "cdi"]
 PlatformName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9]{1,16})?$")]
 GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$")]
 UserId = Annotated[int, Field(ge=0, lt=1 << 32)]  # also of a group
+AccountName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:/]+$", max_length=255)]
+HomePath = Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*)?$", max_length=4096)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
 _MAX_ROUTES = 8192  # also of a machine that runs thousands of containers
 _MAX_FILES = 256
+_MAX_ACCOUNTS = 4096
+_MAX_GROUPS = 256  # of an account
 
 
 class GpuProcess(Value):
@@ -114,7 +118,7 @@ class RunningSeat(Value):
     shared: bool = False  # whether other seats may use these GPUs, too
     person: str = ""  # whose seat it is, as the roster names them; empty: that of the node
     uid: UserId | None = None  # of its user; None: the node's record does not say
-    home: str = ""  # folder on the node; empty: the node's record does not say
+    home: HomePath = ""  # empty: the node's record does not say
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
@@ -131,6 +135,18 @@ class RunningSeat(Value):
     def unreadable(self) -> tuple[Problem, ...]:
         """Why the node cannot read its records of the seat, so that the generation is unknown; else empty."""
         return self.drift if self.state == "damaged" and not self.generation else ()
+
+
+class Account(Value):
+    """An account of a node, looked up by its name. `uid` None: there is no account of this name.
+
+    `home` empty: none that is an absolute path. `groups`: the names of its unix groups.
+    """
+
+    uid: UserId | None = None
+    gid: UserId | None = None
+    home: HomePath = ""
+    groups: Annotated[tuple[AccountName, ...], Field(max_length=_MAX_GROUPS)] = ()
 
 
 class NodeFacts(Value):
@@ -157,6 +173,8 @@ class NodeFacts(Value):
     engine: EngineFacts | None = None
     clock_offset: float | None = None  # seconds, node minus control machine
     seats: Annotated[tuple[RunningSeat, ...], Field(max_length=_MAX_SEATS)] = ()
+    # Of the names that were asked for; a name that is missing was not answered in time, see `absent_because`.
+    accounts: Annotated[dict[AccountName, Account], Field(max_length=_MAX_ACCOUNTS)] = {}
     claim: Claim | None = None  # of the run that is changing the node
     fence: Annotated[int, Field(ge=0, le=MAX_FENCE)] = 0  # the highest fence of any claim so far
     last: Claim | None = None  # of the last run that released the node

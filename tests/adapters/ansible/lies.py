@@ -1,12 +1,13 @@
 """Strategies for what a broken or lying node may send."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from hypothesis import strategies as st
 
 from provisioner.domain.values.limits import OpenFiles, SeatLimits
-from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
 from tests.builders import CAPACITY, a_gpu, a_node
 from tests.playbooks.node_code import module_util
 
@@ -39,6 +40,9 @@ def valid_facts(name: str = "lying") -> NodeFacts:
         name="demo-student",
         generation=1,
         image="old",
+        person="anna",
+        uid=5001,
+        home="/srv/homes/anna",
         files={"sshd_config": "x\n"},
         ports={"ssh": 22000, "jupyter": 22001},
         services={"ssh": "healthy"},
@@ -47,13 +51,15 @@ def valid_facts(name: str = "lying") -> NodeFacts:
     )
     mig = str(a_gpu(name, index=2).uuid).replace("GPU-", "MIG-")
     gpus = (a_gpu(name), a_gpu(name, index=1, mig_enabled=True), a_gpu(name, index=1, instance=0, uuid=mig))
-    return a_node(name, gpus=gpus, toolkit_version="1.17.3", seats=(seat,), images=(f"sha256:{'a' * 64}",))
+    accounts = {"anna": Account(uid=5001, gid=100, home="/home/anna", groups=("users", "ml")), "gone": Account()}
+    images = (f"sha256:{'a' * 64}",)
+    return a_node(name, gpus=gpus, toolkit_version="1.17.3", seats=(seat,), images=images, accounts=accounts)
 
 
 def as_sent(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return facts in the form in which a probe sends them, from the form in which they are written as JSON."""
-    sent: dict[str, Any] = {**facts, **module_util("seat.facts").pack_files(facts["seats"])}
-    return sent
+    packed = {"accounts": module_util("base.packing").pack(json.dumps(facts.get("accounts", {})))}
+    return {**facts, **module_util("seat.facts").pack_files(facts["seats"]), **packed}
 
 
 def with_lies(honest: Mapping[str, Any]) -> st.SearchStrategy[Any]:

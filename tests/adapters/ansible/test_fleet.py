@@ -143,13 +143,16 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     nodes = {"here": LOCAL, "dead": DEAD, "broken": BROKEN, "endless": endless_node(tmp_path)}
     settings = replace(inventory(**nodes), on_output=printed.append)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path)).probe(list(nodes))
+    accounts = ("root", "no-such-account", "two\nlines")
+    answers = AnsibleFleet(settings, events.append, state_root=str(tmp_path), accounts=accounts).probe(list(nodes))
     assert list(answers) == list(nodes)
     here, dead, broken, endless = answers.values()
     assert isinstance(here, NodeFacts)
     assert (here.name, here.engine, here.clock_offset) == ("here", None, 0.0)
     assert (here.claim, here.fence) == (a_claim("r1", 1), 1)
     assert "/no/such/docker.sock" in here.absent_because["engine"] or "not installed" in here.absent_because["engine"]
+    assert {name: account.uid for name, account in here.accounts.items()} == {"root": 0, "no-such-account": None}
+    assert here.absent_because["accounts"].startswith("names not looked up")
     assert isinstance(dead, Problem)
     assert dead.code == "unreachable"
     assert "Connection refused" in dead.what

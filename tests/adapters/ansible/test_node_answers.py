@@ -22,10 +22,10 @@ from provisioner.domain.rollout.preparation import NodePreparation, PrepareOrder
 from provisioner.domain.seat.render import render
 from provisioner.domain.values.claim import MAX_FENCE, Claim, implausible_fences, next_fence
 from provisioner.domain.values.event import Event
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import Account, NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PlanInputs, build_plan
-from tests.adapters.ansible.lies import VALUES, as_sent, valid_facts, with_lies
+from tests.adapters.ansible.lies import TEXTS, VALUES, as_sent, valid_facts, with_lies
 from tests.builders import a_lab, a_lock, a_locked_image, a_node
 from tests.costly import costly
 from tests.domain.seats import GPU, KEY, TEMPLATES, a_seat
@@ -45,6 +45,11 @@ def many_texts(joined: str, lengths: list[Any]) -> dict[str, Any]:
     """Return facts with these texts; none of the files has one of them."""
     packed: str = module_util("base.packing").pack(joined)
     return HONEST | {"seats": [], "texts": packed, "lengths": lengths}
+
+
+def with_accounts(accounts: Any) -> dict[str, Any]:
+    """Return facts with these accounts."""
+    return as_sent(FACTS | {"accounts": accounts})
 
 
 def probe_result(facts: Any, **over: Any) -> HostEvent:
@@ -78,6 +83,20 @@ def read_facts(facts: Any) -> NodeFacts | Problem:
         HONEST | {"lengths": [3]},
         HONEST | {"lengths": [-2, 4]},
         HONEST | {"lengths": [2.0]},
+        with_accounts({"a\nb": {"uid": 1}}),
+        with_accounts({"x" * 256: {"uid": 1}}),
+        with_accounts({"anna": {"uid": -1}}),
+        with_accounts({"anna": {"uid": 1 << 32}}),
+        with_accounts({"anna": {"uid": 1, "home": "home/anna"}}),
+        with_accounts({"anna": {"uid": 1, "home": "/home/a\nb"}}),
+        with_accounts({"anna": {"uid": 1, "groups": ["\ud800"]}}),
+        with_accounts({"anna": {"uid": 1, "groups": ["g"] * 257}}),
+        with_accounts({f"p{number}": {} for number in range(4097)}),
+        with_accounts(DEEP),
+        with_accounts([1] * (1 << 19)),
+        HONEST | {"accounts": base64.b64encode(zlib.compress(b"{")).decode()},
+        HONEST | {"accounts": base64.b64encode(zlib.compress(b"[" * 100_000)).decode()},
+        HONEST | {"accounts": base64.b64encode(zlib.compress(b" " * (4 << 20) + b"{}")).decode()},
         HONEST | {"texts": None},
         HONEST | {"texts": "x\n"},
         HONEST | {"texts": "²"},
@@ -132,6 +151,26 @@ def test_each_file_has_the_text_that_it_has_on_the_node(files: list[dict[str, st
     assert {name: value for name, value in facts if name not in {"seats", "clock_offset"}} == {
         name: value for name, value in valid_facts() if name not in {"seats", "clock_offset"}
     }
+
+
+@given(st.dictionaries(TEXTS, st.dictionaries(st.sampled_from(["uid", "gid", "home", "groups"]), VALUES)) | VALUES)
+def test_any_accounts_give_facts_or_a_problem(accounts: Any) -> None:
+    answer = read_facts(with_accounts(accounts))
+    assert isinstance(answer, NodeFacts | Problem)
+    assert answer.model_dump_json()
+
+
+def test_the_accounts_of_thousands_of_people_are_passed_on_and_read() -> None:
+    groups = [f"course-{number}" for number in range(40)]
+    accounts = {
+        f"u{number:08}": Account(uid=number, gid=number, home=f"/home/u{number}", groups=groups[number % 20 :][:20])
+        for number in range(4096)
+    }
+    sent = with_accounts({name: account.model_dump(mode="json") for name, account in accounts.items()})
+    assert len(json.dumps(sent)) < 300_000
+    facts = read_facts(sent)
+    assert isinstance(facts, NodeFacts)
+    assert facts.accounts == accounts
 
 
 def files_of_seats(count: int) -> list[dict[str, str]]:

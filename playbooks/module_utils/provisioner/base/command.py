@@ -11,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from pathlib import Path
-from typing import IO, Any, Callable, NamedTuple, Sequence
+from typing import IO, Any, Callable, Iterable, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.files import write_all
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -116,38 +116,64 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
     connection to the control machine open. Raises TimeoutError after `seconds` in all, and ChildProcessError with the
     reason when there is no result.
     """
-    reader, writer = os.pipe()
-    child = os.fork()
-    if not child:
-        _write_result(work, writer)
-    os.close(writer)
-    kept = {reader: bytearray()}
-    ended = _drain(kept, time.monotonic() + seconds, CHILD_LIMIT)
-    os.close(reader)
-    if not ended:
-        os.kill(child, signal.SIGKILL)
-    # A child that is blocked in the kernel does not end at SIGKILL either, so it is not waited for.
-    os.waitpid(child, 0 if ended else os.WNOHANG)
+    output, ended = _output_of_child(lambda writer: _write_result(work, writer), seconds, CHILD_LIMIT)
     if not ended:
         raise TimeoutError
-    if not kept[reader]:
+    if not output:
         raise ChildProcessError("the child process crashed")
-    value, error = json.loads(kept[reader].decode())
+    value, error = json.loads(output.decode())
     if error:
         raise ChildProcessError(error)
     return value
 
 
-def _write_result(work: Callable[[], Any], writer: int) -> None:
+def collect_in_child(work: Callable[[], Iterable[Any]], seconds: float, limit: int) -> tuple[list[Any], bool]:
+    """Return the (JSON) values that `work` yields, run in a forked child as by `run_in_child`, and whether it ended.
+
+    What it has yielded after `seconds` in all is kept; it has not ended then. What it yields after an error, or beyond
+    `limit` bytes of JSON, is lost.
+    """
+    output, ended = _output_of_child(lambda writer: _write_values(work, writer), seconds, limit)
+    lines = output.decode().split("\n")[:-1]  # what follows the last newline is cut off
+    return [json.loads(line) for line in lines], ended
+
+
+def _output_of_child(write: Callable[[int], None], seconds: float, limit: int) -> tuple[bytes, bool]:
+    """Return up to `limit` bytes of what a forked child writes in `seconds`, and whether it ended."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if not child:
+        _write_and_exit(write, writer)
+    os.close(writer)
+    kept = {reader: bytearray()}
+    ended = _drain(kept, time.monotonic() + seconds, limit)
+    os.close(reader)
+    if not ended:
+        os.kill(child, signal.SIGKILL)
+    # A child that is blocked in the kernel does not end at SIGKILL either, so it is not waited for.
+    os.waitpid(child, 0 if ended else os.WNOHANG)
+    return bytes(kept[reader]), ended
+
+
+def _write_and_exit(write: Callable[[int], None], writer: int) -> None:
     try:
         close_inherited(writer)
-        try:
-            result = json.dumps([work(), None])
-        except Exception as error:  # noqa: BLE001  (the parent raises it)
-            result = json.dumps([None, repr(error)])
-        write_all(writer, result.encode())
+        write(writer)
     finally:
         os._exit(0)  # without the clean-up that belongs to the parent, whatever was raised
+
+
+def _write_result(work: Callable[[], Any], writer: int) -> None:
+    try:
+        result = json.dumps([work(), None])
+    except Exception as error:  # noqa: BLE001  (the parent raises it)
+        result = json.dumps([None, repr(error)])
+    write_all(writer, result.encode())
+
+
+def _write_values(work: Callable[[], Iterable[Any]], writer: int) -> None:
+    for value in work():
+        write_all(writer, f"{json.dumps(value)}\n".encode())
 
 
 def close_inherited(*keep: int) -> None:

@@ -4,6 +4,9 @@
 Method `torch`: PyTorch multiplies matrices on every GPU that the driver names, and the results are held against the
 CPU's. Method `driver`, where the image has no PyTorch: NVML names the GPUs and CUDA initialises. The MIG devices of a
 card count instead of the card, and each is checked in a process of its own: a process can use only one of them.
+
+Arguments are UUIDs of GPUs on which nothing may be computed, because others use them. They are only listed, CUDA
+initialises, and the line names them in `skipped`; if these are all GPUs, its method is `driver`.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import ctypes
 import importlib.util
 import json
 import os
+import sys
 from typing import Any
 
 UUID_BYTES = 96  # NVML_DEVICE_UUID_V2_BUFFER_SIZE
@@ -80,15 +84,19 @@ def check_device(torch: Any, index: int) -> None:
         raise Fault(f"{device} multiplies wrongly")
 
 
-def check_torch(uuids: list[str]) -> str:
+def check_torch(uuids: list[str], spared: list[str]) -> str:
     import torch  # noqa: PLC0415  (an image without PyTorch is checked otherwise)
 
+    wanted = [uuid for uuid in uuids if uuid not in spared]
     if any(uuid.startswith("MIG-") for uuid in uuids):
-        for uuid in uuids:
-            check_alone(torch, uuid)
-        return f"torch {torch.__version__} computes on {len(uuids)} MIG devices"
-    check_visible(torch, len(uuids))
-    return f"torch {torch.__version__} computes on {len(uuids)} GPUs"
+        for uuid in wanted:
+            check_alone(torch, [uuid])
+        return f"torch {torch.__version__} computes on {len(wanted)} MIG devices"
+    if spared:
+        check_alone(torch, wanted)
+    else:
+        check_visible(torch, len(uuids))
+    return f"torch {torch.__version__} computes on {len(wanted)} GPUs"
 
 
 def check_visible(torch: Any, count: int) -> None:
@@ -100,14 +108,14 @@ def check_visible(torch: Any, count: int) -> None:
         check_device(torch, index)
 
 
-def check_alone(torch: Any, uuid: str) -> None:
-    """Check one MIG device in a forked process; torch is imported, but CUDA is not in use before it."""
+def check_alone(torch: Any, uuids: list[str]) -> None:
+    """Check in a forked process that sees these GPUs only; torch is imported, but CUDA is not in use before it."""
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        os.environ["CUDA_VISIBLE_DEVICES"] = uuid
+        os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(uuids)
         try:
-            check_visible(torch, 1)
+            check_visible(torch, len(uuids))
             answer = "ok"
         except BaseException as error:  # noqa: BLE001  (a broken torch may even try to leave)
             answer = f"{type(error).__name__}: {error}"
@@ -118,31 +126,38 @@ def check_alone(torch: Any, uuid: str) -> None:
         answer = pipe.read().decode(errors="replace") or "the process crashed"
     os.waitpid(child, 0)
     if answer != "ok":
-        raise Fault(f"{uuid}: {answer}")
+        raise Fault(f"{', '.join(uuids)}: {answer}")
 
 
-def check(method: str, uuids: list[str]) -> str:
+def check(method: str, uuids: list[str], spared: list[str]) -> str:
     uuids += driver_uuids()
     if not uuids:
         raise Fault("the driver names no GPU")
-    return check_torch(uuids) if method == "torch" else check_driver()
+    if method == "driver" or set(spared) >= set(uuids):
+        return check_driver()
+    computed = check_torch(uuids, spared)
+    # CUDA initialises last: a process that is forked after that cannot use it.
+    return f"{computed}; {check_driver()}" if spared else computed
 
 
-def report() -> dict[str, object]:
+def report(spared: list[str]) -> dict[str, object]:
     method = "torch" if importlib.util.find_spec("torch") else "driver"
     uuids: list[str] = []
     try:
-        detail, ok = check(method, uuids), True
+        detail, ok = check(method, uuids, spared), True
     except BaseException as error:  # noqa: BLE001  (a broken torch may even try to leave)
         detail, ok = f"{type(error).__name__}: {error}", False
-    return {"method": method, "ok": ok, "uuids": uuids, "detail": detail}
+    skipped = [uuid for uuid in uuids if uuid in spared and method == "torch"]
+    if skipped and skipped == uuids:
+        method = "driver"
+    return {"method": method, "ok": ok, "uuids": uuids, "skipped": skipped, "detail": detail}
 
 
 def main() -> None:
     # What libraries print while they load must not come before the one line.
     stdout = os.dup(1)
     os.dup2(2, 1)
-    result = report()
+    result = report(sys.argv[1:])
     with os.fdopen(stdout, "w", encoding="utf-8") as out:
         out.write(json.dumps(result) + "\n")
 

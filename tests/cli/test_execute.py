@@ -51,6 +51,14 @@ def test_a_home_at_fault_is_a_check_that_failed_on_a_node_that_is_done() -> None
     assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 0
 
 
+def test_a_gpu_that_is_not_proved_yet_is_no_failure_of_the_run() -> None:
+    pending = Problem("proof_pending", "li: its image has not computed yet on GPU-1", "why", "nothing to do")
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    nodes = (NodeRecord(node="n1", state="committed", problems=(pending,)),)
+    report = RolloutReport(lab="demo", run="r1", started_at=now, ended_at=now, nodes=nodes)
+    assert (report.done, report.home_faults, exit_code(report)) == (True, (), 0)
+
+
 @pytest.mark.parametrize(
     ("actions", "stale", "code"),
     [

@@ -51,6 +51,40 @@ def test_each_use_of_a_gpu_is_reported_in_one_line(idle: list[Any], gpu: dict[st
     assert all(part in line for part, line in zip(expected, found, strict=True)), found
 
 
+OURS = a_process(11, container="demo_li-jupyter-1", seat="demo_li")
+OTHERS = a_process(12, container="demo_mei-ssh-1", seat="demo_mei")
+
+
+@pytest.mark.parametrize(
+    ("gpu", "expected"),
+    [
+        (a_gpu("GPU-1", processes=[OTHERS]), []),
+        (a_gpu("GPU-1", processes=[OURS, OTHERS]), ["pid 11 python of li in demo_li-jupyter-1"]),
+        (a_gpu("GPU-1", processes=[a_process(13, container="mining-1", seat=None)]), []),
+        (a_gpu("GPU-1", processes=[a_process(14, container="demo_mei-ssh-1")]), ["pid 14"]),  # the engine is silent
+        (a_gpu("GPU-1", processes=[a_process(15)]), []),
+        (a_gpu("GPU-1", processes=[a_process(16, user=None, command=None)]), ["pid 16"]),  # not in /proc
+        (a_gpu("GPU-1", memory_used=2 * GIB + (400 << 20), utilization=99, processes=[OTHERS]), []),
+        (a_gpu("GPU-1", memory_used=6 * GIB, processes=[OTHERS]), ["4.3 GB are in use by a process that"]),
+        (a_gpu("GPU-1", utilization=35), ["35 % utilization by a process that"]),
+        (a_gpu("GPU-1", processes=None), ["its use is unknown"]),
+        (a_gpu("GPU-2", processes=[OTHERS]), ["the driver does not list GPU-1"]),
+    ],
+)
+def test_on_a_shared_gpu_only_what_may_be_of_the_seat_counts(
+    idle: list[Any], gpu: dict[str, Any], expected: list[str]
+) -> None:
+    idle[:] = [gpu]
+    found = busy.gpu_users(["GPU-1"], "demo_li", {"GPU-1"})
+    assert len(found) == len(expected)
+    assert all(part in line for part, line in zip(expected, found, strict=True)), found
+
+
+def test_one_shared_gpu_does_not_make_another_gpu_shared(idle: list[Any]) -> None:
+    idle[:] = [a_gpu("GPU-1", processes=[OTHERS]), a_gpu("GPU-2", 1, processes=[OTHERS])]
+    assert busy.gpu_users(["GPU-1", "GPU-2"], "demo_li", {"GPU-1"}) == ["GPU 1: pid 12 python of li in demo_mei-ssh-1"]
+
+
 def test_a_lost_gpu_without_uuid_does_not_count_as_use_of_another_gpu(idle: list[Any]) -> None:
     idle.append({"index": 1, "problems": [{"what": "GPU 1 is lost"}]})
     assert busy.gpu_users(["GPU-1"]) == []
@@ -92,6 +126,65 @@ def test_a_seat_without_running_containers_switches_whatever_uses_its_gpus(world
     idle[0]["processes"] = [IN_SEAT]
     world.compose.running = 0
     assert switched(world)["state"] == "committed"
+
+
+@pytest.fixture
+def sharing(world: World) -> World:
+    """The world with a seat whose GPU other seats use, too."""
+    shared = an_order(world.seat.folder, seat=world.order["seat"] | {"shared": True})
+    world.seat.write(1, shared, {})
+    return world
+
+
+def test_the_work_of_another_seat_on_a_shared_gpu_does_not_defer_a_switch(sharing: World, idle: list[Any]) -> None:
+    idle[0]["processes"] = [a_process(12, container="demo_mei-ssh-1", seat="demo_mei")]
+    assert busy.affected_users(sharing.seat, idle) == []
+    assert switched(sharing)["state"] == "committed"
+
+
+def test_its_own_work_on_a_shared_gpu_defers_a_switch(sharing: World, idle: list[Any]) -> None:
+    idle[0]["processes"] = [OTHERS, IN_SEAT | {"seat": "demo-student"}]
+    assert busy.affected_users(sharing.seat, idle) == ["GPU 0: pid 4242 python of li in lab-student-jupyter-1"]
+    with pytest.raises(busy.BusyError, match="pid 4242"):
+        switched(sharing)
+    assert sharing.compose.calls == []
+
+
+@pytest.fixture
+def without_gpus(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The world with a seat without GPUs, on a machine without NVML."""
+    monkeypatch.setattr(busy, "query_nvml", lambda: pytest.fail("queried"))
+    world.seat.write(1, an_order(world.seat.folder, seat=world.order["seat"] | {"gpus": []}), {})
+    return world
+
+
+def test_activity_in_the_containers_of_a_seat_without_gpus_defers_a_switch(
+    without_gpus: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_gpus.compose.pids = {"jupyter": 70, "ssh": 80}
+    looks: list[dict[str, int]] = []
+
+    def active(pids: dict[str, int]) -> list[str]:
+        looks.append(pids)
+        return ["ssh: pid 81 bash in an SSH session"]
+
+    monkeypatch.setattr(busy, "container_activity", active)
+    with pytest.raises(busy.BusyError, match="pid 81 bash in an SSH session"):
+        switched(without_gpus)
+    assert (looks, without_gpus.compose.calls) == ([{"jupyter": 70, "ssh": 80}], [])
+    monkeypatch.setattr(busy, "container_activity", lambda _: [])
+    assert switched(without_gpus)["state"] == "committed"
+
+
+def test_without_an_engine_the_use_of_a_seat_without_gpus_is_unknown(
+    without_gpus: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def silent(_: str) -> None:
+        raise ProblemError("no_engine", "no engine answers", "why", "fix")
+
+    monkeypatch.setattr(without_gpus.compose, "container", silent)
+    with pytest.raises(busy.BusyError, match="unknown: no engine answers"):
+        switched(without_gpus)
 
 
 @pytest.mark.usefixtures("idle")
@@ -253,3 +346,16 @@ def test_gpus_of_an_unfinished_switch_count_as_gpus_of_the_seat(world: World) ->
     assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1"]
     world.journal().append("switching", to=3, back=1)
     assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1", "GPU-9"]
+
+
+@pytest.mark.parametrize(
+    ("current", "to", "shared"), [(True, True, {"GPU-1"}), (True, False, set()), (False, True, set())]
+)
+def test_a_gpu_is_shared_only_if_it_is_so_in_each_generation_that_may_run(
+    world: World, current: bool, to: bool, shared: set[str]
+) -> None:
+    for number, kind in ((1, current), (3, to)):
+        order = an_order(world.seat.folder, seat=world.order["seat"] | {"shared": kind})
+        world.seat.write(number, order, {})
+    world.journal().append("switching", to=3, back=1)
+    assert busy.shared_gpus(world.seat, world.journal()) == shared

@@ -71,6 +71,14 @@ def test_an_unchanged_seat_has_no_drift_and_needs_one_exec(committed: CommittedS
     assert argv[-4:] == ["demo-student-jupyter-1", "python3", "-I", "-"]
 
 
+def test_the_work_of_another_seat_on_a_shared_gpu_is_no_drift(committed: CommittedSeat) -> None:
+    committed.order["seat"]["shared"] = True
+    committed.gpus[0]["processes"] = [a_process(1, container="demo_mei-ssh-1", seat="demo_mei")]
+    assert committed.drift() == {}
+    committed.gpus[0]["processes"] = [a_process(2, container="mining-1", seat=None)]
+    assert list(committed.drift()) == ["foreign_on_gpu"]
+
+
 def _other_image(committed: CommittedSeat) -> None:
     committed.found["ssh"]["Config"]["Image"] = "student/own:latest"
 

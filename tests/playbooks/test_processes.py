@@ -45,6 +45,15 @@ def test_containers_of_processes_are_named_if_the_engine_lists_them(engine: Fake
     assert [p["container"] for p in gpu["processes"]] == ["lab-student-jupyter-1", "b" * 12, None]
 
 
+def test_processes_have_the_seat_that_the_label_of_their_container_names(engine: FakeEngine) -> None:
+    add_containers(engine, a_container("jupyter", name=ID), seat="demo_li")
+    add_containers(engine, a_container("jupyter", name=OUTER), seat="demo_li", own={})
+    found = [a_process(1, container=ID), a_process(2, container=OUTER), a_process(3, container="c" * 64), a_process(4)]
+    (gpu,) = processes.with_container_names([a_gpu("GPU-1", processes=found)])
+    assert [p.get("seat", "no key") for p in gpu["processes"]] == ["demo_li", None, None, "no key"]
+    assert engine.requests == ["GET /containers/json"]
+
+
 def test_the_engine_is_not_queried_without_processes_in_containers(engine: FakeEngine) -> None:
     cards = [a_gpu("GPU-1", processes=[a_process(3)]), a_gpu("GPU-2", processes=None), {"index": 2, "problems": []}]
     assert processes.with_container_names(cards) == cards
@@ -55,3 +64,4 @@ def test_containers_have_short_ids_without_an_engine(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("DOCKER_HOST", "unix:///no/such.sock")
     (gpu,) = processes.with_container_names([a_gpu("GPU-1", processes=[a_process(1, container=ID)])])
     assert gpu["processes"][0]["container"] == "a" * 12
+    assert "seat" not in gpu["processes"][0]

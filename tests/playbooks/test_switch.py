@@ -262,6 +262,25 @@ def test_a_home_that_stops_its_seat_is_named_and_the_node_is_committed(world: Wo
     assert world.compose.fails_by_its_home  # its containers have the user's home again
 
 
+PENDING = {"code": "proof_pending", "what": "GPU-1 is in use", "why": "why", "fix": "fix"}
+
+
+@pytest.mark.parametrize("bad_home", [True, False])
+def test_a_proof_that_is_pending_is_a_problem_of_a_committed_seat_and_none_of_its_home(
+    world: World, home: Path, monkeypatch: pytest.MonkeyPatch, bad_home: bool
+) -> None:
+    assert home.exists()
+    checked = world._verify
+    monkeypatch.setattr(
+        module_util("transaction.verify"), "verify", lambda *words: {**checked(*words), "problems": [PENDING]}
+    )
+    world.compose.bad_home = bad_home
+    record = world.transact()
+    codes = ["proof_pending", "home_fault"][: 1 + bad_home]
+    assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("committed", codes)
+    assert world.journal().last_step()["detail"].get("home_fault") == (record["problems"][1] if bad_home else None)
+
+
 @pytest.mark.usefixtures("home")
 def test_a_fault_of_the_image_is_none_of_the_home(world: World) -> None:
     world.failing_checks = {2}

@@ -31,6 +31,7 @@ class FakeCompose:
         self.broken: set[int] = set()
         self.bad_home, self._empty_home = False, False
         self.calls: list[str] = []
+        self.pids = {"jupyter": 0, "ssh": 0}  # the first process of each container
 
     def check_ours(self) -> None:
         """No other project has the name of the seat."""
@@ -70,6 +71,9 @@ class FakeCompose:
 
     def containers(self) -> list[dict[str, Any]]:
         return [{"State": "running"}] if self.running else []
+
+    def container(self, service: str) -> dict[str, Any] | None:
+        return {"State": {"Pid": self.pids[service]}} if self.running else None
 
     def services(self) -> dict[str, str]:
         healthy = self.running and self.running not in self.broken

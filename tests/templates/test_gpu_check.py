@@ -48,18 +48,115 @@ Matrix.cpu = lambda self: Matrix(self.value * (2 if os.environ["CUDA_VISIBLE_DEV
 """
 
 
-def check(folder: Path, torch: str | None, **environment: str) -> dict[str, Any]:
+def check(folder: Path, torch: str | None, *spared: str, **environment: str) -> dict[str, Any]:
     """Run the check. `torch`: the source of a fake torch module; None: an image without torch."""
     if torch is not None:
         (folder / "torch.py").write_text(torch)
     env = {**os.environ, "PYTHONPATH": str(folder), **environment}
     with (templates() / "gpu_check.py").open() as program:
-        command = [sys.executable, "-"]
+        command = [sys.executable, "-", *spared]
         done = subprocess.run(command, stdin=program, env=env, capture_output=True, text=True, check=True)
     (line,) = done.stdout.splitlines()
     found: dict[str, Any] = json.loads(line)
-    assert set(found) == {"method", "ok", "uuids", "detail"}
+    assert set(found) == {"method", "ok", "uuids", "skipped", "detail"}
     return found
+
+
+# Stands for ctypes: NVML lists the GPUs of DRIVER_UUIDS, and each call of CUDA is a line of the file LOG.
+LIBRARIES = """
+import os
+class Value:
+    def __init__(self, value=0): self.value = value
+c_uint = c_void_p = Value
+def byref(value): return value
+def create_string_buffer(size): return Value()
+UUIDS = os.environ["DRIVER_UUIDS"].split(",")
+def log(line):
+    with open(os.environ["LOG"], "a") as file: file.write(line + "\\n")
+def set_value(to, value): to.value = value
+class CDLL:
+    def __init__(self, name): pass
+    def nvmlInit_v2(self): return 0
+    def nvmlDeviceGetCount_v2(self, count): return set_value(count, len(UUIDS)) or 0
+    def nvmlDeviceGetHandleByIndex_v2(self, index, card): return set_value(card, index.value) or 0
+    def nvmlDeviceGetMaxMigDeviceCount(self, card, places): return 3
+    def nvmlDeviceGetUUID(self, card, text, size): return set_value(text, UUIDS[card.value].encode()) or 0
+    def cuInit(self, flags): return log("cuInit") or int(os.environ.get("CUINIT", "0"))
+"""
+# CUDA shows a process the GPUs that it names. A process that has initialised CUDA cannot fork and use it.
+SELECTIVE_TORCH = f"""{TORCH}
+import ctypes, os
+ctypes.log("import torch")
+def visible(): return os.environ.get("CUDA_VISIBLE_DEVICES", os.environ["DRIVER_UUIDS"]).split(",")
+cuda.device_count = lambda: len(visible())
+def to(self, device):
+    ctypes.log("compute " + visible()[int(device[5:])])
+    return Matrix(self.value, device)
+Matrix.to = to
+"""
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> dict[str, str]:
+    """Return the environment in which a program sees the two GPUs of UUIDS, by stand-ins for ctypes."""
+    (tmp_path / "ctypes.py").write_text(LIBRARIES)
+    return {"DRIVER_UUIDS": ",".join(UUIDS), "LOG": str(tmp_path / "log")}
+
+
+@pytest.mark.parametrize(
+    ("spared", "result", "calls"),
+    [
+        (
+            [],
+            {"method": "torch", "detail": "torch 2.8.0 computes on 2 GPUs"},
+            ["import torch", *(f"compute {uuid}" for uuid in UUIDS for _ in range(2))],
+        ),
+        (
+            UUIDS[:1],
+            {"method": "torch", "detail": "torch 2.8.0 computes on 1 GPUs; CUDA initialises"},
+            ["import torch", f"compute {UUIDS[1]}", f"compute {UUIDS[1]}", "cuInit"],
+        ),
+        (UUIDS, {"method": "driver", "detail": "CUDA initialises"}, ["cuInit"]),
+    ],
+)
+def test_nothing_is_computed_on_gpus_that_others_use(
+    tmp_path: Path, listed: dict[str, str], spared: list[str], result: dict[str, str], calls: list[str]
+) -> None:
+    found = check(tmp_path, SELECTIVE_TORCH, *spared, **listed)
+    assert found == {"ok": True, "uuids": UUIDS, "skipped": spared, **result}
+    assert (tmp_path / "log").read_text().splitlines() == calls
+
+
+def test_each_mig_device_that_others_use_is_left_out(tmp_path: Path, listed: dict[str, str]) -> None:
+    listed["DRIVER_UUIDS"] = ",".join(MIG_UUIDS)
+    found = check(tmp_path, SELECTIVE_TORCH, MIG_UUIDS[0], **listed)
+    assert (found["ok"], found["skipped"]) == (True, MIG_UUIDS[:1])
+    assert found["detail"] == "torch 2.8.0 computes on 1 MIG devices; CUDA initialises"
+    computed = (tmp_path / "log").read_text().splitlines()[1:-1]
+    assert set(computed) == {f"compute {MIG_UUIDS[1]}"}
+
+
+@pytest.mark.parametrize("spared", [UUIDS[:1], UUIDS])
+def test_a_cuda_that_does_not_initialise_is_a_failure_on_gpus_that_others_use(
+    tmp_path: Path, listed: dict[str, str], spared: list[str]
+) -> None:
+    found = check(tmp_path, SELECTIVE_TORCH, *spared, CUINIT="803", **listed)
+    assert (found["ok"], found["detail"]) == (False, "Fault: cuInit answered 803")
+
+
+def test_a_gpu_that_does_not_compute_is_reported_beside_one_that_others_use(
+    tmp_path: Path, listed: dict[str, str]
+) -> None:
+    wrong = f"{SELECTIVE_TORCH}\nMatrix.cpu = lambda self: Matrix(self.value * 2)\n"
+    found = check(tmp_path, wrong, UUIDS[0], **listed)
+    assert (found["ok"], found["detail"]) == (False, f"Fault: {UUIDS[1]}: Fault: cuda:0 multiplies wrongly")
+
+
+def test_without_torch_the_check_of_the_driver_is_complete_whoever_uses_the_gpus(
+    tmp_path: Path, listed: dict[str, str]
+) -> None:
+    found = check(tmp_path, None, *UUIDS, **listed)
+    assert (found["method"], found["ok"], found["skipped"]) == ("driver", True, [])
 
 
 @pytest.fixture
@@ -72,7 +169,8 @@ def gpus(testbed: Engine, tmp_path: Path) -> dict[str, str]:
 @pytest.mark.lab
 def test_torch_computes_on_every_gpu(tmp_path: Path, gpus: dict[str, str]) -> None:
     found = check(tmp_path, TORCH, **gpus)
-    assert found == {"method": "torch", "ok": True, "uuids": UUIDS, "detail": "torch 2.8.0 computes on 2 GPUs"}
+    detail = "torch 2.8.0 computes on 2 GPUs"
+    assert found == {"method": "torch", "ok": True, "uuids": UUIDS, "skipped": [], "detail": detail}
 
 
 @pytest.mark.lab
@@ -112,7 +210,7 @@ def test_each_mig_device_is_checked_alone(
 ) -> None:
     (tmp_path / "gpus.conf").write_text(MIG_PROFILE)
     found = check(tmp_path, MIG_TORCH + change, **gpus)
-    assert found == {"method": "torch", "ok": ok, "uuids": MIG_UUIDS, "detail": detail}
+    assert found == {"method": "torch", "ok": ok, "uuids": MIG_UUIDS, "skipped": [], "detail": detail}
 
 
 @pytest.mark.lab

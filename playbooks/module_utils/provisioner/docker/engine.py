@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.login import find_login
 
+SEAT_LABEL = "provisioner.seat"  # of each container of a seat; its value is the name of the seat
 SECONDS = 30
 INSTALL = "run `provision prepare` on the lab, or install Docker Engine on the node"
 

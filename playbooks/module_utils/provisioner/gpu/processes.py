@@ -8,7 +8,7 @@ from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
-from ansible.module_utils.provisioner.docker.engine import get
+from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, get
 
 ID = re.compile(r"[0-9a-f]{64}")
 SHORT = 12  # characters, as the engine itself shortens an ID
@@ -22,23 +22,35 @@ def container_id(pid: int) -> str | None:
 
 
 def with_container_names(gpus: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the GPUs with the containers of their processes by name, or by short ID when the engine has no name."""
+    """Return the GPUs with the containers of their processes by name, or by short ID when the engine has no name.
+
+    A process in a container has `seat`, too: the name of the container's seat, None for a container of no seat. The key
+    is missing when the engine does not answer.
+    """
     ids = {process["container"] for gpu in gpus for process in gpu.get("processes") or ()} - {None}
-    names = _names() if ids else {}
-    return [_named(gpu, names) for gpu in gpus]
+    containers = _containers() if ids else None
+    return [_with_named_processes(gpu, containers) for gpu in gpus]
 
 
-def _named(gpu: dict[str, Any], names: dict[str, str]) -> dict[str, Any]:
-    processes = [{**p, "container": _name(p["container"], names)} for p in gpu.get("processes") or ()]
+def _with_named_processes(gpu: dict[str, Any], containers: dict[str, Any] | None) -> dict[str, Any]:
+    processes = [_named(process, containers) for process in gpu.get("processes") or ()]
     return {**gpu, "processes": processes} if processes else gpu
 
 
-def _name(container: str | None, names: dict[str, str]) -> str | None:
-    return container and names.get(container, container[:SHORT])
+def _named(process: dict[str, Any], containers: dict[str, Any] | None) -> dict[str, Any]:
+    number = process["container"]
+    if number is None:
+        return process
+    if containers is None:
+        return {**process, "container": number[:SHORT]}
+    found = containers.get(number, {})
+    name = printable(found["Names"][0].lstrip("/")) if found.get("Names") else number[:SHORT]
+    return {**process, "container": name, "seat": (found.get("Labels") or {}).get(SEAT_LABEL)}
 
 
-def _names() -> dict[str, str]:
+def _containers() -> dict[str, Any] | None:
+    """Return the engine's running containers by ID, None when it does not answer."""
     try:
-        return {c["Id"]: printable(c["Names"][0].lstrip("/")) for c in get("/containers/json") or [] if c["Names"]}
+        return {container["Id"]: container for container in get("/containers/json") or []}
     except ProblemError:
-        return {}
+        return None

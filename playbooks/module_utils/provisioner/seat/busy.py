@@ -1,28 +1,32 @@
-"""Who uses the GPUs of a seat, and whether its containers may be stopped. Unknown use counts as use."""
+"""Who uses a seat, and whether its containers may be stopped. Unknown use counts as use.
+
+Of a seat with GPUs, who uses these; of one without, who has a program in an SSH session or uses processor time.
+"""
 
 from __future__ import annotations
 
 import time
-from typing import Any, Iterable
+from functools import partial
+from typing import Any, Collection, Iterable
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.docker.activity import container_activity
 from ansible.module_utils.provisioner.docker.containers import is_active
-from ansible.module_utils.provisioner.gpu.nvml import gpu_label, query_nvml
+from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
+from ansible.module_utils.provisioner.gpu.use import gpu_use, may_run_in
 from ansible.module_utils.provisioner.jobs.claims import check_claim
-from ansible.module_utils.provisioner.seat.compose import Compose
+from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.seat import Seat
 
-# A GPU that draws a desktop, or keeps driver state, holds less; the smallest CUDA context needs about this.
-IDLE_BYTES = 500 << 20
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two queries
 SHOWN = 300  # characters of the list of users in progress messages
 
 
 class BusyError(ProblemError):
-    """The GPUs are in use; nothing was stopped."""
+    """The seat is in use; nothing was stopped."""
 
     state = "deferred"
 
@@ -41,7 +45,7 @@ def require_consent(compose: Compose, journal: Journal, order: dict[str, Any], r
         return
     end, pause = time.monotonic() + (wanted["seconds"] if wanted["policy"] == "wait" else 0), FIRST_PAUSE
     while True:
-        users = gpu_users(seat_gpus(compose.seat, journal))
+        users = _seat_users(compose, journal)
         check_claim(order["state_root"], order.get("claim"))
         if not users:
             return
@@ -79,59 +83,64 @@ def any_running(containers: list[dict[str, Any]]) -> bool:
 
 def seat_gpus(seat: Seat, journal: Journal) -> list[str]:
     """Return the GPUs of every generation that may run now: the current one, and that of an unfinished switch."""
+    return sorted({uuid for wanted in _wanted(seat, journal) for uuid in wanted["gpus"]})
+
+
+def shared_gpus(seat: Seat, journal: Journal) -> set[str]:
+    """Return those of the same GPUs that other seats use, too, whichever of these generations runs."""
+    wanted = _wanted(seat, journal)
+    own = {uuid for one in wanted if not one.get("shared") for uuid in one["gpus"]}
+    return {uuid for one in wanted for uuid in one["gpus"]} - own
+
+
+def _wanted(seat: Seat, journal: Journal) -> list[dict[str, Any]]:
+    """Return the seat as the order of every generation that may run now has it."""
     open_switch = journal.open_switch()
     numbers = {seat.current(), open_switch["detail"]["to"] if open_switch else 0} & set(seat.numbers())
-    return sorted({uuid for number in numbers for uuid in seat.order(number)["seat"]["gpus"]})
+    return [seat.order(number)["seat"] for number in sorted(numbers)]
 
 
-def gpu_users(uuids: list[str]) -> list[str]:
-    """Return one line for each user of these GPUs, also where use is unknown; empty when they are idle."""
+def _seat_users(compose: Compose, journal: Journal) -> list[str]:
+    uuids = seat_gpus(compose.seat, journal)
+    if uuids:
+        return gpu_users(uuids, compose.seat.name, shared_gpus(compose.seat, journal))
+    try:
+        found = {service: compose.container(service) for service in SERVICES}
+    except ProblemError as fault:
+        return [f"the use of the containers is unknown: {fault}"]
+    return container_activity({name: one["State"].get("Pid", 0) for name, one in found.items() if one})
+
+
+def gpu_users(uuids: list[str], seat: str = "", shared: Collection[str] = ()) -> list[str]:
+    """Return one line for each user of these GPUs, also where use is unknown; empty when they are idle.
+
+    `shared`: those of them that other seats use, too. There, a process in a container of another seat, or outside of
+    containers, does not count: stopping the containers of `seat` does not end it.
+    """
     if not uuids:
         return []
     nvml = query_nvml()
     if "error" in nvml:
         return [f"the use of the GPUs is unknown: {nvml['reason']}"]
-    return _users_of(uuids, with_container_names(nvml["gpus"]))
+    return _users_of(uuids, with_container_names(nvml["gpus"]), seat, shared)
 
 
 def affected_users(seat: Seat, gpus: Iterable[dict[str, Any]]) -> list[str]:
     """Return the same lines from the GPU facts of a probe."""
+    journal = Journal(seat.folder, "")
     try:
-        return _users_of(seat_gpus(seat, Journal(seat.folder, "")), gpus)
+        return _users_of(seat_gpus(seat, journal), gpus, seat.name, shared_gpus(seat, journal))
     except ProblemError:
         return []  # the order cannot be read; the seat is reported as damaged
 
 
-def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]]) -> list[str]:
+def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]], seat: str, shared: Collection[str]) -> list[str]:
     known = {gpu.get("uuid"): gpu for gpu in gpus}
-    return [line for uuid in uuids for line in _users(uuid, known.get(uuid))]
+    return [line for uuid in uuids for line in _users(uuid, known.get(uuid), seat if uuid in shared else None)]
 
 
-def _users(uuid: str, gpu: dict[str, Any] | None) -> list[str]:
-    if gpu is None:
-        return [f"the driver does not list {uuid}: its use is unknown"]
-    where, processes = gpu_label(gpu), gpu["processes"]
-    if processes is None or gpu["problems"]:
-        reasons = "; ".join(problem["what"] for problem in gpu["problems"])
-        return [f"{where}: its use is unknown{reasons and f' ({reasons})'}"]
-    computing = [f"{where}: {_describe(process)}" for process in processes if process["kind"] == "compute"]
-    return computing or [f"{where}: {use}" for use in _unlisted_use(gpu)]
-
-
-def _describe(process: dict[str, Any]) -> str:
-    words = [f"pid {process['pid']}", process["command"]]
-    words += [process["user"] and f"of {process['user']}", process["container"] and f"in {process['container']}"]
-    return " ".join(word for word in words if word)
-
-
-def _unlisted_use(gpu: dict[str, Any]) -> list[str]:
-    """Find use by processes that the driver does not list. Desktop processes may hold memory and compute a little."""
-    held = (gpu["memory_used"] or 0) - sum(process["used_memory"] or 0 for process in gpu["processes"])
-    if held > IDLE_BYTES:
-        return [f"{held / 1e9:.1f} GB are in use by a process that the driver does not list"]
-    if gpu["utilization"] and not gpu["processes"]:
-        return [f"{gpu['utilization']} % utilization by a process that the driver does not list"]
-    return []
+def _users(uuid: str, gpu: dict[str, Any] | None, seat: str | None) -> list[str]:
+    return gpu_use(uuid, gpu) if seat is None else gpu_use(uuid, gpu, partial(may_run_in, seat))
 
 
 def _busy(name: str, users: list[str]) -> BusyError:

@@ -16,12 +16,11 @@ from ansible.module_utils.provisioner.base.command import CommandResult, run
 from ansible.module_utils.provisioner.base.files import read_existing, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
-from ansible.module_utils.provisioner.docker.engine import ask, client_environment, get
+from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, ask, client_environment, get
 from ansible.module_utils.provisioner.seat.identity import TOKEN
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 SERVICES = ("jupyter", "ssh")
-LABEL = "provisioner.seat"
 COMPOSE_SECONDS = 300  # more than a stop's grace period and a start together
 GIVE_UP_AFTER_RESTARTS = 3
 CHECK_AGAIN_SECONDS = 30  # after so long a watch, the health checks are run again
@@ -164,7 +163,7 @@ class Compose:
         """Whether these are labels of the seat, and not of one of the same name below another state root."""
         folder = labels.get("com.docker.compose.project.working_dir", "")
         other_root = f"/seats/{self.seat.name}/gens/" in folder and not _is_below(self.seat.generations, folder)
-        return labels.get(LABEL) == self.seat.name and not other_root
+        return labels.get(SEAT_LABEL) == self.seat.name and not other_root
 
     def check_ours(self) -> None:
         """Raise ProblemError `foreign_project` when a container of the project is not the seat's.

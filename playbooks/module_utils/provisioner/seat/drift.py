@@ -9,6 +9,7 @@ from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment
 from ansible.module_utils.provisioner.gpu.nvml import gpu_label
+from ansible.module_utils.provisioner.gpu.use import computing
 from ansible.module_utils.provisioner.seat.compose import exec_python
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
@@ -77,7 +78,7 @@ def find_drift(
         ),
         *_changed_host_key(seat, journal),
         *_foreign_on_ports(order["seat"], active),
-        *_foreign_on_gpus(seat, running, held),
+        *_foreign_on_gpus(order["seat"], running, held),
         *_lost_gpus(order["seat"], running, len(held)),
     ]
 
@@ -123,13 +124,13 @@ def _foreign_on_ports(wanted: dict[str, Any], active: list[dict[str, Any]]) -> l
     ]
 
 
-def _foreign_on_gpus(seat: Seat, running: Found, held: list[dict[str, Any]]) -> list[dict[str, str]]:
+def _foreign_on_gpus(wanted: dict[str, Any], running: Found, held: list[dict[str, Any]]) -> list[dict[str, str]]:
     ours = {container["Name"].lstrip("/") for container in running.values() if container}
     return [
-        _problem("foreign_on_gpu", f"{seat.name}: its {gpu_label(gpu)} is used by {_describe(process)}", STOP_IT)
+        _problem("foreign_on_gpu", f"{wanted['name']}: its {gpu_label(gpu)} is used by {_describe(process)}", STOP_IT)
         for gpu in held
-        for process in gpu.get("processes") or ()
-        if process["kind"] == "compute" and process["container"] not in ours
+        for process in computing(gpu)
+        if process["container"] not in ours and not (wanted.get("shared") and process.get("seat"))
     ]
 
 

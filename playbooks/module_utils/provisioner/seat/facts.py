@@ -7,9 +7,10 @@ from typing import Any, Iterable
 from ansible.module_utils.provisioner.base.packing import pack
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.containers import Listing, list_containers
+from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
-from ansible.module_utils.provisioner.seat.compose import LABEL, SERVICES, describe_service, service_state
+from ansible.module_utils.provisioner.seat.compose import SERVICES, describe_service, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
@@ -22,8 +23,8 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
 
     `gpus` are the GPU facts of the node.
     """
-    listing = list_containers(LABEL)
-    running = {name for name in listing.labels(LABEL) if NAME.fullmatch(name)}
+    listing = list_containers(SEAT_LABEL)
+    running = {name for name in listing.labels(SEAT_LABEL) if NAME.fullmatch(name)}
     names = {seat.name for seat in seats_of(state_root)} | running
     facts = [_fact_or_damage(Seat(state_root, name), gpus, listing) for name in sorted(names)]
     return [fact for fact in facts if fact]
@@ -80,7 +81,7 @@ def _fact_or_damage(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing
 def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[str, Any] | None:
     number, last = seat.current(), Journal(seat.folder, "").last_step()
     state = last["state"] if last else "unrecorded"
-    if not (number or seat.name in listing.labels(LABEL) or state in (*OPEN_STATES, "needs_attention")):
+    if not (number or seat.name in listing.labels(SEAT_LABEL) or state in (*OPEN_STATES, "needs_attention")):
         return None
     try:
         order = seat.order(number) if number else None

@@ -58,7 +58,8 @@ def _restore(compose: Compose, old: int, report: Report) -> list[dict[str, str]]
 
 def home_detail(noticed: list[dict[str, str]]) -> dict[str, Any]:
     """Return what the last line of a transaction records of a fault of the home, so that facts can name it later."""
-    return {"home_fault": noticed[0]} if noticed else {}
+    faults = [problem for problem in noticed if problem["code"] == "home_fault"]
+    return {"home_fault": faults[0]} if faults else {}
 
 
 def append_if_possible(journal: Journal, state: str, **detail: Any) -> None:

@@ -14,13 +14,14 @@ import shutil
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, TypeVar
+from typing import Any, Callable, Iterable, TypeVar
 
 from ansible.module_utils.provisioner.base.command import CommandResult, run, run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.engine import client_environment
+from ansible.module_utils.provisioner.gpu.proof import chosen_gpus, record_proof
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
 from ansible.module_utils.provisioner.seat.seat import Seat
@@ -38,7 +39,10 @@ LIST_SECONDS = 10
 
 
 def verify(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Run all checks and return `checks` and `gpu` of the record. Raises ProblemError at the first failed check."""
+    """Run all checks and return `checks`, `gpu` and `problems` of the record: `proof_pending`, as `verify_gpus` does.
+
+    Raises ProblemError at the first failed check.
+    """
     seat, wanted = compose.seat, order["seat"]
     compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], report)
     checks = {"image": check_layers(compose, order)}
@@ -47,27 +51,28 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
     report("checking the SSH login")
     checks["ssh"] = _retry_until_answer(lambda: check_ssh(seat, number, wanted))
     report("checking the GPUs")
-    found = {service: check_gpus(compose, service, order) for service in SERVICES}
-    checks["gpu"] = "; ".join(f"{service}: {result['detail']}" for service, result in found.items())
+    gpus = verify_gpus(compose, order)
+    checks["gpu"] = gpus["detail"]
     report("checking that the containers stay healthy")
     compose.stay_healthy(order["deadlines"]["min_healthy"])
     checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
-    return {"checks": checks, "gpu": {name: found["jupyter"][name] for name in ("method", "uuids", "detail")}}
+    return {"checks": checks, "gpu": gpus["gpu"], "problems": gpus["problems"]}
 
 
 def verify_despite_home(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Verify a started generation as `verify` does, if need be with an empty home.
 
-    Return `checks` and `gpu` of the record, and `problems` with `home_fault` when it works with an empty home only; its
+    Return what `verify` returns, and in `problems` also `home_fault` when it works with an empty home only; its
     containers have their home again then. Raises ProblemError, that of the first attempt, when it works with neither.
     """
-    verified, problems = _despite_home(
+    verified, noticed = _despite_home(
         compose,
         number,
         order,
         lambda: verify(compose, number, order, report),
         lambda: report("checking once more, with an empty home"),
     )
+    problems = [*verified.get("problems", []), *noticed]
     return {**verified, "problems": problems} if problems else verified
 
 
@@ -243,12 +248,48 @@ def _rewrite(path: Path, text: str) -> None:
         file.write(text)
 
 
-def check_gpus(compose: Compose, service: str, order: dict[str, Any]) -> dict[str, Any]:
-    """Run the order's GPU check in the container: it has to list exactly the reserved GPUs, and compute on them."""
+def verify_gpus(compose: Compose, order: dict[str, Any]) -> dict[str, Any]:
+    """Check the GPUs in each service, and record where a program has computed. Raises ProblemError `gpu_fails`.
+
+    No program computes on a GPU that others use, or that seats share and that was checked before. Return `detail`,
+    `gpu` of the record, and in `problems` `proof_pending` if a GPU that is in use was never checked before.
+    """
+    with chosen_gpus(order) as choice:
+        found = {service: check_gpus(compose, service, order, choice.spared) for service in SERVICES}
+        skipped = {uuid for result in found.values() for uuid in result["skipped"]}
+        record_proof(order, choice.driver, set(order["seat"]["gpus"]) - skipped)
+    reasons = {uuid: why for uuid, why in choice.spared.items() if uuid in skipped}
+    details = [f"{service}: {result['detail']}" for service, result in found.items()]
+    return {
+        "detail": "; ".join(details + [f"not computed on {uuid}: {why}" for uuid, why in reasons.items()]),
+        "gpu": {name: found["jupyter"][name] for name in ("method", "uuids", "detail")},
+        "problems": _pending(order["seat"]["name"], {u: why for u, why in reasons.items() if u not in choice.proved}),
+    }
+
+
+def _pending(seat: str, reasons: dict[str, str]) -> list[dict[str, str]]:
+    """Return the problem `proof_pending` for GPUs on which no program with the image has computed since the boot."""
+    if not reasons:
+        return []
+    fault = ProblemError(
+        "proof_pending",
+        f"{seat}: its image has not computed yet on {', '.join(reasons)}: {'; '.join(reasons.values())}",
+        "a check that computes would disturb whoever uses the GPU; so far the driver lists it, and CUDA initialises",
+        "nothing to do: the first switch of a seat with this image computes on the GPU if it is idle then",
+    )
+    return [fault.problem]
+
+
+def check_gpus(compose: Compose, service: str, order: dict[str, Any], spared: Iterable[str] = ()) -> dict[str, Any]:
+    """Run the order's GPU check in the container: it has to list exactly the reserved GPUs, and compute on them.
+
+    It is told not to compute on the GPUs in `spared`; `skipped` of the result are those on which it did not: a check of
+    an earlier release computes on all.
+    """
     container = compose.container(service) or {"Id": "missing"}
     seat, wanted = order["seat"], sorted(order["seat"]["gpus"])
     user = f"{seat['uid']}:{seat['gid']}"
-    argv = exec_python(container["Id"], user)
+    argv = [*exec_python(container["Id"], user), *spared]
     ran = run(argv, GPU_SECONDS, text=order["files"]["gpu_check.py"], env=client_environment())
     found = _parse_check(ran.out)
     if found is None:
@@ -268,9 +309,11 @@ def _parse_check(text: str) -> dict[str, Any] | None:
     try:
         found = json.loads(text.strip().rpartition("\n")[2])
         uuids = [str(uuid) for uuid in found["uuids"]]
+        skipped = [str(uuid) for uuid in found.get("skipped", [])]
         return {
             "method": str(found["method"]),
             "uuids": uuids,
+            "skipped": skipped,
             "ok": found["ok"] is True,
             "detail": str(found["detail"]),
         }

@@ -1,6 +1,7 @@
 """GPUs by way of NVML, under PyTorch's names."""
 
 import ctypes
+import os
 from functools import cache
 
 from . import version
@@ -35,10 +36,12 @@ def _handle(index: int) -> tuple[ctypes.CDLL, ctypes.c_void_p]:
 
 
 def device_count() -> int:
+    """The number of GPUs, of those that CUDA_VISIBLE_DEVICES names if it is set."""
     library, count = _nvml(), ctypes.c_uint()
     if library is None or library.nvmlDeviceGetCount_v2(ctypes.byref(count)):
         return 0
-    return count.value
+    named = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return count.value if named is None else len(named.split(","))
 
 
 def is_available() -> bool:

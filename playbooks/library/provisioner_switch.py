@@ -1,13 +1,17 @@
-"""Starts the switch to the staged generation, or returns this run's job when it runs or has ended."""
+"""Starts the job that switches seats to their staged generations, or returns this run's job when it is running.
+
+A seat that is no longer in the lab has an order to stop it (`act`: stop).
+"""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.provisioner.jobs.claims import with_release
+from ansible.module_utils.provisioner.jobs.batch import start_batch
 from ansible.module_utils.provisioner.jobs.entry import start_job
-from ansible.module_utils.provisioner.jobs.job import start_once
+from ansible.module_utils.provisioner.jobs.job import start, start_once
 from ansible.module_utils.provisioner.seat.seat import seat_of
+from ansible.module_utils.provisioner.transaction.remove import stop
 from ansible.module_utils.provisioner.transaction.switch import switch
 
 if TYPE_CHECKING:
@@ -15,11 +19,12 @@ if TYPE_CHECKING:
 
 
 def begin(order: dict[str, Any]) -> Path:
-    """Start the job and return its file."""
-    return start_once(
-        seat_of(order), order["run"], "switch", lambda job, lock: with_release(order, switch(order, job, lock))
-    )
+    """Start the job of a seat and return its file."""
+    seat, run = seat_of(order), order["run"]
+    if order.get("act") == "stop":
+        return start(seat, run, "stop", lambda job, lock: stop(order, job, lock))
+    return start_once(seat, run, "switch", lambda job, lock: switch(order, job, lock))
 
 
 if __name__ == "__main__":
-    start_job(begin)
+    start_job(lambda batch: start_batch(batch, "switch", begin))

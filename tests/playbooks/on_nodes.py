@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,10 +16,10 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.lab.lab import Lab as LabSettings
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.order import STATE_ROOT, Order, RemovalOrder, SeatName, build_order
+from provisioner.domain.rollout.order import Order, RemovalOrder, RollbackOrder, SeatName, build_order
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.render import render
-from provisioner.domain.seat.seat import Seat, seat_of
+from provisioner.domain.seat.seat import Seat, lab_owner, seat_of
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.lab import images, seeds
@@ -147,13 +147,14 @@ class Rollout:
         lab = LabSettings.model_validate(base | {"rollout": settings})
         gpus = tuple(gpu.uuid for gpu in self._facts_without_seats.gpus if gpu.uuid)
         keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
-        seat = seat_of(lab, self._facts_without_seats, gpus, keys, host=self.lab.node(self.node).address)
+        facts, host = self._facts_without_seats, self.lab.node(self.node).address
+        seat = seat_of(lab, facts, lab_owner(lab, facts, keys), gpus, host=host)
         assert isinstance(seat, Seat), seat
         templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
         return build_order(render(seat, image, templates), lab, run, ca=None)
 
     def stage(self, order: Order) -> NodeRecord:
-        return self.fleet.stage({self.node: order})[self.node]
+        return self.fleet.stage({self.node: {SEAT: order}})[self.node]
 
     def wait_for_bytes(self, seconds: float = 60) -> None:
         """Wait for an event with the bytes of a pull."""
@@ -163,7 +164,7 @@ class Rollout:
             time.sleep(0.1)
 
     def switch(self, order: Order) -> NodeRecord:
-        return self.fleet.switch({self.node: order})[self.node]
+        return self.fleet.switch({self.node: {SEAT: order}})[self.node]
 
     def roll_out(self, image: LockedImage) -> NodeRecord:
         order = self.order(image, new_run_id())
@@ -171,15 +172,12 @@ class Rollout:
         return self.switch(order) if record.state == "staged" else record
 
     def roll_back(self, to: int = 0, run: str | None = None) -> NodeRecord:
-        return self._ask("rollback", run, {"seat": {"name": SEAT}, "to": to})
-
-    def _ask(self, playbook: str, run: str | None, what: Mapping[str, object]) -> NodeRecord:
-        order = json.dumps({"run": run or new_run_id(), "state_root": STATE_ROOT, **what})
-        return self.fleet._run_jobs(playbook, "switch", {self.node: order})[self.node]
+        order = RollbackOrder(run=run or new_run_id(), seat=SeatName(name=SEAT), to=to)
+        return self.fleet.roll_back({self.node: {SEAT: order}})[self.node]
 
     def take_down(self, act: Literal["remove", "stop"]) -> NodeRecord:
         order = RemovalOrder(run=new_run_id(), act=act, seat=SeatName(name=SEAT))
-        return self.fleet.take_down({self.node: order})[self.node]
+        return self.fleet.take_down({self.node: {SEAT: order}})[self.node]
 
 
 def new_run_id() -> str:

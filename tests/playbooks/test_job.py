@@ -219,7 +219,7 @@ def test_a_damaged_job_file_of_an_older_run_does_not_block_the_seat(seat: Any, t
     lock = os.open(seat.folder / "lock", os.O_RDWR | os.O_CREAT)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        assert jobs._holder(seat) is None
+        assert jobs.running_job(seat) is None
     finally:
         os.close(lock)
 

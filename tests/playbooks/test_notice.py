@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.playbooks.node_code import ProblemError, module_util
-from tests.playbooks.orders import an_order
+from tests.playbooks.orders import an_order, with_seat
 
 notices, seats, command = module_util("seat.notice"), module_util("seat.seat"), module_util("base.command")
 
@@ -42,47 +42,66 @@ def test_a_notice_is_readable_but_not_writable_for_users_of_the_seat(seat: Any, 
         assert notices.notify(seat, "考试 on Friday") == {"state": "committed", "generation": 1}
     finally:
         os.umask(before)
-    assert shown(seat) == "考试 on Friday\n"
-    assert wall_texts == ["考试 on Friday\n"]
+    assert (shown(seat), wall_texts) == ("考试 on Friday\n", [])
     folder = seat.folder / "notice"
     assert [path.stat().st_mode & 0o777 for path in (folder, folder / "notice.txt")] == [0o755, 0o644]
 
 
-def test_an_unchanged_notice_is_not_shown_again(seat: Any, wall_texts: list[str]) -> None:
-    notices.notify(seat, "exam")
-    assert notices.notify(seat, "exam")["state"] == "unchanged"
-    assert wall_texts == ["exam\n"]
+def orders(root: Path, text: str | None, *names: str) -> list[dict[str, Any]]:
+    return [with_seat(an_order(root, text=text), name=name) for name in names]
 
 
-def test_a_removed_notice_leaves_an_empty_file(seat: Any, wall_texts: list[str]) -> None:
-    assert notices.notify(seat, None)["state"] == "unchanged"
-    notices.notify(seat, "exam")
-    assert notices.notify(seat, None)["state"] == "committed"
-    assert shown(seat) == ""
-    assert wall_texts == ["exam\n"]
+def test_an_unchanged_notice_is_not_shown_again(tmp_path: Path, seat: Any, wall_texts: list[str]) -> None:
+    states = [notices.notify_seats(orders(tmp_path, "exam", seat.name))["state"] for _ in range(2)]
+    assert (states, wall_texts) == (["committed", "unchanged"], ["exam\n"])
 
 
-def test_a_notice_survives_the_next_generation(seat: Any, wall_texts: list[str]) -> None:
+def test_a_removed_notice_leaves_an_empty_file(tmp_path: Path, seat: Any, wall_texts: list[str]) -> None:
+    given = (None, "exam", None)
+    states = [notices.notify_seats(orders(tmp_path, text, seat.name))["state"] for text in given]
+    assert states == ["unchanged", "committed", "committed"]
+    assert (shown(seat), wall_texts) == ("", ["exam\n"])
+
+
+def test_terminals_show_the_notice_for_several_seats_once_and_a_missing_seat_does_not_stop_the_others(
+    tmp_path: Path, seat: Any, wall_texts: list[str]
+) -> None:
+    second = seats.Seat(tmp_path / "state", "ml_b")
+    second.make_folders()
+    second.commit(2)
+    record = notices.notify_seats(orders(tmp_path, "exam", seat.name, "ml_a", "../ml", "ml_b"))
+    assert {name: (one["state"], one.get("generation")) for name, one in record["seats"].items()} == {
+        seat.name: ("committed", 1),
+        "ml_a": ("failed", None),
+        "../ml": ("failed", None),
+        "ml_b": ("committed", 2),
+    }
+    codes = [record["seats"][name]["problems"][0]["code"] for name in ("ml_a", "../ml")]
+    assert (record["state"], codes, wall_texts) == ("failed", ["no_seat", "bad_order"], ["exam\n"])
+    assert (shown(seat), shown(second)) == ("exam\n", "exam\n")
+
+
+def test_a_notice_survives_the_next_generation(seat: Any) -> None:
     notices.notify(seat, "exam")
     notices.make_notice_folder(seat)
-    assert (shown(seat), wall_texts) == ("exam\n", ["exam\n"])
+    assert shown(seat) == "exam\n"
 
 
-def test_a_notice_is_written_even_without_the_program_wall(seat: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notice_is_written_even_without_the_program_wall(
+    tmp_path: Path, seat: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    assert notices.notify(seat, "exam")["state"] == "committed"
+    assert notices.notify_seats(orders(tmp_path, "exam", seat.name))["state"] == "committed"
     assert shown(seat) == "exam\n"
 
 
 @pytest.mark.parametrize("text", ["\x1b[2J", "two\nlines", "", " ", "x" * 301, "a\u202eb"])
-def test_a_notice_other_than_one_printable_line_is_refused(seat: Any, wall_texts: list[str], text: str) -> None:
+def test_a_notice_other_than_one_printable_line_is_refused(seat: Any, text: str) -> None:
     with pytest.raises(ProblemError, match="one line of at most 300 printable characters"):
         notices.notify(seat, text)
-    assert wall_texts == []
     assert not (seat.folder / "notice").exists()
 
 
-def test_a_notice_for_a_missing_seat_is_refused(tmp_path: Path, wall_texts: list[str]) -> None:
+def test_a_notice_for_a_missing_seat_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ProblemError, match="there is no seat demo-student on the node"):
         notices.notify(seats.seat_of(an_order(tmp_path)), "exam")
-    assert wall_texts == []

@@ -75,7 +75,7 @@ def test_the_token_is_in_one_file_of_the_node_and_in_no_process_or_container(
     token = token_of(serving_node)
     with watch_for_token(serving_node) as shown:
         assert by_ansible.roll_out(images.other).state == "committed"
-        assert by_ansible.fleet.access({"node1": SEAT}) == {"node1": token}
+        assert by_ansible.fleet.access({"node1": [SEAT]}) == {"node1": {SEAT: token}}
         serving_node.exec("sh", "-c", f"WATCHED={token} sleep 1")
     assert {"sleep\n"} <= shown <= {"sh\n", "sleep\n"}, "a process other than those of this test"
     found = serving_node.exec("grep", "-rl", "--", token, "/var/lib/provisioner", "/var/log", "/root", "/tmp")
@@ -246,4 +246,4 @@ def test_a_stopped_seat_keeps_ports_and_host_key_and_a_removed_seat_keeps_its_ho
     assert rollout.facts().seats == ()
     assert serving_node.exec("cat", "/srv/provisioner/homes/student/thesis") == "work"
     assert not serving_node.exec("docker", "image", "ls", "-q")
-    assert isinstance(rollout.fleet.access({"node1": SEAT})["node1"], str)
+    assert isinstance(rollout.fleet.access({"node1": [SEAT]})["node1"][SEAT], str)

@@ -2,11 +2,12 @@
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Sized
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from provisioner.adapters.ansible.batch import dump_batch
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.results import (
@@ -17,9 +18,19 @@ from provisioner.adapters.ansible.results import (
     probe_event,
     record_event,
     result_missing,
+    same_record,
 )
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.rollout.order import STATE_ROOT, Order, RemovalOrder, RollbackOrder
+from provisioner.domain.rollout.order import (
+    STATE_ROOT,
+    AnyOrder,
+    NoticeOrder,
+    Order,
+    Orders,
+    RemovalOrder,
+    RollbackOrder,
+    SeatName,
+)
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim, implausible_fences
 from provisioner.domain.values.event import Event, OnEvent, Phase
@@ -27,6 +38,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 
 Result = TypeVar("Result")
+Some = TypeVar("Some", bound=Sized)
 
 _FINAL_STATUSES = {"ok", "failed", "unreachable"}
 _MAX_TOKEN = 512  # bytes; tokens are 64 hexadecimal digits. A longer file is not read whole
@@ -81,21 +93,28 @@ class AnsibleFleet:
         fences = {name: facts.fence for name, facts in probed.items() if isinstance(facts, NodeFacts)}
         return {**probed, **implausible_fences(fences)}
 
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        """Prepare the next generation of each seat beside the running one, and verify it as far as possible."""
-        return self._run_jobs("stage", "stage", _dump(orders))
+    def stage(self, orders: Orders[Order]) -> Mapping[str, NodeRecord]:
+        """Prepare the next generation of each seat beside the running one, and verify it as far as possible.
 
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        """Switch each seat to its staged generation. A node that fails to verify returns to the previous one."""
-        return self._run_jobs("switch", "switch", _dump(orders))
+        This and the next three methods take orders by node and by seat, and return a record with all ordered seats for
+        each node that has an order.
+        """
+        return self._run_jobs("stage", "stage", orders)
 
-    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
+    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+        """Switch each seat to its staged generation. A seat that fails to verify returns to the previous one.
+
+        A seat with a removal order is stopped.
+        """
+        return self._run_jobs("switch", "switch", orders)
+
+    def roll_back(self, orders: Orders[RollbackOrder]) -> Mapping[str, NodeRecord]:
         """Switch each seat to an earlier generation that its node still keeps."""
-        return self._run_jobs("rollback", "switch", _dump(orders))
+        return self._run_jobs("rollback", "switch", orders)
 
-    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+    def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
         """Remove each seat from its node. Homes are kept."""
-        return self._run_jobs("remove", "switch", _dump(orders))
+        return self._run_jobs("remove", "switch", orders)
 
     def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
         """Claim nodes for a run: None for each node that was claimed. `breaks`: a run whose claims may be replaced."""
@@ -107,20 +126,26 @@ class AnsibleFleet:
         order = {"act": "release", "claim": claim.model_dump()}
         return self._run_on_each("claim", nodes, order, parse_claim_problem)
 
-    def access(self, seats: Mapping[str, str]) -> Mapping[str, str | Problem]:
-        """Return the Jupyter token of a seat (by name) of each node. No event, result or argument contains a token."""
-        if not seats:
+    def access(self, seats: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, str | Problem]]:
+        """Return the Jupyter token of each of the `seats` of each node, by node and by seat.
+
+        No event, result or argument contains a token.
+        """
+        wanted = _nonempty(seats)
+        if not wanted:
             return {}
-        orders = {node: json.dumps({"token": self._token_path(seat)}) for node, seat in seats.items()}
+        orders = {node: json.dumps({"tokens": list(map(self._token_path, names))}) for node, names in wanted.items()}
         with play_folder(orders, self._shared) as folder:
             run_playbook(self._settings, folder, "access", lambda _: None)
-            return {node: _read_token(folder / "orders" / f"{node}.token", seat) for node, seat in seats.items()}
+            return {node: _read_tokens(folder / "orders", node, names) for node, names in wanted.items()}
 
-    def notify(self, seats: Mapping[str, str], run: str, text: str | None) -> Mapping[str, NodeRecord]:
-        """Show the notice `text` to the users of a seat (by name) of each node; None clears the notice."""
-        order = {"run": run, "text": text, "state_root": self._state_root}
-        orders = {node: json.dumps({**order, "seat": {"name": seat}}) for node, seat in seats.items()}
+    def notify(self, seats: Mapping[str, Sequence[str]], run: str, text: str | None) -> Mapping[str, NodeRecord]:
+        """Show the notice `text` to the users of the `seats` of each node; None clears the notice."""
+        orders = {node: {seat: self._notice_order(seat, run, text) for seat in names} for node, names in seats.items()}
         return self._run_jobs("notify", "notice", orders)
+
+    def _notice_order(self, seat: str, run: str, text: str | None) -> NoticeOrder:
+        return NoticeOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), text=text)
 
     def _token_path(self, seat: str) -> str:
         return f"{self._state_root}/seats/{seat}/identity/token"
@@ -140,17 +165,21 @@ class AnsibleFleet:
             self._play(playbook, dict.fromkeys(nodes, text), on_host_event)
         return {node: results.get(node, result_missing()) for node in nodes}
 
-    def _run_jobs(self, playbook: str, phase: Phase, orders: Mapping[str, str]) -> Mapping[str, NodeRecord]:
+    def _run_jobs(
+        self, playbook: str, phase: Phase, orders: Mapping[str, Mapping[str, AnyOrder]]
+    ) -> Mapping[str, NodeRecord]:
         """Start a job on each node that has an order, and follow the job to its end."""
         records: dict[str, NodeRecord] = {}
         started: set[str] = set()
+        wanted = _nonempty(orders)
 
         def on_host_event(event: HostEvent) -> None:
             # If the connection breaks while a switch is being ordered, or the node does not answer in time, only the
             # node knows whether it has the order.
             has_no_answer = event.status == "unreachable" or bool(event.result.get("timedout"))
             may_have_started = phase == "switch" and has_no_answer
-            if record := parse_record(event, started=event.node in started or may_have_started):
+            seats = list(wanted[event.node])
+            if record := parse_record(event, seats, started=event.node in started or may_have_started):
                 records[event.node] = record
                 self._on_event(record_event(phase, record))
             elif event.status == "ok":
@@ -159,10 +188,10 @@ class AnsibleFleet:
             elif event.status == "retry":
                 self._on_event(parse_progress(event))
 
-        if orders:
-            self._play(playbook, orders, on_host_event)
-        missing = (result_missing(),)
-        return {node: records.get(node) or NodeRecord(node=node, state="unknown", problems=missing) for node in orders}
+        if wanted:
+            self._play(playbook, {node: dump_batch(seats) for node, seats in wanted.items()}, on_host_event)
+        missing = result_missing()
+        return {n: records.get(n) or same_record(n, list(seats), "unknown", missing) for n, seats in wanted.items()}
 
     def _play(self, playbook: str, orders: Mapping[str, str], on_host_event: Callable[[HostEvent], None]) -> None:
         """Run a play on the nodes that have an order."""
@@ -170,8 +199,14 @@ class AnsibleFleet:
             run_playbook(self._settings, folder, playbook, on_host_event)
 
 
-def _dump(orders: Mapping[str, Order] | Mapping[str, RollbackOrder] | Mapping[str, RemovalOrder]) -> dict[str, str]:
-    return {node: order.model_dump_json() for node, order in orders.items()}
+def _nonempty(by_node: Mapping[str, Some]) -> dict[str, Some]:
+    """Return the nodes that have anything."""
+    return {node: some for node, some in by_node.items() if some}
+
+
+def _read_tokens(folder: Path, node: str, seats: Sequence[str]) -> dict[str, str | Problem]:
+    """Read the files that the play has fetched, numbered in the order of `seats`."""
+    return {seat: _read_token(folder / f"{node}.{number}.token", seat) for number, seat in enumerate(seats)}
 
 
 def _read_token(path: Path, seat: str) -> str | Problem:

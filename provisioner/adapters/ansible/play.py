@@ -246,10 +246,20 @@ def _polls(folder: Path, patience: int) -> int:
 
 
 def _longest(order: Mapping[str, Any]) -> int:
-    """Return for how many seconds the job of an order may run: each deadline counts for several commands."""
-    deadlines = [*order.get("deadlines", {}).values(), order.get("deadline", 0)]
-    waits = (order.get("when_busy") or {}).get("seconds", 0)
-    return int(_JOB_SECONDS + 4 * sum(deadlines) + waits)
+    """Return for how many seconds the job of an order, or of a batch of orders, may run.
+
+    Each deadline counts for several commands. The seats of a batch may run one after the other, but all images are
+    pulled within one deadline: the first seat pulls them for the others.
+    """
+    orders = order.get("orders", [order])
+    pull = max(_deadlines(one).get("pull", 0) for one in orders)
+    others = sum(sum(_deadlines(one).values()) - _deadlines(one).get("pull", 0) for one in orders)
+    waits = sum((one.get("when_busy") or {}).get("seconds", 0) for one in orders)
+    return int(_JOB_SECONDS + 4 * (pull + others) + waits)
+
+
+def _deadlines(order: Mapping[str, Any]) -> Mapping[str, int]:
+    return {"deadline": order.get("deadline", 0), **order.get("deadlines", {})}
 
 
 def _inventory(settings: Settings, folder: Path) -> Path:

@@ -7,7 +7,8 @@ here raises an exception for it, because that would end the run on all other nod
 import math
 import re
 import reprlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any, get_args
@@ -16,7 +17,7 @@ from pydantic import ValidationError
 
 from provisioner.adapters.ansible.packed import PACKED, unpack_facts
 from provisioner.adapters.ansible.play import HostEvent
-from provisioner.domain.rollout.report import NodeRecord, without_record
+from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
 from provisioner.domain.values.event import Event, Phase
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import UNREACHED, Problem
@@ -122,26 +123,47 @@ def parse_claim_problem(event: HostEvent) -> Problem | None:
         return unreadable("the answer to the claim", error)
 
 
-def parse_record(event: HostEvent, *, started: bool) -> NodeRecord | None:
-    """Return the record of a node, None while its job goes on.
+def parse_record(event: HostEvent, seats: Sequence[str], *, started: bool) -> NodeRecord | None:
+    """Return the record of a node with one for each of the ordered `seats`, None while its job goes on.
 
     `started`: the node has a job, which ends on the old or the new generation even if the connection is lost.
     """
     record = event.result.get("record")
     if record and event.status in {"ok", "failed"}:
-        try:
-            check_bounds(record)
-            return NodeRecord.model_validate({**record, "node": event.node})
-        except UNREADABLE as error:
-            problem = unreadable("the record of the node", error)
-            return NodeRecord(node=event.node, state="unknown", problems=(problem,))
+        return _parse_node_record(event.node, seats, record)
     if event.status not in {"failed", "unreachable"}:
         return None
     problem = host_problem(event)
     if started:
         lost = problem if problem.code == "job_overdue" else _lost_contact(problem)
-        return NodeRecord(node=event.node, state="unknown", problems=(lost,))
-    return without_record(event.node, problem)
+        return same_record(event.node, seats, "unknown", lost)
+    return same_record(event.node, seats, "unreachable" if problem.code in UNREACHED else "failed", problem)
+
+
+def same_record(node: str, seats: Sequence[str], state: NodeState, problem: Problem) -> NodeRecord:
+    """Return the record of a node on which all `seats` have the same state, because of `problem`."""
+    return build_node_record(node, [SeatRecord(seat=seat, state=state, problems=(problem,)) for seat in seats])
+
+
+def _parse_node_record(node: str, seats: Sequence[str], record: Any) -> NodeRecord:
+    """Parse the record of a batch, or of a node that refused it: without `seats`, with a state and problems."""
+    try:
+        check_bounds(record)
+        released = record.get("released") is True
+        refusal = {name: record[name] for name in ("state", "problems") if name in record}
+        found = dict(record["seats"]) if "seats" in record else dict.fromkeys(seats, refusal)
+    except UNREADABLE as error:
+        return same_record(node, seats, "unknown", unreadable("the record of the node", error))
+    return build_node_record(node, [_parse_seat_record(seat, found.get(seat)) for seat in seats], released=released)
+
+
+def _parse_seat_record(seat: str, record: Any) -> SeatRecord:
+    if record is None:
+        return SeatRecord(seat=seat, state="unknown", problems=(result_missing(),))
+    try:
+        return SeatRecord.model_validate({**record, "seat": seat})
+    except UNREADABLE as error:
+        return SeatRecord(seat=seat, state="unknown", problems=(unreadable(f"the record of {seat}", error),))
 
 
 def parse_progress(event: HostEvent) -> Event:
@@ -177,7 +199,15 @@ def record_event(phase: Phase, record: NodeRecord) -> Event:
     """Return the final event of a job: `failed` also where the node was rolled back."""
     succeeded = record.state in {"unchanged", "staged", "committed"}
     text = _in_one_line(record.problems[0]) if record.problems else record.state
+    if len(record.seats) > 1:
+        text = _counts(record) if succeeded else f"{_counts(record)}; {text}"
     return Event(phase=phase, kind="done" if succeeded else "failed", node=record.node, text=text)
+
+
+def _counts(record: NodeRecord) -> str:
+    """Return how many seats have each state."""
+    counts = Counter(seat.state for seat in record.seats)
+    return ", ".join(f"{number} {state}" for state, number in counts.items())
 
 
 def _in_one_line(problem: Problem) -> str:

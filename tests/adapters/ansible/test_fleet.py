@@ -105,6 +105,11 @@ def an_order(root: Path, **over: Any) -> Order:
     )
 
 
+def each_seat(orders: Mapping[str, Order]) -> dict[str, dict[str, Order]]:
+    """Return orders for one seat on each node, by node and seat."""
+    return {node: {order.seat.name: order} for node, order in orders.items()}
+
+
 def a_claim(run: str, fence: int) -> Claim:
     return Claim(run=run, lab="demo", holder="ann@control1", since="2026-11-26T21:00:00+00:00", fence=fence)
 
@@ -205,7 +210,9 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
     with pytest.MonkeyPatch.context() as monkeypatch:
         hide_engine(monkeypatch)
         results = count_results(monkeypatch)
-        records = AnsibleFleet(settings, events.append).stage(orders)
+        given = each_seat(orders)
+        given["here"]["demo-other"] = an_order(root / "here", name="demo-other")
+        records = AnsibleFleet(settings, events.append).stage(given)
     return Staged(root, settings, records, events, results)
 
 
@@ -218,7 +225,7 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(staged: Staged, resu
     }
     events = list(staged.events)
     orders = {node: an_order(staged.root / node) for node in ("here", "dead")}
-    found = dict(AnsibleFleet(staged.settings, events.append).switch(orders))
+    found = dict(AnsibleFleet(staged.settings, events.append).switch(each_seat(orders)))
     assert {node: (r.state, r.problems[0].code) for node, r in found.items()} == {
         "here": ("failed", "no_engine"),
         "dead": ("unknown", "lost_contact"),  # the order may have arrived before the connection broke
@@ -231,8 +238,9 @@ def test_stage_and_switch_give_the_record_of_each_nodes_job(staged: Staged, resu
     ]
     # One result starts the job and one ends following it; those between are retries.
     assert (staged.results, results) == ({"stage": 2}, {"switch": 2})
-    job = json.loads((staged.root / "here/seats/demo-student/jobs/r1.stage.json").read_text())
-    assert job["finished"]
+    assert [seat.seat for seat in staged.records["here"].seats] == ["demo-student", "demo-other"]
+    for name in ("seats/demo-student", "seats/demo-other", "batch"):
+        assert json.loads((staged.root / f"here/{name}/jobs/r1.stage.json").read_text())["finished"]
 
 
 def test_text_in_an_order_is_never_expanded_as_a_template(staged: Staged) -> None:
@@ -257,15 +265,19 @@ def test_a_job_that_does_not_end_is_followed_for_a_limited_time(
     job.report("pulling")
     with (seat / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        record = AnsibleFleet(inventory(here=LOCAL), lambda _: None).stage({"here": order})["here"]
+        record = AnsibleFleet(inventory(here=LOCAL), lambda _: None).stage(each_seat({"here": order}))["here"]
+    job.finish({"state": "staged"})  # so that the batch ends, too
     assert (record.state, record.problems[0].code) == ("unknown", "job_overdue"), record
     assert "pulling" in record.problems[0].what
+    batch = tmp_path / "batch/jobs/r1.stage.json"
+    wait_until(lambda: json.loads(batch.read_text())["record"] is not None)
+    assert json.loads(batch.read_text())["record"]["state"] == "staged"
 
 
 def test_no_play_runs_without_nodes(tmp_path: Path) -> None:
     fleet = AnsibleFleet(Settings(tmp_path / "no such inventory"), lambda _: None)
     assert (fleet.probe([]), fleet.stage({}), fleet.switch({}), fleet.access({})) == ({}, {}, {}, {})
-    assert fleet.take_down({}) == {}
+    assert (fleet.take_down({}), fleet.stage({"n1": {}}), fleet.access({"n1": []})) == ({}, {}, {})
     with play_folder({}) as folder, pytest.raises(ValueError, match="all of them"):
         run_playbook(Settings(None), folder, "probe", lambda _: None)
 
@@ -322,11 +334,14 @@ def test_a_token_is_in_no_output_event_or_file_of_ansible(
     (identity / "token").write_text("t0ken-of-the-seat")
     settings = replace(inventory(here=LOCAL, there=LOCAL), verbosity=4)
     fleet = AnsibleFleet(settings, lambda _: None, state_root=str(tmp_path))
-    found = fleet.access({"here": "demo-student", "there": "demo-other"})
-    assert found["here"] == "t0ken-of-the-seat"
-    assert isinstance(found["there"], Problem)
-    assert found["there"].code == "no_token"
-    assert [name for name, text in kept.items() if b"t0ken" in text] == ["orders/here.token"]
+    evil = f"{{{{ lookup('pipe', 'touch {tmp_path}/canary') }}}}"
+    found = fleet.access({"here": [evil, "demo-student"], "there": ["../../demo-other"]})
+    assert found["here"]["demo-student"] == "t0ken-of-the-seat"
+    for problem in (found["here"][evil], found["there"]["../../demo-other"]):
+        assert isinstance(problem, Problem)
+        assert problem.code == "no_token"
+    assert not (tmp_path / "canary").exists()
+    assert [name for name, text in kept.items() if b"t0ken" in text] == ["orders/here.1.token"]
     assert any(name.endswith("/stdout") and b"Fetch" in text for name, text in kept.items())
     assert "t0ken" not in repr(host_events)
     assert "t0ken" not in "".join(capfd.readouterr())

@@ -232,7 +232,7 @@ def test_a_lying_node_leaves_the_plan_of_others_as_it_is(facts: Any) -> None:
 def test_every_result_of_a_job_is_read_without_an_exception(result: dict[str, Any]) -> None:
     for status in ("ok", "failed", "unreachable"):
         event = HostEvent("lying", status, result)
-        record, answer = parse_record(event, started=True), parse_claim_problem(event)
+        record, answer = parse_record(event, ["s", "t"], started=True), parse_claim_problem(event)
         assert record is None or record.node == "lying"
         assert answer is None or isinstance(answer, Problem)
         assert isinstance(parse_facts(event), Problem)
@@ -243,7 +243,7 @@ def test_every_result_of_a_job_is_read_without_an_exception(result: dict[str, An
     assert progress.model_dump_json()
 
 
-RECORD = {
+SEAT = {
     "state": "committed",
     "generation": 1,
     "gpu": {"method": "torch", "uuids": ["GPU-1"]},
@@ -251,12 +251,13 @@ RECORD = {
     "problems": [{"code": "a", "what": "b", "why": "c", "fix": "d"}],
     "seconds": 1.0,
 }
+RECORD = {"state": "committed", "released": True, "seats": {"s": SEAT, "t": SEAT}, "seconds": 1.0}
 
 
 @given(with_lies(RECORD))
 def test_a_record_with_a_lie_is_a_record_of_its_node(record: Any) -> None:
-    read = parse_record(HostEvent("lying", "ok", {"record": record}), started=True)
-    assert read is None or read.node == "lying"
+    read = parse_record(HostEvent("lying", "ok", {"record": record}), ["s", "t"], started=True)
+    assert read is None or (read.node, [seat.seat for seat in read.seats]) == ("lying", ["s", "t"])
     if read is not None:
         json.dumps(read.model_dump(mode="json"), allow_nan=False)
 
@@ -272,6 +273,7 @@ def test_malformed_results_end_in_records_of_their_node_alone(monkeypatch: pytes
     results: dict[str, dict[str, Any]] = {
         "broken": {"record": ["x"]},
         "lying": {"record": {"state": {}}},
+        "lying about a seat": {"record": {"state": "committed", "seats": {"s": {"state": {}}}}},
         "honest": {"record": RECORD},
     }
 
@@ -283,10 +285,13 @@ def test_malformed_results_end_in_records_of_their_node_alone(monkeypatch: pytes
     monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", play)
     monkeypatch.setattr("provisioner.adapters.ansible.prepare.run_playbook", play)
     events: list[Event] = []
-    records = AnsibleFleet(Settings(inventory=None), events.append).notify(dict.fromkeys(results, "s"), "r1", None)
+    records = AnsibleFleet(Settings(inventory=None), events.append).notify(
+        {node: ["s"] for node in results}, "r1", None
+    )
     assert {node: record.state for node, record in records.items()} == {
         "broken": "unknown",
         "lying": "unknown",
+        "lying about a seat": "unknown",
         "honest": "committed",
     }
     order = PrepareOrder(run="r1", registry=RegistryAccess(address="r:1", ca=None), deadline=9)
@@ -294,6 +299,7 @@ def test_malformed_results_end_in_records_of_their_node_alone(monkeypatch: pytes
     assert {node: found.state for node, found in prepared.items()} == {
         "broken": "unknown",
         "lying": "failed",
+        "lying about a seat": "failed",
         "honest": "failed",
     }
 
@@ -327,10 +333,10 @@ def test_what_is_no_token_is_a_problem(monkeypatch: pytest.MonkeyPatch) -> None:
     }
 
     def play(_: Settings, folder: Path, *_others: object) -> None:
-        for node, token in sent.items():
-            (folder / "orders" / f"{node}.token").write_bytes(token)
+        for number, token in enumerate(sent.values()):
+            (folder / "orders" / f"n1.{number}.token").write_bytes(token)
 
     monkeypatch.setattr("provisioner.adapters.ansible.fleet.run_playbook", play)
-    tokens = dict(AnsibleFleet(Settings(inventory=None), lambda _: None).access(dict.fromkeys(sent, "demo-student")))
+    tokens = dict(AnsibleFleet(Settings(inventory=None), lambda _: None).access({"n1": list(sent)})["n1"])
     assert tokens.pop("good") == "ab12" * 16
     assert {token.code if isinstance(token, Problem) else token for token in tokens.values()} == {"bad_token"}

@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from provisioner.domain.values.node import Gpu, NodeFacts
 from provisioner.domain.values.problem import Problem
 from tests.adapters.ansible.lies import as_sent
 from tests.builders import a_gpu, a_node
+from tests.playbooks.node_code import module_util
 
 START, END = "2026-11-23T10:00:00.000000+00:00", "2026-11-23T10:00:04.000000+00:00"
 AT_START = 1795428000.0
@@ -96,7 +98,7 @@ def test_the_whole_text_of_ssh_is_kept_and_a_host_key_is_a_problem_of_its_own(na
     assert (problem.code, problem.what) == (code, f"{PREFIX[13:]}{text}".replace("\r", ""))
     accepts = "provision probe inventories/demo --accept-new-host-keys" in problem.fix
     assert accepts == (code != "unreachable")
-    record = parse_record(HostEvent("n1", "unreachable", {"msg": text}), started=False)
+    record = parse_record(HostEvent("n1", "unreachable", {"msg": text}), ["s"], started=False)
     assert record is not None
     assert (record.state, record.problems[0].code) == ("unreachable", code)
     assert record_event("stage", record).text == text.splitlines()[-1]
@@ -116,6 +118,10 @@ def test_a_missing_become_password_is_a_problem_that_names_the_option(text: str)
     assert "--ask-become-pass" in problem.fix
 
 
+def a_batch(**seats: Any) -> dict[str, Any]:
+    return {"record": {"state": "committed", "released": True, "seats": seats}}
+
+
 @pytest.mark.parametrize(
     ("status", "result", "started", "state", "code"),
     [
@@ -126,25 +132,65 @@ def test_a_missing_become_password_is_a_problem_that_names_the_option(text: str)
         ("failed", {"msg": "x", "timedout": {"period": 180}}, False, "unreachable", "timed_out"),
         ("failed", {"msg": "x", "timedout": {"period": 180}}, True, "unknown", "lost_contact"),
         ("failed", {"finished": False, "text": "pulling", "record": None}, True, "unknown", "job_overdue"),
-        ("ok", {"record": {"state": "committed", "generation": 3}}, True, "committed", None),
+        ("ok", a_batch(s={"state": "committed", "generation": 3}), True, "committed", None),
         ("failed", {"record": {"state": "failed"}}, False, "failed", None),
         ("ok", {"record": {"state": "no such state"}}, True, "unknown", "module_failed"),
+        ("ok", a_batch(s={"state": "no such state"}), True, "unknown", "module_failed"),
+        ("ok", a_batch(other={"state": "committed"}), True, "unknown", "module_failed"),
     ],
 )
 def test_a_node_without_a_record_is_unknown_if_its_job_may_have_started(
     status: HostStatus, result: dict[str, Any], started: bool, state: str, code: str | None
 ) -> None:
-    record = parse_record(HostEvent("n1", status, result), started=started)
+    record = parse_record(HostEvent("n1", status, result), ["s"], started=started)
     assert record is not None
-    assert (record.node, record.state) == ("n1", state)
+    assert (record.node, record.state, [seat.seat for seat in record.seats]) == ("n1", state, ["s"])
     assert [problem.code for problem in record.problems] == ([code] if code else [])
+
+
+def test_each_ordered_seat_has_a_record_and_a_malformed_one_leaves_the_others() -> None:
+    sent = a_batch(a={"state": "committed", "generation": 3}, b={"state": 7}, d={"state": "failed"})
+    record = parse_record(HostEvent("n1", "ok", sent), ["a", "b", "c"], started=True)
+    assert record is not None
+    assert (record.state, record.released) == ("unknown", True)
+    assert {seat.seat: (seat.state, seat.generation) for seat in record.seats} == {
+        "a": ("committed", 3),
+        "b": ("unknown", 0),
+        "c": ("unknown", 0),
+    }
+    assert ["cannot be read" in record.problems[0].what, record.problems[1].what] == [True, "no result for this host"]
+
+
+def test_a_node_that_refuses_a_batch_refuses_all_of_its_seats() -> None:
+    problem = {"code": "claimed", "what": "x", "why": "y", "fix": "z"}
+    refusal = {"state": "failed", "problems": [problem], "generation": 7}
+    record = parse_record(HostEvent("n1", "failed", {"record": refusal}), ["a", "b"], started=False)
+    assert record is not None
+    assert (record.state, record.released, len(record.problems)) == ("failed", False, 1)
+    assert [(seat.seat, seat.state, seat.generation, seat.problems[0].code) for seat in record.seats] == [
+        ("a", "failed", 0, "claimed"),
+        ("b", "failed", 0, "claimed"),
+    ]
+
+
+def test_the_records_of_two_hundred_seats_are_within_the_bounds_of_a_result() -> None:
+    checks = {f"check {number}": "ok " * 20 for number in range(8)}
+    access = {"jupyter": "http://192.0.2.1:22001/lab", "ssh": "ssh -p 22000 student@192.0.2.1", "host_key": "x" * 80}
+    gpu = {"method": "torch", "uuids": ["GPU-" + "a" * 36] * 8, "detail": "x" * 200}
+    seat = {"state": "committed", "generation": 3, "checks": checks, "access": access, "gpu": gpu, "seconds": 3.5}
+    names = [f"ml_{number}" for number in range(200)]
+    sent = a_batch(**dict.fromkeys(names, seat))
+    assert len(json.dumps(sent)) < module_util("jobs.batch").MOST_ROOM
+    record = parse_record(HostEvent("n1", "ok", sent), names, started=True)
+    assert record is not None
+    assert {seat.state for seat in record.seats} == {"committed"}
 
 
 @pytest.mark.parametrize(
     ("status", "result"), [("ok", {"job": "/x"}), ("retry", {"finished": False, "record": None}), ("start", {})]
 )
 def test_a_running_job_has_no_record_yet(status: HostStatus, result: dict[str, Any]) -> None:
-    assert parse_record(HostEvent("n1", status, result), started=True) is None
+    assert parse_record(HostEvent("n1", status, result), ["s"], started=True) is None
 
 
 @pytest.mark.parametrize(("phase", "shown"), [("verify", "verify"), ("remove", "switch")])
@@ -159,6 +205,15 @@ def test_the_event_of_a_probe_lists_gpus_and_driver_in_one_line() -> None:
     assert probe_event("n1", facts).text == "2 x NVIDIA GeForce RTX 4090, 1 x unreadable GPU, driver 570.172.08"
     bare = a_node(gpus=(), driver=None, absent_because={"gpus": "no driver"})
     assert probe_event("n1", bare).text == "no driver"
+
+
+def test_the_event_of_several_seats_counts_their_states_and_names_the_first_problem() -> None:
+    problem = {"code": "x", "what": "the disk is full", "why": "y", "fix": "z"}
+    seats = {"a": {"state": "committed"}, "b": {"state": "failed", "problems": [problem]}, "c": {"state": "committed"}}
+    for names, text in (("ac", "2 committed"), ("abc", "2 committed, 1 failed; the disk is full")):
+        record = parse_record(HostEvent("n1", "ok", a_batch(**seats)), list(names), started=True)
+        assert record is not None
+        assert record_event("switch", record).text == text
 
 
 @pytest.mark.parametrize(("state", "kind"), [("staged", "done"), ("committed", "done"), ("rolled_back", "failed")])

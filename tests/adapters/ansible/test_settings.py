@@ -178,6 +178,9 @@ def test_ansible_gets_a_locale_that_exists_and_is_utf8(own: str, given: str) -> 
     assert done.stdout.strip() == given
 
 
+SEAT_ORDER = {"deadlines": {"pull": 86400, "healthy": 3600, "min_healthy": 60}}
+
+
 @pytest.mark.parametrize(
     ("order", "seconds"),
     [
@@ -186,6 +189,9 @@ def test_ansible_gets_a_locale_that_exists_and_is_utf8(own: str, given: str) -> 
         ({"deadline": 1800}, 4 * 1800),
         ({"when_busy": {"policy": "wait", "seconds": 604800}}, 604800),
         ({"when_busy": None}, 3 * 3600),
+        ({"orders": [SEAT_ORDER]}, 2 * 86400 + 4 * 3600),
+        ({"orders": [SEAT_ORDER] * 60}, 2 * 86400 + 60 * 2 * 3660),
+        ({"orders": [{"when_busy": {"policy": "wait", "seconds": 604800}}, {}]}, 604800),
     ],
 )
 def test_a_job_is_followed_for_longer_than_its_deadlines_and_not_for_ever(order: Any, seconds: int) -> None:

@@ -1,4 +1,7 @@
-"""Entry point of the Ansible modules that start a job: they receive an order and return the path of the job file."""
+"""Entry point of the Ansible modules that start a job: they receive an order and return the path of the job file.
+
+The order of a job of seats is a batch of their orders: see `start_batch`.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 
-# An order holds no secret; no_log keeps its 20 kB per node out of syslog and of every result.
+# An order holds no secret; no_log keeps its 20 kB and more out of syslog and of every result.
 ORDER = {"order": {"type": "json", "required": True, "no_log": True}}
 
 

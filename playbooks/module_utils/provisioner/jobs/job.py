@@ -19,9 +19,10 @@ FINAL_STATES = ("committed", "rolled_back", "needs_attention")
 LOCK_WAIT_SECONDS = 30  # compose may outlive a killed job for that long, and keeps the lock meanwhile
 
 Work = Callable[[Job, int], Dict[str, Any]]  # (job, file descriptor of the lock) -> record
+MakeJob = Callable[[Path, str, str], Job]  # (job file, run, kind)
 
 
-def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
+def start(seat: JobFolder, run: str, kind: str, work: Work, make_job: MakeJob = Job) -> Path:
     """Start `work` as a job, unless this job is running already. Return the job file once the job has begun.
 
     Raises ProblemError `seat_locked` when another job holds the seat, and `job_not_started`.
@@ -32,7 +33,7 @@ def start(seat: JobFolder, run: str, kind: str, work: Work) -> Path:
     try:
         if _take_lock(lock, seat, (run, kind)):
             _prune(seat)
-            _detach(lock, path, (run, kind), work)
+            _detach(lock, lambda: make_job(path, run, kind), work)
     finally:
         os.close(lock)
     return path
@@ -57,17 +58,18 @@ def _take_lock(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = _holder(seat)
+            holder = running_job(seat)
             if holder and (holder["run"], holder["kind"]) == wanted:
                 return False
             if holder or time.monotonic() > deadline:
-                raise _seat_locked(holder) from None
+                raise _seat_locked(seat, holder) from None
             time.sleep(0.2)
         else:
             return True
 
 
-def _holder(seat: JobFolder) -> dict[str, Any] | None:
+def running_job(seat: JobFolder) -> dict[str, Any] | None:
+    """Return the content of the file of the job that is running, None when none is."""
     for path in seat.jobs.glob("*.json"):
         with contextlib.suppress(ProblemError):  # a file that cannot be read names no holder
             job = read_job(path)
@@ -78,7 +80,7 @@ def _holder(seat: JobFolder) -> dict[str, Any] | None:
 
 def check_no_job(folder: JobFolder) -> None:
     """Raise ProblemError `node_busy` when a job that changes the whole node is running."""
-    holder = _holder(folder)
+    holder = running_job(folder)
     if holder:
         raise _node_busy(holder)
 
@@ -89,13 +91,13 @@ def _prune(seat: JobFolder) -> None:
             path.unlink()
 
 
-def _detach(lock: int, path: Path, what: tuple[str, str], work: Work) -> None:
+def _detach(lock: int, make_job: Callable[[], Job], work: Work) -> None:
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
         os.setsid()
         if not os.fork():
-            _run(lock, writer, lambda: Job(path, *what), work)
+            _run(lock, writer, make_job, work)
         os._exit(0)
     os.close(writer)
     os.waitpid(child, 0)
@@ -141,12 +143,12 @@ def node_bug() -> dict[str, str]:
     }
 
 
-def _seat_locked(holder: dict[str, Any] | None) -> ProblemError:
+def _seat_locked(seat: JobFolder, holder: dict[str, Any] | None) -> ProblemError:
     by_run = f"by run {holder['run']} ({holder['kind']}: {holder['text']})" if holder else None
     return ProblemError(
         "seat_locked",
-        f"the seat is being changed: {by_run or 'a previous command is still running'}",
-        "only one job may change a seat at a time",
+        f"{seat.name} is being changed: {by_run or 'a previous command is still running'}",
+        "only one job may change it at a time",
         "wait until it has ended, then run the command again",
     )
 

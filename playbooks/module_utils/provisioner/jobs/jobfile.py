@@ -17,14 +17,18 @@ from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
 STARTTIME = 19  # proc(5): field 22 of stat; counted from the state, which is field 3
-ROOM = 1 << 16  # bytes of a job file
+ROOM = 1 << 16  # bytes of a job file, unless it is given another size
 SHORT = 500  # characters of each text of a problem, where the whole record does not fit
+# How many problems of a record, and how many characters of each of their texts, are tried where it does not fit.
+SHORTER = ((5, SHORT), (1, 100))
+KEPT = ("state", "generation", "seconds", "released")
 REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
 
 
 class JobFolder(Protocol):
     """A seat or the node: what a job changes, with the folder of its job files."""
 
+    name: str
     folder: Path
     jobs: Path
 
@@ -33,15 +37,18 @@ class JobFolder(Protocol):
 
 
 class Job:
-    """A running job and its file. `phase` is the phase that the control machine shows."""
+    """A running job and its file of `room` bytes. `phase` is the phase that the control machine shows.
 
-    def __init__(self, path: Path, run: str, kind: str) -> None:
+    `fence` is that of the claim under which the job runs, 0 where its orders say that themselves.
+    """
+
+    def __init__(self, path: Path, run: str, kind: str, *, room: int = ROOM, fence: int = 0) -> None:
         """Write the file for the first time, with the identity of this process."""
-        self.path, self.kind = path, kind
+        self.path, self.kind, self._room = path, kind, room
         self._begun = self._reported = time.monotonic()
         alive = {"pid": os.getpid(), "started": _start_time(os.getpid()), "boot_id": boot_id()}
         self._state: dict[str, Any] = {"run": run, "kind": kind, "phase": kind, "finished": False, **alive}
-        self._state.update(text="", done=None, total=None, unit="", record=None)
+        self._state.update(fence=fence, text="", done=None, total=None, unit="", record=None)
         self._write()
 
     def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:
@@ -65,20 +72,34 @@ class Job:
 
     def _write(self) -> None:
         self._reported = time.monotonic()
-        write_atomic(self.path, json.dumps(self._state).ljust(ROOM))
+        write_atomic(self.path, json.dumps(self._state).ljust(self._room))
 
     def _write_in_place(self) -> None:
         """Write over the file, which needs no disk space; a reader may see a part of it for a moment."""
-        text = json.dumps(self._state)
-        if len(text) > ROOM:
-            record = self._state["record"]
-            short = [{name: word[:SHORT] for name, word in found.items()} for found in record.get("problems", [])[:5]]
-            kept = {name: record[name] for name in ("state", "generation", "seconds") if name in record}
-            text = json.dumps({**self._state, "record": {**kept, "problems": short}})
+        besides = len(json.dumps({**self._state, "record": None}))
+        record = shorten(self._state["record"], self._room - besides)
         with self.path.open("r+b") as file:
-            file.write(text.ljust(ROOM).encode())
+            file.write(json.dumps({**self._state, "record": record}).ljust(self._room).encode())
             file.flush()
             os.fsync(file.fileno())
+
+
+def shorten(record: dict[str, Any], room: int) -> dict[str, Any]:
+    """Return a record that has at most `room` bytes as JSON: without less important fields, and with shorter texts."""
+    short = record
+    for most, characters in SHORTER:
+        if len(json.dumps(short)) > room:
+            short = _short(record, most, characters)
+    return short
+
+
+def _short(record: dict[str, Any], most: int, characters: int) -> dict[str, Any]:
+    found = record.get("problems", [])[:most]
+    short = {name: record[name] for name in KEPT if name in record}
+    short["problems"] = [{name: word[:characters] for name, word in problem.items()} for problem in found]
+    if "seats" in record:
+        short["seats"] = {seat: _short(one, most, characters) for seat, one in record["seats"].items()}
+    return short
 
 
 def job_path(seat: JobFolder, run: str, kind: str) -> Path:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 
 class NodeJobs:
-    """The folder of jobs that change the whole node; each seat has its own folder of jobs."""
+    """A folder of jobs that concern the whole node; each seat has its own folder of jobs.
 
-    def __init__(self, state_root: str) -> None:
+    `prepare`: jobs that change the node itself. `batch`: jobs that carry out the orders of its seats.
+    """
+
+    def __init__(self, state_root: str, folder: str = "prepare") -> None:
         """The folder is below the state root."""
-        self.name = "the node's packages"
-        self.folder = Path(state_root) / "prepare"
+        self.name = "the node"
+        self.folder = Path(state_root) / folder
         self.jobs = self.folder / "jobs"
 
     def make_folders(self) -> None:

@@ -1,0 +1,178 @@
+"""A batch: the job of a node that carries out the orders of several seats, each by a job of its own.
+
+The jobs of seats go on when the batch is killed. The same batch, started again, finds those that run or have ended.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, Callable, Dict, Iterable
+
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.base.progress import Report
+from ansible.module_utils.provisioner.jobs.claims import with_release
+from ansible.module_utils.provisioner.jobs.job import problem_of, running_job, start
+from ansible.module_utils.provisioner.jobs.jobfile import ROOM, Job, follow, is_alive, shorten
+from ansible.module_utils.provisioner.jobs.node_jobs import NodeJobs
+
+POLL_SECONDS = 0.2
+KILL_SECONDS = 5  # for a killed batch to end
+MOST_AT_ONCE = 4
+CORES_PER_SEAT = 4
+MOST_FAILURES = 3  # before the first success
+SEAT_ROOM = 1 << 12  # bytes of the job file for the record of one seat
+MOST_ROOM = 600_000  # bytes of the job file, which is passed on as one result: see MOST_BYTES of action_plugins/normal.py
+SUCCESSES = {"committed", "unchanged", "staged"}
+FAILURES = {"failed", "rolled_back", "needs_attention", "unknown"}
+KEEP_CLAIM = {"stage"}  # the switch follows
+# The state of a node is the worst state of its seats.
+WORST_FIRST = (
+    "needs_attention",
+    "unknown",
+    "unreachable",
+    "failed",
+    "rolled_back",
+    "stale",
+    "not_started",
+    "deferred",
+    "skipped",
+    "staged",
+    "committed",
+    "unchanged",
+)
+
+Begin = Callable[[Dict[str, Any]], Path]  # starts the job of an order, or finds it; returns its file
+
+
+def start_batch(batch: dict[str, Any], kind: str, begin: Begin) -> Path:
+    """Start the job that carries out the orders of a batch, unless it is running already. Return its file.
+
+    A running batch whose claim is older is ended first: its orders are no longer valid, and the jobs of its seats go
+    on. Raises ProblemError as `start` does.
+    """
+    orders, fence = expand(batch), int((batch["claim"] or {}).get("fence", 0))
+    folder = NodeJobs(batch["state_root"], "batch")
+    _end_older(folder, fence)
+    make_job = partial(Job, room=min(ROOM + SEAT_ROOM * len(orders), MOST_ROOM), fence=fence)
+    return start(folder, batch["run"], kind, lambda job, _: carry_out(batch, SeatJobs(orders, begin), job), make_job)
+
+
+def _end_older(folder: NodeJobs, fence: int) -> None:
+    running = running_job(folder)
+    if not running or running["fence"] >= fence:
+        return
+    with contextlib.suppress(ProcessLookupError):  # it has just ended
+        os.kill(running["pid"], signal.SIGKILL)
+    deadline = time.monotonic() + KILL_SECONDS
+    while is_alive(running) and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+
+
+def expand(batch: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the orders of a batch with the texts of their files; on the way, each text is sent once."""
+    texts = batch["texts"]
+    return [
+        {**order, "files": {name: texts[digest] for name, digest in order["files"].items()}}
+        if "files" in order
+        else order
+        for order in batch["orders"]
+    ]
+
+
+def carry_out(batch: dict[str, Any], seat_jobs: SeatJobs, job: Job) -> dict[str, Any]:
+    """Carry out all orders, then release the claim. Return the record of the node: see `node_record`."""
+    record = node_record(seat_jobs.run(job.report))
+    return record if job.kind in KEEP_CLAIM else with_release(batch, record)
+
+
+def node_record(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the record of a node from those of its seats by name: the worst state, and all records."""
+    worst = min((record["state"] for record in records.values()), key=WORST_FIRST.index)
+    return shorten({"state": worst, "released": False, "seats": records}, MOST_ROOM)
+
+
+def fault_record(error: Exception) -> dict[str, Any]:
+    """Return the record of a seat for which an exception, which is being handled, was raised before any change."""
+    state = error.state if isinstance(error, ProblemError) else "failed"
+    return {"state": state, "problems": [problem_of(error)]}
+
+
+class SeatJobs:
+    """The jobs of the seats of a batch: one at a time until one has succeeded, then several at once.
+
+    If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. That a seat
+    could be stopped says nothing about how others start, so it is no such success.
+    """
+
+    def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin) -> None:
+        """Nothing is started yet; `begin` starts the job of an order."""
+        self._waiting = {order["seat"]["name"]: order for order in orders}
+        self._total, self._begin = len(self._waiting), begin
+        stops = {name for name, order in self._waiting.items() if order.get("act") == "stop"}
+        self._tried = set(self._waiting) - stops or stops
+        self._running: dict[str, Path] = {}
+        self._records: dict[str, dict[str, Any]] = {}
+        self._reported: tuple[Any, ...] = ()
+
+    def run(self, report: Report) -> dict[str, dict[str, Any]]:
+        """Carry out all orders. Return the record of each seat by its name."""
+        while self._waiting or self._running:
+            self._start_next()
+            if self._running and not self._collect(report):
+                time.sleep(POLL_SECONDS)
+        return self._records
+
+    def _start_next(self) -> None:
+        """Start as many jobs as may run now, or give up the waiting ones."""
+        if self._count(FAILURES) >= MOST_FAILURES and not self._count(SUCCESSES):
+            self._records.update(dict.fromkeys(self._waiting, _not_started()))
+            self._waiting.clear()
+        for seat in list(self._waiting)[: self._most_at_once() - len(self._running)]:
+            try:
+                self._running[seat] = self._begin(self._waiting.pop(seat))
+            except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
+                self._records[seat] = fault_record(error)
+
+    def _most_at_once(self) -> int:
+        cores = os.cpu_count() or 1
+        return max(1, min(MOST_AT_ONCE, cores // CORES_PER_SEAT)) if self._count(SUCCESSES) else 1
+
+    def _count(self, states: set[str]) -> int:
+        return sum(self._records[name]["state"] in states for name in self._tried & set(self._records))
+
+    def _collect(self, report: Report) -> bool:
+        """Take the records of the jobs that have ended; report the progress of the oldest other one.
+
+        Return whether one has ended.
+        """
+        found = {seat: follow(path, 0) for seat, path in self._running.items()}
+        ended = {seat: job["record"] for seat, job in found.items() if job["finished"]}
+        self._records.update(ended)
+        self._running = {seat: path for seat, path in self._running.items() if seat not in ended}
+        for seat in list(self._running)[:1]:
+            self._report(report, seat, found[seat])
+        return bool(ended)
+
+    def _report(self, report: Report, seat: str, job: dict[str, Any]) -> None:
+        """Report the progress of a seat: the only one, or one of several."""
+        text = f"{len(self._records)} of {self._total} seats; {seat}: {job['text']}"
+        progress = (text, None, None) if self._total > 1 else (job["text"], job["done"], job["total"])
+        news = (*progress, job["phase"])
+        if job["text"] and news != self._reported:
+            self._reported = news
+            report(*news)
+
+
+def _not_started() -> dict[str, Any]:
+    fault = ProblemError(
+        "first_seats_failed",
+        f"the first {MOST_FAILURES} seats of the node failed, and none succeeded",
+        "what stopped them would probably stop the others, which therefore keep running as they are",
+        "see the problems of the seats that failed, then run the command again",
+    )
+    return {"state": "not_started", "problems": [fault.problem]}

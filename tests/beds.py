@@ -17,6 +17,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "faults": ("playbooks/test_faults_on_nodes.py",),
     "seat": ("playbooks/test_on_nodes.py",),
     "rollout": ("journeys/test_rollout.py",),
+    "roster": ("journeys/test_roster.py",),
     "lab image": ("adapters/engine/test_lab_image.py",),
     "upgrade": ("journeys/test_upgrade.py",),
     "prepare": ("journeys/test_prepare.py",),

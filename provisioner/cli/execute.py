@@ -1,7 +1,7 @@
 """What all commands that change nodes share: show the plan, execute the run, report it, return the exit code."""
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
@@ -12,7 +12,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.report import REMOVAL_MEANINGS, report_view
-from provisioner.domain.rollout.order import RemovalOrder
+from provisioner.domain.rollout.order import Orders, RemovalOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import DONE as GOOD
 from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
@@ -62,7 +62,7 @@ def execute_locally(run: OpenRun, run_spec: RunSpec, fleet: Fleet) -> int:
     return report_outcome(run, run_spec, outcome)
 
 
-def remove_locally(run: OpenRun, lab: str, fleet: SupportsRemoval, orders: Mapping[str, RemovalOrder]) -> int:
+def remove_locally(run: OpenRun, lab: str, fleet: SupportsRemoval, orders: Orders[RemovalOrder]) -> int:
     """Stop or remove seats of the user's own machine and return the exit code."""
     began = datetime.now(UTC)
     with run.progress():
@@ -85,6 +85,7 @@ def report_outcome(run: OpenRun, run_spec: RunSpec, outcome: Outcome) -> int:
         ended_at=datetime.now(UTC),
         image=run_spec.plan.image,
         nodes=outcome.records,
+        unplaced=run_spec.plan.unplaced,
         stopped=stopped,
     )
     return _publish(run, report, report_view(report, REMOVAL_MEANINGS if run_spec.verb == "remove" else {}))

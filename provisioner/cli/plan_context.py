@@ -67,7 +67,7 @@ def read_seats(directory: LabDirectory, ansible: AnsibleOptions, output: Output)
     lock = require_lock(directory)
     with show_progress(output) as on_event:
         nodes = fleet(directory, ansible, output.verbose, on_event)
-        context = build_context(plan_inputs(directory, lock), nodes, on_event)
+        context = build_context(plan_inputs(directory, lock, ansible.limit), nodes, on_event)
     status = build_status(context.prepared, context.probed)
     seated = {seat.person for seat in status.seats}
     people = tuple(person for person in directory.people if ansible.limit is None or person.id in seated)

@@ -1,6 +1,6 @@
 """What rollback and remove share: both change seats without a lock."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions
 from provisioner.cli.run_context import build_claim, open_run_context
 from provisioner.cli.wiring import open_fleet
-from provisioner.domain.rollout.order import RollbackOrder
+from provisioner.domain.rollout.order import Orders, RollbackOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.run_spec import Rules, Verb, build_run_spec
 from provisioner.workflow.probe import probe
@@ -29,7 +29,7 @@ class SeatChange(NamedTuple):
     plan: Callable[[Sequence[Host], Probed], Plan]
     question: Callable[[Sequence[str]], str]
     rules: Rules
-    orders: Callable[[Plan, str], Mapping[str, RollbackOrder]] = lambda plan, run: {}  # noqa: ARG005
+    orders: Callable[[Plan, str], Orders[RollbackOrder]] = lambda plan, run: {}  # noqa: ARG005
 
 
 def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOptions) -> int:
@@ -44,7 +44,7 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
         plan, name = change.plan(fleet.hosts(), probed), run.journal.run
         run.journal.keep("plan", plan)
         show_plan(output, plan)
-        pending = [step.node for step in plan.pending]
+        pending = plan.changed_nodes
         refuse_claimed(probed, pending, name, breaks)
         gate = check_maintenance(lab.rollout.calendar, plan, options.overrides, run.on_event)
         if pending and not (options.yes or output.confirm(change.question(pending))):

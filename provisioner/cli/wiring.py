@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
@@ -59,7 +60,10 @@ def fleet(
     directory: LabDirectory, ansible: AnsibleOptions, verbosity: int, on_event: OnEvent, shared: Path | None = None
 ) -> AnsibleFleet:
     """Return the nodes of a lab. `shared`: a directory for SSH connections that outlast a play."""
-    return AnsibleFleet(settings(directory, ansible, verbosity), on_event, limit=ansible.limit, shared=shared)
+    accounts = [person.id for person in directory.people]
+    return AnsibleFleet(
+        settings(directory, ansible, verbosity), on_event, limit=ansible.limit, shared=shared, accounts=accounts
+    )
 
 
 def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -> Settings:
@@ -284,7 +288,17 @@ def _choose(  # noqa: PLR0913
         )
 
 
-def plan_inputs(directory: LabDirectory, lock: Lockfile) -> PlanInputs:
-    """Return what a plan of the lab is made from."""
-    data = compatibility_data.load_for_lab(directory.path)
-    return PlanInputs(directory.lab, lock, data, templates(directory.path), directory.keys)
+def plan_inputs(directory: LabDirectory, lock: Lockfile, limit: str | None) -> PlanInputs:
+    """Return what a plan of the lab is made from. `limit`: the pattern that restricts its nodes."""
+    lab, data = directory.lab, compatibility_data.load_for_lab(directory.path)
+    zone = ZoneInfo(lab.rollout.timezone) if lab.rollout.timezone else None
+    return PlanInputs(
+        lab,
+        lock,
+        data,
+        templates(directory.path),
+        directory.keys,
+        people=directory.people,
+        today=datetime.now(zone).date(),
+        limited=limit is not None,
+    )

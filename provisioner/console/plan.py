@@ -1,4 +1,4 @@
-"""A plan: the action for each node with its reason, difference and download size, then one line of summary."""
+"""A plan: the action for each seat with its reason, difference and download size, then one line of summary."""
 
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.size import human_size
 
 MAX_DIFF_LINES = 400
+_FEW = 3  # seats with equal steps on a node are named up to this number, and counted above it
 
 
 class Sign(NamedTuple):
@@ -27,6 +28,7 @@ SIGNS: Mapping[Action, Sign] = {
     "create": Sign("+", "green"),
     "update": Sign("~", "yellow"),
     "restart": Sign("-/+", "yellow"),
+    "stop": Sign("x", "yellow"),
     "remove": Sign("x", "yellow"),
     "keep": Sign("=", "dim"),
     "defer": Sign("!", "magenta"),
@@ -34,27 +36,52 @@ SIGNS: Mapping[Action, Sign] = {
 }
 
 
+_PULLING: frozenset[Action] = frozenset({"create", "update", "restart"})
+
+
 def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
-    """Render a plan. `diff_lines`: lines of differences to show; the rest is counted."""
+    """Render a plan. `diff_lines`: lines of differences to show; the rest is counted.
+
+    Where nodes have several seats, equal steps share a line, and differences are left to the JSON document.
+    """
     parts: list[RenderableType] = [
         Text(f"Lab {safe_line(plan.lab)}: {safe_line(plan.image or 'no image')}"),
         _legend(plan),
         Text(),
     ]
-    parts += [
-        _step_line(names, step)
-        for names, step in group_rows((s.node, _without_node(s)) for s in plan.steps if s not in plan.pending)
-    ]
-    left = diff_lines
-    for step in plan.pending:
-        parts += [_step_line(safe_line(step.node), step), *_diff(step, left)]
-        left -= step.diff.count("\n")
-    found = [(step.node, problem) for step in plan.steps for problem in step.problems]
+    parts += _lines_of_seats(plan) if plan.has_many_seats else _lines_of_nodes(plan, diff_lines)
+    found = [(step.person or step.node, problem) for step in plan.steps for problem in step.problems]
+    found += plan.unplaced.items()
     return Group(*parts, problems(found), Text(f"\n{summary(plan)}"))
 
 
+def _lines_of_nodes(plan: Plan, diff_lines: int) -> Iterable[RenderableType]:
+    others = ((step.node, _without_node(step)) for step in plan.steps if step not in plan.pending)
+    yield from (_step_line(names, step) for names, step in group_rows(others))
+    left = diff_lines
+    for step in plan.pending:
+        yield from (_step_line(safe_line(step.node), step), *_diff(step, left))
+        left -= step.diff.count("\n")
+
+
+def _lines_of_seats(plan: Plan) -> Iterable[RenderableType]:
+    """Yield one line for the equal steps of nodes that have equally many of them."""
+    seats: dict[tuple[str, Step], list[str]] = {}
+    for step in plan.steps:
+        seats.setdefault((step.node, _without_node(step)), []).append(step.seat or "")
+    rows = ((node, (step, _seats_text(names))) for (node, step), names in seats.items())
+    yield from (_step_line(f"{nodes}{text}", step) for nodes, (step, text) in group_rows(rows))
+
+
+def _seats_text(names: list[str]) -> str:
+    """Return the names of a few seats, else how many they are; nothing for a whole node."""
+    if names == [""]:
+        return ""
+    return f": {' '.join(map(safe_line, names))}" if len(names) <= _FEW else f": {count(len(names), 'seat')}"
+
+
 def summary(plan: Plan) -> str:
-    """Return one line: how many nodes would change, or why none would."""
+    """Return one line: how many seats would change, or why none would."""
     if not plan.steps:
         return "Nothing to do: the inventory and its limit name no node."
     if not plan.pending:
@@ -63,19 +90,19 @@ def summary(plan: Plan) -> str:
     deferred = f", {done['defer']} deferred" if done["defer"] else ""
     if done["remove"]:
         return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_busy_text(plan)}"
-    pull = sum(step.bytes_to_pull for step in plan.pending)
+    pull = sum({(step.node, step.image): step.bytes_to_pull for step in plan.pending}.values())
+    stopped = f", {done['stop']} to stop" if done["stop"] else ""
     return (
-        f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart, "
+        f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart{stopped}, "
         f"{done['skip']} skipped{deferred}.{f' {human_size(pull)} to pull in all.' if pull else ''}"
         f"{_busy_text(plan)}"
     )
 
 
 def _busy_text(plan: Plan) -> str:
-    nodes = plan.interrupting
-    if not nodes:
+    if not plan.interrupting:
         return ""
-    names = fold_names(step.node for step in nodes)
+    names = fold_names(step.node for step in plan.interrupting)
     if plan.when_busy.policy == "force":
         return f" Work is stopped on {names}: {safe_line(plan.when_busy.reason)}"
     return f" The run waits for work on {names}, up to {format_duration(plan.when_busy.seconds)}."
@@ -83,7 +110,8 @@ def _busy_text(plan: Plan) -> str:
 
 def _no_changes(plan: Plan) -> str:
     left_out = [(len(plan.deferred), "deferred"), (len(plan.skipped), "skipped")]
-    others = " ".join(f"{count(number, 'node')} {word}." for number, word in left_out if number)
+    noun = "seat" if plan.has_many_seats else "node"
+    others = " ".join(f"{count(number, noun)} {word}." for number, word in left_out if number)
     kept = len(plan.steps) - len(plan.deferred) - len(plan.skipped)
     if not kept:
         return f"No changes: there is no node to change. {others}"
@@ -101,8 +129,10 @@ def _legend(plan: Plan) -> Text:
 
 
 def _without_node(step: Step) -> Step:
-    """Return the step without the node's name, so that unchanged nodes with equal steps share a line."""
-    return Step(node="", seat=None, action=step.action, why=step.why.removeprefix(f"{step.node}: "), busy=step.busy)
+    """Return the step without node and seat, so that equal steps share a line."""
+    why = step.why.removeprefix(f"{step.node}: ")
+    size = step.bytes_to_pull if step.action in _PULLING else 0
+    return Step(node="", seat=None, action=step.action, why=why, busy=step.busy, bytes_to_pull=size)
 
 
 def _step_line(names: str, step: Step) -> Text:

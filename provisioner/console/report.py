@@ -9,7 +9,7 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
 from provisioner.console.text import count, human_duration, safe_line
-from provisioner.domain.rollout.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.report import DONE, Access, NodeRecord, NodeState, RolloutReport
 from provisioner.domain.values.problem import Problem
 
 _STYLES: Mapping[NodeState, str] = {
@@ -45,17 +45,23 @@ REMOVAL_MEANINGS: dict[NodeState, str] = {
 
 
 def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> Group:
-    """Render each node with a seat by itself, the others grouped by state. `means` replaces the text of some states."""
-    served = [record for record in report.nodes if record.access is not None]
-    others = [record for record in report.nodes if record.access is None]
+    """Render each node with one seat by itself, the others grouped by state. `means` replaces the text of some states.
+
+    Of a node with several seats the states are counted, and the seats that are not done are listed.
+    """
+    many = [record for record in report.nodes if sum(record.counts.values()) > 1]
+    served = [record for record in report.nodes if record.access is not None and record not in many]
+    others = [record for record in report.nodes if record.access is None and record not in many]
     parts: list[RenderableType] = [_seat(record) for record in served]
     words = _MEANS | means
     parts += [
         _others(names, state, words[state])
         for names, state in group_rows((record.node, record.state) for record in others)
     ]
+    parts += [_many(names, state, text) for names, (state, text) in group_rows((r.node, _counted(r)) for r in many)]
     stopped = [("", report.stopped)] if report.stopped else []
-    return Group(*parts, problems([*_problems(report.nodes), *stopped]), _sum(report))
+    found = [*_problems(report.nodes), *report.unplaced.items(), *stopped]
+    return Group(*parts, problems(found), _sum(report))
 
 
 def _seat(record: NodeRecord) -> Text:
@@ -63,6 +69,24 @@ def _seat(record: NodeRecord) -> Text:
     head = Text.assemble((safe_line(record.node), "bold"), "  ", (record.state, _STYLES.get(record.state, "red")))
     head.append(f"  generation {record.generation}{took}")
     return head if record.access is None else head.append(access_text(record.access))
+
+
+def _counted(record: NodeRecord) -> tuple[NodeState, str]:
+    """Return state and text of a node with several seats: how many are in each state, and which are not done."""
+    by_state: dict[NodeState, list[str]] = {}
+    for seat in record.seats:
+        if seat.state not in DONE:
+            by_state.setdefault(seat.state, []).append(safe_line(seat.seat))
+    left = "".join(f"\n  {state}: {' '.join(names)}" for state, names in by_state.items())
+    return record.state, f"  {_counts(record.counts)}{left}"
+
+
+def _counts(counts: Mapping[NodeState, int]) -> str:
+    return ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+
+
+def _many(names: str, state: NodeState, text: str) -> Text:
+    return Text.assemble((names, "bold"), "  ", (state, _STYLES.get(state, "red")), text)
 
 
 def access_text(way: Access) -> str:
@@ -80,10 +104,12 @@ def _problems(records: Iterable[NodeRecord]) -> Iterable[tuple[str, Problem]]:
 
 
 def _sum(report: RolloutReport) -> Text:
-    counts = Counter(record.state for record in report.nodes)
-    states = ", ".join(f"{number} {state}" for state, number in counts.items()) or "none"
+    seats = Counter(report.seat_counts)
+    has_many = seats.total() > len(report.nodes)
+    states = _counts(seats if has_many else Counter(record.state for record in report.nodes))
     took = human_duration((report.ended_at - report.started_at).total_seconds())
     verdict = "Done" if report.done else "Not done"
     style = "bold green" if report.done else "bold red"
-    homes = f", {count(len(report.home_faults), 'home')} at fault" if report.home_faults else ""
-    return Text.assemble(("\n" + verdict, style), f": {count(len(report.nodes), 'node')}: {states}{homes}; {took}.")
+    homes = f", {count(report.home_faults, 'home')} at fault" if report.home_faults else ""
+    number = count(len(report.nodes), "node") + (f", {count(seats.total(), 'seat')}" if has_many else "")
+    return Text.assemble(("\n" + verdict, style), f": {number}: {states}{homes}; {took}.")

@@ -16,17 +16,22 @@ from provisioner.domain.values.problem import Problem
 
 
 def status_view(status: LabStatus) -> Group:
-    """Render each running seat, then nodes without one, the problems and the summary."""
-    running = [seat for seat in status.seats if seat.image is not None]
-    absent = [seat for seat in status.seats if seat.image is None]
+    """Render each running seat, then nodes without one, the problems and the summary.
+
+    Of a node with several seats those that are as locked are counted, and the others have a line each.
+    """
+    many = _nodes_with_many(status)
+    running = [seat for seat in status.seats if seat.image is not None and seat.node not in many]
+    absent = [seat for seat in status.seats if seat.image is None and seat.node not in many]
     parts: list[RenderableType] = [_seat(seat) for seat in running]
+    parts += [_many(names, text) for names, text in group_rows((node, _counted(s)) for node, s in many.items())]
     parts += [_absent(names, why) for names, why in group_rows((seat.node, _why(seat)) for seat in absent)]
     return Group(*parts, problems(_problems(status)), Text(f"\n{summary(status)}"))
 
 
 def summary(status: LabStatus) -> str:
     """Return one line: no drift, or how many nodes differ from the lock."""
-    total = count(len(status.seats), "node")
+    total = count(len(status.seats), "seat" if _nodes_with_many(status) else "node")
     unknown = sum(seat.seat is None for seat in status.seats)
     drifted = sum(bool(seat.drift) for seat in status.seats) - unknown
     if not drifted and not unknown:
@@ -34,6 +39,24 @@ def summary(status: LabStatus) -> str:
     parts = [f"{drifted} not as locked"] if drifted else []
     parts += [f"{unknown} without a known seat"] if unknown else []
     return f"Of {total} {' and '.join(parts)}. `provision plan` shows the difference."
+
+
+def _nodes_with_many(status: LabStatus) -> dict[str, list[SeatStatus]]:
+    by_node: dict[str, list[SeatStatus]] = {}
+    for seat in status.seats:
+        by_node.setdefault(seat.node, []).append(seat)
+    return {node: seats for node, seats in by_node.items() if len(seats) > 1}
+
+
+def _counted(seats: list[SeatStatus]) -> str:
+    """Return how many seats of a node are as locked, and a line for each of the others."""
+    others = [seat for seat in seats if seat.drift or seat.seat is None]
+    lines = "".join(f"\n  {safe_line(seat.seat or '')}  {_why(seat)}" for seat in others)
+    return f"{len(seats) - len(others)} of {count(len(seats), 'seat')} as locked{lines}"
+
+
+def _many(names: str, text: str) -> Text:
+    return Text.assemble((names, "bold"), f"  {text}")
 
 
 def _seat(seat: SeatStatus) -> Text:

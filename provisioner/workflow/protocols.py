@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
-from provisioner.domain.rollout.order import Order, RemovalOrder, RollbackOrder
+from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
@@ -84,12 +84,12 @@ class Fleet(Protocol):
         """Return the facts of each node, or the reason why there are none."""
         ...
 
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        """Bring image and files to each node; what runs there goes on running."""
+    def stage(self, orders: Orders[Order]) -> Mapping[str, NodeRecord]:
+        """Bring image and files of each seat to its node; what runs there goes on running."""
         ...
 
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        """Replace the seat of each staged node and verify the new one."""
+    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+        """Replace each staged seat and verify the new one; stop a seat that has a removal order."""
         ...
 
 
@@ -108,16 +108,16 @@ class SupportsClaims(Protocol):
 class SupportsRollback(Protocol):
     """The part of a fleet that returns seats to an earlier generation."""
 
-    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
-        """Return the seat of each node to the generation that its order names."""
+    def roll_back(self, orders: Orders[RollbackOrder]) -> Mapping[str, NodeRecord]:
+        """Return each seat to the generation that its order names."""
         ...
 
 
 class SupportsRemoval(Protocol):
     """The part of a fleet that removes seats."""
 
-    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
-        """Stop or remove the seat of each node."""
+    def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
+        """Stop or remove each seat."""
         ...
 
 

@@ -17,10 +17,13 @@ def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False)
 
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:
     running = facts.seat(step.seat) if isinstance(facts, NodeFacts) else None
-    bundle = prepared.bundles.get(step.node)
+    bundle = prepared.bundle(step)
     return SeatStatus(
         node=step.node,
         seat=step.seat,
+        person=step.person or (running.person if running else ""),
+        gpus=running.gpus if running else (),
+        shared=running.shared if running else False,
         image=running.image if running else None,
         generation=step.generation,
         services=running.services if running else {},

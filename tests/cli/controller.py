@@ -23,7 +23,7 @@ from provisioner.cli.run_context import build_claim, open_run_context, reopen_ru
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.workflow.rollout.rollback import plan_rollback, rollback_orders
-from tests.workflow.fake_fleet import FakeFleet, a_plan, an_order
+from tests.workflow.fake_fleet import FakeFleet, a_plan, orders_of
 
 RULES = Rules(("1", "100%"))
 
@@ -47,7 +47,7 @@ def main(verb: str, folder: Path, *how: str) -> int:
 def _rollout(fleet: FakeFleet, run: str) -> RunSpec:
     probed = fleet.probe([host.name for host in fleet.hosts()])
     actions: dict[str, Action] = dict.fromkeys(probed, "update")
-    orders = {node: an_order(node, run) for node in probed}
+    orders = orders_of(*probed, run=run)
     made = build_run_spec(
         run, a_plan(actions, generation=1), orders, RULES, datetime.now(UTC), place="inventories/demo"
     )

@@ -38,7 +38,7 @@ class IdleFleet(FakeFleet):
         super().__init__(Path("/no/such/folder"))
         self._states = states
 
-    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
+    def take_down(self, orders: Mapping[str, Mapping[str, RemovalOrder]]) -> Mapping[str, NodeRecord]:
         return {n: NodeRecord(node=n, state=state) for n, state in zip(orders, self._states, strict=True)}
 
 
@@ -47,7 +47,7 @@ def test_a_home_at_fault_is_a_check_that_failed_on_a_node_that_is_done() -> None
     now = datetime(2026, 11, 26, tzinfo=UTC)
     nodes = (NodeRecord(node="n1", state="committed", problems=(fault,)), NodeRecord(node="n2", state="committed"))
     report = RolloutReport(lab="demo", run="r1", started_at=now, ended_at=now, nodes=nodes)
-    assert (report.done, report.home_faults, exit_code(report)) == (True, ("n1",), 1)
+    assert (report.done, report.home_faults, exit_code(report)) == (True, 1, 1)
     assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 0
 
 
@@ -56,7 +56,7 @@ def test_a_gpu_that_is_not_proved_yet_is_no_failure_of_the_run() -> None:
     now = datetime(2026, 11, 26, tzinfo=UTC)
     nodes = (NodeRecord(node="n1", state="committed", problems=(pending,)),)
     report = RolloutReport(lab="demo", run="r1", started_at=now, ended_at=now, nodes=nodes)
-    assert (report.done, report.home_faults, exit_code(report)) == (True, (), 0)
+    assert (report.done, report.home_faults, exit_code(report)) == (True, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_exit_codes_of_a_rollout(
     report = json.loads(capsys.readouterr().out)
     assert report == json.loads((journal.folder / "report.json").read_text())
     assert (report["schema"], report["run"], len(report["nodes"])) == (
-        "provisioner/report/1",
+        "provisioner/report/2",
         journal.run,
         len(actions),
     )
@@ -94,7 +94,7 @@ def test_exit_codes_of_a_rollout(
 def test_exit_codes_of_a_removal(states: tuple[NodeState, ...], code: int, capsys: pytest.CaptureFixture[str]) -> None:
     journal = open_run("demo")
     order = RemovalOrder(run=journal.run, act="remove", seat=SeatName(name="demo-student"))
-    orders = {f"n{number}": order for number in range(len(states))}
+    orders = {f"n{number}": {"demo-student": order} for number in range(len(states))}
     assert remove_locally(OpenRun.of(journal, Output()), "demo", IdleFleet(*states), orders) == code
     assert "n0  committed  taken down; home, token and host key stay" in capsys.readouterr().out
 
@@ -225,7 +225,7 @@ def test_rollout_refuses_a_file_that_is_not_a_plan(unreachable_lab: str) -> None
     saved.write_text('{"schema": "provisioner/lock/1"}')
     ran = run("rollout", unreachable_lab, "--plan", str(saved))
     assert ran.exit_code == 2
-    assert "its schema is provisioner/lock/1, not provisioner/plan/1" in ran.stderr
+    assert "its schema is provisioner/lock/1, not provisioner/plan/2" in ran.stderr
 
 
 def test_a_plan_of_a_lab_without_a_lock_cannot_be_saved(unreachable_lab: str) -> None:

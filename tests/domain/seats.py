@@ -4,7 +4,7 @@ from typing import Any
 
 from provisioner.adapters.resources import templates
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.seat.seat import Seat, seat_of
+from provisioner.domain.seat.seat import Seat, lab_owner, seat_of
 from tests.builders import a_lab, a_node, a_uuid
 
 GPU = a_uuid("n1/0")
@@ -13,6 +13,7 @@ TEMPLATES = read_templates(templates())
 
 
 def a_seat(**changes: Any) -> Seat:
-    seat = seat_of(a_lab(), a_node(), (GPU,), (f"{KEY} li.lei@example.edu",), host=None)
+    owner = lab_owner(a_lab(), a_node(), (f"{KEY} li.lei@example.edu",))
+    seat = seat_of(a_lab(), a_node(), owner, (GPU,), host=None)
     assert isinstance(seat, Seat)
     return seat.model_copy(update=changes)

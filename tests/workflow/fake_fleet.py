@@ -10,11 +10,13 @@ from provisioner.domain.rollout.order import (
     Order,
     OrderedImage,
     OrderedRegistry,
+    Orders,
+    OrderT,
     RemovalOrder,
     RollbackOrder,
 )
 from provisioner.domain.rollout.plan import Action, Plan, Step
-from provisioner.domain.rollout.report import NodeRecord, NodeState
+from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
@@ -38,9 +40,10 @@ class FakeHost(NamedTuple):
 
 
 class FakeFleet:
-    """Every node succeeds, except those that `ends` maps to another final state (step -> node -> state).
+    """Every seat succeeds, except those that `ends` maps to another final state (step -> node or NODE/SEAT -> state).
 
     `at` is called before and after each node's part of every call, with the name of that moment. It may raise or kill.
+    Like a node, it releases the claim after the last seat of a switch.
     """
 
     def __init__(
@@ -52,11 +55,14 @@ class FakeFleet:
     ) -> None:
         self.folder, self.ends, self.at, self.seconds = folder, ends or {}, at, seconds
         self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.seat_calls: list[tuple[str, str, tuple[str, ...]]] = []  # act, node, seats
 
-    def add(self, *nodes: str, generation: int = 0) -> "FakeFleet":
+    def add(self, *nodes: str, generation: int = 0, seats: Sequence[str] = (SEAT,)) -> "FakeFleet":
         for node in nodes:
             (self.folder / node).mkdir(parents=True)
-            self._write(node, {"generation": generation, "image": "", "run": "", "state": "committed", "ends": {}})
+            for seat in seats:
+                state = {"generation": generation, "image": "", "run": "", "state": "committed", "ends": {}}
+                self._write(node, state, seat)
         return self
 
     def hosts(self) -> Sequence[Host]:
@@ -73,41 +79,30 @@ class FakeFleet:
             return {}
         return self._each("release", nodes, lambda n: self._call_node(n, claims.release_claim, claim.model_dump()))
 
-    def stage(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._each("stage", list(orders), lambda n: self._stage(n, orders[n]))
+    def stage(self, orders: Orders[Order]) -> Mapping[str, NodeRecord]:
+        return self._apply("stage", orders, self._stage)
 
-    def switch(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        return self._each(
-            "switch", list(orders), lambda n: self._change("switch", n, orders[n], orders[n].image.reference)
+    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+        return self._apply("switch", orders, self._switch, release=True)
+
+    def roll_back(self, orders: Orders[RollbackOrder]) -> Mapping[str, NodeRecord]:
+        return self._apply(
+            "roll_back", orders, lambda node, order: self._change("roll_back", node, order, "old"), release=True
         )
 
-    def roll_back(self, orders: Mapping[str, RollbackOrder]) -> Mapping[str, NodeRecord]:
-        return self._each("roll_back", list(orders), lambda n: self._change("roll_back", n, orders[n], "old"))
+    def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
+        return self._apply("remove", orders, self._remove, release=True)
 
-    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
-        def remove(node: str) -> NodeRecord:
-            order = orders[node]
-            assert order.act == "remove"
-            held = order.claim.model_dump() if order.claim else None
-            if refused := self._call_node(node, claims.check_claim, held):
-                return NodeRecord(node=node, state="failed", problems=(refused,))
-            was = self.read(node)
-            claims.release_claim(str(self.folder / node), held)
-            self._write(node, was | {"generation": 0, "run": order.run, "state": "removed"})
-            return NodeRecord(node=node, state="committed" if was["generation"] else "unchanged", released=True)
-
-        return self._each("remove", list(orders), remove)
-
-    def read(self, node: str) -> dict[str, Any]:
-        found: dict[str, Any] = json.loads((self.folder / node / "node.json").read_text())
+    def read(self, node: str, seat: str = SEAT) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / node / f"{seat}.seat").read_text())
         return found
 
     def claims_by_node(self) -> dict[str, Any]:
         """Return the claim on each node, or None."""
         return {host.name: claims.read_claim(str(self.folder / host.name))[0] for host in self.hosts()}
 
-    def _write(self, node: str, state: Mapping[str, Any]) -> None:
-        (self.folder / node / "node.json").write_text(json.dumps(state))
+    def _write(self, node: str, state: Mapping[str, Any], seat: str = SEAT) -> None:
+        (self.folder / node / f"{seat}.seat").write_text(json.dumps(state))
 
     def _each(self, act: str, nodes: Sequence[str], one: Callable[[str], Any]) -> dict[str, Any]:
         self.calls.append((act, tuple(nodes)))
@@ -117,6 +112,34 @@ class FakeFleet:
             found[node] = one(node)
             self.at(f"{act} after {node}")
         return found
+
+    def _apply(
+        self,
+        act: str,
+        orders: Orders[OrderT],
+        one: Callable[[str, OrderT], SeatRecord],
+        *,
+        release: bool = False,
+    ) -> dict[str, NodeRecord]:
+        """Carry out the orders of each node one after the other, and release its claim as its job does."""
+
+        def on_node(node: str) -> NodeRecord:
+            self.seat_calls.append((act, node, tuple(orders[node])))
+            first: Any = next(iter(orders[node].values()))
+            held = first.claim.model_dump() if first.claim else None
+            if refused := self._call_node(node, claims.check_claim, held):
+                seats = [SeatRecord(seat=seat, state="failed", problems=(refused,)) for seat in orders[node]]
+                return build_node_record(node, seats)
+            seats = []
+            for seat, order in orders[node].items():
+                self.at(f"{act} before {node}/{seat}")
+                seats.append(one(node, order))
+            lost = any(seat.state in {"unreachable", "unknown"} for seat in seats)
+            if release and not lost:
+                claims.release_claim(str(self.folder / node), held)
+            return build_node_record(node, seats, released=release and not lost)
+
+        return self._each(act, list(orders), on_node)
 
     def _call_node(self, node: str, function: Callable[..., None], *arguments: Any) -> Problem | None:
         if self.ends.get("reach", {}).get(node):
@@ -132,9 +155,15 @@ class FakeFleet:
     def _facts(self, node: str) -> NodeFacts | Problem:
         if self.ends.get("reach", {}).get(node):
             return UNREACHABLE
-        stored = self.read(node)
-        seat = RunningSeat(
-            name=SEAT,
+        found = [(path.stem, self.read(node, path.stem)) for path in sorted((self.folder / node).glob("*.seat"))]
+        seats = tuple(self._running(seat, stored) for seat, stored in found if stored["generation"] or stored["run"])
+        alive, fence = claims.read_claim(str(self.folder / node))
+        return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
+
+    @staticmethod
+    def _running(seat: str, stored: Mapping[str, Any]) -> RunningSeat:
+        return RunningSeat(
+            name=seat,
             generation=stored["generation"],
             image=stored["image"],
             run=stored["run"],
@@ -142,38 +171,47 @@ class FakeFleet:
             previous=max(stored["generation"] - 1, 0),
             services=dict.fromkeys(("jupyter", "ssh"), "healthy"),
         )
-        alive, fence = claims.read_claim(str(self.folder / node))
-        seats = (seat,) if stored["generation"] or stored["run"] else ()
-        return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
 
-    def _stage(self, node: str, order: Order) -> NodeRecord:
-        if refused := self._call_node(node, claims.check_claim, order.claim.model_dump() if order.claim else None):
-            return NodeRecord(node=node, state="failed", problems=(refused,))
-        state = self.ends.get("stage", {}).get(node, "staged")
-        stored = self.read(node)
+    def _end(self, act: str, node: str, seat: str, usual: NodeState) -> NodeState:
+        ends = self.ends.get(act, {})
+        return ends.get(f"{node}/{seat}") or ends.get(node) or usual
+
+    def _stage(self, node: str, order: Order) -> SeatRecord:
+        seat = order.seat.name
+        state, stored = self._end("stage", node, seat, "staged"), self.read(node, seat)
         assert stored["ends"].get(order.run) is None, "a run that has switched a seat does not stage it again"
         if state == "staged":
-            self._write(node, stored | {"run": order.run, "state": "staged"})
-        return NodeRecord(node=node, state=state, seconds=self.seconds)
+            self._write(node, stored | {"run": order.run, "state": "staged"}, seat)
+        return SeatRecord(seat=seat, state=state, seconds=self.seconds)
 
-    def _change(self, act: str, node: str, order: Order | RollbackOrder, image: str) -> NodeRecord:
-        """Change a node once for each run, as a real node does. A repeated order returns the record of the first."""
-        held = order.claim.model_dump() if order.claim else None
-        if refused := self._call_node(node, claims.check_claim, held):
-            return NodeRecord(node=node, state="failed", problems=(refused,))
-        stored = self.read(node)
+    def _switch(self, node: str, order: Order | RemovalOrder) -> SeatRecord:
+        if isinstance(order, RemovalOrder):
+            return self._remove(node, order)
+        return self._change("switch", node, order, order.image.reference)
+
+    def _remove(self, node: str, order: RemovalOrder) -> SeatRecord:
+        was = self.read(node, order.seat.name)
+        generation = was["generation"] if order.act == "stop" else 0
+        ended = {"generation": generation, "run": order.run, "state": "removed"}
+        self._write(node, was | ended, order.seat.name)
+        return SeatRecord(seat=order.seat.name, state="committed" if was["generation"] else "unchanged")
+
+    def _change(self, act: str, node: str, order: Order | RollbackOrder, image: str) -> SeatRecord:
+        """Change a seat once for each run, as a real node does. A repeated order returns the record of the first."""
+        seat = order.seat.name
+        stored = self.read(node, seat)
         if order.run in stored["ends"]:
-            return NodeRecord.model_validate(stored["ends"][order.run])
+            return SeatRecord.model_validate(stored["ends"][order.run])
         assert stored["generation"] == order.expects
-        state = self.ends.get(act, {}).get(node, "committed")
+        state = self._end(act, node, seat, "committed")
         if state in {"unreachable", "unknown"}:
-            return NodeRecord(node=node, state=state)
+            return SeatRecord(seat=seat, state=state)
         if state == "committed":
             stored |= {"generation": self._next(order), "image": image}
-        record = NodeRecord(node=node, state=state, generation=stored["generation"], released=True)
-        ended = stored["ends"] | {order.run: record.model_dump(mode="json")}
-        self._write(node, stored | {"run": order.run, "state": state, "ends": ended})
-        claims.release_claim(str(self.folder / node), held)
+        record = SeatRecord(seat=seat, state=state, generation=stored["generation"])
+        is_final = state in {"committed", "rolled_back", "needs_attention"}  # else the order can be repeated
+        ended = stored["ends"] | ({order.run: record.model_dump(mode="json")} if is_final else {})
+        self._write(node, stored | {"run": order.run, "state": state, "ends": ended}, seat)
         return record
 
     @staticmethod
@@ -203,9 +241,9 @@ def a_context(on_event: OnEvent = lambda _: None, stop: StopRequested = never_st
     return RunContext(FakeJournal(), on_event, stop)
 
 
-def a_seat(node: str) -> Seat:
+def a_seat(node: str, name: str = SEAT) -> Seat:
     return Seat(
-        name=SEAT,
+        name=name,
         lab="demo",
         node=node,
         user="student",
@@ -220,10 +258,10 @@ def a_seat(node: str) -> Seat:
     )
 
 
-def an_order(node: str, run: str = "r1") -> Order:
+def an_order(node: str, run: str = "r1", seat: str = SEAT) -> Order:
     return Order(
         run=run,
-        seat=a_seat(node),
+        seat=a_seat(node, seat),
         image=OrderedImage(reference="new", tag="t", platform="linux/amd64"),
         registry=OrderedRegistry(address="registry.lab:5201"),
         files={},
@@ -231,11 +269,15 @@ def an_order(node: str, run: str = "r1") -> Order:
     )
 
 
-def a_plan(actions: Mapping[str, Action], pull: int = 0, generation: int = 0) -> Plan:
+def orders_of(*nodes: str, run: str = "r1", seats: Sequence[str] = (SEAT,)) -> dict[str, dict[str, Order]]:
+    return {node: {seat: an_order(node, run, seat) for seat in seats} for node in nodes}
+
+
+def a_plan(actions: Mapping[str, Action], pull: int = 0, generation: int = 0, seats: Sequence[str] = (SEAT,)) -> Plan:
     steps = (
         Step(
             node=node,
-            seat=None if action == "skip" else SEAT,
+            seat=None if action == "skip" else seat,
             action=action,
             why="",
             bytes_to_pull=pull,
@@ -243,6 +285,7 @@ def a_plan(actions: Mapping[str, Action], pull: int = 0, generation: int = 0) ->
             problems=(UNREACHABLE,) if action == "skip" else (),
         )
         for node, action in actions.items()
+        for seat in seats
     )
     return Plan(lab="demo", image=None, steps=tuple(steps))
 

@@ -1,6 +1,6 @@
 """Read our own JSON documents from files. Their `schema` names the kind of document and the version of its format."""
 
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from provisioner.adapters.lab.source_location import read_json
 from provisioner.adapters.lab.validation import validate_document
@@ -13,12 +13,12 @@ Model = TypeVar("Model", bound=Document)
 def read_document(name: str, text: str, model: type[Model]) -> Model:
     """Parse and validate a document. `name` is the file, for messages.
 
-    Raises ProblemError (usage) where `text` is another kind of document, or of another version of the format.
+    Raises ProblemError (usage) where `text` is another kind of document, or in a version of the format that `model`
+    does not name.
     """
-    document = read_json(name, text)
-    wanted = str(model.model_fields["schema_"].default)
-    found = _schema(document.data)
-    if found != wanted:
+    document, field = read_json(name, text), model.model_fields["schema_"]
+    wanted, found = str(field.default), _schema(document.data)
+    if found not in get_args(field.annotation):
         is_same_kind = found.startswith(f"{wanted.rpartition('/')[0]}/")
         raise ProblemError((_later_schema if is_same_kind else _wrong_schema)(name, found, wanted), "usage")
     return validate_document(document, model, {})

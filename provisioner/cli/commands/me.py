@@ -165,13 +165,15 @@ def _up(personal: PersonalLab, agreement: Agreement, run: OpenRun, *, yes: bool)
     agreement.keep()
     with run.progress():
         recheck_with_lock(personal.lock, prepared, run.on_event)
+    ca, root = personal.lock.registry_ca, str(seat_root())
     orders = {
-        node: build_order(
-            bundle, personal.lab, run.journal.run, ca=personal.lock.registry_ca, state_root=str(seat_root())
-        )
-        for node, bundle in prepared.bundles.items()
+        node: {
+            name: build_order(bundle, personal.lab, run.journal.run, ca=ca, state_root=root)
+            for name, bundle in bundles.items()
+        }
+        for node, bundles in prepared.bundles.items()
     }
-    run_spec = build_run_spec(run.journal.run, prepared.plan, orders, Rules(), began)
+    run_spec = build_run_spec(run.journal.run, prepared.plan, orders, Rules(), began, local=True)
     code = execute_locally(run, run_spec, fleet)
     if code == DONE and not output.as_json:
         _show_urls(prepared, output)
@@ -193,16 +195,18 @@ def _down(personal: PersonalLab, run: OpenRun) -> int:
         raise ProblemError(facts)
     seat = SeatName(name=seat_name_on(facts, lab.name, lab.seat.user))
     order = RemovalOrder(run=run.journal.run, act="stop", state_root=str(seat_root()), seat=seat)
-    return remove_locally(run, lab.name, fleet, {node: order})
+    return remove_locally(run, lab.name, fleet, {node: {seat.name: order}})
 
 
 def _show_urls(prepared: PreparedPlan, output: Output) -> None:
     """Print the URLs with the token: the user of this machine owns the seat."""
     with show_progress(output) as on_event:
-        tokens = _fleet(on_event).access({node: bundle.seat.name for node, bundle in prepared.bundles.items()})
-    known = {node: token for node, token in tokens.items() if isinstance(token, str)}
-    access = {node: build_access(prepared.bundles[node].seat, "", local=True) for node in known}
-    output.show(urls_view({node: with_token(entry, known[node]) for node, entry in access.items()}, tokens))
+        ((node, bundles),) = prepared.bundles.items()
+        ((name, bundle),) = bundles.items()
+        token = _fleet(on_event).access({node: [name]})[node][name]
+    access = build_access(bundle.seat, "", local=True)
+    urls = {node: with_token(access, token)} if isinstance(token, str) else {}
+    output.show(urls_view(urls, {node: token}))
 
 
 def _status(personal: PersonalLab, output: Output, *, urls: bool) -> int:

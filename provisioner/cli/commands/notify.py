@@ -15,7 +15,7 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.rollout.notice import NOTICE_SCHEMA, NoticeReport, notice_text
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import NodeRecord, without_record
-from provisioner.domain.seat.seat import seat_name_on
+from provisioner.domain.seat.seat import running_seat_names_on
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -56,13 +56,13 @@ def notify(*, lab: str, text: str | None, clear: bool, ansible: AnsibleOptions, 
 
 
 def notify_lab(nodes: AnsibleFleet, lab: Lab, run: str, text: str | None, on_event: OnEvent) -> tuple[NodeRecord, ...]:
-    """Show `text` in the lab's seat of every node, or remove the notice (None). Return one record per node.
+    """Show `text` in the lab's seats of every node, or remove the notice (None). Return one record per node.
 
-    Only the node knows the name of its seat: another lab may have taken the usual one.
+    Only the node knows the names of its seats: another lab may have taken the usual one.
     """
     probed = probe(nodes, on_event)
     seats = {
-        node: seat_name_on(facts, lab.name, lab.seat.user)
+        node: running_seat_names_on(facts, lab.name, lab.seat.user)
         for node, facts in probed.items()
         if isinstance(facts, NodeFacts)
     }
@@ -74,6 +74,9 @@ def notify_lab(nodes: AnsibleFleet, lab: Lab, run: str, text: str | None, on_eve
 
 def notify_seats(fleet: AnsibleFleet, plan: Plan, run: str, text: str) -> list[tuple[str, Problem]]:
     """Show `text` in every seat that the plan changes. Return the nodes where it failed."""
-    seats = {step.node: step.seat for step in plan.pending if step.seat and step.generation}
+    seats: dict[str, list[str]] = {}
+    for step in plan.pending:
+        if step.seat and step.generation:
+            seats.setdefault(step.node, []).append(step.seat)
     records = fleet.notify(seats, run, text)
     return [(record.node, problem) for record in records.values() for problem in record.problems]

@@ -62,7 +62,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
         return FAILED if not served else PENDING if exit_code else DONE
     with show_progress(output) as on_event:
         nodes = fleet(directory, ansible, output.verbose, on_event)
-        context = build_context(plan_inputs(directory, lock), nodes, on_event, overrides.when_busy)
+        context = build_context(plan_inputs(directory, lock, ansible.limit), nodes, on_event, overrides.when_busy)
     made = context.prepared.plan
     if out is not None:
         write_text(out, made.model_dump_json(indent=2) + "\n")
@@ -73,7 +73,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
         output.note(problems([("", closed)], "yellow"))
     if made.pending:
         output.note(f"Next: provision rollout {lab}{f' --plan {out}' if out else ''}")
-    if made.skipped:
+    if made.skipped or made.unplaced:
         return FAILED
     return PENDING if exit_code and made.pending else DONE
 

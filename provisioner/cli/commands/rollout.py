@@ -1,5 +1,6 @@
 """`provision rollout`: bring every node to what the lock requires."""
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -8,18 +9,19 @@ import click
 
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.documents import read_document
-from provisioner.adapters.lab.lockfile import read_lock
+from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from provisioner.adapters.state.files import read_text
-from provisioner.cli.commands.lock import save_lock
+from provisioner.cli.commands.lock import note_old_signature, save_lock
 from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions, Overrides, changes_nodes, example, fresh_option, lab_argument
-from provisioner.cli.plan_context import PlanContext
+from provisioner.cli.output import Output
+from provisioner.cli.plan_context import PlanContext, require_lock
 from provisioner.cli.run_context import OpenRun, build_claim, open_run_context
 from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs, recheck_registry
 from provisioner.console.text import count
-from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import build_order
 from provisioner.domain.rollout.plan import Plan
@@ -60,7 +62,7 @@ class PlannedRun(NamedTuple):
     @property
     def nodes(self) -> list[str]:
         """The nodes that change."""
-        return [step.node for step in self.plan.pending if step.node not in self.stale]
+        return [node for node in self.plan.changed_nodes if node not in self.stale]
 
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))
@@ -84,7 +86,8 @@ def rollout(*, lab: str, saved: Path | None, skip_stale: bool, fresh: bool, opti
         open_run_context(directory.lab.name, "rollout", breaks, output) as run,
         open_fleet(directory, options.ansible, output.verbose, run.on_event) as fleet,
     ):
-        planned = plan_run(directory, run, fleet, when_busy, fresh=fresh)
+        places = reviewed.places if reviewed else {}
+        planned = plan_run(directory, run, fleet, when_busy, fresh=fresh, limit=options.ansible.limit, places=places)
         if reviewed is not None:
             planned = planned._replace(stale=_stale_nodes(reviewed, planned.plan, skip_stale))
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
@@ -94,6 +97,7 @@ def rollout(*, lab: str, saved: Path | None, skip_stale: bool, fresh: bool, opti
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)
+        keep_places(planned, output)
         run_spec = build_run_spec_from_plan(planned, run.journal.run, options)
         return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
 
@@ -107,20 +111,43 @@ def _busy_policy(reviewed: Plan | None, overrides: Overrides) -> WhenBusy:
     return reviewed.when_busy
 
 
-def plan_run(directory: LabDirectory, run: OpenRun, fleet: Fleet, when_busy: WhenBusy, *, fresh: bool) -> PlannedRun:
-    """Probe the nodes, make a lock where there is none, build the plan and show it."""
+def plan_run(  # noqa: PLR0913  (the lab, its nodes, and how to plan)
+    directory: LabDirectory,
+    run: OpenRun,
+    fleet: Fleet,
+    when_busy: WhenBusy,
+    *,
+    fresh: bool,
+    limit: str | None,
+    places: Mapping[str, Placement],
+) -> PlannedRun:
+    """Probe the nodes, make a lock where there is none, build the plan and show it.
+
+    `places`: of people, as a plan that was reviewed has them.
+    """
     lock, locked = read_lock(directory.lock), None
     with run.progress():
         probed = probe(fleet, run.on_event)
         if lock is None:
             locked = new_lock(directory, probed, run.on_event, fresh=fresh)
             lock = locked.lock
-        prepared = build_plan(plan_inputs(directory, lock), fleet.hosts(), probed, when_busy=when_busy)
+        lock = lock.model_copy(update={"people": {**lock.people, **places}})
+        prepared = build_plan(plan_inputs(directory, lock, limit), fleet.hosts(), probed, when_busy=when_busy)
     if locked is not None:
         save_lock(directory, locked, run.output)
     run.journal.keep("plan", prepared.plan)
     show_plan(run.output, prepared.plan)
     return PlannedRun(directory, lock, PlanContext(probed, prepared))
+
+
+def keep_places(planned: PlannedRun, output: Output) -> None:
+    """Write the places of people into lab.lock, where the plan gives somebody another one."""
+    places, before = planned.plan.places, require_lock(planned.directory)
+    if places == before.people:
+        return
+    write_lock(planned.directory.lock, before.model_copy(update={"people": places}))
+    output.note(f"{planned.directory.lock} remembers where people sit; commit it.")
+    note_old_signature(planned.directory, output)
 
 
 def recheck_planned(planned: PlannedRun, run: OpenRun) -> None:
@@ -133,9 +160,10 @@ def recheck_planned(planned: PlannedRun, run: OpenRun) -> None:
 def build_run_spec_from_plan(planned: PlannedRun, run: str, options: ChangeOptions, verb: Verb = "rollout") -> RunSpec:
     """Build the run spec of a confirmed plan, with a claim on its nodes."""
     lab = planned.directory.lab
+    ca, when_busy = planned.lock.registry_ca, planned.plan.when_busy
     orders = {
-        node: build_order(bundle, lab, run, ca=planned.lock.registry_ca, when_busy=planned.plan.when_busy)
-        for node, bundle in planned.context.prepared.bundles.items()
+        node: {seat: build_order(bundle, lab, run, ca=ca, when_busy=when_busy) for seat, bundle in bundles.items()}
+        for node, bundles in planned.context.prepared.bundles.items()
     }
     return build_run_spec(
         run,

@@ -34,7 +34,7 @@ def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int
     lock = require_lock(directory)
     with show_progress(output) as on_event:
         nodes = fleet(directory, ansible, output.verbose, on_event)
-        context = build_context(plan_inputs(directory, lock), nodes, on_event)
+        context = build_context(plan_inputs(directory, lock, ansible.limit), nodes, on_event)
         found = build_status(context.prepared, context.probed)
         found = found.model_copy(update={"problems": find_registry_problems(directory)})
         tokens = read_tokens(nodes, found) if urls else None
@@ -42,14 +42,23 @@ def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int
 
 
 def read_tokens(nodes: AnsibleFleet, found: LabStatus) -> dict[str, str | Problem]:
-    """Return the Jupyter token, or why it could not be read, of each node with a running seat."""
-    return dict(nodes.access({seat.node: seat.seat for seat in found.seats if seat.seat and seat.access}))
+    """Return the Jupyter token of each running seat, or why it could not be read.
+
+    The key is the person, or in a lab without a roster the node.
+    """
+    seats = [(seat, seat.seat) for seat in found.seats if seat.seat and seat.access]
+    wanted: dict[str, list[str]] = {}
+    for seat, name in seats:
+        wanted.setdefault(seat.node, []).append(name)
+    tokens = nodes.access(wanted)
+    return {seat.person or seat.node: tokens[seat.node][name] for seat, name in seats}
 
 
 def show_status(output: Output, found: LabStatus, tokens: dict[str, str | Problem] | None) -> int:
     """Print the status and return the exit code. `tokens` None: they were not requested."""
-    known = {node: token for node, token in (tokens or {}).items() if isinstance(token, str)}
-    access = {s.node: with_token(s.access, known[s.node]) for s in found.seats if s.access and s.node in known}
+    known = {whose: token for whose, token in (tokens or {}).items() if isinstance(token, str)}
+    seats = [(seat.person or seat.node, seat.access) for seat in found.seats if seat.access]
+    access = {whose: with_token(way, known[whose]) for whose, way in seats if whose in known}
     output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": access}))
     output.show(status_view(found), urls_view(access, tokens or {}))
     if found.problems or any(seat.seat is None for seat in found.seats):

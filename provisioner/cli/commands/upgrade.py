@@ -51,6 +51,11 @@ class PlannedUpgrade(NamedTuple):
         """Whether the lock or a node would change."""
         return bool(self.plan.pending) or not self.change.is_empty
 
+    @property
+    def lock(self) -> Lockfile:
+        """The new lock, with the places of people."""
+        return self.locked.lock.model_copy(update={"people": self.plan.places})
+
 
 @click.command(
     epilog=example(
@@ -101,15 +106,15 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         if left_behind and not leave_behind:
             raise ProblemError(problem for _, problem in left_behind)
         run.journal.keep("plan", upgraded.plan)
-        planned = PlannedRun(directory, upgraded.locked.lock, upgraded.context)
+        planned = PlannedRun(directory, upgraded.lock, upgraded.context)
         refuse_claimed(planned.context.probed, planned.nodes, run.journal.run, breaks)
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
-        question = f"Hold the lab to this lock, and roll it out to {count(len(upgraded.plan.pending), 'node')}?"
+        question = f"Hold the lab to this lock, and roll it out to {count(len(upgraded.plan.changed_nodes), 'node')}?"
         if upgraded.changes and not (options.yes or output.confirm(question)):
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)
-        if not upgraded.change.is_empty:
+        if not upgraded.change.is_empty or old.people != planned.lock.people:
             _replace_lock(directory, old, planned.lock, run, torch)
         if notice is not None:
             with run.progress():
@@ -127,7 +132,8 @@ def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and wh
         hosts = lab_fleet(directory, options.ansible, options.output.verbose, run.on_event).hosts()
         probed = probe(fleet, run.on_event)
         locked = new_lock(directory, probed, run.on_event, torch=torch)
-        inputs, when_busy = plan_inputs(directory, locked.lock), options.overrides.when_busy
+        inputs = plan_inputs(directory, locked.lock, options.ansible.limit)
+        when_busy = options.overrides.when_busy
         prepared = build_plan(inputs, hosts, probed, when_busy=when_busy)
     change = compare_locks(old, locked.lock, unserved_reasons(locked.selection, probed))
     return PlannedUpgrade(locked, change, PlanContext(probed, prepared))

@@ -1,6 +1,7 @@
-"""Orders to nodes: one complete value per node, sent as JSON. A node executes it and makes no decisions."""
+"""Orders to nodes: one complete value per seat, sent as JSON. A node executes it and makes no decisions."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Literal, TypeVar
 
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage
@@ -86,6 +87,21 @@ class RemovalOrder(Value):
     state_root: str = STATE_ROOT
     seat: SeatName
     when_busy: WhenBusy | None = None
+
+
+class NoticeOrder(Value):
+    """Show `text` to the users of a seat; None clears the notice."""
+
+    run: str
+    claim: None = None  # a notice changes no generation, so no claim is checked
+    state_root: str = STATE_ROOT
+    seat: SeatName
+    text: str | None
+
+
+AnyOrder = Order | RollbackOrder | RemovalOrder | NoticeOrder
+OrderT = TypeVar("OrderT")
+Orders = Mapping[str, Mapping[str, OrderT]]  # by node and seat
 
 
 def order_image(image: LockedImage) -> OrderedImage:

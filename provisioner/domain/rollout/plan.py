@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.seat import SERVICES, SeatBundle
 from provisioner.domain.values.duration import format_duration
@@ -15,8 +16,10 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
 
-PLAN_SCHEMA: Literal["provisioner/plan/1"] = "provisioner/plan/1"
-Action = Literal["create", "update", "restart", "remove", "keep", "defer", "skip"]
+PLAN_SCHEMA: Literal["provisioner/plan/2"] = "provisioner/plan/2"
+Action = Literal["create", "update", "restart", "stop", "remove", "keep", "defer", "skip"]
+
+_CHANGES: frozenset[Action] = frozenset({"create", "update", "restart", "stop", "remove"})
 
 # Bytes in the containers' own layers that are not user data: caches, sockets, logs, compiled Python.
 LAYER_NOISE = 50 << 20
@@ -29,15 +32,17 @@ _MAX_DIFF_LINES = 1000
 
 
 class Step(Value):
-    """The step of one node. `diff`: a unified diff of the rendered files. `bytes_to_pull`: compressed, 0 if present.
+    """The step of one seat. `diff`: a unified diff of the rendered files. `bytes_to_pull`: compressed, 0 if present.
 
-    `skip`: the node is left out, `problems` has the reason. `keep`: no change is needed. `defer`: the seat is in use
+    `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
+    longer in the lab; its home and its generations stay. `keep`: no change is needed. `defer`: the seat is in use
     by the work in `busy`. With the policy wait or force such a step keeps its action, and `problems` names the work
     that it waits for or stops.
     """
 
     node: str
     seat: str | None
+    person: str = ""  # the id in the roster; empty in a lab without one
     action: Action
     why: str
     image: str | None = None  # with its tag, for people
@@ -49,22 +54,37 @@ class Step(Value):
 
 
 class Plan(Document):
-    """The steps of all nodes. `image`: with its tag, for display."""
+    """The steps of all seats, in the order of the inventory. `image`: with its tag, for display.
 
-    schema_: Literal["provisioner/plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
+    `places`: of the people of a roster, by id; `unplaced`: why others of them have none.
+    """
+
+    schema_: Literal["provisioner/plan/2", "provisioner/plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
     lab: str
     image: str | None
     steps: tuple[Step, ...]
     when_busy: WhenBusy = WhenBusy()
+    places: dict[str, Placement] = {}
+    unplaced: dict[str, Problem] = {}
 
     @property
     def pending(self) -> tuple[Step, ...]:
-        """The steps that change a node."""
-        return tuple(step for step in self.steps if step.action in {"create", "update", "restart", "remove"})
+        """The steps that change a seat."""
+        return tuple(step for step in self.steps if step.action in _CHANGES)
+
+    @property
+    def changed_nodes(self) -> tuple[str, ...]:
+        """The nodes of the pending steps, each once."""
+        return tuple(dict.fromkeys(step.node for step in self.pending))
+
+    @property
+    def has_many_seats(self) -> bool:
+        """Whether a node has more than one step."""
+        return len({step.node for step in self.steps}) < len(self.steps)
 
     @property
     def deferred(self) -> tuple[Step, ...]:
-        """The steps of nodes that are deferred because they are in use."""
+        """The steps of seats that are deferred because they are in use."""
         return tuple(step for step in self.steps if step.action == "defer")
 
     @property
@@ -74,7 +94,7 @@ class Plan(Document):
 
     @property
     def skipped(self) -> tuple[Step, ...]:
-        """The steps of nodes that are left out."""
+        """The steps of seats and nodes that are left out."""
         return tuple(step for step in self.steps if step.action == "skip")
 
 
@@ -83,13 +103,14 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
     seat = bundle.seat
     found = facts.seat(seat.name)
     if found and found.unreadable:
-        return skipped(seat.node, found.unreadable)
+        return skipped(seat.node, found.unreadable, seat.name if seat.person else None, seat.person)
     running = found if found and found.generation else None  # 0: no generation is in force
     action, why = _choose_action(bundle, running)
     digest = bundle.image.lab.rpartition("@")[2]
     step = Step(
         node=seat.node,
         seat=seat.name,
+        person=seat.person,
         action=action,
         why=why,
         image=bundle.image.reference,
@@ -108,11 +129,12 @@ def is_in_force(bundle: SeatBundle, running: RunningSeat | None) -> bool:
 
 def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
     """Apply the policy to a step that stops a running seat, and add the problems of running work and lost data."""
-    if step.action not in {"update", "restart", "remove"}:
+    if step.action not in _CHANGES or step.action == "create":
         return step
     busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
-    losses = () if step.action == "remove" else _losses(step.node, running)  # to remove it is the request
+    is_removal = step.action in {"stop", "remove"}  # what its containers hold is meant to go
+    losses = () if is_removal else _losses(step.node, running)
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
     if busy:
         changes["why"] = f"{step.why}; its GPUs are in use"
@@ -125,9 +147,9 @@ def with_problems(step: Step, problems: tuple[Problem, ...]) -> Step:
     return step.model_copy(update={"problems": step.problems + problems})
 
 
-def skipped(node: str, problems: tuple[Problem, ...]) -> Step:
-    """Build the step of a node that is left out. `problems` has at least one reason."""
-    return Step(node=node, seat=None, action="skip", why=problems[0].what, problems=problems)
+def skipped(node: str, problems: tuple[Problem, ...], seat: str | None = None, person: str = "") -> Step:
+    """Build the step of a node, or of one seat, that is left out. `problems` has at least one reason."""
+    return Step(node=node, seat=seat, person=person, action="skip", why=problems[0].what, problems=problems)
 
 
 def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:

@@ -1,5 +1,6 @@
 """The result of a run: each seat and each node in exactly one state; the run is done only if every node is."""
 
+from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Literal
@@ -10,7 +11,7 @@ from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.problem import UNREACHED, Problem
 
-REPORT_SCHEMA: Literal["provisioner/report/1"] = "provisioner/report/1"
+REPORT_SCHEMA: Literal["provisioner/report/2"] = "provisioner/report/2"
 
 # unchanged: no change was needed · committed: runs the new generation, verified · rolled_back: runs the previous one
 # failed: nothing old was stopped · needs_attention: the rollback failed as well
@@ -108,11 +109,14 @@ class SeatRecord(Value):
 class NodeRecord(Value):
     """The report of a node about the transactions of its seats: see `build_node_record`.
 
-    Where the node has one seat, the fields below `state` are those of this seat.
+    Without `seats` it applies to all seats of the node. In a report `counts` says how many seats ended in each state,
+    and `seats` leaves out those that are unchanged. Where the node has one seat, the other fields are those of this
+    seat.
     """
 
     node: str
     state: NodeState
+    counts: dict[NodeState, int] = {}
     seats: tuple[SeatRecord, ...] = ()
     generation: int = 0
     checks: dict[str, str] = {}  # verification -> result
@@ -126,15 +130,20 @@ class NodeRecord(Value):
 def build_node_record(node: str, seats: Sequence[SeatRecord], *, released: bool = False) -> NodeRecord:
     """Return the record of a node from those of its seats, at least one: the worst state, and all problems."""
     if len(seats) == 1:
-        fields = dict(seats[0])
-        fields.pop("seat")
+        fields = {name: value for name, value in seats[0] if name != "seat"}
         return NodeRecord(node=node, **fields, seats=tuple(seats), released=released)
     worst = min((seat.state for seat in seats), key=WORST_FIRST.index)
     problems = tuple(dict.fromkeys(problem for seat in seats for problem in seat.problems))
     seconds = max(seat.seconds for seat in seats)
-    return NodeRecord(
-        node=node, state=worst, seats=tuple(seats), problems=problems, seconds=seconds, released=released
-    )
+    return NodeRecord(node=node, state=worst, seats=tuple(seats), problems=problems, seconds=seconds, released=released)
+
+
+def merge_records(before: NodeRecord | None, after: NodeRecord) -> NodeRecord:
+    """Return one record of two steps on the same node: for each seat the later one."""
+    if before is None or not before.seats or not after.seats:
+        return after
+    seats = {seat.seat: seat for seat in (*before.seats, *after.seats)}
+    return build_node_record(after.node, tuple(seats.values()), released=after.released)
 
 
 def without_record(node: str, problem: Problem) -> NodeRecord:
@@ -145,21 +154,30 @@ def without_record(node: str, problem: Problem) -> NodeRecord:
 class RolloutReport(Document):
     """The result of a whole run."""
 
-    schema_: Literal["provisioner/report/1"] = Field(default=REPORT_SCHEMA, alias="schema")
+    schema_: Literal["provisioner/report/2", "provisioner/report/1"] = Field(default=REPORT_SCHEMA, alias="schema")
     lab: str
     run: str
     started_at: datetime
     ended_at: datetime
     image: str | None = None
     nodes: tuple[NodeRecord, ...] = ()
+    unplaced: dict[str, Problem] = {}  # why people of the roster have no node, by id
     stopped: Problem | None = None  # why nodes were not started
 
     @property
     def done(self) -> bool:
-        """Whether every node is unchanged or committed."""
-        return all(record.state in DONE for record in self.nodes)
+        """Whether every node is unchanged or committed, and every person has one."""
+        return not self.unplaced and all(record.state in DONE for record in self.nodes)
 
     @property
-    def home_faults(self) -> tuple[str, ...]:
-        """The nodes whose seat works only with an empty home. They are committed, but a check failed."""
-        return tuple(r.node for r in self.nodes if any(problem.code == "home_fault" for problem in r.problems))
+    def seat_counts(self) -> dict[NodeState, int]:
+        """How many seats ended in each state; a node without counts is one."""
+        counts = Counter[NodeState]()
+        for record in self.nodes:
+            counts.update(record.counts or {record.state: 1})
+        return dict(counts)
+
+    @property
+    def home_faults(self) -> int:
+        """How many seats work only with an empty home. They are committed, but a check failed."""
+        return sum(problem.code == "home_fault" for record in self.nodes for problem in record.problems)

@@ -1,23 +1,32 @@
 """The complete specification of a run: it is enough to finish an interrupted run with the same result."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
-from provisioner.domain.rollout.order import Order, RollbackOrder
+from provisioner.domain.rollout.order import Order, Orders, RollbackOrder
 from provisioner.domain.rollout.plan import Plan, Step
-from provisioner.domain.rollout.report import NodeRecord, NodeState
+from provisioner.domain.rollout.report import (
+    DONE,
+    NodeRecord,
+    NodeState,
+    SeatRecord,
+    build_access,
+    build_node_record,
+)
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import UNREACHED
 
-RUN_SPEC_SCHEMA: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"
+RUN_SPEC_SCHEMA: Literal["provisioner/run_spec/2"] = "provisioner/run_spec/2"
+_EARLIER: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"  # one order a node
 
 
+OrderT = TypeVar("OrderT", Order, RollbackOrder)
 Verb = Literal["rollout", "upgrade", "rollback", "remove"]
 
 
@@ -36,13 +45,16 @@ class Rules(NamedTuple):
 
 
 class RunSpec(Document):
-    """`orders` are those of a rollout, `back` those of a rollback: by node, without secrets. `place`: the lab's folder.
+    """`orders` are those of a rollout, `back` those of a rollback: by node and seat, without secrets.
 
-    `settled`: nodes that the run does not change, with the reason. `budget`: how many nodes may fail, including those.
-    `ignore_freeze`: the reason for changes outside the maintenance window, empty if there is none.
+    `place`: the lab's folder. `settled`: nodes and seats that the run does not change, with the reason. `budget`: how
+    many nodes may fail, including those. `ignore_freeze`: the reason for changes outside the maintenance window, empty
+    if there is none.
     """
 
-    schema_: Literal["provisioner/undertaking/1"] = Field(default=RUN_SPEC_SCHEMA, alias="schema")
+    schema_: Literal["provisioner/run_spec/2", "provisioner/undertaking/1"] = Field(
+        default=RUN_SPEC_SCHEMA, alias="schema"
+    )
     lab: str
     run: str
     verb: Verb = "rollout"
@@ -55,8 +67,17 @@ class RunSpec(Document):
     pulls: int | None = None
     claim: Claim | None = None
     ignore_freeze: str = ""
-    orders: dict[str, Order] = {}
-    back: dict[str, RollbackOrder] = {}
+    orders: dict[str, dict[str, Order]] = {}
+    back: dict[str, dict[str, RollbackOrder]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_seats(cls, data: Any) -> Any:
+        """Read what an earlier release wrote, which had one order a node."""
+        if not isinstance(data, dict) or data.get("schema") != _EARLIER:
+            return data
+        nested = {field: _below_seats(data.get(field, {})) for field in ("orders", "back")}
+        return {**data, **nested, "schema": RUN_SPEC_SCHEMA}
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -70,28 +91,38 @@ class RunSpec(Document):
 
     def with_claim(self, claim: Claim) -> "RunSpec":
         """Return the spec with a new claim, also in each order."""
-        orders = {node: order.model_copy(update={"claim": claim}) for node, order in self.orders.items()}
-        back = {node: order.model_copy(update={"claim": claim}) for node, order in self.back.items()}
+        orders, back = _with_each(self.orders, {"claim": claim}), _with_each(self.back, {"claim": claim})
         return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
+
+
+def _below_seats(orders: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {node: {order["seat"]["name"]: order} for node, order in orders.items()}
+
+
+def _with_each(orders: Orders[OrderT], fields: Mapping[str, object]) -> dict[str, dict[str, OrderT]]:
+    return {
+        node: {seat: order.model_copy(update=fields) for seat, order in seats.items()} for node, seats in orders.items()
+    }
 
 
 def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
     run: str,
     plan: Plan,
-    orders: Mapping[str, Order],
+    orders: Orders[Order],
     rules: Rules,
     began: datetime,
     *,
     stale: frozenset[str] = frozenset(),
+    local: bool = False,
     **other: object,
 ) -> RunSpec:
-    """Build the spec of a run. Each order expects the generation that its node had in the plan.
+    """Build the spec of a run. Each order expects the generation that its seat had in the plan.
 
-    `stale`: nodes that changed since the plan was reviewed; the run does not change them. `other`: further fields.
+    `stale`: nodes that changed since the plan was reviewed; the run does not change them. `local`: the user is at the
+    machine of the seat. `other`: further fields.
     """
     pending = [step for step in plan.pending if step.node not in stale]
-    settled = tuple(_settled_record(step, step.node in stale) for step in plan.steps if step not in pending)
-    expects = {step.node: step.generation for step in pending}
+    settled = tuple(_settled_records(plan, orders, stale, local=local))
     spec = RunSpec.model_validate(
         {
             "lab": plan.lab,
@@ -99,17 +130,42 @@ def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
             "began": began,
             "plan": plan,
             "settled": settled,
-            "waves": waves([step.node for step in pending], rules.waves),
-            "budget": budget(rules.max_failures, len(plan.steps)),
+            "waves": waves(list(dict.fromkeys(step.node for step in pending)), rules.waves),
+            "budget": budget(rules.max_failures, len({step.node for step in plan.steps})),
             "pulls": rules.pulls,
-            "orders": {node: order.model_copy(update={"expects": expects.get(node)}) for node, order in orders.items()},
+            "orders": _pending_orders(pending, orders),
             **other,
         }
     )
     return spec.with_allowance(settled, rules.allow_unreachable)
 
 
-def _settled_record(step: Step, stale: bool) -> NodeRecord:
+def _pending_orders(pending: Iterable[Step], orders: Orders[Order]) -> dict[str, dict[str, Order]]:
+    found: dict[str, dict[str, Order]] = {}
+    for step in pending:
+        order = orders.get(step.node, {}).get(step.seat or "")
+        if order is not None:
+            expecting = order.model_copy(update={"expects": step.generation})
+            found.setdefault(step.node, {})[order.seat.name] = expecting
+    return found
+
+
+def _settled_records(plan: Plan, orders: Orders[Order], stale: Collection[str], *, local: bool) -> Iterator[NodeRecord]:
+    """Yield a record of each node with steps that the run does not execute."""
+    left: dict[str, list[SeatRecord]] = {}
+    pending = {(step.node, step.seat) for step in plan.pending if step.node not in stale}
+    for step in plan.steps:
+        if (step.node, step.seat) not in pending:
+            record = _settled_record(step, step.node in stale)
+            order = orders.get(step.node, {}).get(record.seat)
+            access = build_access(order.seat, "", local=local) if order and record.state in DONE else None
+            left.setdefault(step.node, []).append(record.model_copy(update={"access": access}))
+    for node, seats in left.items():
+        record_of_node = build_node_record(node, seats)
+        yield record_of_node if seats[0].seat else record_of_node.model_copy(update={"seats": ()})
+
+
+def _settled_record(step: Step, stale: bool) -> SeatRecord:
     state: NodeState = "skipped"
     if stale:
         state = "stale"
@@ -119,4 +175,4 @@ def _settled_record(step: Step, stale: bool) -> NodeRecord:
         state = "deferred"
     elif any(problem.code in UNREACHED for problem in step.problems):
         state = "unreachable"
-    return NodeRecord(node=step.node, state=state, generation=step.generation, problems=step.problems)
+    return SeatRecord(seat=step.seat or "", state=state, generation=step.generation, problems=step.problems)

@@ -15,10 +15,17 @@ def find_stale_nodes(saved: Plan, now: Plan) -> list[Problem]:
     if saved.lab != now.lab:
         what = f"the saved plan is of the lab {saved.lab}, not of {now.lab}"
         return [Problem("plan_stale", what, _WHY, "give the plan of this lab")]
-    reviewed = {step.node: _relevant_fields(step, saved) for step in saved.steps}
-    changed = [step.node for step in now.steps if reviewed.get(step.node) != _relevant_fields(step, now)]
+    reviewed, found = _by_node(saved), _by_node(now)
+    changed = [node for node in found if reviewed.get(node) != found[node]]
     fix = "make and review the plan again: provision plan -o FILE"
     return [Problem("plan_stale", f"{node} has changed since the plan was saved", _WHY, fix, node) for node in changed]
+
+
+def _by_node(plan: Plan) -> dict[str, list[tuple[Step, WhenBusy]]]:
+    by_node: dict[str, list[tuple[Step, WhenBusy]]] = {}
+    for step in plan.steps:
+        by_node.setdefault(step.node, []).append(_relevant_fields(step, plan))
+    return by_node
 
 
 def _relevant_fields(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
@@ -27,6 +34,6 @@ def _relevant_fields(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
     Consent to stop work covers only the work that was shown; consent to wait covers any work.
     """
     if step.action in {"skip", "defer"}:
-        return Step(node=step.node, seat=None, action=step.action, why=""), WhenBusy()
+        return Step(node=step.node, seat=step.seat, action=step.action, why=""), WhenBusy()
     ignored = {"busy": (), "why": ""} if plan.when_busy.policy == "wait" else {}
     return step.model_copy(update={"bytes_to_pull": 0, "problems": (), **ignored}), plan.when_busy

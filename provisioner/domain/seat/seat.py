@@ -3,9 +3,9 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from provisioner.domain.lab.lab import Lab, Ports, lan_address
+from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
 from provisioner.domain.values.limits import Capacity, SeatLimits
@@ -27,18 +27,21 @@ _FIRST_PORT = 1024  # a seat has no lower one, whatever a node reports
 class Seat(Value):
     """All values of a seat. `gpus` are UUIDs; `ports` and `binds` are those of the node.
 
-    `limits` of each container follow from lab.yml and from `capacity`, which the node keeps with the generation.
-    Inside the containers the services always listen on 8888 (jupyter) and 2222 (ssh).
+    `person`: the id in the roster, empty in a lab without one. `shared`: other seats use the GPUs, too. The `limits` of
+    each container follow from lab.yml and from `capacity`, which the node keeps with the generation. Inside the
+    containers the services always listen on 8888 (jupyter) and 2222 (ssh).
     """
 
     name: str
     lab: str
     node: str
+    person: str = ""
     user: str
     uid: int
     gid: int
     home: str  # on the node
     gpus: tuple[str, ...]
+    shared: bool = False
     gpu_driver: Literal["nvidia", "cdi"]
     ports: dict[ServiceName, int]
     binds: dict[ServiceName, str]
@@ -47,6 +50,22 @@ class Seat(Value):
     limits: SeatLimits = SeatLimits()
     capacity: Capacity = Capacity()
     start_interval: bool = True
+
+
+class SeatOwner(NamedTuple):
+    """Whose seat it is. `name`: of the seat. `user`: the login inside. `keys`: lines of authorized_keys.
+
+    `person`: the id in the roster, empty in a lab without one.
+    """
+
+    name: str
+    user: str
+    uid: int
+    gid: int
+    home: str
+    keys: tuple[str, ...]
+    limits: Limits
+    person: str = ""
 
 
 class SeatBundle(Value):
@@ -93,6 +112,12 @@ def seat_names_on(node: NodeFacts, lab: str, user: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys((seat_name_on(node, lab, user), *others)))
 
 
+def running_seat_names_on(node: NodeFacts, lab: str, user: str) -> tuple[str, ...]:
+    """Return the names of the seats of a lab that are not stopped; that of its user, where there is none."""
+    names = seat_names_on(node, lab, user)
+    return tuple(name for name in names if (seat := node.seat(name)) and not seat.is_down) or names[:1]
+
+
 def person_seat_name_on(node: NodeFacts, lab: str, person: str) -> str:
     """Return the name of the seat of a person of the roster, by their id: LAB_ID, see `seat_name_on`.
 
@@ -106,29 +131,34 @@ def person_seat_name_on(node: NodeFacts, lab: str, person: str) -> str:
 
 def _unique_name(lab: str, user: str) -> str:
     """Return LAB_USER; for a user whose name cannot stand there LAB__ and a part and the hash of the name."""
+    separator = "_" if _PLAIN_USER.fullmatch(user) else "__"
+    return f"{lab}{separator}{folder_name(user)}"
+
+
+def folder_name(user: str) -> str:
+    """Return a name for a folder of this user that no other user has: the user's own one, where it is plain."""
     if _PLAIN_USER.fullmatch(user):
-        return f"{lab}_{user}"
+        return user
     folded = re.sub(r"[^a-z0-9]+", "-", user.lower())[:16]
-    return f"{lab}__{folded}-{hashlib.sha256(user.encode()).hexdigest()[:10]}"
+    return f"{folded}-{hashlib.sha256(user.encode()).hexdigest()[:10]}"
 
 
-def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
-    lab: Lab,
-    facts: NodeFacts,
-    gpus: tuple[str, ...],
-    keys: tuple[str, ...],
-    *,
-    host: str | None,
-    home: str | None = None,
+def lab_owner(lab: Lab, facts: NodeFacts, keys: tuple[str, ...], home: str | None = None) -> SeatOwner:
+    """Return the owner of the seats of a lab without a roster: the user of lab.yml."""
+    seat = lab.seat
+    name = seat_name_on(facts, lab.name, seat.user)
+    return SeatOwner(name, seat.user, seat.uid, seat.gid, home or f"{seat.homes}/{seat.user}", keys, seat.limits)
+
+
+def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
+    lab: Lab, facts: NodeFacts, owner: SeatOwner, gpus: tuple[str, ...], *, host: str | None, shared: bool = False
 ) -> Seat | Problem:
-    """Build the seat of a node in a lab without a roster: all of `gpus` (UUIDs), and the user of lab.yml.
+    """Build the seat of an owner on a node. `gpus` are UUIDs; `host`: how Ansible connects to the node.
 
-    `keys`: lines of authorized_keys. `host`: how Ansible connects to the node. Returns a Problem where no pair of ports
-    or no subnet is free, or the node has no LAN address to publish on.
+    Returns a Problem where no pair of ports or no subnet is free, or the node has no LAN address to publish on.
     """
-    name = seat_name_on(facts, lab.name, lab.seat.user)
-    held = facts.seat(name)
-    others = [port for seat in facts.seats if seat.name != name for port in seat.ports.values()]
+    held = facts.seat(owner.name)
+    others = [port for seat in facts.seats if seat.name != owner.name for port in seat.ports.values()]
     ports = free_ports(held.ports if held else {}, lab.seat.ports, others)
     if ports is None:
         return Problem(
@@ -138,7 +168,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
             "widen seat.ports in lab.yml, or remove a seat that is no longer used",
             facts.name,
         )
-    subnet = free_subnet(held.subnet if held else "", lab.seat.subnets, _taken_subnets(facts, name))
+    subnet = free_subnet(held.subnet if held else "", lab.seat.subnets, _taken_subnets(facts, owner.name))
     if subnet is None:
         return Problem(
             "no_free_subnet",
@@ -156,23 +186,24 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the user)
             "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
             facts.name,
         )
-    now = _capacity(facts)
-    capacity = choose_capacity(lab.seat.limits, held.capacity if held else None, now)
+    capacity = choose_capacity(owner.limits, held.capacity if held else None, _capacity(facts))
     return Seat(
-        name=name,
+        name=owner.name,
         lab=lab.name,
         node=facts.name,
-        user=lab.seat.user,
-        uid=lab.seat.uid,
-        gid=lab.seat.gid,
-        home=home or f"{lab.seat.homes}/{lab.seat.user}",
+        person=owner.person,
+        user=owner.user,
+        uid=owner.uid,
+        gid=owner.gid,
+        home=owner.home,
         gpus=gpus,
+        shared=shared,
         gpu_driver="cdi" if _has_cdi_names(facts, gpus) else "nvidia",
         ports=ports,
         binds=binds,
         subnet=subnet,
-        authorized_keys=keys,
-        limits=build_limits(lab.seat.limits, capacity),
+        authorized_keys=owner.keys,
+        limits=build_limits(owner.limits, capacity),
         capacity=capacity,
         start_interval=facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE,
     )
@@ -184,10 +215,10 @@ def _taken_subnets(facts: NodeFacts, name: str) -> Iterator[str]:
     yield from (seat.subnet for seat in facts.seats if seat.name != name and seat.subnet)
 
 
-def with_current_capacity(seat: Seat, lab: Lab, facts: NodeFacts) -> Seat:
-    """Return the seat with limits from what its node has now, for a new generation."""
+def with_current_capacity(seat: Seat, wanted: Limits, facts: NodeFacts) -> Seat:
+    """Return the seat with limits from what its node has now, for a new generation. `wanted`: those of its owner."""
     capacity = with_known(seat.capacity, _capacity(facts))
-    return seat.model_copy(update={"limits": build_limits(lab.seat.limits, capacity), "capacity": capacity})
+    return seat.model_copy(update={"limits": build_limits(wanted, capacity), "capacity": capacity})
 
 
 def _capacity(facts: NodeFacts) -> Capacity:

@@ -132,6 +132,11 @@ class RunningSeat(Value):
     previous: int = 0  # the generation that a rollback restores; 0: none, or its image was removed
 
     @property
+    def is_down(self) -> bool:
+        """Whether the seat has a generation and no container: it was stopped, and can be started again."""
+        return bool(self.generation) and bool(self.services) and set(self.services.values()) == {"missing"}
+
+    @property
     def unreadable(self) -> tuple[Problem, ...]:
         """Why the node cannot read its records of the seat, so that the generation is unknown; else empty."""
         return self.drift if self.state == "damaged" and not self.generation else ()

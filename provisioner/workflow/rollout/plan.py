@@ -1,24 +1,31 @@
 """Build a plan from lock and facts: the image, seat and files of each node, and how they differ from what runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import date
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.toolkit import toolkit_problems
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems
 from provisioner.domain.seat.render import render
-from provisioner.domain.seat.seat import Seat, SeatBundle, seat_of, with_current_capacity
+from provisioner.domain.seat.seat import Seat, SeatBundle, SeatOwner, lab_owner, seat_of, with_current_capacity
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
-from provisioner.domain.values.node import NodeFacts, profile
+from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
+from provisioner.workflow.rollout.people import Seating, SeatRequest, ServedNode, people_within, seat_people, stop_step
 
 
 class PlanInputs(NamedTuple):
-    """What the seats of a lab are made from. `keys`: public SSH keys; `home` replaces the home that lab.yml names."""
+    """What the seats of a lab are made from. `keys`: public SSH keys; `home` replaces the home that lab.yml names.
+
+    `people`: the rows of the roster, where lab.yml names one. `today`: the date in the lab, for their last days.
+    `limited`: not all nodes of the lab are planned for.
+    """
 
     lab: Lab
     lock: Lockfile
@@ -26,37 +33,107 @@ class PlanInputs(NamedTuple):
     templates: Mapping[str, str]
     keys: tuple[str, ...]
     home: str | None = None
+    people: tuple[Person, ...] = ()
+    today: date = date.min
+    limited: bool = False
 
 
 class PreparedPlan(NamedTuple):
-    """A plan and its rendered seats by node. Applying it makes no further decision."""
+    """A plan and its rendered seats, by node and by name. Applying it makes no further decision."""
 
     plan: Plan
-    bundles: Mapping[str, SeatBundle]
+    bundles: Mapping[str, Mapping[str, SeatBundle]]
+
+    def bundle(self, step: Step) -> SeatBundle | None:
+        """Return the rendered seat of a step, None where the step has none."""
+        return self.bundles.get(step.node, {}).get(step.seat or "")
+
+
+class _PlannedSeat(NamedTuple):
+    step: Step
+    bundle: SeatBundle | None = None
 
 
 def build_plan(
     inputs: PlanInputs, hosts: Sequence[Host], probed: Probed, *, when_busy: WhenBusy = DEFER
 ) -> PreparedPlan:
-    """Build the plan: every host once, in the order of the inventory, with a step or the reason why it is skipped."""
+    """Build the plan: every host in the order of the inventory, with its steps or the reason why it is skipped."""
     replay = _select_locked(inputs, probed)
-    bundles: dict[str, SeatBundle] = {}
+    found = {host.name: _serve(inputs, host, probed[host.name], replay) for host in hosts}
+    served = {name: node if isinstance(node, ServedNode) else None for name, node in found.items()}
+    seating = _seating(inputs, served)
     steps: list[Step] = []
-    for host in hosts:
-        facts = probed[host.name]
-        bundle = (facts,) if isinstance(facts, Problem) else _render_seat(inputs, host, facts, replay)
-        if isinstance(facts, NodeFacts) and isinstance(bundle, SeatBundle):
-            bundles[host.name] = bundle
-            steps.append(
-                with_problems(
-                    build_step(bundle, facts, when_busy), _remarks(facts, replay.nodes[host.name], inputs.data)
-                )
-            )
-        elif not isinstance(bundle, SeatBundle):
-            steps.append(skipped(host.name, bundle))
-    references = sorted({bundle.image.reference for bundle in bundles.values()})
-    image = ", ".join(references) or None
-    return PreparedPlan(Plan(lab=inputs.lab.name, image=image, steps=tuple(steps), when_busy=when_busy), bundles)
+    bundles: dict[str, dict[str, SeatBundle]] = {}
+    for name, node in found.items():
+        if not isinstance(node, ServedNode):
+            steps.append(skipped(name, node))
+            continue
+        planned = list(_plan_node(inputs, node, seating, when_busy))
+        steps += _with_remarks([seat.step for seat in planned], node.remarks)
+        if rendered := {seat.bundle.seat.name: seat.bundle for seat in planned if seat.bundle}:
+            bundles[name] = rendered
+    references = sorted({bundle.image.reference for seats in bundles.values() for bundle in seats.values()})
+    plan = Plan(
+        lab=inputs.lab.name,
+        image=", ".join(references) or None,
+        steps=tuple(steps),
+        when_busy=when_busy,
+        places=seating.places,
+        unplaced=seating.unplaced,
+    )
+    return PreparedPlan(plan, bundles)
+
+
+def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Seating:
+    """Return who has a seat where: the people of the roster, or without one the user of lab.yml on each node."""
+    lab = inputs.lab
+    if lab.people is not None:
+        before = inputs.lock.people
+        people = people_within(inputs.people, served, before) if inputs.limited else inputs.people
+        return seat_people(lab, people, served, before, inputs.today, limited=inputs.limited)
+    requests: dict[str, list[SeatRequest | Step]] = {
+        name: [SeatRequest(lab_owner(lab, node.facts, inputs.keys, inputs.home), node.gpus)]
+        for name, node in served.items()
+        if node is not None
+    }
+    return Seating(requests, {}, dict(inputs.lock.people), {})
+
+
+def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> Iterator[_PlannedSeat]:
+    """Yield the steps of a node: first of the seats that are stopped, as others may take their ports and cards."""
+    name, facts = node.host.name, node.facts
+    for seat, why in seating.ended.get(name, {}).items():
+        yield _PlannedSeat(stop_step(facts, seat, why, when_busy))
+    for request in seating.requests.get(name, []):
+        if isinstance(request, Step):
+            yield _PlannedSeat(request)
+            continue
+        planned = _plan_seat(inputs, node._replace(facts=facts), request, when_busy)
+        yield planned
+        facts = _with_seat(facts, planned.bundle)
+
+
+def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_busy: WhenBusy) -> _PlannedSeat:
+    owner, facts = request.owner, node.facts
+    seat = seat_of(inputs.lab, facts, owner, request.gpus, host=node.host.address, shared=request.shared)
+    if isinstance(seat, Problem):
+        return _PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
+    bundle = _render_unless_in_force(inputs, facts, owner, seat, node.image)
+    return _PlannedSeat(with_problems(build_step(bundle, facts, when_busy), request.cautions), bundle)
+
+
+def _with_seat(facts: NodeFacts, bundle: SeatBundle | None) -> NodeFacts:
+    """Return the facts with the ports and the subnet of a planned seat taken."""
+    if bundle is None or facts.seat(bundle.seat.name) is not None:
+        return facts
+    seat = bundle.seat
+    taken = RunningSeat(name=seat.name, generation=0, image="", ports=dict(seat.ports), subnet=seat.subnet)
+    return facts.model_copy(update={"seats": (*facts.seats, taken)})
+
+
+def _with_remarks(steps: Sequence[Step], remarks: tuple[Problem, ...]) -> list[Step]:
+    """Return the steps of a node, the first of them with what is remarkable about the node."""
+    return [with_problems(steps[0], remarks), *steps[1:]] if steps else []
 
 
 def unserved_problems(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
@@ -88,10 +165,12 @@ def _select_locked(inputs: PlanInputs, probed: Probed) -> Selection:
     return select(profiles, inputs.lock.tagged(), inputs.data, flavour=inputs.lab.image.flavour)
 
 
-def _render_seat(
-    inputs: PlanInputs, host: Host, facts: NodeFacts, replay: Selection
-) -> SeatBundle | tuple[Problem, ...]:
-    """Render the seat of a node, or return why it cannot have one."""
+def _serve(
+    inputs: PlanInputs, host: Host, facts: NodeFacts | Problem, replay: Selection
+) -> ServedNode | tuple[Problem, ...]:
+    """Return what the seats of a node are made from, or why it cannot have one."""
+    if isinstance(facts, Problem):
+        return (facts,)
     if problems := _blocking_problems(facts):
         return problems
     choice = replay.nodes[host.name]
@@ -99,14 +178,15 @@ def _render_seat(
     if image is None or host.name in inputs.lock.unserved:
         return unserved_problems(host.name, choice)
     gpus = tuple(_usable_gpus(facts)[index] for index in choice.gpus)
-    seat = seat_of(inputs.lab, facts, gpus, inputs.keys, host=host.address, home=inputs.home)
-    return _render_unless_in_force(inputs, facts, seat, image) if isinstance(seat, Seat) else (seat,)
+    return ServedNode(host, facts, image, gpus, _remarks(facts, choice, inputs.data))
 
 
-def _render_unless_in_force(inputs: PlanInputs, facts: NodeFacts, seat: Seat, image: LockedImage) -> SeatBundle:
+def _render_unless_in_force(
+    inputs: PlanInputs, facts: NodeFacts, owner: SeatOwner, seat: Seat, image: LockedImage
+) -> SeatBundle:
     """Render a seat. A new generation gets limits from what the node has now; else those in force stay."""
     bundle = render(seat, image, inputs.templates)
-    current = with_current_capacity(seat, inputs.lab, facts)
+    current = with_current_capacity(seat, owner.limits, facts)
     if current == seat or is_in_force(bundle, facts.seat(seat.name)):
         return bundle
     return render(current, image, inputs.templates)

@@ -38,7 +38,8 @@ def check_images(
 
 def images_to_pull(prepared: PreparedPlan) -> list[OrderedImage]:
     """Return the images that pending steps pull, each once. An image of unknown size counts as to be pulled."""
-    images = [(step, order_image(prepared.bundles[step.node].image)) for step in prepared.plan.pending]
+    bundles = [(step, prepared.bundle(step)) for step in prepared.plan.pending]
+    images = [(step, order_image(bundle.image)) for step, bundle in bundles if bundle is not None]
     return unique_images(image for step, image in images if step.bytes_to_pull or not image.bytes)
 
 

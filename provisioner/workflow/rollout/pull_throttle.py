@@ -3,11 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from provisioner.domain.lab.waves import max_concurrent_pulls
-from provisioner.domain.rollout.order import Order
+from provisioner.domain.rollout.order import Order, Orders
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.workflow.protocols import StopRequested
 
-Stage = Callable[[Mapping[str, Order]], Mapping[str, NodeRecord]]
+Stage = Callable[[Orders[Order]], Mapping[str, NodeRecord]]
 
 
 class PullThrottle:
@@ -21,8 +21,8 @@ class PullThrottle:
         self._stage, self._sizes, self._at_once, self._stop = stage, sizes, at_once, stop
         self._throughput: float | None = None  # bytes per second
 
-    def __call__(self, orders: Mapping[str, Order]) -> Mapping[str, NodeRecord]:
-        """Stage the nodes of `orders`. Nodes left when a stop is requested are `not_started`."""
+    def __call__(self, orders: Orders[Order]) -> Mapping[str, NodeRecord]:
+        """Stage the nodes of `orders`. Nodes that are left when a stop is requested get no record."""
         records: dict[str, NodeRecord] = {}
         waiting = dict(orders)
         while waiting and not (records and self._stop()):
@@ -31,21 +31,22 @@ class PullThrottle:
             self._measure(staged)
             records |= staged
             waiting = {node: order for node, order in waiting.items() if node not in batch}
-        return records | {node: NodeRecord(node=node, state="not_started") for node in waiting}
+        return records
 
-    def _next_batch(self, waiting: Mapping[str, Order]) -> dict[str, Order]:
+    def _next_batch(self, waiting: Orders[Order]) -> dict[str, Mapping[str, Order]]:
         """Return the nodes that may start now: as many pulls as allowed, and every node that has nothing to pull."""
         pulling = [node for node in waiting if self._sizes.get(node)]
         most = self._at_once
         if most is None and pulling:
-            seconds = min(waiting[node].deadlines.pull for node in pulling)
+            seconds = min(order.deadlines.pull for node in pulling for order in waiting[node].values())
             most = max_concurrent_pulls(self._throughput, max(self._sizes[node] for node in pulling), seconds)
         late = set(pulling[most:]) if most else set()
         return {node: order for node, order in waiting.items() if node not in late}
 
     def _measure(self, records: Mapping[str, NodeRecord]) -> None:
         """Update the throughput: the highest of any batch. A batch lasts as long as its slowest node."""
-        pulled = [record for record in records.values() if record.state == "staged" and self._sizes.get(record.node)]
+        staged = [r for r in records.values() if any(seat.state == "staged" for seat in r.seats)]
+        pulled = [record for record in staged if self._sizes.get(record.node)]
         seconds = max((record.seconds for record in pulled), default=0.0)
         if seconds:
             self._throughput = max(self._throughput or 0.0, sum(self._sizes[r.node] for r in pulled) / seconds)

@@ -1,12 +1,19 @@
 """Resume an interrupted run: compare its journal with the state of its nodes, and finish it as it was planned."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from provisioner.domain.rollout.order import OrderedImage
 from provisioner.domain.rollout.plan import Step
-from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.report import (
+    NodeRecord,
+    NodeState,
+    RolloutReport,
+    SeatRecord,
+    build_node_record,
+    merge_records,
+)
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import RecordedEvent
 from provisioner.domain.values.node import NodeFacts, RunningSeat
@@ -22,7 +29,7 @@ from provisioner.workflow.rollout.run import (
     wave_steps,
     with_settled,
 )
-from provisioner.workflow.rollout.waves import Gate, Records, WaveRun, no_gate, run_all_waves
+from provisioner.workflow.rollout.waves import Gate, Records, WaveRun, WaveStep, no_gate, run_all_waves
 
 # After one of these states the node has to be probed for how it ended.
 _NOT_FINAL: frozenset[NodeState] = frozenset({"unknown", "unreachable", "not_started"})
@@ -31,10 +38,13 @@ _CHANGING = {"switching", "verifying", "committed", "rolling_back", "rolled_back
 
 
 class ResumeState(NamedTuple):
-    """`settled`: records of nodes that need nothing more. `begun`: nodes whose change had begun, or is complete."""
+    """What an interrupted run has left. `settled`: records of the seats that need nothing more, by node.
+
+    `begun`: node and seat of each change that had begun, or is complete.
+    """
 
     settled: Records
-    begun: tuple[str, ...]
+    begun: frozenset[tuple[str, str]]
 
 
 def is_open(run_spec: RunSpec, report: RolloutReport | None) -> bool:
@@ -47,10 +57,19 @@ def is_open(run_spec: RunSpec, report: RolloutReport | None) -> bool:
 
 
 def final_records(events: Iterable[RecordedEvent]) -> dict[str, NodeRecord]:
-    """Return how nodes ended according to the journal. The last record of a node counts."""
+    """Return how seats ended according to the journal, by node. The last record of a node counts."""
     found = (entry.event.data.get("record") for entry in events if entry.event.phase == "report")
-    records = (NodeRecord.model_validate(record) for record in found if record)
-    return {record.node: record for record in records if record.state not in _NOT_FINAL}
+    records = {record.node: record for record in (NodeRecord.model_validate(data) for data in found if data)}
+    final = {node: _without_open_seats(record) for node, record in records.items()}
+    return {node: record for node, record in final.items() if record is not None}
+
+
+def _without_open_seats(record: NodeRecord) -> NodeRecord | None:
+    """Return the record without the seats that have to be probed for how they ended; None where none is left."""
+    if not record.seats:
+        return None if record.state in _NOT_FINAL else record
+    final = [seat for seat in record.seats if seat.state not in _NOT_FINAL]
+    return build_node_record(record.node, final, released=record.released) if final else None
 
 
 def assess_nodes(run_spec: RunSpec, ended: Records, probed: Probed) -> ResumeState:
@@ -58,43 +77,61 @@ def assess_nodes(run_spec: RunSpec, ended: Records, probed: Probed) -> ResumeSta
 
     `probed` are all nodes of the run.
     """
-    steps = {step.node: step for step in run_spec.plan.steps}
-    found = {node: _assess(run_spec, steps[node], facts) for node, facts in probed.items() if node not in ended}
-    settled = {node: record for node, record in found.items() if isinstance(record, NodeRecord)}
-    begun = tuple(node for node, state in found.items() if state == "begun")
-    return ResumeState({**ended, **settled}, begun)
+    settled, begun = dict(ended), set[tuple[str, str]]()
+    for node, facts in probed.items():
+        for step in _open_steps(run_spec, node, ended):
+            found = _assess(run_spec, step, facts)
+            if isinstance(found, SeatRecord):
+                settled[node] = merge_records(settled.get(node), build_node_record(node, [found]))
+            elif found == "begun":
+                begun.add((node, step.seat or ""))
+    return ResumeState(settled, frozenset(begun))
 
 
 def remaining_images(run_spec: RunSpec, state: ResumeState, probed: Probed) -> list[OrderedImage]:
-    """Return the images that nodes still have to pull, in whole or in part, each once."""
+    """Return the images that seats still have to pull, in whole or in part, each once."""
     return unique_images(
-        run_spec.orders[node].image
+        order.image
         for node, facts in probed.items()
-        if isinstance(facts, NodeFacts) and node in run_spec.orders and node not in {*state.settled, *state.begun}
-        if run_spec.orders[node].image.reference.rpartition("@")[2] not in facts.images
+        if isinstance(facts, NodeFacts)
+        for step in _open_steps(run_spec, node, state.settled)
+        if (node, step.seat) not in state.begun
+        if (order := run_spec.orders.get(node, {}).get(step.seat or ""))
+        if order.image.reference.rpartition("@")[2] not in facts.images
     )
 
 
-def _assess(run_spec: RunSpec, step: Step, facts: NodeFacts | Problem) -> NodeRecord | str:
-    """Return a record where nothing is left to do on the node, else "begun" or "untouched"."""
+def _open_steps(run_spec: RunSpec, node: str, records: Records) -> list[Step]:
+    """Return the steps of a node that the run changes, and that `records` do not cover."""
+    record = records.get(node)
+    if node not in run_spec.nodes or (record is not None and not record.seats):
+        return []
+    ended = {seat.seat for seat in record.seats} if record else set()
+    return [step for step in run_spec.plan.pending if step.node == node and step.seat not in ended]
+
+
+def _assess(run_spec: RunSpec, step: Step, facts: NodeFacts | Problem) -> SeatRecord | str:
+    """Return a record where nothing is left to do for the seat, else "begun" or "untouched"."""
+    name = step.seat or ""
     if isinstance(facts, Problem):
         # Only the node knows whether the run had changed it, so the run stays open until the node can be probed.
         state: NodeState = "skipped" if facts.code == "not_in_inventory" else "unknown"
-        return NodeRecord(node=step.node, state=state, problems=(facts,))
-    if run_spec.verb == "remove":
-        return "untouched"  # to remove a seat again changes nothing
-    seat = facts.seat(step.seat)
+        return SeatRecord(seat=name, state=state, problems=(facts,))
+    if step.action in {"stop", "remove"}:
+        return "untouched"  # to stop or to remove a seat again changes nothing
+    seat = facts.seat(name)
     generation = seat.generation if seat else 0
     if seat and seat.run == run_spec.run and seat.state in _CHANGING:
         return "begun"
     return "untouched" if generation == step.generation else _changed_since(run_spec, step, seat, generation)
 
 
-def _changed_since(run_spec: RunSpec, step: Step, seat: RunningSeat | None, generation: int) -> NodeRecord:
-    """Return the record of a node that another run has changed: unchanged where it runs what was ordered."""
-    order = run_spec.orders.get(step.node)
+def _changed_since(run_spec: RunSpec, step: Step, seat: RunningSeat | None, generation: int) -> SeatRecord:
+    """Return the record of a seat that another run has changed: unchanged where it runs what was ordered."""
+    name = step.seat or ""
+    order = run_spec.orders.get(step.node, {}).get(name)
     if seat and order and (seat.image, seat.files) == (order.image.reference, order.files):
-        return NodeRecord(node=step.node, state="unchanged", generation=generation)
+        return SeatRecord(seat=name, state="unchanged", generation=generation)
     problem = Problem(
         "stale_plan",
         f"{step.node} is at generation {generation}, and was at {step.generation} when the run was planned",
@@ -102,7 +139,7 @@ def _changed_since(run_spec: RunSpec, step: Step, seat: RunningSeat | None, gene
         "see `provision plan` for what is left to do there",
         step.node,
     )
-    return NodeRecord(node=step.node, state="stale", generation=generation, problems=(problem,))
+    return SeatRecord(seat=name, state="stale", generation=generation, problems=(problem,))
 
 
 def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
@@ -119,29 +156,53 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
     Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes.
     """
     steps, run_spec = wave_steps(run_spec, fleet, context.stop), with_settled(run_spec, state.settled)
-    left = [node for node in run_spec.nodes if node not in state.settled]
-    begun: list[str] = []
+    left = [node for node in run_spec.nodes if _open_steps(run_spec, node, state.settled)]
+    completed: set[str] = set()
     if run_spec.claim and left and not context.stop():
-        unclaimed = claim_nodes(fleet, run_spec.claim, left, breaks, context.on_event, begun=state.begun)
-        begun = [node for node in state.begun if node not in unclaimed]
+        begun_nodes = {node for node, _ in state.begun}
+        unclaimed = claim_nodes(fleet, run_spec.claim, left, breaks, context.on_event, begun=begun_nodes)
+        completing = _begun_only(steps[-1], state.begun, unclaimed)
         # A change that has begun is completed whatever else fails, and also after a stop request.
-        completing = WaveRun([begun], steps[-1:], len(left))
-        ended = run_all_waves(completing, {}, replace(context, stop=never_stop)).records
-        run_spec = with_settled(run_spec, {**unclaimed, **ended, **_already_committed(run_spec, ended, fleet)})
+        wave_run = WaveRun([list(completing.orders)], [completing], len(left))
+        ended = run_all_waves(wave_run, {}, replace(context, stop=never_stop)).records
+        completed = {node for node in ended if not _is_mixed(run_spec, state, node)}
+        run_spec = with_settled(run_spec, {**unclaimed, **ended})
+        run_spec = with_settled(run_spec, _already_committed(run_spec, ended, fleet))
     wave_run = WaveRun(run_spec.waves, steps, run_spec.budget, gate)
     outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     if run_spec.claim:
         # A node that was released before may have been claimed again by a resumption that was interrupted, too.
-        fresh = set(left) - set(begun)
+        fresh = set(left) - completed
         now = [record for record in outcome.records if record.node in fresh or record.state == "unknown"]
         release_claims(fleet, run_spec.claim, run_spec.nodes, {record.node: record for record in now})
     return outcome
 
 
+def _begun_only(step: WaveStep[Any], begun: Collection[tuple[str, str]], unclaimed: Collection[str]) -> WaveStep[Any]:
+    """Return the last step of the waves, for the changes alone that had begun."""
+    orders = {
+        node: {seat: order for seat, order in seats.items() if (node, seat) in begun}
+        for node, seats in step.orders.items()
+        if node not in unclaimed
+    }
+    return step._replace(orders={node: seats for node, seats in orders.items() if seats})
+
+
+def _is_mixed(run_spec: RunSpec, state: ResumeState, node: str) -> bool:
+    """Whether some of the node's changes had begun, and others had not."""
+    open_steps = _open_steps(run_spec, node, state.settled)
+    return any((node, step.seat) not in state.begun for step in open_steps)
+
+
 def _already_committed(run_spec: RunSpec, ended: Records, fleet: NodeFleet) -> Records:
-    """Return records of nodes that refused to repeat a change that was complete but for its last journal entry."""
-    doubtful = [node for node, record in ended.items() if record.state in {"failed", "stale"}]
-    probed = fleet.probe(doubtful) if doubtful else {}
-    steps = {step.node: step for step in run_spec.plan.steps}
-    found = {node: _assess(run_spec, steps[node], facts) for node, facts in probed.items()}
-    return {node: r for node, r in found.items() if isinstance(r, NodeRecord) and r.state == "unchanged"}
+    """Return records of seats that refused to repeat a change that was complete but for its last journal entry."""
+    refused = {(r.node, seat.seat) for r in ended.values() for seat in r.seats if seat.state in {"failed", "stale"}}
+    nodes = sorted({node for node, _ in refused})
+    probed = fleet.probe(nodes) if nodes else {}
+    steps = [step for step in run_spec.plan.pending if (step.node, step.seat) in refused]
+    found = [(step.node, _assess(run_spec, step, probed[step.node])) for step in steps]
+    records: dict[str, NodeRecord] = {}
+    for node, seat in found:
+        if isinstance(seat, SeatRecord) and seat.state == "unchanged":
+            records[node] = merge_records(records.get(node), build_node_record(node, [seat]))
+    return records

@@ -1,12 +1,12 @@
 """Plan a rollback: the generation that each node returns to, among those it keeps."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import RollbackOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
-from provisioner.domain.seat.seat import seat_name_on
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.seat.seat import running_seat_names_on
+from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
 
@@ -18,34 +18,41 @@ def plan_rollback(  # noqa: PLR0913  (whose seats, to which generation, and the 
 
     Each node checks first that it has kept the generation.
     """
-    steps = (_step(lab, user, host.name, probed[host.name], (to, when_busy)) for host in hosts)
+    steps = (step for host in hosts for step in _steps(lab, user, host.name, probed[host.name], (to, when_busy)))
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
-def rollback_orders(plan: Plan, run: str, to: int | None) -> dict[str, RollbackOrder]:
-    """Return the order of each pending node. `expects`: a node whose generation has changed since refuses it."""
-    return {
-        step.node: RollbackOrder(
-            run=run, seat=SeatName(name=step.seat), to=to or 0, expects=step.generation, when_busy=plan.when_busy
-        )
-        for step in plan.pending
-        if step.seat
-    }
+def rollback_orders(plan: Plan, run: str, to: int | None) -> dict[str, dict[str, RollbackOrder]]:
+    """Return the orders of the pending seats. `expects`: a seat whose generation has changed since refuses it."""
+    orders: dict[str, dict[str, RollbackOrder]] = {}
+    for step in plan.pending:
+        if step.seat:
+            orders.setdefault(step.node, {})[step.seat] = RollbackOrder(
+                run=run, seat=SeatName(name=step.seat), to=to or 0, expects=step.generation, when_busy=plan.when_busy
+            )
+    return orders
 
 
-def _step(lab: str, user: str, node: str, facts: NodeFacts | Problem, how: tuple[int | None, WhenBusy]) -> Step:
+def _steps(
+    lab: str, user: str, node: str, facts: NodeFacts | Problem, how: tuple[int | None, WhenBusy]
+) -> Iterator[Step]:
     if isinstance(facts, Problem):
-        return skipped(node, (facts,))
-    (to, when_busy), name = how, seat_name_on(facts, lab, user)
-    seat = facts.seat(name)
+        yield skipped(node, (facts,))
+        return
+    for name in running_seat_names_on(facts, lab, user):
+        yield _step(node, name, facts.seat(name), how)
+
+
+def _step(node: str, name: str, seat: RunningSeat | None, how: tuple[int | None, WhenBusy]) -> Step:
+    to, when_busy = how
     if seat and seat.unreadable:
-        return skipped(node, seat.unreadable)
+        return skipped(node, seat.unreadable, name)
     if seat is None or not seat.generation:
         what, fix = f"{node} has no seat {name}", "provision rollout creates the seat"
-        return skipped(node, (Problem("no_seat", what, "there is nothing to roll back", fix, node),))
+        return skipped(node, (Problem("no_seat", what, "there is nothing to roll back", fix, node),), name)
     wanted = to or seat.previous
     if not wanted:
-        return skipped(node, (_no_earlier_generation(node, seat.generation),))
+        return skipped(node, (_no_earlier_generation(node, seat.generation),), name)
     if wanted == seat.generation:
         return Step(node=node, seat=name, action="keep", why=f"runs generation {wanted}", generation=wanted)
     why = f"from generation {seat.generation} back to {wanted}"

@@ -1,9 +1,17 @@
 """Execute a run: claim its nodes, run its waves, release the nodes, and return one record for each."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from provisioner.domain.rollout.report import DONE, NodeRecord, build_access
+from provisioner.domain.rollout.report import (
+    DONE,
+    NodeRecord,
+    SeatRecord,
+    build_access,
+    build_node_record,
+    merge_records,
+)
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import Fleet, NodeFleet, RunContext, StopRequested
@@ -23,7 +31,7 @@ from provisioner.workflow.rollout.waves import (
 
 
 class Outcome(NamedTuple):
-    """One record per node of the plan, in its order; `stopped` is why some were not started, or None."""
+    """One record per node of the plan, in its order; `stopped` is why some seats were not started, or None."""
 
     records: tuple[NodeRecord, ...]
     stopped: Problem | None
@@ -77,31 +85,61 @@ def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequ
 
 
 def _rollout_steps(run_spec: RunSpec, fleet: Fleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
-    sizes = {step.node: step.bytes_to_pull for step in run_spec.plan.steps}
-    stage = PullThrottle(fleet.stage, sizes, run_spec.pulls, stop)
-    return (WaveStep(stage, run_spec.orders), WaveStep(fleet.switch, run_spec.orders))
+    stage = PullThrottle(fleet.stage, _bytes_to_pull(run_spec), run_spec.pulls, stop)
+    stops = removal_orders(run_spec)
+    # Seats that are stopped come first: others may take their ports and cards.
+    changes = {node: {**stops.get(node, {}), **run_spec.orders.get(node, {})} for node in run_spec.nodes}
+    return (WaveStep(stage, run_spec.orders), WaveStep(fleet.switch, changes))
+
+
+def _bytes_to_pull(run_spec: RunSpec) -> dict[str, int]:
+    """Return how much each node pulls; an image that several of its seats share is pulled once."""
+    sizes: dict[str, dict[str | None, int]] = {}
+    for step in run_spec.plan.steps:
+        sizes.setdefault(step.node, {})[step.image] = step.bytes_to_pull
+    return {node: sum(images.values()) for node, images in sizes.items()}
 
 
 def with_settled(run_spec: RunSpec, records: Records) -> RunSpec:
-    """Return the run spec with further nodes that the run leaves as they are."""
+    """Return the run spec with further nodes and seats that the run leaves as they are."""
     return run_spec.model_copy(update={"settled": (*run_spec.settled, *records.values())})
 
 
 def settled_records(run_spec: RunSpec) -> Records:
-    """Return the records of the nodes that the run leaves as they are, by node."""
-    return {record.node: record for record in run_spec.settled}
+    """Return the records of the nodes and seats that the run leaves as they are, by node."""
+    records: dict[str, NodeRecord] = {}
+    for record in run_spec.settled:
+        records[record.node] = merge_records(records.get(record.node), record)
+    return records
 
 
 def build_outcome(run_spec: RunSpec, result: WavesResult, *, local: bool = False) -> Outcome:
     """Build the record of every node of the plan. `local`: the user is at the machine of the seat."""
-    records = (_record_with_access(run_spec, result.records, step.node, local) for step in run_spec.plan.steps)
+    pending: dict[str, list[str]] = {step.node: [] for step in run_spec.plan.steps}
+    for step in run_spec.plan.pending:
+        pending[step.node].append(step.seat or "")
+    records = (_final_record(run_spec, result.records.get(node), node, seats, local) for node, seats in pending.items())
     return Outcome(tuple(records), result.stopped)
 
 
-def _record_with_access(run_spec: RunSpec, records: Records, node: str, local: bool) -> NodeRecord:
-    """Return the record of a node, with how to reach its seat where one runs."""
-    record = records.get(node) or NodeRecord(node=node, state="not_started")
-    if record.state not in DONE or node not in run_spec.orders:
+def _final_record(
+    run_spec: RunSpec, record: NodeRecord | None, node: str, pending: Collection[str], local: bool
+) -> NodeRecord:
+    """Return the record of a node for the report: counted, and with how to reach each seat that changed."""
+    if record is not None and not record.seats:
+        return record
+    known = record.seats if record else ()
+    names = {seat.seat for seat in known}
+    rest = [SeatRecord(seat=seat, state="not_started") for seat in pending if seat not in names]
+    seats = [_with_access(run_spec, node, seat, local) for seat in (*known, *rest)]
+    whole = build_node_record(node, seats, released=record.released if record else False)
+    shown = tuple(seat for seat in seats if seat.state != "unchanged" or seat.problems)
+    return whole.model_copy(update={"counts": dict(Counter(seat.state for seat in seats)), "seats": shown})
+
+
+def _with_access(run_spec: RunSpec, node: str, record: SeatRecord, local: bool) -> SeatRecord:
+    order = run_spec.orders.get(node, {}).get(record.seat)
+    if record.state not in DONE or order is None:
         return record
     host_key = record.access.host_key if record.access else ""
-    return record.model_copy(update={"access": build_access(run_spec.orders[node].seat, host_key, local=local)})
+    return record.model_copy(update={"access": build_access(order.seat, host_key, local=local)})

@@ -3,7 +3,16 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
-from provisioner.domain.rollout.report import BAD, DONE, NodeRecord
+from provisioner.domain.rollout.order import Orders
+from provisioner.domain.rollout.report import (
+    BAD,
+    DONE,
+    NodeRecord,
+    NodeState,
+    SeatRecord,
+    build_node_record,
+    merge_records,
+)
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import RunContext, StopRequested
@@ -12,22 +21,25 @@ OrderT = TypeVar("OrderT")
 Gate = Callable[[], Problem | None]
 Records = Mapping[str, NodeRecord]
 
+# Nothing more is sent to a node with a seat in one of these states: it may not answer.
+_LOST: frozenset[NodeState] = frozenset({"unreachable", "unknown"})
+
 
 def no_gate() -> None:
     """Return None: every wave may start."""
 
 
 class WaveStep(NamedTuple, Generic[OrderT]):
-    """One step of a wave: `apply` carries out the orders of the nodes that it is given."""
+    """One step of a wave: `apply` carries out the orders of the nodes and seats that it is given."""
 
-    apply: Callable[[Mapping[str, OrderT]], Records]
-    orders: Mapping[str, OrderT]
+    apply: Callable[[Orders[OrderT]], Records]
+    orders: Orders[OrderT]
 
 
 class WaveRun(NamedTuple):
-    """Waves of nodes and the steps that each wave goes through. A node goes on to the next step where it is `staged`.
+    """Waves of nodes and the steps that each wave goes through. A seat goes on to the next step where it is `staged`.
 
-    So no seat of a wave is stopped before all remaining nodes of that wave are staged. `budget`: how many nodes may
+    So no seat of a wave is stopped before all remaining seats of that wave are staged. `budget`: how many nodes may
     fail. `gate` is called before every wave; once it returns a Problem, the nodes that are left are deferred.
     """
 
@@ -45,10 +57,10 @@ class WavesResult(NamedTuple):
 
 
 def run_all_waves(wave_run: WaveRun, settled: Records, context: RunContext) -> WavesResult:
-    """Run every wave. Nodes that are `settled` are left as they are; the budget counts them all the same."""
+    """Run every wave. Nodes and seats that are `settled` are left as they are; the budget counts them all the same."""
     records = dict(settled)
     for number, wave in enumerate(wave_run.waves, 1):
-        nodes = [node for node in wave if node not in records]
+        nodes = [node for node in wave if _has_work(wave_run, node, records)]
         if not nodes:
             continue
         if problem := wave_run.gate():
@@ -60,13 +72,34 @@ def run_all_waves(wave_run: WaveRun, settled: Records, context: RunContext) -> W
     return WavesResult(records, None)
 
 
+def _has_work(wave_run: WaveRun, node: str, records: Records) -> bool:
+    return any(_orders_left(step, node, records) for step in wave_run.steps)
+
+
+def _orders_left(step: WaveStep[OrderT], node: str, records: Records) -> dict[str, OrderT]:
+    """Return the orders of a step for the seats of a node that are staged, or have no record yet."""
+    orders, record = step.orders.get(node, {}), records.get(node)
+    if record is None:
+        return dict(orders)
+    if not record.seats or any(seat.state in _LOST for seat in record.seats):
+        return {}
+    ended = {seat.seat for seat in record.seats if seat.state != "staged"}
+    return {seat: order for seat, order in orders.items() if seat not in ended}
+
+
 def _defer_rest(wave_run: WaveRun, records: Records, problem: Problem, on_event: OnEvent) -> dict[str, NodeRecord]:
-    """Return deferred records for the nodes of all remaining waves."""
+    """Return records with the seats of all remaining waves deferred."""
     _note(on_event, f"no further wave begins: {problem.what}")
-    left = [node for wave in wave_run.waves for node in wave if node not in records]
-    deferred = {node: NodeRecord(node=node, state="deferred", problems=(problem,)) for node in left}
+    left = [node for wave in wave_run.waves for node in wave if _has_work(wave_run, node, records)]
+    deferred = {node: _deferred(wave_run, node, records, problem) for node in left}
     report_records(list(deferred.values()), on_event)
     return deferred
+
+
+def _deferred(wave_run: WaveRun, node: str, records: Records, problem: Problem) -> NodeRecord:
+    seats = dict.fromkeys(seat for step in wave_run.steps for seat in _orders_left(step, node, records))
+    rest = [SeatRecord(seat=seat, state="deferred", problems=(problem,)) for seat in seats]
+    return merge_records(records.get(node), build_node_record(node, rest))
 
 
 def _note(on_event: OnEvent, text: str) -> None:
@@ -77,16 +110,32 @@ def _run_wave(
     wave_run: WaveRun, nodes: Sequence[str], records: dict[str, NodeRecord], context: RunContext
 ) -> Problem | None:
     """Add the records of the wave's nodes to `records`. Return why the wave stopped early, or None."""
-    active, stopped = list(nodes), None
+    before, stopped = dict(records), None
     for step in wave_run.steps:
-        if not active or (stopped := reason_to_stop(wave_run, records, context.stop)):
+        left = {node: orders for node in nodes if (orders := _orders_left(step, node, records))}
+        if not left:
+            continue
+        if stopped := reason_to_stop(wave_run, records, context.stop):
             break
-        records |= step.apply({node: step.orders[node] for node in active})
-        active = [node for node in active if records[node].state == "staged"]
-    for node in active:
-        records.pop(node, None)  # a node that is only staged still runs its old seat: it counts as not started
-    report_records([records[node] for node in nodes if node in records], context.on_event)
+        found = step.apply(left)
+        records |= {node: merge_records(records.get(node), record) for node, record in found.items()}
+    for node in nodes:
+        _drop_staged(records, node)
+    changed = [records[node] for node in nodes if node in records and records[node] != before.get(node)]
+    report_records(changed, context.on_event)
     return stopped
+
+
+def _drop_staged(records: dict[str, NodeRecord], node: str) -> None:
+    """Remove seats that are only staged: they still run as before, so they count as not started."""
+    record = records.get(node)
+    if record is None or all(seat.state != "staged" for seat in record.seats):
+        return
+    ended = [seat for seat in record.seats if seat.state != "staged"]
+    if ended:
+        records[node] = build_node_record(node, ended, released=record.released)
+    else:
+        del records[node]
 
 
 def report_records(records: Sequence[NodeRecord], on_event: OnEvent) -> None:

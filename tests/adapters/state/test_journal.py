@@ -51,7 +51,7 @@ def test_runs_are_named_by_time_and_readable_by_their_owner_alone() -> None:
     assert len({run.run for run in runs}) == 3
     assert all(re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{4}", run.run) for run in runs)
     path = runs[0].keep("plan", Plan(lab="demo", image=None, steps=()))
-    assert json.loads(path.read_text())["schema"] == "provisioner/plan/1"
+    assert json.loads(path.read_text())["schema"] == "provisioner/plan/2"
     modes = [stat.S_IMODE(file.stat().st_mode) for file in (path.parent, *path.parent.iterdir())]
     assert modes == [0o700, 0o600, 0o600]
 

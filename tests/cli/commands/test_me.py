@@ -44,11 +44,12 @@ class Machine:
         return {self.name: a_node(self.name, seats=self.seats)}
 
     def execute(self, _run: Any, run_spec: RunSpec, _fleet: Any) -> int:
-        self.orders += [(order.registry.address, order.registry.ca) for order in run_spec.orders.values()]
+        orders = [order for seats in run_spec.orders.values() for order in seats.values()]
+        self.orders += [(order.registry.address, order.registry.ca) for order in orders]
         return DONE
 
-    def take_down(self, orders: Mapping[str, RemovalOrder]) -> Mapping[str, NodeRecord]:
-        self.stopped += [order.seat.name for order in orders.values()]
+    def take_down(self, orders: Mapping[str, Mapping[str, RemovalOrder]]) -> Mapping[str, NodeRecord]:
+        self.stopped += [order.seat.name for seats in orders.values() for order in seats.values()]
         return {}
 
 

@@ -1,6 +1,6 @@
 """Which seat of a node a notice is shown in."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 from provisioner.adapters.ansible.fleet import AnsibleFleet
@@ -15,7 +15,7 @@ class Nodes:
     """Two nodes that answer, on the second of which another lab has the seat demo-student; and one that does not."""
 
     def __init__(self) -> None:
-        self.notified: dict[str, str] = {}
+        self.notified: dict[str, Sequence[str]] = {}
 
     def hosts(self) -> list[Any]:
         return []
@@ -24,7 +24,7 @@ class Nodes:
         others = (RunningSeat(name="demo-student", lab="other", generation=1, image="x"),)
         return {"n1": a_node("n1"), "n2": a_node("n2", seats=others), "n3": Problem("unreachable", "x", "y", "z")}
 
-    def notify(self, seats: Mapping[str, str], _run: str, _text: str | None) -> Mapping[str, NodeRecord]:
+    def notify(self, seats: Mapping[str, Sequence[str]], _run: str, _text: str | None) -> Mapping[str, NodeRecord]:
         self.notified = dict(seats)
         return {node: NodeRecord(node=node, state="committed") for node in seats}
 
@@ -32,7 +32,7 @@ class Nodes:
 def test_a_notice_is_shown_in_the_seat_that_the_node_has() -> None:
     nodes = Nodes()
     records = notify_lab(cast("AnsibleFleet", nodes), a_lab(), "r1", "hello", lambda _: None)
-    assert nodes.notified == {"n1": "demo-student", "n2": "demo_student"}
+    assert nodes.notified == {"n1": ("demo-student",), "n2": ("demo_student",)}
     assert [(record.node, record.state) for record in records] == [
         ("n1", "committed"),
         ("n2", "committed"),

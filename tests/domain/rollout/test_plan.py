@@ -5,7 +5,7 @@ import pytest
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import LAYER_NOISE, Plan, Step, build_step, files_diff
-from provisioner.domain.seat.seat import Seat, SeatBundle, seat_of
+from provisioner.domain.seat.seat import Seat, SeatBundle, lab_owner, seat_of
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest, a_lab, a_locked_image, a_node, a_uuid
@@ -16,7 +16,7 @@ HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
 
 
 def a_bundle(**over: Any) -> SeatBundle:
-    seat = seat_of(a_lab(), a_node(), (a_uuid("n1/0"),), (), host=None)
+    seat = seat_of(a_lab(), a_node(), lab_owner(a_lab(), a_node(), ()), (a_uuid("n1/0"),), host=None)
     assert isinstance(seat, Seat)
     fields = {"seat": seat, "image": a_locked_image(), "files": FILES}
     return SeatBundle(**(fields | over))
@@ -143,7 +143,7 @@ def test_diff_shows_added_removed_and_changed_files() -> None:
 def test_plan_is_read_back_from_its_json() -> None:
     plan = Plan(lab="demo", image="t", steps=(step(a_node()),))
     assert Plan.model_validate_json(plan.model_dump_json()) == plan
-    assert '"schema":"provisioner/plan/1"' in plan.model_dump_json()
+    assert '"schema":"provisioner/plan/2"' in plan.model_dump_json()
 
 
 def test_the_diff_of_a_file_with_many_lines_is_short_and_quick() -> None:

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from provisioner.domain.lab.lab import Ports, lan_address
+from provisioner.domain.lab.lab import Lab, Ports, lan_address
 from provisioner.domain.seat.compose import ComposeProject
-from provisioner.domain.seat.seat import Seat, free_ports, person_seat_name_on, seat_name_on, seat_of
-from provisioner.domain.values.node import EngineFacts, RunningSeat
+from provisioner.domain.seat.seat import Seat, free_ports, lab_owner, person_seat_name_on, seat_name_on, seat_of
+from provisioner.domain.values.node import EngineFacts, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_lab, a_node, a_uuid
 
@@ -19,8 +19,12 @@ def held(name: str, ssh: int) -> RunningSeat:
     return RunningSeat(name=name, generation=3, image="r@x", ports={"ssh": ssh, "jupyter": ssh + 1})
 
 
+def lab_seat(lab: Lab, node: NodeFacts) -> Seat | Problem:
+    return seat_of(lab, node, lab_owner(lab, node, ()), UUIDS, host=None)
+
+
 def seat(**over: Any) -> Seat:
-    found = seat_of(a_lab(), a_node(**over), UUIDS, (), host=None)
+    found = lab_seat(a_lab(), a_node(**over))
     assert isinstance(found, Seat)
     return found
 
@@ -48,14 +52,14 @@ def test_seat_gets_a_subnet_that_neither_a_route_nor_another_seat_has_and_keeps_
 
 def test_pool_without_a_free_subnet_is_a_problem_with_a_fix() -> None:
     lab = a_lab(seat={"subnets": "10.213.0.0/16"})
-    found = seat_of(lab, a_node(routes=("10.0.0.0/8",)), UUIDS, (), host=None)
+    found = lab_seat(lab, a_node(routes=("10.0.0.0/8",)))
     assert isinstance(found, Problem)
     assert (found.code, "seat.subnets" in found.fix) == ("no_free_subnet", True)
 
 
 def test_exhausted_range_is_a_problem_with_a_fix() -> None:
     lab = a_lab(seat={"ports": {"first": 22000, "last": 22001}})
-    found = seat_of(lab, a_node(seats=(held("other-student", 22000),)), UUIDS, (), host=None)
+    found = lab_seat(lab, a_node(seats=(held("other-student", 22000),)))
     assert isinstance(found, Problem)
     assert (found.code, "lab.yml" in found.fix) == ("no_free_port", True)
 
@@ -90,10 +94,10 @@ def test_jupyter_binds_to_loopback_and_ssh_to_the_lan() -> None:
 
 def test_node_without_an_address_can_only_bind_to_loopback() -> None:
     lab = a_lab(services={"ssh": {"bind": "loopback"}})
-    found = seat_of(lab, a_node(addresses=()), UUIDS, (), host=None)
+    found = lab_seat(lab, a_node(addresses=()))
     assert isinstance(found, Seat)
     assert set(found.binds.values()) == {"127.0.0.1"}
-    refused = seat_of(a_lab(), a_node(addresses=()), UUIDS, (), host=None)
+    refused = lab_seat(a_lab(), a_node(addresses=()))
     assert isinstance(refused, Problem)
     assert refused.code == "no_lan_address"
 

@@ -4,6 +4,7 @@ With one exception, on the safe side: where some nodes of a wave failed before t
 had not been started are not started any more.
 """
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -16,12 +17,13 @@ from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.values.event import Event, RecordedEvent
 from provisioner.workflow.rollout.claims import fence_above
 from provisioner.workflow.rollout.resume import assess_nodes, final_records, resume
-from provisioner.workflow.rollout.run import run_waves
-from tests.workflow.fake_fleet import FakeFleet, a_claim, a_context, a_plan, an_order
+from provisioner.workflow.rollout.run import Outcome, run_waves
+from tests.workflow.fake_fleet import SEAT, FakeFleet, a_claim, a_context, a_plan, orders_of
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
 NODES = ("n1", "n2", "n3", "n4")
+SEATS = ("demo_ann", "demo_bob", "demo_eve")
 STAGED: list[NodeState] = ["staged", "staged", "staged", "failed"]
 SWITCHED: list[NodeState] = ["committed", "committed", "committed", "rolled_back", "needs_attention"]
 
@@ -40,32 +42,35 @@ class Killed(BaseException):
 class InterruptedRun:
     """A run on four nodes with given final states, and its journal."""
 
-    def __init__(self, folder: Path, ends: dict[str, dict[str, NodeState]], rules: Rules) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        ends: dict[str, dict[str, NodeState]],
+        rules: Rules,
+        seats: Sequence[str] = (SEAT,),
+    ) -> None:
         self.folder, self.ends, self.recorded = folder, ends, list[RecordedEvent]()
-        FakeFleet(folder).add(*NODES, generation=1)
-        plan = a_plan(dict.fromkeys(NODES, "update"), generation=1)
-        orders = {node: an_order(node) for node in NODES}
+        FakeFleet(folder).add(*NODES, generation=1, seats=seats)
+        plan = a_plan(dict.fromkeys(NODES, "update"), generation=1, seats=seats)
+        orders = orders_of(*NODES, seats=seats)
         self.what: RunSpec = build_run_spec("r1", plan, orders, rules, NOW).with_claim(a_claim())
 
     def record(self, event: Event) -> None:
         self.recorded.append(RecordedEvent(seq=len(self.recorded) + 1, at=NOW, event=event))
 
-    def run_without_interruption(self) -> dict[str, NodeState]:
-        return states(run_waves(self.what, FakeFleet(self.folder, self.ends), a_context(self.record)))
-
-    def run_interrupted(self, moments: list[int]) -> dict[str, NodeState]:
+    def interrupt(self, moments: list[int]) -> Outcome:
         """Kill the run after so many moments, resume it, kill it again, …, until it ends."""
         try:
-            return states(run_waves(self.what, self._fleet_killed_after(moments), a_context(self.record)))
+            return run_waves(self.what, self._fleet_killed_after(moments), a_context(self.record))
         except Killed:
             return self._resume_interrupted(moments[1:])
 
-    def _resume_interrupted(self, moments: list[int]) -> dict[str, NodeState]:
+    def _resume_interrupted(self, moments: list[int]) -> Outcome:
         fleet, ended = self._fleet_killed_after(moments), final_records(self.recorded)
         try:
             probed = fleet.probe(NODES)
             run_spec = self.what.with_claim(a_claim(fence=fence_above(probed)))
-            return states(resume(run_spec, assess_nodes(run_spec, ended, probed), fleet, a_context(self.record)))
+            return resume(run_spec, assess_nodes(run_spec, ended, probed), fleet, a_context(self.record))
         except Killed:
             return self._resume_interrupted(moments[1:])
 
@@ -97,12 +102,40 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     }
     rules = Rules(("1", "2", "100%"), max_failures=str(most))
     with TemporaryDirectory() as one, TemporaryDirectory() as other:
-        wanted = InterruptedRun(Path(one), ends, rules).run_without_interruption()
+        wanted = states(InterruptedRun(Path(one), ends, rules).interrupt([]))
         interrupted = InterruptedRun(Path(other), ends, rules)
-        got = interrupted.run_interrupted(moments)
+        got = states(interrupted.interrupt(moments))
         spared = {node for node in NODES if got[node] == "not_started" != wanted[node]}
         assert {node: got[node] for node in NODES if node not in spared} == {
             node: wanted[node] for node in NODES if node not in spared
         }
         assert not spared or (bad(got) > most and spared < LAST_WAVE)
+        assert FakeFleet(Path(other)).claims_by_node() == dict.fromkeys(NODES), "no node stays claimed"
+
+
+def seat_states(outcome: Outcome) -> dict[str, NodeState]:
+    """The state of each seat that changed, as NODE/SEAT."""
+    return {f"{record.node}/{seat.seat}": seat.state for record in outcome.records for seat in record.seats}
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    failing=st.dictionaries(
+        st.tuples(st.sampled_from(["stage", "switch"]), st.sampled_from(NODES), st.sampled_from(SEATS)),
+        st.sampled_from(["failed", "stale", "rolled_back", "deferred"]),
+        max_size=4,
+    ),
+    moments=st.lists(st.integers(0, 60), max_size=3),
+)
+def test_a_resumed_run_of_many_seats_ends_each_seat_as_an_uninterrupted_one(
+    failing: dict[tuple[str, str, str], NodeState], moments: list[int]
+) -> None:
+    ends: dict[str, dict[str, NodeState]] = {"stage": {}, "switch": {}}
+    for (act, node, seat), state in failing.items():
+        ends[act][f"{node}/{seat}"] = state
+    rules = Rules(("1", "2", "100%"), max_failures="100%")
+    with TemporaryDirectory() as one, TemporaryDirectory() as other:
+        wanted = InterruptedRun(Path(one), ends, rules, SEATS)
+        interrupted = InterruptedRun(Path(other), ends, rules, SEATS)
+        assert seat_states(interrupted.interrupt(moments)) == seat_states(wanted.interrupt([]))
         assert FakeFleet(Path(other)).claims_by_node() == dict.fromkeys(NODES), "no node stays claimed"

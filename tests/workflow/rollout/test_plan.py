@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.seat.seat import SeatBundle
 from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts, RunningSeat, profile
@@ -51,11 +52,16 @@ def plan(
     return build_plan(PlanInputs(lab, lock, DATA, TEMPLATES, ()), hosts(probed), probed)
 
 
+def only_bundle(prepared: PreparedPlan, node: str = "n1") -> SeatBundle:
+    (bundle,) = prepared.bundles[node].values()
+    return bundle
+
+
 def facts_after_rollout(prepared: PreparedPlan, facts: NodeFacts) -> NodeFacts:
     """Return the facts of the node after the rollout of the plan."""
-    bundle = prepared.bundles.get(facts.name)
-    if bundle is None:
+    if facts.name not in prepared.bundles:
         return facts
+    bundle = only_bundle(prepared, facts.name)
     seat = RunningSeat(
         name=bundle.seat.name,
         generation=1,
@@ -105,7 +111,7 @@ def fleets(draw: st.DrawFn) -> dict[str, NodeFacts]:
 def test_replay_the_lock_gives_every_node_the_image_that_was_selected_for_it(probed: dict[str, NodeFacts]) -> None:
     lock, selected_tags = lock_for(probed)
     prepared = plan(lock, probed)
-    replayed = {node: bundle.image.reference for node, bundle in prepared.bundles.items()}
+    replayed = {node: only_bundle(prepared, node).image.reference for node in prepared.bundles}
     assert replayed == {node: tag for node, tag in selected_tags.items() if tag is not None}
 
 
@@ -126,7 +132,7 @@ def with_capacity(facts: NodeFacts, **changes: Any) -> NodeFacts:
 
 
 def limits_of(prepared: PreparedPlan) -> tuple[str | None, float | None, int | None]:
-    limits = prepared.bundles["n1"].seat.limits
+    limits = only_bundle(prepared).seat.limits
     return limits.memory, limits.cpus, limits.nofile.soft if limits.nofile else None
 
 
@@ -201,14 +207,14 @@ def test_an_unreachable_node_is_skipped_in_the_plan() -> None:
 def test_a_lost_gpu_is_reported_and_the_other_gpus_are_used() -> None:
     lost = a_gpu("n1", 1).model_copy(update={"uuid": None, "compute_capability": None, "problems": (UNREACHABLE,)})
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", 0), lost))})
-    assert prepared.bundles["n1"].seat.gpus == (a_gpu("n1", 0).uuid,)
+    assert only_bundle(prepared).seat.gpus == (a_gpu("n1", 0).uuid,)
     assert prepared.plan.steps[0].problems == (UNREACHABLE,)
 
 
 def test_a_card_in_mig_mode_is_not_offered_whole() -> None:
     split = a_gpu("n1", 1, mig_enabled=True)
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=(a_gpu("n1", 0, mig_enabled=False), split))})
-    assert prepared.bundles["n1"].seat.gpus == (a_gpu("n1", 0).uuid,)
+    assert only_bundle(prepared).seat.gpus == (a_gpu("n1", 0).uuid,)
     assert [problem.code for problem in prepared.plan.steps[0].problems] == ["mig_mode"]
     assert "GPU 1" in prepared.plan.steps[0].problems[0].what
 
@@ -223,8 +229,8 @@ def test_a_node_whose_cards_are_split_gets_a_seat_with_all_mig_devices() -> None
     card = a_gpu("n1", mig_enabled=True, name="NVIDIA H100 80GB HBM3")
     probed = {"n1": a_node("n1", gpus=(card, *devices), cdi_devices=[f"nvidia.com/gpu={devices[0].uuid}"])}
     first = plan(a_lock(), probed)
-    assert (first.bundles["n1"].seat.gpus, first.plan.steps[0].problems) == (tuple(d.uuid for d in devices), ())
-    assert first.bundles["n1"].seat.gpu_driver == "nvidia"
+    assert (only_bundle(first).seat.gpus, first.plan.steps[0].problems) == (tuple(d.uuid for d in devices), ())
+    assert only_bundle(first).seat.gpu_driver == "nvidia"
     second = plan(a_lock(), {"n1": facts_after_rollout(first, probed["n1"])})
     assert second.plan.pending == ()
 
@@ -233,7 +239,7 @@ def test_mig_devices_are_not_mixed_with_whole_cards() -> None:
     """CUDA shows a program that sees a MIG device no whole card."""
     gpus = (a_gpu("n1", mig_enabled=True), a_mig_device(0), a_gpu("n1", 1, mig_enabled=False))
     prepared = plan(a_lock(), {"n1": a_node("n1", gpus=gpus)})
-    assert prepared.bundles["n1"].seat.gpus == (gpus[2].uuid,)
+    assert only_bundle(prepared).seat.gpus == (gpus[2].uuid,)
     (problem,) = prepared.plan.steps[0].problems
     assert (problem.code, "its 1 MIG devices are not used" in problem.what) == ("mig_mode", True)
 

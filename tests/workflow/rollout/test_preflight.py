@@ -46,7 +46,7 @@ def prepared(*steps: tuple[Action, LockedImage, int]) -> PreparedPlan:
         for place, (action, _, size) in enumerate(steps)
     ]
     bundles = {
-        f"n{place}": SeatBundle(seat=a_seat(f"n{place}"), image=image, files={})
+        f"n{place}": {"s": SeatBundle(seat=a_seat(f"n{place}"), image=image, files={})}
         for place, (_, image, _) in enumerate(steps)
     }
     return PreparedPlan(Plan(lab="demo", image=None, steps=tuple(made)), bundles)

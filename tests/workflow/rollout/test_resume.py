@@ -14,7 +14,7 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.resume import assess_nodes, final_records, is_open, remaining_images, resume
 from provisioner.workflow.rollout.waves import report_records
 from tests.builders import a_digest, a_node
-from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, a_claim, a_context, a_plan, an_order
+from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, a_claim, a_context, a_plan, an_order, orders_of
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
@@ -23,7 +23,7 @@ NOW = datetime(2026, 11, 26, tzinfo=UTC)
 def three_node_run(generation: int = 1) -> RunSpec:
     nodes = ("n1", "n2", "n3")
     plan = a_plan(dict.fromkeys(nodes, "update"), generation=generation)
-    return build_run_spec("r1", plan, {node: an_order(node) for node in nodes}, Rules(("1", "2", "3")), NOW)
+    return build_run_spec("r1", plan, orders_of(*nodes), Rules(("1", "2", "3")), NOW)
 
 
 def a_running_seat(generation: int, run: str, state: str, image: str = "other") -> RunningSeat:
@@ -58,7 +58,7 @@ def test_an_unreachable_node_keeps_the_run_open_and_one_removed_from_the_invento
     gone = Problem("not_in_inventory", "gone", "w", "f")
     settled, begun = assess_nodes(three_node_run(), {}, {"n1": UNREACHABLE, "n2": gone})
     assert {node: record.state for node, record in settled.items()} == {"n1": "unknown", "n2": "skipped"}
-    assert begun == ()
+    assert begun == frozenset()
 
 
 def test_remaining_images_are_those_that_untouched_nodes_lack() -> None:
@@ -66,7 +66,7 @@ def test_remaining_images_are_those_that_untouched_nodes_lack() -> None:
         three_node_run(),
         an_order("n1").image.model_copy(update={"reference": f"registry.lab/x@{a_digest('new')}"}),
     )
-    orders = {node: order.model_copy(update={"image": image}) for node, order in run_spec.orders.items()}
+    orders = {node: {SEAT: seats[SEAT].model_copy(update={"image": image})} for node, seats in run_spec.orders.items()}
     run_spec = run_spec.model_copy(update={"orders": orders})
     lacks = a_node("n1", seats=(a_running_seat(1, "r0", "committed"),))
     holds = lacks.model_copy(update={"images": (a_digest("new"),)})

@@ -45,7 +45,9 @@ def test_the_generation_that_a_rollback_returns_to(
     plan = plan_rollback("demo", "student", [FakeHost("n1")], {"n1": facts}, to)
     assert [(step.action, step.why) for step in plan.steps] == [(action, why)]
     orders = rollback_orders(plan, "r1", to)
-    assert [(order.to, order.expects) for order in orders.values()] == ([(to or 0, 3)] if action == "update" else [])
+    assert [(order.to, order.expects) for seats in orders.values() for order in seats.values()] == (
+        [(to or 0, 3)] if action == "update" else []
+    )
 
 
 @pytest.mark.parametrize(
@@ -62,7 +64,7 @@ def test_rollback_stops_work_only_with_force(when_busy: WhenBusy, action: str, c
     plan = plan_rollback("demo", "student", [FakeHost("n1")], {"n1": facts}, None, when_busy=when_busy)
     assert [(step.action, step.busy) for step in plan.steps] == [(action, ("GPU 0: pid 4242 python of li",))]
     assert [problem.code for problem in plan.steps[0].problems] == codes
-    assert {order.when_busy for order in rollback_orders(plan, "r1", None).values()} <= {when_busy}
+    assert {seats[SEAT].when_busy for seats in rollback_orders(plan, "r1", None).values()} <= {when_busy}
 
 
 def test_rollback_runs_in_waves_and_stops_beyond_the_budget(tmp_path: Path) -> None:
@@ -91,7 +93,7 @@ def test_removal_stops_work_only_with_force(when_busy: WhenBusy, action: str, co
     assert [step.action for step in plan.steps] == [action, "remove"]
     assert [problem.code for problem in plan.steps[0].problems] == codes
     orders = removal_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN, verb="remove").with_claim(a_claim()))
-    assert {order.when_busy for order in orders.values()} == {when_busy}
+    assert {seats[SEAT].when_busy for seats in orders.values()} == {when_busy}
     assert ("n1" in orders) == (action == "remove")
 
 

@@ -18,7 +18,7 @@ from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse
 from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.rollout.run import Outcome, roll_out_locally, run_waves
 from tests.builders import a_locked_image
-from tests.workflow.fake_fleet import FakeFleet, FakeJournal, a_claim, a_context, a_plan, a_seat, an_order
+from tests.workflow.fake_fleet import SEAT, FakeFleet, FakeJournal, a_claim, a_context, a_plan, a_seat, orders_of
 from tests.workflow.fake_fleet import claims as node_claims
 
 WAVES = Rules(waves=("1", "100%"))
@@ -26,12 +26,13 @@ BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
 
 
 def a_run_spec(actions: Mapping[str, Action], rules: Rules = WAVES, run: str = "r1", pull: int = 0) -> RunSpec:
-    orders = {node: an_order(node, run) for node in actions}
-    return build_run_spec(run, a_plan(actions, pull), orders, rules, BEGAN).with_claim(a_claim(run))
+    return build_run_spec(run, a_plan(actions, pull), orders_of(*actions, run=run), rules, BEGAN).with_claim(
+        a_claim(run)
+    )
 
 
 def prepared(actions: Mapping[str, Action]) -> PreparedPlan:
-    bundles = {node: SeatBundle(seat=a_seat(node), image=a_locked_image(), files={}) for node in actions}
+    bundles = {node: {SEAT: SeatBundle(seat=a_seat(node), image=a_locked_image(), files={})} for node in actions}
     return PreparedPlan(a_plan(actions), bundles)
 
 
@@ -162,7 +163,7 @@ def test_each_node_of_a_wave_is_reported_once(tmp_path: Path) -> None:
 
 def test_a_local_rollout_makes_no_claim(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1")
-    run_spec = build_run_spec("r1", a_plan(creating("n1")), {"n1": an_order("n1")}, Rules(), BEGAN)
+    run_spec = build_run_spec("r1", a_plan(creating("n1")), orders_of("n1"), Rules(), BEGAN)
     outcome = roll_out_locally(run_spec, fleet, a_context())
     assert states(outcome) == {"n1": "committed"}
     assert fleet.calls == [("stage", ("n1",)), ("switch", ("n1",))]

@@ -8,10 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.domain.lab.waves import budget, waves
-from provisioner.domain.rollout.report import BAD, NodeRecord, NodeState
+from provisioner.domain.rollout.report import BAD, NodeRecord, NodeState, SeatRecord, build_node_record
 from provisioner.workflow.rollout.waves import WaveRun, WavesResult, WaveStep, run_all_waves
 from tests.costly import costly
-from tests.workflow.fake_fleet import a_context
+from tests.workflow.fake_fleet import SEAT, a_context
 
 SHARES = st.sampled_from(["0", "1", "3", "1%", "2%", "10%"])
 STAGED: list[NodeState] = ["staged", "failed", "unreachable", "stale"]
@@ -27,14 +27,16 @@ class FakeWaves:
         self.bad = 0
         self.bad_at_step: list[int] = []
 
-    def apply_step(self, number: int, nodes: Mapping[str, None]) -> Mapping[str, NodeRecord]:
+    def apply_step(self, number: int, nodes: Mapping[str, Mapping[str, None]]) -> Mapping[str, NodeRecord]:
         self.bad_at_step.append(self.bad)
-        records = {node: NodeRecord(node=node, state=self.ends[number][node]) for node in nodes}
+        records = {
+            node: build_node_record(node, [SeatRecord(seat=SEAT, state=self.ends[number][node])]) for node in nodes
+        }
         self.bad += sum(record.state in BAD for record in records.values())
         return records
 
     def run(self, shares: Sequence[str], most: int) -> WavesResult:
-        orders = dict.fromkeys(NODES)
+        orders = {node: {SEAT: None} for node in NODES}
         steps = (WaveStep(partial(self.apply_step, 0), orders), WaveStep(partial(self.apply_step, 1), orders))
         return run_all_waves(WaveRun(waves(NODES, shares), steps, most), {}, a_context())
 

@@ -1,0 +1,181 @@
+"""Six people on two nodes by one rollout: own, shared and no cards; accounts and numbers; a row that goes.
+
+Each test starts from the state that the one before left.
+"""
+
+import csv
+import io
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.journeys.conftest import COMPLETE, CommandResult, Site, running_site
+from tests.lab.bed import make_key
+from tests.lab.demo import http_status, ssh_command
+from tests.lab.engine import Engine
+
+pytestmark = pytest.mark.lab
+
+# id, name, uid, node, gpus; ann has an account.
+ROWS: tuple[tuple[str, ...], ...] = (
+    ("ann", "安", "", "node1", "1"),
+    ("2024012345", "王小明", "70001", "node1", "shared"),
+    ("bob", "", "70002", "node1", "shared"),
+    ("li.lei@example.edu", "李雷", "70003", "node1", "0"),
+    ("eve", "", "70004", "node*", "shared"),
+    ("zoe", "", "70005", "node2", "0"),
+)
+PEOPLE = {row[0] for row in ROWS}
+ANN = 5001
+
+
+def key_of(site: Site, person: str) -> Path:
+    return site.folder / "keys" / person
+
+
+def write_roster(site: Site, rows: Mapping[str, tuple[str, ...]]) -> None:
+    """Write the roster as a Chinese spreadsheet does."""
+    text = io.StringIO()
+    table = csv.writer(text)
+    table.writerow(("id", "姓名", "uid", "node", "gpus", "key"))
+    for person, row in rows.items():
+        table.writerow((*row, f"keys/{person}.pub"))
+    (site.folder / "roster.csv").write_bytes(text.getvalue().encode("gbk"))
+
+
+ALL = {row[0]: row for row in ROWS}
+
+
+@pytest.fixture(scope="module")
+def site(testbed: Engine, program: Path) -> Iterator[Site]:
+    people = {"roster": "roster.csv"}
+    groups = {"student": {"memory": "1g", "cpus": 1, "shm": "64m"}}
+    profiles = ["rtx5090x2-580", "rtx4090-570"]
+    with running_site(
+        testbed, program, profiles, bases=["2.10.0"], image=COMPLETE, people=people, groups=groups
+    ) as site:
+        (site.folder / "keys").mkdir()
+        for person in PEOPLE:
+            make_key(key_of(site, person))
+        site.lab.node("node1").exec("useradd", "--uid", str(ANN), "--no-create-home", "ann")
+        write_roster(site, ALL)
+        yield site
+
+
+@pytest.fixture(scope="module")
+def first_rollout(site: Site) -> CommandResult:
+    return site.roll_out()
+
+
+def seats(site: Site) -> dict[str, dict[str, Any]]:
+    """Person -> seat as `status --urls` shows it, with its `url`."""
+    _, document, _ = site.run_json("status", "--urls")
+    return {seat["person"]: seat | {"url": document["urls"].get(seat["person"])} for seat in document["seats"]}
+
+
+def counts(result: CommandResult) -> dict[str, dict[str, int]]:
+    return {record["node"]: record["counts"] for record in result.document["nodes"]}
+
+
+def containers(site: Site) -> dict[str, set[str]]:
+    """Node -> the IDs of its running containers."""
+    return {
+        node.name: set(node.exec("docker", "ps", "-q", "--filter", "label=provisioner.seat").split())
+        for node in site.lab.nodes
+    }
+
+
+def test_one_rollout_gives_each_person_a_seat(site: Site, first_rollout: CommandResult) -> None:
+    assert first_rollout.code == 0, first_rollout.output
+    assert counts(first_rollout) == {"node1": {"committed": 4}, "node2": {"committed": 2}}
+    found = seats(site)
+    assert set(found) == PEOPLE
+    assert {person: len(seat["gpus"]) for person, seat in found.items()} == {
+        "ann": 1,
+        "2024012345": 1,
+        "bob": 1,
+        "li.lei@example.edu": 0,
+        "eve": 1,
+        "zoe": 0,
+    }
+    assert found["bob"]["gpus"] == found["2024012345"]["gpus"]
+    assert found["bob"]["gpus"] != found["ann"]["gpus"]
+
+
+def login(site: Site, seat: Mapping[str, Any], key: Path) -> list[str]:
+    return ssh_command(seat["access"]["ssh"], seat["access"]["host_key"], key, site.lab.folder)
+
+
+@pytest.mark.parametrize(
+    ("person", "user", "uid"),
+    [("ann", "ann", ANN), ("2024012345", "2024012345", 70001), ("li.lei@example.edu", "li-lei-example-edu", 70003)],
+)
+def test_a_person_logs_in_with_their_key_and_number(
+    site: Site, first_rollout: CommandResult, person: str, user: str, uid: int
+) -> None:
+    assert first_rollout.code == 0
+    seat = seats(site)[person]
+    ssh = login(site, seat, key_of(site, person))
+    done = subprocess.run([*ssh, "id -un; id -u; nvidia-smi -L | wc -l"], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [user, str(uid), str(len(seat["gpus"]))]
+    assert is_open(seat)
+
+
+def is_open(seat: Mapping[str, Any]) -> bool:
+    """Whether Jupyter accepts the token of the seat."""
+    page, token = seat["url"].split("/lab?token=")
+    return http_status(f"{page}/api/status", token) == 200
+
+
+def test_another_student_reaches_neither_seat_nor_files(site: Site, first_rollout: CommandResult) -> None:
+    assert first_rollout.code == 0
+    found = seats(site)
+    foreign = login(site, found["ann"], key_of(site, "bob"))
+    assert subprocess.run([*foreign, "true"], capture_output=True, check=False).returncode == 255
+    assert http_status(found["ann"]["url"].partition("/lab")[0] + "/api/contents") == 403
+    homes = site.lab.node("node1").exec("stat", "-c", "%a %u", "/srv/provisioner/homes/ann").split()
+    assert homes == ["700", str(ANN)]
+
+
+def test_a_second_rollout_changes_nothing(site: Site, first_rollout: CommandResult) -> None:
+    assert first_rollout.code == 0
+    before = containers(site)
+    again = site.roll_out()
+    assert (again.code, counts(again)) == (0, {"node1": {"unchanged": 4}, "node2": {"unchanged": 2}}), again.output
+    assert containers(site) == before
+
+
+def test_everybody_gets_a_letter_and_is_listed(site: Site, first_rollout: CommandResult, tmp_path: Path) -> None:
+    assert first_rollout.code == 0
+    code, document, output = site.run_json("letters", "--to", str(tmp_path / "letters"))
+    assert (code, {letter["person"] for letter in document["letters"]}) == (0, PEOPLE), output
+    done = site.command.run("seats", "list", str(site.folder), "--json")
+    assert done.returncode == 0, done.stderr
+    assert {seat["person"] for seat in json.loads(done.stdout)["seats"]} == PEOPLE
+
+
+def test_a_removed_row_is_a_seat_that_is_stopped_and_touches_nobody_else(
+    site: Site, first_rollout: CommandResult
+) -> None:
+    assert first_rollout.code == 0
+    before = containers(site)
+    write_roster(site, {person: row for person, row in ALL.items() if person != "zoe"})
+    done = site.roll_out()
+    assert (done.code, counts(done)["node1"]) == (0, {"unchanged": 4}), done.output
+    after = containers(site)
+    assert after["node1"] == before["node1"]
+    assert (after["node2"] < before["node2"], len(after["node2"])) == (True, 2)
+    assert site.lab.node("node2").exec("stat", "-c", "%u", "/srv/provisioner/homes/zoe") == "70005"
+    assert "zoe" not in json.loads((site.folder / "lab.lock").read_text())["people"]
+
+
+def test_a_row_that_returns_starts_the_same_seat(site: Site, first_rollout: CommandResult) -> None:
+    assert first_rollout.code == 0
+    write_roster(site, ALL)
+    done = site.roll_out()
+    assert (done.code, counts(done)["node2"]) == (0, {"unchanged": 1, "committed": 1}), done.output
+    assert is_open(seats(site)["zoe"])

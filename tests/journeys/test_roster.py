@@ -123,6 +123,8 @@ def test_a_person_logs_in_with_their_key_and_number(
     done = subprocess.run([*ssh, "id -un; id -u; nvidia-smi -L | wc -l"], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [user, str(uid), str(len(seat["gpus"]))]
     assert is_open(seat)
+    shown = subprocess.run([*ssh, "provision-url"], capture_output=True, text=True, check=True).stdout.strip()
+    assert shown == seat["url"]
 
 
 def is_open(seat: Mapping[str, Any]) -> bool:

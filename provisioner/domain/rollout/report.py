@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from provisioner.domain.seat.seat import Seat
+from provisioner.domain.seat.seat import Seat, jupyter_url, needs_tunnel
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.problem import UNREACHED, Problem
 
@@ -79,13 +79,10 @@ class Access(Value):
 def build_access(seat: Seat, host_key: str, *, local: bool = False) -> Access:
     """Build the access to a seat. `local`: the user is on the node itself and can use its loopback."""
     ssh = f"ssh -p {seat.ports['ssh']} {seat.user}@{seat.binds['ssh']}"
-    hidden = not local and seat.binds["jupyter"] == "127.0.0.1"
     return Access(
-        jupyter="http://127.0.0.1:8888/lab"
-        if hidden
-        else f"http://{seat.binds['jupyter']}:{seat.ports['jupyter']}/lab",
+        jupyter=jupyter_url(seat, local=local),
         ssh=ssh,
-        tunnel=f"{ssh} -N -L 8888:jupyter:8888" if hidden else "",
+        tunnel=f"{ssh} -N -L 8888:jupyter:8888" if needs_tunnel(seat) and not local else "",
         host_key=host_key,
         host=seat.binds["ssh"],
         port=seat.ports["ssh"],

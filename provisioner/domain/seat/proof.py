@@ -27,15 +27,19 @@ _SHARED_FILES = (
 # The notice to the users of a seat: a folder, because a container would not see that a mounted file was replaced.
 NOTICE = f"{CONFIG}/notice"
 _LAB_EXTENSION = f"{CONFIG}/labextensions/provisioner-notice"
-_NOTICE_FILES: dict[ServiceName, dict[str, str]] = {
+_OWN_FILES: dict[ServiceName, dict[str, str]] = {
     "jupyter": {
         "notice.sh": "/etc/profile.d/provisioner-notice.sh",
         "notice-extension.json": f"{_LAB_EXTENSION}/package.json",
         "notice-extension.js": f"{_LAB_EXTENSION}/static/notice.js",
     },
-    "ssh": {"notice.sh": "/etc/profile.d/provisioner-notice.sh"},
+    "ssh": {
+        "notice.sh": "/etc/profile.d/provisioner-notice.sh",
+        "provision-url": "/usr/local/bin/provision-url",
+    },
 }
-_IDENTITY: dict[ServiceName, str] = {"jupyter": "token", "ssh": "ssh_host_ed25519_key"}
+# The token is in both: who may log in by SSH is the seat's user, and reads it there for Jupyter.
+_IDENTITY: dict[ServiceName, tuple[str, ...]] = {"jupyter": ("token",), "ssh": ("ssh_host_ed25519_key", "token")}
 _ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
     "jupyter": ("jupyter", "lab", f"--config={CONFIG}/jupyter_server_config.py"),
     "ssh": ("python3", "-I", f"{CONFIG}/start-ssh.py"),
@@ -56,14 +60,13 @@ def python_user_base(seat: Seat, image: LockedImage) -> str:
 
 def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
     """Return the bind mounts of a service. The node adds `passwd` and `group`, and creates each identity once."""
-    secret = _IDENTITY[service]
     return [
         _bind(seat.home, container_home(seat), read_only=False),
         *(_bind(f"./{name}", f"/etc/{name}") for name in ("passwd", "group")),
         *(_bind(f"./{name}", f"{CONFIG}/{name}") for name in _SHARED_FILES),
-        _bind(f"../../identity/{secret}", f"{CONFIG}/{secret}"),
+        *(_bind(f"../../identity/{name}", f"{CONFIG}/{name}") for name in _IDENTITY[service]),
         _bind("../../notice", NOTICE),
-        *(_bind(f"./{name}", target) for name, target in _NOTICE_FILES[service].items()),
+        *(_bind(f"./{name}", target) for name, target in _OWN_FILES[service].items()),
     ]
 
 

@@ -10,11 +10,12 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text, proof
-from provisioner.domain.seat.seat import SERVICES, Seat, SeatBundle
+from provisioner.domain.seat.seat import SERVICES, Seat, SeatBundle, jupyter_url
 from provisioner.domain.values.problem import Problem, ProblemError
 
 COMPOSE_TEMPLATE = "compose.yaml.j2"
 SSHD_TEMPLATE = "sshd_config.j2"
+URL_TEMPLATE = "provision-url.j2"
 # Files that are the same for every seat.
 STATIC_FILES = (
     "jupyter_server_config.py",
@@ -44,6 +45,7 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
         "compose.yaml": compose_text.write(project.model_dump(mode="json", exclude_none=True)),
         # The proof has checked the user's name: it has no quotes, spaces or wildcards.
         "sshd_config": fill(templates[SSHD_TEMPLATE], values),
+        "provision-url": fill(templates[URL_TEMPLATE], values),
         "authorized_keys": _authorized_keys(seat.authorized_keys),
         "verify_keys": "",
     }
@@ -87,6 +89,7 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
         "image": image.model_dump(mode="json"),
         "home": proof.container_home(seat),
         "hostname": seat.node if _HOST_NAME.fullmatch(seat.node) else seat.name.replace("_", "-").strip("-"),
+        "jupyter_url": jupyter_url(seat),
         "python_user_base": proof.python_user_base(seat, image),
         "visible_devices": proof.visible_devices(seat),
         "devices": proof.device_ids(seat),

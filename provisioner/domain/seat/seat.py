@@ -52,6 +52,18 @@ class Seat(Value):
     start_interval: bool = True
 
 
+def needs_tunnel(seat: Seat) -> bool:
+    """Whether Jupyter is published on the node's loopback only."""
+    return seat.binds["jupyter"] == "127.0.0.1"
+
+
+def jupyter_url(seat: Seat, *, local: bool = False) -> str:
+    """Return the address of a seat's Jupyter. `local`: for a browser on the node, which needs no tunnel."""
+    if needs_tunnel(seat) and not local:
+        return "http://127.0.0.1:8888/lab"
+    return f"http://{seat.binds['jupyter']}:{seat.ports['jupyter']}/lab"
+
+
 class SeatOwner(NamedTuple):
     """Whose seat it is. `name`: of the seat. `user`: the login inside. `keys`: lines of authorized_keys.
 

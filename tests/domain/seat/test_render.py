@@ -173,7 +173,7 @@ def test_public_key_may_have_options_and_a_comment(key: str) -> None:
     assert render(a_seat(authorized_keys=(key,)), a_locked_image(), TEMPLATES).files["authorized_keys"] == f"{key}\n"
 
 
-@pytest.mark.parametrize("name", ["compose.yaml", "sshd_config", "authorized_keys"])
+@pytest.mark.parametrize("name", ["compose.yaml", "sshd_config", "authorized_keys", "provision-url"])
 def test_rendered_files_equal_the_golden_files(name: str) -> None:
     assert HARMLESS[name] == (HERE / "golden" / name).read_text()
 

@@ -131,7 +131,7 @@ class Seat:
         shutil.rmtree(str(half), ignore_errors=True)
         half.mkdir(mode=0o700)
         for name, text in {"verify_keys": "", **order["files"], **made}.items():
-            write_atomic(half / name, text, 0o644)
+            write_atomic(half / name, text, 0o755 if text.startswith("#!") else 0o644)
         write_atomic(half / "order.json", json.dumps(order, sort_keys=True))
         write_atomic(half / "meta.json", json.dumps({"made_at": now(), "run": order["run"]}))
         shutil.rmtree(

@@ -1,6 +1,7 @@
 import os
 import socket
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -264,3 +265,52 @@ def test_compose_before_version_2_is_refused(
     with pytest.raises(ProblemError) as caught:
         precheck.check_engine()
     assert code(caught) == "no_compose"
+
+
+def _open_to(mode: int, uid: int = 0) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        os.chown(folder, uid, 0)
+        folder.chmod(mode)
+
+    return change
+
+
+def _linked(folder: Path) -> None:
+    """Replace the folder by a link of its user to another place."""
+    folder.rename(folder.with_name("real"))
+    folder.symlink_to("real")
+    os.lchown(folder, 4242, 4242)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize(
+    ("change", "is_safe"),
+    [
+        (_open_to(0o755), True),
+        (_open_to(0o775), True),  # of the group root
+        (_open_to(0o1777), True),  # as /tmp: what is root's there stays in its place
+        (_open_to(0o757), False),
+        (_open_to(0o755, 4242), False),
+        (_linked, False),
+    ],
+)
+def test_only_root_can_replace_a_folder_above_the_home_of_a_person(
+    tmp_path: Path, change: Callable[[Path], None], is_safe: bool
+) -> None:
+    (tmp_path / "homes/lab").mkdir(parents=True)
+    change(tmp_path / "homes")
+    if is_safe:
+        precheck.check_home_parents(tmp_path / "homes/lab/ann")
+        return
+    with pytest.raises(ProblemError, match=f"can replace {tmp_path}/homes, ") as caught:
+        precheck.check_home_parents(tmp_path / "homes/lab/ann")
+    assert code(caught) == "home_unsafe"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+def test_a_folder_behind_a_link_above_a_home_is_checked_too(tmp_path: Path) -> None:
+    (tmp_path / "disk/ann").mkdir(parents=True)
+    os.chown(tmp_path / "disk", 4242, 4242)
+    (tmp_path / "homes").symlink_to("disk")
+    with pytest.raises(ProblemError, match=f"can replace {tmp_path}/disk, "):
+        precheck.check_home_parents(tmp_path / "homes/ann")

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import socket
+import stat
 import time
 from ipaddress import IPv4Network
 from pathlib import Path
@@ -153,6 +154,40 @@ def ensure_home(home: Path, uid: int, gid: int) -> None:
     elif owner != uid:
         what = f"{home} belongs to uid {owner}, but the seat has uid {uid}"
         raise _home_fault("home_owner", what, f"chown {uid}:{gid} {home}")
+
+
+def check_home_parents(home: Path) -> None:
+    """Check that only root can put another folder in the place of a home, or of a folder above it.
+
+    Otherwise its user could swap it for a link to any folder of the node between this check and the mount. Raises
+    ProblemError `home_unsafe`.
+    """
+    try:
+        unsafe = run_in_child(lambda: _first_unsafe(home), STAT_SECONDS)
+    except (TimeoutError, ChildProcessError) as error:
+        raise _home_fault("home_unreadable", f"{home.parent}: {error}", f"ls -ld {home.parent}") from None
+    if unsafe:
+        raise ProblemError(
+            "home_unsafe",
+            f"somebody besides root can replace {unsafe}, which is on the way to {home}",
+            "a link in its place would mount any folder of the node into the seat, as if it were the home",
+            f"give it to root on the node (chown root: {unsafe}; chmod go-w {unsafe}), or set seat.homes in lab.yml",
+        )
+
+
+def _first_unsafe(home: Path) -> str | None:
+    """Return the first existing folder above the home that is not root's alone, also behind links."""
+    real = Path(os.path.realpath(str(home.parent)))
+    above = [*reversed(home.parents), *reversed(real.parents), real]
+    return next((str(path) for path in above if os.path.lexists(str(path)) and not _is_roots_alone(path)), None)
+
+
+def _is_roots_alone(path: Path) -> bool:
+    found = path.lstat()
+    if stat.S_ISLNK(found.st_mode):
+        return found.st_uid == 0  # its own mode means nothing
+    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
+    return found.st_uid == 0 and (not others or bool(found.st_mode & stat.S_ISVTX))
 
 
 def _make_home(home: Path, uid: int, gid: int) -> None:

@@ -23,6 +23,7 @@ from ansible.module_utils.provisioner.seat.notice import make_notice_folder
 from ansible.module_utils.provisioner.seat.precheck import (
     check_disk_space,
     check_engine,
+    check_home_parents,
     check_ports,
     check_subnet,
     ensure_home,
@@ -85,6 +86,8 @@ def _check(order: dict[str, Any]) -> None:
     check_disk_space(info, 0 if engine.image(image["reference"]) else image["bytes"])
     check_ports(seat)
     check_subnet(seat)
+    if seat.get("person"):
+        check_home_parents(Path(seat["home"]))
     ensure_home(Path(seat["home"]), seat["uid"], seat["gid"])
 
 

@@ -1,5 +1,6 @@
 """What a node needs, by its observed state, without a node."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -58,6 +59,8 @@ CASES: dict[str, tuple[dict[str, Any], list[str]]] = {
     "toolkit from the node's own sources": (NO_TOOLKIT | {"nvidia": ()}, ["packages", "specification"]),
     "a GPU that the driver does not list": (BARE | {"uuids": ()}, ["cdi", "packages", "source", "packages", "trust"]),
     "engine stopped": ({"engine": None, "cdi_on": False, "containers": 0}, ["start"]),
+    "many seats, on a kernel that allows few containers": ({"inotify_instances": 128}, ["inotify"]),
+    "many seats, on a kernel that allows them": ({"inotify_instances": 8192}, []),
     "no compose": ({"compose": None}, ["packages"]),
     "compose v1": ({"compose": "1.29.2"}, ["packages"]),
     "a GPU that the specification does not name": ({"cdi_complete": False}, ["specification"]),
@@ -134,3 +137,17 @@ def test_the_needs_name_every_source_and_then_the_one_that_is_used() -> None:
     assert [(DOCKER.uri in words, OTHER_DOCKER.uri in words) for words in first] == [(True, True), (False, False)]
     then = needs.find_needs(bare._replace(written=frozenset({OTHER_DOCKER})), may_restart=False)
     assert then[-1].description.endswith(f"from {OTHER_DOCKER.uri}")
+
+
+def test_the_kernel_is_told_now_and_at_every_boot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    observe, actions = module_util("prepare.observe"), module_util("prepare.actions")
+    kernel, sysctl = tmp_path / "max_user_instances", tmp_path / "60-provisioner.conf"
+    kernel.write_text("128\n")
+    monkeypatch.setattr(observe, "INOTIFY", kernel)
+    monkeypatch.setattr(actions, "INOTIFY", kernel)
+    monkeypatch.setattr(actions, "SYSCTL", sysctl)
+    low = READY._replace(inotify_instances=observe._inotify_instances())
+    (need,) = needs.find_needs(low, may_restart=False)
+    actions.ACTIONS[need.action](need, {}, None)
+    assert needs.find_needs(low._replace(inotify_instances=observe._inotify_instances()), may_restart=False) == []
+    assert sysctl.read_text() == "fs.inotify.max_user_instances = 1024\n"

@@ -72,8 +72,8 @@ class PrepareOrder(Value):
     """Prepare a node. The order is the same for every node: each finds out what it lacks.
 
     Of several sources the node uses the first that has the packages it lacks. `deadline`: seconds for one command of
-    the package manager. `reach`: whether the node must prove that it can connect to the registry, which may not exist
-    yet.
+    the package manager. `many_seats`: the node may get many, which needs more of the kernel. `reach`: whether the node
+    must prove that it can connect to the registry, which may not exist yet.
     """
 
     what: Literal["node"] = "node"
@@ -84,6 +84,7 @@ class PrepareOrder(Value):
     registry: RegistryAccess
     restart_engine: bool = False
     deadline: int
+    many_seats: bool = False
     reach: bool = True
 
 
@@ -127,6 +128,7 @@ def prepare_order(lab: Lab, run: str, keys: Mapping[str, str], ca: str | None) -
         nvidia=_sources(lab.prepare.nvidia, keys),
         registry=RegistryAccess(address=lab.registry.address, ca=ca, plain_http=lab.registry.plain_http),
         deadline=lab.prepare.deadline_seconds,
+        many_seats=lab.people is not None,
     )
 
 

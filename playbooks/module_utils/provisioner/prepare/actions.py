@@ -6,17 +6,20 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.provisioner.base.command import run
+from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.docker.machine import engine_facts
 from ansible.module_utils.provisioner.docker.trust import install_ca
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.prepare import apt
-from ansible.module_utils.provisioner.prepare.needs import Need
+from ansible.module_utils.provisioner.prepare.needs import INOTIFY_INSTANCES, Need
+from ansible.module_utils.provisioner.prepare.observe import INOTIFY
 from ansible.module_utils.provisioner.seat.seat import ordered_cas
 
 SPECIFICATION = Path("/etc/cdi/nvidia.yaml")
 SPEC_SECONDS = 120
+SYSCTL = Path("/etc/sysctl.d/60-provisioner.conf")
 # Upgrading one of these packages restarts the engine.
 ENGINE_PACKAGES = frozenset({"docker.io", "docker-ce", "containerd", "containerd.io", "runc"})
 
@@ -58,6 +61,11 @@ def _trust(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001
     install_ca(order["registry"], ordered_cas(order["state_root"], order["registry"]["address"]))
 
 
+def _raise_inotify(need: Need, order: dict[str, Any], job: Job) -> None:  # noqa: ARG001
+    write_atomic(SYSCTL, f"fs.inotify.max_user_instances = {INOTIFY_INSTANCES}\n", 0o644)  # sysctl.d(5)
+    INOTIFY.write_text(str(INOTIFY_INSTANCES))
+
+
 ACTIONS: dict[str, Callable[[Need, dict[str, Any], Job], None]] = {
     "source": _add_source,
     "packages": _install,
@@ -66,6 +74,7 @@ ACTIONS: dict[str, Callable[[Need, dict[str, Any], Job], None]] = {
     "restart": _restart,
     "specification": _write_specification,
     "trust": _trust,
+    "inotify": _raise_inotify,
 }
 
 

@@ -17,6 +17,8 @@ from ansible.module_utils.provisioner.prepare.distribution import (
 CDI_SINCE = 25  # the first major version of the engine with CDI (moby 25.0, features.cdi)
 COMPOSE_SINCE = 2
 CA_CERTIFICATES = "ca-certificates"
+# The runtime of each container holds one on cgroup v2, and kernels give root 128: sixty seats have 120 containers.
+INOTIFY_INSTANCES = 1024
 
 
 class NodeState(NamedTuple):
@@ -40,6 +42,7 @@ class NodeState(NamedTuple):
     hook_is_newer: bool  # than the running engine, which searches for the hook only when it starts
     has_ca_certificates: bool  # needed for package sources with https
     untrusted: bool  # certs.d does not have the CA of the lab's registry
+    inotify_instances: int | None = None  # of a user, as the kernel allows; None: enough for the seats of this lab
 
     @property
     def by_cdi(self) -> bool:
@@ -63,6 +66,7 @@ def find_needs(state: NodeState, *, may_restart: bool) -> list[Need]:
         *_engine_needs(state),
         *_gpu_needs(state, may_restart),
         *_trust_needs(state),
+        *_kernel_needs(state),
     ]
 
 
@@ -113,6 +117,14 @@ def _restart(why: str, deferred: bool) -> Need:
 
 def _trust_needs(state: NodeState) -> list[Need]:
     return [Need("trust", "install the CA of the lab's registry in the engine's certs.d", {})] * state.untrusted
+
+
+def _kernel_needs(state: NodeState) -> list[Need]:
+    found = state.inotify_instances
+    if found is None or found >= INOTIFY_INSTANCES:
+        return []
+    name = "fs.inotify.max_user_instances"
+    return [Need("inotify", f"raise {name} from {found} to {INOTIFY_INSTANCES}, now and at every boot", {})]
 
 
 def _package_needs(wanted: tuple[str, ...], sources: tuple[Source, ...], state: NodeState) -> list[Need]:

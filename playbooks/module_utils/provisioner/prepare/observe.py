@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.docker import daemon
 from ansible.module_utils.provisioner.docker.machine import compose_version, engine_facts, machine_facts
 from ansible.module_utils.provisioner.docker.process import PID_FILE
@@ -18,6 +19,7 @@ from ansible.module_utils.provisioner.prepare.distribution import docker_source,
 from ansible.module_utils.provisioner.prepare.needs import NodeState
 
 SPEC_FOLDERS = ("/etc/cdi", "/var/run/cdi")  # the default folders of an engine with CDI
+INOTIFY = Path("/proc/sys/fs/inotify/max_user_instances")
 CA_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
 
@@ -49,7 +51,13 @@ def observe(order: dict[str, Any]) -> NodeState:
         hook_is_newer=_hook_is_newer(),
         has_ca_certificates=CA_CERTIFICATES.exists(),
         untrusted=not is_trusted(order["registry"]),
+        inotify_instances=_inotify_instances() if order.get("many_seats") else None,
     )
+
+
+def _inotify_instances() -> int | None:
+    text = read(INOTIFY).strip()
+    return int(text) if text.isdigit() else None
 
 
 def _names_all(uuids: tuple[str, ...], info: dict[str, Any]) -> bool:

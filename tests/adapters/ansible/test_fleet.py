@@ -271,7 +271,8 @@ def test_a_job_that_does_not_end_is_followed_for_a_limited_time(
     assert "pulling" in record.problems[0].what
     batch = tmp_path / "batch/jobs/r1.stage.json"
     wait_until(lambda: json.loads(batch.read_text())["record"] is not None)
-    assert json.loads(batch.read_text())["record"]["state"] == "staged"
+    (ended,) = json.loads(batch.read_text())["record"]["seats"].values()
+    assert ended["state"] == "staged"
 
 
 def test_no_play_runs_without_nodes(tmp_path: Path) -> None:

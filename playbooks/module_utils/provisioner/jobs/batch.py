@@ -30,21 +30,6 @@ MOST_ROOM = 600_000  # bytes of the job file, which is passed on as one result: 
 SUCCESSES = {"committed", "unchanged", "staged"}
 FAILURES = {"failed", "rolled_back", "needs_attention", "unknown"}
 KEEP_CLAIM = {"stage"}  # the switch follows
-# The state of a node is the worst state of its seats.
-WORST_FIRST = (
-    "needs_attention",
-    "unknown",
-    "unreachable",
-    "failed",
-    "rolled_back",
-    "stale",
-    "not_started",
-    "deferred",
-    "skipped",
-    "staged",
-    "committed",
-    "unchanged",
-)
 
 Begin = Callable[[Dict[str, Any]], Path]  # starts the job of an order, or finds it; returns its file
 
@@ -91,9 +76,8 @@ def carry_out(batch: dict[str, Any], seat_jobs: SeatJobs, job: Job) -> dict[str,
 
 
 def node_record(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Return the record of a node from those of its seats by name: the worst state, and all records."""
-    worst = min((record["state"] for record in records.values()), key=WORST_FIRST.index)
-    return shorten({"state": worst, "released": False, "seats": records}, MOST_ROOM)
+    """Return the record of a node from those of its seats by name."""
+    return shorten({"released": False, "seats": records}, MOST_ROOM)
 
 
 def fault_record(error: Exception) -> dict[str, Any]:

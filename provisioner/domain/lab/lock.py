@@ -49,12 +49,21 @@ class LockedNode(Value):
 class Placement(Value):
     """The place of a person: a node, and the UUIDs of their own cards, without shared ones.
 
-    `uid` of their account; None: not known yet.
+    `uid` of their account; None: not known yet. `stopped`: why their seat is not to run, while they keep the place;
+    empty: it may. It is left out of the document where it is empty.
     """
 
     node: str
     uid: int | None = None
     gpus: tuple[str, ...] = ()
+    stopped: str = ""
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        if not self.stopped:
+            fields.pop("stopped", None)
+        return fields
 
 
 class Lockfile(Document):

@@ -104,13 +104,38 @@ def gpu_gone(person: Person, held: Placement, gone: Sequence[str]) -> Problem:
 
 def moves_node(person: Person, held: Placement, place: Placement) -> Problem:
     """A change of the row moves the person to another node."""
+    return _moves(person, held, place, f", because of row {person.row} of the roster", "before the rollout")
+
+
+def is_moved(person: Person, held: Placement, place: Placement) -> Problem:
+    """The admin moves the person to another node."""
+    return _moves(person, held, place, "", "before you agree")
+
+
+def _moves(person: Person, held: Placement, place: Placement, because: str, when: str) -> Problem:
     return Problem(
         "moves_node",
-        f"{person.id} moves from {held.node} to {place.node}, because of row {person.row} of the roster",
+        f"{person.id} moves from {held.node} to {place.node}{because}",
         f"a home on the disk of {held.node} does not move along",
-        f"copy their home to {place.node} before the rollout, unless both mount it from the same server",
+        f"copy their home to {place.node} {when}, unless both mount it from the same server",
         place.node,
     )
+
+
+def row_names_another(person: Person, node: str) -> Problem:
+    """The row does not allow the node that the person is to be moved to."""
+    return Problem(
+        "row_names_another_node",
+        f'row {person.row} of the roster allows {person.id} only "{person.node}", which {node} is not',
+        "the row counts: the next rollout would move them back",
+        f"write {node} in the column node of that row and run `provision rollout`; or empty it and move them then",
+        node,
+    )
+
+
+def no_room_there(person: Person, held: Placement | None, room: NodeRoom) -> Problem:
+    """The node answered, and has not what the person asks for."""
+    return no_shared_gpu(person, [room]) if person.gpus == "shared" else no_free_gpu(person, held, [room])
 
 
 def _wanted(person: Person) -> str:

@@ -48,6 +48,43 @@ def place(people: Sequence[Person], nodes: Sequence[NodeOffer], before: Mapping[
     return Placements(places, problems, cautions)
 
 
+def move(
+    people: Sequence[Person], nodes: Sequence[NodeOffer], before: Mapping[str, Placement], person: Person, node: str
+) -> Placements | Problem:
+    """Give a person a place on this one of the nodes, with free cards, or return why they cannot have it.
+
+    Everybody else keeps the place in `before`, and so does who is no longer in the roster: their seat may still run. A
+    place on the node that the person has already stays as it is.
+    """
+    held = before.get(person.id)
+    if held is not None and held.node == node:
+        return Placements(dict(before), {}, {})
+    if held is not None and _is_another(person, held):
+        return place_problems.identity_changed(person, held)
+    if not is_allowed(person, node):
+        return place_problems.row_names_another(person, node)
+    room = _room_beside(people, nodes, before, person)[node]
+    if room.gpus is None:
+        return place_problems.not_placed_yet(person, held, [node])
+    if not any(with_room([room], person)):
+        return place_problems.no_room_there(person, held, room)
+    moved = (held or Placement(node=node)).model_copy(update={"node": node, "gpus": room.free[: _own_cards(person)]})
+    cautions = {person.id: place_problems.is_moved(person, held, moved)} if held else {}
+    return Placements({**before, person.id: _with_uid(person, moved)}, {}, cautions)
+
+
+def _room_beside(
+    people: Sequence[Person], nodes: Sequence[NodeOffer], before: Mapping[str, Placement], person: Person
+) -> dict[str, NodeRoom]:
+    """Return the room of each node beside everybody but this person."""
+    occupancy = Occupancy((node.name, node.gpus) for node in nodes)
+    rows = {row.id: row for row in people}
+    for name, held in before.items():
+        if name != person.id:
+            occupancy.restore(rows.get(name, Person(id=name)), held)
+    return occupancy.nodes
+
+
 def shared_gpus(offer: NodeOffer, places: Mapping[str, Placement]) -> tuple[str, ...]:
     """Return the cards of a node for those who share: the ones that nobody has of their own; none if it is silent."""
     own = {card for place in places.values() for card in place.gpus}
@@ -133,9 +170,9 @@ class _Search:
         node = min(with_room(self._allowed_nodes(person), person), key=attrgetter("load"), default=None)
         if node is None:
             return False
-        held = self.places.get(person.id)
+        held = self.places.get(person.id, Placement(node=node.name))
         gpus = node.free[: _own_cards(person)]
-        self._occupancy.seat(person, Placement(node=node.name, uid=held.uid if held else None, gpus=gpus))
+        self._occupancy.seat(person, held.model_copy(update={"node": node.name, "gpus": gpus}))
         return True
 
     def _allowed_nodes(self, person: Person) -> list[NodeRoom]:

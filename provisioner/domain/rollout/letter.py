@@ -13,6 +13,7 @@ from provisioner.domain.lab.lab import Slug
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.line import one_line, printable
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import GpuUuid
 from provisioner.domain.values.problem import Problem
@@ -25,16 +26,7 @@ _PLAIN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 
 def contact_text(text: str) -> str:
     """Return the text as one line of printable characters. Raises ValueError with a message for the user."""
-    line = " ".join(text.split())
-    if len(line) > _MAX_CONTACT:
-        raise ValueError(f"has {len(line)} characters; the maximum is {_MAX_CONTACT}")
-    return _printable(line)
-
-
-def _printable(text: str) -> str:
-    if bad := next((c for c in text if not c.isprintable()), None):
-        raise ValueError(f"contains U+{ord(bad):04X}, which is not printable")
-    return text
+    return one_line(text, _MAX_CONTACT)
 
 
 def _reachable(text: str) -> str:
@@ -45,7 +37,7 @@ def _reachable(text: str) -> str:
 
 
 # Lines of ssh's configuration are made of these: a space or a line feed in one would be another setting.
-Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_printable)]
+Line = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(printable)]
 Alias = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,79}$")]
 LoginName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.@-]{0,63}$")]
 HostAddress = Annotated[str, StringConstraints(max_length=15), AfterValidator(_reachable)]

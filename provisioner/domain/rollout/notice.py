@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from provisioner.domain.rollout.report import DONE, NodeRecord
+from provisioner.domain.values.line import one_line
 from provisioner.domain.values.model import Document
 
 NOTICE_SCHEMA: Literal["provisioner/notice/1"] = "provisioner/notice/1"
@@ -13,13 +14,9 @@ MAX_CHARACTERS = 300
 
 def notice_text(text: str) -> str:
     """Return the text as one line, as it will be shown. Raises ValueError with a message for the user."""
-    line = " ".join(text.split())
+    line = one_line(text, MAX_CHARACTERS)
     if not line:
         raise ValueError("is empty; to remove a notice use --clear")
-    if len(line) > MAX_CHARACTERS:
-        raise ValueError(f"has {len(line)} characters; the maximum is {MAX_CHARACTERS}")
-    if bad := next((c for c in line if not c.isprintable()), None):
-        raise ValueError(f"contains U+{ord(bad):04X}, which is not printable")
     return line
 
 

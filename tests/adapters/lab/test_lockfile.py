@@ -69,6 +69,17 @@ def test_a_lock_without_people_has_the_bytes_that_it_had_before_there_were_any()
     assert "people" not in LOCK.model_dump(mode="json")
 
 
+def test_a_place_has_a_stop_in_the_lock_only_while_there_is_one(tmp_path: Path) -> None:
+    anna = PLACED.people["anna"]
+    stopped = PLACED.model_copy(
+        update={"people": PLACED.people | {"anna": anna.model_copy(update={"stopped": "exam"})}}
+    )
+    assert json.loads(lock_text(stopped))["people"]["anna"]["stopped"] == "exam"
+    assert "stopped" not in lock_text(PLACED)
+    write_lock(tmp_path / "lab.lock", stopped)
+    assert read_lock(tmp_path / "lab.lock") == stopped
+
+
 def test_people_of_a_lock_are_written_by_id_and_read_back(tmp_path: Path) -> None:
     text = lock_text(PLACED)
     assert list(json.loads(text)["people"].items()) == [

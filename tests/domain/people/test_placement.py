@@ -8,7 +8,8 @@ import pytest
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.placement import NodeOffer, Placements, place, shared_gpus
+from provisioner.domain.people.placement import NodeOffer, Placements, move, place, shared_gpus
+from provisioner.domain.values.problem import Problem
 
 Gpus = int | Literal["shared"]
 Row = Gpus | tuple[Gpus, str]
@@ -245,6 +246,84 @@ def test_another_uid_is_a_problem_that_leaves_the_place_as_it_is(row: Row) -> No
     found = place(roster({"ann": row}, uid=70002), offers({"n1": "a b", "n2": "c d"}), before)
     assert (found.places, codes(found.problems), found.cautions) == (before, {"ann": "identity_changed"}, {})
     assert "70001" in found.problems["ann"].fix
+
+
+def moved(
+    row: Row, nodes: Nodes, before: Mapping[str, str], others: Mapping[str, Row] | None = None
+) -> Placements | Problem:
+    """Move ann to n2."""
+    people = roster({"ann": row, **(others or {})})
+    return move(people, offers(nodes), places(before), people[0], "n2")
+
+
+MOVES: Nodes = {"n1": "a b", "n2": "c d e"}
+
+
+@pytest.mark.parametrize(
+    ("row", "before", "others", "expected"),
+    [
+        (1, {"ann": "n1 a"}, {}, "n2 c"),
+        (0, {"ann": "n1"}, {}, "n2"),
+        ("shared", {"ann": "n1", "ben": "n2 c d"}, {"ben": 2}, "n2"),
+        # Their own number of cards, also where they have fewer now; what others have is not given.
+        (2, {"ann": "n1 a", "ben": "n2 c"}, {"ben": 1}, "n2 d e"),
+        (2, {"ann": "n1 a b", "ben": "n2"}, {"ben": "shared"}, "n2 c d"),
+        # Whose row is gone may still have a seat that runs, and so may who is to get fewer cards.
+        (1, {"ann": "n1 a", "old": "n2 c"}, {}, "n2 d"),
+        (1, {"ann": "n1 a", "ben": "n2 c d"}, {"ben": 1}, "n2 e"),
+        # Without a place so far.
+        (1, {}, {}, "n2 c"),
+        ((1, "n*"), {"ann": "n1 a"}, {}, "n2 c"),
+        # They are there already.
+        (2, {"ann": "n2 c"}, {}, "n2 c"),
+        ((1, "n1"), {"ann": "n2 c"}, {}, "n2 c"),
+    ],
+)
+def test_a_move_gives_free_cards_of_that_node_and_changes_nobody_else(
+    row: Row, before: Mapping[str, str], others: Mapping[str, Row], expected: str
+) -> None:
+    found = moved(row, MOVES, before, others)
+    assert isinstance(found, Placements)
+    assert shown(found) == {**before, "ann": expected}
+    is_moved = "ann" in before and before["ann"].split()[0] != "n2"
+    assert (found.problems, codes(found.cautions)) == ({}, {"ann": "moves_node"} if is_moved else {})
+
+
+@pytest.mark.parametrize(
+    ("row", "nodes", "others", "code", "said"),
+    [
+        ((1, "n1"), MOVES, {}, "row_names_another_node", 'row 2 of the roster allows ann only "n1", which n2 is not'),
+        ((1, "m*"), MOVES, {}, "row_names_another_node", 'only "m*"'),
+        (1, {"n1": "a", "n2": None}, {}, "not_placed_yet", "n2 may have room, but did not answer; their place on n1"),
+        (0, {"n1": "a", "n2": None}, {}, "not_placed_yet", "ann asks for a place"),
+        (2, {"n1": "a", "n2": "c d"}, {"ben": 1}, "no_free_gpu", "the most that are free on a node are 1, on n2"),
+        (2, {"n1": "a", "n2": "d e"}, {"ben": "shared"}, "no_free_gpu", "asks for 2 own cards"),
+        ("shared", {"n1": "a", "n2": "c"}, {"ben": 1}, "no_shared_gpu", "none is left on n2"),
+    ],
+)
+def test_a_move_that_is_not_possible_has_a_problem(
+    row: Row, nodes: Nodes, others: Mapping[str, Row], code: str, said: str
+) -> None:
+    before = {"ann": "n1 a"} | {person: "n2 c" if gpus == 1 else "n2" for person, gpus in others.items()}
+    found = moved(row, nodes, before, others)
+    assert isinstance(found, Problem)
+    assert (found.code, said in found.what) == (code, True), found
+
+
+def test_a_move_of_an_account_with_another_uid_is_a_problem() -> None:
+    person = Person(id="ann", uid=70002)
+    found = move([person], offers(MOVES), {"ann": Placement(node="n1", uid=70001)}, person, "n2")
+    assert isinstance(found, Problem)
+    assert found.code == "identity_changed"
+
+
+def test_a_stopped_person_stays_stopped_wherever_they_move() -> None:
+    held = Placement(node="n1", uid=70001, gpus=("a",), stopped="exam")
+    by_row = place(roster({"ann": (1, "n2")}), offers(MOVES), {"ann": held})
+    by_admin = move(roster({"ann": 1}), offers(MOVES), {"ann": held}, Person(id="ann", gpus=1), "n2")
+    expected = Placement(node="n2", uid=70001, gpus=("c",), stopped="exam")
+    assert isinstance(by_admin, Placements)
+    assert (by_row.places, by_admin.places) == ({"ann": expected}, {"ann": expected})
 
 
 def test_a_problem_tells_what_to_do() -> None:

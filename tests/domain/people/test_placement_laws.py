@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.placement import NodeOffer, Placements, is_allowed, place, shared_gpus
+from provisioner.domain.people.placement import NodeOffer, Placements, is_allowed, move, place, shared_gpus
 
 CARDS = {"n1": "ab", "n2": "cdef", "n3": "gh", "m1": "", "m2": "ij"}
 IDS, NODES = st.sampled_from("abcdefghijklmno"), st.sampled_from(list(CARDS))
@@ -157,3 +157,25 @@ def test_any_lock_and_any_roster_give_places_that_are_placed_again_unchanged(
     assert_problems_are_true(rows, {offer.name: offer for offer in offers}, found)
     assert place(rows, offers, shuffled(before)) == found
     assert place(rows, offers, found.places) == (found.places, found.problems, {})
+
+
+@given(st.lists(EDITS, min_size=10, max_size=40), IDS, NODES)
+def test_a_move_takes_no_card_of_another_and_the_next_rollout_keeps_it(
+    edits: list[Edit], person: str, node: str
+) -> None:
+    world = World()
+    for edit in edits:
+        world.edit(edit)
+    world.rows.setdefault(person, Person(id=person, gpus=1))
+    world.gone.clear()
+    rows, offers = list(world.rows.values()), world.offers()
+    before = place(rows, offers, {}).places
+    found = move(rows, offers, before, world.rows[person], node)
+    if not isinstance(found, Placements):
+        return
+    assert_nobody_has_the_card_of_another(found)
+    assert {id_: at for id_, at in found.places.items() if id_ != person} == {
+        id_: at for id_, at in before.items() if id_ != person
+    }
+    again = place(rows, offers, found.places)
+    assert (found.places[person].node, again.places[person]) == (node, found.places[person])

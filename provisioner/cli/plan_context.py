@@ -1,6 +1,6 @@
 """What plan, rollout, status, letters and seats share: read the lab's lock, probe its nodes, and plan what differs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from provisioner.adapters.ansible.inventory import InventoryHost
@@ -10,7 +10,7 @@ from provisioner.cli.options import AnsibleOptions
 from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet, plan_inputs
-from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
@@ -31,12 +31,16 @@ class PlanContext(NamedTuple):
 
 
 class SeatsContext(NamedTuple):
-    """The seats of a lab. `people`: those of the roster who are expected on these nodes; `hosts`: the nodes."""
+    """The seats of a lab. `people`: those of the roster who are expected on these nodes; `hosts`: the nodes.
+
+    `places`: of all people, as the lock remembers them.
+    """
 
     status: LabStatus
     people: tuple[Person, ...]
     probed: Probed
     hosts: Sequence[InventoryHost]
+    places: Mapping[str, Placement]
 
 
 def require_lock(directory: LabDirectory) -> Lockfile:
@@ -69,9 +73,10 @@ def read_seats(directory: LabDirectory, ansible: AnsibleOptions, output: Output)
         nodes = fleet(directory, ansible, output.verbose, on_event)
         context = build_context(plan_inputs(directory, lock, ansible.limit), nodes, on_event)
     status = build_status(context.prepared, context.probed)
-    seated = {seat.person for seat in status.seats}
+    stopped = {name for name, held in lock.people.items() if held.stopped and held.node in context.probed}
+    seated = {seat.person for seat in status.seats} | stopped
     people = tuple(person for person in directory.people if ansible.limit is None or person.id in seated)
-    return SeatsContext(status, people, context.probed, nodes.hosts())
+    return SeatsContext(status, people, context.probed, nodes.hosts(), lock.people)
 
 
 def catalog_fields(catalog: Catalog) -> dict[str, Any]:

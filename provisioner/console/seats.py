@@ -30,8 +30,8 @@ def seats_view(listing: SeatList, *, verbose: bool = False) -> Group:
     Of more than MANY seats those that are healthy are counted for each node, unless `verbose`.
     """
     is_folded = not verbose and len(listing.seats) > MANY
-    healthy = [seat for seat in listing.seats if is_folded and seat.state == "healthy"]
-    others = [seat for seat in listing.seats if not is_folded or seat.state != "healthy"]
+    healthy = [seat for seat in listing.seats if is_folded and _is_well(seat)]
+    others = [seat for seat in listing.seats if not is_folded or not _is_well(seat)]
     parts: list[RenderableType] = [_table(others)] if others else []
     parts += [Text(), _counts(healthy), Text("\n-v lists the healthy seats, too.", "dim")] if healthy else []
     found = ((node, problem) for node, kinds in listing.unread.items() for problem in kinds)
@@ -43,10 +43,21 @@ def _table(seats: Sequence[SeatEntry]) -> Table:
     for seat in seats:
         rows.add_row(
             *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
-            cell(_WORDS.get(seat.state, seat.state), _STYLES.get(seat.state, "red")),
+            cell(_state(seat), _STYLES.get(seat.state, "red")),
             *map(cell, (seat.group, seat.until.isoformat() if seat.until else "")),
         )
     return rows
+
+
+def _is_well(seat: SeatEntry) -> bool:
+    return seat.state == "healthy" and not seat.reason
+
+
+def _state(seat: SeatEntry) -> str:
+    word = _WORDS.get(seat.state, seat.state)
+    if not seat.reason:
+        return word
+    return f"{word}: {seat.reason}" if seat.state == "stopped" else f"{word}, to be stopped: {seat.reason}"
 
 
 def _gpus(seat: SeatEntry) -> str:

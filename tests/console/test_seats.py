@@ -45,6 +45,16 @@ def test_table_has_a_row_for_each_seat() -> None:
     """)
 
 
+def test_the_reason_of_a_stop_stands_beside_the_state() -> None:
+    seats = (
+        SeatEntry(person="anna", node="gpu1", state="stopped", reason="exam \x1b[2J"),
+        SeatEntry(person="bob", node="gpu1", seat="ml_bob", state="healthy", reason="fills the disk"),
+    )
+    text = render_text(seats_view(SeatList(lab="ml", seats=seats)), 120)
+    assert "  stopped: exam \\x1b[2J" in text
+    assert "  healthy, to be stopped: fills the disk" in text
+
+
 def test_of_many_seats_those_that_are_healthy_are_counted_for_each_group_of_equal_nodes() -> None:
     seats = tuple(
         SeatEntry(person=f"p{node}-{number}", node=f"gpu{node}", seat=f"ml_p{node}-{number}", state="healthy")

@@ -46,7 +46,8 @@ def letters(*, lab: str, folder: Path | None, contact: str, ansible: AnsibleOpti
     _require_people(directory)
     folder = folder or Path(f"letters-{directory.lab.name}")
     context = read_seats(directory, ansible, output)
-    built = build_letters(context.people, context.status, {host.name: host.jump for host in context.hosts}, contact)
+    jumps = {host.name: host.jump for host in context.hosts}
+    built = build_letters(context.people, context.status, jumps, contact, context.places)
     template = letter_template(templates(None))
     files = {person: _files(letter, template) for person, letter in built.written.items()}
     write_letters(folder, {name: text for texts in files.values() for name, text in texts.items()})

@@ -133,6 +133,16 @@ def row_names_another(person: Person, node: str) -> Problem:
     )
 
 
+def no_place(person: Person) -> Problem:
+    """The person has no place yet that could be stopped or started."""
+    return Problem(
+        "no_place",
+        f"{person.id} has no place yet",
+        "a stop is remembered with the place of a person",
+        "see why with `provision plan`; `provision rollout` gives them a place",
+    )
+
+
 def no_room_there(person: Person, held: Placement | None, room: NodeRoom) -> Problem:
     """The node answered, and has not what the person asks for."""
     return no_shared_gpu(person, [room]) if person.gpus == "shared" else no_free_gpu(person, held, [room])

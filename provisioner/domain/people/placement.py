@@ -85,6 +85,14 @@ def _room_beside(
     return occupancy.nodes
 
 
+def stop(before: Mapping[str, Placement], person: Person, reason: str) -> Placements | Problem:
+    """Return the places with a person's seat stopped for this reason, or no longer stopped where it is empty."""
+    held = before.get(person.id)
+    if held is None:
+        return place_problems.no_place(person)
+    return Placements({**before, person.id: held.model_copy(update={"stopped": reason})}, {}, {})
+
+
 def shared_gpus(offer: NodeOffer, places: Mapping[str, Placement]) -> tuple[str, ...]:
     """Return the cards of a node for those who share: the ones that nobody has of their own; none if it is silent."""
     own = {card for place in places.values() for card in place.gpus}

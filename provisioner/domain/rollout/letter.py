@@ -10,6 +10,7 @@ from typing import Annotated, Literal, NamedTuple
 from pydantic import AfterValidator, Field, StringConstraints, ValidationError
 
 from provisioner.domain.lab.lab import Slug
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
@@ -90,9 +91,17 @@ def letter_name(person: str) -> str:
 
 
 def build_letters(
-    people: Sequence[Person], status: LabStatus, jumps: Mapping[str, str | None], contact: str = ""
+    people: Sequence[Person],
+    status: LabStatus,
+    jumps: Mapping[str, str | None],
+    contact: str = "",
+    places: Mapping[str, Placement] | None = None,
 ) -> Letters:
-    """Build the letter of each person. `jumps`: the jump hosts of each node, see `InventoryHost`."""
+    """Build the letter of each person. `jumps`: the jump hosts of each node, see `InventoryHost`.
+
+    `places`: of people, as the lock remembers them; who is stopped gets no letter.
+    """
+    stopped = {name: held for name, held in (places or {}).items() if held.stopped}
     seats = {seat.person: seat for seat in status.seats if seat.person}
     unread = {seat.node: seat.problems for seat in status.seats if seat.seat is None}
     built = {
@@ -101,6 +110,7 @@ def build_letters(
         else _no_seat(person, len(unread))
         for person in people
     }
+    built |= {person.id: _is_stopped(person, stopped[person.id]) for person in people if person.id in stopped}
     return Letters(
         {name: found for name, found in built.items() if isinstance(found, Letter)},
         {name: found for name, found in built.items() if isinstance(found, Problem)},
@@ -146,6 +156,16 @@ def _connection(access: Access, jump: str) -> dict[str, str | int | bool]:
 def _without_accounts(jump: str) -> str:
     """Return jump hosts without account names: those in the inventory are the admin's."""
     return ",".join(host.rpartition("@")[2] for host in jump.split(","))
+
+
+def _is_stopped(person: Person, held: Placement) -> Problem:
+    return Problem(
+        "seat_stopped",
+        f"{person.id}: stopped on {held.node}: {held.stopped}",
+        "nobody reaches a seat that is stopped",
+        f"`provision seats start LAB {person.id}`, then write the letters again",
+        held.node,
+    )
 
 
 def _no_seat(person: Person, unread: int) -> Problem:

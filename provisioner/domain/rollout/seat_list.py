@@ -1,11 +1,12 @@
 """The list of seats: who sits where, with which cards, and in which state."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
 from provisioner.domain.values.model import Document, Value
@@ -29,10 +30,10 @@ class Card(Value):
 
 
 class SeatEntry(Value):
-    """One seat, or a person without one: then `seat` is None and `node` is empty.
+    """One seat, or a person without one: then `seat` is None, and `node` is empty unless they were stopped there.
 
     `person` empty: the seat of a lab without a roster. `shared`: others use its cards, too. `group`, `until`: as in the
-    roster.
+    roster. `reason`: why it was stopped, or is to be, by the admin.
     """
 
     person: str = ""
@@ -43,6 +44,7 @@ class SeatEntry(Value):
     state: SeatState
     group: str = ""
     until: date | None = None
+    reason: str = ""
 
 
 class SeatList(Document):
@@ -57,23 +59,41 @@ class SeatList(Document):
     unread: dict[str, tuple[Problem, ...]] = {}
 
 
-def build_seat_list(status: LabStatus, people: Sequence[Person], probed: Mapping[str, NodeFacts | Problem]) -> SeatList:
-    """Build the list. `people`: those of the roster who have a seat on these nodes, or should have one."""
+def build_seat_list(
+    status: LabStatus,
+    people: Sequence[Person],
+    probed: Mapping[str, NodeFacts | Problem],
+    places: Mapping[str, Placement],
+) -> SeatList:
+    """Build the list. `people`: those of the roster who have a seat on these nodes, or should have one.
+
+    `places`: of people, as the lock remembers them.
+    """
     rows = {person.id: person for person in people}
     cards = {card.uuid: card for facts in probed.values() if isinstance(facts, NodeFacts) for card in _cards(facts)}
     unread = {seat.node: seat.problems for seat in status.seats if seat.seat is None}
-    entries = [_entry(seat, rows.get(seat.person), cards) for seat in status.seats if seat.seat is not None]
+    stopped = {name: held for name, held in places.items() if held.stopped}
+    reasons = {name: held.stopped for name, held in stopped.items()}
+    entries = [_entry(seat, rows.get(seat.person), cards, reasons) for seat in status.seats if seat.seat is not None]
     seated = {entry.person for entry in entries}
-    state: SeatState = "unknown" if unread else "absent"
     waiting = [
-        SeatEntry(person=person.id, state=state, group=person.group, until=person.until)
-        for person in people
-        if person.id not in seated
+        _without_seat(person, stopped.get(person.id), cards, unread) for person in people if person.id not in seated
     ]
     return SeatList(lab=status.lab, seats=(*entries, *waiting), unread=unread)
 
 
-def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card]) -> SeatEntry:
+def _without_seat(
+    person: Person, stopped: Placement | None, cards: Mapping[str, Card], unread: Collection[str]
+) -> SeatEntry:
+    entry = SeatEntry(person=person.id, state="unknown" if unread else "absent", group=person.group, until=person.until)
+    if stopped is None:
+        return entry
+    state: SeatState = "unknown" if stopped.node in unread else "stopped"
+    gpus = tuple(cards.get(uuid, Card(uuid=uuid)) for uuid in stopped.gpus)
+    return entry.model_copy(update={"node": stopped.node, "gpus": gpus, "state": state, "reason": stopped.stopped})
+
+
+def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card], reasons: Mapping[str, str]) -> SeatEntry:
     return SeatEntry(
         person=seat.person,
         node=seat.node,
@@ -83,6 +103,7 @@ def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card]) -
         state=seat_state(seat),
         group=person.group if person else "",
         until=person.until if person else None,
+        reason=reasons.get(seat.person, ""),
     )
 
 

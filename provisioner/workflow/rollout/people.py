@@ -72,14 +72,17 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
 ) -> Seating:
     """Place the people of the roster. `served`: the nodes that are planned for, None where one gets no seat now.
 
-    `before`: the places that the lock remembers. A person whose last day is before `today` has no seat. `limited`: the
-    lab has other nodes, which nothing is known of.
+    `before`: the places that the lock remembers. A person whose last day is before `today`, or whose place is stopped,
+    has no seat. `limited`: the lab has other nodes, which nothing is known of.
     """
     offers = {name: NodeOffer(name=name, gpus=node.gpus if node else None) for name, node in served.items()}
     if limited:
         offers = {held.node: NodeOffer(name=held.node, gpus=None) for held in before.values()} | offers
     placements = place(people, list(offers.values()), before)
-    present = [person for person in people if person.until is None or person.until >= today]
+    stopped = {name for name, held in placements.places.items() if held.stopped}
+    present = [
+        person for person in people if (person.until is None or person.until >= today) and person.id not in stopped
+    ]
     seating = Seating({}, {}, dict(placements.places), {})
     for person in present:
         _seat_person(lab, person, served, offers, placements, seating)
@@ -132,14 +135,18 @@ def _ended(
     whose = {person_seat_name_on(facts, lab.name, person.id): person for person in people}
     for seat in facts.seats:
         if seat.lab == lab.name and seat.generation and not seat.is_down and seat.name not in kept:
-            yield seat.name, _why_ended(seat, whose.get(seat.name), present)
+            yield seat.name, _why_ended(seat, whose.get(seat.name), present, places)
 
 
-def _why_ended(seat: RunningSeat, person: Person | None, present: Collection[Person]) -> str:
+def _why_ended(
+    seat: RunningSeat, person: Person | None, present: Collection[Person], places: Mapping[str, Placement]
+) -> str:
     if person is None and not seat.person:
         return "the lab has a roster now, so this seat is stopped; its home stays"
     if person is None:
         return "no row of the roster any more: the seat is stopped, its home stays"
+    if person.id in places and (reason := places[person.id].stopped):
+        return f"stopped by `provision seats stop`: {reason}; its home stays, and its person keeps the place"
     if person not in present:
         return f"its last day was {person.until}: the seat is stopped, its home stays"
     return "its person has a seat on another node: this one is stopped, its home stays"
@@ -148,8 +155,10 @@ def _why_ended(seat: RunningSeat, person: Person | None, present: Collection[Per
 def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Step:
     """Build the step that stops a seat which nobody has any more."""
     seat = facts.seat(name)
-    step = Step(node=facts.name, seat=name, action="stop", why=why, generation=seat.generation if seat else 0)
-    return with_busy_policy(step, seat, when_busy) if seat else step
+    if seat is None:
+        return Step(node=facts.name, seat=name, action="stop", why=why)
+    step = Step(node=facts.name, seat=name, person=seat.person, action="stop", why=why, generation=seat.generation)
+    return with_busy_policy(step, seat, when_busy)
 
 
 def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> None:

@@ -33,6 +33,7 @@ def test_list_names_person_cards_state_group_and_until(roster_lab: RosterLab) ->
                 "state": "healthy",
                 "group": "staff",
                 "until": "2027-01-31",
+                "reason": "",
             }
         ],
         "unread": {},

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.letter import Letter, build_letters, contact_text, letter_name
 from provisioner.domain.rollout.report import build_access
@@ -39,6 +40,14 @@ def test_letter_takes_the_address_of_ssh_from_the_seat() -> None:
     letter = build(a_seat_status(access=build_access(seat, HOST_KEY)))
     assert isinstance(letter, Letter)
     assert (letter.host, letter.port, letter.user) == ("198.18.0.11", seat.ports["ssh"], "anna")
+
+
+@pytest.mark.parametrize("seats", [(), (a_seat_status(),)])
+def test_a_stopped_person_gets_the_reason_instead(seats: tuple[SeatStatus, ...]) -> None:
+    places = {"anna": Placement(node="gpu1", stopped="exam"), "bob": Placement(node="gpu1", stopped="exam")}
+    built = build_letters([Person(id="anna")], LabStatus(lab="ml", seats=seats), {}, "", places)
+    assert (built.written, list(built.missing)) == ({}, ["anna"])
+    assert (built.missing["anna"].code, built.missing["anna"].what) == ("seat_stopped", "anna: stopped on gpu1: exam")
 
 
 @pytest.mark.parametrize(

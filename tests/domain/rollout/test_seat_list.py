@@ -4,6 +4,7 @@ from datetime import date
 
 import pytest
 
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.seat_list import Card, SeatState, build_seat_list, seat_state
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
@@ -39,7 +40,7 @@ def test_a_planned_seat_is_absent() -> None:
 def test_cards_have_the_index_of_their_node_and_a_lost_one_has_none() -> None:
     gpus = (a_gpu("gpu1", 1), a_gpu("gpu1", 2, instance=3, uuid=a_uuid("mig")))
     seat = a_seat_status(gpus=(a_uuid("gpu1/1"), a_uuid("mig"), a_uuid("lost")))
-    listing = build_seat_list(LabStatus(lab="ml", seats=(seat,)), [], {"gpu1": a_node("gpu1", gpus=gpus)})
+    listing = build_seat_list(LabStatus(lab="ml", seats=(seat,)), [], {"gpu1": a_node("gpu1", gpus=gpus)}, {})
     assert listing.seats[0].gpus == (
         Card(uuid=a_uuid("gpu1/1"), index="1"),
         Card(uuid=a_uuid("mig"), index="2.3"),
@@ -58,7 +59,7 @@ def test_a_person_without_a_seat_is_listed_last_and_is_unknown_while_a_node_is(
     others: tuple[SeatStatus, ...], state: SeatState, unread: dict[str, tuple[Problem, ...]]
 ) -> None:
     people = [Person(id="bob", group="staff", until=date(2027, 1, 31)), Person(id="anna")]
-    listing = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(), *others)), people, {})
+    listing = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(), *others)), people, {}, {})
     assert [(entry.person, entry.node, entry.state) for entry in listing.seats] == [
         ("anna", "gpu1", "healthy"),
         ("bob", "", state),
@@ -68,5 +69,28 @@ def test_a_person_without_a_seat_is_listed_last_and_is_unknown_while_a_node_is(
 
 
 def test_the_seat_of_a_lab_without_a_roster_has_no_person() -> None:
-    (entry,) = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(person=""),)), [], {}).seats
+    (entry,) = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(person=""),)), [], {}, {}).seats
     assert (entry.person, entry.seat, entry.group) == ("", "ml_anna", "")
+
+
+ANNA_STOPPED = {"anna": Placement(node="gpu1", gpus=(a_uuid("gpu1/0"),), stopped="exam"), "bob": Placement(node="gpu1")}
+
+
+@pytest.mark.parametrize(
+    ("seats", "expected"),
+    [
+        ((), ("gpu1", None, "stopped", "exam")),
+        ((SeatStatus(node="gpu2", seat=None, problems=(DOWN,)),), ("gpu1", None, "stopped", "exam")),
+        ((SeatStatus(node="gpu1", seat=None, problems=(DOWN,)),), ("gpu1", None, "unknown", "exam")),
+        # Busy when it was stopped: the next rollout stops it.
+        ((a_seat_status(),), ("gpu1", "ml_anna", "healthy", "exam")),
+    ],
+)
+def test_a_stopped_person_is_listed_on_the_node_of_their_place_with_the_reason(
+    seats: tuple[SeatStatus, ...], expected: tuple[str, str | None, SeatState, str]
+) -> None:
+    probed = {"gpu1": a_node("gpu1")}
+    listing = build_seat_list(LabStatus(lab="ml", seats=seats), [Person(id="anna")], probed, ANNA_STOPPED)
+    (entry,) = listing.seats
+    assert (entry.node, entry.seat, entry.state, entry.reason) == expected
+    assert entry.gpus == (() if entry.seat else (Card(uuid=a_uuid("gpu1/0"), index="0"),))

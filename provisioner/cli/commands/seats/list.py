@@ -22,7 +22,7 @@ def list_seats(lab: str, ansible: AnsibleOptions, output: Output) -> int:
     a node did not answer or cannot have a seat.
     """
     context = read_seats(read_lab(lab), ansible, output)
-    listing = build_seat_list(context.status, context.people, context.probed)
+    listing = build_seat_list(context.status, context.people, context.probed, context.places)
     output.document(SEATS_SCHEMA, listing)
     output.show(seats_view(listing, verbose=output.verbose > 0))
     return FAILED if listing.unread else DONE

@@ -27,7 +27,7 @@ VERBS = {
     "resume": "Finish an interrupted run",
     "rollback": "Return seats to their previous generation, offline",
     "status": "Show what runs on each node, compared with the lock",
-    "seats": "Show who sits where, with which GPUs",
+    "seats": "Show who sits where, with which GPUs; move, stop and start the seat of a person",
     "letters": "Write a letter to each person of the roster: how to reach their seat",
     "remove": "Remove seats; homes and volumes are kept",
     "me": "Your own seat on this machine",

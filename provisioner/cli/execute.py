@@ -16,11 +16,14 @@ from provisioner.domain.rollout.order import Orders, RemovalOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import DONE as GOOD
 from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
-from provisioner.domain.rollout.run_spec import RunSpec
+from provisioner.domain.rollout.run_spec import RunSpec, Verb
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import Fleet, NodeFleet, SupportsRemoval
 from provisioner.workflow.rollout.run import Outcome, roll_out_locally, run_waves
 from provisioner.workflow.rollout.waves import Gate, no_gate
+
+# Verbs whose seats without an address in the report are those that were taken down.
+_TAKING_DOWN: frozenset[Verb] = frozenset({"remove", "seats move", "seats stop"})
 
 
 def show_plan(output: Output, plan: Plan) -> None:
@@ -88,7 +91,7 @@ def report_outcome(run: OpenRun, run_spec: RunSpec, outcome: Outcome) -> int:
         unplaced=run_spec.plan.unplaced,
         stopped=stopped,
     )
-    return _publish(run, report, report_view(report, REMOVAL_MEANINGS if run_spec.verb == "remove" else {}))
+    return _publish(run, report, report_view(report, REMOVAL_MEANINGS if run_spec.verb in _TAKING_DOWN else {}))
 
 
 def _publish(run: OpenRun, report: RolloutReport, view: RenderableType) -> int:

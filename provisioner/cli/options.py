@@ -11,14 +11,16 @@ from click.shell_completion import CompletionItem
 from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.ansible.settings import PasswordKind, Passwords, asked_passwords
-from provisioner.adapters.lab.directory import LAB_FILE, LABS, find_lab
+from provisioner.adapters.lab.directory import LAB_FILE, LABS, find_lab, read_lab
 from provisioner.cli.output import Output
 from provisioner.domain.lab.lab import TorchSpec
 from provisioner.domain.rollout.busy import WhenBusy, when_busy
 from provisioner.domain.values.image import PLATFORMS, base_platform
+from provisioner.domain.values.line import one_line
 from provisioner.domain.values.problem import Problem, ProblemError
 
 Command = Callable[..., Any]
+MAX_REASON = 120  # characters
 
 
 class AnsibleOptions(NamedTuple):
@@ -119,20 +121,24 @@ def _no_terminal_for(wanted: set[PasswordKind]) -> Problem:
     )
 
 
+_busy_option = click.option(
+    "--when-busy",
+    "policy",
+    metavar="defer|wait:2h|force",
+    default="defer",
+    show_default=True,
+    help="For a seat whose GPUs are in use: skip it, wait at most this long for the work to end, or stop the work.",
+)
+_freeze_option = click.option(
+    "--ignore-freeze", is_flag=True, help="Change the lab in a freeze or outside its maintenance windows."
+)
+
+
 def with_overrides(command: Command) -> Command:
     """Pass `overrides` to the command."""
 
-    @click.option(
-        "--when-busy",
-        "policy",
-        metavar="defer|wait:2h|force",
-        default="defer",
-        show_default=True,
-        help="For a seat whose GPUs are in use: skip it, wait at most this long for the work to end, or stop the work.",
-    )
-    @click.option(
-        "--ignore-freeze", is_flag=True, help="Change the lab in a freeze or outside its maintenance windows."
-    )
+    @_busy_option
+    @_freeze_option
     @click.option(
         "--reason",
         default="",
@@ -141,16 +147,46 @@ def with_overrides(command: Command) -> Command:
     )
     @wraps(command)
     def wrapper(*args: Any, policy: str, ignore_freeze: bool, reason: str, **kwargs: Any) -> Any:
+        if reason.strip() and not (ignore_freeze or policy == "force"):
+            raise click.UsageError("--reason is for --when-busy force and --ignore-freeze, and neither is given")
         return command(*args, overrides=_build_overrides(policy, reason.strip(), ignore_freeze=ignore_freeze), **kwargs)
 
     return wrapper
 
 
+def with_reason(command: Command) -> Command:
+    """Pass `overrides` and `reason` to a command that is always given a reason: one line, at most MAX_REASON long."""
+
+    @_busy_option
+    @_freeze_option
+    @click.option(
+        "--reason",
+        required=True,
+        metavar="TEXT",
+        callback=_reason,
+        help="Why; one line, kept in the record of the run. It is the reason for force and --ignore-freeze, too.",
+    )
+    @wraps(command)
+    def wrapper(*args: Any, policy: str, ignore_freeze: bool, reason: str, **kwargs: Any) -> Any:
+        overrides = _build_overrides(policy, reason, ignore_freeze=ignore_freeze)
+        return command(*args, overrides=overrides, reason=reason, **kwargs)
+
+    return wrapper
+
+
+def _reason(ctx: click.Context, param: click.Parameter, value: str) -> str:
+    try:
+        line = one_line(value, MAX_REASON)
+    except ValueError as error:
+        raise click.BadParameter(str(error), ctx, param) from None
+    if not line:
+        raise click.BadParameter("is empty", ctx, param)
+    return line
+
+
 def _build_overrides(policy: str, reason: str, *, ignore_freeze: bool) -> Overrides:
     if ignore_freeze and not reason:
         raise click.UsageError("--ignore-freeze needs a reason: --reason TEXT")
-    if reason and not (ignore_freeze or policy == "force"):
-        raise click.UsageError("--reason is for --when-busy force and --ignore-freeze, and neither is given")
     try:
         return Overrides(when_busy(policy, reason), reason if ignore_freeze else None)
     except ValueError as error:
@@ -203,10 +239,18 @@ class ChangeOptions(NamedTuple):
 
 def changes_nodes(command: Command) -> Command:
     """Pass `options` to a command that changes the nodes of a lab."""
+    return _with_change_options(command, with_overrides)
 
+
+def changes_nodes_for_a_reason(command: Command) -> Command:
+    """Pass `options` and `reason` to a command that changes the nodes of a lab and is always given a reason."""
+    return _with_change_options(command, with_reason)
+
+
+def _with_change_options(command: Command, overriding: Callable[[Command], Command]) -> Command:
     @yes_option
     @with_run_options
-    @with_overrides
+    @overriding
     @with_ansible_options
     @with_output
     @wraps(command)
@@ -250,7 +294,17 @@ def complete_labs(ctx: click.Context, param: click.Parameter, incomplete: str) -
     return [CompletionItem(name) for name in names if name.startswith(incomplete)]
 
 
+def complete_people(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:  # noqa: ARG001
+    """Return the people of the lab's roster whose id starts with `incomplete`; none where it has mistakes."""
+    try:
+        people = read_lab(ctx.params["lab"]).people
+    except ProblemError:
+        return []
+    return [CompletionItem(person.id) for person in people if person.id.startswith(incomplete)]
+
+
 lab_argument = click.argument("lab", metavar="LAB", shell_complete=complete_labs)
+person_argument = click.argument("person", metavar="PERSON", shell_complete=complete_people)
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Check every layer, also those that the cache lists as complete."
 )

@@ -7,9 +7,10 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
 
 from provisioner.adapters.lab.compatibility_data import load
-from provisioner.cli.app import VERBS
+from provisioner.cli.app import VERBS, provision
 from tests.cli.running import run
 
 HEAVY = ("ansible", "ansible_runner", "docker", "jinja2", "pydantic", "pynvml", "requests", "rich", "urllib3", "yaml")
@@ -55,10 +56,28 @@ def test_completion_of_labs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("lab", "roster", "found"),
+    [("physics", "id,uid\nanna,\nbob,\n", ["anna"]), ("physics", "uid\n", []), ("physic", "id\nanna\n", [])],
+)
+def test_completion_of_people_of_a_roster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab: str, roster: str, found: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "inventories" / "physics"
+    folder.mkdir(parents=True)
+    registries = 'mirror: {address: "127.0.0.1:5999"}\nregistry: {address: "127.0.0.1:5998"}\n'
+    (folder / "lab.yml").write_text(f"name: physics\n{registries}people: {{roster: roster.csv}}\n")
+    (folder / "hosts.yml").write_text("all: {hosts: {gpu1: {}}}\n")
+    (folder / "roster.csv").write_text(roster)
+    completion = ShellComplete(provision, {}, "provision", "_PROVISION_COMPLETE")
+    assert [item.value for item in completion.get_completions(["seats", "stop", lab], "a")] == found
+
+
+@pytest.mark.parametrize(
     "verb",
     [[verb] for verb in VERBS]
     + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")]
-    + [["seats", "list"]],
+    + [["seats", verb] for verb in ("list", "move", "stop", "start")],
     ids=" ".join,
 )
 def test_every_verb_shows_an_example_of_itself(verb: list[str]) -> None:

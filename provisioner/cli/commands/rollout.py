@@ -131,13 +131,19 @@ def plan_run(  # noqa: PLR0913  (the lab, its nodes, and how to plan)
         if lock is None:
             locked = new_lock(directory, probed, run.on_event, fresh=fresh)
             lock = locked.lock
-        lock = lock.model_copy(update={"people": {**lock.people, **places}})
+        lock = lock.model_copy(update={"people": _reviewed_places(lock.people, places)})
         prepared = build_plan(plan_inputs(directory, lock, limit), fleet.hosts(), probed, when_busy=when_busy)
     if locked is not None:
         save_lock(directory, locked, run.output)
     run.journal.keep("plan", prepared.plan)
     show_plan(run.output, prepared.plan)
     return PlannedRun(directory, lock, PlanContext(probed, prepared))
+
+
+def _reviewed_places(before: Mapping[str, Placement], places: Mapping[str, Placement]) -> dict[str, Placement]:
+    """Return the places of the lock with those of a plan, except where somebody was stopped or started since."""
+    changed = {name for name in places if name in before and before[name].stopped != places[name].stopped}
+    return {**before, **{name: held for name, held in places.items() if name not in changed}}
 
 
 def keep_places(planned: PlannedRun, output: Output) -> None:
@@ -157,8 +163,10 @@ def recheck_planned(planned: PlannedRun, run: OpenRun) -> None:
             recheck_registry(planned.directory, images_to_pull(planned.context.prepared), run.on_event)
 
 
-def build_run_spec_from_plan(planned: PlannedRun, run: str, options: ChangeOptions, verb: Verb = "rollout") -> RunSpec:
-    """Build the run spec of a confirmed plan, with a claim on its nodes."""
+def build_run_spec_from_plan(
+    planned: PlannedRun, run: str, options: ChangeOptions, verb: Verb = "rollout", rules: Rules | None = None
+) -> RunSpec:
+    """Build the run spec of a confirmed plan, with a claim on its nodes. `rules` replaces those of lab.yml."""
     lab = planned.directory.lab
     ca, when_busy = planned.lock.registry_ca, planned.plan.when_busy
     orders = {
@@ -169,7 +177,7 @@ def build_run_spec_from_plan(planned: PlannedRun, run: str, options: ChangeOptio
         run,
         planned.plan,
         orders,
-        Rules.of(lab.rollout, options.run.allow_unreachable),
+        rules or Rules.of(lab.rollout, options.run.allow_unreachable),
         datetime.now(UTC),
         stale=planned.stale,
         verb=verb,

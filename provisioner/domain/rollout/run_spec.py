@@ -27,7 +27,7 @@ _EARLIER: Literal["provisioner/undertaking/1"] = "provisioner/undertaking/1"  # 
 
 
 OrderT = TypeVar("OrderT", Order, RollbackOrder)
-Verb = Literal["rollout", "upgrade", "rollback", "remove"]
+Verb = Literal["rollout", "upgrade", "rollback", "remove", "seats move", "seats stop", "seats start"]
 
 
 class Rules(NamedTuple):

@@ -58,8 +58,7 @@ def build_plan(
     inputs: PlanInputs, hosts: Sequence[Host], probed: Probed, *, when_busy: WhenBusy = DEFER
 ) -> PreparedPlan:
     """Build the plan: every host in the order of the inventory, with its steps or the reason why it is skipped."""
-    replay = _select_locked(inputs, probed)
-    found = {host.name: _serve(inputs, host, probed[host.name], replay) for host in hosts}
+    found = serve_nodes(inputs, hosts, probed)
     served = {name: node if isinstance(node, ServedNode) else None for name, node in found.items()}
     seating = _seating(inputs, served)
     steps: list[Step] = []
@@ -82,6 +81,14 @@ def build_plan(
         unplaced=seating.unplaced,
     )
     return PreparedPlan(plan, bundles)
+
+
+def serve_nodes(
+    inputs: PlanInputs, hosts: Sequence[Host], probed: Probed
+) -> dict[str, ServedNode | tuple[Problem, ...]]:
+    """Return by node what the seats of each host are made from, or why it cannot have one. `probed`: all nodes."""
+    replay = _select_locked(inputs, probed)
+    return {host.name: _serve(inputs, host, probed[host.name], replay) for host in hosts}
 
 
 def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Seating:

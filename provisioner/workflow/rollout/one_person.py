@@ -47,9 +47,8 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
     """
     held = placements.places[person.id]
     lock = inputs.lock.model_copy(update={"people": placements.places})
-    people = tuple(row for row in inputs.people if row.id in placements.places)
     near = list(_near(inputs, person, held, hosts, probed))
-    changed = inputs._replace(lock=lock, people=people, limited=True)
+    changed = inputs._replace(lock=lock, limited=True)
     prepared = build_plan(changed, near, probed, when_busy=when_busy)
     plan = _only_of(inputs.lab.name, person, prepared.plan, placements, probed)
     if not held.stopped:

@@ -63,6 +63,12 @@ def test_others_share_the_card_that_a_move_has_freed_from_the_next_rollout_on(la
     assert_nothing_left_to_do(lab)
 
 
+def test_who_is_not_placed_yet_gets_no_place_by_the_move_of_another(lab: PeopleLab) -> None:
+    lab.write_roster(ROSTER + "zoe,70004,gpu2,1\n")
+    assert seats(lab, "move", "gpu2", *REASON).exit_code == 0
+    assert (set(lab.places()), lab.fleet.running()) == ({"anna", "bob", "eve"}, MOVED)
+
+
 def test_move_says_what_does_not_move_along(lab: PeopleLab) -> None:
     done = seats(lab, "move", "gpu2", *REASON)
     assert "moves_node  anna" in done.stdout
@@ -107,6 +113,19 @@ def test_a_move_that_is_not_possible_changes_nothing(
     done = run("seats", "move", str(lab.path), *words, *REASON, "--yes")
     assert (done.exit_code, said in done.stderr) == (code, True), done.output
     assert (lab.fleet.seat_calls, (lab.path / "lab.lock").read_bytes()) == ([], before)
+
+
+def test_a_move_that_the_memory_of_the_node_does_not_allow_changes_nothing(lab: PeopleLab) -> None:
+    """Two limits of 100 GB are more than twice the 67 GB of a node."""
+    with (lab.path / "lab.yml").open("a") as file:
+        file.write("groups: {big: {memory: 100g, gpus: 1}}\n")
+    lab.write_roster("id,uid,node,gpus,group\nanna,70001,gpu*,1,big\nbob,70002,gpu1,shared,\neve,70003,gpu2,0,big\n")
+    assert run("rollout", str(lab.path), "--yes").exit_code == 0
+    before = lab.places()
+    lab.fleet.seat_calls.clear()
+    done = seats(lab, "move", "gpu2", *REASON)
+    assert (done.exit_code, "memory_overcommitted" in done.stderr) == (1, True), done.output
+    assert (lab.fleet.running(), lab.fleet.seat_calls, lab.places()) == (ALL, [], before)
 
 
 def test_a_move_to_a_node_that_does_not_answer_changes_nothing(lab: PeopleLab) -> None:
@@ -172,6 +191,15 @@ def test_a_stopped_seat_stays_stopped_until_it_is_started(lab: PeopleLab) -> Non
     assert (started.exit_code, lab.fleet.running(), lab.places()["anna"]) == (0, ALL, place), started.output
     assert document(started)["nodes"][0]["counts"] == {"committed": 1}
     assert_nothing_left_to_do(lab)
+
+
+def test_a_stop_for_the_same_reason_changes_nothing_and_one_for_another_is_remembered(lab: PeopleLab) -> None:
+    assert seats(lab, "stop", *REASON).exit_code == 0
+    lab.fleet.seat_calls.clear()
+    again = run("seats", "stop", str(lab.path), "anna", *REASON, "--json")  # without --yes: nothing is asked
+    assert (again.exit_code, document(again)["nodes"], lab.fleet.seat_calls) == (0, [], []), again.output
+    assert seats(lab, "stop", "--reason", "exam").exit_code == 0
+    assert (lab.places()["anna"].stopped, lab.fleet.running(), lab.fleet.seat_calls) == ("exam", STOPPED, [])
 
 
 def test_a_stopped_person_is_moved_without_a_seat_and_starts_there(lab: PeopleLab) -> None:

@@ -42,7 +42,8 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
 ) -> PreparedPlan:
     """Plan what `placements` changes for one person, first on the node of their place. `inputs` has the places before.
 
-    Where one of their seats is in use and is deferred, so are the others: nobody gets a second seat meanwhile.
+    Where one of their seats is in use and is deferred, so are the others: nobody gets a second seat meanwhile. Where
+    their place is as before, only what an earlier run has left is done: a newer image is not.
     Raises ProblemError where their node cannot have the seat.
     """
     held = placements.places[person.id]
@@ -53,8 +54,11 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
     plan = _only_of(inputs.lab.name, person, prepared.plan, placements, probed)
     if not held.stopped:
         _refuse_without_seat(person, held, inputs.today, plan)
+    steps = plan.steps
+    if placements.places == inputs.lock.people:
+        steps = tuple(_left_to_rollout(step) if step.node == held.node else step for step in steps)
     told = _cautions(person, held, placements, probed)
-    steps = [with_problems(step, told) if _starts(step, held.node) else step for step in plan.steps]
+    steps = tuple(with_problems(step, told) if _starts(step, held.node) else step for step in steps)
     return PreparedPlan(plan.model_copy(update={"steps": tuple(_all_or_none(steps))}), prepared.bundles)
 
 
@@ -95,6 +99,13 @@ def _refuse_without_seat(person: Person, held: Placement, today: date, plan: Pla
         raise ProblemError(problems)
 
 
+def _left_to_rollout(step: Step) -> Step:
+    """Return the step of a seat that is in its place already, without another image or other files."""
+    if step.action not in {"update", "defer"}:
+        return step
+    return step.model_copy(update={"action": "keep", "why": f"left to `provision rollout`: {step.why}"})
+
+
 def _starts(step: Step, node: str) -> bool:
     return step.node == node and step.action in {"create", "update", "restart"}
 
@@ -104,7 +115,7 @@ def _cautions(person: Person, held: Placement, placements: Placements, probed: P
     facts, found = probed[held.node], placements.cautions.get(person.id)
     told = [] if found is None else [found]
     if isinstance(facts, NodeFacts):
-        others = [seat for seat in facts.seats if seat.person != person.id and not seat.is_down]
+        others = [seat for seat in facts.seats if seat.person != person.id and seat.generation and not seat.is_down]
         if names := [seat.person or seat.name for seat in others if {*seat.gpus} & {*held.gpus}]:
             told.append(_still_used(person, held, names))
     return tuple(told)

@@ -43,7 +43,7 @@ class PeopleFleet(FakeFleet):
         """Return by node the seats that run."""
         found = {host.name: self._facts(host.name) for host in self.hosts()}
         return {
-            node: [seat.name for seat in facts.seats if not seat.is_down]
+            node: [seat.name for seat in facts.seats if seat.generation and not seat.is_down]
             for node, facts in found.items()
             if isinstance(facts, NodeFacts)
         }

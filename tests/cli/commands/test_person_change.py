@@ -93,6 +93,17 @@ def test_who_is_there_already_is_left_as_they_are(lab: PeopleLab) -> None:
     assert (done.exit_code, lab.fleet.seat_calls, (lab.path / "lab.lock").read_bytes()) == (0, [], before), done.output
 
 
+@pytest.mark.parametrize("is_busy", [False, True])
+def test_who_is_there_already_is_left_also_where_a_rollout_would_change_the_seat(lab: PeopleLab, is_busy: bool) -> None:
+    assert seats(lab, "move", "gpu2", *REASON).exit_code == 0  # bob may use the card of anna now
+    if is_busy:
+        lab.fleet.work("gpu1", "ml_bob")
+    lab.fleet.seat_calls.clear()
+    done = run("seats", "move", str(lab.path), "bob", "gpu1", *REASON)
+    assert (done.exit_code, lab.fleet.seat_calls) == (0, []), done.output
+    assert "left to `provision rollout`: the rendered files change" in done.stdout
+
+
 @pytest.mark.parametrize(
     ("words", "roster", "code", "said"),
     [
@@ -147,8 +158,9 @@ def test_a_move_away_from_a_node_that_is_off_gives_the_seat_and_says_that_the_ol
 
 
 @pytest.mark.parametrize(("act", "state"), [("stage", "failed"), ("switch", "rolled_back")])
-def test_the_old_seat_runs_on_where_the_new_one_fails_and_the_move_can_be_taken_back(
-    lab: PeopleLab, act: str, state: Any
+@pytest.mark.parametrize(("then", "running"), [("gpu1", ALL), ("gpu2", MOVED)])
+def test_the_old_seat_runs_on_where_the_new_one_fails_and_the_move_can_be_taken_back_or_repeated(
+    lab: PeopleLab, act: str, state: Any, then: str, running: Any
 ) -> None:
     lab.fail(act, "gpu2", state)
     done = seats(lab, "move", "gpu2", *REASON, "--json")
@@ -157,9 +169,8 @@ def test_the_old_seat_runs_on_where_the_new_one_fails_and_the_move_can_be_taken_
     assert "ml_anna" in lab.fleet.running()["gpu1"]
     assert f"provision seats move {lab.path} anna gpu1" in done.stderr
     lab.fleet.ends = {}
-    back = seats(lab, "move", "gpu1", *REASON)
-    assert (back.exit_code, lab.places()["anna"].node) == (0, "gpu1"), back.output
-    assert "ml_anna" in lab.fleet.running()["gpu1"]
+    after = seats(lab, "move", then, *REASON)
+    assert (after.exit_code, lab.places()["anna"].node, lab.fleet.running()) == (0, then, running), after.output
 
 
 @pytest.mark.parametrize("words", [("move", "gpu2"), ("stop",)])

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import date
 
 from rich.console import Group, RenderableType
 from rich.table import Table
@@ -39,14 +40,18 @@ def seats_view(listing: SeatList, *, verbose: bool = False) -> Group:
 
 
 def _table(seats: Sequence[SeatEntry]) -> Table:
-    rows = make_table("person", "node", "seat", "GPUs", "state", "group", "until")
+    rows = make_table("person", "node", "seat", "GPUs", "state", "since", "group", "until")
     for seat in seats:
         rows.add_row(
             *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
             cell(_state(seat), _STYLES.get(seat.state, "red")),
-            *map(cell, (seat.group, seat.until.isoformat() if seat.until else "")),
+            *map(cell, (_day(seat.since), seat.group, _day(seat.until))),
         )
     return rows
+
+
+def _day(day: date | None) -> str:
+    return day.isoformat() if day else ""
 
 
 def _is_well(seat: SeatEntry) -> bool:

@@ -20,6 +20,7 @@ def test_table_has_a_row_for_each_seat() -> None:
             seat="ml_anna",
             gpus=OWN,
             state="healthy",
+            since=date(2026, 9, 1),
             group="staff",
             until=date(2027, 1, 31),
         ),
@@ -29,9 +30,9 @@ def test_table_has_a_row_for_each_seat() -> None:
     )
     listing = SeatList(lab="ml", seats=seats, unread={"gpu3": (down,)})
     assert render_text(seats_view(listing), 120) == expected_text("""
-        person       node   seat      GPUs                             state           group   until
-        ─────────────────────────────────────────────────────────────────────────────────────────────────
-        anna         gpu1   ml_anna   0 (GPU-0cc175b9), GPU-92eb5ffe   healthy         staff   2027-01-31
+        person       node   seat      GPUs                             state           since        group   until
+        ──────────────────────────────────────────────────────────────────────────────────────────────────────────────
+        anna         gpu1   ml_anna   0 (GPU-0cc175b9), GPU-92eb5ffe   healthy         2026-09-01   staff   2027-01-31
         bob          gpu2   ml_bob    shared: 2 GPUs                   unhealthy
         eve\\x1b[2J                                                     unknown
         li           gpu2   ml_li                                      not there yet
@@ -64,8 +65,8 @@ def test_of_many_seats_those_that_are_healthy_are_counted_for_each_group_of_equa
     stopped = SeatEntry(person="eve", node="gpu3", seat="ml_eve", state="stopped")
     listing = SeatList(lab="ml", seats=(*seats, stopped))
     assert render_text(seats_view(listing), 120) == expected_text("""
-        person   node   seat     GPUs   state     group   until
-        ───────────────────────────────────────────────────────
+        person   node   seat     GPUs   state     since   group   until
+        ───────────────────────────────────────────────────────────────
         eve      gpu3   ml_eve          stopped
 
         nodes      healthy seats on each

@@ -45,6 +45,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "limits": None,
         "capacity": None,
         "host_key": "",
+        "since": None,
         "services": {"jupyter": "missing", "ssh": "healthy"},
         "state": "committed",
         "run": "r1",

@@ -248,9 +248,12 @@ def test_a_transaction_is_open_between_switching_and_its_end(
 def test_identity_is_made_once_and_kept(tmp_path: Path) -> None:
     seat = seats.seat_of(an_order(tmp_path))
     seat.make_folders()
+    assert identities.made_on(seat) is None
     identities.make_identity(seat, 1234, 2345)
     before = {path.name: path.read_bytes() for path in seat.identity.iterdir()}
+    os.utime(seat.identity / "ssh_host_ed25519_key.pub", (1788220800, 1788220800))
     identities.make_identity(seat, 1234, 2345)
+    assert identities.made_on(seat) == "2026-09-01"
     assert {path.name: path.read_bytes() for path in seat.identity.iterdir()} == before
     assert len(before["token"]) == 64
     int(before["token"], 16)

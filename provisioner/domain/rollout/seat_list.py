@@ -32,8 +32,8 @@ class Card(Value):
 class SeatEntry(Value):
     """One seat, or a person without one: then `seat` is None, and `node` is empty unless they were stopped there.
 
-    `person` empty: the seat of a lab without a roster. `shared`: others use its cards, too. `group`, `until`: as in the
-    roster. `reason`: why it was stopped, or is to be, by the admin.
+    `person` empty: the seat of a lab without a roster. `shared`: others use its cards, too. `since`: the day of its
+    first set-up. `group`, `until`: as in the roster. `reason`: why it was stopped, or is to be, by the admin.
     """
 
     person: str = ""
@@ -42,6 +42,7 @@ class SeatEntry(Value):
     gpus: tuple[Card, ...] = ()
     shared: bool = False
     state: SeatState
+    since: date | None = None
     group: str = ""
     until: date | None = None
     reason: str = ""
@@ -101,6 +102,7 @@ def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card], r
         gpus=tuple(cards.get(uuid, Card(uuid=uuid)) for uuid in seat.gpus),
         shared=seat.shared,
         state=seat_state(seat),
+        since=seat.since,
         group=person.group if person else "",
         until=person.until if person else None,
         reason=reasons.get(seat.person, ""),

@@ -1,5 +1,6 @@
 """The status of each seat: what runs, compared with the lock."""
 
+from datetime import date
 from typing import Literal
 
 from pydantic import Field
@@ -15,6 +16,7 @@ class SeatStatus(Value):
     """The status of one seat. `drift`: empty if it runs the locked image and is healthy. `services`: name -> state.
 
     `person`: the id in the roster; empty: the seat of a lab without one. `gpus`: UUIDs; `shared`: others use them, too.
+    `since`: the day on which it was set up for the first time.
     """
 
     node: str
@@ -22,6 +24,7 @@ class SeatStatus(Value):
     person: str = ""
     gpus: tuple[str, ...] = ()
     shared: bool = False
+    since: date | None = None
     image: str | None = None
     generation: int = 0
     services: dict[str, str] = {}

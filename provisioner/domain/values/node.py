@@ -1,6 +1,7 @@
 """The facts of a node: its GPUs, its driver, its engine, and the reason for each missing fact."""
 
 from collections import Counter
+from datetime import date
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -122,6 +123,7 @@ class RunningSeat(Value):
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
+    since: date | None = None  # the day on which it was set up for the first time
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # in its containers' writable layers; None: the engine does not report it

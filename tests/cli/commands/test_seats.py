@@ -17,7 +17,7 @@ DOWN = Problem("unreachable", "gpu2: no answer", "why", "fix")
 
 
 def test_list_names_person_cards_state_group_and_until(roster_lab: RosterLab) -> None:
-    roster_lab.report("seats.list", [ANNA], a_seat_status(gpus=(a_uuid("gpu1/0"),)))
+    roster_lab.report("seats.list", [ANNA], a_seat_status(gpus=(a_uuid("gpu1/0"),), since=date(2026, 9, 1)))
     result = run("seats", "list", str(roster_lab.path), "--json")
     assert result.exit_code == 0
     assert document(result) == {
@@ -31,6 +31,7 @@ def test_list_names_person_cards_state_group_and_until(roster_lab: RosterLab) ->
                 "gpus": [{"uuid": a_uuid("gpu1/0"), "index": "0"}],
                 "shared": False,
                 "state": "healthy",
+                "since": "2026-09-01",
                 "group": "staff",
                 "until": "2027-01-31",
                 "reason": "",

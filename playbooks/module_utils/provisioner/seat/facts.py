@@ -12,7 +12,7 @@ from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
 from ansible.module_utils.provisioner.seat.compose import SERVICES, describe_service, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
-from ansible.module_utils.provisioner.seat.identity import host_key
+from ansible.module_utils.provisioner.seat.identity import host_key, made_on
 from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
 from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat, seats_of
@@ -107,6 +107,7 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         "limits": wanted.get("limits"),
         "capacity": wanted.get("capacity"),  # None: an order of an earlier release
         "host_key": host_key(seat),
+        "since": made_on(seat),
         "services": services,
         "state": state,
         "run": last["run"] if last else "",

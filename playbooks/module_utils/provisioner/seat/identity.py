@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 import tempfile
+import time
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.command import run
@@ -25,6 +26,15 @@ def make_identity(seat: Seat, uid: int, gid: int) -> None:
 def host_key(seat: Seat) -> str:
     """Return type and key of the public host key, empty when there is none."""
     return " ".join(read(seat.identity / f"{HOST_KEY}.pub").split()[:2])
+
+
+def made_on(seat: Seat) -> str | None:
+    """Return the day (UTC, YYYY-MM-DD) on which the identity was generated, None when there is none."""
+    try:
+        made = (seat.identity / f"{HOST_KEY}.pub").stat().st_mtime
+    except OSError:
+        return None
+    return time.strftime("%Y-%m-%d", time.gmtime(made))
 
 
 def make_key(path: Path, comment: str) -> None:

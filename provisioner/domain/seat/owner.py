@@ -22,7 +22,8 @@ def person_owner(lab: Lab, facts: NodeFacts, person: Person, place: Placement) -
         return identity
     name, group = person_seat_name_on(facts, lab.name, person.id), group_of(lab, person, account)
     running = facts.seat(name)
-    for before in (place.uid, running.uid if running else None):
+    # A seat that was stopped keeps nobody from a new account: its home is checked on the node.
+    for before in (place.uid, running.uid if running and not running.is_down else None):
         if before not in {None, identity[0]}:
             return _identity_changed(facts, person, f"{before}", f"{identity[0]}")
     if problem := _over_ceiling(lab, facts, person, group):

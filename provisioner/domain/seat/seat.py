@@ -210,7 +210,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
         home=owner.home,
         gpus=gpus,
         shared=shared,
-        gpu_driver="cdi" if _has_cdi_names(facts, gpus) else "nvidia",
+        gpu_driver=_gpu_driver(facts, gpus),
         ports=ports,
         binds=binds,
         subnet=subnet,
@@ -227,10 +227,14 @@ def _taken_subnets(facts: NodeFacts, name: str) -> Iterator[str]:
     yield from (seat.subnet for seat in facts.seats if seat.name != name and seat.subnet)
 
 
-def with_current_capacity(seat: Seat, wanted: Limits, facts: NodeFacts) -> Seat:
-    """Return the seat with limits from what its node has now, for a new generation. `wanted`: those of its owner."""
+def with_current_node(seat: Seat, wanted: Limits, gpus: tuple[str, ...], facts: NodeFacts) -> Seat:
+    """Return the seat for a new generation: with these GPUs, and with limits from what its node has now.
+
+    `wanted`: the limits of its owner.
+    """
     capacity = with_known(seat.capacity, _capacity(facts))
-    return seat.model_copy(update={"limits": build_limits(wanted, capacity), "capacity": capacity})
+    limits, driver = build_limits(wanted, capacity), _gpu_driver(facts, gpus)
+    return seat.model_copy(update={"limits": limits, "capacity": capacity, "gpus": gpus, "gpu_driver": driver})
 
 
 def _capacity(facts: NodeFacts) -> Capacity:
@@ -244,9 +248,10 @@ def _binds(lab: Lab, lan: str | None) -> dict[ServiceName, str] | None:
     return {name: "127.0.0.1" if bind == "loopback" or lan is None else lan for name, bind in settings.items()}
 
 
-def _has_cdi_names(facts: NodeFacts, gpus: tuple[str, ...]) -> bool:
-    """Whether CDI names each of the GPUs. It is preferred: it survives a daemon-reload, the legacy hook does not."""
-    return bool(gpus) and all(f"nvidia.com/gpu={uuid}" in facts.cdi_devices for uuid in gpus)
+def _gpu_driver(facts: NodeFacts, gpus: tuple[str, ...]) -> Literal["nvidia", "cdi"]:
+    """Return `cdi` if CDI names each of the GPUs: it survives a daemon-reload, the legacy hook does not."""
+    has_names = bool(gpus) and all(f"nvidia.com/gpu={uuid}" in facts.cdi_devices for uuid in gpus)
+    return "cdi" if has_names else "nvidia"
 
 
 def _major(version: str) -> int:

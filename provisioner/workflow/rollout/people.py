@@ -7,7 +7,7 @@ from typing import NamedTuple
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.placement import NodeOffer, Placements, place, shared_gpus
+from provisioner.domain.people.placement import NodeOffer, Placements, is_allowed, place, shared_gpus
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Step, skipped, with_busy_policy
 from provisioner.domain.seat.owner import person_owner
@@ -31,12 +31,26 @@ class ServedNode(NamedTuple):
 
 
 class SeatRequest(NamedTuple):
-    """A seat to plan. `cautions`: consequences that the admin is told."""
+    """A seat to plan. `gpus`: those of a new generation. `cautions`: consequences that the admin is told."""
 
     owner: SeatOwner
     gpus: tuple[str, ...]
     shared: bool = False
     cautions: tuple[Problem, ...] = ()
+
+    def gpus_beside(self, running: RunningSeat | None) -> tuple[str, ...]:
+        """Return the GPUs that go with the generation in force.
+
+        Who shares keeps those that they have while nobody has one of them alone: a card that is freed is no reason to
+        restart everybody.
+        """
+        is_kept = self.shared and running and running.shared and running.gpus and {*running.gpus} <= {*self.gpus}
+        return running.gpus if running and is_kept else self.gpus
+
+    def without_shared(self, cards: Collection[str]) -> "SeatRequest":
+        """Return the request without these cards where they would be shared, unless none is left."""
+        left = tuple(card for card in self.gpus if card not in cards)
+        return self._replace(gpus=left) if self.shared and left else self
 
 
 class Seating(NamedTuple):
@@ -54,7 +68,7 @@ class Seating(NamedTuple):
 def people_within(
     people: Sequence[Person], nodes: Collection[str], before: Mapping[str, Placement]
 ) -> tuple[Person, ...]:
-    """Return who is planned for with a limit: who has a place already, and whose row names one of these nodes.
+    """Return who is placed with a limit: who has a place already, and whose row names one of these nodes.
 
     Others are not placed, because a node outside of the limit may have more room for them.
     """
@@ -72,74 +86,108 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
 ) -> Seating:
     """Place the people of the roster. `served`: the nodes that are planned for, None where one gets no seat now.
 
-    `before`: the places that the lock remembers. A person whose last day is before `today`, or whose place is stopped,
-    has no seat. `limited`: the lab has other nodes, which nothing is known of.
+    `before`: the places that the lock remembers; who has none there keeps the place of a running seat. A person whose
+    last day is before `today`, or whose place is stopped, has no seat. `limited`: the lab has other nodes, which nothing
+    is known of.
     """
+    before = {**_places_of_seats(lab, people, served), **before}
+    placed = people_within(people, served, before) if limited else people
     offers = {name: NodeOffer(name=name, gpus=node.gpus if node else None) for name, node in served.items()}
     if limited:
         offers = {held.node: NodeOffer(name=held.node, gpus=None) for held in before.values()} | offers
-    placements = place(people, list(offers.values()), before)
+    placements = place(placed, list(offers.values()), before)
+    table = _Table(lab, served, {name: shared_gpus(offers[name], placements.places) for name in served}, placements)
     stopped = {name for name, held in placements.places.items() if held.stopped}
     present = [
         person for person in people if (person.until is None or person.until >= today) and person.id not in stopped
     ]
     seating = Seating({}, {}, dict(placements.places), {})
     for person in present:
-        _seat_person(lab, person, served, offers, placements, seating)
+        _seat_person(table, person, seating, limited=limited)
     for name, node in served.items():
         if node is not None:
-            seating.ended[name] = dict(_ended(lab, node, people, present, placements.places))
             _limit_memory(node, seating.requests.get(name, []))
+    for name, node in served.items():
+        if node is not None:
+            seating.ended[name] = dict(_ended(lab, node, people, present, seating))
     return seating
 
 
-def _seat_person(  # noqa: PLR0913, PLR0917  (a person, the nodes and what is collected)
-    lab: Lab,
-    person: Person,
-    served: Mapping[str, ServedNode | None],
-    offers: Mapping[str, NodeOffer],
-    placements: Placements,
-    seating: Seating,
-) -> None:
-    held, problem = placements.places.get(person.id), placements.problems.get(person.id)
-    if held is None or held.node not in served:
-        if problem is not None:
+class _Table(NamedTuple):
+    """Where people are placed, and which cards of each served node they share."""
+
+    lab: Lab
+    served: Mapping[str, ServedNode | None]
+    shared: Mapping[str, tuple[str, ...]]
+    placements: Placements
+
+
+def _places_of_seats(
+    lab: Lab, people: Sequence[Person], served: Mapping[str, ServedNode | None]
+) -> dict[str, Placement]:
+    """Return the places that running seats show, for a lock that was lost or not merged: nobody is moved by that."""
+    known = {person.id for person in people}
+    return {
+        seat.person: Placement(node=name, uid=seat.uid, gpus=() if seat.shared else seat.gpus)
+        for name, node in served.items()
+        if node is not None
+        for seat in node.facts.seats
+        if seat.lab == lab.name and seat.person in known and _is_running(seat)
+    }
+
+
+def _is_running(seat: RunningSeat) -> bool:
+    return bool(seat.generation) and not seat.is_down
+
+
+def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bool) -> None:
+    held, problem = table.placements.places.get(person.id), table.placements.problems.get(person.id)
+    if held is None or held.node not in table.served:
+        if problem is not None and not (limited and held):
             seating.unplaced[person.id] = problem
         return
-    node = served[held.node]
+    node = table.served[held.node]
     if node is None:
         return  # the step of the node says why
     requests = seating.requests.setdefault(held.node, [])
-    owner = problem or person_owner(lab, node.facts, person, held)
+    if problem is not None and limited and not is_allowed(person, held.node):
+        problem = _outside_of_limit(person, held)
+    owner = problem or person_owner(table.lab, node.facts, person, held)
     if isinstance(owner, Problem):
-        requests.append(skipped(held.node, (owner,), person_seat_name_on(node.facts, lab.name, person.id), person.id))
+        seat = person_seat_name_on(node.facts, table.lab.name, person.id)
+        requests.append(skipped(held.node, (owner,), seat, person.id))
         return
     seating.places[person.id] = held.model_copy(update={"uid": owner.uid})
     is_shared = person.gpus == "shared"
-    gpus = shared_gpus(offers[held.node], placements.places) if is_shared else held.gpus
-    caution = placements.cautions.get(person.id)
+    gpus = table.shared[held.node] if is_shared else held.gpus
+    caution = table.placements.cautions.get(person.id)
     requests.append(SeatRequest(owner, gpus, is_shared, (caution,) if caution else ()))
 
 
 def _ended(
-    lab: Lab,
-    node: ServedNode,
-    people: Sequence[Person],
-    present: Sequence[Person],
-    places: Mapping[str, Placement],
+    lab: Lab, node: ServedNode, people: Sequence[Person], present: Sequence[Person], seating: Seating
 ) -> Iterator[tuple[str, str]]:
     """Yield the running seats of the lab that nobody of the roster has on this node, with the reason."""
     name, facts = node.host.name, node.facts
-    here = [person for person in present if person.id in places and places[person.id].node == name]
+    here = [person for person in present if person.id in seating.places and seating.places[person.id].node == name]
     kept = {person_seat_name_on(facts, lab.name, person.id) for person in here}
-    whose = {person_seat_name_on(facts, lab.name, person.id): person for person in people}
+    rows, still = {person.id: person for person in people}, {person.id for person in present}
     for seat in facts.seats:
-        if seat.lab == lab.name and seat.generation and not seat.is_down and seat.name not in kept:
-            yield seat.name, _why_ended(seat, whose.get(seat.name), present, places)
+        if seat.lab != lab.name or not _is_running(seat) or seat.name in kept:
+            continue
+        if seat.person not in still or _has_another_seat(seat.person, seating):
+            yield seat.name, _why_ended(seat, rows.get(seat.person), still, seating.places)
+
+
+def _has_another_seat(person: str, seating: Seating) -> bool:
+    """Whether the person gets a seat on the node of their place. If not, one on another node goes on running."""
+    place = seating.places.get(person)
+    requests = seating.requests.get(place.node, []) if place else []
+    return any(isinstance(request, SeatRequest) and request.owner.person == person for request in requests)
 
 
 def _why_ended(
-    seat: RunningSeat, person: Person | None, present: Collection[Person], places: Mapping[str, Placement]
+    seat: RunningSeat, person: Person | None, present: Collection[str], places: Mapping[str, Placement]
 ) -> str:
     if person is None and not seat.person:
         return "the lab has a roster now, so this seat is stopped; its home stays"
@@ -147,9 +195,15 @@ def _why_ended(
         return "no row of the roster any more: the seat is stopped, its home stays"
     if person.id in places and (reason := places[person.id].stopped):
         return f"stopped by `provision seats stop`: {reason}; its home stays, and its person keeps the place"
-    if person not in present:
+    if person.id not in present:
         return f"its last day was {person.until}: the seat is stopped, its home stays"
     return "its person has a seat on another node: this one is stopped, its home stays"
+
+
+def ended_with_roster(lab: Lab, facts: NodeFacts) -> dict[str, str]:
+    """Return the running seats of people on a node of a lab that has no roster any more, with the reason."""
+    why = "the lab has no roster any more: the seat is stopped, its home stays"
+    return {seat.name: why for seat in facts.seats if seat.lab == lab.name and seat.person and _is_running(seat)}
 
 
 def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Step:
@@ -198,4 +252,14 @@ def _memory_not_limited(node: str, seats: int) -> Problem:
         "each of them may use nearly all memory of the node, and end the programs of others by it",
         "set groups.NAME.memory in lab.yml, such as 32g",
         node,
+    )
+
+
+def _outside_of_limit(person: Person, held: Placement) -> Problem:
+    return Problem(
+        "outside_of_limit",
+        f"the row of {person.id} no longer allows {held.node}, and --limit leaves out the nodes that it allows",
+        "nobody is moved to a node of which nothing is known; their seat stays as it is",
+        "run the command without --limit, or with the other node, too",
+        held.node,
     )

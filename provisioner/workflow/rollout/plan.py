@@ -1,6 +1,6 @@
 """Build a plan from lock and facts: the image, seat and files of each node, and how they differ from what runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -12,12 +12,20 @@ from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems
 from provisioner.domain.seat.render import render
-from provisioner.domain.seat.seat import Seat, SeatBundle, SeatOwner, lab_owner, seat_of, with_current_capacity
+from provisioner.domain.seat.seat import Seat, SeatBundle, lab_owner, seat_of, with_current_node
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
-from provisioner.workflow.rollout.people import Seating, SeatRequest, ServedNode, people_within, seat_people, stop_step
+from provisioner.workflow.rollout.cards import PlannedSeat, defer_for_cards, held_by_leaving
+from provisioner.workflow.rollout.people import (
+    Seating,
+    SeatRequest,
+    ServedNode,
+    ended_with_roster,
+    seat_people,
+    stop_step,
+)
 
 
 class PlanInputs(NamedTuple):
@@ -47,11 +55,6 @@ class PreparedPlan(NamedTuple):
     def bundle(self, step: Step) -> SeatBundle | None:
         """Return the rendered seat of a step, None where the step has none."""
         return self.bundles.get(step.node, {}).get(step.seat or "")
-
-
-class _PlannedSeat(NamedTuple):
-    step: Step
-    bundle: SeatBundle | None = None
 
 
 def build_plan(
@@ -96,46 +99,53 @@ def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Sea
     lab = inputs.lab
     if lab.people is not None:
         before = inputs.lock.people
-        people = people_within(inputs.people, served, before) if inputs.limited else inputs.people
-        return seat_people(lab, people, served, before, inputs.today, limited=inputs.limited)
+        return seat_people(lab, inputs.people, served, before, inputs.today, limited=inputs.limited)
+    nodes = {name: node for name, node in served.items() if node is not None}
     requests: dict[str, list[SeatRequest | Step]] = {
         name: [SeatRequest(lab_owner(lab, node.facts, inputs.keys, inputs.home), node.gpus)]
-        for name, node in served.items()
-        if node is not None
+        for name, node in nodes.items()
     }
-    return Seating(requests, {}, dict(inputs.lock.people), {})
+    ended = {name: ended_with_roster(lab, node.facts) for name, node in nodes.items()}
+    return Seating(requests, ended, dict(inputs.lock.people), {})
 
 
-def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> Iterator[_PlannedSeat]:
-    """Yield the steps of a node: first of the seats that are stopped, as others may take their ports and cards."""
+def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> list[PlannedSeat]:
+    """Return the steps of a node: first of the seats that are stopped, as others may take their ports and cards."""
     name, facts = node.host.name, node.facts
-    for seat, why in seating.ended.get(name, {}).items():
-        yield _PlannedSeat(stop_step(facts, seat, why, when_busy))
+    ended = seating.ended.get(name, {})
+    stops = [stop_step(facts, seat, why, when_busy) for seat, why in ended.items()]
+    planned, held = [PlannedSeat(step) for step in stops], held_by_leaving(stops, facts)
     for request in seating.requests.get(name, []):
         if isinstance(request, Step):
-            yield _PlannedSeat(request)
+            planned.append(PlannedSeat(request))
             continue
-        planned = _plan_seat(inputs, node._replace(facts=facts), request, when_busy)
-        yield planned
-        facts = _with_seat(facts, planned.bundle)
+        free = request.without_shared(held)
+        planned.append(_plan_seat(inputs, node._replace(facts=facts), free, when_busy))
+        facts = _with_seat(facts, planned[-1].bundle)
+    return defer_for_cards(planned, node.facts, inputs.lab.name)
 
 
-def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_busy: WhenBusy) -> _PlannedSeat:
+def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_busy: WhenBusy) -> PlannedSeat:
     owner, facts = request.owner, node.facts
-    seat = seat_of(inputs.lab, facts, owner, request.gpus, host=node.host.address, shared=request.shared)
+    gpus = request.gpus_beside(facts.seat(owner.name))
+    seat = seat_of(inputs.lab, facts, owner, gpus, host=node.host.address, shared=request.shared)
     if isinstance(seat, Problem):
-        return _PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
-    bundle = _render_unless_in_force(inputs, facts, owner, seat, node.image)
-    return _PlannedSeat(with_problems(build_step(bundle, facts, when_busy), request.cautions), bundle)
+        return PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
+    bundle = _render_unless_in_force(inputs, facts, request, seat, node.image)
+    return PlannedSeat(with_problems(build_step(bundle, facts, when_busy), request.cautions), bundle)
 
 
 def _with_seat(facts: NodeFacts, bundle: SeatBundle | None) -> NodeFacts:
     """Return the facts with the ports and the subnet of a planned seat taken."""
-    if bundle is None or facts.seat(bundle.seat.name) is not None:
+    if bundle is None:
         return facts
     seat = bundle.seat
-    taken = RunningSeat(name=seat.name, generation=0, image="", ports=dict(seat.ports), subnet=seat.subnet)
-    return facts.model_copy(update={"seats": (*facts.seats, taken)})
+    found = facts.seat(seat.name) or RunningSeat(name=seat.name, generation=0, image="")
+    taken = found.model_copy(update={"ports": dict(seat.ports), "subnet": seat.subnet})
+    if taken == found:
+        return facts
+    others = (other for other in facts.seats if other.name != seat.name)
+    return facts.model_copy(update={"seats": (*others, taken)})
 
 
 def _with_remarks(steps: Sequence[Step], remarks: tuple[Problem, ...]) -> list[Step]:
@@ -189,11 +199,11 @@ def _serve(
 
 
 def _render_unless_in_force(
-    inputs: PlanInputs, facts: NodeFacts, owner: SeatOwner, seat: Seat, image: LockedImage
+    inputs: PlanInputs, facts: NodeFacts, request: SeatRequest, seat: Seat, image: LockedImage
 ) -> SeatBundle:
-    """Render a seat. A new generation gets limits from what the node has now; else those in force stay."""
+    """Render a seat. A new generation gets limits and cards from what the node has now; else those in force stay."""
     bundle = render(seat, image, inputs.templates)
-    current = with_current_capacity(seat, owner.limits, facts)
+    current = with_current_node(seat, request.owner.limits, request.gpus, facts)
     if current == seat or is_in_force(bundle, facts.seat(seat.name)):
         return bundle
     return render(current, image, inputs.templates)

@@ -9,6 +9,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -370,6 +371,37 @@ def shown(node: Node, *names: str) -> list[tuple[Any, ...]]:
 def progress(path: Path) -> tuple[Any, ...]:
     job = files.read_job(path)
     return tuple(job[name] for name in ("phase", "text", "done", "total", "unit"))
+
+
+def waiting_times(monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], work: list[float]) -> list[Any]:
+    """Return the policy that each seat is begun with, while each takes so many seconds."""
+    given = list[Any]()
+    monkeypatch.setattr(batches, "time", SimpleNamespace(monotonic=lambda: 1000 + sum(work[: len(given)])))
+
+    def begin(order: dict[str, Any]) -> Path:
+        given.append(order.get("when_busy"))
+        raise ProblemError("in_use", "w", "w", "f")
+
+    orders = [{"run": "r1", "seat": {"name": f"ml_{number}"}, "when_busy": policy} for number in range(len(work))]
+    monkeypatch.setattr(batches, "MOST_FAILURES", len(work))
+    batches.SeatJobs(orders, begin).run(lambda *_: None)
+    return given
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"),
+    [([0, 0, 0], [60, 60, 60]), ([10, 45.5, 9], [60, 50, 4]), ([90, 1, 1], [60, 0, 0])],
+)
+def test_the_seats_of_a_node_wait_for_work_until_one_deadline(
+    monkeypatch: pytest.MonkeyPatch, work: list[float], expected: list[int]
+) -> None:
+    policy = {"policy": "wait", "seconds": 60, "reason": ""}
+    assert waiting_times(monkeypatch, policy, work) == [policy | {"seconds": left} for left in expected]
+
+
+@pytest.mark.parametrize("policy", [None, {"policy": "defer"}, {"policy": "force", "seconds": 0, "reason": "exam"}])
+def test_only_the_policy_wait_has_a_deadline(monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any]) -> None:
+    assert waiting_times(monkeypatch, policy, [10, 10]) == [policy, policy]
 
 
 def test_a_batch_of_one_order_shows_the_progress_of_the_seat(node: Node) -> None:

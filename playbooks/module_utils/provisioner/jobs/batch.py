@@ -91,6 +91,8 @@ class SeatJobs:
 
     If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. That a seat
     could be stopped says nothing about how others start, so it is no such success.
+
+    Where orders wait for running work, they wait together: each for what is left of its time since the batch began.
     """
 
     def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin) -> None:
@@ -102,6 +104,7 @@ class SeatJobs:
         self._running: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._reported: tuple[Any, ...] = ()
+        self._began = time.monotonic()
 
     def run(self, report: Report) -> dict[str, dict[str, Any]]:
         """Carry out all orders. Return the record of each seat by its name."""
@@ -118,9 +121,17 @@ class SeatJobs:
             self._waiting.clear()
         for seat in list(self._waiting)[: self._most_at_once() - len(self._running)]:
             try:
-                self._running[seat] = self._begin(self._waiting.pop(seat))
+                self._running[seat] = self._begin(self._with_time_left(self._waiting.pop(seat)))
             except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
                 self._records[seat] = fault_record(error)
+
+    def _with_time_left(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Return an order that waits for running work no longer than until the deadline of the node."""
+        wanted = order.get("when_busy") or {}
+        if wanted.get("policy") != "wait":
+            return order
+        left = max(0, int(self._began + wanted["seconds"] - time.monotonic()))
+        return {**order, "when_busy": {**wanted, "seconds": left}}
 
     def _most_at_once(self) -> int:
         cores = os.cpu_count() or 1

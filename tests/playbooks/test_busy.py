@@ -317,6 +317,30 @@ def test_a_fenced_run_that_waited_for_the_lock_removes_nothing(
     assert (world.compose.calls, world.seat.numbers()) == ([], [1, 2])
 
 
+@pytest.mark.parametrize("act", [removals.stop, removals.remove])
+@pytest.mark.parametrize(
+    ("policy", "stops"), [(None, True), ({"policy": "defer"}, False), ({"policy": "force", "reason": "exam"}, True)]
+)
+def test_a_seat_in_use_is_stopped_or_removed_only_with_consent(  # noqa: PLR0913, PLR0917  (fixtures and cases)
+    world: World,
+    idle: list[Any],
+    monkeypatch: pytest.MonkeyPatch,
+    act: Callable[..., Any],
+    policy: dict[str, Any] | None,
+    stops: bool,
+) -> None:
+    """None: the user's own machine."""
+    monkeypatch.setattr(removals, "Compose", lambda *_: world.compose)
+    world.compose.running, idle[0]["processes"] = 1, [IN_SEAT]
+    order = world.order | {"when_busy": policy}
+    if stops:
+        assert act(order, NoJob(), 0)["state"] == "committed"
+    else:
+        with pytest.raises(busy.BusyError):
+            act(order, NoJob(), 0)
+    assert ("down" in world.compose.calls) is stops
+
+
 def test_recovery_of_a_seat_in_use_is_deferred(world: World, idle: list[Any], clock: list[float]) -> None:
     world.journal().append("switching", to=2, back=1)
     world.compose.running = 2

@@ -21,6 +21,8 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     if not compose.ours():
         return {"state": "unchanged", "generation": seat.current()}
+    if order.get("when_busy"):
+        require_consent(compose, journal, order, job.report)
     check_claim(order["state_root"], order.get("claim"))  # the job may have waited for the seat's lock
     job.report("removing the containers")
     journal.append("stopping")

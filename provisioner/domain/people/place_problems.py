@@ -46,7 +46,7 @@ def not_placed_yet(person: Person, held: Placement | None, silent: Sequence[str]
     """A node may have room for the person, but did not answer."""
     return Problem(
         "not_placed_yet",
-        f"{person.id} asks for {_wanted(person)}; {_listed(silent)} may have room, but did not answer"
+        f"{_named(person)} asks for {_wanted(person)}; {_listed(silent)} may have room, but did not answer"
         + _as_it_is(held),
         "a place is chosen by the cards that a node reports",
         "run the command again once these nodes answer" + _or_another_node(person),
@@ -59,10 +59,11 @@ def no_free_gpu(person: Person, held: Placement | None, allowed: Iterable[NodeRo
     best = max(allowed, key=attrgetter("spare"))
     return Problem(
         "no_free_gpu",
-        f"{person.id} asks for {_wanted(person)}; the most that are free on a node are {best.spare}, on {best.name}"
+        f"{_named(person)} asks for {_wanted(person)}; the most that are free on a node are {best.spare}, on"
+        f" {best.name}"
         + _as_it_is(held),
         "an own card is nobody else's, and where people share cards, one stays for them",
-        f"lower gpus in row {person.row} of the roster or in others" + _or_another_node(person),
+        "lower gpus in this row of the roster or in others" + _or_another_node(person),
         best.name,
     )
 
@@ -72,7 +73,7 @@ def no_shared_gpu(person: Person, nodes: Sequence[NodeRoom]) -> Problem:
     names = [node.name for node in nodes]
     return Problem(
         "no_shared_gpu",
-        f"{person.id} asks for cards to share, and none is left on {_listed(names)}",
+        f"{_named(person)} asks for cards to share, and none is left on {_listed(names)}",
         "people share the cards of their node that are nobody's own",
         "lower gpus in the rows of those who have cards there" + _or_another_node(person),
         names[0] if len(names) == 1 else None,
@@ -83,9 +84,9 @@ def node_gone(person: Person, held: Placement) -> Problem:
     """The person's node is no longer in the inventory."""
     return Problem(
         "node_gone",
-        f"the seat of {person.id} is on {held.node}, which is not in the inventory",
+        f"the seat of {_named(person)} is on {held.node}, which is not in the inventory",
         "their home may be there: nobody is moved before somebody has decided it",
-        f"add {held.node} to the inventory again, or name another node in row {person.row} of the roster",
+        f"add {held.node} to the inventory again, or name another node in the row of the roster",
         held.node,
     )
 
@@ -94,10 +95,10 @@ def gpu_gone(person: Person, held: Placement, gone: Sequence[str]) -> Problem:
     """The node answered, but has no longer all cards of the person."""
     return Problem(
         "gpu_gone",
-        f"{held.node} no longer offers {_listed(gone)} of {person.id}",
+        f"{held.node} no longer offers {_listed(gone)} of {_named(person)}",
         "the card has a fault, was replaced or is split, and nobody gets another card unasked",
-        f"repair the card; for another one set gpus to {len(held.gpus) - len(gone)} in row {person.row} of the roster, "
-        f"roll out, and set it to {person.gpus} again",
+        f"repair the card; for another one set gpus to {len(held.gpus) - len(gone)} in the row of the roster, roll out,"
+        f" and set it to {person.gpus} again",
         held.node,
     )
 
@@ -159,7 +160,12 @@ def _as_it_is(held: Placement | None) -> str:
 
 
 def _or_another_node(person: Person) -> str:
-    return f", or allow another node in row {person.row}" if person.node else ""
+    return ", or allow another node in the row" if person.node else ""
+
+
+def _named(person: Person) -> str:
+    """Return the id with its row: what to do is the same text for all people, so that it is shown once."""
+    return f"{person.id} (row {person.row})"
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -62,9 +62,10 @@ def _identity(facts: NodeFacts, person: Person, account: Account) -> tuple[int, 
     if account.uid < _FIRST_UID or account.gid == 0:
         return Problem(
             "system_account",
-            f"{person.id} is an account of the system on {facts.name}: uid {account.uid}, gid {account.gid}",
+            f"{person.id} (row {person.row} of the roster) is an account of the system on {facts.name}: uid"
+            f" {account.uid}, gid {account.gid}",
             "a seat never runs as root or as an account of the system",
-            f"remove row {person.row} of the roster, or name another account in it",
+            "remove the row, or name another account in it",
             facts.name,
         )
     return account.uid, account.gid
@@ -85,9 +86,9 @@ def _not_looked_up(facts: NodeFacts, person: Person) -> Problem:
 def _no_account(facts: NodeFacts, person: Person) -> Problem:
     return Problem(
         "account_unknown",
-        f"{facts.name} has no account {person.id}",
+        f"{facts.name} has no account {person.id} (row {person.row} of the roster)",
         "a seat runs with the uid of an account, or with the one that the roster gives; their seat stays as it is",
-        f"create the account on the node, or give a uid from 70000 to 99999 in row {person.row} of the roster",
+        "create the account on the node, or give a uid from 70000 to 99999 in the row",
         facts.name,
     )
 

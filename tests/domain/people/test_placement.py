@@ -81,7 +81,7 @@ def test_new_people_are_spread_and_own_cards_come_first(
         ({"ann": (0, "gpu1O")}, {"gpu10": "a", "gpu20": "b"}, "no_such_node", 'matches "gpu1O"; did you mean "gpu10"?'),
         ({"ann": (0, "*x")}, TWO, "no_such_node", 'row 2 of the roster: no node of the inventory matches "*x"'),
         ({"ann": 0}, {}, "no_such_node", "no node of the inventory"),
-        ({"ann": 0}, {"n1": None}, "not_placed_yet", "ann asks for a place; n1 may have room, but did not answer"),
+        ({"ann": 0}, {"n1": None}, "not_placed_yet", "ann (row 2) asks for a place; n1 may have room, but did not"),
         ({"ann": (1, "n*")}, {"n1": None, "x": "a"}, "not_placed_yet", "asks for 1 own card"),
         ({"ann": 2}, dict.fromkeys("pqrst"), "not_placed_yet", "p, q, r and 2 more may have room"),
         ({"ann": "shared"}, {"n1": "", "n2": None}, "not_placed_yet", "asks for cards to share"),
@@ -209,7 +209,7 @@ def test_who_can_stay_gets_cards_before_who_moves_there() -> None:
 
 def test_who_waits_for_a_card_of_a_silent_node_is_told_of_that_node() -> None:
     found = placed({"ann": 2}, {"n1": None, "n2": None, "n3": "a b"}, {"ann": "n1 x"})
-    said = "ann asks for 2 own cards; n1 may have room, but did not answer; their place on n1 stays as it is"
+    said = "ann (row 2) asks for 2 own cards; n1 may have room, but did not answer; their place on n1 stays as it is"
     assert (found.problems["ann"].what, found.problems["ann"].node) == (said, "n1")
 
 
@@ -337,26 +337,27 @@ def test_a_problem_tells_what_to_do() -> None:
         "ann": (
             "gpu_gone",
             "n1",
-            "n1 no longer offers a of ann",
-            "repair the card; for another one set gpus to 1 in row 2 of the roster, roll out, and set it to 2 again",
+            "n1 no longer offers a of ann (row 2)",
+            "repair the card; for another one set gpus to 1 in the row of the roster, roll out, and set it to 2 again",
         ),
         "ben": (
             "no_free_gpu",
             "n1",
-            "ben asks for 3 own cards; the most that are free on a node are 0, on n1; their place on n1 stays as it is",
-            "lower gpus in row 3 of the roster or in others, or allow another node in row 3",
+            "ben (row 3) asks for 3 own cards; the most that are free on a node are 0, on n1; their place on n1 stays as"
+            " it is",
+            "lower gpus in this row of the roster or in others, or allow another node in the row",
         ),
         "cem": (
             "node_gone",
             "old",
-            "the seat of cem is on old, which is not in the inventory",
-            "add old to the inventory again, or name another node in row 4 of the roster",
+            "the seat of cem (row 4) is on old, which is not in the inventory",
+            "add old to the inventory again, or name another node in the row of the roster",
         ),
         "dan": (
             "no_shared_gpu",
             "n2",
-            "dan asks for cards to share, and none is left on n2",
-            "lower gpus in the rows of those who have cards there, or allow another node in row 5",
+            "dan (row 5) asks for cards to share, and none is left on n2",
+            "lower gpus in the rows of those who have cards there, or allow another node in the row",
         ),
     }
 

@@ -10,6 +10,7 @@ from provisioner.cli.options import AnsibleOptions
 from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet, plan_inputs
+from provisioner.console.problems import problems
 from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog
@@ -41,6 +42,12 @@ class SeatsContext(NamedTuple):
     probed: Probed
     hosts: Sequence[InventoryHost]
     places: Mapping[str, Placement]
+
+
+def note_cautions(directory: LabDirectory, output: Output) -> None:
+    """Show what may be wrong in the roster: it is read all the same."""
+    if directory.cautions:
+        output.note(problems([("", caution) for caution in directory.cautions], "yellow"))
 
 
 def require_lock(directory: LabDirectory) -> Lockfile:

@@ -11,10 +11,12 @@ from provisioner.console.tables import group_rows
 from provisioner.console.text import count, fold_names, safe_block, safe_line
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.values.duration import format_duration
+from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
 
 MAX_DIFF_LINES = 400
 _FEW = 3  # seats with equal steps on a node are named up to this number, and counted above it
+_MOST_LINES = 20  # with the names of seats, or with their work: above it they are counted, too
 
 
 class Sign(NamedTuple):
@@ -50,9 +52,14 @@ def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
         Text(),
     ]
     parts += _lines_of_seats(plan) if plan.has_many_seats else _lines_of_nodes(plan, diff_lines)
-    found = [(step.person or step.node, problem) for step in plan.steps for problem in step.problems]
-    found += plan.unplaced.items()
-    return Group(*parts, problems(found), Text(f"\n{summary(plan)}"))
+    nodes = [(step.node, problem) for step in plan.steps for problem in _of_node(step)]
+    people = [(step.person, problem) for step in plan.steps if step.person for problem in step.problems]
+    people += plan.unplaced.items()
+    return Group(*parts, problems(nodes), problems(people, noun="PERSON"), Text(f"\n{summary(plan)}"))
+
+
+def _of_node(step: Step) -> tuple[Problem, ...]:
+    return step.remarks if step.person else step.problems
 
 
 def _lines_of_nodes(plan: Plan, diff_lines: int) -> Iterable[RenderableType]:
@@ -66,18 +73,22 @@ def _lines_of_nodes(plan: Plan, diff_lines: int) -> Iterable[RenderableType]:
 
 def _lines_of_seats(plan: Plan) -> Iterable[RenderableType]:
     """Yield one line for the equal steps of nodes that have equally many of them."""
-    seats: dict[tuple[str, Step], list[str]] = {}
+    whose_work = sum(bool(step.busy) for step in plan.steps) <= _MOST_LINES
+    seats: dict[Step, dict[str, list[str]]] = {}
     for step in plan.steps:
-        seats.setdefault((step.node, _without_node(step)), []).append(step.seat or "")
-    rows = ((node, (step, _seats_text(names))) for (node, step), names in seats.items())
-    yield from (_step_line(f"{nodes}{text}", step) for nodes, (step, text) in group_rows(rows))
+        shown = _without_node(step) if whose_work else _without_node(step).model_copy(update={"busy": ()})
+        seats.setdefault(shown, {}).setdefault(step.node, []).append(step.seat or "")
+    for step, by_node in seats.items():
+        most = _FEW if len(by_node) <= _MOST_LINES else 0
+        rows = ((node, _seats_text(names, most)) for node, names in by_node.items())
+        yield from (_step_line(f"{nodes}{text}", step) for nodes, text in group_rows(rows))
 
 
-def _seats_text(names: list[str]) -> str:
-    """Return the names of a few seats, else how many they are; nothing for a whole node."""
+def _seats_text(names: list[str], most: int) -> str:
+    """Return the names of up to so many seats, else how many they are; nothing for a whole node."""
     if names == [""]:
         return ""
-    return f": {' '.join(map(safe_line, names))}" if len(names) <= _FEW else f": {count(len(names), 'seat')}"
+    return f": {' '.join(map(safe_line, names))}" if len(names) <= most else f": {count(len(names), 'seat')}"
 
 
 def summary(plan: Plan) -> str:
@@ -129,8 +140,9 @@ def _legend(plan: Plan) -> Text:
 
 
 def _without_node(step: Step) -> Step:
-    """Return the step without node and seat, so that equal steps share a line."""
-    why = step.why.removeprefix(f"{step.node}: ")
+    """Return the step without node, seat and person, so that equal steps share a line."""
+    # The problem of a person names them; it is shown below.
+    why = step.problems[0].code if step.person and step.action == "skip" else step.why.removeprefix(f"{step.node}: ")
     size = step.bytes_to_pull if step.action in _PULLING else 0
     return Step(node="", seat=None, action=step.action, why=why, busy=step.busy, bytes_to_pull=size)
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
-from provisioner.console.text import count, human_duration, safe_line
+from provisioner.console.text import count, fold_some_names, human_duration, safe_line
 from provisioner.domain.rollout.report import DONE, Access, NodeRecord, NodeState, RolloutReport
 from provisioner.domain.values.problem import Problem
 
@@ -21,6 +21,7 @@ _STYLES: Mapping[NodeState, str] = {
     "not_started": "dim",
     "skipped": "dim",
 }
+_MOST_LISTS = 10  # nodes whose seats are named; above it they are only counted
 # What each state means.
 _MEANS: dict[NodeState, str] = {
     "unchanged": "already as requested; nothing to do",
@@ -47,7 +48,7 @@ REMOVAL_MEANINGS: dict[NodeState, str] = {
 def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> Group:
     """Render each node with one seat by itself, the others grouped by state. `means` replaces the text of some states.
 
-    Of a node with several seats the states are counted, and the seats that are not done are listed.
+    Of a node with several seats the states are counted, and on a few nodes the seats that are not done are named.
     """
     many = [record for record in report.nodes if sum(record.counts.values()) > 1]
     served = [record for record in report.nodes if record.access is not None and record not in many]
@@ -58,7 +59,9 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
         _others(names, state, words[state])
         for names, state in group_rows((record.node, record.state) for record in others)
     ]
-    parts += [_many(names, state, text) for names, (state, text) in group_rows((r.node, _counted(r)) for r in many)]
+    has_names = sum(any(seat.state not in DONE for seat in record.seats) for record in many) <= _MOST_LISTS
+    rows = ((record.node, _counted(record, has_names=has_names)) for record in many)
+    parts += [_many(names, state, text) for names, (state, text) in group_rows(rows)]
     stopped = [("", report.stopped)] if report.stopped else []
     found = [*_problems(report.nodes), *report.unplaced.items(), *stopped]
     return Group(*parts, problems(found), _sum(report))
@@ -71,13 +74,13 @@ def _seat(record: NodeRecord) -> Text:
     return head if record.access is None else head.append(access_text(record.access))
 
 
-def _counted(record: NodeRecord) -> tuple[NodeState, str]:
+def _counted(record: NodeRecord, *, has_names: bool) -> tuple[NodeState, str]:
     """Return state and text of a node with several seats: how many are in each state, and which are not done."""
     by_state: dict[NodeState, list[str]] = {}
-    for seat in record.seats:
+    for seat in record.seats if has_names else ():
         if seat.state not in DONE:
-            by_state.setdefault(seat.state, []).append(safe_line(seat.seat))
-    left = "".join(f"\n  {state}: {' '.join(names)}" for state, names in by_state.items())
+            by_state.setdefault(seat.state, []).append(seat.seat)
+    left = "".join(f"\n  {state}: {fold_some_names(names)}" for state, names in by_state.items())
     return record.state, f"  {_counts(record.counts)}{left}"
 
 

@@ -14,6 +14,8 @@ from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
 from provisioner.domain.values.problem import Problem
 
+_FEW = 3  # seats of a node with the same drift are named up to this number, and counted above it
+
 
 def status_view(status: LabStatus) -> Group:
     """Render each running seat, then nodes without one, the problems and the summary.
@@ -49,10 +51,17 @@ def _nodes_with_many(status: LabStatus) -> dict[str, list[SeatStatus]]:
 
 
 def _counted(seats: list[SeatStatus]) -> str:
-    """Return how many seats of a node are as locked, and a line for each of the others."""
-    others = [seat for seat in seats if seat.drift or seat.seat is None]
-    lines = "".join(f"\n  {safe_line(seat.seat or '')}  {_why(seat)}" for seat in others)
-    return f"{len(seats) - len(others)} of {count(len(seats), 'seat')} as locked{lines}"
+    """Return how many seats of a node are as locked, and a line for each reason why others are not."""
+    whys: dict[str, list[str]] = {}
+    for seat in seats:
+        if seat.drift or seat.seat is None:
+            whys.setdefault(_why(seat), []).append(seat.seat or "")
+    lines = "".join(f"\n  {_names(names)}  {why}" for why, names in whys.items())
+    return f"{len(seats) - sum(map(len, whys.values()))} of {count(len(seats), 'seat')} as locked{lines}"
+
+
+def _names(seats: list[str]) -> str:
+    return " ".join(map(safe_line, seats)) if len(seats) <= _FEW else count(len(seats), "seat")
 
 
 def _many(names: str, text: str) -> Text:

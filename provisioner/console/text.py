@@ -8,6 +8,7 @@ from itertools import groupby
 # `safe_block` keeps line feeds and tabs; `safe_line` escapes them.
 _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 _MINUTE, _HOUR = 60, 3600
+_MOST_NAMES = 12  # in a line, after folding
 
 
 def safe_line(text: str) -> str:
@@ -41,9 +42,21 @@ def count(number: int, noun: str) -> str:
 
 def fold_names(names: Iterable[str]) -> str:
     """Fold node names as Slurm does: pc[001-040,042] n7. Each name once, in the order given."""
-    parts = [_split_name(name) for name in dict.fromkeys(names)]
-    groups = groupby(parts, key=lambda part: (part[0], part[2], not part[1]))
-    return " ".join(_group(list(group)) for _, group in groups)
+    return " ".join(_folded(dict.fromkeys(names)))
+
+
+def fold_some_names(names: Iterable[str]) -> str:
+    """Fold names; where more than a line is left of them, name the first ones and count the others."""
+    given = list(dict.fromkeys(names))
+    folded = _folded(given)
+    if len(folded) <= _MOST_NAMES:
+        return " ".join(folded)
+    return f"{' '.join(_folded(given[:_MOST_NAMES]))} and {len(given) - _MOST_NAMES} more"
+
+
+def _folded(names: Iterable[str]) -> list[str]:
+    groups = groupby(map(_split_name, names), key=lambda part: (part[0], part[2], not part[1]))
+    return [_group(list(group)) for _, group in groups]
 
 
 def _split_name(name: str) -> tuple[str, str, str]:

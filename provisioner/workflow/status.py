@@ -30,7 +30,7 @@ def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem,
         services=running.services if running else {},
         drift=_drift(step, running),
         access=build_access(bundle.seat, running.host_key, local=local) if bundle and running else None,
-        problems=step.problems + (running.drift if running else ()),
+        problems=step.problems + step.remarks + (running.drift if running else ()),
         remarks=_remarks(facts, running),
     )
 

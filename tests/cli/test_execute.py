@@ -51,6 +51,23 @@ def test_a_home_at_fault_is_a_check_that_failed_on_a_node_that_is_done() -> None
     assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 0
 
 
+@pytest.mark.parametrize(
+    ("state", "stopped", "code"), [("committed", "", 1), ("deferred", "", 1), ("not_started", "interrupted", 130)]
+)
+def test_a_person_without_a_node_is_a_failure_of_the_run(state: NodeState, stopped: str, code: int) -> None:
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    report = RolloutReport(
+        lab="demo",
+        run="r1",
+        started_at=now,
+        ended_at=now,
+        nodes=(NodeRecord(node="n1", state=state),),
+        unplaced={"eve": Problem("no_free_gpu", "eve asks for 1 own card", "why", "fix")},
+        stopped=Problem(stopped, "w", "w", "f") if stopped else None,
+    )
+    assert (report.done, exit_code(report)) == (False, code)
+
+
 def test_a_gpu_that_is_not_proved_yet_is_no_failure_of_the_run() -> None:
     pending = Problem("proof_pending", "li: its image has not computed yet on GPU-1", "why", "nothing to do")
     now = datetime(2026, 11, 26, tzinfo=UTC)

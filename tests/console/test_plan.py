@@ -17,6 +17,7 @@ def a_step(node: str, action: Action = "keep", **over: object) -> Step:
         "update": "the image changes",
         "restart": "ssh is missing",
         "remove": "it is to be removed",
+        "stop": "no row of the roster any more",
         "keep": "runs the locked image, unchanged and healthy",
         "defer": "the image changes; its GPUs are in use",
         "skip": "no route to host",
@@ -129,3 +130,109 @@ def test_colours_of_a_diff() -> None:
 def test_control_characters_in_a_diff_are_escaped() -> None:
     text = render_text(plan_view(a_plan(a_step("n1", "update", diff="+\x1b[2J[red]\n"))))
     assert "+\\x1b[2J[red]" in text
+
+
+# Several seats on a node.
+
+
+def a_seat_step(node: str, person: str, action: Action = "keep", **over: object) -> Step:
+    return a_step(node, action, seat=f"ml_{person}", person=person, **over)
+
+
+def unknown(person: str, node: str) -> Problem:
+    what = f"{node} has no account {person} (row 7 of the roster)"
+    return Problem("account_unknown", what, "their seat stays as it is", f"getent passwd {person}", node)
+
+
+def test_equal_steps_of_a_node_with_several_seats_share_a_line_and_few_seats_are_named() -> None:
+    lost = Problem("gpu_lost", "GPU 3 is lost", "why", "reboot NODE")
+    steps = (
+        a_seat_step("n1", "old", "stop"),
+        a_seat_step("n1", "ann", remarks=(lost,)),
+        a_seat_step("n1", "bob", "skip", problems=(unknown("bob", "n1"),)),
+        a_seat_step("n1", "cem", "create", bytes_to_pull=4_260_000_000),
+        *(a_seat_step("n1", f"p{number}") for number in range(9)),
+        a_seat_step("n2", "dan", "skip", problems=(unknown("dan", "n2"),)),
+        a_seat_step("n2", "eve", "defer", busy=("GPU 0: pid 4242 python of eve",)),
+    )
+    unplaced = {"fay": Problem("no_free_gpu", "fay (row 9) asks for 1 own card", "why", "lower gpus")}
+    plan = a_plan(*steps).model_copy(update={"unplaced": unplaced})
+    assert render_text(plan_view(plan), 120) == expected_text("""
+        Lab demo: mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime
+
+          + create   x stop   = keep   ! defer   - skip
+
+          x   n1: ml_old  no row of the roster any more
+          =   n1: 10 seats  runs the locked image, unchanged and healthy
+          -   n1: ml_bob  account_unknown
+          -   n2: ml_dan  account_unknown
+          +   n1: ml_cem  no seat of this lab on the node yet; 4.26 GB to pull
+          !   n2: ml_eve  the image changes; its GPUs are in use
+                busy: GPU 0: pid 4242 python of eve
+        ╷ gpu_lost  n1
+        │ GPU 3 is lost
+        │ why: why
+        │ fix: reboot NODE
+        ╵
+        ╷ account_unknown  bob dan
+        │ bob: n1 has no account bob (row 7 of the roster)
+        │ dan: n2 has no account dan (row 7 of the roster)
+        │ why: their seat stays as it is
+        │ fix: getent passwd PERSON
+        ╵
+        ╷ no_free_gpu  fay
+        │ fay (row 9) asks for 1 own card
+        │ why: why
+        │ fix: lower gpus
+        ╵
+
+        Plan: 1 to create, 0 to update, 0 to restart, 1 to stop, 2 skipped, 1 deferred. 4.26 GB to pull in all.
+    """)
+
+
+def many(action: Action, number: int = 30, **over: object) -> list[Step]:
+    """The steps of 200 nodes with so many people each."""
+    return [
+        a_seat_step(f"gpu{node:03}", f"s{node * 97 + seat}x{seat}", action, **over)
+        for node in range(200)
+        for seat in range(number)
+    ]
+
+
+def busy(steps: list[Step]) -> list[Step]:
+    return [step.model_copy(update={"busy": (f"GPU 0: pid 7 of {step.person}",)}) for step in steps]
+
+
+def unknown_accounts(steps: list[Step]) -> list[Step]:
+    return [step.model_copy(update={"problems": (unknown(step.person, step.node),)}) for step in steps]
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        many("keep"),
+        many("create", bytes_to_pull=4_260_000_000),
+        many("update"),
+        many("keep") + many("stop", 1),
+        many("keep") + busy(many("defer", 3)),
+        unknown_accounts(many("skip")),
+    ],
+    ids=["keep", "create", "update", "stop", "busy", "accounts"],
+)
+def test_a_plan_of_six_thousand_seats_fits_on_a_screen(steps: list[Step]) -> None:
+    text = render_text(plan_view(a_plan(*steps)), 120)
+    assert len(text.splitlines()) <= 30
+    assert len(text) <= 3000
+
+
+def test_people_without_a_place_fit_on_a_screen_however_many_they_are() -> None:
+    unplaced = {
+        f"s{number * 7}x{number}": Problem(
+            "no_free_gpu", f"s{number * 7}x{number} (row {number}) asks for 1 own card", "why", "lower gpus in this row"
+        )
+        for number in range(6000)
+    }
+    text = render_text(plan_view(a_plan(*many("keep")).model_copy(update={"unplaced": unplaced})), 120)
+    assert "s0x0 s7x1 s14x2" in text
+    assert "and 5988 more" in text
+    assert len(text.splitlines()) <= 24

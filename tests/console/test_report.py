@@ -1,9 +1,19 @@
+from collections import Counter
 from datetime import UTC, datetime, timedelta
 from typing import get_args
 
+import pytest
+
 from provisioner.console.report import _MEANS, REMOVAL_MEANINGS, report_view
 from provisioner.console.status import status_view, summary, urls_view, with_token
-from provisioner.domain.rollout.report import Access, NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.report import (
+    Access,
+    NodeRecord,
+    NodeState,
+    RolloutReport,
+    SeatRecord,
+    build_node_record,
+)
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
 from provisioner.domain.values.problem import Problem
 from tests.console.screen import expected_text, render_text
@@ -118,3 +128,72 @@ def test_urls_are_shown_for_nodes_with_a_token() -> None:
     text = render_text(urls_view(ways, {"n1": "a b&c", "n2": missing}))
     assert "n1  http://198.18.0.11:22001/lab?token=a+b%26c" in text
     assert "╷ no_token  n2" in text
+
+
+# Several seats on a node.
+
+
+def a_node_record(node: str, **seats: NodeState) -> NodeRecord:
+    """The record of a node in a report: unchanged seats are counted only."""
+    records = [SeatRecord(seat=f"ml_{name}", state=state) for name, state in seats.items()]
+    whole = build_node_record(node, records)
+    shown = tuple(seat for seat in records if seat.state != "unchanged")
+    return whole.model_copy(update={"counts": dict(Counter(seats.values())), "seats": shown})
+
+
+def test_a_report_counts_the_seats_of_a_node_and_names_those_that_are_not_done() -> None:
+    eve = Problem("no_free_gpu", "eve (row 9) asks for 1 own card", "why", "lower gpus")
+    report = a_report(
+        a_node_record("n1", ann="committed", bob="unchanged", cem="deferred", dan="rolled_back", eve="rolled_back"),
+        a_node_record("n2", fay="committed", gil="committed"),
+        a_node_record("n3", hal="committed", ida="committed"),
+    ).model_copy(update={"unplaced": {"eve": eve}})
+    assert render_text(report_view(report), 120) == expected_text("""
+        n1  rolled_back  1 committed, 1 unchanged, 1 deferred, 2 rolled_back
+          deferred: ml_cem
+          rolled_back: ml_dan ml_eve
+        n[2-3]  committed  2 committed
+        ╷ no_free_gpu  eve
+        │ eve (row 9) asks for 1 own card
+        │ why: why
+        │ fix: lower gpus
+        ╵
+
+        Not done: 3 nodes, 9 seats: 5 committed, 1 unchanged, 1 deferred, 2 rolled_back; 1:23 min.
+    """)
+
+
+@pytest.mark.parametrize("ended", [("committed",), ("unchanged", "deferred"), ("rolled_back", "committed", "unknown")])
+def test_a_report_of_six_thousand_seats_fits_on_a_screen(ended: tuple[NodeState, ...]) -> None:
+    nodes = [
+        a_node_record(f"gpu{node:03}", **{f"s{node * 97}x{seat}": ended[seat % len(ended)] for seat in range(30)})
+        for node in range(200)
+    ]
+    text = render_text(report_view(a_report(*nodes)), 120)
+    assert "200 nodes, 6000 seats" in text
+    assert len(text.splitlines()) <= 5
+
+
+def a_seat_status(node: str, name: str, drift: str = "") -> SeatStatus:
+    return SeatStatus(node=node, seat=f"ml_{name}", person=name, image="r/lab@sha256:1", drift=drift)
+
+
+def test_a_status_counts_the_seats_of_a_node_and_says_why_others_differ() -> None:
+    missing = dict.fromkeys(("cem", "dan"), "ssh is missing")
+    whys = {"ann": "", "bob": "", **missing, **dict.fromkeys("efgh", "new image")}
+    seats = tuple(a_seat_status("n1", name, drift) for name, drift in whys.items())
+    found = LabStatus(lab="demo", seats=(*seats, SeatStatus(node="n2", seat=None, drift="n2: no route to host")))
+    assert render_text(status_view(found)) == expected_text("""
+        n1  2 of 8 seats as locked
+          ml_cem ml_dan  ssh is missing
+          4 seats  new image
+        n2  no seat  no route to host
+
+        Of 9 seats 6 not as locked and 1 without a known seat. `provision plan` shows the difference.
+    """)
+
+
+@pytest.mark.parametrize("drift", ["", "the image changes"])
+def test_a_status_of_six_thousand_seats_fits_on_a_screen(drift: str) -> None:
+    seats = tuple(a_seat_status(f"gpu{node:03}", f"s{node}x{seat}", drift) for node in range(200) for seat in range(30))
+    assert len(render_text(status_view(LabStatus(lab="demo", seats=seats)), 120).splitlines()) <= 4

@@ -21,7 +21,7 @@ from provisioner.cli.options import (
     with_overrides,
 )
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import build_context, catalog_fields, require_lock
+from provisioner.cli.plan_context import build_context, catalog_fields, note_cautions, require_lock
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import choose_images, fleet, plan_inputs
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
@@ -58,6 +58,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
     directory = read_lab(lab)
     lock = read_lock(directory.lock) if out is None else require_lock(directory)
     if lock is None:
+        note_cautions(directory, output)
         served = _show_selection(directory, ansible, output, fresh=fresh)
         return FAILED if not served else PENDING if exit_code else DONE
     with show_progress(output) as on_event:
@@ -68,6 +69,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
         write_text(out, made.model_dump_json(indent=2) + "\n")
     output.document(PLAN_SCHEMA, made)
     output.show(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+    note_cautions(directory, output)
     closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
     if made.pending and closed and overrides.ignore_freeze is None:
         output.note(problems([("", closed)], "yellow"))

@@ -17,7 +17,7 @@ from provisioner.cli.exit_codes import FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions, Overrides, changes_nodes, example, fresh_option, lab_argument
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import PlanContext, require_lock
+from provisioner.cli.plan_context import PlanContext, note_cautions, require_lock
 from provisioner.cli.run_context import OpenRun, build_claim, open_run_context
 from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs, recheck_registry
 from provisioner.console.text import count
@@ -137,6 +137,7 @@ def plan_run(  # noqa: PLR0913  (the lab, its nodes, and how to plan)
         save_lock(directory, locked, run.output)
     run.journal.keep("plan", prepared.plan)
     show_plan(run.output, prepared.plan)
+    note_cautions(directory, run.output)
     return PlannedRun(directory, lock, PlanContext(probed, prepared))
 
 

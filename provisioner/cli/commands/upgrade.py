@@ -14,7 +14,7 @@ from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_argument, torch_option
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import PlanContext, require_lock
+from provisioner.cli.plan_context import PlanContext, note_cautions, require_lock
 from provisioner.cli.run_context import OpenRun, open_run_context
 from provisioner.cli.wiring import fleet as lab_fleet
 from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs
@@ -97,6 +97,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     ):
         upgraded = _plan_upgrade(directory, old, run, fleet, options, torch)
         _show(output, upgraded)
+        note_cautions(directory, output)
         left_behind = list(upgraded.change.left_behind.items())
         if check:
             document = Upgrade(change=upgraded.change, lock=upgraded.locked.lock, plan=upgraded.plan)

@@ -60,8 +60,7 @@ def no_free_gpu(person: Person, held: Placement | None, allowed: Iterable[NodeRo
     return Problem(
         "no_free_gpu",
         f"{_named(person)} asks for {_wanted(person)}; the most that are free on a node are {best.spare}, on"
-        f" {best.name}"
-        + _as_it_is(held),
+        f" {best.name}" + _as_it_is(held),
         "an own card is nobody else's, and where people share cards, one stays for them",
         "lower gpus in this row of the roster or in others" + _or_another_node(person),
         best.name,

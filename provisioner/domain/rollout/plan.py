@@ -37,7 +37,8 @@ class Step(Value):
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
     longer in the lab; its home and its generations stay. `keep`: no change is needed. `defer`: the seat is in use
     by the work in `busy`. With the policy wait or force such a step keeps its action, and `problems` names the work
-    that it waits for or stops.
+    that it waits for or stops. `remarks`: of a node with seats of people, on its first step; else they are among its
+    `problems`.
     """
 
     node: str
@@ -51,6 +52,7 @@ class Step(Value):
     bytes_to_pull: int = 0
     busy: tuple[str, ...] = ()  # work on the seat's GPUs that a switch would end
     problems: tuple[Problem, ...] = ()
+    remarks: tuple[Problem, ...] = ()
 
 
 class Plan(Document):
@@ -143,8 +145,13 @@ def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEF
 
 
 def with_problems(step: Step, problems: tuple[Problem, ...]) -> Step:
-    """Add problems of the node that do not prevent its seat."""
+    """Add problems that do not prevent the seat."""
     return step.model_copy(update={"problems": step.problems + problems})
+
+
+def with_remarks(step: Step, remarks: tuple[Problem, ...]) -> Step:
+    """Add problems of the node that do not prevent its seats."""
+    return step.model_copy(update={"remarks": remarks}) if step.person else with_problems(step, remarks)
 
 
 def skipped(node: str, problems: tuple[Problem, ...], seat: str | None = None, person: str = "") -> Step:

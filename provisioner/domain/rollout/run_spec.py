@@ -175,4 +175,5 @@ def _settled_record(step: Step, stale: bool) -> SeatRecord:
         state = "deferred"
     elif any(problem.code in UNREACHED for problem in step.problems):
         state = "unreachable"
-    return SeatRecord(seat=step.seat or "", state=state, generation=step.generation, problems=step.problems)
+    problems = step.problems + step.remarks
+    return SeatRecord(seat=step.seat or "", state=state, generation=step.generation, problems=problems)

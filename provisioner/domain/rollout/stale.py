@@ -35,5 +35,6 @@ def _relevant_fields(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
     """
     if step.action in {"skip", "defer"}:
         return Step(node=step.node, seat=step.seat, action=step.action, why=""), WhenBusy()
-    ignored = {"busy": (), "why": ""} if plan.when_busy.policy == "wait" else {}
-    return step.model_copy(update={"bytes_to_pull": 0, "problems": (), **ignored}), plan.when_busy
+    ignored: dict[str, object] = {"busy": (), "why": ""} if plan.when_busy.policy == "wait" else {}
+    ignored |= {"bytes_to_pull": 0, "problems": (), "remarks": ()}
+    return step.model_copy(update=ignored), plan.when_busy

@@ -53,7 +53,7 @@ def _deferred(planned: PlannedSeat, held: Mapping[str, RunningSeat]) -> PlannedS
     if holder is None:
         return planned
     problem = _still_in_use(step, holder)
-    changes = {"action": "defer", "why": f"{step.why}; {holder.name} still has its GPUs"}
+    changes = {"action": "defer", "why": f"{step.why}; its GPUs are still those of another seat"}
     return planned._replace(step=step.model_copy(update={**changes, "problems": (*step.problems, problem)}))
 
 

@@ -57,12 +57,14 @@ class Seating(NamedTuple):
     """Who has a seat where. `requests`: by node, with a step in the place of each seat that cannot be planned.
 
     `ended`: by node the seats to stop, with the reason. `places` go into the lock. `unplaced`: people without a node.
+    `remarks`: of nodes, which prevent no seat.
     """
 
     requests: dict[str, list[SeatRequest | Step]]
     ended: dict[str, dict[str, str]]
     places: dict[str, Placement]
     unplaced: dict[str, Problem]
+    remarks: dict[str, tuple[Problem, ...]]
 
 
 def people_within(
@@ -101,12 +103,12 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
     present = [
         person for person in people if (person.until is None or person.until >= today) and person.id not in stopped
     ]
-    seating = Seating({}, {}, dict(placements.places), {})
+    seating = Seating({}, {}, dict(placements.places), {}, {})
     for person in present:
         _seat_person(table, person, seating, limited=limited)
     for name, node in served.items():
         if node is not None:
-            _limit_memory(node, seating.requests.get(name, []))
+            seating.remarks[name] = _limit_memory(node, seating.requests.get(name, []))
     for name, node in served.items():
         if node is not None:
             seating.ended[name] = dict(_ended(lab, node, people, present, seating))
@@ -215,8 +217,8 @@ def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Ste
     return with_busy_policy(step, seat, when_busy)
 
 
-def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> None:
-    """Refuse all seats of a node whose limits add up to too much, and say where seats are not limited."""
+def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> tuple[Problem, ...]:
+    """Refuse all seats of a node whose limits add up to too much, and return whether some are not limited."""
     wanted = [request for request in requests if isinstance(request, SeatRequest)]
     limited = [size_bytes(memory) for r in wanted if (memory := r.owner.limits.memory) not in {"auto", "none"}]
     total = node.facts.engine.capacity.memory if node.facts.engine else None
@@ -224,9 +226,8 @@ def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> None:
         problem = _too_much_memory(node.host.name, len(limited), sum(limited), total)
         requests[:] = [_without_memory(node.host.name, request, problem) for request in requests]
     elif len(wanted) > 1 and len(limited) < len(wanted):
-        first = requests.index(wanted[0])
-        caution = _memory_not_limited(node.host.name, len(wanted) - len(limited))
-        requests[first] = wanted[0]._replace(cautions=(*wanted[0].cautions, caution))
+        return (_memory_not_limited(node.host.name, len(wanted) - len(limited)),)
+    return ()
 
 
 def _without_memory(node: str, request: SeatRequest | Step, problem: Problem) -> Step:

@@ -10,7 +10,7 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems
+from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems, with_remarks
 from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat, SeatBundle, lab_owner, seat_of, with_current_node
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
@@ -71,7 +71,7 @@ def build_plan(
             steps.append(skipped(name, node))
             continue
         planned = list(_plan_node(inputs, node, seating, when_busy))
-        steps += _with_remarks([seat.step for seat in planned], node.remarks)
+        steps += _with_remarks([seat.step for seat in planned], node.remarks + seating.remarks.get(name, ()))
         if rendered := {seat.bundle.seat.name: seat.bundle for seat in planned if seat.bundle}:
             bundles[name] = rendered
     references = sorted({bundle.image.reference for seats in bundles.values() for bundle in seats.values()})
@@ -106,7 +106,7 @@ def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Sea
         for name, node in nodes.items()
     }
     ended = {name: ended_with_roster(lab, node.facts) for name, node in nodes.items()}
-    return Seating(requests, ended, dict(inputs.lock.people), {})
+    return Seating(requests, ended, dict(inputs.lock.people), {}, {})
 
 
 def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> list[PlannedSeat]:
@@ -150,7 +150,7 @@ def _with_seat(facts: NodeFacts, bundle: SeatBundle | None) -> NodeFacts:
 
 def _with_remarks(steps: Sequence[Step], remarks: tuple[Problem, ...]) -> list[Step]:
     """Return the steps of a node, the first of them with what is remarkable about the node."""
-    return [with_problems(steps[0], remarks), *steps[1:]] if steps else []
+    return [with_remarks(steps[0], remarks), *steps[1:]] if steps else []
 
 
 def unserved_problems(node: str, choice: NodeChoice) -> tuple[Problem, ...]:

@@ -330,6 +330,7 @@ def test_a_problem_tells_what_to_do() -> None:
     rows: dict[str, Row] = {"ann": 2, "ben": (3, "n*"), "cem": 0, "dan": ("shared", "n2")}
     before = {"ann": "n1 a b", "ben": "n1 c", "cem": "old", "dan": "n2"}
     found = placed(rows, {"n1": "b c", "n2": ""}, before)
+    ben = "ben (row 3) asks for 3 own cards; the most that are free on a node are 0, on n1"
     said = {
         person: (problem.code, problem.node, problem.what, problem.fix) for person, problem in found.problems.items()
     }
@@ -343,8 +344,7 @@ def test_a_problem_tells_what_to_do() -> None:
         "ben": (
             "no_free_gpu",
             "n1",
-            "ben (row 3) asks for 3 own cards; the most that are free on a node are 0, on n1; their place on n1 stays as"
-            " it is",
+            f"{ben}; their place on n1 stays as it is",
             "lower gpus in this row of the roster or in others, or allow another node in the row",
         ),
         "cem": (

@@ -481,8 +481,19 @@ def test_limits_of_memory_that_add_up_to_more_than_twice_the_memory_of_a_node_ar
     people = [person(name, node="n1", **({} if name == "ann" else group)) for name in ("ann", "ben", "cem", "dan")]
     plan = World(people).plan(lab=memory(student={"memory": limit}, staff={"memory": others})).plan
     assert set(actions(plan).values()) == {"skip" if refused else "create"}
-    found = Counter(problem.code for step in plan.steps for problem in step.problems)
+    found = Counter(problem.code for step in plan.steps for problem in (*step.problems, *step.remarks))
     assert found == Counter({"memory_overcommitted": 4 * refused, "memory_not_limited": int(limit == "none")})
+
+
+def test_what_is_remarkable_about_a_node_is_apart_from_what_is_about_its_first_person() -> None:
+    lost = Problem("gpu_lost", "GPU 3 is lost", "why", "reboot")
+    world = World(with_row("ann", gpus=9))
+    world.probed["n1"] = with_accounts(world.probed["n1"], SIX).model_copy(update={"problems": (lost,)})
+    saved = world.plan().plan
+    first = saved.steps[0]
+    assert (first.person, first.remarks, first.problems) == ("2024012345", (lost,), ())
+    world.probed["n1"] = with_accounts(world.probed["n1"], SIX).model_copy(update={"problems": ()})
+    assert find_stale_nodes(saved, world.plan().plan) == []
 
 
 def test_refused_memory_leaves_running_seats_as_they_are_and_still_stops_those_who_left(world: World) -> None:

@@ -1,14 +1,18 @@
 """What is left to do of an interrupted run, according to its nodes."""
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from provisioner.domain.rollout.order import OrderedImage
-from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport
+from provisioner.domain.rollout.plan import Plan, Step
+from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport, SeatRecord, build_node_record
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.values.event import Event, RecordedEvent
+from provisioner.domain.values.model import Document
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.resume import assess_nodes, final_records, is_open, remaining_images, resume
@@ -18,6 +22,8 @@ from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, a_claim, a_c
 from tests.workflow.rollout.test_run import states
 
 NOW = datetime(2026, 11, 26, tzinfo=UTC)
+CASES = Path(__file__).parents[2] / "domain/cases"
+DocumentT = TypeVar("DocumentT", bound=Document)
 
 
 def three_node_run(generation: int = 1) -> RunSpec:
@@ -215,3 +221,88 @@ def test_resume_outside_the_maintenance_window_completes_what_had_begun_and_defe
     standing = assess_nodes(run_spec, {}, fleet.probe(run_spec.nodes))
     outcome = resume(run_spec, standing, fleet, a_context(), gate=lambda: closed)
     assert states(outcome) == {"n1": "committed", "n2": "deferred", "n3": "deferred"}
+
+
+# Documents of an earlier release: one seat a node, and records without `seats`.
+
+EARLIER = json.loads((CASES / "one_seat_a_node.json").read_text())
+
+
+def read(model: type[DocumentT], name: str) -> DocumentT:
+    """Read a document as from the journal of a run."""
+    return model.model_validate_json(json.dumps(EARLIER[name]))
+
+
+def test_a_run_of_an_earlier_release_is_read_with_its_orders_by_seat() -> None:
+    run_spec = read(RunSpec, "run_spec")
+    assert run_spec.schema_ == "provisioner/run_spec/2"
+    assert {node: list(orders) for node, orders in run_spec.orders.items()} == {
+        f"n{number}": [SEAT] for number in range(1, 5)
+    }
+    assert run_spec.orders["n1"][SEAT].expects == 1
+    assert {record.node: record.state for record in run_spec.settled} == {"n3": "unreachable", "n4": "unchanged"}
+    assert RunSpec.model_validate_json(run_spec.model_dump_json()) == run_spec
+    rollback = read(RunSpec, "rollback")
+    assert [(order.to, order.expects) for order in rollback.back["n1"].values()] == [(1, 2)]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_run_of_an_earlier_release_is_resumed(tmp_path: Path, recorded: bool) -> None:
+    """n1 had ended. Without a record of it the node is asked, and was not begun."""
+    fleet = FakeFleet(tmp_path).add("n1", "n2", generation=1)
+    entries = [RecordedEvent.model_validate(EARLIER["event"])] if recorded else []
+    run_spec = read(RunSpec, "run_spec").with_claim(a_claim(fence=2))
+    state = assess_nodes(run_spec, final_records(entries), fleet.probe(run_spec.nodes))
+    outcome = resume(run_spec, state, fleet, a_context())
+    assert states(outcome) == {"n1": "committed", "n2": "committed", "n3": "unreachable", "n4": "unchanged"}
+    switched = [nodes for act, nodes in fleet.calls if act == "switch"]
+    assert switched == ([("n2",)] if recorded else [("n1",), ("n2",)])
+    assert fleet.claims_by_node() == {"n1": None, "n2": None}
+
+
+def test_a_rollback_of_an_earlier_release_is_resumed(tmp_path: Path) -> None:
+    fleet, run_spec = FakeFleet(tmp_path).add("n1", generation=2), read(RunSpec, "rollback").with_claim(a_claim("r2"))
+    outcome = resume(run_spec, assess_nodes(run_spec, {}, fleet.probe(run_spec.nodes)), fleet, a_context())
+    assert (states(outcome), fleet.read("n1")["generation"]) == ({"n1": "committed"}, 1)
+
+
+def test_plan_and_report_of_an_earlier_release_are_read() -> None:
+    plan, report = read(Plan, "plan"), read(RolloutReport, "report")
+    assert [(step.node, step.action, step.person) for step in plan.steps][:2] == [
+        ("n1", "update", ""),
+        ("n2", "update", ""),
+    ]
+    assert (plan.places, plan.unplaced, plan.has_many_seats) == ({}, {}, False)
+    assert (report.seat_counts, report.done) == ({"committed": 1, "deferred": 1}, False)
+    assert is_open(read(RunSpec, "run_spec"), report) is False
+
+
+# Several seats on a node.
+
+
+def test_only_the_seats_that_are_not_final_are_asked_again(tmp_path: Path) -> None:
+    """ann had ended, bob had begun, eve had not; dan was to be stopped."""
+    seats = ("ml_ann", "ml_bob", "ml_eve", "ml_dan")
+    fleet = FakeFleet(tmp_path).add("n1", generation=1, seats=seats)
+    steps = [*a_plan({"n1": "update"}, generation=1, seats=seats[:3]).steps]
+    steps.append(Step(node="n1", seat="ml_dan", action="stop", why="", generation=1))
+    plan = Plan(lab="demo", image=None, steps=tuple(steps))
+    run_spec = build_run_spec("r1", plan, orders_of("n1", seats=seats[:3]), Rules(), NOW).with_claim(a_claim())
+    for seat, state in (("ml_ann", "rolled_back"), ("ml_bob", "switching"), ("ml_eve", "staged")):
+        fleet._write("n1", fleet.read("n1", seat) | {"run": "r1", "state": state}, seat)
+    ann = SeatRecord(seat="ml_ann", state="rolled_back", generation=1)
+    ended = {"n1": build_node_record("n1", [ann])}
+    run_spec = run_spec.with_claim(a_claim(fence=2)).model_copy(update={"budget": 1})
+    outcome = resume(run_spec, assess_nodes(run_spec, ended, fleet.probe(("n1",))), fleet, a_context())
+    assert fleet.seat_calls == [
+        ("switch", "n1", ("ml_bob",)),
+        ("stage", "n1", ("ml_eve",)),
+        ("switch", "n1", ("ml_dan", "ml_eve")),
+    ]
+    assert {seat.seat: seat.state for seat in outcome.records[0].seats} == {
+        "ml_ann": "rolled_back",
+        "ml_bob": "committed",
+        "ml_eve": "committed",
+        "ml_dan": "committed",
+    }
+    assert fleet.claims_by_node() == {"n1": None}

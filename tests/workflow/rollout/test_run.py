@@ -1,6 +1,7 @@
 """The order of the steps of a run, on nodes that are small files."""
 
 import errno
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -8,17 +9,29 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.domain.rollout.plan import Action
-from provisioner.domain.rollout.report import NodeState
+from provisioner.domain.rollout.order import Order
+from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.rollout.report import NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.seat.seat import SeatBundle
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.workflow.protocols import StopRequested
 from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse_claimed
 from provisioner.workflow.rollout.plan import PreparedPlan
-from provisioner.workflow.rollout.run import Outcome, roll_out_locally, run_waves
+from provisioner.workflow.rollout.run import Outcome, never_stop, roll_out_locally, run_waves
 from tests.builders import a_locked_image
-from tests.workflow.fake_fleet import SEAT, FakeFleet, FakeJournal, a_claim, a_context, a_plan, a_seat, orders_of
+from tests.workflow.fake_fleet import (
+    SEAT,
+    FakeFleet,
+    FakeJournal,
+    a_claim,
+    a_context,
+    a_plan,
+    a_seat,
+    an_order,
+    orders_of,
+)
 from tests.workflow.fake_fleet import claims as node_claims
 
 WAVES = Rules(waves=("1", "100%"))
@@ -342,3 +355,144 @@ def test_a_stop_request_between_batches_leaves_the_rest_of_the_wave(tmp_path: Pa
     outcome = run_waves(run_spec, fleet, a_context(stop=lambda: "stage after n1" in said))
     assert set(states(outcome).values()) == {"not_started"}
     assert changes(fleet) == [("stage", ("n1",))]
+
+
+# Several seats on a node.
+
+SEATS = ("ml_ann", "ml_bob", "ml_eve")
+
+
+def a_seat_step(node: str, seat: str, action: Action, generation: int = 0) -> Step:
+    return Step(node=node, seat=seat, person=seat[3:], action=action, why="", generation=generation)
+
+
+def run_seats(fleet: FakeFleet, *steps: Step, rules: Rules = WAVES, stop: StopRequested = never_stop) -> Outcome:
+    """Run steps of seats; each that is created or updated has an order."""
+    orders: dict[str, dict[str, Order]] = {}
+    for step in steps:
+        if step.seat and step.action != "stop":
+            orders.setdefault(step.node, {})[step.seat] = an_order(step.node, seat=step.seat)
+    plan = Plan(lab="demo", image=None, steps=steps)
+    run_spec = build_run_spec("r1", plan, orders, rules, BEGAN).with_claim(a_claim())
+    return run_waves(run_spec, fleet, a_context(stop=stop))
+
+
+def creating_seats(*nodes: str) -> list[Step]:
+    return [a_seat_step(node, seat, "create") for node in nodes for seat in SEATS]
+
+
+def seat_states(outcome: Outcome) -> dict[str, NodeState]:
+    return {f"{record.node}/{seat.seat}": seat.state for record in outcome.records for seat in record.seats}
+
+
+def test_seats_are_stopped_with_the_switch_and_before_others_start(tmp_path: Path) -> None:
+    """Others may get their cards. In the plan they need not be first."""
+    fleet = FakeFleet(tmp_path).add("n1", seats=SEATS)
+    fleet._write("n1", fleet.read("n1", "ml_eve") | {"generation": 4}, "ml_eve")
+    steps = [*creating_seats("n1")[:2], a_seat_step("n1", "ml_eve", "stop", generation=4)]
+    outcome = run_seats(fleet, *steps)
+    assert fleet.seat_calls == [
+        ("stage", "n1", ("ml_ann", "ml_bob")),
+        ("switch", "n1", ("ml_eve", "ml_ann", "ml_bob")),
+    ]
+    assert set(seat_states(outcome).values()) == {"committed"}
+    assert fleet.read("n1", "ml_eve") | {"ends": {}} == {
+        "generation": 4,
+        "image": "",
+        "run": "r1",
+        "state": "removed",
+        "ends": {},
+    }
+
+
+def test_a_node_where_seats_are_only_stopped_is_not_staged(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path).add("n1", generation=1, seats=SEATS)
+    outcome = run_seats(fleet, *(a_seat_step("n1", seat, "stop", generation=1) for seat in SEATS))
+    assert fleet.seat_calls == [("switch", "n1", SEATS)]
+    assert (states(outcome), outcome.records[0].counts) == ({"n1": "committed"}, {"committed": 3})
+
+
+@pytest.mark.parametrize("end", ["failed", "stale"])
+def test_a_seat_that_is_not_staged_does_not_keep_others_from_switching(tmp_path: Path, end: NodeState) -> None:
+    fleet = FakeFleet(tmp_path, {"stage": {"n1/ml_bob": end}}).add("n1", seats=SEATS)
+    outcome = run_seats(fleet, *creating_seats("n1"), rules=Rules(max_failures="1"))
+    assert seat_states(outcome) == {"n1/ml_ann": "committed", "n1/ml_bob": end, "n1/ml_eve": "committed"}
+    assert fleet.seat_calls[-1] == ("switch", "n1", ("ml_ann", "ml_eve"))
+    assert states(outcome) == {"n1": end}
+
+
+@pytest.mark.parametrize(
+    ("ends", "state"),
+    [
+        ({}, "committed"),
+        ({"ml_ann": "deferred"}, "deferred"),
+        ({"ml_ann": "deferred", "ml_bob": "stale"}, "stale"),
+        ({"ml_ann": "stale", "ml_bob": "rolled_back"}, "rolled_back"),
+        ({"ml_ann": "rolled_back", "ml_bob": "failed"}, "failed"),
+        ({"ml_ann": "failed", "ml_eve": "unknown"}, "unknown"),
+        ({"ml_ann": "needs_attention", "ml_eve": "unknown"}, "needs_attention"),
+    ],
+)
+def test_the_state_of_a_node_is_the_worst_of_its_seats_and_each_state_is_counted(
+    tmp_path: Path, ends: dict[str, NodeState], state: NodeState
+) -> None:
+    fleet = FakeFleet(tmp_path, {"switch": {f"n1/{seat}": end for seat, end in ends.items()}}).add("n1", seats=SEATS)
+    outcome = run_seats(fleet, *creating_seats("n1"))
+    ended = [ends.get(seat, "committed") for seat in SEATS]
+    assert states(outcome) == {"n1": state}
+    assert outcome.records[0].counts == Counter(ended)
+    assert list(seat_states(outcome).values()) == ended
+
+
+@pytest.mark.parametrize(("most", "others"), [("0", "not_started"), ("1", "committed")])
+def test_the_budget_counts_nodes_and_not_their_seats(tmp_path: Path, most: str, others: NodeState) -> None:
+    fleet = FakeFleet(tmp_path, {"switch": {"n1": "rolled_back"}}).add("n1", "n2", seats=SEATS)
+    outcome = run_seats(fleet, *creating_seats("n1", "n2"), rules=WAVES._replace(max_failures=most))
+    assert states(outcome) == {"n1": "rolled_back", "n2": others}
+    assert outcome.records[1].counts == {others: 3}
+    assert [seat.access is not None for seat in outcome.records[1].seats] == [others == "committed"] * 3
+
+
+def test_seats_that_do_not_change_are_counted_and_left_out_unless_they_have_a_problem(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path).add("n1", seats=SEATS)
+    fault = Problem("home_fault", "works with an empty home only", "w", "f")
+    kept = a_seat_step("n1", "ml_dan", "keep", 3).model_copy(update={"problems": (fault,)})
+    steps = [a_seat_step("n1", "ml_ann", "keep", 3), kept, a_seat_step("n1", "ml_bob", "create")]
+    deferred = a_seat_step("n1", "ml_eve", "defer", 3)
+    (record,) = run_seats(fleet, *steps, deferred).records
+    assert [seat.seat for seat in record.seats] == ["ml_dan", "ml_eve", "ml_bob"]
+    assert record.counts == {"unchanged": 2, "deferred": 1, "committed": 1}
+    assert (record.state, record.problems) == ("deferred", (fault,))
+
+
+def test_seats_that_the_stop_request_left_are_not_started_and_the_others_keep_their_state(tmp_path: Path) -> None:
+    said = set[str]()
+    fleet = FakeFleet(tmp_path, {"stage": {"n1/ml_bob": "failed"}}, at=said.add).add("n1", seats=SEATS)
+    rules = Rules(max_failures="1")
+    outcome = run_seats(fleet, *creating_seats("n1"), rules=rules, stop=lambda: "stage after n1" in said)
+    assert seat_states(outcome) == {"n1/ml_bob": "failed", "n1/ml_ann": "not_started", "n1/ml_eve": "not_started"}
+    assert fleet.claims_by_node() == {"n1": None}
+
+
+def test_the_report_of_a_node_with_several_seats_as_json(tmp_path: Path) -> None:
+    ends: Mapping[str, Mapping[str, NodeState]] = {"switch": {"n1/ml_ann": "rolled_back", "n1/ml_bob": "deferred"}}
+    fleet = FakeFleet(tmp_path, ends).add("n1", seats=SEATS)
+    kept = [a_seat_step("n1", f"ml_p{number}", "keep", 2) for number in range(2)]
+    records = run_seats(fleet, *kept, *creating_seats("n1")).records
+    report = RolloutReport(lab="demo", run="r1", started_at=BEGAN, ended_at=BEGAN, nodes=records)
+    document = report.model_dump(mode="json", by_alias=True)
+    assert document["schema"] == "provisioner/report/2"
+    (node,) = document["nodes"]
+    assert {name: node[name] for name in ("node", "state", "counts", "released", "problems")} == {
+        "node": "n1",
+        "state": "rolled_back",
+        "counts": {"unchanged": 2, "rolled_back": 1, "deferred": 1, "committed": 1},
+        "released": True,
+        "problems": [],
+    }
+    assert [(seat["seat"], seat["state"], seat["generation"]) for seat in node["seats"]] == [
+        ("ml_ann", "rolled_back", 0),
+        ("ml_bob", "deferred", 0),
+        ("ml_eve", "committed", 1),
+    ]
+    assert RolloutReport.model_validate_json(report.model_dump_json()) == report

@@ -165,6 +165,8 @@ def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
 
 
 def _file_diff(name: str, old: str | None, new: str | None) -> str:
+    if old == new:
+        return ""
     lines = difflib.unified_diff(
         _lines(old or ""),
         _lines(new or ""),

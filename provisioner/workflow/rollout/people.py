@@ -98,30 +98,37 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
     if limited:
         offers = {held.node: NodeOffer(name=held.node, gpus=None) for held in before.values()} | offers
     placements = place(placed, list(offers.values()), before)
-    table = _Table(lab, served, {name: shared_gpus(offers[name], placements.places) for name in served}, placements)
-    stopped = {name for name, held in placements.places.items() if held.stopped}
-    present = [
-        person for person in people if (person.until is None or person.until >= today) and person.id not in stopped
-    ]
+    shared = {name: shared_gpus(offers[name], placements.places) for name in served}
+    rows = {person.id: person for person in people}
+    table = _Table(lab, served, shared, placements, rows, today)
     seating = Seating({}, {}, dict(placements.places), {}, {})
-    for person in present:
-        _seat_person(table, person, seating, limited=limited)
+    for person in people:
+        if table.has_seat(person.id):
+            _seat_person(table, person, seating, limited=limited)
     for name, node in served.items():
         if node is not None:
             seating.remarks[name] = _limit_memory(node, seating.requests.get(name, []))
     for name, node in served.items():
         if node is not None:
-            seating.ended[name] = dict(_ended(lab, node, people, present, seating))
+            seating.ended[name] = dict(_ended(table, node, seating))
     return seating
 
 
 class _Table(NamedTuple):
-    """Where people are placed, and which cards of each served node they share."""
+    """Where people are placed, and which cards of each served node they share. `rows`: everybody, by id."""
 
     lab: Lab
     served: Mapping[str, ServedNode | None]
     shared: Mapping[str, tuple[str, ...]]
     placements: Placements
+    rows: Mapping[str, Person]
+    today: date
+
+    def has_seat(self, person: str) -> bool:
+        """Whether the person is in the roster, their last day is not over, and their seat is not to be stopped."""
+        row, place = self.rows.get(person), self.placements.places.get(person)
+        is_stopped = place is not None and bool(place.stopped)
+        return row is not None and not is_stopped and (row.until is None or row.until >= self.today)
 
 
 def _places_of_seats(
@@ -166,19 +173,15 @@ def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bo
     requests.append(SeatRequest(owner, gpus, is_shared, (caution,) if caution else ()))
 
 
-def _ended(
-    lab: Lab, node: ServedNode, people: Sequence[Person], present: Sequence[Person], seating: Seating
-) -> Iterator[tuple[str, str]]:
+def _ended(table: _Table, node: ServedNode, seating: Seating) -> Iterator[tuple[str, str]]:
     """Yield the running seats of the lab that nobody of the roster has on this node, with the reason."""
-    name, facts = node.host.name, node.facts
-    here = [person for person in present if person.id in seating.places and seating.places[person.id].node == name]
-    kept = {person_seat_name_on(facts, lab.name, person.id) for person in here}
-    rows, still = {person.id: person for person in people}, {person.id for person in present}
-    for seat in facts.seats:
-        if seat.lab != lab.name or not _is_running(seat) or seat.name in kept:
+    requests = seating.requests.get(node.host.name, [])
+    kept = {request.seat if isinstance(request, Step) else request.owner.name for request in requests}
+    for seat in node.facts.seats:
+        if seat.lab != table.lab.name or not _is_running(seat) or seat.name in kept:
             continue
-        if seat.person not in still or _has_another_seat(seat.person, seating):
-            yield seat.name, _why_ended(seat, rows.get(seat.person), still, seating.places)
+        if not table.has_seat(seat.person) or _has_another_seat(seat.person, seating):
+            yield seat.name, _why_ended(table, seat)
 
 
 def _has_another_seat(person: str, seating: Seating) -> bool:
@@ -188,17 +191,16 @@ def _has_another_seat(person: str, seating: Seating) -> bool:
     return any(isinstance(request, SeatRequest) and request.owner.person == person for request in requests)
 
 
-def _why_ended(
-    seat: RunningSeat, person: Person | None, present: Collection[str], places: Mapping[str, Placement]
-) -> str:
-    if person is None and not seat.person:
+def _why_ended(table: _Table, seat: RunningSeat) -> str:
+    if not seat.person:
         return "the lab has a roster now, so this seat is stopped; its home stays"
-    if person is None:
+    if seat.person not in table.rows:
         return "no row of the roster any more: the seat is stopped, its home stays"
-    if person.id in places and (reason := places[person.id].stopped):
-        return f"stopped by `provision seats stop`: {reason}; its home stays, and its person keeps the place"
-    if person.id not in present:
-        return f"its last day was {person.until}: the seat is stopped, its home stays"
+    place = table.placements.places.get(seat.person)
+    if place is not None and place.stopped:
+        return f"stopped by `provision seats stop`: {place.stopped}; its home stays, and its person keeps the place"
+    if not table.has_seat(seat.person):
+        return f"its last day was {table.rows[seat.person].until}: the seat is stopped, its home stays"
     return "its person has a seat on another node: this one is stopped, its home stays"
 
 

@@ -373,6 +373,42 @@ def progress(path: Path) -> tuple[Any, ...]:
     return tuple(job[name] for name in ("phase", "text", "done", "total", "unit"))
 
 
+def with_gpus(order: dict[str, Any], *gpus: str) -> dict[str, Any]:
+    return {**order, "seat": {**order["seat"], "gpus": list(gpus)}}
+
+
+@pytest.mark.parametrize(
+    ("ended", "kept", "others"),
+    [
+        ("deferred", ["GPU-1"], "deferred"),
+        ("failed", ["GPU-1"], "deferred"),
+        ("committed", ["GPU-1"], "committed"),
+        ("unchanged", ["GPU-1"], "committed"),
+        ("deferred", ["GPU-9"], "committed"),
+        ("deferred", [], "committed"),
+    ],
+)
+def test_the_gpus_of_a_seat_that_could_not_be_stopped_go_to_nobody(
+    node: Node, ended: str, kept: list[str], others: str
+) -> None:
+    batch = node.batch("ml_old", "ml_a", "ml_b")
+    stop, first, second = batch["orders"]
+    stop = {**stop, "act": "stop", "gpus": kept}
+    batch["orders"] = [stop, with_gpus(first, "GPU-1", "GPU-2"), with_gpus(second, "GPU-3")]
+    record = finished(batches.start_batch(batch, "switch", node.begin(ends(ml_old=ended))))["record"]
+    assert states(record) == {"ml_old": ended, "ml_a": others, "ml_b": "committed"}
+    assert ("begin ml_a" in node.lines()) is (others == "committed")
+    problems = record["seats"]["ml_a"].get("problems", [])
+    assert [problem["code"] for problem in problems] == (["gpu_held"] if others == "deferred" else [])
+
+
+def test_all_seats_are_stopped_before_another_one_is_started(node: Node) -> None:
+    batch = node.batch(*NAMES)
+    batch["orders"][:3] = [{**order, "act": "stop"} for order in batch["orders"][:3]]
+    finished(batches.start_batch(batch, "switch", node.begin(ends(ml_b="deferred"))))
+    assert node.lines()[:6] == [f"{what} {name}" for name in NAMES[:3] for what in ("begin", "end")]
+
+
 def waiting_times(monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], work: list[float]) -> list[Any]:
     """Return the policy that each seat is begun with, while each takes so many seconds."""
     given = list[Any]()

@@ -78,7 +78,8 @@ class RollbackOrder(Value):
 class RemovalOrder(Value):
     """Remove a seat, or `stop` it so that it can be started again. Homes and identities stay in both cases.
 
-    `when_busy` None: the user's own machine, running work is not checked.
+    `when_busy` None: the user's own machine, running work is not checked. `gpus`: those that the seat has alone. Where
+    it could not be stopped, an order of the same job that gives one of them to somebody else is deferred.
     """
 
     run: str
@@ -86,6 +87,7 @@ class RemovalOrder(Value):
     claim: Claim | None = None
     state_root: str = STATE_ROOT
     seat: SeatName
+    gpus: tuple[str, ...] = ()
     when_busy: WhenBusy | None = None
 
 

@@ -37,8 +37,8 @@ class Step(Value):
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
     longer in the lab; its home and its generations stay. `keep`: no change is needed. `defer`: the seat is in use
     by the work in `busy`. With the policy wait or force such a step keeps its action, and `problems` names the work
-    that it waits for or stops. `remarks`: of a node with seats of people, on its first step; else they are among its
-    `problems`.
+    that it waits for or stops. `gpus`: those that a seat which is stopped has alone. `remarks`: of a node with seats of
+    people, on its first step; else they are among its `problems`.
     """
 
     node: str
@@ -48,6 +48,7 @@ class Step(Value):
     why: str
     image: str | None = None  # with its tag, for people
     generation: int = 0  # the node's current generation; a plan is stale if the node has another one
+    gpus: tuple[str, ...] = ()
     diff: str = ""
     bytes_to_pull: int = 0
     busy: tuple[str, ...] = ()  # work on the seat's GPUs that a switch would end

@@ -215,12 +215,13 @@ def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Ste
     seat = facts.seat(name)
     if seat is None:
         return Step(node=facts.name, seat=name, action="stop", why=why)
+    own = () if seat.shared else seat.gpus
     step = Step(node=facts.name, seat=name, person=seat.person, action="stop", why=why, generation=seat.generation)
-    return with_busy_policy(step, seat, when_busy)
+    return with_busy_policy(step.model_copy(update={"gpus": own}), seat, when_busy)
 
 
 def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> tuple[Problem, ...]:
-    """Refuse all seats of a node whose limits add up to too much, and return whether some are not limited."""
+    """Refuse all seats of a node whose limits add up to too much. Return a Problem where some are not limited."""
     wanted = [request for request in requests if isinstance(request, SeatRequest)]
     limited = [size_bytes(memory) for r in wanted if (memory := r.owner.limits.memory) not in {"auto", "none"}]
     total = node.facts.engine.capacity.memory if node.facts.engine else None

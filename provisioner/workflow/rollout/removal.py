@@ -28,6 +28,7 @@ def removal_orders(run_spec: RunSpec) -> dict[str, dict[str, RemovalOrder]]:
                 act=step.action,
                 claim=run_spec.claim,
                 seat=SeatName(name=step.seat),
+                gpus=step.gpus,
                 when_busy=run_spec.plan.when_busy,
             )
     return orders

@@ -19,6 +19,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import StopRequested
 from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse_claimed
 from provisioner.workflow.rollout.plan import PreparedPlan
+from provisioner.workflow.rollout.removal import removal_orders
 from provisioner.workflow.rollout.run import Outcome, never_stop, roll_out_locally, run_waves
 from tests.builders import a_locked_image
 from tests.workflow.fake_fleet import (
@@ -403,6 +404,13 @@ def test_seats_are_stopped_with_the_switch_and_before_others_start(tmp_path: Pat
         "state": "removed",
         "ends": {},
     }
+
+
+def test_an_order_to_stop_a_seat_has_its_own_cards() -> None:
+    step = a_seat_step("n1", "ml_eve", "stop", generation=4).model_copy(update={"gpus": ("GPU-1",)})
+    plan = Plan(lab="demo", image=None, steps=(step,))
+    orders = removal_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN))
+    assert (orders["n1"]["ml_eve"].act, orders["n1"]["ml_eve"].gpus) == ("stop", ("GPU-1",))
 
 
 def test_a_node_where_seats_are_only_stopped_is_not_staged(tmp_path: Path) -> None:

@@ -93,14 +93,15 @@ class SeatJobs:
     could be stopped says nothing about how others start, so it is no such success.
 
     Where orders wait for running work, they wait together: each for what is left of its time since the batch began.
+    Seats are stopped before others are started, and the GPUs of one that could not be stopped go to nobody.
     """
 
     def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin) -> None:
         """Nothing is started yet; `begin` starts the job of an order."""
         self._waiting = {order["seat"]["name"]: order for order in orders}
         self._total, self._begin = len(self._waiting), begin
-        stops = {name for name, order in self._waiting.items() if order.get("act") == "stop"}
-        self._tried = set(self._waiting) - stops or stops
+        self._stops = {name: order for name, order in self._waiting.items() if order.get("act") == "stop"}
+        self._tried = set(self._waiting) - set(self._stops) or set(self._stops)
         self._running: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._reported: tuple[Any, ...] = ()
@@ -120,10 +121,20 @@ class SeatJobs:
             self._records.update(dict.fromkeys(self._waiting, _not_started()))
             self._waiting.clear()
         for seat in list(self._waiting)[: self._most_at_once() - len(self._running)]:
+            order = self._waiting.pop(seat)
+            if holder := self._holder(order):
+                self._records[seat] = _deferred(holder)
+                continue
             try:
-                self._running[seat] = self._begin(self._with_time_left(self._waiting.pop(seat)))
+                self._running[seat] = self._begin(self._with_time_left(order))
             except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
                 self._records[seat] = fault_record(error)
+
+    def _holder(self, order: dict[str, Any]) -> str:
+        """Return the seat that could not be stopped and has one of the GPUs of an order; empty if there is none."""
+        wanted = set(order["seat"].get("gpus", ()))
+        kept = (name for name in self._stops if self._records.get(name, {}).get("state", "unchanged") not in SUCCESSES)
+        return next((name for name in kept if wanted & set(self._stops[name].get("gpus", ()))), "")
 
     def _with_time_left(self, order: dict[str, Any]) -> dict[str, Any]:
         """Return an order that waits for running work no longer than until the deadline of the node."""
@@ -161,6 +172,16 @@ class SeatJobs:
         if job["text"] and news != self._reported:
             self._reported = news
             report(*news)
+
+
+def _deferred(holder: str) -> dict[str, Any]:
+    fault = ProblemError(
+        "gpu_held",
+        f"{holder} still has GPUs that the seat gets, and could not be stopped",
+        "an own GPU is nobody else's: two people would compute on it without knowing of each other",
+        f"see the problems of {holder}, then run the command again",
+    )
+    return {"state": "deferred", "problems": [fault.problem]}
 
 
 def _not_started() -> dict[str, Any]:

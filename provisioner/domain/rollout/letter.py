@@ -104,6 +104,8 @@ def build_letters(
     stopped = {name: held for name, held in (places or {}).items() if held.stopped}
     seats = {seat.person: seat for seat in status.seats if seat.person}
     unread = {seat.node: seat.problems for seat in status.seats if seat.seat is None}
+    # Who has moved may have two for some time: the one that has an address counts.
+    seats |= {seat.person: seat for seat in status.seats if seat.person and seat.access}
     built = {
         person.id: _build_letter(person, seats[person.id], status.lab, jumps, contact)
         if person.id in seats

@@ -188,3 +188,11 @@ def test_file_names_of_letters_are_plain_and_differ(people: list[str]) -> None:
 @pytest.mark.parametrize(("text", "shown"), [("", ""), ("  Li\n Lei ", "Li Lei"), ("李雷 <a@b>", "李雷 <a@b>")])
 def test_contact_is_one_line_without_extra_spaces(text: str, shown: str) -> None:
     assert contact_text(text) == shown
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_who_has_moved_gets_a_letter_about_the_seat_that_has_an_address(order: int) -> None:
+    """The seat on the node of before is in use, and is not stopped yet."""
+    seats = (a_seat_status(node="gpu1", access=None), a_seat_status(node="gpu2"))[::order]
+    built = build_letters([Person(id="anna")], LabStatus(lab="ml", seats=seats), {})
+    assert built.written == {"anna": a_letter(node="gpu2")}

@@ -89,8 +89,7 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
     """Place the people of the roster. `served`: the nodes that are planned for, None where one gets no seat now.
 
     `before`: the places that the lock remembers; who has none there keeps the place of a running seat. A person whose
-    last day is before `today`, or whose place is stopped, has no seat. `limited`: the lab has other nodes, which nothing
-    is known of.
+    last day is before `today`, or whose place is stopped, has no seat. `limited`: nothing is known of the other nodes.
     """
     before = {**_places_of_seats(lab, people, served), **before}
     placed = people_within(people, served, before) if limited else people

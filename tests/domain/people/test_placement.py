@@ -295,7 +295,7 @@ def test_a_move_gives_free_cards_of_that_node_and_changes_nobody_else(
         ((1, "n1"), MOVES, {}, "row_names_another_node", 'row 2 of the roster allows ann only "n1", which n2 is not'),
         ((1, "m*"), MOVES, {}, "row_names_another_node", 'only "m*"'),
         (1, {"n1": "a", "n2": None}, {}, "not_placed_yet", "n2 may have room, but did not answer; their place on n1"),
-        (0, {"n1": "a", "n2": None}, {}, "not_placed_yet", "ann asks for a place"),
+        (0, {"n1": "a", "n2": None}, {}, "not_placed_yet", "ann (row 2) asks for a place"),
         (2, {"n1": "a", "n2": "c d"}, {"ben": 1}, "no_free_gpu", "the most that are free on a node are 1, on n2"),
         (2, {"n1": "a", "n2": "d e"}, {"ben": "shared"}, "no_free_gpu", "asks for 2 own cards"),
         ("shared", {"n1": "a", "n2": "c"}, {"ben": 1}, "no_shared_gpu", "none is left on n2"),

@@ -28,7 +28,8 @@ def status_view(status: LabStatus) -> Group:
     parts: list[RenderableType] = [_seat(seat) for seat in running]
     parts += [_many(names, text) for names, text in group_rows((node, _counted(s)) for node, s in many.items())]
     parts += [_absent(names, why) for names, why in group_rows((seat.node, _why(seat)) for seat in absent)]
-    return Group(*parts, problems(_problems(status)), Text(f"\n{summary(status)}"))
+    people = problems(status.unplaced.items(), noun="PERSON")
+    return Group(*parts, problems(_problems(status)), people, Text(f"\n{summary(status)}"))
 
 
 def summary(status: LabStatus) -> str:
@@ -36,11 +37,13 @@ def summary(status: LabStatus) -> str:
     total = count(len(status.seats), "seat" if _nodes_with_many(status) else "node")
     unknown = sum(seat.seat is None for seat in status.seats)
     drifted = sum(bool(seat.drift) for seat in status.seats) - unknown
-    if not drifted and not unknown:
+    if not drifted and not unknown and not status.unplaced:
         return f"No drift: {total} as locked."
     parts = [f"{drifted} not as locked"] if drifted else []
     parts += [f"{unknown} without a known seat"] if unknown else []
-    return f"Of {total} {' and '.join(parts)}. `provision plan` shows the difference."
+    seats = f"Of {total} {' and '.join(parts)}." if parts else f"{total} as locked."
+    people = f" Of the roster {len(status.unplaced)} without a node." if status.unplaced else ""
+    return f"{seats}{people} `provision plan` shows the difference."
 
 
 def _nodes_with_many(status: LabStatus) -> dict[str, list[SeatStatus]]:

@@ -12,7 +12,7 @@ from provisioner.workflow.rollout.plan import PreparedPlan
 def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
     """Return one entry per node of the plan, in its order. `local`: the user is at the machine of the seat."""
     seats = tuple(_seat_status(step, prepared, probed[step.node], local=local) for step in prepared.plan.steps)
-    return LabStatus(lab=prepared.plan.lab, seats=seats)
+    return LabStatus(lab=prepared.plan.lab, seats=seats, unplaced=prepared.plan.unplaced)
 
 
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:

@@ -197,3 +197,18 @@ def test_a_status_counts_the_seats_of_a_node_and_says_why_others_differ() -> Non
 def test_a_status_of_six_thousand_seats_fits_on_a_screen(drift: str) -> None:
     seats = tuple(a_seat_status(f"gpu{node:03}", f"s{node}x{seat}", drift) for node in range(200) for seat in range(30))
     assert len(render_text(status_view(LabStatus(lab="demo", seats=seats)), 120).splitlines()) <= 4
+
+
+@pytest.mark.parametrize(
+    ("drift", "said"),
+    [
+        ("", "2 seats as locked. Of the roster 1 without a node."),
+        ("new image", "Of 2 seats 2 not as locked. Of the roster 1 without a node."),
+    ],
+)
+def test_a_status_names_people_without_a_node(drift: str, said: str) -> None:
+    seats = tuple(a_seat_status("n1", name, drift) for name in ("ann", "bob"))
+    eve = Problem("no_free_gpu", "eve (row 9) asks for 1 own card", "why", "lower gpus")
+    text = render_text(status_view(LabStatus(lab="demo", seats=seats, unplaced={"eve": eve})))
+    assert "no_free_gpu  eve" in text
+    assert text.endswith(f"{said} `provision plan` shows the difference.")

@@ -35,12 +35,16 @@ class SeatStatus(Value):
 
 
 class LabStatus(Document):
-    """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up."""
+    """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up.
+
+    `unplaced`: why people of the roster have no node, by id.
+    """
 
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
     lab: str
     seats: tuple[SeatStatus, ...] = ()
     problems: tuple[Problem, ...] = ()
+    unplaced: dict[str, Problem] = {}
 
     @property
     def drifted(self) -> bool:

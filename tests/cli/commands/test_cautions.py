@@ -1,4 +1,4 @@
-"""What may be wrong in a roster is shown by the commands that plan with it, and is no error."""
+"""What may be wrong in a roster is shown by the commands that plan with it; who has no node, by the status, too."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -40,3 +40,12 @@ def test_a_caution_stays_out_of_the_document(lab: RosterLab) -> None:
     result = run("plan", str(lab.path), "--json")
     assert document(result)["schema"] == "provisioner/plan/2"
     assert "ids_of_mixed_length" in result.stderr
+
+
+def test_a_person_without_a_node_is_exit_1_of_the_status(lab: RosterLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.cli.commands.status.fleet", lambda *_: Nodes())
+    (lab.path / "roster.csv").write_text("id,node\neve,gpu7\n")
+    result = run("status", str(lab.path), "--json")
+    found = document(result)
+    assert (result.exit_code, found["seats"]) == (1, [])
+    assert [problem["code"] for problem in found["unplaced"].values()] == ["no_such_node"]

@@ -1,3 +1,4 @@
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -6,12 +7,12 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import ProblemError, module_util
-from tests.playbooks.orders import REFERENCE, an_order
+from tests.playbooks.orders import REFERENCE, an_order, with_seat
 
 stages, seats, journals, command = (
     module_util(name) for name in ("transaction.stage", "seat.seat", "seat.journal", "base.command")
 )
-precheck, composes = module_util("seat.precheck"), module_util("seat.compose")
+precheck, composes, trials = (module_util(name) for name in ("seat.precheck", "seat.compose", "docker.trial"))
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
 
@@ -30,7 +31,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
         calls.append(argv)
         return command.CommandResult(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
 
-    for module in (stages, composes):
+    for module in (trials, composes):
         monkeypatch.setattr(module, "run", run)
     monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
     engine.pulls, engine.brings = [[]], (REFERENCE, {"RootFS": {"Layers": []}})
@@ -65,6 +66,54 @@ def test_the_trial_container_has_no_capabilities_network_or_gpu(tmp_path: Path, 
         assert words in trial
 
 
+def trials_of(docker: list[list[str]]) -> int:
+    return sum(argv[:2] == ["docker", "run"] for argv in docker)
+
+
+OTHER = REFERENCE.replace("a" * 64, "b" * 64)
+
+
+@pytest.mark.parametrize(
+    ("second", "boot", "containers"),
+    [
+        ({}, "b1", 0),
+        ({"run": "r2"}, "b1", 2),
+        ({}, "b2", 2),
+        ({}, "", 2),
+        ({"image": {"reference": OTHER, "tag": "t:2", "platform": "linux/amd64", "rootfs": [], "bytes": 0}}, "b1", 2),
+    ],
+)
+def test_the_seats_of_a_run_try_an_image_once_until_the_node_starts_anew(  # noqa: PLR0913, PLR0917  (fixtures, a case)
+    tmp_path: Path,
+    docker: list[list[str]],
+    engine: FakeEngine,
+    monkeypatch: pytest.MonkeyPatch,
+    second: dict[str, Any],
+    boot: str,
+    containers: int,
+) -> None:
+    monkeypatch.setattr(trials, "boot_id", lambda: "b1" if boot else "")
+    stage(an_order(tmp_path))
+    assert trials_of(docker) == 2
+    monkeypatch.setattr(trials, "boot_id", lambda: boot)
+    engine.images[OTHER] = {"RootFS": {"Layers": []}}
+    other = {"name": "demo_ann", "user": "ann", "ports": {"ssh": 22002, "jupyter": 22003}, "subnet": "10.213.0.16/28"}
+    order = with_seat(an_order(tmp_path, **second), **other)
+    assert stage(order)["state"] == "staged"
+    assert trials_of(docker) - 2 == containers
+    names = [line.split(":")[0] for line in (seats.seat_of(order).generation(1) / "passwd").read_text().splitlines()]
+    assert names == ["ann", "root"][: 2 - (os.getuid() == 0)]
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"image": 1}'])
+def test_a_damaged_record_of_a_trial_is_replaced(tmp_path: Path, docker: list[list[str]], text: str) -> None:
+    path = tmp_path / "state/node/trial.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(text)
+    stage(an_order(tmp_path))
+    assert (trials_of(docker), json.loads(path.read_text())["passwd"]) == (2, PASSWD)
+
+
 @pytest.mark.usefixtures("docker")
 def test_the_same_order_is_staged_once(tmp_path: Path) -> None:
     assert stage(an_order(tmp_path))["generation"] == 1
@@ -94,7 +143,7 @@ def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed
             else command.CommandResult(0, "", "")
         )
 
-    monkeypatch.setattr(stages, "run", run)
+    monkeypatch.setattr(trials, "run", run)
     with pytest.raises(ProblemError, match="failed to register layer") as caught:
         stage(an_order(tmp_path))
     assert caught.value.problem["code"] == "image_does_not_start"  # type: ignore[attr-defined]

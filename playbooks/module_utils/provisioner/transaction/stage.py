@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.pull import pull
+from ansible.module_utils.provisioner.docker.trial import image_accounts
 from ansible.module_utils.provisioner.docker.trust import install_ca
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
@@ -33,8 +33,6 @@ from ansible.module_utils.provisioner.transaction.boot import install
 from ansible.module_utils.provisioner.transaction.expected import begin
 from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, remove_old_generations
-
-TRIAL_SECONDS = 120
 
 
 def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> dict[str, Any]:
@@ -99,31 +97,6 @@ def _trust(registry: dict[str, Any], state_root: str) -> None:
 
 def _accounts(order: dict[str, Any]) -> dict[str, str]:
     """Return passwd and group of the image with the seat's user added; sshd needs an account for a login."""
-    seat = order["seat"]
-    passwd = with_user(_cat(order, "/etc/passwd"), seat["user"], seat["uid"], seat["gid"], f"/home/{seat['user']}")
-    return {"passwd": passwd, "group": with_group(_cat(order, "/etc/group"), seat["user"], seat["gid"])}
-
-
-def _cat(order: dict[str, Any], path: str) -> str:
-    """Read a file of the image in a temporary container, which also shows that the image unpacks and starts."""
-    seat, environment = order["seat"], engine.client_environment()
-    name = f"provisioner-trial-{seat['name']}"
-    run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)  # left by a killed job
-    limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{seat['uid']}:{seat['gid']}"]
-    # `void`: an image may ask for all GPUs, which are not needed here.
-    isolation = ["--network", "none", "--log-driver", "none", "--env", "NVIDIA_VISIBLE_DEVICES=void"]
-    command = ["--pull", "never", "--entrypoint", "cat", order["image"]["reference"], path]
-    ran = run(["docker", "run", "--rm", "--name", name, *limits, *isolation, *command], TRIAL_SECONDS, env=environment)
-    if ran.code != 0:
-        run(["docker", "rm", "-f", name], TRIAL_SECONDS, env=environment)
-        raise _does_not_start(order["image"]["reference"], ran.message)
-    return ran.out
-
-
-def _does_not_start(reference: str, message: str) -> ProblemError:
-    return ProblemError(
-        "image_does_not_start",
-        f"{reference} is on the node but does not start: {message}",
-        "after a power cut or a full disk during a pull, the image store can hold an incomplete image",
-        f"remove it on the node (docker rmi {reference}) and try again",
-    )
+    seat, found = order["seat"], image_accounts(order)
+    passwd = with_user(found["passwd"], seat["user"], seat["uid"], seat["gid"], f"/home/{seat['user']}")
+    return {"passwd": passwd, "group": with_group(found["group"], seat["user"], seat["gid"])}

@@ -105,11 +105,11 @@ def _publish(run: OpenRun, report: RolloutReport, view: RenderableType) -> int:
 
 def exit_code(report: RolloutReport) -> int:
     """Return the exit code of a run: 0 only if every node is done, every person has one and no home is at fault."""
-    if report.done:
-        return FAILED if report.home_faults else DONE
     if report.stopped and report.stopped.code == "interrupted":
         return INTERRUPTED
-    if report.unplaced:
+    if report.home_faults or report.unplaced:
         return FAILED
+    if report.done:
+        return DONE
     left = {record.state for record in report.nodes} - GOOD
     return DEFERRED if left == {"deferred"} else STALE if left == {"stale"} else FAILED

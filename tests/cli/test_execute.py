@@ -51,6 +51,15 @@ def test_a_home_at_fault_is_a_check_that_failed_on_a_node_that_is_done() -> None
     assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 0
 
 
+def test_a_home_at_fault_is_not_hidden_by_a_node_that_is_busy() -> None:
+    fault = Problem("home_fault", "works with an empty home, but not with /home/li", "why", "ask li")
+    now = datetime(2026, 11, 26, tzinfo=UTC)
+    nodes = (NodeRecord(node="n1", state="committed", problems=(fault,)), NodeRecord(node="n2", state="deferred"))
+    report = RolloutReport(lab="demo", run="r1", started_at=now, ended_at=now, nodes=nodes)
+    assert exit_code(report) == 1
+    assert exit_code(report.model_copy(update={"nodes": nodes[1:]})) == 4
+
+
 @pytest.mark.parametrize(
     ("state", "stopped", "code"), [("committed", "", 1), ("deferred", "", 1), ("not_started", "interrupted", 130)]
 )

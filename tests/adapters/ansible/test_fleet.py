@@ -348,6 +348,52 @@ def test_a_token_is_in_no_output_event_or_file_of_ansible(
     assert "t0ken" not in "".join(capfd.readouterr())
 
 
+def test_the_tokens_of_sixty_seats_are_fetched_by_one_module(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    names = [f"demo_{number}" for number in range(60)]
+    for name in names[1:]:
+        identity = tmp_path / "seats" / name / "identity"
+        identity.mkdir(parents=True)
+        (identity / "token").write_text(f"t0ken-{name}" if name != "demo_2" else "x" * 10_000)
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\necho >>{tmp_path}/runs\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    variables = LOCAL | {"ansible_python_interpreter": str(python)}
+    fleet = AnsibleFleet(inventory(here=variables), lambda _: None, state_root=str(tmp_path))
+    found = fleet.access({"here": names})["here"]
+    problems = {name: answer.code for name, answer in found.items() if isinstance(answer, Problem)}
+    assert problems == {"demo_0": "no_token", "demo_2": "bad_token"}
+    assert [found[name] for name in names[3:]] == [f"t0ken-{name}" for name in names[3:]]
+    assert (tmp_path / "runs").read_text() == "\n"
+
+
+LIES = {
+    "no JSON": "x",
+    "nothing": "{}",
+    "a text": '{"tokens": "t0ken"}',
+    "numbers": '{"tokens": [1, null, {"a": "t0ken"}]}',
+    "surrogates": '{"tokens": ["\\ud800"]}',
+    "too many": json.dumps({"tokens": ["../../x"] * 1000}),
+    "a long one": json.dumps({"tokens": ["x" * 100_000]}),
+}
+
+
+@pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
+def test_what_a_lying_node_sends_as_tokens_is_no_token(
+    lie: str, inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/sh\ncat >/dev/null\ncat {tmp_path}/lie\n")
+    python.chmod(0o755)
+    (tmp_path / "lie").write_text(lie)
+    variables = LOCAL | {"ansible_python_interpreter": str(python)}
+    found = AnsibleFleet(inventory(here=variables), lambda _: None).access({"here": ["demo-student"]})["here"]
+    answer = found["demo-student"]
+    assert isinstance(answer, Problem)
+    assert answer.code in {"no_token", "bad_token"}
+
+
 def test_a_claimed_node_refuses_other_runs_until_it_is_released(
     inventory: Callable[..., Settings], tmp_path: Path, results: Counter[str]
 ) -> None:

@@ -19,17 +19,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]  # Ansible is not typed
     def run(self, tmp: None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return whether the node answered. The task has `order`, for the module, and `dest`."""
         super().run(tmp, task_vars)
-        arguments = self._task.args
-        asked = {"order": arguments["order"]}
-        found = self._execute_module(module_name="provisioner_tokens", module_args=asked, task_vars=task_vars)
-        self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001  (as Ansible's own plugins)
-        tokens = found.get("tokens")
+        dest = self._task.args["dest"]
+        tokens = self._run_module(task_vars).get("tokens")
         if not isinstance(tokens, list):
             return {"failed": True, "msg": "the node returned no tokens"}
         for number, token in enumerate(tokens):
             if isinstance(token, str):
-                _write(f"{arguments['dest']}.{number}.token", token[:LONGEST])
+                _write(f"{dest}.{number}.token", token[:LONGEST])
         return {"changed": False}
+
+    def _run_module(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Run the module as any other, by the action plugin `normal` with its limits, and return its result."""
+        task = self._task.copy()
+        task.action, task.args = "provisioner_tokens", {"order": self._task.args["order"]}
+        loaders = self._shared_loader_obj
+        normal = loaders.action_loader.get(
+            "ansible.legacy.normal",
+            task=task,
+            connection=self._connection,
+            play_context=self._play_context,
+            loader=self._loader,
+            templar=self._templar,
+            shared_loader_obj=loaders,
+        )
+        return dict(normal.run(task_vars=task_vars))
 
 
 def _write(path: str, text: str) -> None:

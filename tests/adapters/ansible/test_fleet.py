@@ -375,6 +375,7 @@ LIES = {
     "numbers": '{"tokens": [1, null, {"a": "t0ken"}]}',
     "surrogates": '{"tokens": ["\\ud800"]}',
     "too many": json.dumps({"tokens": ["../../x"] * 1000}),
+    "too much": json.dumps({"tokens": ["ab12"], "more": "x" * 1_000_000}),
     "a long one": json.dumps({"tokens": ["x" * 100_000]}),
 }
 

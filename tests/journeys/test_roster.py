@@ -1,4 +1,4 @@
-"""Six people on two nodes by one rollout: own, shared and no cards; accounts and numbers; a row that goes.
+"""Six people on two nodes by one rollout: own, shared and no cards; accounts and numbers; a row that goes; kills.
 
 Each test starts from the state that the one before left.
 """
@@ -6,17 +6,23 @@ Each test starts from the state that the one before left.
 import csv
 import io
 import json
+import re
+import shutil
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.journeys.conftest import COMPLETE, CommandResult, Site, running_site
 from tests.lab.bed import make_key
 from tests.lab.demo import http_status, ssh_command
 from tests.lab.engine import Engine
+from tests.lab.gpus import profile_text
+from tests.lab.node import Node
 
 pytestmark = pytest.mark.lab
 
@@ -31,6 +37,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
 )
 PEOPLE = {row[0] for row in ROWS}
 ANN = 5001
+PROFILES = ("rtx5090x2-580", "rtx4090-570")
 
 
 def key_of(site: Site, person: str) -> Path:
@@ -54,9 +61,8 @@ ALL = {row[0]: row for row in ROWS}
 def site(testbed: Engine, program: Path) -> Iterator[Site]:
     people = {"roster": "roster.csv"}
     groups = {"student": {"memory": "1g", "cpus": 1, "shm": "64m"}}
-    profiles = ["rtx5090x2-580", "rtx4090-570"]
     with running_site(
-        testbed, program, profiles, bases=["2.10.0"], image=COMPLETE, people=people, groups=groups
+        testbed, program, PROFILES, bases=["2.10.0"], image=COMPLETE, people=people, groups=groups
     ) as site:
         (site.folder / "keys").mkdir()
         for person in PEOPLE:
@@ -181,3 +187,101 @@ def test_a_row_that_returns_starts_the_same_seat(site: Site, first_rollout: Comm
     done = site.roll_out()
     assert (done.code, counts(done)["node2"]) == (0, {"unchanged": 1, "committed": 1}), done.output
     assert is_open(seats(site)["zoe"])
+
+
+def test_a_process_on_a_shared_card_is_not_disturbed_by_the_rollout_of_another_seat(
+    site: Site, first_rollout: CommandResult
+) -> None:
+    assert first_rollout.code == 0
+    node, works = site.lab.node("node1"), seats(site)["2024012345"]
+    container = container_of(node, works["seat"])
+    shutil.copy(key_of(site, "eve").with_suffix(".pub"), f"{key_of(site, 'bob')}.pub")
+    pid = first_process(node, container)
+    node.set_profile(profile_with_processes(node, {works["gpus"][0]: pid}))
+    try:
+        done = site.roll_out()
+    finally:
+        node.set_profile(profile_text(PROFILES[0]))
+    assert (done.code, counts(done)["node1"]) == (0, {"unchanged": 3, "committed": 1}), done.output
+    assert first_process(node, container) == pid
+
+
+def container_of(node: Node, seat: str) -> str:
+    """Return the container of the seat's Jupyter."""
+    labels = ("--filter", f"label=provisioner.seat={seat}", "--filter", "label=provisioner.service=jupyter")
+    return node.exec("docker", "ps", "-q", *labels)
+
+
+def first_process(node: Node, container: str) -> str:
+    return node.exec("docker", "inspect", "-f", "{{.State.Pid}}", container)
+
+
+def profile_with_processes(node: Node, pids: Mapping[str, str]) -> str:
+    """Return the profile of node1 with a process on each of these GPUs (by UUID)."""
+    head, *gpus = profile_text(PROFILES[0]).split("[gpu]")
+    uuids = re.findall(r"GPU-[0-9a-f-]+", node.exec("nvidia-smi", "-L"))
+    assert pids.keys() <= set(uuids)
+    used = [
+        gpu + (f"proc = {pids[uuid]}:2048:python\n" if uuid in pids else "")
+        for uuid, gpu in zip(uuids, gpus, strict=True)
+    ]
+    return "[gpu]".join([head, *used])
+
+
+@pytest.mark.long("roster")  # the next test kills the job of the node, for every commit
+def test_a_killed_controller_is_resumed_and_every_seat_of_the_node_ends(
+    site: Site, first_rollout: CommandResult
+) -> None:
+    assert first_rollout.code == 0
+    node = site.lab.node("node1")
+    limit_memory(site, "1100m")
+    with site.command.start("rollout", str(site.folder), "--yes", "--limit", node.name) as run:
+        job_of_second_seat(node)
+        run.kill()
+    assert memory_limits(node) > {1 << 30}
+    done = site.run_json("resume")
+    assert (done.code, counts(done)) == (0, {node.name: {"committed": 4}}), done.output
+    assert (memory_limits(node), claim(node)) == ({1100 << 20}, "")
+
+
+def test_the_seats_of_a_killed_batch_are_all_committed_in_the_end(site: Site, first_rollout: CommandResult) -> None:
+    assert first_rollout.code == 0
+    node = site.lab.node("node1")
+    limit_memory(site, "1200m")
+    with site.command.start("rollout", str(site.folder), "--yes", "--limit", node.name) as run:
+        node.exec("kill", "-9", str(job_of_second_seat(node)["pid"]))
+    assert run.returncode == 1
+    done = site.run_json("resume")
+    assert (done.code, counts(done)) == (0, {node.name: {"committed": 4}}), done.output
+    assert (memory_limits(node), claim(node)) == ({1200 << 20}, "")
+
+
+def limit_memory(site: Site, memory: str) -> None:
+    path = site.folder / "lab.yml"
+    settings = yaml.safe_load(path.read_text())
+    settings["groups"]["student"]["memory"] = memory
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def memory_limits(node: Node) -> set[int]:
+    """Return the limits of memory of all running seats, in bytes."""
+    ids = node.exec("docker", "ps", "-q", "--filter", "label=provisioner.seat").split()
+    return {int(limit) for limit in node.exec("docker", "inspect", "-f", "{{.HostConfig.Memory}}", *ids).split()}
+
+
+def claim(node: Node) -> str:
+    return node.exec("sh", "-c", "cat /var/lib/provisioner/claim.json 2>/dev/null || true")
+
+
+def job_of_second_seat(node: Node) -> dict[str, Any]:
+    """Return the job that switches the seats of the node, once one of four is switched."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline:
+        files = node.exec(
+            "sh", "-c", "for file in /var/lib/provisioner/batch/jobs/*.switch.json; do cat $file; echo; done"
+        )
+        for job in map(json.loads, files.splitlines()):
+            if not job["finished"] and job["text"].startswith("1 of 4 seats"):
+                return dict(job)
+        time.sleep(0.2)
+    raise AssertionError("no second seat was switched")

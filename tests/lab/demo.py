@@ -105,6 +105,18 @@ class Command:
             cwd="/",
         )
 
+    def start(self, *words: str) -> "subprocess.Popen[str]":
+        """Start the command, whose output is discarded, without waiting for its end."""
+        return subprocess.Popen(
+            [self._program, *words],
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            cwd="/",
+        )
+
     def show(self, *words: str) -> None:
         """Run the command with its output on the terminal; exit with its code if it fails."""
         print(f"\n$ provision {' '.join(words)}", flush=True)

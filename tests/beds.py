@@ -34,6 +34,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "containerd store": ("playbooks/test_containerd_store.py",),
     "preflight": ("journeys/test_preflight.py",),
     "mistakes": ("journeys/test_mistakes.py",),
+    "sixty people": ("journeys/test_many_people.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "mig": ("journeys/test_mig.py",),
     "chaos": ("journeys/test_chaos.py",),

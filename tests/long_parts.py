@@ -18,6 +18,7 @@ PARTS = {
     "engines": "other releases: Docker Engine 28 with containerd's image store, ansible-core 2.21",
     "fuzz": "every test with Hypothesis, with 1000 examples each",
     "mig": "a rollout to a card that is split into MIG devices",
+    "roster": "sixty people on three nodes: a rollout, an upgrade beside people at work, and a rollback",
     "scale": "ten nodes",
 }
 

@@ -13,7 +13,8 @@ def main() -> None:
     """Run as an Ansible module."""
     module = AnsibleModule(ORDER)
     record = notify_seats(json.loads(module.params["order"])["orders"])
-    module.exit_json(changed=record["state"] == "committed", record=record)
+    changed = any(seat["state"] == "committed" for seat in record["seats"].values())
+    module.exit_json(changed=changed, record=record)
 
 
 if __name__ == "__main__":

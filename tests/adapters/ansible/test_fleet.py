@@ -380,6 +380,22 @@ LIES = {
 }
 
 
+def test_a_notice_is_committed_in_each_seat_that_did_not_show_it(
+    tmp_path: Path, inventory: Callable[..., Settings]
+) -> None:
+    order = an_order(tmp_path, name="demo-ann").model_dump(mode="json")
+    seat = module_util("seat.seat").seat_of(order)
+    seat.make_folders()
+    seat.write(1, order, {})
+    seat.commit(1)
+    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None, state_root=str(tmp_path))
+    found = [fleet.notify({"here": ["demo-ann", "demo-bob"]}, run, "exam")["here"].seats for run in ("r1", "r2")]
+    assert [[(one.seat, one.state) for one in seats] for seats in found] == [
+        [("demo-ann", "committed"), ("demo-bob", "failed")],
+        [("demo-ann", "unchanged"), ("demo-bob", "failed")],
+    ]
+
+
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_what_a_lying_node_sends_as_tokens_is_no_token(
     lie: str, inventory: Callable[..., Settings], tmp_path: Path

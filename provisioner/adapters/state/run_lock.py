@@ -5,6 +5,7 @@ Runs of other accounts and machines are kept apart by the claims on the nodes.
 
 import fcntl
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from pydantic import ValidationError
 from provisioner.adapters.state.files import make_private_folder, read_text, state_home
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
+
+NAME_SECONDS = 1.0
 
 
 class Holder(Value):
@@ -118,11 +121,14 @@ def _is_same_file(handle: int, path: Path) -> bool:
 
 
 def _read_holder(path: Path) -> Holder | None:
-    """Return None where the holder has not written its name yet."""
-    try:
-        return Holder.model_validate_json(read_text(path, "run the command again"))
-    except (ProblemError, ValidationError):
-        return None
+    """Return who holds the lock, None where it has not written its name within NAME_SECONDS after it took the lock."""
+    deadline = time.monotonic() + NAME_SECONDS
+    while True:
+        with suppress(ProblemError, ValidationError):
+            return Holder.model_validate_json(read_text(path, "run the command again"))
+        if time.monotonic() > deadline:
+            return None
+        time.sleep(0.01)
 
 
 def _locked(path: Path, other: Holder | None, *, can_take_over: bool) -> Problem:

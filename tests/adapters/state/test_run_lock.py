@@ -65,6 +65,17 @@ def test_a_lock_without_a_holder_text_also_refuses_a_second_run() -> None:
             pass
 
 
+def test_a_holder_that_writes_its_name_a_moment_after_it_took_the_lock_is_named() -> None:
+    with hold_run_lock("demo", a_holder("r1")):
+        lock = state_home() / "demo" / "lock"
+        lock.write_text("")
+        late = threading.Timer(0.1, lock.write_text, [a_holder("r1").model_dump_json()])
+        late.start()
+        with pytest.raises(ProblemError, match="run r1 is changing"), hold_run_lock("demo", a_holder("r2")):
+            pass
+        late.join()
+
+
 def test_no_run_starts_without_a_lock_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_STATE_HOME", "/proc/none")
     with pytest.raises(ProblemError, match="lock_unusable"), hold_run_lock("demo", a_holder("r1")):

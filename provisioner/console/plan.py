@@ -38,9 +38,6 @@ SIGNS: Mapping[Action, Sign] = {
 }
 
 
-_PULLING: frozenset[Action] = frozenset({"create", "update", "restart"})
-
-
 def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
     """Render a plan. `diff_lines`: lines of differences to show; the rest is counted.
 
@@ -143,7 +140,7 @@ def _without_node(step: Step) -> Step:
     """Return the step without node, seat and person, so that equal steps share a line."""
     # The problem of a person names them; it is shown below.
     why = step.problems[0].code if step.person and step.action == "skip" else step.why.removeprefix(f"{step.node}: ")
-    size = step.bytes_to_pull if step.action in _PULLING else 0
+    size = step.bytes_to_pull if step.starts else 0
     return Step(node="", seat=None, action=step.action, why=why, busy=step.busy, bytes_to_pull=size)
 
 

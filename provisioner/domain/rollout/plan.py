@@ -19,7 +19,8 @@ from provisioner.domain.values.size import human_size
 PLAN_SCHEMA: Literal["provisioner/plan/2"] = "provisioner/plan/2"
 Action = Literal["create", "update", "restart", "stop", "remove", "keep", "defer", "skip"]
 
-_CHANGES: frozenset[Action] = frozenset({"create", "update", "restart", "stop", "remove"})
+_STARTS: frozenset[Action] = frozenset({"create", "update", "restart"})
+_CHANGES: frozenset[Action] = _STARTS | {"stop", "remove"}
 
 # Bytes in the containers' own layers that are not user data: caches, sockets, logs, compiled Python.
 LAYER_NOISE = 50 << 20
@@ -54,6 +55,11 @@ class Step(Value):
     busy: tuple[str, ...] = ()  # work on the seat's GPUs that a switch would end
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Problem, ...] = ()
+
+    @property
+    def starts(self) -> bool:
+        """Whether the seat is started with an image, which the node may have to pull."""
+        return self.action in _STARTS
 
 
 class Plan(Document):

@@ -139,6 +139,11 @@ class RunningSeat(Value):
         return bool(self.generation) and bool(self.services) and set(self.services.values()) == {"missing"}
 
     @property
+    def runs(self) -> bool:
+        """Whether the seat has a generation and was not stopped, also where its containers are unhealthy."""
+        return bool(self.generation) and not self.is_down
+
+    @property
     def unreadable(self) -> tuple[Problem, ...]:
         """Why the node cannot read its records of the seat, so that the generation is unknown; else empty."""
         return self.drift if self.state == "damaged" and not self.generation else ()

@@ -1,4 +1,4 @@
-"""Cards that running seats hold on to: nobody else gets them before these seats have changed."""
+"""Cards that running seats still have: no other seat gets them before these seats have changed."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -25,7 +25,7 @@ def held_by_leaving(stops: Iterable[Step], facts: NodeFacts) -> set[str]:
 
 
 def defer_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) -> list[PlannedSeat]:
-    """Defer each seat whose cards another seat of the lab still has: an own card is nobody else's.
+    """Defer each seat whose cards another seat of the lab still has: an own card has one user.
 
     A seat that is deferred holds on to its own cards in turn.
     """
@@ -49,7 +49,7 @@ def _held_cards(planned: Iterable[PlannedSeat], facts: NodeFacts, lab: str) -> d
 
 def _deferred(planned: PlannedSeat, held: Mapping[str, RunningSeat]) -> PlannedSeat:
     step, seat = planned.step, planned.bundle.seat if planned.bundle else None
-    holder = _holder(seat, held) if seat and step.action in {"create", "update", "restart"} else None
+    holder = _holder(seat, held) if seat and step.starts else None
     if holder is None:
         return planned
     problem = _still_in_use(step, holder)
@@ -67,7 +67,7 @@ def _still_in_use(step: Step, holder: RunningSeat) -> Problem:
     return Problem(
         "gpu_held",
         f"{step.node}: {holder.name} still has GPUs that {step.seat} gets, and is not changed by this plan",
-        "an own GPU is nobody else's: two people would compute on it without knowing of each other",
+        "an own GPU has one user: two people would compute on it without knowing of each other",
         "see the step of that seat: when it can be changed, the same rollout changes both",
         step.node,
     )

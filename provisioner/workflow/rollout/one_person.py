@@ -42,7 +42,7 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
 ) -> PreparedPlan:
     """Plan what `placements` changes for one person, first on the node of their place. `inputs` has the places before.
 
-    Where one of their seats is in use and is deferred, so are the others: nobody gets a second seat meanwhile. Where
+    Where one of their seats is in use and is deferred, so are the others: they get no second seat meanwhile. Where
     their place is as before, only what an earlier run has left is done: a newer image is not.
     Raises ProblemError where their node cannot have the seat.
     """
@@ -57,8 +57,8 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
     steps = plan.steps
     if placements.places == inputs.lock.people:
         steps = tuple(_left_to_rollout(step) if step.node == held.node else step for step in steps)
-    told = _cautions(person, held, placements, probed)
-    steps = tuple(with_problems(step, told) if _starts(step, held.node) else step for step in steps)
+    cautions = _cautions(person, held, placements, probed)
+    steps = tuple(with_problems(step, cautions) if step.starts and step.node == held.node else step for step in steps)
     return PreparedPlan(plan.model_copy(update={"steps": tuple(_all_or_none(steps))}), prepared.bundles)
 
 
@@ -106,19 +106,15 @@ def _left_to_rollout(step: Step) -> Step:
     return step.model_copy(update={"action": "keep", "why": f"left to `provision rollout`: {step.why}"})
 
 
-def _starts(step: Step, node: str) -> bool:
-    return step.node == node and step.action in {"create", "update", "restart"}
-
-
 def _cautions(person: Person, held: Placement, placements: Placements, probed: Probed) -> tuple[Problem, ...]:
     """Return what the admin has to know: of the move, and of other seats with the person's own cards."""
     facts, found = probed[held.node], placements.cautions.get(person.id)
-    told = [] if found is None else [found]
+    cautions = [] if found is None else [found]
     if isinstance(facts, NodeFacts):
-        others = [seat for seat in facts.seats if seat.person != person.id and seat.generation and not seat.is_down]
+        others = [seat for seat in facts.seats if seat.person != person.id and seat.runs]
         if names := [seat.person or seat.name for seat in others if {*seat.gpus} & {*held.gpus}]:
-            told.append(_still_used(person, held, names))
-    return tuple(told)
+            cautions.append(_still_used(person, held, names))
+    return tuple(cautions)
 
 
 def _all_or_none(steps: Sequence[Step]) -> list[Step]:

@@ -31,7 +31,7 @@ class ServedNode(NamedTuple):
 
 
 class SeatRequest(NamedTuple):
-    """A seat to plan. `gpus`: those of a new generation. `cautions`: consequences that the admin is told."""
+    """A seat to plan. `gpus`: those of a new generation. `cautions`: consequences that the admin is shown."""
 
     owner: SeatOwner
     gpus: tuple[str, ...]
@@ -41,8 +41,8 @@ class SeatRequest(NamedTuple):
     def gpus_beside(self, running: RunningSeat | None) -> tuple[str, ...]:
         """Return the GPUs that go with the generation in force.
 
-        Who shares keeps those that they have while nobody has one of them alone: a card that is freed is no reason to
-        restart everybody.
+        A person who shares keeps their cards while no other person has one of them alone: a card that is freed is no
+        reason to restart seats.
         """
         is_kept = self.shared and running and running.shared and running.gpus and {*running.gpus} <= {*self.gpus}
         return running.gpus if running and is_kept else self.gpus
@@ -133,19 +133,15 @@ class _Table(NamedTuple):
 def _places_of_seats(
     lab: Lab, people: Sequence[Person], served: Mapping[str, ServedNode | None]
 ) -> dict[str, Placement]:
-    """Return the places that running seats show, for a lock that was lost or not merged: nobody is moved by that."""
+    """Return the places that running seats show, for a lock that was lost or not merged: no person is moved by that."""
     known = {person.id for person in people}
     return {
         seat.person: Placement(node=name, uid=seat.uid, gpus=() if seat.shared else seat.gpus)
         for name, node in served.items()
         if node is not None
         for seat in node.facts.seats
-        if seat.lab == lab.name and seat.person in known and _is_running(seat)
+        if seat.lab == lab.name and seat.person in known and seat.runs
     }
-
-
-def _is_running(seat: RunningSeat) -> bool:
-    return bool(seat.generation) and not seat.is_down
 
 
 def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bool) -> None:
@@ -173,11 +169,11 @@ def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bo
 
 
 def _ended(table: _Table, node: ServedNode, seating: Seating) -> Iterator[tuple[str, str]]:
-    """Yield the running seats of the lab that nobody of the roster has on this node, with the reason."""
+    """Yield the running seats of the lab that no person of the roster has on this node, with the reason."""
     requests = seating.requests.get(node.host.name, [])
     kept = {request.seat if isinstance(request, Step) else request.owner.name for request in requests}
     for seat in node.facts.seats:
-        if seat.lab != table.lab.name or not _is_running(seat) or seat.name in kept:
+        if seat.lab != table.lab.name or not seat.runs or seat.name in kept:
             continue
         if not table.has_seat(seat.person) or _has_another_seat(seat.person, seating):
             yield seat.name, _why_ended(table, seat)
@@ -206,11 +202,11 @@ def _why_ended(table: _Table, seat: RunningSeat) -> str:
 def ended_with_roster(lab: Lab, facts: NodeFacts) -> dict[str, str]:
     """Return the running seats of people on a node of a lab that has no roster any more, with the reason."""
     why = "the lab has no roster any more: the seat is stopped, its home stays"
-    return {seat.name: why for seat in facts.seats if seat.lab == lab.name and seat.person and _is_running(seat)}
+    return {seat.name: why for seat in facts.seats if seat.lab == lab.name and seat.person and seat.runs}
 
 
 def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Step:
-    """Build the step that stops a seat which nobody has any more."""
+    """Build the step that stops a seat which no person has any more."""
     seat = facts.seat(name)
     if seat is None:
         return Step(node=facts.name, seat=name, action="stop", why=why)
@@ -262,7 +258,7 @@ def _outside_of_limit(person: Person, held: Placement) -> Problem:
     return Problem(
         "outside_of_limit",
         f"the row of {person.id} no longer allows {held.node}, and --limit leaves out the nodes that it allows",
-        "nobody is moved to a node of which nothing is known; their seat stays as it is",
+        "a person is not moved to a node that was not probed; their seat stays as it is",
         "run the command without --limit, or with the other node, too",
         held.node,
     )

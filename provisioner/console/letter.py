@@ -66,6 +66,8 @@ def letters_view(letters: Letters, folder: str, old: Iterable[str]) -> Group:
     # Without the names of nodes, which would be folded: each person is listed.
     missing = (("", problem) for problem in letters.missing.values())
     parts: list[RenderableType] = [problems(unread), problems(missing)]
-    parts += [Text(f"{safe_line(name)} is a letter to nobody in the roster; it was not deleted") for name in old]
+    parts += [
+        Text(f"{safe_line(name)} is a letter to a person who is not in the roster; it was not deleted") for name in old
+    ]
     total = len(letters.written) + len(letters.missing)
     return Group(*parts, Text(f"\n{len(letters.written)} of {count(total, 'letter')} in {safe_line(folder)}."))

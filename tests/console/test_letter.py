@@ -130,6 +130,6 @@ def test_summary_names_who_has_no_letter_and_whose_file_is_old() -> None:
     assert shown == (
         "╷ unreachable  gpu[2-3]\n│ no answer\n│ why: why\n│ fix: fix\n╵\n"
         f"╷ seat_not_there\n{listed}\n│ why: why\n│ fix: fix\n╵\n"
-        "eve.txt is a letter to nobody in the roster; it was not deleted\n\n"
+        "eve.txt is a letter to a person who is not in the roster; it was not deleted\n\n"
         "1 of 13 letters in letters-ml."
     )

@@ -75,7 +75,7 @@ def _require_people(directory: LabDirectory) -> None:
     if not directory.people:
         problem = Problem(
             "no_roster",
-            f"{directory.path}: the lab has no roster, or nobody is in it",
+            f"{directory.path}: the lab has no roster, or an empty one",
             "a letter is written to a person of the roster",
             "list the people in roster.csv and name the file in lab.yml: people: {roster: roster.csv}",
         )

@@ -282,8 +282,8 @@ class PeopleSettings(UserInput):
 class Group(UserInput):
     """A group of people: how many cards each may have on a node (`gpus`), and the limits of their containers.
 
-    None: no such ceiling, and the limit of seat.limits. `unix`: whoever is in this group of accounts on a node belongs
-    to it, if the roster does not say another.
+    None: no such ceiling, and the limit of seat.limits. `unix`: accounts of this group on a node belong to it, if
+    the roster does not say another.
     """
 
     unix: UnixGroup | None = None

@@ -97,7 +97,7 @@ def read_gpus(cell: Cell) -> int | Literal["shared"] | Problem:
     return Problem(
         "bad_gpus",
         f"{cell.place}: {cell.shown} is neither a whole number from 0 to {MAX_GPUS} nor shared",
-        "it is how many GPUs of a node the person has alone; shared: all that nobody has alone",
+        "it is how many GPUs of a node the person has alone; shared: all that no person has alone",
         f"write 0 to {MAX_GPUS}, or shared; an empty cell is 0",
     )
 
@@ -167,7 +167,7 @@ def _duplicate(cell: Cell, earlier: Cell) -> Problem:
     return Problem(
         "duplicate_value",
         f"{cell.place}: {cell.shown} is here twice, first in row {earlier.line}{differs}",
-        "each person has one row, with an id and a uid that nobody else has; upper and lower case count as equal",
+        "each person has one row, with an id and a uid of their own; upper and lower case count as equal",
         "keep one of the rows, or correct the other",
     )
 

@@ -9,20 +9,20 @@ from provisioner.domain.people.person import Person
 class NodeRoom:
     """The room on a node. `gpus`: UUIDs that a seat can use; None: the node did not answer.
 
-    `free`: those that nobody has of their own, in the same order. `people` have a place here; `sharing` of them share
+    `free`: those that no person has alone, in the same order. `people` have a place here; `sharing` of them share
     cards. `spare`: how many own cards can be given: where people share cards, one stays for them. `load`: the people
     per card, for comparison: a node without cards comes after all that have some.
     """
 
     def __init__(self, name: str, gpus: tuple[str, ...] | None) -> None:
-        """Begin with a node that nobody has a place on."""
+        """Begin with a node without people."""
         self.name, self.gpus = name, gpus
         self.people = self.sharing = 0
         self.set_free(gpus or ())
         self.count(0, 0)
 
     def set_free(self, free: tuple[str, ...]) -> None:
-        """Set the cards that nobody has of their own."""
+        """Set the cards that no person has alone."""
         self.free = free
         self._set_spare()
 

@@ -61,7 +61,7 @@ def no_free_gpu(person: Person, held: Placement | None, allowed: Iterable[NodeRo
         "no_free_gpu",
         f"{_named(person)} asks for {_wanted(person)}; the most that are free on a node are {best.spare}, on"
         f" {best.name}" + _as_it_is(held),
-        "an own card is nobody else's, and where people share cards, one stays for them",
+        "an own card has one user, and where people share cards, one stays for them",
         "lower gpus in this row of the roster or in others" + _or_another_node(person),
         best.name,
     )
@@ -73,7 +73,7 @@ def no_shared_gpu(person: Person, nodes: Sequence[NodeRoom]) -> Problem:
     return Problem(
         "no_shared_gpu",
         f"{_named(person)} asks for cards to share, and none is left on {_listed(names)}",
-        "people share the cards of their node that are nobody's own",
+        "people share the cards of their node that no person has alone",
         "lower gpus in the rows of those who have cards there" + _or_another_node(person),
         names[0] if len(names) == 1 else None,
     )
@@ -84,7 +84,7 @@ def node_gone(person: Person, held: Placement) -> Problem:
     return Problem(
         "node_gone",
         f"the seat of {_named(person)} is on {held.node}, which is not in the inventory",
-        "their home may be there: nobody is moved before somebody has decided it",
+        "their home may be there: a person is moved only when the admin has decided it",
         f"add {held.node} to the inventory again, or name another node in the row of the roster",
         held.node,
     )
@@ -95,7 +95,7 @@ def gpu_gone(person: Person, held: Placement, gone: Sequence[str]) -> Problem:
     return Problem(
         "gpu_gone",
         f"{held.node} no longer offers {_listed(gone)} of {_named(person)}",
-        "the card has a fault, was replaced or is split, and nobody gets another card unasked",
+        "the card has a fault, was replaced or is split, and another card is given only on request",
         f"repair the card; for another one set gpus to {len(held.gpus) - len(gone)} in the row of the roster, roll out,"
         f" and set it to {person.gpus} again",
         held.node,

@@ -94,7 +94,7 @@ def stop(before: Mapping[str, Placement], person: Person, reason: str) -> Placem
 
 
 def shared_gpus(offer: NodeOffer, places: Mapping[str, Placement]) -> tuple[str, ...]:
-    """Return the cards of a node for those who share: the ones that nobody has of their own; none if it is silent."""
+    """Return the cards of a node for those who share: the ones that no person has alone; none if it did not answer."""
     own = {card for place in places.values() for card in place.gpus}
     return tuple(card for card in offer.gpus or () if card not in own)
 
@@ -131,7 +131,7 @@ class _Search:
         self._occupancy.seat(person, held.model_copy(update={"gpus": tuple(kept)}))
 
     def place_waiting(self) -> None:
-        """Place everybody who waits for a place or for more cards, until nobody more can be placed.
+        """Place everybody who waits for a place or for more cards, until no other person can be placed.
 
         Who can stay on their node comes first. What is freed on the way is tried again from the beginning, so that
         placing once more changes nothing.

@@ -69,7 +69,7 @@ def parse_roster(name: str, raw: bytes, groups: Mapping[str, Group], read_keys: 
     rows = read_rows(text, _is_column)
     header = next(rows, None)
     if header is None:
-        return Roster(problems=(_nobody(name),))
+        return Roster(problems=(_empty_roster(name),))
     columns, problems = _read_header(name, header)
     if "id" not in columns.indices:
         return Roster(problems=(*problems, _more(name) if len(problems) >= MAX_PROBLEMS else _without_id(columns)))
@@ -81,7 +81,7 @@ def parse_roster(name: str, raw: bytes, groups: Mapping[str, Group], read_keys: 
         people.extend(one for one in found if isinstance(one, Person))
         problems.extend(one for one in found if isinstance(one, Problem))
     if not people and not problems:
-        problems.append(_nobody(name))
+        problems.append(_empty_roster(name))
     return Roster(tuple(people), tuple(problems), tuple(_mixed_lengths(columns, people)))
 
 
@@ -242,15 +242,15 @@ def _without_id(columns: _Columns) -> Problem:
     return Problem(
         "missing_column",
         f"{columns.cell(columns.headers, 0).place}: there is no column id",
-        "the first row names the columns, and a row without an id belongs to nobody",
+        "the first row names the columns, and a row without an id is of no person",
         f"begin the file with a row such as {','.join(COLUMNS)}; only id is needed",
     )
 
 
-def _nobody(name: str) -> Problem:
+def _empty_roster(name: str) -> Problem:
     return Problem(
         "roster_empty",
-        f"{name}: there is nobody in the roster",
+        f"{name}: the roster has no person",
         "the seats of everybody would be retired, and an empty file is more often a mistake",
         f"add a row for each person below the header {','.join(COLUMNS)}; or remove people from lab.yml to end it",
     )

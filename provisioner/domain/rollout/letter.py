@@ -51,7 +51,7 @@ class Letter(Value):
     """What a letter says. `alias`: the name of the seat for ssh; `jump`: jump hosts, without names of accounts.
 
     `jupyter`: the URL to open, without the token; `tunnel`: only while a port is forwarded by SSH. `gpus`: UUIDs of the
-    seat's cards; `shared`: others use them, too. `contact` empty: whoever sends the letter.
+    seat's cards; `shared`: others use them, too. `contact` empty: the sender of the letter.
     """
 
     person: Line
@@ -164,7 +164,7 @@ def _is_stopped(person: Person, held: Placement) -> Problem:
     return Problem(
         "seat_stopped",
         f"{person.id}: stopped on {held.node}: {held.stopped}",
-        "nobody reaches a seat that is stopped",
+        "a seat that is stopped cannot be reached",
         f"`provision seats start LAB {person.id}`, then write the letters again",
         held.node,
     )

@@ -22,7 +22,7 @@ def person_owner(lab: Lab, facts: NodeFacts, person: Person, place: Placement) -
         return identity
     name, group = person_seat_name_on(facts, lab.name, person.id), group_of(lab, person, account)
     running = facts.seat(name)
-    # A seat that was stopped keeps nobody from a new account: its home is checked on the node.
+    # A stopped seat does not prevent a new account: the owner of its home is checked on the node.
     for before in (place.uid, running.uid if running and not running.is_down else None):
         if before not in {None, identity[0]}:
             return _identity_changed(facts, person, f"{before}", f"{identity[0]}")

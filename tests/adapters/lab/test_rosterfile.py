@@ -92,7 +92,7 @@ def test_a_roster_that_cannot_be_read_is_refused_where_it_is_named(lab_with: Lab
 
 
 def test_an_empty_roster_is_refused(lab_with: LabWith) -> None:
-    assert refused(lab_with(WITH_PEOPLE, **{"roster.csv": "id\n"})) == ["$/roster.csv: there is nobody in the roster"]
+    assert refused(lab_with(WITH_PEOPLE, **{"roster.csv": "id\n"})) == ["$/roster.csv: the roster has no person"]
 
 
 @pytest.mark.parametrize(

@@ -93,7 +93,7 @@ class SeatJobs:
     could be stopped says nothing about how others start, so it is no such success.
 
     Where orders wait for running work, they wait together: each for what is left of its time since the batch began.
-    Seats are stopped before others are started, and the GPUs of one that could not be stopped go to nobody.
+    Seats are stopped before others are started, and the GPUs of one that could not be stopped stay its own.
     """
 
     def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin) -> None:
@@ -178,7 +178,7 @@ def _deferred(holder: str) -> dict[str, Any]:
     fault = ProblemError(
         "gpu_held",
         f"{holder} still has GPUs that the seat gets, and could not be stopped",
-        "an own GPU is nobody else's: two people would compute on it without knowing of each other",
+        "an own GPU has one user: two people would compute on it without knowing of each other",
         f"see the problems of {holder}, then run the command again",
     )
     return {"state": "deferred", "problems": [fault.problem]}

@@ -169,7 +169,7 @@ def check_home_parents(home: Path) -> None:
     if unsafe:
         raise ProblemError(
             "home_unsafe",
-            f"somebody besides root can replace {unsafe}, which is on the way to {home}",
+            f"an account other than root can replace {unsafe}, which is on the way to {home}",
             "a link in its place would mount any folder of the node into the seat, as if it were the home",
             f"give it to root on the node (chown root: {unsafe}; chmod go-w {unsafe}), or set seat.homes in lab.yml",
         )

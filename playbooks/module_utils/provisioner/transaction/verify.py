@@ -274,7 +274,7 @@ def _pending(seat: str, reasons: dict[str, str]) -> list[dict[str, str]]:
     fault = ProblemError(
         "proof_pending",
         f"{seat}: its image has not computed yet on {', '.join(reasons)}: {'; '.join(reasons.values())}",
-        "a check that computes would disturb whoever uses the GPU; so far the driver lists it, and CUDA initialises",
+        "a check that computes would disturb the user of the GPU; so far the driver lists it, and CUDA initialises",
         "nothing to do: the first switch of a seat with this image computes on the GPU if it is idle then",
     )
     return [fault.problem]
@@ -283,7 +283,7 @@ def _pending(seat: str, reasons: dict[str, str]) -> list[dict[str, str]]:
 def check_gpus(compose: Compose, service: str, order: dict[str, Any], spared: Iterable[str] = ()) -> dict[str, Any]:
     """Run the order's GPU check in the container: it has to list exactly the reserved GPUs, and compute on them.
 
-    It is told not to compute on the GPUs in `spared`; `skipped` of the result are those on which it did not: a check of
+    It does not compute on the GPUs in `spared`; `skipped` of the result are those on which it did not: a check of
     an earlier release computes on all.
     """
     container = compose.container(service) or {"Id": "missing"}

@@ -34,6 +34,7 @@ from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.registry.copy_commands import RegistryEndpoint
 from provisioner.domain.rollout.order import OrderedImage
+from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import OnEvent
 from provisioner.workflow.lock.better_tag import BetterTagSources
@@ -296,7 +297,7 @@ def plan_inputs(directory: LabDirectory, lock: Lockfile, limit: str | None) -> P
         lab,
         lock,
         data,
-        templates(directory.path),
+        Documents(templates(directory.path)),
         directory.keys,
         people=directory.people,
         today=datetime.now(zone).date(),

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import hashlib
 import json
 import os
 import signal
@@ -18,6 +17,8 @@ from provisioner.adapters.ansible.batch import dump_batch
 from provisioner.domain.rollout.order import Order, RollbackOrder, SeatName
 from provisioner.domain.rollout.report import BAD
 from provisioner.domain.values.claim import Claim
+from tests.builders import a_locked_image
+from tests.domain.seats import DOCUMENTS, a_seat
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import an_order, with_seat
 
@@ -75,7 +76,7 @@ class Node:
 
     def batch(self, *names: str, run: str = "r1") -> dict[str, Any]:
         orders = [with_seat(an_order(self.root, run, files={}), name=name) for name in names]
-        return {"run": run, "claim": self.claim, "state_root": self.state_root, "orders": orders, "texts": {}}
+        return {"run": run, "claim": self.claim, "state_root": self.state_root, "orders": orders, "documents": {}}
 
     def start(self, work: Work, *names: str, run: str = "r1", kind: str = "switch") -> Path:
         path: Path = batches.start_batch(self.batch(*names, run=run), kind, self.begin(work, kind))
@@ -135,13 +136,22 @@ def test_a_seat_counts_as_failed_as_on_the_control_machine() -> None:
     assert {*batches.FAILURES, "unreachable"} == BAD
 
 
-def test_a_batch_sends_each_text_once_and_the_node_puts_it_back(tmp_path: Path) -> None:
-    first = Order.model_validate(an_order(tmp_path))
-    second = first.model_copy(update={"seat": first.seat.model_copy(update={"name": "ml_b"})})
-    sent = json.loads(dump_batch({"ml_a": first, "ml_b": second}))
-    assert sent["texts"] == {hashlib.sha256(text.encode()).hexdigest(): text for text in first.files.values()}
-    assert (sent["run"], sent["claim"], sent["state_root"]) == ("r1", None, first.state_root)
-    assert batches.expand(sent) == [first.model_dump(mode="json"), second.model_dump(mode="json")]
+def test_a_batch_has_each_document_once_and_the_node_fills_it_as_the_control_machine(tmp_path: Path) -> None:
+    document = DOCUMENTS.bundle(a_seat(), a_locked_image()).document
+    anna, bob = (
+        Order.model_validate(an_order(tmp_path)).model_copy(update={"seat": a_seat(name=name), "document": document})
+        for name in ("ml_anna", "ml_bob")
+    )
+    sent = json.loads(dump_batch({"ml_anna": anna, "ml_bob": bob}))
+    assert list(sent["documents"]) == [document.digest]
+    assert (sent["run"], sent["claim"], sent["state_root"]) == ("r1", None, anna.state_root)
+    found = batches.expand(sent)
+    assert [order["files"] for order in found] == [anna.files, bob.files]
+    assert found[0]["files"]["compose.yaml"] != found[1]["files"]["compose.yaml"]
+    with_slots = {"compose.yaml", "sshd_config", "authorized_keys"}
+    assert [set(order["document"]["files"]) for order in found] == [with_slots, with_slots]
+    same = {key: value for key, value in anna.model_dump(mode="json").items() if key != "document"}
+    assert {key: value for key, value in found[0].items() if key not in {"files", "document"}} == same
 
 
 def test_orders_without_files_are_sent_as_they_are() -> None:

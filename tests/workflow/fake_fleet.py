@@ -17,6 +17,7 @@ from provisioner.domain.rollout.order import (
 )
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
+from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
@@ -264,7 +265,7 @@ def an_order(node: str, run: str = "r1", seat: str = SEAT) -> Order:
         seat=a_seat(node, seat),
         image=OrderedImage(reference="new", tag="t", platform="linux/amd64"),
         registry=OrderedRegistry(address="registry.lab:5201"),
-        files={},
+        document=SeatDocument(files={}),
         deadlines=Deadlines(pull=60, healthy=60, min_healthy=0),
     )
 

@@ -33,6 +33,7 @@ from provisioner.domain.rollout.order import RemovalOrder, SeatName, build_order
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from provisioner.domain.seat.seat import seat_name_on
+from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.me import Account, build_personal_lab
@@ -220,7 +221,9 @@ def _status(personal: PersonalLab, output: Output, *, urls: bool) -> int:
 
 def _plan_context(personal: PersonalLab, fleet: AnsibleFleet, on_event: OnEvent) -> PlanContext:
     data, keys, home = compatibility_data.load(), read_user_keys(), str(seat_home())
-    return build_context(PlanInputs(personal.lab, personal.lock, data, templates(None), keys, home), fleet, on_event)
+    return build_context(
+        PlanInputs(personal.lab, personal.lock, data, Documents(templates(None)), keys, home), fleet, on_event
+    )
 
 
 def _fleet(on_event: OnEvent) -> AnsibleFleet:

@@ -1,12 +1,15 @@
 """Orders to nodes: one complete value per seat, sent as JSON. A node executes it and makes no decisions."""
 
-from collections.abc import Mapping
-from typing import Literal, TypeVar
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, TypeVar
+
+from pydantic import field_serializer, model_validator
 
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.seat.seat import Seat, SeatBundle
+from provisioner.domain.seat.document import SeatBundle, SeatDocument
+from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Value
 
@@ -39,7 +42,7 @@ class Deadlines(Value):
 
 
 class Order(Value):
-    """The order of stage and switch. `files` are the seat's rendered files and contain no secret.
+    """The order of stage and switch. `document`: what the seat's files are filled from; in JSON its digest alone.
 
     `claim` None: the user's own machine, no claim is checked. `expects`: the generation that the plan is based on
     (0: no seat yet); None: any. The node applies `when_busy` right before it stops the old containers.
@@ -51,10 +54,27 @@ class Order(Value):
     seat: Seat
     image: OrderedImage
     registry: OrderedRegistry
-    files: dict[str, str]
+    document: SeatDocument
     deadlines: Deadlines
     expects: int | None = None
     when_busy: WhenBusy = WhenBusy()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_document(cls, data: Any) -> Any:
+        """Read what an earlier release wrote, with the texts of the files."""
+        if not isinstance(data, dict) or "files" not in data:
+            return data
+        return {**data, "document": SeatDocument.of_texts(data["files"])}
+
+    @field_serializer("document")
+    def _digest(self, document: SeatDocument) -> str:
+        return document.digest
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The files of the seat by name; they contain no secret."""
+        return self.document.fill(self.seat)
 
 
 class SeatName(Value):
@@ -106,6 +126,11 @@ OrderT = TypeVar("OrderT")
 Orders = Mapping[str, Mapping[str, OrderT]]  # by node and seat
 
 
+def documents_of(orders: Iterable[AnyOrder]) -> dict[str, SeatDocument]:
+    """Return the documents of orders by digest."""
+    return {order.document.digest: order.document for order in orders if isinstance(order, Order)}
+
+
 def order_image(image: LockedImage) -> OrderedImage:
     """Return the locked image in the form of an order."""
     return OrderedImage(
@@ -130,7 +155,7 @@ def build_order(  # noqa: PLR0913  (an order combines them)
         seat=bundle.seat,
         image=order_image(image),
         registry=OrderedRegistry(address=image.lab.split("/", 1)[0], ca=ca),
-        files=bundle.files,
+        document=bundle.document,
         deadlines=Deadlines(
             pull=lab.rollout.pull_deadline_seconds,
             healthy=lab.rollout.healthy_deadline_seconds,

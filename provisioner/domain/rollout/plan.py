@@ -2,13 +2,16 @@
 
 import difflib
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Literal
 
 from pydantic import Field
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.seat.seat import SERVICES, SeatBundle
+from provisioner.domain.seat.document import SeatBundle
+from provisioner.domain.seat.render import STATIC_FILES
+from provisioner.domain.seat.seat import SERVICES
 from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.limits import SeatLimits
 from provisioner.domain.values.model import Document, Value
@@ -33,7 +36,9 @@ _MAX_DIFF_LINES = 1000
 
 
 class Step(Value):
-    """The step of one seat. `diff`: a unified diff of the rendered files. `bytes_to_pull`: compressed, 0 if present.
+    """The step of one seat. `bytes_to_pull`: compressed, 0 if present.
+
+    `diff`: a unified diff of the rendered files; of a new seat without the files that are the same in every seat.
 
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
     longer in the lab; its home and its generations stay. `keep`: no change is needed. `defer`: the seat is in use
@@ -124,7 +129,7 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
         why=why,
         image=bundle.image.reference,
         generation=running.generation if running else 0,
-        diff=files_diff(running.files if running else {}, bundle.files),
+        diff=files_diff(running.files, bundle.files) if running else _first_diff(bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
         problems=(running.home_fault,) if running and running.home_fault else (),
     )
@@ -166,11 +171,17 @@ def skipped(node: str, problems: tuple[Problem, ...], seat: str | None = None, p
     return Step(node=node, seat=seat, person=person, action="skip", why=problems[0].what, problems=problems)
 
 
+def _first_diff(files: Mapping[str, str]) -> str:
+    """Return the diff of a new seat, without the files that are the same in every seat: a lab may have thousands."""
+    return files_diff({}, {name: text for name, text in files.items() if name not in STATIC_FILES})
+
+
 def files_diff(old: Mapping[str, str], new: Mapping[str, str]) -> str:
     """Return one unified diff of all files, sorted by name; empty if nothing differs."""
     return "".join(_file_diff(name, old.get(name), new.get(name)) for name in sorted({*old, *new}))
 
 
+@lru_cache(maxsize=256)  # for the files that are the same in every seat
 def _file_diff(name: str, old: str | None, new: str | None) -> str:
     if old == new:
         return ""

@@ -4,11 +4,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
-from provisioner.domain.rollout.order import Order, Orders, RollbackOrder
+from provisioner.domain.rollout.order import Order, Orders, RollbackOrder, documents_of
 from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import (
     DONE,
@@ -18,6 +18,7 @@ from provisioner.domain.rollout.report import (
     build_access,
     build_node_record,
 )
+from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import UNREACHED
@@ -46,6 +47,8 @@ class Rules(NamedTuple):
 
 class RunSpec(Document):
     """`orders` are those of a rollout, `back` those of a rollback: by node and seat, without secrets.
+
+    In JSON, `documents` has the documents of the orders, by digest.
 
     `place`: the lab's folder. `settled`: nodes and seats that the run does not change, with the reason. `budget`: how
     many nodes may fail, including those. `ignore_freeze`: the reason for changes outside the maintenance window, empty
@@ -79,6 +82,25 @@ class RunSpec(Document):
         nested = {field: _below_seats(data.get(field, {})) for field in ("orders", "back")}
         return {**data, **nested, "schema": RUN_SPEC_SCHEMA}
 
+    @model_validator(mode="before")
+    @classmethod
+    def _with_documents(cls, data: Any) -> Any:
+        """Put the document of each order in the place of its digest."""
+        if not isinstance(data, dict) or "documents" not in data:
+            return data
+        documents = {digest: SeatDocument.model_validate(found) for digest, found in data["documents"].items()}
+        nodes = data.get("orders", {}).items()
+        orders = {
+            node: {seat: _with_document(order, documents) for seat, order in seats.items()} for node, seats in nodes
+        }
+        return {**data, "orders": orders}
+
+    @model_serializer(mode="wrap")
+    def _dump_documents(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        orders = (order for seats in self.orders.values() for order in seats.values())
+        documents = {digest: document.model_dump(mode="json") for digest, document in documents_of(orders).items()}
+        return {**dump(self), "documents": documents}
+
     @property
     def nodes(self) -> tuple[str, ...]:
         """The nodes that the run changes, in the order of the waves."""
@@ -93,6 +115,11 @@ class RunSpec(Document):
         """Return the spec with a new claim, also in each order."""
         orders, back = _with_each(self.orders, {"claim": claim}), _with_each(self.back, {"claim": claim})
         return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
+
+
+def _with_document(order: dict[str, Any], documents: Mapping[str, SeatDocument]) -> dict[str, Any]:
+    document = documents.get(order.get("document", ""))
+    return {**order, "document": document} if document else order
 
 
 def _below_seats(orders: dict[str, Any]) -> dict[str, dict[str, Any]]:

@@ -11,15 +11,13 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
+from provisioner.domain.seat.fill import HOST_NAME, MAX_USER_ID, SYSTEM_FOLDER
 from provisioner.domain.seat.seat import ServiceName
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.size import Size
 from provisioner.domain.values.subnet import Network
 
-# Folders that can never contain a home: those of the system, and the engine's socket and data.
-_SYSTEM = re.compile(r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)")
-_MAX_USER_ID = 2**31 - 2  # of an account; a directory service gives numbers far above those of local accounts
 _SECRET = re.compile("token|secret|passw|credential|api_?key", re.IGNORECASE)
 
 
@@ -44,13 +42,13 @@ def _check_interface_address(text: str) -> str:
 
 
 def _check_user_ids(text: str) -> str:
-    if any(int(number) > _MAX_USER_ID for number in text.split(":")):
-        raise ValueError(f"an account has a number up to {_MAX_USER_ID}")
+    if any(int(number) > MAX_USER_ID for number in text.split(":")):
+        raise ValueError(f"an account has a number up to {MAX_USER_ID}")
     return text
 
 
 def _check_home(text: str) -> str:
-    if {".", ".."} & set(text.split("/")) or _SYSTEM.match(text):
+    if {".", ".."} & set(text.split("/")) or re.match(SYSTEM_FOLDER, text):
         raise ValueError("must not be a system folder")
     return text
 
@@ -63,7 +61,7 @@ def _check_not_secret(name: str) -> str:
 
 Text = Annotated[str, AfterValidator(_check_printable)]
 ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,62}$")]
-HostName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?$")]
+HostName = Annotated[str, StringConstraints(pattern=f"^{HOST_NAME}$")]
 PinnedImage = Annotated[str, AfterValidator(_check_pinned)]
 NonRootUser = Annotated[
     str, StringConstraints(pattern=r"^[1-9][0-9]{0,9}:[1-9][0-9]{0,9}$"), AfterValidator(_check_user_ids)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.compose import ComposeProject, Service
+from provisioner.domain.seat.fill import device_names, visible_devices
 from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -75,19 +76,6 @@ def _bind(source: str, target: str, *, read_only: bool = True) -> dict[str, Any]
     return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": options}
 
 
-def device_ids(seat: Seat) -> list[str]:
-    """Return the names of the seat's GPUs for its driver: CDI names or UUIDs."""
-    return [f"nvidia.com/gpu={uuid}" if seat.gpu_driver == "cdi" else uuid for uuid in seat.gpus]
-
-
-def visible_devices(seat: Seat) -> str | None:
-    """Return the value of NVIDIA_VISIBLE_DEVICES; None where the driver reservation sets the variable itself.
-
-    Images set it to `all`, which takes effect where nvidia is the default runtime. CDI specifications use `void` too.
-    """
-    return None if seat.gpus and seat.gpu_driver == "nvidia" else "void"
-
-
 def prove(text: str, seat: Seat, image: LockedImage) -> ComposeProject:
     """Parse the project in `text`. Raises ProblemError with every place that differs from what the seat may have."""
     try:
@@ -148,7 +136,8 @@ def labels(seat: Seat, image: LockedImage, service: ServiceName) -> dict[str, st
 
 
 def _deploy(seat: Seat) -> dict[str, Any] | None:
-    device = {"driver": seat.gpu_driver, "device_ids": device_ids(seat), "capabilities": ["gpu"]}
+    names = device_names(seat.gpu_driver, seat.gpus)
+    device = {"driver": seat.gpu_driver, "device_ids": names, "capabilities": ["gpu"]}
     return {"resources": {"reservations": {"devices": [device]}}} if seat.gpus else None
 
 
@@ -163,7 +152,7 @@ def _environment_faults(
     expected = {
         "HOME": container_home(seat),
         "PYTHONUSERBASE": python_user_base(seat, image),
-        "NVIDIA_VISIBLE_DEVICES": visible_devices(seat),
+        "NVIDIA_VISIBLE_DEVICES": visible_devices(seat.gpu_driver, seat.gpus),
         "JUPYTER_TOKEN_FILE": f"{CONFIG}/token" if name == "jupyter" else None,
     }
     for key, value in expected.items():

@@ -10,7 +10,9 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text, proof
-from provisioner.domain.seat.seat import SERVICES, Seat, SeatBundle, jupyter_url
+from provisioner.domain.seat.document import SeatBundle, SeatDocument
+from provisioner.domain.seat.fill import device_names, host_name, visible_devices
+from provisioner.domain.seat.seat import SERVICES, Seat, jupyter_url
 from provisioner.domain.values.problem import Problem, ProblemError
 
 COMPOSE_TEMPLATE = "compose.yaml.j2"
@@ -27,7 +29,6 @@ STATIC_FILES = (
     "notice-extension.js",
 )
 
-_HOST_NAME = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9.-]{0,61}[a-zA-Z0-9])?")
 # Options, which may hold spaces in quotes; the type; the key; a comment. See sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 _PUBLIC_KEY = re.compile(
     r"(?:[^\s#][^\x00-\x1f\x7f-\x9f]* )?"
@@ -37,7 +38,11 @@ _PUBLIC_KEY = re.compile(
 
 
 def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatBundle:
-    """Render all files of a seat. `templates`: text by file name. Raises ProblemError if the proof of a file fails."""
+    """Render all files of one seat. `templates`: text by file name. Raises ProblemError if the proof of a file fails.
+
+    For many seats: `Documents`.
+    """
+    check_keys(seat.authorized_keys)
     values = _values(seat, image)
     project = proof.prove(fill(templates[COMPOSE_TEMPLATE], values), seat, image)
     files = {
@@ -46,10 +51,11 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
         # The proof has checked the user's name: it has no quotes, spaces or wildcards.
         "sshd_config": fill(templates[SSHD_TEMPLATE], values),
         "provision-url": fill(templates[URL_TEMPLATE], values),
-        "authorized_keys": _authorized_keys(seat.authorized_keys),
+        "authorized_keys": "".join(f"{key}\n" for key in seat.authorized_keys),
         "verify_keys": "",
     }
-    return SeatBundle(seat=seat, image=image, files=files | {name: templates[name] for name in STATIC_FILES})
+    files |= {name: templates[name] for name in STATIC_FILES}
+    return SeatBundle(seat=seat, image=image, document=SeatDocument.of_texts(files))
 
 
 def fill(template: str, values: Mapping[str, Any]) -> str:
@@ -88,20 +94,20 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
         "seat": seat.model_dump(mode="json"),
         "image": image.model_dump(mode="json"),
         "home": proof.container_home(seat),
-        "hostname": seat.node if _HOST_NAME.fullmatch(seat.node) else seat.name.replace("_", "-").strip("-"),
+        "hostname": host_name(seat.node, seat.name),
         "jupyter_url": jupyter_url(seat),
         "python_user_base": proof.python_user_base(seat, image),
-        "visible_devices": proof.visible_devices(seat),
-        "devices": proof.device_ids(seat),
+        "visible_devices": visible_devices(seat.gpu_driver, seat.gpus),
+        "devices": device_names(seat.gpu_driver, seat.gpus),
         "mounts": {name: proof.mounts(seat, name) for name in SERVICES},
     }
 
 
-def _authorized_keys(keys: tuple[str, ...]) -> str:
+def check_keys(keys: tuple[str, ...]) -> None:
+    """Check lines of authorized_keys. Raises ProblemError `bad_public_key`."""
     if bad := [key for key in keys if not _PUBLIC_KEY.fullmatch(key)]:
         why = "each line of authorized_keys admits a user, so only complete public keys are accepted"
         fix = "name files that ssh-keygen wrote with the ending .pub in seat.authorized_keys"
         raise ProblemError(
             Problem("bad_public_key", f"not one line of a public key: {key[:40]!r}", why, fix) for key in bad
         )
-    return "".join(f"{key}\n" for key in keys)

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
-from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
@@ -78,14 +77,6 @@ class SeatOwner(NamedTuple):
     keys: tuple[str, ...]
     limits: Limits
     person: str = ""
-
-
-class SeatBundle(Value):
-    """A rendered seat. `files` maps a path below the seat's generation to its text; it contains no secret."""
-
-    seat: Seat
-    image: LockedImage
-    files: dict[str, str]
 
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:

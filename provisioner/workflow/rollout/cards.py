@@ -4,7 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from provisioner.domain.rollout.plan import Step
-from provisioner.domain.seat.seat import Seat, SeatBundle
+from provisioner.domain.seat.document import SeatBundle
+from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 

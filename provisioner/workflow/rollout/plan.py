@@ -11,8 +11,9 @@ from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems, with_remarks
-from provisioner.domain.seat.render import render
-from provisioner.domain.seat.seat import Seat, SeatBundle, lab_owner, seat_of, with_current_node
+from provisioner.domain.seat.document import SeatBundle
+from provisioner.domain.seat.seat import Seat, lab_owner, seat_of, with_current_node
+from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
@@ -29,8 +30,9 @@ from provisioner.workflow.rollout.people import (
 
 
 class PlanInputs(NamedTuple):
-    """What the seats of a lab are made from. `keys`: public SSH keys; `home` replaces the home that lab.yml names.
+    """What the seats of a lab are made from. `documents` come from its templates.
 
+    `keys`: public SSH keys; `home` replaces the home that lab.yml names.
     `people`: the rows of the roster, where lab.yml names one. `today`: the date in the lab, for their last days.
     `limited`: not all nodes of the lab are planned for.
     """
@@ -38,7 +40,7 @@ class PlanInputs(NamedTuple):
     lab: Lab
     lock: Lockfile
     data: CompatibilityData
-    templates: Mapping[str, str]
+    documents: Documents
     keys: tuple[str, ...]
     home: str | None = None
     people: tuple[Person, ...] = ()
@@ -131,7 +133,7 @@ def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_
     seat = seat_of(inputs.lab, facts, owner, gpus, host=node.host.address, shared=request.shared)
     if isinstance(seat, Problem):
         return PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
-    bundle = _render_unless_in_force(inputs, facts, request, seat, node.image)
+    bundle = _bundle_unless_in_force(inputs, facts, request, seat, node.image)
     return PlannedSeat(with_problems(build_step(bundle, facts, when_busy), request.cautions), bundle)
 
 
@@ -198,15 +200,18 @@ def _serve(
     return ServedNode(host, facts, image, gpus, _remarks(facts, choice, inputs.data))
 
 
-def _render_unless_in_force(
+def _bundle_unless_in_force(
     inputs: PlanInputs, facts: NodeFacts, request: SeatRequest, seat: Seat, image: LockedImage
 ) -> SeatBundle:
-    """Render a seat. A new generation gets limits and cards from what the node has now; else those in force stay."""
-    bundle = render(seat, image, inputs.templates)
+    """Return a seat with its files. A new generation gets limits and cards from what the node has now.
+
+    Else those in force stay.
+    """
+    bundle = inputs.documents.bundle(seat, image)
     current = with_current_node(seat, request.owner.limits, request.gpus, facts)
     if current == seat or is_in_force(bundle, facts.seat(seat.name)):
         return bundle
-    return render(current, image, inputs.templates)
+    return inputs.documents.bundle(current, image)
 
 
 def _usable_gpus(facts: NodeFacts) -> tuple[str, ...]:

@@ -25,6 +25,7 @@ from provisioner.adapters.ansible.play import HostEvent, connections, local_host
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
 from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import Event
@@ -100,7 +101,7 @@ def an_order(root: Path, **over: Any) -> Order:
         seat=Seat.model_validate(seat | over),
         image=OrderedImage(reference="r.lab/lab@sha256:" + "a" * 64, tag="t:1", platform="linux/amd64"),
         registry=OrderedRegistry(address="r.lab"),
-        files={"compose.yaml": "services: {}"},
+        document=SeatDocument.of_texts({"compose.yaml": "services: {}"}),
         deadlines=Deadlines(pull=60, healthy=10, min_healthy=0),
     )
 
@@ -201,7 +202,7 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> Staged:
     seat = orders["bad"].seat.model_copy(update={"name": evil})
     orders["bad"] = orders["bad"].model_copy(update={"seat": seat})
     files = {"compose.yaml": evil, "x": f"!unsafe {evil}"}
-    orders["here"] = orders["here"].model_copy(update={"files": files})
+    orders["here"] = orders["here"].model_copy(update={"document": SeatDocument.of_texts(files)})
     (root / "claimed").mkdir()
     take_claim(str(root / "claimed"), a_claim("r1", 1).model_dump(), "")
     late = {"run": "r2", "claim": a_claim("r2", 2)}

@@ -28,7 +28,7 @@ from provisioner.workflow.rollout.plan import PlanInputs, build_plan
 from tests.adapters.ansible.lies import TEXTS, VALUES, as_sent, valid_facts, with_lies
 from tests.builders import a_lab, a_lock, a_locked_image, a_node
 from tests.costly import costly
-from tests.domain.seats import GPU, KEY, TEMPLATES, a_seat
+from tests.domain.seats import DOCUMENTS, GPU, KEY, TEMPLATES, a_seat
 from tests.playbooks.node_code import module_util
 from tests.workflow.fake_fleet import FakeHost
 
@@ -220,7 +220,7 @@ def test_a_clock_that_is_no_time_is_a_problem(clock: Any) -> None:
 @given(with_lies(HONEST))
 def test_a_lying_node_leaves_the_plan_of_others_as_it_is(facts: Any) -> None:
     probed = {"honest": a_node("honest"), "lying": read_facts(facts)}
-    inputs = PlanInputs(a_lab(), a_lock(), load(), TEMPLATES, ())
+    inputs = PlanInputs(a_lab(), a_lock(), load(), DOCUMENTS, ())
     prepared = build_plan(inputs, [FakeHost("lying"), FakeHost("honest")], probed)
     alone = build_plan(inputs, [FakeHost("honest")], {"honest": probed["honest"]})
     assert prepared.plan.steps[1] == alone.plan.steps[0]

@@ -63,8 +63,8 @@ class PeopleFleet(FakeFleet):
     def _switch(self, node: str, order: Order | RemovalOrder) -> SeatRecord:
         record, seat = super()._switch(node, order), order.seat.name
         if record.state == "committed":
-            after = {"down": True} if isinstance(order, RemovalOrder) else {"down": False, "order": order.model_dump()}
-            self._write(node, self.read(node, seat) | after, seat)
+            started = {} if isinstance(order, RemovalOrder) else {"order": order.model_dump() | {"files": order.files}}
+            self._write(node, self.read(node, seat) | {"down": not started} | started, seat)
         return record
 
     @staticmethod

@@ -5,7 +5,8 @@ import pytest
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import LAYER_NOISE, Plan, Step, build_step, files_diff
-from provisioner.domain.seat.seat import Seat, SeatBundle, lab_owner, seat_of
+from provisioner.domain.seat.document import SeatBundle, SeatDocument
+from provisioner.domain.seat.seat import Seat, lab_owner, seat_of
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest, a_lab, a_locked_image, a_node, a_uuid
@@ -18,7 +19,7 @@ HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
 def a_bundle(**over: Any) -> SeatBundle:
     seat = seat_of(a_lab(), a_node(), lab_owner(a_lab(), a_node(), ()), (a_uuid("n1/0"),), host=None)
     assert isinstance(seat, Seat)
-    fields = {"seat": seat, "image": a_locked_image(), "files": FILES}
+    fields = {"seat": seat, "image": a_locked_image(), "document": SeatDocument.of_texts(FILES)}
     return SeatBundle(**(fields | over))
 
 

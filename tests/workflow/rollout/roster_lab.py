@@ -1,25 +1,22 @@
 """A lab with a roster in memory: plans for it, and its nodes after a plan was carried out."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import Any, NamedTuple
 
-import pytest
-
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedImage, Placement
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step
-from provisioner.domain.seat.seat import Seat, SeatBundle
+from provisioner.domain.seat.document import SeatBundle
+from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.rollout import plan as plans
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_node
-from tests.domain.seats import TEMPLATES
+from tests.domain.seats import DOCUMENTS
 
 DATA = load()
 TODAY = date(2026, 11, 30)
@@ -74,7 +71,7 @@ def plan_people(  # noqa: PLR0913  (what a plan is made from)
     """Build the plan of a lab. `only`: the nodes of --limit; empty: all of them."""
     lock = a_lock().model_copy(update={"people": dict(places or {})})
     shown = {name: facts for name, facts in probed.items() if not only or name in only}
-    inputs = PlanInputs(lab, lock, DATA, TEMPLATES, (), people=tuple(people), today=TODAY, limited=bool(only))
+    inputs = PlanInputs(lab, lock, DATA, DOCUMENTS, (), people=tuple(people), today=TODAY, limited=bool(only))
     return build_plan(inputs, [FakeHost(name) for name in shown], shown, when_busy=when_busy)
 
 
@@ -153,14 +150,3 @@ def codes(plan: Plan) -> dict[str, list[str]]:
 def seats_of(prepared: PreparedPlan) -> Iterator[tuple[str, Seat]]:
     for node, bundles in prepared.bundles.items():
         yield from ((node, bundle.seat) for bundle in bundles.values())
-
-
-def write_only_values(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatBundle:  # noqa: ARG001
-    """Render a seat in microseconds: its values are its only file."""
-    text = json.dumps(seat.model_dump(mode="json", exclude={"capacity"}), sort_keys=True)
-    return SeatBundle(seat=seat, image=image, files={"seat.json": text})
-
-
-def render_cheaply(patch: pytest.MonkeyPatch) -> None:
-    """Replace the rendering of files, which takes 50 ms for a seat."""
-    patch.setattr(plans, "render", write_only_values)

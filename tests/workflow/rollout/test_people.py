@@ -1,7 +1,7 @@
 """Plans with a roster: who gets a seat where, whose seat is stopped, and that nobody else is touched."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 from ipaddress import IPv4Network
 from itertools import pairwise
@@ -18,13 +18,12 @@ from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.stale import find_stale_nodes
-from provisioner.domain.seat.render import render
 from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.rollout import plan as plans
 from provisioner.workflow.rollout.plan import PreparedPlan
 from tests.builders import a_lab
 from tests.costly import costly
+from tests.domain.seats import KEY
 from tests.workflow.rollout.roster_lab import (
     ANN,
     TODAY,
@@ -36,7 +35,6 @@ from tests.workflow.rollout.roster_lab import (
     nodes,
     person,
     plan_people,
-    render_cheaply,
     roster_lab,
     seats_of,
     with_seat,
@@ -52,13 +50,6 @@ SIX = (
 )
 CARDS = {"n1": 3, "n2": 1}
 OFF = Problem("unreachable", "n1: no answer", "it is off", "switch it on")
-
-
-@pytest.fixture(autouse=True)
-def _cheap() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        render_cheaply(patch)
-        yield
 
 
 class World:
@@ -171,10 +162,7 @@ def test_a_stopped_seat_keeps_its_ports_and_its_subnet(world: World) -> None:
     assert (world.seat_of("zoe").ports, world.seat_of("zoe").subnet) == (before.ports, before.subnet)
 
 
-def test_six_people_with_all_files_of_their_seats_are_at_rest_after_the_rollout(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(plans, "render", render)
+def test_six_people_are_at_rest_after_the_rollout() -> None:
     world = World()
     world.roll_out()
     again = world.plan()
@@ -306,7 +294,7 @@ def without_account(world: World, name: str) -> None:
     )
 
 
-@pytest.mark.parametrize("changes", [{}, {"gpus": 0}, {"group": "staff"}, {"keys": ("k",)}])
+@pytest.mark.parametrize("changes", [{}, {"gpus": 0}, {"group": "staff"}, {"keys": (KEY,)}])
 def test_an_account_that_is_not_known_keeps_the_running_seat_as_it_is(world: World, changes: dict[str, Any]) -> None:
     without_account(world, "ann")
     plan = world.plan(with_row("ann", **changes)).plan
@@ -542,7 +530,7 @@ def edited(rows: dict[str, Person], rng: Random) -> str:
         "gpus": rng.choice([0, 0, 1, 1, 2, "shared", "shared"]),
         "node": rng.choice(["", "", "n*", "n1", "n2", "n3"]),
         "group": rng.choice(["", "staff"]),
-        "keys": (f"key {rng.randrange(9)}",),
+        "keys": (f"{KEY} {rng.randrange(9)}",),
         "until": rng.choice([None, TODAY - timedelta(1), TODAY]),
     }
     before = rows.get(name, person(name, gpus=values["gpus"], node=values["node"]))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.domain.lab.lock import Lockfile
-from provisioner.domain.seat.seat import SeatBundle
+from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts, RunningSeat, profile
@@ -18,7 +18,7 @@ from provisioner.domain.values.version import DottedVersion
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
 from tests.costly import costly
-from tests.domain.seats import TEMPLATES
+from tests.domain.seats import DOCUMENTS
 
 DATA = load()
 HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
@@ -49,7 +49,7 @@ def plan(
     lock: Lockfile, probed: Mapping[str, NodeFacts | Problem], limits: Mapping[str, Any] | None = None
 ) -> PreparedPlan:
     lab = a_lab(seat={"limits": limits or {}})
-    return build_plan(PlanInputs(lab, lock, DATA, TEMPLATES, ()), hosts(probed), probed)
+    return build_plan(PlanInputs(lab, lock, DATA, DOCUMENTS, ()), hosts(probed), probed)
 
 
 def only_bundle(prepared: PreparedPlan, node: str = "n1") -> SeatBundle:

@@ -7,7 +7,7 @@ import pytest
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.image_problems import layer_missing, unreachable
 from provisioner.domain.rollout.plan import Action, Plan, Step
-from provisioner.domain.seat.seat import SeatBundle
+from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
@@ -46,7 +46,7 @@ def prepared(*steps: tuple[Action, LockedImage, int]) -> PreparedPlan:
         for place, (action, _, size) in enumerate(steps)
     ]
     bundles = {
-        f"n{place}": {"s": SeatBundle(seat=a_seat(f"n{place}"), image=image, files={})}
+        f"n{place}": {"s": SeatBundle(seat=a_seat(f"n{place}"), image=image, document=SeatDocument(files={}))}
         for place, (_, image, _) in enumerate(steps)
     }
     return PreparedPlan(Plan(lab="demo", image=None, steps=tuple(made)), bundles)

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from provisioner.domain.rollout.order import OrderedImage
+from provisioner.domain.rollout.order import OrderedImage, build_order
 from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport, SeatRecord, build_node_record
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
@@ -17,7 +17,8 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.resume import assess_nodes, final_records, is_open, remaining_images, resume
 from provisioner.workflow.rollout.waves import report_records
-from tests.builders import a_digest, a_node
+from tests.builders import a_digest, a_lab, a_locked_image, a_node
+from tests.domain.seats import DOCUMENTS, a_seat
 from tests.workflow.fake_fleet import SEAT, UNREACHABLE, FakeFleet, a_claim, a_context, a_plan, an_order, orders_of
 from tests.workflow.rollout.test_run import states
 
@@ -244,6 +245,19 @@ def test_a_run_of_an_earlier_release_is_read_with_its_orders_by_seat() -> None:
     assert RunSpec.model_validate_json(run_spec.model_dump_json()) == run_spec
     rollback = read(RunSpec, "rollback")
     assert [(order.to, order.expects) for order in rollback.back["n1"].values()] == [(1, 2)]
+
+
+def test_a_run_is_written_with_each_document_once_and_read_with_the_files_of_its_seats() -> None:
+    bundles = [DOCUMENTS.bundle(a_seat(name=name, node=name), a_locked_image()) for name in ("ml_a", "ml_b")]
+    orders = {one.seat.node: {one.seat.name: build_order(one, a_lab(), "r1", ca=None)} for one in bundles}
+    steps = tuple(Step(node=node, seat=node, action="create", why="new") for node in orders)
+    plan = Plan(lab="demo", image="t", steps=steps)
+    run_spec = build_run_spec("r1", plan, orders, Rules(), NOW)
+    written = json.loads(run_spec.model_dump_json())
+    assert list(written["documents"]) == [bundles[0].document.digest]
+    again = RunSpec.model_validate_json(run_spec.model_dump_json())
+    assert again == run_spec
+    assert [again.orders[one.seat.node][one.seat.name].files for one in bundles] == [one.files for one in bundles]
 
 
 @pytest.mark.parametrize("recorded", [True, False])

@@ -13,7 +13,7 @@ from provisioner.domain.rollout.order import Order
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
-from provisioner.domain.seat.seat import SeatBundle
+from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import StopRequested
@@ -46,7 +46,10 @@ def a_run_spec(actions: Mapping[str, Action], rules: Rules = WAVES, run: str = "
 
 
 def prepared(actions: Mapping[str, Action]) -> PreparedPlan:
-    bundles = {node: {SEAT: SeatBundle(seat=a_seat(node), image=a_locked_image(), files={})} for node in actions}
+    document = SeatDocument(files={})
+    bundles = {
+        node: {SEAT: SeatBundle(seat=a_seat(node), image=a_locked_image(), document=document)} for node in actions
+    }
     return PreparedPlan(a_plan(actions), bundles)
 
 

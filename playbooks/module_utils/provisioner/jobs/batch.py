@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable
 
+from ansible.module_utils.provisioner.base.fill import fill, slotted
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.jobs.claims import with_release
@@ -59,11 +60,14 @@ def _end_older(folder: NodeJobs, fence: int) -> None:
 
 
 def expand(batch: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the orders of a batch with the texts of their files; on the way, each text is sent once."""
-    texts = batch["texts"]
+    """Return the orders of a batch with the files of their seats: on the way, an order has the digest of a document.
+
+    `document` then has the files with slots only: with it, a node can fill them for other GPUs.
+    """
+    documents = batch["documents"]
     return [
-        {**order, "files": {name: texts[digest] for name, digest in order["files"].items()}}
-        if "files" in order
+        {**order, "files": fill(document, order["seat"]), "document": slotted(document)}
+        if (document := documents.get(order.get("document")))
         else order
         for order in batch["orders"]
     ]

@@ -1,0 +1,1 @@
+../../../../provisioner/domain/seat/fill.py

@@ -6,11 +6,13 @@ from typing import Any
 import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
-from tests.playbooks.fake_nvml import a_process
+from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.orders import an_order, with_seat
 from tests.playbooks.world import World
 
 busy, expectations = module_util("seat.busy"), module_util("transaction.expected")
+fill = module_util("base.fill")
 
 pytestmark = pytest.mark.usefixtures("idle")
 OLD, NEW = (f"registry.lab:5201/provisioner/lab@sha256:{letter * 64}" for letter in "12")
@@ -96,6 +98,55 @@ def test_a_generation_that_compose_refuses_is_not_a_rollback_target(world: World
     with pytest.raises(ProblemError, match="compose_refused"):
         world.roll_back()
     assert world.compose.running == 2
+
+
+DOCUMENT = {"files": {"compose.yaml": ["services: {}\n", "deploy", ""]}}
+CARDS = ("GPU-00000000-0000-4000-8000-00000000000a", "GPU-00000000-0000-4000-8000-00000000000b")
+
+
+def with_card(root: Path, reference: str, card: str) -> dict[str, Any]:
+    """Return an order whose seat has this card, in its compose file too."""
+    order = with_seat(an_order(root, document=DOCUMENT), gpus=[card], shared=False)
+    image = {**order["image"], "reference": reference}
+    return {**order, "image": image, "files": {**order["files"], **fill.fill(DOCUMENT, order["seat"])}}
+
+
+def test_a_generation_is_rolled_back_to_with_the_gpus_that_the_seat_has_now(
+    tmp_path: Path, world: World, idle: list[Any]
+) -> None:
+    idle += map(a_gpu, CARDS)
+    seat, (before, now) = world.seat, CARDS
+    seat.write(1, with_card(tmp_path, OLD, before), {})
+    seat.write(2, with_card(tmp_path, NEW, now), {})
+    assert world.roll_back()["generation"] == 1
+    assert seat.order(1) == with_card(tmp_path, OLD, now)
+    assert (seat.generation(1) / "compose.yaml").read_text() == with_card(tmp_path, OLD, now)["files"]["compose.yaml"]
+    assert seat.order(2) == with_card(tmp_path, NEW, now)
+
+
+def test_generations_that_differ_in_their_gpus_alone_are_the_same(tmp_path: Path, world: World) -> None:
+    seat = world.seat
+    for number, (reference, card) in enumerate(((OLD, CARDS[0]), (NEW, CARDS[0]), (NEW, CARDS[1])), 1):
+        seat.write(number, with_card(tmp_path, reference, card), {})
+    seat.commit(3)
+    assert seat.previous() == 1
+
+
+def test_a_generation_of_an_earlier_release_keeps_its_gpus(tmp_path: Path, world: World, idle: list[Any]) -> None:
+    idle += map(a_gpu, CARDS)
+    seat, order = world.seat, with_card(tmp_path, OLD, CARDS[0])
+    seat.write(1, {key: value for key, value in order.items() if key != "document"}, {})
+    seat.write(2, with_card(tmp_path, NEW, CARDS[1]), {})
+    assert world.roll_back()["generation"] == 1
+    assert CARDS[0] in (seat.generation(1) / "compose.yaml").read_text()
+
+
+def test_beside_a_damaged_generation_the_target_keeps_its_gpus(tmp_path: Path, world: World) -> None:
+    seat = world.seat
+    seat.write(1, with_card(tmp_path, OLD, CARDS[0]), {})
+    (seat.generation(2) / "order.json").write_text("{")
+    seat.assign_gpus(1)
+    assert seat.order(1) == with_card(tmp_path, OLD, CARDS[0])
 
 
 def test_a_rollback_is_refused_on_a_seat_in_use_and_for_a_stale_plan(world: World, idle: list[Any]) -> None:

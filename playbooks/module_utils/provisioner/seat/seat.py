@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.base.fill import fill
 from ansible.module_utils.provisioner.base.host import now
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
@@ -25,6 +26,9 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
 CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
+# Keys of a seat that say which GPUs it has. They are not part of a generation: see `assign_gpus`.
+ASSIGNED = ("gpus", "gpu_driver", "shared")
+NO_GPUS: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False}
 # Files of a generation that are made on the node; all others are rendered by the control machine.
 MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
 
@@ -102,7 +106,7 @@ class Seat:
         return fitting[-1] if fitting else 0
 
     def previous(self) -> int:
-        """Return the newest generation before the current one with another image or other files.
+        """Return the newest generation before the current one with another image or other files, whatever its GPUs.
 
         If all earlier generations have the same image and files, return the newest of these. Return 0 if there is no
         earlier generation. A repair makes a generation with the same image and files: a rollback to it changes nothing.
@@ -113,12 +117,26 @@ class Seat:
         return max(others or before, default=0)
 
     def is_same(self, one: int, other: int) -> bool:
-        """Return whether two generations have the same image and files; False where one cannot be read."""
+        """Return whether two generations have the same image and files apart from GPUs; False if one is unreadable."""
         try:
-            orders = self.order(one), self.order(other)
+            orders = [with_gpus(self.order(number), NO_GPUS) for number in (one, other)]
         except ProblemError:
             return False
         return all(orders[0].get(key) == orders[1].get(key) for key in ("image", "files"))
+
+    def assign_gpus(self, number: int) -> None:
+        """Give a generation the GPUs of the current one: since it was made, others may have got its own.
+
+        One of an earlier release, which has no document, keeps its own. So it does if the current one is damaged.
+        """
+        order = self.order(number)
+        try:
+            assigned = with_gpus(order, self.order(self.current())["seat"])
+        except ProblemError:
+            return
+        if assigned != order:
+            write_atomic(self.generation(number) / "compose.yaml", assigned["files"]["compose.yaml"], 0o644)
+            write_atomic(self.generation(number) / "order.json", json.dumps(assigned, sort_keys=True))
 
     def next_number(self) -> int:
         """Return the number of the next generation; numbers are not reused."""
@@ -152,6 +170,15 @@ class Seat:
     def tag(self, number: int) -> str:
         """Return the tag that protects a generation's image from `docker image prune`."""
         return f"{self.name}-g{number}"
+
+
+def with_gpus(order: dict[str, Any], gpus: dict[str, Any]) -> dict[str, Any]:
+    """Return an order with the GPUs of `gpus`: its keys ASSIGNED. An order without a document stays as it is."""
+    document = order.get("document")
+    if not document:
+        return order
+    seat = {**order["seat"], **{key: gpus[key] for key in ASSIGNED if key in gpus}}
+    return {**order, "seat": seat, "files": {**order["files"], **fill(document, seat)}}
 
 
 def _content(order: dict[str, Any]) -> dict[str, Any]:

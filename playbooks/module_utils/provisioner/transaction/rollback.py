@@ -43,6 +43,7 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 def _check_ready(compose: Compose, wanted: int) -> int:
     """Return the generation to go back to, checked as far as possible while the seat runs."""
     number = rollback_target(compose.seat, wanted)
+    compose.seat.assign_gpus(number)
     compose.check(number)
     check_ports(compose.seat.order(number)["seat"])
     return number

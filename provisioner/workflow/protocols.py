@@ -7,7 +7,7 @@ from typing import Literal, Protocol
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
-from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder
+from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder, SwitchOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
@@ -88,7 +88,7 @@ class Fleet(Protocol):
         """Bring image and files of each seat to its node; what runs there goes on running."""
         ...
 
-    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+    def switch(self, orders: Orders[SwitchOrder]) -> Mapping[str, NodeRecord]:
         """Replace each staged seat and verify the new one; stop a seat that has a removal order."""
         ...
 

@@ -16,10 +16,10 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.lab.lab import Lab as LabSettings
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.order import Order, RemovalOrder, RollbackOrder, SeatName, build_order
+from provisioner.domain.rollout.order import KeysOrder, Order, RemovalOrder, RollbackOrder, SeatName, build_order
 from provisioner.domain.rollout.report import NodeRecord
-from provisioner.domain.seat.render import render
 from provisioner.domain.seat.seat import Seat, lab_owner, seat_of
+from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from tests.lab import images, seeds
@@ -151,7 +151,7 @@ class Rollout:
         seat = seat_of(lab, facts, lab_owner(lab, facts, keys), gpus, host=host)
         assert isinstance(seat, Seat), seat
         templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
-        return build_order(render(seat, image, templates), lab, run, ca=None)
+        return build_order(Documents(templates).bundle(seat, image), lab, run, ca=None)
 
     def stage(self, order: Order) -> NodeRecord:
         return self.fleet.stage({self.node: {SEAT: order}})[self.node]
@@ -164,6 +164,10 @@ class Rollout:
             time.sleep(0.1)
 
     def switch(self, order: Order) -> NodeRecord:
+        return self.fleet.switch({self.node: {SEAT: order}})[self.node]
+
+    def set_keys(self, *keys: str) -> NodeRecord:
+        order = KeysOrder(run=new_run_id(), seat=SeatName(name=SEAT), keys=keys)
         return self.fleet.switch({self.node: {SEAT: order}})[self.node]
 
     def roll_out(self, image: LockedImage) -> NodeRecord:

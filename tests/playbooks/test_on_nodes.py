@@ -3,13 +3,14 @@
 import json
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import yaml
 
 from provisioner.domain.values.node import RunningSeat
-from tests.lab.bed import Lab
-from tests.lab.host import run
+from tests.lab.bed import Lab, make_key
+from tests.lab.host import BedError, run
 from tests.lab.node import Node
 from tests.playbooks.on_nodes import (
     FOLDER,
@@ -60,6 +61,24 @@ def test_a_first_seat_is_staged_switched_and_reachable_by_ssh(
     assert running.services == {"jupyter": "healthy", "ssh": "healthy"}
     texts = "".join(event.model_dump_json() for event in by_ansible.events) + record.model_dump_json()
     assert token_of(empty_node) not in texts
+
+
+def test_other_keys_admit_others_at_once_and_no_container_restarts(
+    by_ansible: Rollout, serving_node: Node, serving_seat: RunningSeat, images: Images
+) -> None:
+    lab, order = by_ansible.lab, by_ansible.order(images.current, new_run_id())
+    host_key = " ".join(serving_node.exec("cat", f"{FOLDER}/identity/ssh_host_ed25519_key.pub").split()[:2])
+    login = partial(who_am_i, lab, serving_node.address, order.seat.ports["ssh"], host_key)
+    containers, own = serving_node.exec("docker", "ps", "-q"), order.seat.authorized_keys
+    assert login() == "student\n"
+    make_key(lab.folder / "other_key")
+    assert by_ansible.set_keys((lab.folder / "other_key.pub").read_text().strip()).state == "committed"
+    with pytest.raises(BedError, match="Permission denied"):
+        login()
+    assert by_ansible.set_keys(*own).state == "committed"
+    assert login() == "student\n"
+    assert serving_node.exec("docker", "ps", "-q") == containers
+    assert by_ansible.seat().generation == serving_seat.generation
 
 
 def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:

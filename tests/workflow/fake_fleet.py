@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 from provisioner.domain.rollout.order import (
     Deadlines,
+    KeysOrder,
     Order,
     OrderedImage,
     OrderedRegistry,
@@ -14,6 +15,7 @@ from provisioner.domain.rollout.order import (
     OrderT,
     RemovalOrder,
     RollbackOrder,
+    SwitchOrder,
 )
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
@@ -83,7 +85,7 @@ class FakeFleet:
     def stage(self, orders: Orders[Order]) -> Mapping[str, NodeRecord]:
         return self._apply("stage", orders, self._stage)
 
-    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+    def switch(self, orders: Orders[SwitchOrder]) -> Mapping[str, NodeRecord]:
         return self._apply("switch", orders, self._switch, release=True)
 
     def roll_back(self, orders: Orders[RollbackOrder]) -> Mapping[str, NodeRecord]:
@@ -185,9 +187,13 @@ class FakeFleet:
             self._write(node, stored | {"run": order.run, "state": "staged"}, seat)
         return SeatRecord(seat=seat, state=state, seconds=self.seconds)
 
-    def _switch(self, node: str, order: Order | RemovalOrder) -> SeatRecord:
+    def _switch(self, node: str, order: SwitchOrder) -> SeatRecord:
         if isinstance(order, RemovalOrder):
             return self._remove(node, order)
+        if isinstance(order, KeysOrder):
+            was = self.read(node, order.seat.name)
+            self._write(node, was | {"keys": order.keys}, order.seat.name)
+            return SeatRecord(seat=order.seat.name, state="committed", generation=was["generation"])
         return self._change("switch", node, order, order.image.reference)
 
     def _remove(self, node: str, order: RemovalOrder) -> SeatRecord:

@@ -30,6 +30,7 @@ from provisioner.domain.rollout.order import (
     RemovalOrder,
     RollbackOrder,
     SeatName,
+    SwitchOrder,
 )
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim, implausible_fences
@@ -101,7 +102,7 @@ class AnsibleFleet:
         """
         return self._run_jobs("stage", "stage", orders)
 
-    def switch(self, orders: Orders[Order | RemovalOrder]) -> Mapping[str, NodeRecord]:
+    def switch(self, orders: Orders[SwitchOrder]) -> Mapping[str, NodeRecord]:
         """Switch each seat to its staged generation. A seat that fails to verify returns to the previous one.
 
         A seat with a removal order is stopped.

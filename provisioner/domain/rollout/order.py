@@ -111,6 +111,18 @@ class RemovalOrder(Value):
     when_busy: WhenBusy | None = None
 
 
+class KeysOrder(Value):
+    """Replace the public keys (lines of authorized_keys) of a seat while it runs. `expects`: its generation."""
+
+    run: str
+    act: Literal["set_keys"] = "set_keys"
+    claim: Claim | None = None
+    state_root: str = STATE_ROOT
+    seat: SeatName
+    keys: tuple[str, ...]
+    expects: int | None = None
+
+
 class NoticeOrder(Value):
     """Show `text` to the users of a seat; None clears the notice."""
 
@@ -121,7 +133,8 @@ class NoticeOrder(Value):
     text: str | None
 
 
-AnyOrder = Order | RollbackOrder | RemovalOrder | NoticeOrder
+SwitchOrder = Order | RemovalOrder | KeysOrder
+AnyOrder = SwitchOrder | RollbackOrder | NoticeOrder
 OrderT = TypeVar("OrderT")
 Orders = Mapping[str, Mapping[str, OrderT]]  # by node and seat
 

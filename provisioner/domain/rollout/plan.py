@@ -20,10 +20,12 @@ from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
 
 PLAN_SCHEMA: Literal["provisioner/plan/2"] = "provisioner/plan/2"
-Action = Literal["create", "update", "restart", "stop", "remove", "keep", "defer", "skip"]
+Action = Literal["create", "update", "restart", "set_keys", "stop", "remove", "keep", "defer", "skip"]
 
 _STARTS: frozenset[Action] = frozenset({"create", "update", "restart"})
-_CHANGES: frozenset[Action] = _STARTS | {"stop", "remove"}
+_CHANGES: frozenset[Action] = _STARTS | {"set_keys", "stop", "remove"}
+_INTERRUPTS = _CHANGES - {"create", "set_keys"}  # running work
+_KEYS = "authorized_keys"
 
 # Bytes in the containers' own layers that are not user data: caches, sockets, logs, compiled Python.
 LAYER_NOISE = 50 << 20
@@ -41,10 +43,11 @@ class Step(Value):
     `diff`: a unified diff of the rendered files; of a new seat without the files that are the same in every seat.
 
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
-    longer in the lab; its home and its generations stay. `keep`: no change is needed. `defer`: the seat is in use
-    by the work in `busy`. With the policy wait or force such a step keeps its action, and `problems` names the work
-    that it waits for or stops. `gpus`: those that a seat which is stopped has alone. `remarks`: of a node with seats of
-    people, on its first step; else they are among its `problems`.
+    longer in the lab; its home and its generations stay. `keep`: no change is needed. `set_keys`: who may log in
+    changes, while the seat runs. `defer`: the seat is in use by the work in `busy`. With the policy wait or force such
+    a step keeps its action, and `problems` names the work that it waits for or stops. `gpus`: those that a seat which
+    is stopped has alone. `remarks`: of a node with seats of people, on its first step; else they are among its
+    `problems`.
     """
 
     node: str
@@ -141,9 +144,17 @@ def is_in_force(bundle: SeatBundle, running: RunningSeat | None) -> bool:
     return running is not None and running.image == bundle.image.lab and running.files == bundle.files
 
 
+def differs_in_keys(bundle: SeatBundle, running: RunningSeat | None) -> bool:
+    """Whether the node's current generation has this image and these files apart from the public keys."""
+    if running is None or is_in_force(bundle, running):
+        return False
+    files = {**running.files, _KEYS: bundle.files.get(_KEYS, "")}
+    return running.image == bundle.image.lab and files == bundle.files
+
+
 def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
     """Apply the policy to a step that stops a running seat, and add the problems of running work and lost data."""
-    if step.action not in _CHANGES or step.action == "create":
+    if step.action not in _INTERRUPTS:
         return step
     busy = running.at_work
     problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
@@ -205,6 +216,9 @@ def _lines(text: str) -> list[str]:
 def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:
     if running is None:
         return "create", "no seat of this lab on the node yet"
+    if differs_in_keys(bundle, running) and running.state not in _INTERRUPTED:
+        action, why = _choose_by_health(running)
+        return ("set_keys", "its public keys change, nothing restarts") if action == "keep" else (action, why)
     if not is_in_force(bundle, running):
         changed = "the image changes" if running.image != bundle.image.lab else "the rendered files change"
         return "update", changed + _first_limits(bundle.seat.limits, running.limits or SeatLimits())

@@ -10,7 +10,16 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.plan import Plan, Step, build_step, is_in_force, skipped, with_problems, with_remarks
+from provisioner.domain.rollout.plan import (
+    Plan,
+    Step,
+    build_step,
+    differs_in_keys,
+    is_in_force,
+    skipped,
+    with_problems,
+    with_remarks,
+)
 from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.seat.seat import Seat, lab_owner, seat_of, with_current_node
 from provisioner.domain.seat.slotted import Documents
@@ -209,7 +218,8 @@ def _bundle_unless_in_force(
     """
     bundle = inputs.documents.bundle(seat, image)
     current = with_current_node(seat, request.owner.limits, request.gpus, facts)
-    if current == seat or is_in_force(bundle, facts.seat(seat.name)):
+    running = facts.seat(seat.name)
+    if current == seat or is_in_force(bundle, running) or differs_in_keys(bundle, running):
         return bundle
     return inputs.documents.bundle(current, image)
 

@@ -12,7 +12,7 @@ from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from provisioner.adapters.state.files import state_home
 from provisioner.adapters.state.journal import events
 from provisioner.domain.lab.lock import Placement
-from provisioner.domain.rollout.order import Order, RemovalOrder
+from provisioner.domain.rollout.order import Order, RemovalOrder, SwitchOrder
 from provisioner.domain.rollout.report import NodeState, SeatRecord
 from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
@@ -60,12 +60,20 @@ class PeopleFleet(FakeFleet):
         }
         return facts.model_copy(update=changes)
 
-    def _switch(self, node: str, order: Order | RemovalOrder) -> SeatRecord:
+    def _switch(self, node: str, order: SwitchOrder) -> SeatRecord:
         record, seat = super()._switch(node, order), order.seat.name
         if record.state == "committed":
-            started = {} if isinstance(order, RemovalOrder) else {"order": order.model_dump() | {"files": order.files}}
-            self._write(node, self.read(node, seat) | {"down": not started} | started, seat)
+            self._write(node, self.read(node, seat) | self._after(node, order), seat)
         return record
+
+    def _after(self, node: str, order: SwitchOrder) -> dict[str, Any]:
+        if isinstance(order, RemovalOrder):
+            return {"down": True}
+        if isinstance(order, Order):
+            return {"down": False, "order": order.model_dump() | {"files": order.files}}
+        stored = self.read(node, order.seat.name)["order"]
+        files = stored["files"] | {"authorized_keys": "".join(f"{key}\n" for key in order.keys)}
+        return {"order": stored | {"seat": stored["seat"] | {"authorized_keys": order.keys}, "files": files}}
 
     @staticmethod
     def _running(seat: str, stored: Mapping[str, Any]) -> RunningSeat:

@@ -11,7 +11,8 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_digest, a_lab, a_locked_image, a_node, a_uuid
 
-FILES = {"compose.yaml": "a: 1\nb: 2\n", "sshd_config": "Port 2222\n"}
+FILES = {"compose.yaml": "a: 1\nb: 2\n", "sshd_config": "Port 2222\n", "authorized_keys": "ssh-ed25519 A\n"}
+OTHER_KEYS = FILES | {"authorized_keys": "ssh-ed25519 B\n"}
 HOME = Problem("home_fault", "works with an empty home, but not with /home/student", "why", "ask student")
 HEALTHY = {"jupyter": "healthy", "ssh": "healthy"}
 
@@ -54,6 +55,12 @@ def step(facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
         (running(services={**HEALTHY, "jupyter": "restarting"}, home_fault=HOME), "keep", "its home jupyter is rest"),
         (running(services={**HEALTHY, "jupyter": "exited"}, home_fault=HOME), "restart", "jupyter is exited"),
         (running(image="old@x", home_fault=HOME), "update", "the image changes"),
+        (running(files=OTHER_KEYS), "set_keys", "nothing restarts"),
+        (running(files={**FILES, "authorized_keys": ""}, state="rolled_back"), "set_keys", "nothing restarts"),
+        (running(files=OTHER_KEYS, image="old@x"), "update", "the image changes"),
+        (running(files={**OTHER_KEYS, "sshd_config": "Port 1\n"}), "update", "rendered files change"),
+        (running(files=OTHER_KEYS, services={"jupyter": "healthy"}), "restart", "ssh is missing"),
+        (running(files=OTHER_KEYS, state="verifying"), "update", "rendered files change"),
     ],
 )
 def test_action_for_each_state_of_the_seat(seat: RunningSeat | None, action: str, why: str) -> None:

@@ -94,7 +94,7 @@ def _changed(prepared: PreparedPlan, step: Step, seat: RunningSeat | None) -> Ru
         return seat.model_copy(update={"services": MISSING})
     bundle = prepared.bundle(step)
     assert bundle is not None
-    return running_seat(bundle, generation=step.generation + 1)
+    return running_seat(bundle, generation=step.generation + step.starts)
 
 
 def running_seat(bundle: SeatBundle, **over: Any) -> RunningSeat:

@@ -18,6 +18,7 @@ from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.stale import find_stale_nodes
+from provisioner.domain.values.limits import Capacity
 from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PreparedPlan
@@ -302,6 +303,16 @@ def test_an_account_that_is_not_known_keeps_the_running_seat_as_it_is(world: Wor
     assert codes(plan) == {"ann": ["account_unknown"]}
     assert "no answer within 5 s" in plan.skipped[0].why
     assert plan.places["ann"].node == "n1"
+
+
+@pytest.mark.parametrize("at_work", [(), ("python of bob",)])
+def test_other_keys_of_a_person_restart_nothing_whatever_runs(world: World, at_work: tuple[str, ...]) -> None:
+    world.change("n1", world.seat_of("bob").name, at_work=at_work, capacity=Capacity(memory=1 << 30, cpus=1))
+    plan = world.roll_out(with_row("bob", keys=(KEY,))).plan
+    assert changed(plan) == {"bob": "set_keys"}
+    assert codes(plan) == {}
+    assert world.seat_of("bob").files["authorized_keys"] == f"{KEY}\n"
+    assert world.plan(with_row("bob", keys=(KEY,))).plan.pending == ()
 
 
 def test_an_unreachable_node_keeps_its_people_and_nobody_is_stopped_elsewhere(world: World) -> None:

@@ -112,6 +112,15 @@ def test_deferred_and_stale_nodes_do_not_stop_the_run(tmp_path: Path, end: NodeS
     assert states(outcome) == {"n1": end, "n2": "committed"}
 
 
+def test_a_seat_that_gets_other_keys_is_not_staged_and_its_node_gets_the_keys(tmp_path: Path) -> None:
+    fleet = FakeFleet(tmp_path).add("n1", "n2")
+    outcome = run(fleet, {"n1": "set_keys", "n2": "create"})
+    assert states(outcome) == {"n1": "committed", "n2": "committed"}
+    assert [nodes for act, nodes in fleet.calls if act == "stage"] == [("n2",)]
+    assert fleet.read("n1")["keys"] == list(a_seat("n1").authorized_keys)
+    assert fleet.read("n1")["generation"] == 0
+
+
 def test_no_node_of_a_wave_switches_if_staging_exceeds_the_budget(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path, {"stage": {"n3": "failed"}}).add("n1", "n2", "n3")
     outcome = run(fleet, creating("n1", "n2", "n3"))

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic, write_in_place
 from ansible.module_utils.provisioner.base.fill import fill
 from ansible.module_utils.provisioner.base.host import now
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -26,9 +26,10 @@ RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
 CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
-# Keys of a seat that say which GPUs it has. They are not part of a generation: see `assign_gpus`.
-ASSIGNED = ("gpus", "gpu_driver", "shared")
-NO_GPUS: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False}
+KEYS = "authorized_keys"  # a file of a seat, and the key of its lines
+# What a seat has that is not part of a generation: see `assign`.
+NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False, KEYS: []}
+ASSIGNED = tuple(NOTHING_ASSIGNED)
 # Files of a generation that are made on the node; all others are rendered by the control machine.
 MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
 
@@ -106,10 +107,11 @@ class Seat:
         return fitting[-1] if fitting else 0
 
     def previous(self) -> int:
-        """Return the newest generation before the current one with another image or other files, whatever its GPUs.
+        """Return the newest generation before the current one with another image or other files.
 
-        If all earlier generations have the same image and files, return the newest of these. Return 0 if there is no
-        earlier generation. A repair makes a generation with the same image and files: a rollback to it changes nothing.
+        GPUs and keys do not count. If all earlier generations are the same, return the newest of these. Return 0 if
+        there is no earlier generation. A repair makes a generation with the same image and files: a rollback to it
+        changes nothing.
         """
         current = self.current()
         before = [number for number in self.numbers() if number < current]
@@ -117,26 +119,39 @@ class Seat:
         return max(others or before, default=0)
 
     def is_same(self, one: int, other: int) -> bool:
-        """Return whether two generations have the same image and files apart from GPUs; False if one is unreadable."""
+        """Return whether two generations have the same image and files whatever their GPUs; False if unreadable."""
         try:
-            orders = [with_gpus(self.order(number), NO_GPUS) for number in (one, other)]
+            orders = [with_assigned(self.order(number), NOTHING_ASSIGNED) for number in (one, other)]
         except ProblemError:
             return False
         return all(orders[0].get(key) == orders[1].get(key) for key in ("image", "files"))
 
-    def assign_gpus(self, number: int) -> None:
-        """Give a generation the GPUs of the current one: since it was made, others may have got its own.
+    def assign(self, number: int) -> None:
+        """Give a generation the GPUs and keys of the current one: since it was made, others may have got its GPUs.
 
         One of an earlier release, which has no document, keeps its own. So it does if the current one is damaged.
         """
         order = self.order(number)
         try:
-            assigned = with_gpus(order, self.order(self.current())["seat"])
+            assigned = with_assigned(order, self.order(self.current())["seat"])
         except ProblemError:
             return
+        for name, text in assigned["files"].items():
+            if text != order["files"].get(name):
+                write_atomic(self.generation(number) / name, text, 0o644)
         if assigned != order:
-            write_atomic(self.generation(number) / "compose.yaml", assigned["files"]["compose.yaml"], 0o644)
             write_atomic(self.generation(number) / "order.json", json.dumps(assigned, sort_keys=True))
+
+    def set_keys(self, keys: list[str]) -> None:
+        """Replace the public keys of the current generation, while it runs.
+
+        The file keeps its inode, which is mounted into the containers: they would not see another file.
+        """
+        number, text = self.current(), "".join(f"{key}\n" for key in keys)
+        order = self.order(number)
+        write_in_place(self.generation(number) / KEYS, text)
+        order["seat"]["authorized_keys"], order["files"][KEYS] = keys, text
+        write_atomic(self.generation(number) / "order.json", json.dumps(order, sort_keys=True))
 
     def next_number(self) -> int:
         """Return the number of the next generation; numbers are not reused."""
@@ -172,12 +187,12 @@ class Seat:
         return f"{self.name}-g{number}"
 
 
-def with_gpus(order: dict[str, Any], gpus: dict[str, Any]) -> dict[str, Any]:
-    """Return an order with the GPUs of `gpus`: its keys ASSIGNED. An order without a document stays as it is."""
+def with_assigned(order: dict[str, Any], assigned: dict[str, Any]) -> dict[str, Any]:
+    """Return an order with what `assigned` has of ASSIGNED. An order without a document stays as it is."""
     document = order.get("document")
     if not document:
         return order
-    seat = {**order["seat"], **{key: gpus[key] for key in ASSIGNED if key in gpus}}
+    seat = {**order["seat"], **{key: assigned[key] for key in ASSIGNED if key in assigned}}
     return {**order, "seat": seat, "files": {**order["files"], **fill(document, seat)}}
 
 

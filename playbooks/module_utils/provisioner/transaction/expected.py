@@ -1,4 +1,4 @@
-"""What stage and switch begin with: is the seat on the generation that the plan expects, and can it be changed?"""
+"""What the jobs of a seat begin with: is it on the generation that the plan expects? And the record they end with."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.compose import Compose
+from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
@@ -48,3 +49,18 @@ def changed_by_run(seat: Seat, journal: Journal, run: str) -> bool:
     """Return whether this run switched the seat to its current generation, possibly in a job that was killed."""
     current = seat.current()
     return bool(current) and journal.target(run) == current
+
+
+def committed_record(seat: Seat) -> dict[str, Any]:
+    """Return the record of a seat that is on the wanted generation."""
+    number = seat.current()
+    return {"state": "committed", "generation": number, "access": _access(seat, seat.order(number)["seat"])}
+
+
+def _access(seat: Seat, wanted: dict[str, Any]) -> dict[str, str]:
+    binds, ports = wanted["binds"], wanted["ports"]
+    return {
+        "jupyter": f"http://{binds['jupyter']}:{ports['jupyter']}/lab",
+        "ssh": f"ssh -p {ports['ssh']} {wanted['user']}@{binds['ssh']}",
+        "host_key": host_key(seat),
+    }

@@ -14,9 +14,8 @@ from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports
 from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
 from ansible.module_utils.provisioner.seat.seat import seat_of
-from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected
+from ansible.module_utils.provisioner.transaction.expected import changed_by_run, check_expected, committed_record
 from ansible.module_utils.provisioner.transaction.recover import recover_seat
-from ansible.module_utils.provisioner.transaction.result import committed_record
 from ansible.module_utils.provisioner.transaction.switch import transact
 
 
@@ -43,7 +42,7 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 def _check_ready(compose: Compose, wanted: int) -> int:
     """Return the generation to go back to, checked as far as possible while the seat runs."""
     number = rollback_target(compose.seat, wanted)
-    compose.seat.assign_gpus(number)
+    compose.seat.assign(number)
     compose.check(number)
     check_ports(compose.seat.order(number)["seat"])
     return number

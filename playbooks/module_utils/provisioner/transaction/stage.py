@@ -30,8 +30,7 @@ from ansible.module_utils.provisioner.seat.precheck import (
 )
 from ansible.module_utils.provisioner.seat.seat import ordered_cas
 from ansible.module_utils.provisioner.transaction.boot import install
-from ansible.module_utils.provisioner.transaction.expected import begin
-from ansible.module_utils.provisioner.transaction.result import committed_record
+from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
 from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, remove_old_generations
 
 

@@ -20,8 +20,7 @@ from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
 from ansible.module_utils.provisioner.seat.seat import Seat
-from ansible.module_utils.provisioner.transaction.expected import begin
-from ansible.module_utils.provisioner.transaction.result import committed_record
+from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
 from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail, undo_switch
 from ansible.module_utils.provisioner.transaction.verify import verify_despite_home

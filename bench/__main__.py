@@ -1,8 +1,9 @@
 """Run every benchmark and print its tables in Markdown. Nothing is asserted."""
 
-from bench import registry, rollout, scale, startup
+from bench import people, registry, rollout, scale, startup
 
 scale.main()
+people.main()
 startup.main()
 registry.main()
 rollout.main()

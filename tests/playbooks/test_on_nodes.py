@@ -8,6 +8,7 @@ from functools import partial
 import pytest
 import yaml
 
+from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab, make_key
 from tests.lab.host import BedError, run
@@ -237,7 +238,7 @@ def test_a_seat_of_an_earlier_release_gets_a_subnet_of_its_own_and_can_go_back(
     for service in compose["services"].values():
         del service["networks"]
     files, seat = order.files | {"compose.yaml": yaml.safe_dump(compose)}, order.seat.model_copy(update={"subnet": ""})
-    older = order.model_copy(update={"files": files, "seat": seat})
+    older = order.model_copy(update={"document": SeatDocument.of_texts(files), "seat": seat})
     assert networks(serving_node) == {f"{SEAT}_seat": "10.213.0.0/28"}
     assert (rollout.stage(older).state, rollout.switch(older).state) == ("staged", "committed")
     assert networks(serving_node).keys() == {f"{SEAT}_default"}

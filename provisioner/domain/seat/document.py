@@ -6,14 +6,19 @@ from collections.abc import Mapping
 from functools import cached_property
 
 from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.fill import fill
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.model import Value
 
 
 class SeatDocument(Value):
-    """`files` maps the name of a file to its parts: texts, and between them the names of slots. It has no secret."""
+    """The document of an environment; it has no secret.
 
+    `files` maps the name of a file to its parts: texts, and between them the names of slots.
+    """
+
+    environment: str = DEFAULT_ENVIRONMENT
     files: dict[str, tuple[str, ...]]
 
     @classmethod
@@ -24,7 +29,7 @@ class SeatDocument(Value):
     @cached_property
     def digest(self) -> str:
         """The SHA-256 of the document."""
-        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(json.dumps(self.model_dump(), sort_keys=True).encode()).hexdigest()
 
     def fill(self, seat: Seat) -> dict[str, str]:
         """Return the files of a seat, by name. Raises ValueError where one of its values does not fit its slot."""

@@ -37,6 +37,7 @@ def person_owner(lab: Lab, facts: NodeFacts, person: Person, place: Placement) -
         keys=person.keys,
         limits=limits_of(lab, group),
         person=person.id,
+        environment=person.environment,
     )
 
 

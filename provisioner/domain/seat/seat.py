@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
+from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
@@ -35,6 +36,7 @@ class Seat(Value):
     lab: str
     node: str
     person: str = ""
+    environment: str = DEFAULT_ENVIRONMENT
     user: str
     uid: int
     gid: int
@@ -77,6 +79,7 @@ class SeatOwner(NamedTuple):
     keys: tuple[str, ...]
     limits: Limits
     person: str = ""
+    environment: str = DEFAULT_ENVIRONMENT
 
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:
@@ -195,6 +198,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
         lab=lab.name,
         node=facts.name,
         person=owner.person,
+        environment=owner.environment,
         user=owner.user,
         uid=owner.uid,
         gid=owner.gid,

@@ -18,8 +18,8 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "{0}" * 42
 _GPU = "GPU-{0}{0}{0}{0}{0}{0}{0}{0}-0000-4000-8000-0000000000{0}{0}"
 _LOOPBACK = "127.0.0.1"
 
-# In these a document is the same for all of its seats: lab, start_interval, the services on the loopback interface.
-_Variant = tuple[str, bool, frozenset[ServiceName]]
+# In these all seats of a document are the same: lab, environment, start_interval, services on the loopback interface.
+_Variant = tuple[str, str, bool, frozenset[ServiceName]]
 
 
 class Documents:
@@ -50,7 +50,8 @@ class Documents:
 
 
 def _variant(seat: Seat) -> _Variant:
-    return seat.lab, seat.start_interval, frozenset(name for name in SERVICES if seat.binds[name] == _LOOPBACK)
+    on_loopback = frozenset(name for name in SERVICES if seat.binds[name] == _LOOPBACK)
+    return seat.lab, seat.environment, seat.start_interval, on_loopback
 
 
 def make_document(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatDocument:
@@ -61,7 +62,8 @@ def make_document(seat: Seat, image: LockedImage, templates: Mapping[str, str]) 
     known = _known_seat(seat, image, templates)
     slots = _slots(known)
     document = SeatDocument(
-        files={name: tuple(_parts(text, slots)) for name, text in render(known, image, templates).files.items()}
+        environment=seat.environment,
+        files={name: tuple(_parts(text, slots)) for name, text in render(known, image, templates).files.items()},
     )
     for sample in _samples(seat):
         if different := _difference(render(sample, image, templates).files, document.fill(sample)):

@@ -1,12 +1,20 @@
-// Shows what the lab tells its people in a line above JupyterLab, and takes it away again: no page need be loaded anew.
+// Shows notices above JupyterLab, that of the admin and the warning of a full disk, and removes them again: no page need
+// be loaded anew.
 // JupyterLab loads it as what webpack's module federation would have built; it needs nothing of anybody else.
 (() => {
   const SECONDS = 30;
 
-  const text = async base => {
-    const answer = await fetch(`${base}static/notice.txt`, { cache: 'no-store' });
+  const FILES = ['notice.txt', 'disk.txt'];
+
+  const read = async address => {
+    const answer = await fetch(address, { cache: 'no-store' });
     if (!answer.ok) throw new Error(answer.statusText);
     return (await answer.text()).trim();
+  };
+
+  const text = async base => {
+    const texts = await Promise.all(FILES.map(name => read(`${base}static/${name}`)));
+    return texts.filter(Boolean).join('\n');
   };
 
   const bar = () => {
@@ -19,7 +27,8 @@
       color: 'var(--jp-ui-font-color0, black)',
       font: '13px var(--jp-ui-font-family, sans-serif)',
       overflowWrap: 'anywhere',
-      padding: '6px 12px'
+      padding: '6px 12px',
+      whiteSpace: 'pre-line'
     });
     return made;
   };

@@ -53,6 +53,8 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "layer_bytes": 0,
         "at_work": ["the driver does not list GPU-1: its use is unknown"],
         "drift": [],
+        "disk": None,
+        "disk_limit": None,
         "home_fault": None,
     }
 

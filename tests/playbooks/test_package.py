@@ -15,7 +15,8 @@ from provisioner.adapters import resources
 PACKAGE = resources.playbooks() / "module_utils/provisioner"
 LIBRARY = resources.playbooks() / "library"
 NAME = "ansible.module_utils.provisioner"
-ROOMS = ("base", "jobs", "docker", "gpu", "seat", "transaction", "prepare")  # a room imports from those before it
+# A room imports from those before it.
+ROOMS = ("base", "jobs", "docker", "gpu", "seat", "disk", "transaction", "prepare")
 MOST_MODULES = 12
 VERMIN = str(Path(sys.executable).with_name("vermin"))
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -9,6 +9,7 @@ SIZE_PATTERN = "[1-9][0-9]{0,11}[kmg]"
 Size = Annotated[str, StringConstraints(pattern=f"^{SIZE_PATTERN}$")]
 
 _SHIFTS = {"k": 10, "m": 20, "g": 30}
+_BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 def size_bytes(size: Size) -> int:
@@ -24,3 +25,12 @@ def human_size(count: int) -> str:
             return f"{size:.3g} {unit}"
         size /= 1000
     return f"{size:.3g} TB"
+
+
+def binary_size(count: int) -> str:
+    """Return bytes in powers of 1024, cut to tenths: 97.1 GiB. So what is below a limit never reads as more than it.
+
+    Nodes write it in the same words (disk/limit.py).
+    """
+    power = min(max(count.bit_length() - 1, 0) // 10, len(_BINARY_UNITS) - 1)
+    return f"{(count * 10 >> 10 * power) / 10:g} {_BINARY_UNITS[power]}"

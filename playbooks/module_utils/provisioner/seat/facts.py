@@ -115,6 +115,8 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         "layer_bytes": listing.layer_bytes(listed),  # is lost when a container is removed
         "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
         "drift": find_drift(seat, order, found, gpus, listing.active()) if order and found else [],
+        "disk": seat.disk_use(),
+        "disk_limit": seat.disk_limit(),
         "home_fault": last["detail"].get("home_fault") if last and set(services.values()) != {"healthy"} else None,
     }
 

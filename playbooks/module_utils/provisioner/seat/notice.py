@@ -14,17 +14,19 @@ from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 
 FOLDER = "notice"  # mounted as a folder: a mounted file would keep its first content in the container
 FILE = "notice.txt"
+DISK_FILE = "disk.txt"  # the warning of a full disk, which comes and goes by itself
 MAX_CHARACTERS = 300
 WALL_SECONDS = 10
 
 
 def make_notice_folder(seat: Seat) -> Path:
-    """Make the folder that is mounted, with an empty notice when there is none. Needed before the containers start."""
+    """Make the folder that is mounted, with empty files when there are none. Needed before the containers start."""
     folder = seat.folder / FOLDER
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)  # readable for the seat's user, whatever the umask
-    if not (folder / FILE).exists():
-        write_atomic(folder / FILE, "", 0o644)
+    for name in (FILE, DISK_FILE):
+        if not (folder / name).exists():
+            write_atomic(folder / name, "", 0o644)
     return folder
 
 

@@ -4,6 +4,8 @@ seats/NAME/identity/          token and host key, generated once
 seats/NAME/gens/N/            compose.yaml and the files it mounts; order.json; meta.json is written last
 seats/NAME/current            -> gens/N; a switch is committed by renaming this link
 seats/NAME/journal.jsonl      every step, written before it begins
+seats/NAME/disk_limit         bytes that home and containers should stay below; no file: no limit
+seats/NAME/disk.json          what they use, see disk/measure.py
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared"
 ASSIGNED = tuple(NOTHING_ASSIGNED)
 # Files of a generation that are made on the node; all others are rendered by the control machine.
 MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
+DISK_LIMIT, DISK_USE = "disk_limit", "disk.json"
 
 
 class Seat:
@@ -177,6 +180,18 @@ class Seat:
         """Return the rendered files of a generation as they are on disk now."""
         found = [path for path in self.generation(number).glob("*") if path.is_file() and path.name not in MADE_HERE]
         return {path.name: read(path) for path in sorted(found)}
+
+    def disk_limit(self) -> int | None:
+        """Return the bytes that home and containers should stay below, None where there is no limit."""
+        text = read(self.folder / DISK_LIMIT)
+        return int(text) if text.isdigit() else None
+
+    def disk_use(self) -> dict[str, Any] | None:
+        """Return the last measurement of the disk, None where there is none."""
+        with contextlib.suppress(ValueError):
+            found = json.loads(read(self.folder / DISK_USE))
+            return found if isinstance(found, dict) else None
+        return None
 
     def delete_generation(self, number: int) -> None:
         """Delete the folder of a generation."""

@@ -1,7 +1,8 @@
-"""Recovery at boot on nodes with systemd: a copy of the node code, and a unit that runs it once.
+"""What a node runs by itself: a copy of the node code, which recovers seats at boot, and measures them each night.
 
-There is no `systemctl daemon-reload`: it takes the GPUs from containers that got them by NVIDIA's legacy hook. systemd
-reads the unit at the next boot, which is when it is needed.
+For recovery a unit of systemd runs it once; the measurement does not need systemd. There is no `systemctl
+daemon-reload`: it takes the GPUs from containers that got them by NVIDIA's legacy hook. systemd reads the unit of the
+recovery at the next boot, which is when it is needed.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ import re
 import shutil
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Callable
 
 from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.disk.measure import measure_node
+from ansible.module_utils.provisioner.disk.schedule import Program, measure_beside, schedule, unschedule
 from ansible.module_utils.provisioner.transaction.recover_node import recover_at_boot
 
 RUNNING = Path("/run/systemd/system")  # sd_booted(3)
@@ -69,31 +72,48 @@ def _source(name: str) -> tuple[str, str]:
     return f"{path}/__init__.py" if is_package else f"{path}.py", str(spec.loader.get_source(spec.name))
 
 
-def install(state_root: str, code: dict[str, str]) -> None:
-    """Install or update program and unit. Nodes without systemd get neither; there the next contact recovers."""
-    if (
-        os.geteuid() != 0
-        or not RUNNING.is_dir()
-        or not state_root.startswith(SYSTEM)
-        or not PLAIN.fullmatch(state_root)
-    ):
+def install(state_root: str, code: dict[str, str], *, measures: bool = False) -> None:
+    """Install or update program and unit. Nodes without systemd get neither; there the next contact recovers.
+
+    `measures`: seats of people are measured each night, also on nodes without systemd.
+    """
+    has_systemd = RUNNING.is_dir()
+    is_possible = os.geteuid() == 0 and state_root.startswith(SYSTEM) and PLAIN.fullmatch(state_root)
+    if not is_possible or not (has_systemd or measures):
         return
     program = Path(state_root) / "node" / "program"
     files = _program(program, state_root, code)
     if {path: read(program / path) for path in files} != files:
         _replace(program, files)
-    text = TEXT.format(main=program / "recover.py", python=_python())
+    if has_systemd:
+        _install_unit(program / "recover.py")
+    if measures:
+        _measure(Program(str(program / "measure.py"), _python()), state_root, UNITS if has_systemd else None)
+
+
+def _install_unit(main: Path) -> None:
+    text = TEXT.format(main=main, python=_python())
     if read(UNITS / UNIT) != text:
         write_atomic(UNITS / UNIT, text, 0o644)
     _enable()
 
 
+def _measure(program: Program, state_root: str, units: Path | None) -> None:
+    if not schedule(program, units):
+        measure_beside(program, state_root)
+
+
 def _program(program: Path, state_root: str, code: dict[str, str]) -> dict[str, str]:
     modules = {f"ansible/module_utils/{path}": text for path, text in code.items()}
     packages = {"ansible/__init__.py": "", "ansible/module_utils/__init__.py": ""}
+    mains = {"recover.py": recover_at_boot, "measure.py": measure_node}
+    texts = {file: _main(program, state_root, function) for file, function in mains.items()}
+    return {**modules, **packages, **texts}
+
+
+def _main(program: Path, state_root: str, function: Callable[[str], int]) -> str:
     where = {"program": str(program), "state_root": state_root}
-    main = MAIN.format(**where, module=recover_at_boot.__module__, name=recover_at_boot.__name__)
-    return {**modules, **packages, "recover.py": main}
+    return MAIN.format(**where, module=function.__module__, name=function.__name__)
 
 
 def _replace(program: Path, files: dict[str, str]) -> None:
@@ -118,12 +138,13 @@ def _enable() -> None:
 
 
 def uninstall(state_root: str) -> None:
-    """Remove the program, and the unit when it belongs to this state root."""
+    """Remove the program, and the units that belong to this state root."""
     program = Path(state_root) / "node" / "program"
     if str(program) in read(UNITS / UNIT):
         for path in (UNITS / WANTS / UNIT, UNITS / UNIT):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
+    unschedule(str(program / "measure.py"), UNITS)
     shutil.rmtree(str(program), ignore_errors=True)
 
 

@@ -60,7 +60,7 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     compose.check(number)
     engine.tag(order["image"]["reference"], KEEP_REPOSITORY, seat.tag(number))
     with contextlib.suppress(OSError):  # without the boot unit, the next contact recovers
-        install(order["state_root"], code)
+        install(order["state_root"], code, measures=bool(order["seat"].get("person")))
     journal.append("staged", generation=number)
     # Generations of failed attempts are removed.
     remove_old_generations(seat, {number, seat.current(), seat.previous()})

@@ -45,7 +45,7 @@ class SeatsContext(NamedTuple):
 
 
 def note_cautions(directory: LabDirectory, output: Output) -> None:
-    """Show what may be wrong in the roster: it is read all the same."""
+    """Show what may be wrong in the roster, which is read all the same, and which limits do not hold."""
     if directory.cautions:
         output.note(problems([("", caution) for caution in directory.cautions], "yellow"))
 

@@ -25,6 +25,7 @@ _DOING: dict[Phase, str] = {
     "switch": "switching",
     "verify": "verifying",
     "notice": "showing the notice",
+    "disk": "setting disk limits",
     "report": "reporting",
     "prepare": "preparing",
 }

@@ -12,6 +12,8 @@ from provisioner.console.problems import problems
 from provisioner.console.tables import cell, group_rows, make_table
 from provisioner.console.text import count
 from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList, SeatState
+from provisioner.domain.rollout.status import disk_size, is_above_limit
+from provisioner.domain.values.size import binary_size
 
 MANY = 50  # rows; what is longer does not fit on a screen
 _SHORT = 12  # characters of a UUID, its kind included: GPU-1b2c3d4e
@@ -40,14 +42,25 @@ def seats_view(listing: SeatList, *, verbose: bool = False) -> Group:
 
 
 def _table(seats: Sequence[SeatEntry]) -> Table:
-    rows = make_table("person", "node", "seat", "GPUs", "state", "since", "group", "until")
+    """Return a row for each seat; with the disk where a seat has a limit of it, or was measured."""
+    has_disk = any(seat.disk or seat.disk_limit is not None for seat in seats)
+    disk = ("disk",) if has_disk else ()
+    rows = make_table("person", "node", "seat", "GPUs", "state", *disk, "since", "group", "until")
     for seat in seats:
         rows.add_row(
             *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
             cell(_state(seat), _STYLES.get(seat.state, "red")),
+            *([_disk(seat)] if has_disk else []),
             *map(cell, (_day(seat.since), seat.group, _day(seat.until))),
         )
     return rows
+
+
+def _disk(seat: SeatEntry) -> Text:
+    """Return used and limit, marked at or above the limit."""
+    used = disk_size(seat.disk) if seat.disk else "?" if seat.seat else ""
+    limit = f" / {binary_size(seat.disk_limit)}" if seat.disk_limit is not None else ""
+    return cell(f"{used}{limit} !", "red") if is_above_limit(seat.disk, seat.disk_limit) else cell(f"{used}{limit}")
 
 
 def _day(day: date | None) -> str:
@@ -55,7 +68,7 @@ def _day(day: date | None) -> str:
 
 
 def _is_well(seat: SeatEntry) -> bool:
-    return seat.state == "healthy" and not seat.reason
+    return seat.state == "healthy" and not seat.reason and not is_above_limit(seat.disk, seat.disk_limit)
 
 
 def _state(seat: SeatEntry) -> str:

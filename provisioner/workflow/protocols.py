@@ -121,7 +121,15 @@ class SupportsRemoval(Protocol):
         ...
 
 
-class NodeFleet(Fleet, SupportsClaims, SupportsRollback, SupportsRemoval, Protocol):
+class SupportsDiskLimits(Protocol):
+    """The part of a fleet that sets the limits at which nodes warn of the use of the disk."""
+
+    def limit_disks(self, limits: Mapping[str, Mapping[str, int | None]], run: str) -> Mapping[str, NodeRecord]:
+        """Set limits by node and seat: bytes, None for no limit. A seat that is not set up is left as it is."""
+        ...
+
+
+class NodeFleet(Fleet, SupportsClaims, SupportsRollback, SupportsRemoval, SupportsDiskLimits, Protocol):
     """All that a run on a lab needs of its nodes."""
 
 

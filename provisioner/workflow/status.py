@@ -2,7 +2,7 @@
 
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import build_access
-from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.status import LabStatus, SeatStatus, disk_problems
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
@@ -18,6 +18,7 @@ def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False)
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:
     running = facts.seat(step.seat) if isinstance(facts, NodeFacts) else None
     bundle = prepared.bundle(step)
+    disk, limit = running.disk if running else None, _disk_limit(step, prepared, running)
     return SeatStatus(
         node=step.node,
         seat=step.seat,
@@ -25,14 +26,28 @@ def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem,
         gpus=running.gpus if running else (),
         shared=running.shared if running else False,
         since=running.since if running else None,
+        uid=running.uid if running else None,
+        disk=disk,
+        disk_limit=limit,
         image=running.image if running else None,
         generation=step.generation,
         services=running.services if running else {},
         drift=_drift(step, running),
         access=build_access(bundle.seat, running.host_key, local=local) if bundle and running else None,
-        problems=step.problems + step.remarks + (running.drift if running else ()),
+        problems=(
+            *step.problems,
+            *step.remarks,
+            *(running.drift if running else ()),
+            *disk_problems(step.node, step.seat or "", disk, limit),
+        ),
         remarks=_remarks(facts, running),
     )
+
+
+def _disk_limit(step: Step, prepared: PreparedPlan, running: RunningSeat | None) -> int | None:
+    """Return the limit that lab.yml sets, also before a rollout; where the seat is not planned, that of the node."""
+    wanted = prepared.disk_limits.get(step.node, {})
+    return wanted.get(step.seat or "", running.disk_limit if running else None)
 
 
 def _drift(step: Step, running: RunningSeat | None) -> str:

@@ -1,9 +1,11 @@
 """The list of seats on a screen."""
 
-from datetime import date
+from datetime import UTC, date, datetime
+from typing import Any
 
 from provisioner.console.seats import seats_view
 from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList
+from provisioner.domain.values.node import DiskUse
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_uuid
 from tests.console.screen import expected_text, render_text
@@ -79,3 +81,51 @@ def test_of_many_seats_those_that_are_healthy_are_counted_for_each_group_of_equa
         90 seats: 89 healthy, 1 stopped.
     """)
     assert render_text(seats_view(listing, verbose=True), 120).count("ml_") == 90
+
+
+GIB = 1 << 30
+
+
+def a_use(**over: Any) -> DiskUse:
+    given = {"measured_at": datetime(2026, 11, 30, tzinfo=UTC), "home_bytes": 40 * GIB, "complete": True}
+    return DiskUse.model_validate(given | {"layer_bytes": 2 * GIB} | over)
+
+
+def test_the_disk_has_a_column_where_a_seat_was_measured_or_has_a_limit() -> None:
+    seats = (
+        SeatEntry(person="anna", node="gpu1", seat="ml_anna", state="healthy", disk=a_use(), disk_limit=100 * GIB),
+        SeatEntry(person="bob", node="gpu1", seat="ml_bob", state="healthy", disk=a_use(), disk_limit=42 * GIB),
+        SeatEntry(
+            person="eve",
+            node="gpu1",
+            seat="ml_eve",
+            state="healthy",
+            disk=a_use(layer_bytes=None, complete=False),
+            disk_limit=100 * GIB,
+        ),
+        SeatEntry(person="li", node="gpu1", seat="ml_li", state="healthy", disk_limit=100 * GIB),
+        SeatEntry(person="max", node="gpu1", seat="ml_max", state="healthy", disk=a_use()),
+        SeatEntry(person="zoe", state="absent"),
+    )
+    assert render_text(seats_view(SeatList(lab="ml", seats=seats)), 120) == expected_text("""
+        person   node   seat      GPUs   state           disk                 since   group   until
+        ───────────────────────────────────────────────────────────────────────────────────────────
+        anna     gpu1   ml_anna          healthy         42 GiB / 100 GiB
+        bob      gpu1   ml_bob           healthy         42 GiB / 42 GiB !
+        eve      gpu1   ml_eve           healthy         ≥ 40 GiB / 100 GiB
+        li       gpu1   ml_li            healthy         ? / 100 GiB
+        max      gpu1   ml_max           healthy         42 GiB
+        zoe                              not there yet
+
+        6 seats: 5 healthy, 1 not there yet.
+    """)
+
+
+def test_of_many_healthy_seats_those_above_their_limit_have_a_row() -> None:
+    many = tuple(
+        SeatEntry(person=f"p{number}", node="gpu1", seat=f"s{number}", state="healthy") for number in range(60)
+    )
+    full = SeatEntry(person="bob", node="gpu1", seat="ml_bob", state="healthy", disk=a_use(), disk_limit=GIB)
+    text = render_text(seats_view(SeatList(lab="ml", seats=(*many, full))), 120)
+    assert "42 GiB / 1 GiB !" in text
+    assert "s59" not in text

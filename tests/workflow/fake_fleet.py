@@ -96,6 +96,21 @@ class FakeFleet:
     def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
         return self._apply("remove", orders, self._remove, release=True)
 
+    def limit_disks(self, limits: Mapping[str, Mapping[str, int | None]], run: str) -> Mapping[str, NodeRecord]:
+        """Keep each limit with its seat; `run` is not recorded, as no generation changes."""
+        assert run
+        return self._each("disk", list(limits), lambda node: self._limit(node, limits[node]))
+
+    def _limit(self, node: str, limits: Mapping[str, int | None]) -> NodeRecord:
+        if self.ends.get("reach", {}).get(node):
+            return build_node_record(
+                node, [SeatRecord(seat=seat, state="unreachable", problems=(UNREACHABLE,)) for seat in limits]
+            )
+        for seat, limit in limits.items():
+            if self.read(node, seat)["generation"]:
+                self._write(node, self.read(node, seat) | {"disk_limit": limit}, seat)
+        return build_node_record(node, [SeatRecord(seat=seat, state="committed") for seat in limits])
+
     def read(self, node: str, seat: str = SEAT) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.folder / node / f"{seat}.seat").read_text())
         return found
@@ -173,6 +188,7 @@ class FakeFleet:
             state=stored["state"],
             previous=max(stored["generation"] - 1, 0),
             services=dict.fromkeys(("jupyter", "ssh"), "healthy"),
+            disk_limit=stored.get("disk_limit"),
         )
 
     def _end(self, act: str, node: str, seat: str, usual: NodeState) -> NodeState:

@@ -1,9 +1,11 @@
 """Drift: what a plan would change, and what the node reports where the plan changes nothing."""
 
+from datetime import UTC, datetime
+
 import pytest
 
 from provisioner.domain.rollout.plan import Action
-from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.node import DiskUse, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.status import build_status
@@ -25,3 +27,24 @@ def test_drift_is_what_the_plan_changes_else_what_the_node_reports(
     made = PreparedPlan(plan.model_copy(update={"steps": steps}), {})
     (found_seat,) = build_status(made, {"n1": NodeFacts(name="n1", seats=(seat,))}).seats
     assert (found_seat.drift, found_seat.problems) == (drift, found)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "limit", "is_above"),
+    [
+        ({"n1": {"demo-student": 5}}, 5, True),  # lab.yml counts, also before the next rollout
+        ({"n1": {"demo-student": None}}, None, False),
+        ({}, 4, True),  # not planned for: what the node has
+    ],
+)
+def test_the_use_of_the_disk_is_compared_with_the_limit_of_lab_yml(
+    wanted: dict[str, dict[str, int | None]], limit: int | None, is_above: bool
+) -> None:
+    use = DiskUse(measured_at=datetime(2026, 11, 30, tzinfo=UTC), home_bytes=5, layer_bytes=1, complete=True)
+    seat = RunningSeat(name="demo-student", generation=3, image="i", uid=70001, disk=use, disk_limit=4)
+    made = PreparedPlan(a_plan({"n1": "keep"}), {}, wanted)
+    status = build_status(made, {"n1": NodeFacts(name="n1", seats=(seat,))})
+    (found,) = status.seats
+    assert (found.uid, found.disk, found.disk_limit) == (70001, use, limit)
+    assert [problem.code for problem in found.problems] == ["disk_limit_reached"] * is_above
+    assert not status.drifted

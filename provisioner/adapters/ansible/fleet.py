@@ -24,6 +24,7 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.order import (
     STATE_ROOT,
     AnyOrder,
+    DiskLimitOrder,
     NoticeOrder,
     Order,
     Orders,
@@ -147,6 +148,17 @@ class AnsibleFleet:
 
     def _notice_order(self, seat: str, run: str, text: str | None) -> NoticeOrder:
         return NoticeOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), text=text)
+
+    def limit_disks(self, limits: Mapping[str, Mapping[str, int | None]], run: str) -> Mapping[str, NodeRecord]:
+        """Set the limits at which nodes warn of the use of the disk, in bytes, by node and seat. Nothing restarts."""
+        orders = {
+            node: {seat: self._disk_order(seat, run, limit) for seat, limit in seats.items()}
+            for node, seats in limits.items()
+        }
+        return self._run_jobs("disk", "disk", orders)
+
+    def _disk_order(self, seat: str, run: str, limit: int | None) -> DiskLimitOrder:
+        return DiskLimitOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), disk_limit=limit)
 
     def _token_path(self, seat: str) -> str:
         return f"{self._state_root}/seats/{seat}/identity/token"

@@ -10,6 +10,7 @@ from provisioner.adapters.lab.rosterfile import read_roster
 from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
 from provisioner.adapters.lab.validation import validate_document
 from provisioner.adapters.state.files import read_text
+from provisioner.domain.lab.groups import disk_cautions
 from provisioner.domain.lab.lab import Lab, Registry
 from provisioner.domain.people.person import Person
 from provisioner.domain.people.roster import Roster
@@ -36,6 +37,7 @@ EXPECTED = {
     "memory": 'auto, none, or a size such as "512m" or "8g"',
     "cpus": "auto, none, or a number such as 8",
     "shm": 'a size such as "512m" or "8g"',
+    "disk": 'a size such as "100g"',
     "roster": "the name of a file in this directory, such as roster.csv",
     "groups": "names of lower-case letters, digits, _ and -, starting with a letter, at most 31",
     "unix": "the name of a group of accounts on the nodes, such as lab-staff",
@@ -58,7 +60,7 @@ class LabDirectory(NamedTuple):
 
     `registry_ca`: the CA certificates of the registry (PEM). `package_keys`: the text of the signing key of each
     package source (docker, nvidia). `people`: of the roster; empty in a lab without one. `cautions`: what may be wrong
-    in the roster.
+    in the roster, and which limits do not hold by themselves.
     """
 
     path: Path
@@ -115,7 +117,7 @@ def read_lab(name: str) -> LabDirectory:
         registry_ca=_registry_ca(path, lab.registry, authorities),
         package_keys={name: key for name, key in packages.items() if isinstance(key, str)},
         people=people.people,
-        cautions=people.cautions,
+        cautions=(*people.cautions, *disk_cautions(lab)),
     )
 
 

@@ -20,6 +20,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.plan_context import PlanContext, note_cautions, require_lock
 from provisioner.cli.run_context import OpenRun, build_claim, open_run_context
 from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs, recheck_registry
+from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
@@ -29,9 +30,9 @@ from provisioner.domain.rollout.run_spec import Rules, RunSpec, Verb, build_run_
 from provisioner.domain.rollout.stale import find_stale_nodes
 from provisioner.domain.values.problem import ProblemError
 from provisioner.workflow.probe import probe
-from provisioner.workflow.protocols import Fleet
+from provisioner.workflow.protocols import Fleet, SupportsDiskLimits
 from provisioner.workflow.rollout.claims import refuse_claimed
-from provisioner.workflow.rollout.plan import build_plan
+from provisioner.workflow.rollout.plan import build_plan, changed_disk_limits
 from provisioner.workflow.rollout.preflight import images_to_pull
 
 plan_option = click.option(
@@ -99,7 +100,9 @@ def rollout(*, lab: str, saved: Path | None, skip_stale: bool, fresh: bool, opti
         recheck_planned(planned, run)
         keep_places(planned, output)
         run_spec = build_run_spec_from_plan(planned, run.journal.run, options)
-        return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
+        code = execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
+        set_disk_limits(planned, run, fleet)
+        return code
 
 
 def _busy_policy(reviewed: Plan | None, overrides: Overrides) -> WhenBusy:
@@ -162,6 +165,21 @@ def recheck_planned(planned: PlannedRun, run: OpenRun) -> None:
     if planned.nodes:
         with run.progress():
             recheck_registry(planned.directory, images_to_pull(planned.context.prepared), run.on_event)
+
+
+def set_disk_limits(planned: PlannedRun, run: OpenRun, fleet: SupportsDiskLimits) -> None:
+    """Set the limits of the disk that nodes do not have yet, also where no seat changes. The next run tries again."""
+    limits = changed_disk_limits(planned.context.prepared, planned.context.probed)
+    if not limits or run.stop():
+        return
+    with run.progress():
+        records = fleet.limit_disks(limits, run.journal.run)
+    run.output.note(
+        problems(((record.node, found) for record in records.values() for found in record.problems), "yellow")
+    )
+    changed = sum(seat.state == "committed" for record in records.values() for seat in record.seats)
+    if changed:
+        run.output.note(f"{count(changed, 'seat')}: the limit of the disk was set; nothing restarts for it.")
 
 
 def build_run_spec_from_plan(

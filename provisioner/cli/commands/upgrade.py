@@ -8,7 +8,7 @@ from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.cli.commands.lock import note_old_signature
 from provisioner.cli.commands.notify import notice_argument, notify_seats
-from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, recheck_planned
+from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, recheck_planned, set_disk_limits
 from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.maintenance import check_maintenance
@@ -122,7 +122,9 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
                 failed = notify_seats(fleet, planned.plan, run.journal.run, notice)
             output.note(problems(failed, "yellow"))
         run_spec = build_run_spec_from_plan(planned, run.journal.run, options, "upgrade")
-        return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
+        code = execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
+        set_disk_limits(planned, run, fleet)
+        return code
 
 
 def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and what is requested)

@@ -283,7 +283,8 @@ class Group(UserInput):
     """A group of people: how many cards each may have on a node (`gpus`), and the limits of their containers.
 
     None: no such ceiling, and the limit of seat.limits. `unix`: accounts of this group on a node belong to it, if
-    the roster does not say another.
+    the roster does not say another. `disk`: what home and containers of a seat should stay below. It is measured each
+    night and warned of, and nothing enforces it.
     """
 
     unix: UnixGroup | None = None
@@ -292,6 +293,7 @@ class Group(UserInput):
     cpus: CpuLimit | None = None
     pids: Annotated[int, Field(ge=256)] | None = None
     shm: Size | None = None
+    disk: Size | None = None
 
 
 class RolloutSettings(UserInput):

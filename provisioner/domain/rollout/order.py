@@ -133,8 +133,18 @@ class NoticeOrder(Value):
     text: str | None
 
 
+class DiskLimitOrder(Value):
+    """Warn of the use of the disk from so many bytes on; None: not any more."""
+
+    run: str
+    claim: None = None  # as for a notice: no generation changes
+    state_root: str = STATE_ROOT
+    seat: SeatName
+    disk_limit: int | None
+
+
 SwitchOrder = Order | RemovalOrder | KeysOrder
-AnyOrder = SwitchOrder | RollbackOrder | NoticeOrder
+AnyOrder = SwitchOrder | RollbackOrder | NoticeOrder | DiskLimitOrder
 OrderT = TypeVar("OrderT")
 Orders = Mapping[str, Mapping[str, OrderT]]  # by node and seat
 

@@ -10,7 +10,7 @@ from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
 from provisioner.domain.values.model import Document, Value
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import DiskUse, NodeFacts
 from provisioner.domain.values.problem import Problem
 
 SEATS_SCHEMA: Literal["provisioner/seats/1"] = "provisioner/seats/1"
@@ -33,7 +33,9 @@ class SeatEntry(Value):
     """One seat, or a person without one: then `seat` is None, and `node` is empty unless they were stopped there.
 
     `person` empty: the seat of a lab without a roster. `shared`: others use its cards, too. `since`: the day of its
-    first set-up. `group`, `until`: as in the roster. `reason`: why it was stopped, or is to be, by the admin.
+    first set-up. `uid`: of its user. `disk`: what it used when it was measured last; None: never measured.
+    `disk_limit`: that of its group, in bytes. `group`, `until`: as in the roster. `reason`: why it was stopped, or is
+    to be, by the admin.
     """
 
     person: str = ""
@@ -43,6 +45,9 @@ class SeatEntry(Value):
     shared: bool = False
     state: SeatState
     since: date | None = None
+    uid: int | None = None
+    disk: DiskUse | None = None
+    disk_limit: int | None = None
     group: str = ""
     until: date | None = None
     reason: str = ""
@@ -103,6 +108,9 @@ def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card], r
         shared=seat.shared,
         state=seat_state(seat),
         since=seat.since,
+        uid=seat.uid,
+        disk=seat.disk,
+        disk_limit=seat.disk_limit,
         group=person.group if person else "",
         until=person.until if person else None,
         reason=reasons.get(seat.person, ""),

@@ -7,7 +7,9 @@ from pydantic import Field
 
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.values.model import Document, Value
+from provisioner.domain.values.node import DiskUse
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.size import binary_size
 
 STATUS_SCHEMA: Literal["provisioner/status/1"] = "provisioner/status/1"
 
@@ -16,7 +18,8 @@ class SeatStatus(Value):
     """The status of one seat. `drift`: empty if it runs the locked image and is healthy. `services`: name -> state.
 
     `person`: the id in the roster; empty: the seat of a lab without one. `gpus`: UUIDs; `shared`: others use them, too.
-    `since`: the day on which it was set up for the first time.
+    `since`: the day on which it was set up for the first time. `uid`: of its user. `disk`: what it used when it was
+    measured last. `disk_limit`: that of its group, in bytes.
     """
 
     node: str
@@ -25,6 +28,9 @@ class SeatStatus(Value):
     gpus: tuple[str, ...] = ()
     shared: bool = False
     since: date | None = None
+    uid: int | None = None
+    disk: DiskUse | None = None
+    disk_limit: int | None = None
     image: str | None = None
     generation: int = 0
     services: dict[str, str] = {}
@@ -32,6 +38,32 @@ class SeatStatus(Value):
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()  # changes that a person made or is making on the node
+
+
+def is_above_limit(disk: DiskUse | None, limit: int | None) -> bool:
+    """Whether a seat uses as much of the disk as its group may, or more."""
+    return disk is not None and limit is not None and disk.total >= limit
+
+
+def disk_size(disk: DiskUse) -> str:
+    """Return what a seat uses, with a sign where it may be more."""
+    return f"{'' if disk.complete else '≥ '}{binary_size(disk.total)}"
+
+
+def disk_problems(node: str, seat: str, disk: DiskUse | None, limit: int | None) -> tuple[Problem, ...]:
+    """Return the problem of a seat at or above its limit of the disk."""
+    if disk is None or limit is None or not is_above_limit(disk, limit):
+        return ()
+    return (
+        Problem(
+            "disk_limit_reached",
+            f"{node}: {seat} used {disk_size(disk)} of {binary_size(limit)} on {disk.measured_at.date()}",
+            "nothing stops a seat at this limit, and a full disk stops the work of all on the node",
+            "its person sees the numbers in each new shell and in Jupyter; ask for files to be deleted, or raise"
+            " groups.NAME.disk in lab.yml",
+            node,
+        ),
+    )
 
 
 class LabStatus(Document):

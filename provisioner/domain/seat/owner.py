@@ -1,6 +1,6 @@
 """The owner of a person's seat: the account on the node, or the number that the roster gives to who has none."""
 
-from provisioner.domain.lab.groups import DEFAULT_GROUP, limits_of, with_default_group
+from provisioner.domain.lab.groups import DEFAULT_GROUP, disk_limit_of, limits_of, with_default_group
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.names import login_name
@@ -38,6 +38,7 @@ def person_owner(lab: Lab, facts: NodeFacts, person: Person, place: Placement) -
         limits=limits_of(lab, group),
         person=person.id,
         environment=person.environment,
+        disk_limit=disk_limit_of(lab, group),
     )
 
 

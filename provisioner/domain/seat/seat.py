@@ -68,7 +68,7 @@ def jupyter_url(seat: Seat, *, local: bool = False) -> str:
 class SeatOwner(NamedTuple):
     """Whose seat it is. `name`: of the seat. `user`: the login inside. `keys`: lines of authorized_keys.
 
-    `person`: the id in the roster, empty in a lab without one.
+    `person`: the id in the roster, empty in a lab without one. `disk_limit`: bytes, None for no limit.
     """
 
     name: str
@@ -80,6 +80,7 @@ class SeatOwner(NamedTuple):
     limits: Limits
     person: str = ""
     environment: str = DEFAULT_ENVIRONMENT
+    disk_limit: int | None = None
 
 
 def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> dict[ServiceName, int] | None:

@@ -7,7 +7,19 @@ from typing import Any, Literal
 from provisioner.domain.values.model import Value
 
 Phase = Literal[
-    "probe", "claim", "catalog", "lock", "build", "plan", "stage", "switch", "verify", "notice", "report", "prepare"
+    "probe",
+    "claim",
+    "catalog",
+    "lock",
+    "build",
+    "plan",
+    "stage",
+    "switch",
+    "verify",
+    "notice",
+    "disk",
+    "report",
+    "prepare",
 ]
 EventKind = Literal["started", "progress", "done", "failed", "skipped", "note"]
 

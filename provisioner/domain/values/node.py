@@ -1,7 +1,7 @@
 """The facts of a node: its GPUs, its driver, its engine, and the reason for each missing fact."""
 
 from collections import Counter
-from datetime import date
+from datetime import date, datetime
 from typing import Annotated, Literal
 
 from pydantic import Field, StringConstraints
@@ -23,6 +23,7 @@ UserId = Annotated[int, Field(ge=0, lt=1 << 32)]  # also of a group
 AccountName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:/]+$", max_length=255)]
 HomePath = Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*)?$", max_length=4096)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
+DiskBytes = Annotated[int, Field(ge=0, lt=1 << 63)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
 _MAX_ROUTES = 8192  # also of a machine that runs thousands of containers
@@ -104,6 +105,23 @@ class EngineFacts(Value):
     capacity: Capacity = Capacity()
 
 
+class DiskUse(Value):
+    """What a seat used when it was measured. `complete` False: at least so much.
+
+    `layer_bytes`: written into its containers, outside the home; None: the engine did not answer.
+    """
+
+    measured_at: datetime
+    home_bytes: DiskBytes
+    layer_bytes: DiskBytes | None = None
+    complete: bool = False
+
+    @property
+    def total(self) -> int:
+        """The bytes of home and containers."""
+        return self.home_bytes + (self.layer_bytes or 0)
+
+
 class RunningSeat(Value):
     """A seat as the node records and runs it. A plan is compared with this."""
 
@@ -127,6 +145,8 @@ class RunningSeat(Value):
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # in its containers' writable layers; None: the engine does not report it
+    disk: DiskUse | None = None  # None: never measured
+    disk_limit: DiskBytes | None = None  # that the node warns of; None: no limit
     at_work: tuple[str, ...] = ()  # processes on its GPUs, or why they are not known; checked again before a switch
     drift: tuple[Problem, ...] = ()  # differences between what runs and what was committed
     home_fault: Problem | None = None  # of its last start, where it needed an empty home, and while it is not healthy

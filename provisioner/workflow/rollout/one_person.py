@@ -59,7 +59,12 @@ def build_person_plan(  # noqa: PLR0913  (the lab, the change, and what is known
         steps = tuple(_left_to_rollout(step) if step.node == held.node else step for step in steps)
     cautions = _cautions(person, held, placements, probed)
     steps = tuple(with_problems(step, cautions) if step.starts and step.node == held.node else step for step in steps)
-    return PreparedPlan(plan.model_copy(update={"steps": tuple(_all_or_none(steps))}), prepared.bundles)
+    seats = {(step.node, step.seat) for step in steps}
+    limits = {
+        node: {seat: limit for seat, limit in found.items() if (node, seat) in seats}
+        for node, found in prepared.disk_limits.items()
+    }
+    return PreparedPlan(plan.model_copy(update={"steps": tuple(_all_or_none(steps))}), prepared.bundles, limits)
 
 
 def _only_of(lab: str, person: Person, plan: Plan, placements: Placements, probed: Probed) -> Plan:

@@ -1,6 +1,6 @@
 """Build a plan from lock and facts: the image, seat and files of each node, and how they differ from what runs."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -58,10 +58,14 @@ class PlanInputs(NamedTuple):
 
 
 class PreparedPlan(NamedTuple):
-    """A plan and its rendered seats, by node and by name. Applying it makes no further decision."""
+    """A plan and its rendered seats, by node and by name. Applying it makes no further decision.
+
+    `disk_limits`: bytes, None for no limit, of the seats of people that are planned for.
+    """
 
     plan: Plan
     bundles: Mapping[str, Mapping[str, SeatBundle]]
+    disk_limits: Mapping[str, Mapping[str, int | None]] = {}
 
     def bundle(self, step: Step) -> SeatBundle | None:
         """Return the rendered seat of a step, None where the step has none."""
@@ -94,7 +98,29 @@ def build_plan(
         places=seating.places,
         unplaced=seating.unplaced,
     )
-    return PreparedPlan(plan, bundles)
+    return PreparedPlan(plan, bundles, {name: _disk_limits(found) for name, found in seating.requests.items()})
+
+
+def _disk_limits(requests: Sequence[SeatRequest | Step]) -> dict[str, int | None]:
+    owners = [request.owner for request in requests if isinstance(request, SeatRequest)]
+    return {owner.name: owner.disk_limit for owner in owners if owner.person}
+
+
+def changed_disk_limits(prepared: PreparedPlan, probed: Probed) -> dict[str, dict[str, int | None]]:
+    """Return by node and seat the limits of the disk that the nodes do not have yet."""
+    found = {
+        node: dict(_changed_limits(limits, facts))
+        for node, limits in prepared.disk_limits.items()
+        if isinstance(facts := probed[node], NodeFacts)
+    }
+    return {node: limits for node, limits in found.items() if limits}
+
+
+def _changed_limits(limits: Mapping[str, int | None], facts: NodeFacts) -> Iterator[tuple[str, int | None]]:
+    for name, limit in limits.items():
+        running = facts.seat(name)
+        if limit != (running.disk_limit if running else None):
+            yield name, limit
 
 
 def serve_nodes(

@@ -397,6 +397,18 @@ def test_a_notice_is_committed_in_each_seat_that_did_not_show_it(
     ]
 
 
+def test_limits_of_the_disk_are_set_for_several_seats_of_a_node(
+    inventory: Callable[..., Settings], tmp_path: Path
+) -> None:
+    seat = module_util("seat.seat").Seat(str(tmp_path), "demo-ann")
+    seat.make_folders()
+    seat.commit(1)
+    fleet = AnsibleFleet(inventory(here=LOCAL), lambda _: None, state_root=str(tmp_path))
+    records = fleet.limit_disks({"here": {"demo-ann": 100 << 30, "demo-bob": None}}, "r1")["here"]
+    assert [(one.seat, one.state) for one in records.seats] == [("demo-ann", "committed"), ("demo-bob", "unchanged")]
+    assert seat.disk_limit() == 100 << 30
+
+
 @pytest.mark.parametrize("lie", LIES.values(), ids=LIES)
 def test_what_a_lying_node_sends_as_tokens_is_no_token(
     lie: str, inventory: Callable[..., Settings], tmp_path: Path

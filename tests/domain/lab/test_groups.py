@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from provisioner.domain.lab.groups import limits_of, with_default_group
+from provisioner.domain.lab.groups import disk_cautions, disk_limit_of, limits_of, with_default_group
 from provisioner.domain.lab.lab import Group, Lab, Limits
 
 SMALL = {"memory": "8g", "cpus": 2, "pids": 512, "shm": "1g"}
@@ -49,3 +49,31 @@ def test_the_default_group_exists_in_every_lab() -> None:
 def test_a_group_without_a_roster_is_refused() -> None:
     with pytest.raises(ValidationError, match="without a roster"):
         Lab.model_validate(a_lab(staff=SMALL).model_dump(by_alias=True) | {"people": None})
+
+
+DISKS = {"student": {"disk": "100g"}, "staff": {"memory": "8g"}, "guest": {"disk": "512m"}}
+
+
+@pytest.mark.parametrize(
+    ("group", "limit"),
+    [("student", 100 << 30), ("", 100 << 30), ("gone", 100 << 30), ("staff", None), ("guest", 512 << 20)],
+)
+def test_a_group_has_its_own_limit_of_the_disk_or_none(group: str, limit: int | None) -> None:
+    assert disk_limit_of(a_lab(**DISKS), group) == limit
+
+
+def test_a_limit_of_the_disk_is_no_limit_of_containers() -> None:
+    assert limits_of(a_lab(**DISKS), "student") == Limits(memory="32g", pids=1024)
+
+
+def test_one_caution_names_the_groups_whose_limit_is_not_enforced() -> None:
+    assert disk_cautions(a_lab(staff={"memory": "8g"})) == ()
+    (caution,) = disk_cautions(a_lab(**DISKS))
+    assert caution.code == "disk_not_enforced"
+    assert caution.what.startswith("groups.student.disk, groups.guest.disk: ")
+
+
+@pytest.mark.parametrize("disk", ["100", "100gb", "1t", "none", "auto", "0g", "-1g", 100])
+def test_a_limit_of_the_disk_is_a_size(disk: Any) -> None:
+    with pytest.raises(ValidationError):
+        a_lab(student={"disk": disk})

@@ -1,6 +1,6 @@
 """The list of seats: the state of each, its cards, and people without one."""
 
-from datetime import date
+from datetime import UTC, date, datetime
 
 import pytest
 
@@ -8,6 +8,7 @@ from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.seat_list import Card, SeatState, build_seat_list, seat_state
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.values.node import DiskUse
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_gpu, a_node, a_uuid
 from tests.domain.letters import a_seat_status
@@ -46,6 +47,20 @@ def test_cards_have_the_index_of_their_node_and_a_lost_one_has_none() -> None:
         Card(uuid=a_uuid("mig"), index="2.3"),
         Card(uuid=a_uuid("lost")),
     )
+
+
+def test_an_entry_has_uid_and_disk_of_the_seat() -> None:
+    use = DiskUse(measured_at=datetime(2026, 11, 30, tzinfo=UTC), home_bytes=1, layer_bytes=2, complete=True)
+    seat = a_seat_status(uid=70001, disk=use, disk_limit=3)
+    listing = build_seat_list(LabStatus(lab="ml", seats=(seat,)), [], {}, {})
+    (entry,) = listing.model_dump(mode="json")["seats"]
+    assert (entry["uid"], entry["disk_limit"]) == (70001, 3)
+    assert entry["disk"] == {
+        "measured_at": "2026-11-30T00:00:00Z",
+        "home_bytes": 1,
+        "layer_bytes": 2,
+        "complete": True,
+    }
 
 
 DOWN = Problem("unreachable", "no answer", "why", "fix")

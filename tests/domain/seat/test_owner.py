@@ -21,7 +21,7 @@ from tests.domain.seats import TEMPLATES
 GROUPS = {
     "student": {"gpus": 1, "memory": "1g", "cpus": 1, "pids": 512, "shm": "64m"},
     "guest": {"unix": "guests", "gpus": 0},
-    "staff": {"unix": "lab-staff", "gpus": 4, "memory": "2g"},
+    "staff": {"unix": "lab-staff", "gpus": 4, "memory": "2g", "disk": "500g"},
 }
 LAB = a_lab(people={"roster": "roster.csv"}, groups=GROUPS, seat={"limits": {"memory": "4g", "shm": "1g"}})
 ANN = Account(uid=5001, gid=5002, home="/home/ann")
@@ -210,3 +210,8 @@ def test_people_share_neither_seat_nor_home_although_their_ids_fold_alike(ids: l
     owners = [found(Person(id=one, uid=70001), NONE) for one in ids]
     assert len({who.name for who in owners}) == len({who.home for who in owners}) == len(ids)
     assert [who.name for who in owners] == [person_seat_name_on(a_node(), "demo", one) for one in ids]
+
+
+@pytest.mark.parametrize(("group", "limit"), [("staff", 500 << 30), ("", None)])
+def test_the_limit_of_the_disk_is_that_of_the_group(group: str, limit: int | None) -> None:
+    assert found(ann(group=group), ANN).disk_limit == limit

@@ -7,7 +7,13 @@ import click
 
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.user import holder
-from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, keep_places, recheck_planned
+from provisioner.cli.commands.rollout import (
+    PlannedRun,
+    build_run_spec_from_plan,
+    keep_places,
+    recheck_planned,
+    set_disk_limits,
+)
 from provisioner.cli.execute import execute_run, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.maintenance import check_maintenance
@@ -77,6 +83,7 @@ def change_person(directory: LabDirectory, change: PersonChange, options: Change
         rules = Rules(("1", "100%"), allow_unreachable=len(plan.steps), pulls=directory.lab.rollout.pull_concurrency)
         run_spec = build_run_spec_from_plan(planned, name, options, change.verb, rules)
         code = execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)
+        set_disk_limits(planned, run, fleet)
     if is_change and code != DONE:
         output.note(_left_to_do(planned, change.person.id))
     return code

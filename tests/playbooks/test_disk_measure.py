@@ -97,7 +97,9 @@ def test_seats_are_measured_in_the_order_of_their_last_measurement_until_the_nig
     for name, day in days.items():
         seat = a_persons_seat(tmp_path, name)
         if day:
-            (seat.folder / "disk.json").write_text(json.dumps({"measured_at": day}))
+            (seat.folder / "disk.json").write_text(
+                json.dumps(dict.fromkeys(("home_bytes", "layer_bytes", "complete"), 0) | {"measured_at": day})
+            )
     order: list[str] = []
     monkeypatch.setattr(measure, "measure_seat", lambda seat, _: order.append(seat.name))
     measure.measure_seats(str(tmp_path / "state"))

@@ -134,10 +134,12 @@ def test_without_timer_and_cron_a_rollout_measures_unless_one_has_of_late(node: 
     if not has_systemd:
         node.running.rmdir()
     node.install()
-    started = [boot._python(), "-I", str(node.root / "node/program/measure.py")]
-    assert node.started == [started]
+    assert node.started == []  # no seat is set up
     assert node.unit_names() == (UNITS if has_systemd else set())  # the next boot starts the timer
     record = a_persons_seat(node.root.parent).folder / "disk.json"
+    node.install()
+    started = [boot._python(), "-I", str(node.root / "node/program/measure.py")]
+    assert node.started == [started]
     record.write_text("{}")
     node.install()
     assert node.started == [started]

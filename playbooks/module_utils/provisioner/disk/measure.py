@@ -65,8 +65,11 @@ def _lower_priority() -> None:
 
 def measure_seats(state_root: str) -> None:
     """Measure the seats of people, first those whose last measurement is the oldest."""
-    listing, deadline = list_containers(SEAT_LABEL), time.monotonic() + NIGHT_SECONDS
-    for seat in sorted(seats_of(state_root), key=_measured_at):
+    seats, deadline = sorted(seats_of(state_root), key=_measured_at), time.monotonic() + NIGHT_SECONDS
+    if not seats:
+        return
+    listing = list_containers(SEAT_LABEL)
+    for seat in seats:
         if time.monotonic() > deadline:
             return
         try:

@@ -1,8 +1,8 @@
 """When seats are measured: each night by a timer of systemd, else by cron, else beside a rollout.
 
 The units have constant text, and there is no `systemctl daemon-reload`: it takes the GPUs from containers that got them
-by NVIDIA's legacy hook. From systemd 246 on a new unit starts without it. Where it does not start, cron measures; where
-that is missing, too, the timer begins with the next boot.
+by NVIDIA's legacy hook. From systemd 246 on a new unit starts without it (systemd#15948, systemd#16371). Where it does
+not start, cron measures; where that is missing, too, the timer begins with the next boot.
 """
 
 from __future__ import annotations
@@ -94,8 +94,9 @@ def unschedule(main: str, units: Path) -> None:
 
 
 def measure_beside(program: Program, state_root: str) -> None:
-    """Start the program in the background, unless a seat was measured in the last DUE_SECONDS."""
-    if any(map(_is_fresh, (seat.folder / DISK_USE for seat in seats_of(state_root)))):
+    """Start the program in the background, unless a seat was measured in the last DUE_SECONDS, or none is set up."""
+    seats = [seat for seat in seats_of(state_root) if (seat.folder / "current").is_symlink()]
+    if not seats or any(_is_fresh(seat.folder / DISK_USE) for seat in seats):
         return
     subprocess.Popen(
         [program.python, "-I", program.main],

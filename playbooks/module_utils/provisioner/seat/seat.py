@@ -35,6 +35,7 @@ ASSIGNED = tuple(NOTHING_ASSIGNED)
 # Files of a generation that are made on the node; all others are rendered by the control machine.
 MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
 DISK_LIMIT, DISK_USE = "disk_limit", "disk.json"
+DISK_FIELDS = {"measured_at", "home_bytes", "layer_bytes", "complete"}
 
 
 class Seat:
@@ -187,10 +188,10 @@ class Seat:
         return int(text) if text.isdigit() else None
 
     def disk_use(self) -> dict[str, Any] | None:
-        """Return the last measurement of the disk, None where there is none."""
+        """Return the last measurement of the disk, None where there is none that is whole."""
         with contextlib.suppress(ValueError):
             found = json.loads(read(self.folder / DISK_USE))
-            return found if isinstance(found, dict) else None
+            return found if isinstance(found, dict) and found.keys() >= DISK_FIELDS else None
         return None
 
     def delete_generation(self, number: int) -> None:

@@ -109,7 +109,7 @@ def test_warning_and_notice_of_the_admin_leave_each_other_alone(tmp_path: Path) 
     assert shown(seat)
 
 
-@pytest.mark.parametrize("text", ["", "{", "null", "[]", "{}", '{"home_bytes": 1}'])
+@pytest.mark.parametrize("text", ["", "{", "null", "[]", "{}", '{"home_bytes": 1}', "²", "1\n2"])
 def test_a_damaged_record_counts_as_never_measured(tmp_path: Path, text: str) -> None:
     seat = a_persons_seat(tmp_path)
     (seat.folder / "disk.json").write_text(text)

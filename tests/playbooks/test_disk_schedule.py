@@ -178,18 +178,16 @@ def test_the_measurement_of_another_state_root_stays(node: Node) -> None:
 
 
 def test_the_installed_copy_measures_without_ansible_and_the_project(
-    node: Node, engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    node: Node, engine: FakeEngine, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     node.install()
     monkeypatch.undo()
-    uid = os.getuid() or 70001
-    seat = a_persons_seat(tmp_path, uid=uid, gid=os.getgid() or uid)
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    home = tmp_path / "homes/ml_anna"
+    home, uid = open_folder / "home", os.getuid() or 70001
+    seat = a_persons_seat(node.root.parent, uid=uid, gid=os.getgid() or uid, home=str(home))
+    home.mkdir()
     os.chown(home, uid, os.getgid() or uid)
     (home / "data").write_bytes(os.urandom(1 << 20))
-    argv = ["/usr/bin/env", "-i", f"DOCKER_HOST=unix://{tmp_path}/engine.sock", sys.executable, "-I"]
+    argv = ["/usr/bin/env", "-i", f"DOCKER_HOST=unix://{node.root.parent}/engine.sock", sys.executable, "-I"]
     main = node.root / "node/program/measure.py"
     ran = subprocess.run([*argv, main], capture_output=True, text=True, check=False, cwd="/")
     assert (ran.returncode, ran.stdout, ran.stderr) == (0, "", "")

@@ -26,13 +26,9 @@ ENTER, STEPS = WALK._enter, WALK.steps
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(open_folder: Path) -> Iterator[Path]:
     """The home of a person, below folders that they may pass through."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(0o755)
-    made = tmp_path / "home"
-    made.mkdir()
-    own(made)
+    made = a_folder(open_folder / "home")
     yield made
     subprocess.run(["chmod", "-R", "u+rwx", str(made)], check=True)
 

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 from hypothesis import strategies as st
 
 from provisioner.domain.values.limits import OpenFiles, SeatLimits
-from provisioner.domain.values.node import Account, NodeFacts, RunningSeat
+from provisioner.domain.values.node import Account, DiskUse, NodeFacts, RunningSeat
 from tests.builders import CAPACITY, a_gpu, a_node
 from tests.playbooks.node_code import module_util
 
@@ -48,6 +49,8 @@ def valid_facts(name: str = "lying") -> NodeFacts:
         services={"ssh": "healthy"},
         limits=SeatLimits(memory="56g", cpus=15.0, nofile=OpenFiles(soft=65536, hard=524288)),
         capacity=CAPACITY,
+        disk=DiskUse(measured_at=datetime(2026, 11, 30, 3, tzinfo=UTC), home_bytes=7, layer_bytes=1, complete=True),
+        disk_limit=8,
     )
     mig = str(a_gpu(name, index=2).uuid).replace("GPU-", "MIG-")
     gpus = (a_gpu(name), a_gpu(name, index=1, mig_enabled=True), a_gpu(name, index=1, instance=0, uuid=mig))

@@ -185,7 +185,7 @@ class Seat:
     def disk_limit(self) -> int | None:
         """Return the bytes that home and containers should stay below, None where there is no limit."""
         text = read(self.folder / DISK_LIMIT)
-        return int(text) if text.isdigit() else None
+        return int(text) if text.isdecimal() else None
 
     def disk_use(self) -> dict[str, Any] | None:
         """Return the last measurement of the disk, None where there is none that is whole."""

@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 
 from provisioner.domain.values.size import binary_size
 from tests.playbooks.node_code import module_util
-from tests.playbooks.orders import an_order, with_seat
+from tests.playbooks.orders import NoJob, an_order, with_seat
 from tests.playbooks.people_seats import a_persons_seat
 
-limits, notices, facts = module_util("disk.limit"), module_util("seat.notice"), module_util("seat.facts")
+limits, notices, facts, removals = (
+    module_util(name) for name in ("disk.limit", "seat.notice", "seat.facts", "transaction.remove")
+)
 GIB = 1 << 30
 USE = {"measured_at": "2026-11-30T03:12:05+00:00", "home_bytes": 97 * GIB, "layer_bytes": 4 * GIB, "complete": True}
 
@@ -95,6 +97,16 @@ def test_the_warning_goes_when_less_is_used_and_when_there_is_no_limit_any_more(
     limits.renew_warning(seat)
     limits.limit_seat(seat, None)
     assert shown(seat) == ""
+
+
+@pytest.mark.usefixtures("ran", "engine")
+def test_a_removed_seat_leaves_no_limit_no_measurement_and_no_warning(tmp_path: Path) -> None:
+    seat = a_persons_seat(tmp_path)
+    used(seat)
+    limits.limit_seat(seat, GIB)
+    assert shown(seat)
+    removals.remove(with_seat(an_order(tmp_path), name="ml_anna"), NoJob(), 0)
+    assert (seat.disk_limit(), seat.disk_use(), shown(seat)) == (None, None, "")
 
 
 def test_warning_and_notice_of_the_admin_leave_each_other_alone(tmp_path: Path) -> None:

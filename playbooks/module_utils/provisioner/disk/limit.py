@@ -11,7 +11,7 @@ from typing import Any, Iterable
 from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.jobs.batch import fault_record, node_record
 from ansible.module_utils.provisioner.seat.notice import DISK_FILE, make_notice_folder
-from ansible.module_utils.provisioner.seat.seat import DISK_LIMIT, Seat, seat_of
+from ansible.module_utils.provisioner.seat.seat import DISK_LIMIT, DISK_USE, Seat, seat_of
 
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 WARNING = """\
@@ -42,14 +42,24 @@ def limit_seat(seat: Seat, limit: int | None) -> dict[str, Any]:
     number = seat.current()
     if not number or seat.disk_limit() == limit:
         return {"state": "unchanged", "generation": number}
-    path = seat.folder / DISK_LIMIT
     if limit is None:
-        with contextlib.suppress(FileNotFoundError):
-            path.unlink()
+        _remove(seat, DISK_LIMIT)
     else:
-        write_atomic(path, str(limit))
+        write_atomic(seat.folder / DISK_LIMIT, str(limit))
     renew_warning(seat)
     return {"state": "committed", "generation": number}
+
+
+def forget_disk(seat: Seat) -> None:
+    """Remove limit, measurement and warning of a seat that is removed: one that is set up again begins without."""
+    _remove(seat, DISK_LIMIT)
+    _remove(seat, DISK_USE)
+    renew_warning(seat)
+
+
+def _remove(seat: Seat, name: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        (seat.folder / name).unlink()
 
 
 def renew_warning(seat: Seat) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
+from ansible.module_utils.provisioner.disk.limit import forget_disk
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import require_consent
@@ -45,6 +46,7 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     compose.down()
     seat.clear_current()
     remove_old_generations(seat, set())
+    forget_disk(seat)
     journal.append("removed")
     with contextlib.suppress(OSError):  # a damaged seat keeps the boot unit
         if not any(other.numbers() for other in seats_of(order["state_root"])):

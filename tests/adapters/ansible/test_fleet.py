@@ -384,7 +384,8 @@ LIES = {
 def test_a_notice_is_committed_in_each_seat_that_did_not_show_it(
     tmp_path: Path, inventory: Callable[..., Settings]
 ) -> None:
-    order = an_order(tmp_path, name="demo-ann").model_dump(mode="json")
+    ordered = an_order(tmp_path, name="demo-ann")
+    order = ordered.model_dump(mode="json") | {"files": ordered.files}
     seat = module_util("seat.seat").seat_of(order)
     seat.make_folders()
     seat.write(1, order, {})

@@ -14,7 +14,7 @@ from ansible.module_utils.provisioner.gpu.cdi import toolkit_facts
 from ansible.module_utils.provisioner.gpu.nvidia import nvidia_facts
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.toolkit import toolkit_versions
-from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claim
+from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claims
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 from ansible.module_utils.provisioner.seat.account_lookup import look_up_accounts
 from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, pack_files, seat_facts
@@ -57,10 +57,10 @@ def node_facts(state_root: str, accounts: Sequence[str]) -> dict[str, Any]:
 
 
 def claim_facts(state_root: str) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """Return the facts of the claim, and a problem when it cannot be read."""
+    """Return the facts of the claims, and a problem when they cannot be read."""
     try:
-        claim, fence = read_claim(state_root)
-        return {"claim": claim, "fence": fence, "last": last_claim(state_root)}, []
+        held = read_claims(state_root)
+        return {"claims": held.active, "fence": held.fences.highest, "last": last_claim(state_root)}, []
     except ProblemError as fault:
         return {}, [fault.problem]
 

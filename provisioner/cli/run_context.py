@@ -15,7 +15,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.signals import request_stop_on_signal, sigterm_as_interrupt
 from provisioner.domain.rollout.run_spec import Verb
-from provisioner.domain.values.claim import Claim
+from provisioner.domain.values.claim import Claim, Scope
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.workflow.protocols import Probed, RunContext
 from provisioner.workflow.rollout.claims import fence_above
@@ -91,6 +91,10 @@ def hold_lab(lab: str, run: str, verb: str, breaks: str | None = None) -> Iterat
 
 
 def build_claim(run: str, lab: str, verb: Verb, probed: Probed) -> Claim:
-    """Build a claim with a fence number above every one that these nodes have seen."""
+    """Build a claim with a fence number above every one that these nodes have seen.
+
+    A removal claims whole nodes, every other run the seats that it changes.
+    """
     since = datetime.now(UTC).isoformat(timespec="seconds")
-    return Claim(run=run, lab=lab, holder=holder(), since=since, fence=fence_above(probed), verb=verb)
+    scope: Scope = "node" if verb == "remove" else "seats"
+    return Claim(run=run, lab=lab, holder=holder(), since=since, fence=fence_above(probed), verb=verb, scope=scope)

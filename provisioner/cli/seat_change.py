@@ -45,7 +45,8 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
         run.journal.keep("plan", plan)
         show_plan(output, plan)
         pending = plan.changed_nodes
-        refuse_claimed(probed, pending, name, breaks)
+        claim = build_claim(name, lab.name, change.verb, probed)
+        refuse_claimed(probed, plan.claims(claim), breaks)
         gate = check_maintenance(lab.rollout.calendar, plan, options.overrides, run.on_event)
         if pending and not (options.yes or output.confirm(change.question(pending))):
             output.note("Nothing was changed.")
@@ -60,5 +61,5 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
             place=str(directory.path),
             back=change.orders(plan, name),
             ignore_freeze=options.overrides.ignore_freeze or "",
-        ).with_claim(build_claim(name, lab.name, change.verb, probed))
+        ).with_claim(claim)
         return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)

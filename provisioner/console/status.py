@@ -54,12 +54,14 @@ def _nodes_with_many(status: LabStatus) -> dict[str, list[SeatStatus]]:
 
 
 def _counted(seats: list[SeatStatus]) -> str:
-    """Return how many seats of a node are as locked, and a line for each reason why others are not."""
+    """Return how many seats of a node are as locked, a line for each reason why others are not, and the remarks."""
     whys: dict[str, list[str]] = {}
     for seat in seats:
         if seat.drift or seat.seat is None:
             whys.setdefault(_why(seat), []).append(seat.seat or "")
     lines = "".join(f"\n  {_names(names)}  {why}" for why, names in whys.items())
+    remarks = dict.fromkeys(remark for seat in seats for remark in seat.remarks)
+    lines += "".join(f"\n  {safe_line(remark)}" for remark in remarks)
     return f"{len(seats) - sum(map(len, whys.values()))} of {count(len(seats), 'seat')} as locked{lines}"
 
 

@@ -94,14 +94,14 @@ class Fleet(Protocol):
 
 
 class SupportsClaims(Protocol):
-    """The part of a fleet that gives a run the sole right to change nodes. The result of a node is None on success."""
+    """The part of a fleet that gives a run the sole right to change seats. The result of a node is None on success."""
 
-    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        """Claim the nodes; a claim of the run `breaks` is replaced."""
+    def claim(self, claims: Mapping[str, Claim], breaks: str) -> Mapping[str, Problem | None]:
+        """Take the claim of each node; one of the run `breaks` that is in its way is replaced."""
         ...
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
-        """Give up the claim."""
+        """Give up the claim of the run on these nodes, whatever it covers there."""
         ...
 
 

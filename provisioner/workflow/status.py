@@ -3,6 +3,7 @@
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus, disk_problems
+from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
@@ -40,7 +41,7 @@ def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem,
             *(running.drift if running else ()),
             *disk_problems(step.node, step.seat or "", disk, limit),
         ),
-        remarks=_remarks(facts, running),
+        remarks=_remarks(facts, step, running),
     )
 
 
@@ -50,6 +51,11 @@ def _disk_limit(step: Step, prepared: PreparedPlan, running: RunningSeat | None)
     return wanted.get(step.seat or "", running.disk_limit if running else None)
 
 
+def _held_by(claim: Claim) -> str:
+    seats = "" if claim.scope == "node" else f": {', '.join(claim.seats)}"
+    return f"held by {claim.verb or 'a run'} {claim.run} of {claim.holder} since {claim.since}{seats}"
+
+
 def _drift(step: Step, running: RunningSeat | None) -> str:
     """Return what the plan would change, else the first drift that the node reports, else an empty string."""
     if step.action != "keep":
@@ -57,11 +63,11 @@ def _drift(step: Step, running: RunningSeat | None) -> str:
     return running.drift[0].what if running and running.drift else ""
 
 
-def _remarks(facts: NodeFacts | Problem, running: RunningSeat | None) -> tuple[str, ...]:
-    """Return which run holds the node now, and which one rolled it back."""
+def _remarks(facts: NodeFacts | Problem, step: Step, running: RunningSeat | None) -> tuple[str, ...]:
+    """Return which runs hold the seat, or others of a node without a roster, and which one rolled it back."""
     if isinstance(facts, Problem):
         return ()
-    now, last = facts.claim, facts.last
-    held = (f"held by {now.verb or 'a run'} {now.run} of {now.holder} since {now.since}",) if now else ()
+    held = tuple(_held_by(claim) for claim in facts.claims if claim.covers(step.seat) or not step.person)
+    last = facts.last
     rolled_back = running and last and last.verb == "rollback" and running.run == last.run
     return (*held, f"rolled back on purpose by {last.holder}, run {last.run}") if last and rolled_back else held

@@ -47,7 +47,9 @@ class Node:
     def __init__(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.root, self.log = root, root / "log"
         self.log.touch()
-        self.claim = Claim(run="r1", lab="ml", holder="ann@one", since="2026-11-26T21:00:00Z", fence=1).model_dump()
+        self.claim = Claim(run="r1", lab="ml", holder="ann@one", since="2026-11-26T21:00:00Z", fence=1).model_dump(
+            mode="json"
+        )
         self.cores = 16
         monkeypatch.setattr(os, "cpu_count", lambda: self.cores)
 
@@ -237,7 +239,7 @@ def test_a_killed_batch_leaves_running_seats_alone_and_the_same_batch_goes_on(no
     assert files.follow(first, 0)["record"]["problems"][0]["code"] == "job_died"
     pids = [node.seat_job(name)["pid"] for name in ("ml_b", "ml_c")]
     assert all(files.is_alive(node.seat_job(name)) for name in ("ml_b", "ml_c"))
-    assert claims.read_claim(node.state_root)[0] == node.claim
+    assert claims.read_claims(node.state_root).active == [node.claim]
 
     again = node.start(work, *NAMES)
     assert again == first
@@ -247,7 +249,7 @@ def test_a_killed_batch_leaves_running_seats_alone_and_the_same_batch_goes_on(no
     assert states(record) == dict.fromkeys(NAMES, "committed")
     assert [node.seat_job(name)["pid"] for name in ("ml_b", "ml_c")] == pids
     assert sorted(node.lines()) == sorted(f"{what} {name}" for what in ("begin", "end") for name in NAMES)
-    assert claims.read_claim(node.state_root)[0] is None
+    assert claims.read_claims(node.state_root).active == []
 
 
 def test_another_run_meets_only_the_seats_that_a_killed_batch_left_running(node: Node) -> None:
@@ -290,7 +292,7 @@ def test_a_batch_with_a_newer_claim_ends_the_one_with_the_older_claim(node: Node
     record = finished(path)["record"]
     assert states(record) == {"ml_a": "committed" if run == "r1" else "failed", "ml_b": "committed"}
     assert node.seat_job("ml_a")["pid"] == pid
-    assert claims.read_claim(node.state_root) == (None, 2)
+    assert claims.read_claims(node.state_root) == ([], (2, {}))
 
 
 def test_one_batch_at_a_time_runs_on_a_node(node: Node) -> None:
@@ -348,13 +350,13 @@ def test_the_claim_is_released_once_after_the_last_seat(node: Node, kind: str, r
     claims.take_claim(node.state_root, node.claim, "")
 
     def work(name: str, _: Any) -> dict[str, Any]:
-        assert claims.read_claim(node.state_root)[0] == node.claim
+        assert claims.read_claims(node.state_root).active == [node.claim]
         return {"state": "failed" if name == "ml_e" else "committed"}
 
     record = node.carry_out(work, *NAMES, kind=kind)
     assert states(record) == {**dict.fromkeys(NAMES, "committed"), "ml_e": "failed"}
     assert record["released"] is released
-    assert (claims.read_claim(node.state_root)[0] is None) is released
+    assert (claims.read_claims(node.state_root).active == []) is released
     assert not any("released" in one for one in record["seats"].values())
 
 

@@ -301,7 +301,7 @@ def test_a_node_taken_over_during_a_wait_is_not_changed(
         "remove": lambda: removals.remove(order, job, 0),
         "recover": lambda: recovery.recover_seat(world.compose, world.journal(), order, job.report),
     }
-    with pytest.raises(ProblemError, match="has taken this node over"):
+    with pytest.raises(ProblemError, match="has taken over from run r1 on this node"):
         acts[act]()
     assert (clock, world.compose.calls, world.seat.numbers()) == ([2], [], [1, 2])
 
@@ -312,7 +312,7 @@ def test_a_fenced_run_that_waited_for_the_lock_removes_nothing(
 ) -> None:
     monkeypatch.setattr(removals, "Compose", lambda *_: world.compose)
     claims.take_claim(world.order["state_root"], {**MINE, "run": "r2", "fence": 2}, "")
-    with pytest.raises(ProblemError, match="has taken this node over"):
+    with pytest.raises(ProblemError, match="has taken over from run r1 on this node"):
         act(world.order | {"claim": MINE}, NoJob(), 0)
     assert (world.compose.calls, world.seat.numbers()) == ([], [1, 2])
 

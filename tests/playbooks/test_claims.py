@@ -8,18 +8,25 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 from provisioner.domain.values.claim import Claim, claimed
-from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.node_code import ProblemError, module_util, problem
 
 claims, jobs, preparing = module_util("jobs.claims"), module_util("jobs.job"), module_util("prepare.prepare")
 NodeJobs, follow = module_util("jobs.node_jobs").NodeJobs, module_util("jobs.jobfile").follow
 
 
-def a_claim(run: str, fence: int) -> dict[str, Any]:
-    return Claim(run=run, lab="demo", holder=f"ann@{run}", since="2026-11-26T21:00:00Z", fence=fence).model_dump()
+def a_claim(run: str, fence: int, *seats: str) -> dict[str, Any]:
+    """A claim of these seats; without any, of the node."""
+    claim = Claim(run=run, lab="demo", holder=f"ann@{run}", since="2026-11-26T21:00:00Z", fence=fence)
+    scoped = claim.model_copy(update={"scope": "seats", "seats": seats}) if seats else claim
+    return scoped.model_dump(mode="json")
+
+
+def read(root: str) -> tuple[list[dict[str, Any]], int]:
+    """Return the active claims and the highest fence."""
+    held = claims.read_claims(root)
+    return held.active, held.fences.highest
 
 
 def refusal(act: Any, *given: Any) -> str:
@@ -41,7 +48,7 @@ def test_a_claimed_node_refuses_another_run_with_the_same_problem_as_the_control
     assert refusal(claims.check_claim, root, a_claim("r2", 2)) == "claimed"
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == ""
     claims.release_claim(root, a_claim("r1", 1))
-    assert claims.read_claim(root) == (None, 1)
+    assert read(root) == ([], 1)
     claims.take_claim(root, a_claim("r2", 2), "")
 
 
@@ -99,7 +106,7 @@ def test_a_node_that_is_being_prepared_cannot_be_claimed(tmp_path: Path) -> None
     job = jobs.start(NodeJobs(root), "r-prepare", "node", work)
     try:
         assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "node_busy"
-        assert claims.read_claim(root) == (None, 1)
+        assert read(root) == ([], 1)
     finally:
         end.touch()
         assert follow(job, 10)["finished"]
@@ -112,7 +119,7 @@ def test_a_run_whose_claim_was_replaced_stays_fenced(tmp_path: Path) -> None:
     claims.take_claim(root, a_claim("r2", 2), "r1")
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
     claims.release_claim(root, a_claim("r1", 1))
-    assert claims.read_claim(root)[0] == a_claim("r2", 2)
+    assert read(root)[0] == [a_claim("r2", 2)]
     claims.release_claim(root, a_claim("r2", 2))
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
     assert refusal(claims.take_claim, root, a_claim("r1", 1), "") == "fenced"
@@ -123,7 +130,7 @@ def test_a_lost_fence_file_does_not_let_an_older_run_in(tmp_path: Path) -> None:
     claims.take_claim(root, a_claim("r1", 1), "")
     claims.take_claim(root, a_claim("r2", 2), "r1")
     (tmp_path / "fence").unlink()
-    assert claims.read_claim(root) == (a_claim("r2", 2), 2)
+    assert read(root) == ([a_claim("r2", 2)], 2)
     assert refusal(claims.check_claim, root, a_claim("r1", 1)) == "fenced"
 
 
@@ -153,40 +160,109 @@ def test_check_claim_passes_without_a_claim(tmp_path: Path) -> None:
     assert refusal(claims.check_claim, str(tmp_path), None) == ""
 
 
-@pytest.mark.parametrize("name", ["claim.json", "fence"])
-def test_an_unreadable_claim_file_refuses_every_run(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).write_text("{")
+@pytest.mark.parametrize("name", ["claim.json", "fence", "fences.json"])
+@pytest.mark.parametrize("text", ["{", "[]", '{"node": {}}'])
+def test_an_unreadable_claim_file_refuses_every_run(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text)
     assert refusal(claims.check_claim, str(tmp_path), a_claim("r1", 1)) == "claim_damaged"
     assert refusal(claims.take_claim, str(tmp_path), a_claim("r1", 1), "") == "claim_damaged"
 
 
-acts = st.lists(
-    st.tuples(st.sampled_from(["take", "break", "release"]), st.sampled_from(["a", "b", "c"]), st.integers(1, 6)),
-    max_size=12,
+def test_two_runs_hold_different_seats_of_a_node_at_the_same_time(tmp_path: Path) -> None:
+    root, first, second = str(tmp_path), a_claim("r1", 2, "a", "b"), a_claim("r2", 1, "c")
+    claims.take_claim(root, first, "")
+    claims.take_claim(root, second, "")  # with a lower fence: no claim of this seat had a higher one
+    assert read(root) == ([first, second], 2)
+    assert (refusal(claims.check_claim, root, first), refusal(claims.check_claim, root, second)) == ("", "")
+    claims.release_claim(root, first)
+    assert (read(root)[0], claims.last_claim(root)) == ([second], first)
+    claims.release_claim(root, second)
+    assert (read(root)[0], claims.last_claim(root)) == ([], second)
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted"),
+    [
+        (("a", "b"), ("b", "c")),
+        (("a",), ()),
+        ((), ("a",)),
+        ((), ()),
+    ],
 )
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(acts)
-def test_at_most_one_run_may_write_and_the_fence_never_decreases(
-    tmp_path: Path, happened: list[tuple[str, str, int]]
+def test_a_claim_of_what_another_run_holds_is_refused_and_names_that_run(
+    tmp_path: Path, held: tuple[str, ...], wanted: tuple[str, ...]
 ) -> None:
-    for path in tmp_path.glob("*"):
-        path.unlink()
-    root, highest = str(tmp_path), 0
-    for act, run, fence in happened:
-        alive = claims.read_claim(root)[0]
-        if act == "release":
-            claims.release_claim(root, a_claim(run, fence))
-        else:
-            refusal(
-                claims.take_claim, root, a_claim(run, fence), (alive or {}).get("run", "") if act == "break" else ""
-            )
-        alive, now = claims.read_claim(root)
-        assert now >= highest
-        highest = now
-        may = [r for r in "abc" for f in range(1, 7) if alive and not refusal(claims.check_claim, root, a_claim(r, f))]
-        assert set(may) <= ({alive["run"]} if alive else set())
+    root, first, second = str(tmp_path), a_claim("r1", 1, *held), a_claim("r2", 2, *wanted)
+    claims.take_claim(root, first, "")
+    with pytest.raises(ProblemError, match="claimed by run r1 of ann@r1") as caught:
+        claims.take_claim(root, second, "")
+    assert problem(caught) == claimed(Claim.model_validate(first)).model_dump()
+    assert refusal(claims.check_claim, root, second) == "claimed"
+    assert refusal(claims.check_unclaimed, root) == "claimed"
+    claims.take_claim(root, second, "r1")
+    assert read(root) == ([second], 2)
+    assert refusal(claims.check_claim, root, first) == "fenced"
+
+
+def test_a_run_that_is_broken_for_one_seat_is_fenced_on_all_of_its_seats(tmp_path: Path) -> None:
+    """Its controller ends at the first refusal; what it held besides is free at once."""
+    root = str(tmp_path)
+    claims.take_claim(root, a_claim("r1", 1, "a", "b"), "")
+    claims.take_claim(root, a_claim("r2", 2, "b"), "r1")
+    assert refusal(claims.check_claim, root, a_claim("r1", 1, "a")) == "fenced"
+    claims.take_claim(root, a_claim("r3", 3, "a"), "")
+
+
+def test_a_run_is_not_broken_where_it_is_not_in_the_way(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    claims.take_claim(root, a_claim("r1", 1, "a"), "")
+    claims.take_claim(root, a_claim("r2", 2, "b"), "r1")
+    assert refusal(claims.check_claim, root, a_claim("r1", 1, "a")) == ""
+
+
+def test_a_resumed_run_fences_all_that_it_held_before(tmp_path: Path) -> None:
+    root = str(tmp_path)
+    claims.take_claim(root, a_claim("r1", 1, "a", "b"), "")
+    claims.take_claim(root, a_claim("r1", 2, "b"), "")
+    assert refusal(claims.check_claim, root, a_claim("r1", 1, "a")) == "fenced"
+    assert refusal(claims.take_claim, root, a_claim("r1", 1, "c"), "") == "fenced"
+
+
+def test_the_same_claim_can_be_taken_again_but_not_a_larger_one_with_the_same_fence(tmp_path: Path) -> None:
+    """The answer to the first may have been lost."""
+    root = str(tmp_path)
+    claims.take_claim(root, a_claim("r2", 1, "c"), "")
+    claims.release_claim(root, a_claim("r2", 1))
+    claims.take_claim(root, a_claim("r1", 1, "a"), "")
+    claims.take_claim(root, a_claim("r1", 1, "a"), "")
+    assert refusal(claims.take_claim, root, a_claim("r1", 1, "a", "c"), "") == "fenced"
+
+
+def test_a_claim_of_an_earlier_release_is_one_of_the_node(tmp_path: Path) -> None:
+    """That release writes no scope, and no other file than these two."""
+    earlier = {name: text for name, text in a_claim("r1", 7).items() if name not in {"scope", "seats"}}
+    claims.take_claim(str(tmp_path), a_claim("r0", 5, "a"), "")
+    claims.release_claim(str(tmp_path), a_claim("r0", 5))
+    (tmp_path / "fence").write_text("7")
+    (tmp_path / "claim.json").write_text(json.dumps(earlier))
+    root = str(tmp_path)
+    assert refusal(claims.take_claim, root, a_claim("r2", 8, "a"), "") == "claimed"
+    claims.release_claim(root, earlier)
+    assert (refusal(claims.take_claim, root, a_claim("r2", 7, "b"), ""), read(root)) == ("fenced", ([], 7))
+    claims.take_claim(root, a_claim("r2", 8, "b"), "")
+    assert refusal(claims.check_claim, root, a_claim("r0", 5, "a")) == "fenced"
+
+
+def test_an_earlier_release_reads_several_claims_as_one_of_all_their_runs(tmp_path: Path) -> None:
+    claims.take_claim(str(tmp_path), a_claim("r1", 1, "a"), "")
+    claims.take_claim(str(tmp_path), a_claim("r2", 2, "b"), "")
+    found = json.loads((tmp_path / "claim.json").read_text())
+    assert {name: found[name] for name in ("run", "holder", "fence")} == {
+        "run": "r1, r2",
+        "holder": "ann@r1, ann@r2",
+        "fence": 2,
+    }
+    assert (tmp_path / "fence").read_text() == "2"
 
 
 def test_the_claim_file_holds_exactly_the_claim_with_mode_0600(tmp_path: Path) -> None:
@@ -200,6 +276,6 @@ def test_a_finished_job_releases_its_claim_and_records_it(tmp_path: Path) -> Non
     claims.take_claim(root, a_claim("r1", 1), "")
     order = {"state_root": root, "claim": a_claim("r1", 1)}
     assert claims.with_release(order, record) == {"state": "committed", "released": True}
-    assert (claims.read_claim(root), claims.last_claim(root)) == ((None, 1), a_claim("r1", 1))
+    assert (read(root), claims.last_claim(root)) == (([], 1), a_claim("r1", 1))
     (tmp_path / "claim.json").write_text("{")
     assert claims.with_release(order, record) == record

@@ -65,7 +65,7 @@ def test_a_stale_plan_and_a_run_that_was_replaced_change_no_keys(world: World) -
         set_keys(world, NEW, expects=7)
     claim = {"lab": "demo", "holder": "ann@one", "since": "2026-11-30T00:00:00Z", "verb": "rollout"}
     claims.take_claim(world.order["state_root"], {**claim, "run": "later", "fence": 5}, "")
-    with pytest.raises(ProblemError, match="has taken this node over from run r9"):
+    with pytest.raises(ProblemError, match="has taken over from run r9"):
         set_keys(world, NEW, claim={**claim, "run": "r9", "fence": 4})
     assert (world.seat.generation(1) / "authorized_keys").read_text() == f"{OLD}\n" * 3
 

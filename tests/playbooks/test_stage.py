@@ -183,6 +183,6 @@ def test_a_node_taken_over_during_the_pull_gets_no_generation(tmp_path: Path, mo
     claims.take_claim(order["state_root"], order["claim"], "")
     later = {**order["claim"], "run": "r2", "fence": 2}
     monkeypatch.setattr(stages, "pull", lambda *_: claims.take_claim(order["state_root"], later, "r1"))
-    with pytest.raises(ProblemError, match="has taken this node over"):
+    with pytest.raises(ProblemError, match="has taken over from run r1 on this node"):
         stage(order)
     assert seats.seat_of(order).numbers() == []

@@ -74,8 +74,11 @@ class FakeFleet:
     def probe(self, nodes: Sequence[str]) -> Probed:
         return self._each("probe", nodes, self._facts)
 
-    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        return self._each("claim", nodes, lambda n: self._call_node(n, claims.take_claim, claim.model_dump(), breaks))
+    def claim(self, claims_: Mapping[str, Claim], breaks: str) -> Mapping[str, Problem | None]:
+        def take(node: str) -> Problem | None:
+            return self._call_node(node, claims.take_claim, claims_[node].model_dump(), breaks)
+
+        return self._each("claim", list(claims_), take)
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
         if not nodes:
@@ -116,8 +119,9 @@ class FakeFleet:
         return found
 
     def claims_by_node(self) -> dict[str, Any]:
-        """Return the claim on each node, or None."""
-        return {host.name: claims.read_claim(str(self.folder / host.name))[0] for host in self.hosts()}
+        """Return the only claim on each node, or None."""
+        active = {host.name: claims.read_claims(str(self.folder / host.name)).active for host in self.hosts()}
+        return {node: claim[0] if claim else None for node, claim in active.items()}
 
     def _write(self, node: str, state: Mapping[str, Any], seat: str = SEAT) -> None:
         (self.folder / node / f"{seat}.seat").write_text(json.dumps(state))
@@ -144,7 +148,7 @@ class FakeFleet:
         def on_node(node: str) -> NodeRecord:
             self.seat_calls.append((act, node, tuple(orders[node])))
             first: Any = next(iter(orders[node].values()))
-            held = first.claim.model_dump() if first.claim else None
+            held = first.claim.of_seats(orders[node]).model_dump() if first.claim else None
             if refused := self._call_node(node, claims.check_claim, held):
                 seats = [SeatRecord(seat=seat, state="failed", problems=(refused,)) for seat in orders[node]]
                 return build_node_record(node, seats)
@@ -175,8 +179,9 @@ class FakeFleet:
             return UNREACHABLE
         found = [(path.stem, self.read(node, path.stem)) for path in sorted((self.folder / node).glob("*.seat"))]
         seats = tuple(self._running(seat, stored) for seat, stored in found if stored["generation"] or stored["run"])
-        alive, fence = claims.read_claim(str(self.folder / node))
-        return a_node(node, seats=seats, claim=Claim.model_validate(alive) if alive else None, fence=fence)
+        held = claims.read_claims(str(self.folder / node))
+        active = tuple(map(Claim.model_validate, held.active))
+        return a_node(node, seats=seats, claims=active, fence=held.fences.highest)
 
     @staticmethod
     def _running(seat: str, stored: Mapping[str, Any]) -> RunningSeat:

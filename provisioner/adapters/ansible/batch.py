@@ -9,9 +9,12 @@ from provisioner.domain.rollout.order import AnyOrder, documents_of
 def dump_batch(orders: Mapping[str, AnyOrder]) -> str:
     """Return the orders of one run to the seats of one node, at least one, as JSON.
 
-    `document` of an order is a digest; `documents` has the document of each digest.
+    `document` of an order is a digest; `documents` has the document of each digest. The claim of the batch covers the
+    seats of its orders.
     """
     dumped = [order.model_dump(mode="json") for order in orders.values()]
     documents = {digest: found.model_dump(mode="json") for digest, found in documents_of(orders.values()).items()}
-    shared = {name: dumped[0][name] for name in ("run", "claim", "state_root")}
-    return json.dumps({**shared, "orders": dumped, "documents": documents})
+    shared = {name: dumped[0][name] for name in ("run", "state_root")}
+    claim = next(iter(orders.values())).claim
+    held = claim.of_seats(orders).model_dump() if claim else None
+    return json.dumps({**shared, "claim": held, "orders": dumped, "documents": documents})

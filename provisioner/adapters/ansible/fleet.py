@@ -91,7 +91,8 @@ class AnsibleFleet:
             self._on_event(probe_event(event.node, answer))
             return answer
 
-        probed = self._run_on_each("probe", nodes, {"accounts": list(self._accounts)}, parse)
+        orders = {node: {"accounts": list(self._accounts)} for node in nodes}
+        probed = self._run_on_each("probe", orders, parse)
         fences = {name: facts.fence for name, facts in probed.items() if isinstance(facts, NodeFacts)}
         return {**probed, **implausible_fences(fences)}
 
@@ -118,15 +119,17 @@ class AnsibleFleet:
         """Remove each seat from its node. Homes are kept."""
         return self._run_jobs("remove", "switch", orders)
 
-    def claim(self, claim: Claim, nodes: Sequence[str], breaks: str) -> Mapping[str, Problem | None]:
-        """Claim nodes for a run: None for each node that was claimed. `breaks`: a run whose claims may be replaced."""
-        order = {"act": "take", "claim": claim.model_dump(), "breaks": breaks}
-        return self._run_on_each("claim", nodes, order, parse_claim_problem)
+    def claim(self, claims: Mapping[str, Claim], breaks: str) -> Mapping[str, Problem | None]:
+        """Take claims by node: None for each that was taken. `breaks`: a run whose claims may be replaced."""
+        orders = {
+            node: {"act": "take", "claim": claim.model_dump(), "breaks": breaks} for node, claim in claims.items()
+        }
+        return self._run_on_each("claim", orders, parse_claim_problem)
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
-        """Release nodes from a run: None for each node that the run no longer holds."""
+        """Release nodes from a run: None for each node of which the run no longer holds anything."""
         order = {"act": "release", "claim": claim.model_dump()}
-        return self._run_on_each("claim", nodes, order, parse_claim_problem)
+        return self._run_on_each("claim", dict.fromkeys(nodes, order), parse_claim_problem)
 
     def access(self, seats: Mapping[str, Sequence[str]]) -> Mapping[str, Mapping[str, str | Problem]]:
         """Return the Jupyter token of each of the `seats` of each node, by node and by seat.
@@ -164,19 +167,19 @@ class AnsibleFleet:
         return f"{self._state_root}/seats/{seat}/identity/token"
 
     def _run_on_each(
-        self, playbook: str, nodes: Sequence[str], order: Mapping[str, Any], parse: Callable[[HostEvent], Result]
+        self, playbook: str, orders: Mapping[str, Mapping[str, Any]], parse: Callable[[HostEvent], Result]
     ) -> Mapping[str, Result | Problem]:
-        """Run a play of one task with the same order for all nodes. `parse` reads the final event of a node."""
+        """Run a play of one task with the order of each node. `parse` reads the final event of a node."""
         results: dict[str, Result | Problem] = {}
 
         def on_host_event(event: HostEvent) -> None:
             if event.status in _FINAL_STATUSES:
                 results[event.node] = parse(event)
 
-        if nodes:
-            text = json.dumps({**order, "state_root": self._state_root})
-            self._play(playbook, dict.fromkeys(nodes, text), on_host_event)
-        return {node: results.get(node, result_missing()) for node in nodes}
+        if orders:
+            texts = {node: json.dumps({**order, "state_root": self._state_root}) for node, order in orders.items()}
+            self._play(playbook, texts, on_host_event)
+        return {node: results.get(node, result_missing()) for node in orders}
 
     def _run_jobs(
         self, playbook: str, phase: Phase, orders: Mapping[str, Mapping[str, AnyOrder]]

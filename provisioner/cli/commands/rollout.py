@@ -28,6 +28,7 @@ from provisioner.domain.rollout.order import build_order
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, Verb, build_run_spec
 from provisioner.domain.rollout.stale import find_stale_nodes
+from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.problem import ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, SupportsDiskLimits
@@ -65,6 +66,11 @@ class PlannedRun(NamedTuple):
         """The nodes that change."""
         return [node for node in self.plan.changed_nodes if node not in self.stale]
 
+    def claims(self, run: str, verb: Verb) -> dict[str, Claim]:
+        """Return what the run would claim on each node that changes."""
+        claim = build_claim(run, self.directory.lab.name, verb, self.context.probed)
+        return {node: claim for node, claim in self.plan.claims(claim).items() if node in self.nodes}
+
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))
 @lab_argument
@@ -92,7 +98,7 @@ def rollout(*, lab: str, saved: Path | None, skip_stale: bool, fresh: bool, opti
         if reviewed is not None:
             planned = planned._replace(stale=_stale_nodes(reviewed, planned.plan, skip_stale))
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
-        refuse_claimed(planned.context.probed, planned.nodes, run.journal.run, breaks)
+        refuse_claimed(planned.context.probed, planned.claims(run.journal.run, "rollout"), breaks)
         question = f"Roll this out to {count(len(planned.nodes), 'node')}?"
         if planned.nodes and not (options.yes or output.confirm(question)):
             output.note("Nothing was changed.")

@@ -108,7 +108,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
             raise ProblemError(problem for _, problem in left_behind)
         run.journal.keep("plan", upgraded.plan)
         planned = PlannedRun(directory, upgraded.lock, upgraded.context)
-        refuse_claimed(planned.context.probed, planned.nodes, run.journal.run, breaks)
+        refuse_claimed(planned.context.probed, planned.claims(run.journal.run, "upgrade"), breaks)
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
         question = f"Hold the lab to this lock, and roll it out to {count(len(upgraded.plan.changed_nodes), 'node')}?"
         if upgraded.changes and not (options.yes or output.confirm(question)):

@@ -12,6 +12,7 @@ from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.seat.render import STATIC_FILES
 from provisioner.domain.seat.seat import SERVICES
+from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.limits import SeatLimits
 from provisioner.domain.values.model import Document, Value
@@ -93,6 +94,13 @@ class Plan(Document):
     def changed_nodes(self) -> tuple[str, ...]:
         """The nodes of the pending steps, each once."""
         return tuple(dict.fromkeys(step.node for step in self.pending))
+
+    def claims(self, claim: Claim) -> dict[str, Claim]:
+        """Return the claim of a run on each node that the plan changes: for the seats that it changes there."""
+        seats: dict[str, list[str]] = {}
+        for step in self.pending:
+            seats.setdefault(step.node, []).append(step.seat or "")
+        return {node: claim.of_seats(names) for node, names in seats.items()}
 
     @property
     def has_many_seats(self) -> bool:

@@ -111,9 +111,15 @@ class RunSpec(Document):
         unreachable = sum(record.state in {"unreachable", "unknown"} for record in records)
         return self.model_copy(update={"budget": self.budget + min(unreachable, allow_unreachable)})
 
+    @property
+    def claims(self) -> dict[str, Claim]:
+        """The claim on each node that the run changes: on the seats that it changes there; empty without a claim."""
+        claims = self.plan.claims(self.claim) if self.claim else {}
+        return {node: claim for node, claim in claims.items() if node in self.nodes}
+
     def with_claim(self, claim: Claim) -> "RunSpec":
-        """Return the spec with a new claim, also in each order."""
-        orders, back = _with_each(self.orders, {"claim": claim}), _with_each(self.back, {"claim": claim})
+        """Return the spec with a new claim, and in each order that of its seat."""
+        orders, back = _with_claim(self.orders, claim), _with_claim(self.back, claim)
         return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
 
 
@@ -126,9 +132,10 @@ def _below_seats(orders: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {node: {order["seat"]["name"]: order} for node, order in orders.items()}
 
 
-def _with_each(orders: Orders[OrderT], fields: Mapping[str, object]) -> dict[str, dict[str, OrderT]]:
+def _with_claim(orders: Orders[OrderT], claim: Claim) -> dict[str, dict[str, OrderT]]:
     return {
-        node: {seat: order.model_copy(update=fields) for seat, order in seats.items()} for node, seats in orders.items()
+        node: {seat: order.model_copy(update={"claim": claim.of_seats([seat])}) for seat, order in seats.items()}
+        for node, seats in orders.items()
     }
 
 

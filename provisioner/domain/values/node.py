@@ -207,7 +207,7 @@ class NodeFacts(Value):
     seats: Annotated[tuple[RunningSeat, ...], Field(max_length=_MAX_SEATS)] = ()
     # Of the names that were asked for; a name that is missing was not answered in time, see `absent_because`.
     accounts: Annotated[dict[AccountName, Account], Field(max_length=_MAX_ACCOUNTS)] = {}
-    claim: Claim | None = None  # of the run that is changing the node
+    claims: Annotated[tuple[Claim, ...], Field(max_length=_MAX_SEATS)] = ()  # of the runs that are changing it
     fence: Annotated[int, Field(ge=0, le=MAX_FENCE)] = 0  # the highest fence of any claim so far
     last: Claim | None = None  # of the last run that released the node
     images: tuple[Digest, ...] = ()  # digests the engine already has

@@ -1,6 +1,6 @@
-"""Claims: a run claims all nodes that it will change before it changes the first, and releases them at its end."""
+"""Claims: a run claims all that it will change before it changes the first node, and releases it at its end."""
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 
 from provisioner.domain.rollout.report import NodeRecord, NodeState
@@ -21,40 +21,58 @@ def fence_above(probed: Probed) -> int:
     return next_fence(facts.fence for facts in probed.values() if isinstance(facts, NodeFacts))
 
 
-def refuse_claimed(probed: Probed, nodes: Iterable[str], run: str, breaks: str) -> None:
-    """Raise ProblemError (locked) where a run other than `run` and `breaks` has claimed one of `nodes`.
+def refuse_claimed(probed: Probed, claims: Mapping[str, Claim], breaks: str) -> None:
+    """Raise ProblemError (locked) where a run other than `breaks` has claimed something that `claims` cover, by node.
 
     Called before the user is asked for confirmation.
     """
-    claims = [facts.claim for node in nodes if isinstance(facts := probed[node], NodeFacts) and facts.claim]
-    others = {claim.run: claim for claim in claims if claim.run not in (run, breaks)}
-    if others:
-        raise ProblemError(map(claimed, others.values()), "locked")
+    found = [
+        held
+        for node, claim in claims.items()
+        for held in _claims_on(probed[node])
+        if held.run not in (claim.run, breaks) and held.overlaps(claim)
+    ]
+    _refuse(found)
+
+
+def refuse_any_claim(probed: Probed) -> None:
+    """Raise ProblemError (locked) where a run has claimed a node, or a seat of it."""
+    _refuse(held for facts in probed.values() for held in _claims_on(facts))
+
+
+def _claims_on(facts: NodeFacts | Problem) -> tuple[Claim, ...]:
+    return facts.claims if isinstance(facts, NodeFacts) else ()
+
+
+def _refuse(found: Iterable[Claim]) -> None:
+    """Raise ProblemError (locked) with one problem for each run among the claims."""
+    if by_run := {claim.run: claim for claim in found}:
+        raise ProblemError(map(claimed, by_run.values()), "locked")
 
 
 def claim_nodes(  # noqa: PLR0913  (what to claim, for whom, and what is known of the nodes)
     fleet: SupportsClaims,
     claim: Claim,
-    nodes: Sequence[str],
+    claims: Mapping[str, Claim],
     breaks: str,
     on_event: OnEvent,
     *,
     begun: Collection[str] = (),
 ) -> dict[str, NodeRecord]:
-    """Claim all of `nodes` that can be claimed. Return the records of the others: unreachable, or with a fault.
+    """Take the claims of a run, by node. Return the records of nodes that did not: unreachable, or with a fault.
 
     `begun`: nodes that the run has begun to change; with a fault their state is unknown and not `failed`.
-    Raises ProblemError (locked) where another run has claimed one, after the others are released.
+    Raises ProblemError (locked) where another run holds something of them, after the others are released.
     """
     over = f", over run {breaks}" if breaks else ""
-    on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(nodes)))
-    answers = fleet.claim(claim, nodes, breaks)
+    on_event(Event(phase="claim", kind="started", text=f"run {claim.run}{over}", total=len(claims)))
+    answers = fleet.claim(claims, breaks)
     refused = {node: problem for node, problem in answers.items() if problem and problem.code in _HELD_BY_ANOTHER}
     if refused:
         fleet.release(claim, [node for node, problem in answers.items() if problem is None])
         raise ProblemError(_distinct_reasons(refused), "locked")
     done = sum(problem is None for problem in answers.values())
-    on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=done, total=len(nodes)))
+    on_event(Event(phase="claim", kind="done", text=f"run {claim.run}", done=done, total=len(claims)))
     return {
         node: NodeRecord(node=node, state=_state_without_claim(problem, is_begun=node in begun), problems=(problem,))
         for node, problem in answers.items()

@@ -26,7 +26,7 @@ def removal_orders(run_spec: RunSpec) -> dict[str, dict[str, RemovalOrder]]:
             orders.setdefault(step.node, {})[step.seat] = RemovalOrder(
                 run=run_spec.run,
                 act=step.action,
-                claim=run_spec.claim,
+                claim=run_spec.claim and run_spec.claim.of_seats([step.seat]),
                 seat=SeatName(name=step.seat),
                 gpus=step.gpus,
                 when_busy=run_spec.plan.when_busy,

@@ -65,7 +65,7 @@ def run_waves(
     if claim is None or not run_spec.nodes or reason_to_stop(wave_run, settled_records(run_spec), context.stop):
         return build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     try:
-        unclaimed = claim_nodes(fleet, claim, run_spec.nodes, breaks, context.on_event)
+        unclaimed = claim_nodes(fleet, claim, run_spec.claims, breaks, context.on_event)
     except ProblemError as error:
         if error.ending == "locked":
             context.journal.forget("undertaking")

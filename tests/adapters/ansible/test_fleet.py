@@ -155,7 +155,7 @@ def test_probe_gives_facts_or_a_problem_for_each_node(
     here, dead, broken, endless = answers.values()
     assert isinstance(here, NodeFacts)
     assert (here.name, here.engine, here.clock_offset) == ("here", None, 0.0)
-    assert (here.claim, here.fence) == (a_claim("r1", 1), 1)
+    assert (here.claims, here.fence) == ((a_claim("r1", 1),), 1)
     assert "/no/such/docker.sock" in here.absent_because["engine"] or "not installed" in here.absent_because["engine"]
     assert {name: account.uid for name, account in here.accounts.items()} == {"root": 0, "no-such-account": None}
     assert here.absent_because["accounts"].startswith("names not looked up")
@@ -431,7 +431,7 @@ def test_a_claimed_node_refuses_other_runs_until_it_is_released(
     take_claim(str(tmp_path), a_claim("r1", 1).model_dump(), "")
     fleet = AnsibleFleet(inventory(here=LOCAL, dead=DEAD), lambda _: None, state_root=str(tmp_path))
     other = a_claim("r2", 2)
-    refused = fleet.claim(other, ["here", "dead"], "")
+    refused = fleet.claim(dict.fromkeys(("here", "dead"), other), "")
     assert refused["here"] is not None
     assert (refused["here"].code, "run r1 of ann@control1" in refused["here"].what) == ("claimed", True)
     assert refused["dead"] is not None

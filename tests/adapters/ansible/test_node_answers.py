@@ -108,7 +108,7 @@ def read_facts(facts: Any) -> NodeFacts | Problem:
         HONEST | {"seats": HONEST["seats"] * 20_000},
         HONEST | {"absent_because": {"x": DEEP}},
         HONEST | {"hostname": ["x"] * 200_000},
-        HONEST | {"claim": CLAIM.model_dump() | {"fence": 10**4299}},
+        HONEST | {"claims": [CLAIM.model_dump() | {"fence": 10**4299}]},
     ],
 )
 def test_facts_that_no_node_of_ours_has_are_a_problem(facts: Any) -> None:

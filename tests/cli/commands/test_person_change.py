@@ -286,7 +286,7 @@ def test_a_limit_is_refused(lab: PeopleLab, words: tuple[str, ...]) -> None:
 def test_a_node_that_another_run_has_claimed_is_exit_5_and_nothing_changes(
     lab: PeopleLab, words: tuple[str, ...], node: str
 ) -> None:
-    lab.fleet.claim(a_claim("another", fence=9), [node], "")
+    lab.fleet.claim({node: a_claim("another", fence=9)}, "")
     before = (lab.path / "lab.lock").read_bytes()
     done = seats(lab, *words, *REASON)
     assert (done.exit_code, "another" in done.stderr) == (5, True), done.output

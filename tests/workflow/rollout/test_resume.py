@@ -136,7 +136,7 @@ def a_fleet(tmp_path: Path, ends: dict[str, dict[str, NodeState]] | None = None)
 def test_resume_asks_a_lost_node_again_and_runs_the_remaining_waves(tmp_path: Path) -> None:
     """The first controller got no result of n1's switch; n1 had completed it on its own."""
     fleet, run_spec = a_fleet(tmp_path), three_node_run().with_claim(a_claim())
-    fleet.claim(a_claim(), ["n1", "n2", "n3"], "")
+    fleet.claim(dict.fromkeys(("n1", "n2", "n3"), a_claim()), "")
     fleet.switch({"n1": run_spec.orders["n1"]})
     run_spec = run_spec.with_claim(a_claim(fence=2))
     outcome = resume(run_spec, assess_nodes(run_spec, {}, fleet.probe(run_spec.nodes)), fleet, a_context())

@@ -6,7 +6,6 @@ import pytest
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
-from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.removal import plan_removal, removal_orders
@@ -124,12 +123,19 @@ def test_status_names_the_run_that_rolled_a_seat_back(verb: str, run: str, expec
 
 
 def test_status_names_the_run_that_has_claimed_a_node() -> None:
-    assert remarks(a_node("n1", claim=a_claim())) == (
+    assert remarks(a_node("n1", claims=(a_claim(),))) == (
         "held by a run r1 of ann@control1 since 2026-11-26T21:00:00+00:00",
+    )
+
+
+def test_status_names_all_runs_that_have_claimed_seats_of_a_node() -> None:
+    seats = a_claim("r2").model_copy(update={"scope": "seats", "seats": ("other-a", "other-b"), "verb": "rollout"})
+    assert remarks(a_node("n1", claims=(a_claim(), seats)))[1:] == (
+        "held by rollout r2 of ann@control1 since 2026-11-26T21:00:00+00:00: other-a, other-b",
     )
 
 
 def remarks(facts: NodeFacts) -> tuple[str, ...]:
     (seat,) = build_status(prepared({"n1": "update"}), {"n1": facts}).seats
-    assert isinstance(facts.last or facts.claim, Claim)
+    assert facts.last or facts.claims
     return seat.remarks

@@ -1,6 +1,7 @@
 """The order of the steps of a run, on nodes that are small files."""
 
 import errno
+import json
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.adapters.ansible.batch import dump_batch
 from provisioner.domain.rollout.order import Order
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeState, RolloutReport
@@ -17,7 +19,7 @@ from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import StopRequested
-from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse_claimed
+from provisioner.workflow.rollout.claims import claim_nodes, fence_above, refuse_any_claim, refuse_claimed
 from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.rollout.removal import removal_orders
 from provisioner.workflow.rollout.run import Outcome, never_stop, roll_out_locally, run_waves
@@ -224,7 +226,7 @@ def test_a_node_whose_change_had_begun_is_unknown_without_a_claim(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill_disk(monkeypatch, "n1")
-    found = claim_nodes(FakeFleet(tmp_path).add("n1"), a_claim(), ["n1"], "", lambda _: None, begun=["n1"])
+    found = claim_nodes(FakeFleet(tmp_path).add("n1"), a_claim(), {"n1": a_claim()}, "", lambda _: None, begun=["n1"])
     assert found["n1"].state == "unknown"
 
 
@@ -239,7 +241,7 @@ def test_a_node_that_cannot_be_claimed_counts_as_a_failure(tmp_path: Path, monke
 
 def test_a_node_claimed_by_another_run_refuses_before_any_change_and_the_others_are_released(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1", "n2", "n3")
-    fleet.claim(a_claim("other"), ["n2"], "")
+    fleet.claim({"n2": a_claim("other")}, "")
     with pytest.raises(ProblemError, match="run other of ann@control1") as caught:
         run(fleet, creating("n1", "n2", "n3"))
     assert caught.value.ending == "locked"
@@ -261,7 +263,7 @@ def test_the_journal_keeps_the_run_spec_unless_the_run_may_not_change_anything(
     fleet, context = FakeFleet(tmp_path).add("n1"), a_context()
     assert isinstance(context.journal, FakeJournal)
     if claimed:
-        fleet.claim(a_claim("other"), ["n1"], "")
+        fleet.claim({"n1": a_claim("other")}, "")
     with suppress(ProblemError):
         run_waves(a_run_spec(actions), fleet, context)
     assert ("undertaking" in context.journal.documents) is kept
@@ -269,18 +271,84 @@ def test_the_journal_keeps_the_run_spec_unless_the_run_may_not_change_anything(
 
 def test_runs_on_different_nodes_do_not_block_each_other(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1", "n2")
-    fleet.claim(a_claim("other"), ["n2"], "")
+    fleet.claim({"n2": a_claim("other")}, "")
     assert states(run(fleet, creating("n1"))) == {"n1": "committed"}
+
+
+def a_spec_of(run: str, *seats: str) -> RunSpec:
+    """The run that creates these seats on n1, with a claim of these alone."""
+    spec = build_run_spec(
+        run, a_plan({"n1": "create"}, seats=seats), orders_of("n1", run=run, seats=seats), WAVES, BEGAN
+    )
+    return spec.with_claim(a_claim(run).model_copy(update={"scope": "seats"}))
+
+
+def test_a_run_claims_the_seats_that_it_changes_and_each_order_has_the_claim_of_its_seat() -> None:
+    spec = a_spec_of("r1", "demo-a", "demo-b")
+    assert {node: claim.seats for node, claim in spec.claims.items()} == {"n1": ("demo-a", "demo-b")}
+    claims = [order.claim for order in spec.orders["n1"].values()]
+    assert [claim.seats for claim in claims if claim] == [("demo-a",), ("demo-b",)]
+    sent = json.loads(dump_batch(spec.orders["n1"]))
+    assert sent["claim"]["seats"] == ["demo-a", "demo-b"]
+
+
+def test_a_claim_of_whole_nodes_stays_one_in_each_order() -> None:
+    spec = a_run_spec({"n1": "create"})
+    assert (spec.claims, spec.orders["n1"][SEAT].claim) == ({"n1": a_claim()}, a_claim())
+    removal = build_run_spec("r1", a_plan({"n1": "remove"}), {}, WAVES, BEGAN, verb="remove").with_claim(a_claim())
+    assert removal_orders(removal)["n1"][SEAT].claim == a_claim()
+
+
+def test_runs_on_different_seats_of_a_node_do_not_block_each_other(tmp_path: Path) -> None:
+    """The second begins and ends while the first stages."""
+    outcomes = list[Outcome]()
+
+    def meanwhile(moment: str) -> None:
+        if moment == "stage before n1/demo-a":
+            outcomes.append(run_waves(a_spec_of("r2", "demo-b"), FakeFleet(tmp_path), a_context()))
+
+    fleet = FakeFleet(tmp_path, at=meanwhile).add("n1", seats=("demo-a", "demo-b"))
+    outcomes.append(run_waves(a_spec_of("r1", "demo-a"), fleet, a_context()))
+    assert [states(outcome) for outcome in outcomes] == [{"n1": "committed"}, {"n1": "committed"}]
+    assert fleet.claims_by_node() == {"n1": None}
+
+
+def test_a_run_on_a_seat_that_another_run_changes_is_refused(tmp_path: Path) -> None:
+    refused = list[ProblemError]()
+
+    def meanwhile(moment: str) -> None:
+        if moment == "stage before n1/demo-a":
+            with pytest.raises(ProblemError, match="seats of the node are claimed by run r1") as caught:
+                run_waves(
+                    a_spec_of("r2", "demo-b").with_claim(a_claim("r2", fence=2)), FakeFleet(tmp_path), a_context()
+                )
+            refused.append(caught.value)
+
+    fleet = FakeFleet(tmp_path, at=meanwhile).add("n1", seats=("demo-a", "demo-b"))
+    assert states(run_waves(a_spec_of("r1", "demo-a", "demo-b"), fleet, a_context())) == {"n1": "committed"}
+    assert [error.ending for error in refused] == ["locked"]
+
+
+def test_only_a_claim_of_the_same_seats_is_refused_before_the_confirmation(tmp_path: Path) -> None:
+    fleet, mine = FakeFleet(tmp_path).add("n1"), a_spec_of("mine", "demo-a")
+    fleet.claim({"n1": a_claim("other").model_copy(update={"scope": "seats", "seats": ("demo-b",)})}, "")
+    probed = fleet.probe(["n1"])
+    refuse_claimed(probed, mine.claims, "")
+    with pytest.raises(ProblemError, match="the seat demo-b is claimed by run other"):
+        refuse_claimed(probed, a_spec_of("mine", "demo-a", "demo-b").claims, "")
+    with pytest.raises(ProblemError, match="run other"):
+        refuse_any_claim(probed)
 
 
 def test_a_claimed_node_is_refused_before_the_confirmation(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1", "n2")
-    fleet.claim(a_claim("other", fence=4), ["n2"], "")
+    fleet.claim({"n2": a_claim("other", fence=4)}, "")
     probed = fleet.probe(["n1", "n2"])
-    refuse_claimed(probed, ["n1"], "mine", "")
-    refuse_claimed(probed, ["n1", "n2"], "mine", "other")
+    mine = dict.fromkeys(("n1", "n2"), a_claim("mine"))
+    refuse_claimed(probed, {"n1": a_claim("mine")}, "")
+    refuse_claimed(probed, mine, "other")
     with pytest.raises(ProblemError, match="claimed"):
-        refuse_claimed(probed, ["n1", "n2"], "mine", "")
+        refuse_claimed(probed, mine, "")
     assert fence_above(probed) == 5
 
 

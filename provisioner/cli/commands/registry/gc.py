@@ -25,7 +25,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Probed
-from provisioner.workflow.rollout.claims import refuse_claimed
+from provisioner.workflow.rollout.claims import refuse_any_claim
 
 keep_option = click.option(
     "--keep-lock",
@@ -121,7 +121,7 @@ def _find_garbage(work: PrepareContext, locks: dict[str, Lockfile]) -> GarbageRe
     with work.progress() as on_event:
         probed: Probed = probe(AnsibleFleet(work.settings, on_event), on_event)
         if work.journal is not None:  # a run of another account may be pulling what would be removed
-            refuse_claimed(probed, probed, work.run, breaks="")
+            refuse_any_claim(probed)
         with wiring.registry(directory, on_event) as own:
             held = own.held(settings.repository)
     facts = [node for node in probed.values() if isinstance(node, NodeFacts)]

@@ -71,7 +71,7 @@ def change_person(directory: LabDirectory, change: PersonChange, options: Change
         planned = _plan(directory, change, run, fleet, options)
         plan, name = planned.plan, run.journal.run
         gate = check_maintenance(directory.lab.rollout.calendar, plan, options.overrides, run.on_event)
-        refuse_claimed(planned.context.probed, planned.nodes, name, breaks)
+        refuse_claimed(planned.context.probed, planned.claims(name, change.verb), breaks)
         is_change = bool(plan.pending) or (plan.places != planned.lock.people and not plan.deferred)
         if is_change and not (options.yes or output.confirm(change.question)):
             output.note("Nothing was changed.")

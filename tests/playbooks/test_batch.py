@@ -295,19 +295,96 @@ def test_a_batch_with_a_newer_claim_ends_the_one_with_the_older_claim(node: Node
     assert claims.read_claims(node.state_root) == ([], (2, {}))
 
 
-def test_one_batch_at_a_time_runs_on_a_node(node: Node) -> None:
+def waits(node: Node) -> Work:
+    """Return work that waits for the file `go`."""
+
     def work(_: str, job: Any) -> dict[str, Any]:
         job.report("waiting")
         until((node.root / "go").exists)
         return {"state": "committed"}
 
-    path = node.start(work, "ml_a")
+    return work
+
+
+def test_the_same_batch_runs_once_and_another_kind_of_the_same_run_is_refused(node: Node) -> None:
+    path = node.start(waits(node), "ml_a")
     until(lambda: files.read_job(path)["text"])
-    assert node.start(work, "ml_a") == path
+    assert node.start(waits(node), "ml_a") == path
     with pytest.raises(ProblemError, match="the node is being changed: by run r1"):
-        node.start(ends(), "ml_b", run="r2")
+        node.start(ends(), "ml_b", kind="rollback")
     (node.root / "go").touch()
     assert states(finished(path)["record"]) == {"ml_a": "committed"}
+
+
+def a_claim_of(node: Node, run: str, fence: int, *seats: str) -> dict[str, Any]:
+    return {**node.claim, "run": run, "fence": fence, "scope": "seats", "seats": list(seats)}
+
+
+def test_two_runs_have_batches_at_the_same_time_and_each_releases_its_own_claim(node: Node) -> None:
+    first, second = a_claim_of(node, "r1", 1, "ml_a"), a_claim_of(node, "r2", 2, "ml_b")
+    for claim in (first, second):
+        claims.take_claim(node.state_root, claim, "")
+    node.claim = first
+    path = node.start(waits(node), "ml_a")
+    until(lambda: files.read_job(path)["text"])
+    node.claim = second
+    assert states(finished(node.start(ends(), "ml_b", run="r2"))["record"]) == {"ml_b": "committed"}
+    assert claims.read_claims(node.state_root).active == [first]
+    assert files.is_alive(files.read_job(path))
+    (node.root / "go").touch()
+    assert finished(path)["record"]["released"]
+    assert claims.read_claims(node.state_root).active == []
+
+
+def test_a_batch_of_an_earlier_release_that_was_taken_over_is_ended(node: Node) -> None:
+    """It records its fence alone, and its file and lock have another place."""
+    folder = NodeJobs(node.state_root, "batch")
+    path = jobs.start(folder, "r0", "switch", lambda job, _: waits(node)("ml_a", job))
+    older = files.read_job(path)
+    path.write_text(json.dumps({name: word for name, word in older.items() if name != "claim"} | {"fence": 1}))
+    node.claim = a_claim_of(node, "r2", 2, "ml_b")
+    claims.take_claim(node.state_root, node.claim, "")
+    finished(node.start(ends(), "ml_b", run="r2"))
+    assert not files.is_alive(older)
+
+
+def test_the_folders_of_the_last_runs_are_kept_and_those_of_running_ones(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "KEEP_JOBS", 2)
+    paths = [node.start(waits(node), "ml_a", run="r0")]
+    until(lambda: files.read_job(paths[0])["text"])
+    for number in range(1, 5):
+        finished(node.start(ends(), "ml_b", run=f"r{number}"))
+    assert {path.name for path in (node.root / "state/batch/runs").iterdir()} == {"r0", "r2", "r3", "r4"}
+    (node.root / "go").touch()
+    finished(paths[0])
+
+
+def test_the_deadline_of_a_run_is_not_set_anew_by_a_batch_that_is_started_again(tmp_path: Path) -> None:
+    path = tmp_path / "switch.begun"
+    first = batches.begun_at(path)
+    assert batches.begun_at(path) == first
+    path.write_text(json.dumps({"boot_id": "before", "at": first - 9000}))
+    assert first <= batches.begun_at(path) <= time.monotonic()
+    path.write_text("{")
+    assert batches.begun_at(path) >= first
+
+
+def test_seats_of_a_batch_that_was_killed_wait_for_what_is_left_of_their_time(node: Node) -> None:
+    given = node.root / "given"
+
+    def begin(order: dict[str, Any]) -> Path:
+        given.write_text(json.dumps(order["when_busy"]))
+        return node.begin(ends())(order)
+
+    batch = node.batch("ml_a")
+    batch["orders"][0]["when_busy"] = {"policy": "wait", "seconds": 60}
+    (node.root / "state/batch/runs/r1").mkdir(parents=True)
+    begun = {"boot_id": files.boot_id(), "at": time.monotonic() - 45}
+    (node.root / "state/batch/runs/r1/switch.begun").write_text(json.dumps(begun))
+    finished(batches.start_batch(batch, "switch", begin))
+    assert json.loads(given.read_text())["seconds"] <= 15
 
 
 def open_files(pid: int) -> set[str]:
@@ -329,7 +406,7 @@ def test_a_job_of_a_seat_holds_neither_the_lock_of_the_batch_nor_a_connection(no
     job = until(lambda: node.seat_job("ml_b").get("text") and node.seat_job("ml_b"))
     assert open_files(job["pid"]) == {"/dev/null", f"{node.state_root}/seats/ml_b/lock"}
     batch = files.read_job(path)["pid"]
-    until(lambda: open_files(batch) == {"/dev/null", f"{node.state_root}/batch/lock"})
+    until(lambda: open_files(batch) == {"/dev/null", f"{node.state_root}/batch/runs/r1/lock"})
     (node.root / "go").touch()
     finished(path)
 
@@ -432,7 +509,7 @@ def waiting_times(monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], work:
 
     orders = [{"run": "r1", "seat": {"name": f"ml_{number}"}, "when_busy": policy} for number in range(len(work))]
     monkeypatch.setattr(batches, "MOST_FAILURES", len(work))
-    batches.SeatJobs(orders, begin).run(lambda *_: None)
+    batches.SeatJobs(orders, begin, 1000).run(lambda *_: None)
     return given
 
 

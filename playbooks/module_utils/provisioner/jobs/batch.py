@@ -6,20 +6,24 @@ The jobs of seats go on when the batch is killed. The same batch, started again,
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shutil
 import signal
 import time
 from functools import partial
 from pathlib import Path
 from typing import Any, Callable, Dict, Iterable
 
+from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.fill import fill, slotted
+from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
-from ansible.module_utils.provisioner.jobs.claims import with_release
-from ansible.module_utils.provisioner.jobs.job import problem_of, running_job, start
+from ansible.module_utils.provisioner.jobs.claims import is_fenced, with_release
+from ansible.module_utils.provisioner.jobs.job import KEEP_JOBS, problem_of, running_job, running_jobs, start
 from ansible.module_utils.provisioner.jobs.jobfile import ROOM, Job, follow, is_alive, shorten
-from ansible.module_utils.provisioner.jobs.node_jobs import NodeJobs
+from ansible.module_utils.provisioner.jobs.node_jobs import BatchJobs, NodeJobs
 
 POLL_SECONDS = 0.2
 KILL_SECONDS = 5  # for a killed batch to end
@@ -38,25 +42,64 @@ Begin = Callable[[Dict[str, Any]], Path]  # starts the job of an order, or finds
 def start_batch(batch: dict[str, Any], kind: str, begin: Begin) -> Path:
     """Start the job that carries out the orders of a batch, unless it is running already. Return its file.
 
-    A running batch whose claim is older is ended first: its orders are no longer valid, and the jobs of its seats go
-    on. Raises ProblemError as `start` does.
+    Batches of several runs are carried out at the same time, as their claims have no seat in common. A running batch
+    whose claim was replaced is ended first: its orders are no longer valid, and the jobs of its seats go on.
+    Raises ProblemError as `start` does.
     """
-    orders, fence = expand(batch), int((batch["claim"] or {}).get("fence", 0))
-    folder = NodeJobs(batch["state_root"], "batch")
-    _end_older(folder, fence)
-    make_job = partial(Job, room=min(ROOM + SEAT_ROOM * len(orders), MOST_ROOM), fence=fence)
-    return start(folder, batch["run"], kind, lambda job, _: carry_out(batch, SeatJobs(orders, begin), job), make_job)
+    orders, state_root = expand(batch), batch["state_root"]
+    folder = BatchJobs(state_root, batch["run"])
+    _end_invalid(state_root)
+    _prune_runs(state_root)
+
+    def work(job: Job, _: int) -> dict[str, Any]:
+        return carry_out(batch, SeatJobs(orders, begin, begun_at(folder.folder / f"{kind}.begun")), job)
+
+    make_job = partial(Job, room=min(ROOM + SEAT_ROOM * len(orders), MOST_ROOM), claim=batch["claim"])
+    return start(folder, batch["run"], kind, work, make_job)
 
 
-def _end_older(folder: NodeJobs, fence: int) -> None:
-    running = running_job(folder)
-    if not running or running["fence"] >= fence:
-        return
+def _end_invalid(state_root: str) -> None:
+    """End the running batches whose claims were replaced by later ones."""
+    for running in running_jobs(NodeJobs(state_root, "batch")):
+        if (claim := _claim_of(running)) and is_fenced(state_root, claim):
+            _end(running)
+
+
+def _claim_of(job: dict[str, Any]) -> dict[str, Any] | None:
+    """Return the claim of a batch; an earlier release records its fence alone, which is one of the whole node."""
+    return job["claim"] if "claim" in job else {"fence": job.get("fence", 0), "scope": "node"}
+
+
+def _end(running: dict[str, Any]) -> None:
     with contextlib.suppress(ProcessLookupError):  # it has just ended
         os.kill(running["pid"], signal.SIGKILL)
     deadline = time.monotonic() + KILL_SECONDS
     while is_alive(running) and time.monotonic() < deadline:
         time.sleep(POLL_SECONDS)
+
+
+def _prune_runs(state_root: str) -> None:
+    """Remove the folders of the oldest runs without a batch that runs."""
+    with contextlib.suppress(OSError):  # an unexpected file there must not prevent a batch
+        runs = sorted(BatchJobs(state_root, "x").folder.parent.glob("*"), key=lambda path: path.stat().st_mtime)
+        for path in runs[:-KEEP_JOBS]:
+            if not running_job(BatchJobs(state_root, path.name)):
+                shutil.rmtree(str(path))
+
+
+def begun_at(path: Path) -> float:
+    """Return when the first batch of this run and kind began on the node, as time.monotonic; keep it in the file.
+
+    After a restart of the node it begins anew: what the seats waited for has ended.
+    """
+    boot, at = boot_id(), time.monotonic()
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError):
+        found = json.loads(path.read_text())
+        if found["boot_id"] == boot:
+            return float(found["at"])
+    with contextlib.suppress(OSError):  # a full disk must not prevent the batch
+        write_atomic(path, json.dumps({"boot_id": boot, "at": at}))
+    return at
 
 
 def expand(batch: dict[str, Any]) -> list[dict[str, Any]]:
@@ -96,12 +139,13 @@ class SeatJobs:
     If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. That a seat
     could be stopped says nothing about how others start, so it is no such success.
 
-    Where orders wait for running work, they wait together: each for what is left of its time since the batch began.
+    Where orders wait for running work, they wait together: each for what is left of its time since the first batch of
+    the run began, also where that was killed.
     Seats are stopped before others are started, and the GPUs of one that could not be stopped stay its own.
     """
 
-    def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin) -> None:
-        """Nothing is started yet; `begin` starts the job of an order."""
+    def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin, began: float) -> None:
+        """Nothing is started yet; `begin` starts the job of an order. `began`: see `begun_at`."""
         self._waiting = {order["seat"]["name"]: order for order in orders}
         self._total, self._begin = len(self._waiting), begin
         self._stops = {name: order for name, order in self._waiting.items() if order.get("act") == "stop"}
@@ -109,7 +153,7 @@ class SeatJobs:
         self._running: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._reported: tuple[Any, ...] = ()
-        self._began = time.monotonic()
+        self._began = began
 
     def run(self, report: Report) -> dict[str, dict[str, Any]]:
         """Carry out all orders. Return the record of each seat by its name."""

@@ -127,6 +127,11 @@ def check_claim(state_root: str, claim: Claim | None) -> None:
         raise _claimed(others[0])
 
 
+def is_fenced(state_root: str, claim: Claim) -> bool:
+    """Return whether a later claim has covered something that this one covers."""
+    return read_claims(state_root).is_fenced(claim)
+
+
 def check_unclaimed(state_root: str) -> None:
     """Check before a change of the whole node that no run holds any of it. Raises ProblemError `claimed`."""
     active = read_claims(state_root).active

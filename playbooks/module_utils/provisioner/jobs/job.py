@@ -8,7 +8,7 @@ import os
 import time
 import traceback
 from pathlib import Path
-from typing import Any, Callable, Dict
+from typing import Any, Callable, Dict, Iterator
 
 from ansible.module_utils.provisioner.base.command import close_inherited
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
@@ -70,12 +70,16 @@ def _take_lock(lock: int, seat: JobFolder, wanted: tuple[str, str]) -> bool:
 
 def running_job(seat: JobFolder) -> dict[str, Any] | None:
     """Return the content of the file of the job that is running, None when none is."""
-    for path in seat.jobs.glob("*.json"):
+    return next(running_jobs(seat), None)
+
+
+def running_jobs(seat: JobFolder) -> Iterator[dict[str, Any]]:
+    """Yield the content of the file of each job that is running."""
+    for path in seat.jobs.glob(seat.pattern):
         with contextlib.suppress(ProblemError):  # a file that cannot be read names no holder
             job = read_job(path)
             if job and is_alive(job):
-                return job
-    return None
+                yield job
 
 
 def check_no_job(folder: JobFolder) -> None:

@@ -26,11 +26,15 @@ REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their number
 
 
 class JobFolder(Protocol):
-    """A seat or the node: what a job changes, with the folder of its job files."""
+    """A seat or the node: what a job changes, with the folder of its job files.
+
+    `folder` has the lock. `pattern`: the names of the files of jobs that hold this lock.
+    """
 
     name: str
     folder: Path
     jobs: Path
+    pattern: str
 
     def make_folders(self) -> None:
         """Make the folders that are missing."""
@@ -39,16 +43,18 @@ class JobFolder(Protocol):
 class Job:
     """A running job and its file of `room` bytes. `phase` is the phase that the control machine shows.
 
-    `fence` is that of the claim under which the job runs, 0 where its orders say that themselves.
+    `claim` is the one under which the job runs, None where its orders say that themselves.
     """
 
-    def __init__(self, path: Path, run: str, kind: str, *, room: int = ROOM, fence: int = 0) -> None:
+    def __init__(
+        self, path: Path, run: str, kind: str, *, room: int = ROOM, claim: dict[str, Any] | None = None
+    ) -> None:
         """Write the file for the first time, with the identity of this process."""
         self.path, self.kind, self._room = path, kind, room
         self._begun = self._reported = time.monotonic()
         alive = {"pid": os.getpid(), "started": _start_time(os.getpid()), "boot_id": boot_id()}
         self._state: dict[str, Any] = {"run": run, "kind": kind, "phase": kind, "finished": False, **alive}
-        self._state.update(fence=fence, text="", done=None, total=None, unit="", record=None)
+        self._state.update(claim=claim, text="", done=None, total=None, unit="", record=None)
         self._write()
 
     def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:

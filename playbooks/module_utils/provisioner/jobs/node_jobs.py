@@ -11,6 +11,8 @@ class NodeJobs:
     `prepare`: jobs that change the node itself. `batch`: jobs that carry out the orders of its seats.
     """
 
+    pattern = "*.json"
+
     def __init__(self, state_root: str, folder: str = "prepare") -> None:
         """The folder is below the state root."""
         self.name = "the node"
@@ -20,3 +22,18 @@ class NodeJobs:
     def make_folders(self) -> None:
         """Make the folders that are missing."""
         self.jobs.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
+class BatchJobs(NodeJobs):
+    """The batches of one run. Several runs have batches at once, each with a lock of its own."""
+
+    def __init__(self, state_root: str, run: str) -> None:
+        """The files of all batches are in one folder; `folder` is that of the run."""
+        super().__init__(state_root, "batch")
+        self.folder = self.folder / "runs" / run
+        self.pattern = f"{run}.*.json"
+
+    def make_folders(self) -> None:
+        """Make the folders that are missing."""
+        super().make_folders()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -41,6 +41,8 @@ DISK_FIELDS = {"measured_at", "home_bytes", "layer_bytes", "complete"}
 class Seat:
     """The folder of a seat. A seat has a number of generations, one of which is the current one."""
 
+    pattern = "*.json"
+
     def __init__(self, state_root: str, name: str) -> None:
         """Raise ValueError when `name` could lead out of the folder of seats."""
         if not NAME.fullmatch(name):

@@ -340,6 +340,7 @@ def test_a_batch_of_an_earlier_release_that_was_taken_over_is_ended(node: Node) 
     """It records its fence alone, and its file and lock have another place."""
     folder = NodeJobs(node.state_root, "batch")
     path = jobs.start(folder, "r0", "switch", lambda job, _: waits(node)("ml_a", job))
+    until(lambda: files.read_job(path)["text"])
     older = files.read_job(path)
     path.write_text(json.dumps({name: word for name, word in older.items() if name != "claim"} | {"fence": 1}))
     node.claim = a_claim_of(node, "r2", 2, "ml_b")
@@ -482,13 +483,80 @@ def test_the_gpus_of_a_seat_that_could_not_be_stopped_go_to_nobody(
 ) -> None:
     batch = node.batch("ml_old", "ml_a", "ml_b")
     stop, first, second = batch["orders"]
-    stop = {**stop, "act": "stop", "gpus": kept}
+    stop = {**stop, "act": "stop", "held": {"gpus": kept, "shared": False}}
     batch["orders"] = [stop, with_gpus(first, "GPU-1", "GPU-2"), with_gpus(second, "GPU-3")]
     record = finished(batches.start_batch(batch, "switch", node.begin(ends(ml_old=ended))))["record"]
     assert states(record) == {"ml_old": ended, "ml_a": others, "ml_b": "committed"}
     assert ("begin ml_a" in node.lines()) is (others == "committed")
     problems = record["seats"]["ml_a"].get("problems", [])
     assert [problem["code"] for problem in problems] == (["gpu_held"] if others == "deferred" else [])
+
+
+def gpu_batch(node: Node, *seats: tuple[str, str, str]) -> dict[str, Any]:
+    """Return a batch of seats, each with a letter for each GPU that it has and gets; `*` in front: it shares them."""
+    batch = node.batch(*(name for name, _, _ in seats))
+    for order, (_, before, after) in zip(batch["orders"], seats, strict=True):
+        order["held"] = {"gpus": list(before.strip("*")), "shared": before.startswith("*")}
+        order["seat"] |= {"gpus": list(after.strip("*")), "shared": after.startswith("*")}
+    return batch
+
+
+def carried_out(node: Node, batch: dict[str, Any], **states_: str) -> dict[str, str]:
+    return states(finished(batches.start_batch(batch, "switch", node.begin(ends(**states_))))["record"])
+
+
+CHAIN = (("ml_a", "", "1"), ("ml_b", "1", "2"), ("ml_c", "2", "3"), ("ml_d", "3", ""), ("ml_e", "9", "9"))
+
+
+def test_a_seat_gets_the_gpu_of_another_one_after_that_one_has_changed(node: Node) -> None:
+    node.cores = 64
+    assert set(carried_out(node, gpu_batch(node, *CHAIN)).values()) == {"committed"}
+    lines = node.lines()
+    for giver, taker in (("ml_d", "ml_c"), ("ml_c", "ml_b"), ("ml_b", "ml_a")):
+        assert lines.index(f"end {giver}") < lines.index(f"begin {taker}")
+
+
+@pytest.mark.parametrize("state", ["failed", "rolled_back", "deferred", "needs_attention", "unknown"])
+def test_the_gpus_of_a_seat_that_was_not_changed_stay_its_own_along_a_chain(node: Node, state: str) -> None:
+    batch = gpu_batch(node, *CHAIN)
+    found = carried_out(node, batch, ml_c=state)
+    assert found == {
+        "ml_a": "deferred",
+        "ml_b": "deferred",
+        "ml_c": state,
+        "ml_d": "committed",
+        "ml_e": "committed",
+    }
+    assert {line for line in node.lines() if line.startswith("begin")} == {f"begin ml_{name}" for name in "cde"}
+
+
+@pytest.mark.parametrize(
+    ("giver", "taker", "is_ordered"),
+    [
+        (("*12", "*2"), ("", "1"), True),
+        (("*12", "*2"), ("*2", "*1"), False),
+        (("12", "2"), ("*3", "*1"), True),
+        (("12", "2"), ("", "3"), False),
+    ],
+)
+def test_seats_that_share_a_gpu_before_and_after_need_no_order(
+    node: Node, giver: tuple[str, str], taker: tuple[str, str], is_ordered: bool
+) -> None:
+    batch = gpu_batch(node, ("ml_a", *taker), ("ml_b", *giver))
+    found = carried_out(node, batch, ml_b="rolled_back")
+    assert found == {"ml_a": "deferred" if is_ordered else "committed", "ml_b": "rolled_back"}
+
+
+def test_seats_that_wait_for_each_other_end_all_the_same(node: Node) -> None:
+    """No plan has such seats."""
+    batch = gpu_batch(node, ("ml_a", "1", "2"), ("ml_b", "2", "1"), ("ml_c", "", "3"))
+    assert carried_out(node, batch) == {"ml_a": "deferred", "ml_b": "deferred", "ml_c": "committed"}
+
+
+def test_nothing_waits_for_gpus_while_seats_are_staged(node: Node) -> None:
+    batch = gpu_batch(node, ("ml_a", "1", "2"), ("ml_b", "2", "1"))
+    path = batches.start_batch(batch, "stage", node.begin(ends(ml_a="staged", ml_b="failed"), "stage"))
+    assert states(finished(path)["record"]) == {"ml_a": "staged", "ml_b": "failed"}
 
 
 def test_all_seats_are_stopped_before_another_one_is_started(node: Node) -> None:
@@ -509,7 +577,7 @@ def waiting_times(monkeypatch: pytest.MonkeyPatch, policy: dict[str, Any], work:
 
     orders = [{"run": "r1", "seat": {"name": f"ml_{number}"}, "when_busy": policy} for number in range(len(work))]
     monkeypatch.setattr(batches, "MOST_FAILURES", len(work))
-    batches.SeatJobs(orders, begin, 1000).run(lambda *_: None)
+    batches.SeatJobs(orders, begin, 1000, {}).run(lambda *_: None)
     return given
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import ProblemError, module_util
-from tests.playbooks.orders import REFERENCE, NoJob, an_order
+from tests.playbooks.node_code import ProblemError, module_util, problem
+from tests.playbooks.orders import REFERENCE, NoJob, an_order, with_seat
 from tests.playbooks.world import World
 
 busy, switches, nvml = module_util("seat.busy"), module_util("transaction.switch"), module_util("gpu.nvml")
@@ -49,6 +49,69 @@ def test_each_use_of_a_gpu_is_reported_in_one_line(idle: list[Any], gpu: dict[st
     found = busy.gpu_users(["GPU-1"])
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True)), found
+
+
+MEI = {"name": "demo_mei", "person": "mei", "gpus": ["GPU-1"]}
+
+
+def running_seat(root: Path, monkeypatch: pytest.MonkeyPatch, *, running: bool = True, **over: Any) -> None:
+    """Set up the seat of mei, or another one, with containers or without."""
+    order = with_seat(an_order(root), **(MEI | over))
+    seat = busy.Seat(order["state_root"], order["seat"]["name"])
+    seat.make_folders()
+    seat.write(1, order, {})
+    seat.commit(1)
+    monkeypatch.setattr(busy, "is_running", lambda compose: running and compose.seat.name == seat.name)
+
+
+def li(root: Path, **over: Any) -> tuple[str, dict[str, Any]]:
+    order = with_seat(an_order(root), **({"name": "demo_li", "person": "li", "gpus": ["GPU-1", "GPU-2"]} | over))
+    return order["state_root"], order["seat"]
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "is_held"),
+    [
+        ({}, {}, True),
+        ({"shared": True}, {}, True),
+        ({}, {"shared": True}, True),
+        ({"shared": True}, {"shared": True}, False),
+        ({"gpus": ["GPU-3"]}, {}, False),
+        ({"lab": "other"}, {}, False),
+        ({"running": False}, {}, False),
+        ({}, {"person": ""}, False),
+        ({}, {"name": "demo_mei"}, False),
+    ],
+)
+def test_a_gpu_that_another_seat_of_the_lab_runs_with_is_given_to_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any], ours: dict[str, Any], is_held: bool
+) -> None:
+    running_seat(tmp_path, monkeypatch, **theirs)
+    if not is_held:
+        busy.check_gpus(*li(tmp_path, **ours))
+        return
+    with pytest.raises(busy.BusyError, match="demo_mei runs with GPUs that demo_li gets") as caught:
+        busy.check_gpus(*li(tmp_path, **ours))
+    assert (problem(caught)["code"], caught.value.state) == ("gpu_held", "deferred")
+
+
+def test_a_damaged_seat_keeps_no_gpu_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running_seat(tmp_path, monkeypatch)
+    (tmp_path / "state/seats/demo_mei/gens/1/order.json").write_text("{")
+    busy.check_gpus(*li(tmp_path))
+
+
+def test_a_switch_to_a_gpu_that_another_seat_still_has_changes_nothing(
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.images[REFERENCE] = {"RootFS": {}}
+    world = World(tmp_path, 1).patch_node_code(monkeypatch)
+    order = with_seat(world.order, person="li")
+    world.seat.write(3, order, {})
+    running_seat(tmp_path, monkeypatch)
+    with pytest.raises(busy.BusyError, match="demo_mei runs with GPUs"):
+        world.switch(seat=order["seat"])
+    assert world.seat.current() == 1
 
 
 OURS = a_process(11, container="demo_li-jupyter-1", seat="demo_li")

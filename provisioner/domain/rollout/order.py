@@ -41,6 +41,16 @@ class Deadlines(Value):
     min_healthy: int
 
 
+class HeldGpus(Value):
+    """The GPUs that a seat has before its order is carried out; `shared`: other seats may use them, too.
+
+    Another order of the same job that gets one of them is carried out afterwards, and deferred where this one failed.
+    """
+
+    gpus: tuple[str, ...] = ()
+    shared: bool = False
+
+
 class Order(Value):
     """The order of stage and switch. `document`: what the seat's files are filled from; in JSON its digest alone.
 
@@ -57,6 +67,7 @@ class Order(Value):
     document: SeatDocument
     deadlines: Deadlines
     expects: int | None = None
+    held: HeldGpus = HeldGpus()
     when_busy: WhenBusy = WhenBusy()
 
     @model_validator(mode="before")
@@ -98,8 +109,7 @@ class RollbackOrder(Value):
 class RemovalOrder(Value):
     """Remove a seat, or `stop` it so that it can be started again. Homes and identities stay in both cases.
 
-    `when_busy` None: the user's own machine, running work is not checked. `gpus`: those that the seat has alone. Where
-    it could not be stopped, an order of the same job that gives one of them to somebody else is deferred.
+    `when_busy` None: the user's own machine, running work is not checked.
     """
 
     run: str
@@ -107,7 +117,7 @@ class RemovalOrder(Value):
     claim: Claim | None = None
     state_root: str = STATE_ROOT
     seat: SeatName
-    gpus: tuple[str, ...] = ()
+    held: HeldGpus = HeldGpus()
     when_busy: WhenBusy | None = None
 
 

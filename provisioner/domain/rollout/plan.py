@@ -46,9 +46,9 @@ class Step(Value):
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
     longer in the lab; its home and its generations stay. `keep`: no change is needed. `set_keys`: who may log in
     changes, while the seat runs. `defer`: the seat is in use by the work in `busy`. With the policy wait or force such
-    a step keeps its action, and `problems` names the work that it waits for or stops. `gpus`: those that a seat which
-    is stopped has alone. `remarks`: of a node with seats of people, on its first step; else they are among its
-    `problems`.
+    a step keeps its action, and `problems` names the work that it waits for or stops. `gpus`: those that the seat runs
+    with now; `shared`: others use them, too. `remarks`: of a node with seats of people, on its first step; else they
+    are among its `problems`.
     """
 
     node: str
@@ -59,6 +59,7 @@ class Step(Value):
     image: str | None = None  # with its tag, for people
     generation: int = 0  # the node's current generation; a plan is stale if the node has another one
     gpus: tuple[str, ...] = ()
+    shared: bool = False
     diff: str = ""
     bytes_to_pull: int = 0
     busy: tuple[str, ...] = ()  # work on the seat's GPUs that a switch would end
@@ -140,6 +141,8 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
         why=why,
         image=bundle.image.reference,
         generation=running.generation if running else 0,
+        gpus=running.gpus if running and running.runs else (),
+        shared=running.shared if running else False,
         diff=files_diff(running.files, bundle.files) if running else _first_diff(bundle.files),
         bytes_to_pull=0 if digest in facts.images else bundle.image.bytes,
         problems=(running.home_fault,) if running and running.home_fault else (),

@@ -8,7 +8,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 
 from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
-from provisioner.domain.rollout.order import Order, Orders, RollbackOrder, documents_of
+from provisioner.domain.rollout.order import HeldGpus, Order, Orders, RollbackOrder, documents_of
 from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import (
     DONE,
@@ -179,7 +179,8 @@ def _pending_orders(pending: Iterable[Step], orders: Orders[Order]) -> dict[str,
     for step in pending:
         order = orders.get(step.node, {}).get(step.seat or "")
         if order is not None:
-            expecting = order.model_copy(update={"expects": step.generation})
+            held = HeldGpus(gpus=step.gpus, shared=step.shared)
+            expecting = order.model_copy(update={"expects": step.generation, "held": held})
             found.setdefault(step.node, {})[order.seat.name] = expecting
     return found
 

@@ -36,5 +36,6 @@ def _relevant_fields(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:
     if step.action in {"skip", "defer"}:
         return Step(node=step.node, seat=step.seat, action=step.action, why=""), WhenBusy()
     ignored: dict[str, object] = {"busy": (), "why": ""} if plan.when_busy.policy == "wait" else {}
-    ignored |= {"bytes_to_pull": 0, "problems": (), "remarks": ()}
+    # The generation says which GPUs it has.
+    ignored |= {"bytes_to_pull": 0, "problems": (), "remarks": (), "gpus": (), "shared": False}
     return step.model_copy(update=ignored), plan.when_busy

@@ -1,6 +1,9 @@
-"""Cards that running seats still have: no other seat gets them before these seats have changed."""
+"""Cards that running seats still have: no other seat gets them before these seats have changed.
 
-from collections.abc import Iterable, Mapping, Sequence
+Where the seats that have them change in the same run, the node carries out their orders first.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from provisioner.domain.rollout.plan import Step
@@ -28,8 +31,17 @@ def held_by_leaving(stops: Iterable[Step], facts: NodeFacts) -> set[str]:
 def defer_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) -> list[PlannedSeat]:
     """Defer each seat whose cards another seat of the lab still has: an own card has one user.
 
-    A seat that is deferred holds on to its own cards in turn.
+    A seat that is deferred holds on to its own cards in turn. Seats that get cards of each other are left out: none of
+    them can be changed first.
     """
+    found = _deferred_for_cards(planned, facts, lab)
+    if names := _exchanging(_givers(found, facts)):
+        left = [_left_out(seat, names, lab) if seat.step.seat in names else seat for seat in found]
+        found = _deferred_for_cards(left, facts, lab)
+    return found
+
+
+def _deferred_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) -> list[PlannedSeat]:
     found = list(planned)
     while True:
         held = _held_cards(found, facts, lab)
@@ -70,5 +82,50 @@ def _still_in_use(step: Step, holder: RunningSeat) -> Problem:
         f"{step.node}: {holder.name} still has GPUs that {step.seat} gets, and is not changed by this plan",
         "an own GPU has one user: two people would compute on it without knowing of each other",
         "see the step of that seat: when it can be changed, the same rollout changes both",
+        step.node,
+    )
+
+
+def _givers(planned: Sequence[PlannedSeat], facts: NodeFacts) -> dict[str, set[str]]:
+    """Return for each seat that is started the other changing seats which run with cards that it gets."""
+    changing = {seat.step.seat for seat in planned if seat.step.action not in _UNCHANGED | {"keep"}}
+    alone, shared = dict[str, set[str]](), dict[str, set[str]]()
+    for running in facts.seats:
+        for card in running.gpus if running.runs and running.name in changing else ():
+            (shared if running.shared else alone).setdefault(card, set()).add(running.name)
+    starting = [bundle.seat for step, bundle in planned if step.starts and bundle]
+    return {seat.name: _users(seat, alone, {} if seat.shared else shared) - {seat.name} for seat in starting}
+
+
+def _users(seat: Seat, *by_card: Mapping[str, set[str]]) -> set[str]:
+    return {name for users in by_card for card in seat.gpus for name in users.get(card, ())}
+
+
+def _exchanging(givers: Mapping[str, set[str]]) -> set[str]:
+    """Return the seats of cycles: each gets cards of another one, and another one gets cards of it."""
+    left = set(givers)
+    while True:
+        waited_for = {giver for name in left for giver in givers[name]}
+        inner = {name for name in left if name in waited_for and givers[name] & left}
+        if inner == left:
+            return left
+        left = inner
+
+
+def _left_out(planned: PlannedSeat, names: Collection[str], lab: str) -> PlannedSeat:
+    step = planned.step
+    problem = _exchanged(step, sorted(names), lab)
+    changes = {"action": "skip", "why": problem.what, "problems": (*step.problems, problem)}
+    return planned._replace(step=step.model_copy(update=changes))
+
+
+def _exchanged(step: Step, names: Sequence[str], lab: str) -> Problem:
+    one = step.person or "PERSON"
+    return Problem(
+        "gpus_exchanged",
+        f"{step.node}: {', '.join(names)} get GPUs of each other",
+        "a seat runs with its GPUs until it gets others, and an own GPU has one user: none can be changed first",
+        f"stop one of them, roll out, and start it again: provision seats stop {lab} {one} --reason TEXT; "
+        f"provision rollout {lab}; provision seats start {lab} {one}",
         step.node,
     )

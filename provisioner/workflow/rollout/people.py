@@ -210,9 +210,8 @@ def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Ste
     seat = facts.seat(name)
     if seat is None:
         return Step(node=facts.name, seat=name, action="stop", why=why)
-    own = () if seat.shared else seat.gpus
     step = Step(node=facts.name, seat=name, person=seat.person, action="stop", why=why, generation=seat.generation)
-    return with_busy_policy(step.model_copy(update={"gpus": own}), seat, when_busy)
+    return with_busy_policy(step.model_copy(update={"gpus": seat.gpus, "shared": seat.shared}), seat, when_busy)
 
 
 def _limit_memory(node: ServedNode, requests: list[SeatRequest | Step]) -> tuple[Problem, ...]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
-from provisioner.domain.rollout.order import RemovalOrder, SeatName
+from provisioner.domain.rollout.order import HeldGpus, RemovalOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.seat.seat import seat_names_on
@@ -28,7 +28,7 @@ def removal_orders(run_spec: RunSpec) -> dict[str, dict[str, RemovalOrder]]:
                 act=step.action,
                 claim=run_spec.claim and run_spec.claim.of_seats([step.seat]),
                 seat=SeatName(name=step.seat),
-                gpus=step.gpus,
+                held=HeldGpus(gpus=step.gpus, shared=step.shared),
                 when_busy=run_spec.plan.when_busy,
             )
     return orders

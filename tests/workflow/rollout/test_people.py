@@ -218,8 +218,13 @@ def test_a_removed_row_stops_one_seat_and_touches_nobody_else(world: World, leav
 
 
 def test_a_step_that_stops_a_seat_names_the_cards_that_nobody_gets_before(world: World) -> None:
-    stops = {name: world.plan(without(name)).plan.pending[0].gpus for name in ("ann", "bob", "zoe")}
-    assert stops == {"ann": world.places["ann"].gpus, "bob": (), "zoe": ()}
+    stops = {name: world.plan(without(name)).plan.pending[0] for name in ("ann", "bob", "zoe")}
+    (shared,) = [seat.gpus for seat in world.running()["n1"] if seat.person == "bob"]
+    assert {name: (step.gpus, step.shared) for name, step in stops.items()} == {
+        "ann": (world.places["ann"].gpus, False),
+        "bob": (shared, True),
+        "zoe": ((), False),
+    }
 
 
 def test_who_shares_gets_a_freed_card_with_the_next_generation(world: World) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.ansible.batch import dump_batch
-from provisioner.domain.rollout.order import Order
+from provisioner.domain.rollout.order import HeldGpus, Order
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
@@ -486,11 +486,14 @@ def test_seats_are_stopped_with_the_switch_and_before_others_start(tmp_path: Pat
     }
 
 
-def test_an_order_to_stop_a_seat_has_its_own_cards() -> None:
-    step = a_seat_step("n1", "ml_eve", "stop", generation=4).model_copy(update={"gpus": ("GPU-1",)})
-    plan = Plan(lab="demo", image=None, steps=(step,))
-    orders = removal_orders(build_run_spec("r1", plan, {}, Rules(), BEGAN))
-    assert (orders["n1"]["ml_eve"].act, orders["n1"]["ml_eve"].gpus) == ("stop", ("GPU-1",))
+def test_each_order_says_which_gpus_its_seat_has_until_then() -> None:
+    held = HeldGpus(gpus=("GPU-1",), shared=True)
+    steps = (a_seat_step("n1", "ml_eve", "stop", generation=4), a_seat_step("n1", "ml_ann", "update", generation=4))
+    with_gpus = tuple(step.model_copy(update={"gpus": held.gpus, "shared": held.shared}) for step in steps)
+    plan = Plan(lab="demo", image=None, steps=with_gpus)
+    spec = build_run_spec("r1", plan, orders_of("n1", seats=["ml_ann"]), Rules(), BEGAN)
+    stop = removal_orders(spec)["n1"]["ml_eve"]
+    assert (stop.act, stop.held, spec.orders["n1"]["ml_ann"].held) == ("stop", held, held)
 
 
 def test_a_node_where_seats_are_only_stopped_is_not_staged(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.jobs.claims import is_fenced, with_release
+from ansible.module_utils.provisioner.jobs.gpu_order import find_givers
 from ansible.module_utils.provisioner.jobs.job import KEEP_JOBS, problem_of, running_job, running_jobs, start
 from ansible.module_utils.provisioner.jobs.jobfile import ROOM, Job, follow, is_alive, shorten
 from ansible.module_utils.provisioner.jobs.node_jobs import BatchJobs, NodeJobs
@@ -52,7 +53,9 @@ def start_batch(batch: dict[str, Any], kind: str, begin: Begin) -> Path:
     _prune_runs(state_root)
 
     def work(job: Job, _: int) -> dict[str, Any]:
-        return carry_out(batch, SeatJobs(orders, begin, begun_at(folder.folder / f"{kind}.begun")), job)
+        began = begun_at(folder.folder / f"{kind}.begun")
+        givers = {} if kind in KEEP_CLAIM else find_givers(orders)  # nothing changes before the switch
+        return carry_out(batch, SeatJobs(orders, begin, began, givers), job)
 
     make_job = partial(Job, room=min(ROOM + SEAT_ROOM * len(orders), MOST_ROOM), claim=batch["claim"])
     return start(folder, batch["run"], kind, work, make_job)
@@ -141,15 +144,21 @@ class SeatJobs:
 
     Where orders wait for running work, they wait together: each for what is left of its time since the first batch of
     the run began, also where that was killed.
-    Seats are stopped before others are started, and the GPUs of one that could not be stopped stay its own.
+    Seats are stopped before others are started. A seat that gets GPUs of others is begun after these have ended; where
+    one of them was not changed, its GPUs stay its own, and the seat is deferred.
     """
 
-    def __init__(self, orders: Iterable[dict[str, Any]], begin: Begin, began: float) -> None:
-        """Nothing is started yet; `begin` starts the job of an order. `began`: see `begun_at`."""
+    def __init__(
+        self, orders: Iterable[dict[str, Any]], begin: Begin, began: float, givers: dict[str, set[str]]
+    ) -> None:
+        """Nothing is started yet; `begin` starts the job of an order.
+
+        `began`: see `begun_at`. `givers`: see `find_givers`.
+        """
         self._waiting = {order["seat"]["name"]: order for order in orders}
-        self._total, self._begin = len(self._waiting), begin
-        self._stops = {name: order for name, order in self._waiting.items() if order.get("act") == "stop"}
-        self._tried = set(self._waiting) - set(self._stops) or set(self._stops)
+        self._total, self._begin, self._givers = len(self._waiting), begin, givers
+        stops = {name for name, order in self._waiting.items() if order.get("act") == "stop"}
+        self._tried = set(self._waiting) - stops or stops
         self._running: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._reported: tuple[Any, ...] = ()
@@ -168,21 +177,36 @@ class SeatJobs:
         if self._count(FAILURES) >= MOST_FAILURES and not self._count(SUCCESSES):
             self._records.update(dict.fromkeys(self._waiting, _not_started()))
             self._waiting.clear()
-        for seat in list(self._waiting)[: self._most_at_once() - len(self._running)]:
+        self._defer_without_gpus()
+        ready = [seat for seat in self._waiting if not self._open_givers(seat)]
+        for seat in ready[: self._most_at_once() - len(self._running)]:
             order = self._waiting.pop(seat)
-            if holder := self._holder(order):
-                self._records[seat] = _deferred(holder)
-                continue
             try:
                 self._running[seat] = self._begin(self._with_time_left(order))
             except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
                 self._records[seat] = fault_record(error)
+        if self._waiting and not (ready or self._running):  # no plan has seats that wait for each other
+            seat = next(iter(self._waiting))
+            self._defer(seat, self._open_givers(seat)[0])
 
-    def _holder(self, order: dict[str, Any]) -> str:
-        """Return the seat that could not be stopped and has one of the GPUs of an order; empty if there is none."""
-        wanted = set(order["seat"].get("gpus", ()))
-        kept = (name for name in self._stops if self._records.get(name, {}).get("state", "unchanged") not in SUCCESSES)
-        return next((name for name in kept if wanted & set(self._stops[name].get("gpus", ()))), "")
+    def _open_givers(self, seat: str) -> list[str]:
+        """Return the seats with GPUs of this one that have not ended yet."""
+        return sorted(self._givers.get(seat, set()) - set(self._records))
+
+    def _defer_without_gpus(self) -> None:
+        """Defer the waiting seats with GPUs of one that has ended and was not changed, such as a deferred one."""
+        while kept := self._first_without_gpus():
+            self._defer(*kept)
+
+    def _first_without_gpus(self) -> tuple[str, str] | None:
+        """Return a waiting seat and the one that has kept its GPUs."""
+        kept = {name for name, record in self._records.items() if record["state"] not in SUCCESSES}
+        found = ((seat, giver) for seat in self._waiting for giver in sorted(self._givers.get(seat, set()) & kept))
+        return next(found, None)
+
+    def _defer(self, seat: str, holder: str) -> None:
+        self._waiting.pop(seat)
+        self._records[seat] = _deferred(holder)
 
     def _with_time_left(self, order: dict[str, Any]) -> dict[str, Any]:
         """Return an order that waits for running work no longer than until the deadline of the node."""
@@ -225,7 +249,7 @@ class SeatJobs:
 def _deferred(holder: str) -> dict[str, Any]:
     fault = ProblemError(
         "gpu_held",
-        f"{holder} still has GPUs that the seat gets, and could not be stopped",
+        f"{holder} still has GPUs that the seat gets, and was neither changed nor stopped",
         "an own GPU has one user: two people would compute on it without knowing of each other",
         f"see the problems of {holder}, then run the command again",
     )

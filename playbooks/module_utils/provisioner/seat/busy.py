@@ -19,7 +19,7 @@ from ansible.module_utils.provisioner.gpu.use import gpu_use, may_run_in
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two queries
 SHOWN = 300  # characters of the list of users in progress messages
@@ -100,6 +100,30 @@ def _wanted(seat: Seat, journal: Journal) -> list[dict[str, Any]]:
     return [seat.order(number)["seat"] for number in sorted(numbers)]
 
 
+def check_gpus(state_root: str, wanted: dict[str, Any]) -> None:
+    """Raise BusyError `gpu_held` where a seat of a person gets a GPU that another seat of the lab runs with.
+
+    Two seats may share a GPU. The plan has given it to one person, but that other seat was not changed, or another run
+    has changed it since.
+    """
+    if not wanted.get("person"):
+        return
+    for other in seats_of(state_root):
+        if other.name != wanted["name"] and _may_run_with(other, wanted) and is_running(Compose(other)):
+            raise _held(other.name, wanted["name"])
+
+
+def _may_run_with(other: Seat, wanted: dict[str, Any]) -> bool:
+    """Return whether a seat has a generation that may run now, with one of these GPUs that is not shared."""
+    try:
+        generations = _wanted(other, Journal(other.folder, ""))
+    except ProblemError:
+        return False  # a damaged seat is reported as such, and must not stop another one
+    of_lab = [one for one in generations if one.get("lab") == wanted["lab"]]
+    apart = [one for one in of_lab if not (one.get("shared") and wanted.get("shared"))]
+    return any(set(one["gpus"]) & set(wanted["gpus"]) for one in apart)
+
+
 def _seat_users(compose: Compose, journal: Journal) -> list[str]:
     uuids = seat_gpus(compose.seat, journal)
     if uuids:
@@ -141,6 +165,15 @@ def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]], seat: str, share
 
 def _users(uuid: str, gpu: dict[str, Any] | None, seat: str | None) -> list[str]:
     return gpu_use(uuid, gpu) if seat is None else gpu_use(uuid, gpu, partial(may_run_in, seat))
+
+
+def _held(holder: str, seat: str) -> BusyError:
+    return BusyError(
+        "gpu_held",
+        f"{holder} runs with GPUs that {seat} gets",
+        "an own GPU has one user: two people would compute on it without knowing of each other",
+        f"see what `provision plan` says of {holder}, then run the command again",
+    )
 
 
 def _busy(name: str, users: list[str]) -> BusyError:

@@ -27,7 +27,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
-CONDITIONS = {"run", "deadlines", "claim", "expects", "when_busy"}
+CONDITIONS = {"run", "deadlines", "claim", "expects", "held", "when_busy"}
 KEYS = "authorized_keys"  # a file of a seat, and the key of its lines
 # What a seat has that is not part of a generation: see `assign`.
 NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False, KEYS: []}

@@ -46,6 +46,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "capacity": None,
         "host_key": "",
         "since": None,
+        "stopped_on": None,
         "services": {"jupyter": "missing", "ssh": "healthy"},
         "state": "committed",
         "run": "r1",
@@ -297,6 +298,8 @@ def test_a_stopped_seat_keeps_its_current_generation(tmp_path: Path, engine: Fak
     assert (record["state"], record["generation"]) == ("committed", 3)
     assert seat.current() == 3
     engine.containers.clear()
+    (fact,) = facts.seat_facts(str(tmp_path / "state"))
+    assert (fact["state"], fact["stopped_on"]) == ("stopped", journals.now()[:10])
     assert removals.stop(an_order(tmp_path), NoJob(), 0)["state"] == "unchanged"
 
 

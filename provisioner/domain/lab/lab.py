@@ -3,6 +3,7 @@
 import math
 import re
 from contextlib import suppress
+from datetime import date
 from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -274,9 +275,14 @@ class SeatSettings(UserInput):
 
 
 class PeopleSettings(UserInput):
-    """Who has a seat. `roster` is the file with one person a row, relative to the lab's directory."""
+    """Who has a seat. `roster` is the file with one person a row, relative to the lab's directory.
+
+    `term_ends`: the day after which others get the ports and the subnet of a seat that was stopped until then, because
+    its person has left the roster; None: never.
+    """
 
     roster: Annotated[str, Field(min_length=1)]
+    term_ends: date | None = None
 
 
 class Group(UserInput):

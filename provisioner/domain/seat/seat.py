@@ -2,7 +2,8 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from ipaddress import IPv4Network
 from typing import Literal, NamedTuple
 
 from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
@@ -10,7 +11,7 @@ from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.subnet import SEAT_PREFIX, free_subnet
 
@@ -164,9 +165,9 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
 
     Returns a Problem where no pair of ports or no subnet is free, or the node has no LAN address to publish on.
     """
-    held = facts.seat(owner.name)
-    others = [port for seat in facts.seats if seat.name != owner.name for port in seat.ports.values()]
-    ports = free_ports(held.ports if held else {}, lab.seat.ports, others)
+    held, others = facts.seat(owner.name), [seat for seat in facts.seats if seat.name != owner.name]
+    taken = [port for seat in others for port in seat.ports.values()]
+    ports = free_ports(_own_ports(held, taken), lab.seat.ports, taken)
     if ports is None:
         return Problem(
             "no_free_port",
@@ -175,7 +176,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
             "widen seat.ports in lab.yml, or remove a seat that is no longer used",
             facts.name,
         )
-    subnet = free_subnet(held.subnet if held else "", lab.seat.subnets, _taken_subnets(facts, owner.name))
+    subnet = free_subnet(_own_subnet(held, others), lab.seat.subnets, _taken_subnets(facts, owner.name))
     if subnet is None:
         return Problem(
             "no_free_subnet",
@@ -215,6 +216,22 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
         capacity=capacity,
         start_interval=facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE,
     )
+
+
+def _own_ports(held: RunningSeat | None, taken: Collection[int]) -> Mapping[str, int]:
+    """Return the ports that a seat keeps: while it is stopped, another one may have got them after the term."""
+    if held is None or (held.is_down and not {*held.ports.values()}.isdisjoint(taken)):
+        return {}
+    return held.ports
+
+
+def _own_subnet(held: RunningSeat | None, others: Iterable[RunningSeat]) -> str:
+    """Return the subnet that a seat keeps, by the same rule; empty if there is none."""
+    if held is None or not held.subnet:
+        return ""
+    own = IPv4Network(held.subnet)
+    is_taken = held.is_down and any(seat.subnet and own.overlaps(IPv4Network(seat.subnet)) for seat in others)
+    return "" if is_taken else held.subnet
 
 
 def _taken_subnets(facts: NodeFacts, name: str) -> Iterator[str]:

@@ -142,6 +142,7 @@ class RunningSeat(Value):
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"
     since: date | None = None  # the day on which it was set up for the first time
+    stopped_on: date | None = None  # the day on which it was stopped; None: it was started since, or never stopped
     services: dict[str, str] = {}  # service -> running | healthy | unhealthy | exited | missing
     state: str = "committed"  # of its last transaction
     layer_bytes: int | None = None  # in its containers' writable layers; None: the engine does not report it

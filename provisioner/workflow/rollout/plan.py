@@ -1,6 +1,6 @@
 """Build a plan from lock and facts: the image, seat and files of each node, and how they differ from what runs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from provisioner.domain.rollout.plan import (
     with_remarks,
 )
 from provisioner.domain.seat.document import SeatBundle
+from provisioner.domain.seat.freed import without_freed_pairs
 from provisioner.domain.seat.seat import Seat, lab_owner, seat_of, with_current_node
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
@@ -148,7 +149,8 @@ def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Sea
 
 def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> list[PlannedSeat]:
     """Return the steps of a node: first of the seats that are stopped, as others may take their ports and cards."""
-    name, facts = node.host.name, node.facts
+    name, present = node.host.name, {person.id for person in inputs.people}
+    facts = without_freed_pairs(node.facts, inputs.lab, present, inputs.today)
     ended = seating.ended.get(name, {})
     stops = [stop_step(facts, seat, why, when_busy) for seat, why in ended.items()]
     planned, held = [PlannedSeat(step) for step in stops], held_by_leaving(stops, facts)
@@ -169,7 +171,26 @@ def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_
     if isinstance(seat, Problem):
         return PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
     bundle = _bundle_unless_in_force(inputs, facts, request, seat, node.image)
-    return PlannedSeat(with_problems(build_step(bundle, facts, when_busy), request.cautions), bundle)
+    cautions = (*request.cautions, *_changed_ports(seat, facts))
+    return PlannedSeat(with_problems(build_step(bundle, facts, when_busy), cautions), bundle)
+
+
+def _changed_ports(seat: Seat, facts: NodeFacts) -> Iterator[Problem]:
+    """Yield a Problem where the seat of a person who returns gets other ports than before."""
+    held = facts.seat(seat.name)
+    if held and held.is_down and held.ports != seat.ports:
+        before, now = _port_text(held.ports.items()), _port_text(seat.ports.items())
+        yield Problem(
+            "ports_changed",
+            f"{seat.node}: {seat.name} had the ports {before}, and gets {now}: another seat has got one of them since",
+            "what its person has saved names the old ports: an SSH configuration, bookmarks",
+            "send them their letter again: provision letters",
+            seat.node,
+        )
+
+
+def _port_text(ports: Iterable[tuple[str, int]]) -> str:
+    return ", ".join(f"{port} ({service})" for service, port in sorted(ports, reverse=True))
 
 
 def _with_seat(facts: NodeFacts, bundle: SeatBundle | None) -> NodeFacts:

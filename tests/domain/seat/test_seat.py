@@ -37,6 +37,18 @@ def test_seat_keeps_its_ports_if_the_range_changes() -> None:
     assert seat(seats=(held("demo-student", 23456),)).ports == {"ssh": 23456, "jupyter": 23457}
 
 
+def test_a_stopped_seat_keeps_its_ports_and_subnet_unless_another_one_has_them_now() -> None:
+    down = {"services": {"ssh": "missing", "jupyter": "missing"}, "subnet": "10.213.0.16/28"}
+    own = held("demo-student", 22010).model_copy(update=down)
+    assert (seat(seats=(own,)).ports["ssh"], seat(seats=(own,)).subnet) == (22010, "10.213.0.16/28")
+    other = held("other-student", 22011).model_copy(update={"subnet": "10.213.0.0/24"})
+    found = seat(seats=(own, other))
+    assert (found.ports, found.subnet) == ({"ssh": 22000, "jupyter": 22001}, "10.213.1.0/28")
+    running = own.model_copy(update={"services": {"ssh": "healthy"}})
+    found = seat(seats=(running, other))
+    assert (found.ports["ssh"], found.subnet) == (22010, "10.213.0.16/28")
+
+
 def test_new_seat_skips_the_ports_of_others() -> None:
     assert seat(seats=(held("other-student", 22000),)).ports == {"ssh": 22002, "jupyter": 22003}
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from datetime import timedelta
+from datetime import date, timedelta
 from ipaddress import IPv4Network
 from itertools import pairwise
 from random import Random
@@ -13,6 +13,7 @@ import yaml
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import WhenBusy
@@ -412,6 +413,32 @@ def test_a_person_without_a_place_whose_seat_runs_keeps_it(world: World) -> None
     plan = world.plan(with_row("bob", node="")).plan
     assert changed(plan) == {}
     assert [problem.code for problem in plan.unplaced.values()] == ["node_gone"]
+
+
+# Ports after the end of a term.
+
+
+def term_lab(ends: date) -> Lab:
+    return roster_lab(people={"roster": "roster.csv", "term_ends": ends})
+
+
+@pytest.mark.parametrize(("ends", "is_free"), [(TODAY - timedelta(1), True), (TODAY, False)])
+def test_a_new_person_gets_the_ports_of_who_has_left_once_the_term_is_over(
+    world: World, ends: date, is_free: bool
+) -> None:
+    before = world.seat_of("zoe").ports
+    world.roll_out(without("zoe"))
+    world.change("n2", "demo_zoe", stopped_on=TODAY - timedelta(9))
+    world.probed = {name: with_accounts(facts, [*SIX, person("fay")]) for name, facts in world.probed.items()}
+    fay = [*without("zoe"), person("fay", node="n2")]
+    world.roll_out(fay, lab=term_lab(ends))
+    assert (world.seat_of("fay").ports == before) is is_free
+    assert world.plan(fay, lab=term_lab(ends)).plan.pending == ()
+    plan = world.roll_out([*fay, person("zoe", node="n2")], lab=term_lab(ends)).plan
+    assert codes(plan) == ({"zoe": ["ports_changed"]} if is_free else {})
+    assert [step.person for step in plan.pending] == ["zoe"]
+    assert (world.seat_of("zoe").ports == before) is not is_free
+    assert_nothing_is_given_twice(world.running()["n2"])
 
 
 # Cards of seats that cannot be changed now.

@@ -17,6 +17,8 @@ from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
 from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat, seats_of
 
+DAY = len("2027-01-31")  # at the beginning of the time of a step
+
 
 def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
     """Return the facts of all recorded seats, and of seats that run without a record, as their ports are in use.
@@ -108,6 +110,7 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         "capacity": wanted.get("capacity"),  # None: an order of an earlier release
         "host_key": host_key(seat),
         "since": made_on(seat),
+        "stopped_on": last["at"][:DAY] if last and state == "stopped" else None,
         "services": services,
         "state": state,
         "run": last["run"] if last else "",

@@ -31,7 +31,7 @@ def lock_text(lock: Lockfile) -> str:
 
 
 def write_lock(path: Path, lock: Lockfile) -> None:
-    """Replace lab.lock atomically. Raises ProblemError where it cannot be written."""
+    """Replace lab.lock, or a lock to publish, atomically. Raises ProblemError where it cannot be written."""
     write_text(path, lock_text(lock))
 
 
@@ -41,7 +41,7 @@ def signature_of(path: Path) -> Path:
 
 
 def sign_lock(path: Path, key: Path, *, may_ask: bool) -> Path:
-    """Write the signature of lab.lock beside it and return its path.
+    """Write the signature of a lock beside it and return its path.
 
     Raises ProblemError (usage) where ssh-keygen cannot sign with `key`.
     """

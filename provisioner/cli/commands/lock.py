@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 import click
 from rich.text import Text
@@ -35,7 +36,14 @@ sign_option = click.option(
     "--sign",
     "key",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Sign lab.lock with this SSH key, into lab.lock.sig; a public key stands for that of the agent.",
+    help="Sign lab.lock with this SSH key, into lab.lock.sig; a public key stands for that of the agent. With --public,"
+    " FILE is signed instead, into FILE.sig.",
+)
+public_option = click.option(
+    "--public",
+    metavar="FILE",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write the lock to FILE, too, without people: to publish it for `provision me --lock`.",
 )
 
 
@@ -44,35 +52,67 @@ sign_option = click.option(
 @torch_option
 @fresh_option
 @sign_option
+@public_option
 @with_ansible_options
 @with_output
 def lock(  # noqa: PLR0913, PLR0917  (flags)
-    lab: str, torch: str | None, fresh: bool, key: Path | None, ansible: AnsibleOptions, output: Output
+    lab: str,
+    torch: str | None,
+    fresh: bool,
+    key: Path | None,
+    public: Path | None,
+    ansible: AnsibleOptions,
+    output: Output,
 ) -> int:
     """Select an image that runs on every node, build its lab image where needed, and pin both in lab.lock.
 
     Exit 1 where a node got no image. No node is changed.
     """
     directory = read_lab(lab)
+    if public is not None and public.resolve() == directory.lock.resolve():
+        raise click.UsageError("--public is a file beside lab.lock, which keeps who sits where")
     run = OpenRun.of(open_run(directory.lab.name), output)
     # A garbage collection at the same time would remove what is pushed here before lab.lock names it.
     with hold_lab(directory.lab.name, run.journal.run, "lock"):
-        return _lock(directory, run, ansible, key, torch=torch, fresh=fresh)
+        return _lock(directory, run, ansible, Publication(public, key), torch=torch, fresh=fresh)
+
+
+class Publication(NamedTuple):
+    """How a lock is given to others: in the file `public`, without people, signed with `key`; each may be None."""
+
+    public: Path | None
+    key: Path | None
 
 
 def _lock(  # noqa: PLR0913  (flags)
-    directory: LabDirectory, run: OpenRun, ansible: AnsibleOptions, key: Path | None, *, torch: str | None, fresh: bool
+    directory: LabDirectory,
+    run: OpenRun,
+    ansible: AnsibleOptions,
+    publication: Publication,
+    *,
+    torch: str | None,
+    fresh: bool,
 ) -> int:
     output = run.output
     with run.progress():
         probed = probe(fleet(directory, ansible, output.verbose, run.on_event), run.on_event)
         locked = new_lock(directory, probed, run.on_event, torch=torch, fresh=fresh)
     save_lock(directory, locked, output)
-    if key is not None:
-        output.note(f"{sign_lock(directory.lock, key, may_ask=output.can_ask)} is its signature: publish both.")
+    _publish(directory, locked.lock, publication, output)
     note_old_signature(directory, output)
     output.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | catalog_fields(locked.catalog))
     return DONE if set(probed) == set(locked.lock.nodes) else FAILED
+
+
+def _publish(directory: LabDirectory, locked: Lockfile, publication: Publication, output: Output) -> None:
+    """Write the lock to the public file, and sign that, else lab.lock, where there is a key."""
+    public, key = publication
+    if public is not None:
+        write_lock(public, locked.without_people())
+        output.note(f"{public} is the lock without people, to publish for `provision me --lock`.")
+    if key is not None:
+        signed = sign_lock(public or directory.lock, key, may_ask=output.can_ask)
+        output.note(f"{signed} is its signature: publish both.")
 
 
 def note_old_signature(directory: LabDirectory, output: Output) -> None:

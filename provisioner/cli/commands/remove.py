@@ -17,13 +17,13 @@ def remove(*, lab: str, options: ChangeOptions) -> int:
     """Remove seats with all their generations. Homes, tokens and host keys stay on the nodes."""
     directory = read_lab(lab)
     lab_name, when_busy = directory.lab.name, options.overrides.when_busy
-    user = directory.lab.seat.user
+    user, has_roster = directory.lab.seat.user, directory.lab.people is not None
+    whose = f"all seats of {lab_name}" if has_roster else f"the seat of {user}"
     change = SeatChange(
         verb="remove",
-        plan=lambda _, probed: plan_removal(lab_name, user, probed, when_busy=when_busy),
+        plan=lambda _, probed: plan_removal(lab_name, user, probed, has_roster=has_roster, when_busy=when_busy),
         question=lambda nodes: (
-            f"Remove the seat of {user} from {count(len(nodes), 'node')} ({fold_names(nodes)})?"
-            " Everything that runs in it ends."
+            f"Remove {whose} from {count(len(nodes), 'node')} ({fold_names(nodes)})? Everything that runs there ends."
         ),
         # A removal that fails on one node is no reason to leave the seat on the others.
         rules=Rules(max_failures="100%"),

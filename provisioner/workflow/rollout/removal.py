@@ -1,6 +1,4 @@
-"""Plan the removal of seats. Every reachable node has a step, since the remains of a seat may be incomplete."""
-
-from collections.abc import Iterator
+"""Plan the removal of seats. Every node has a step, since the remains of a seat may be incomplete."""
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import HeldGpus, RemovalOrder, SeatName
@@ -12,9 +10,19 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 
 
-def plan_removal(lab: str, user: str, probed: Probed, *, when_busy: WhenBusy = DEFER) -> Plan:
-    """Plan to remove all seats of the lab from every probed node; `user` is that of a lab without a roster."""
-    steps = (step for node, facts in probed.items() for step in _steps(lab, user, node, facts, when_busy))
+def plan_removal(lab: str, user: str, probed: Probed, *, has_roster: bool = False, when_busy: WhenBusy = DEFER) -> Plan:
+    """Plan to remove all seats of the lab from every probed node.
+
+    `user`: of the seat of each node. In a lab with a roster that seat is only removed where the node has it.
+    """
+    steps = list[Step]()
+    for node, facts in probed.items():
+        if isinstance(facts, Problem):
+            steps.append(skipped(node, (facts,)))
+            continue
+        names = seat_names_on(facts, lab, user)
+        found = [name for name in names if facts.seat(name)] if has_roster else names
+        steps += [_step(facts, name, when_busy) for name in found] or [_nothing_to_remove(node)]
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
 
 
@@ -34,12 +42,12 @@ def removal_orders(run_spec: RunSpec) -> dict[str, dict[str, RemovalOrder]]:
     return orders
 
 
-def _steps(lab: str, user: str, node: str, facts: NodeFacts | Problem, when_busy: WhenBusy) -> Iterator[Step]:
-    if isinstance(facts, Problem):
-        yield skipped(node, (facts,))
-        return
-    for name in seat_names_on(facts, lab, user):
-        running = facts.seat(name)
-        generation = running.generation if running else 0
-        step = Step(node=node, seat=name, action="remove", why="the seat is removed", generation=generation)
-        yield with_busy_policy(step, running, when_busy) if running else step
+def _step(facts: NodeFacts, name: str, when_busy: WhenBusy) -> Step:
+    running = facts.seat(name)
+    generation = running.generation if running else 0
+    step = Step(node=facts.name, seat=name, action="remove", why="the seat is removed", generation=generation)
+    return with_busy_policy(step, running, when_busy) if running else step
+
+
+def _nothing_to_remove(node: str) -> Step:
+    return Step(node=node, seat=None, action="keep", why="no seat of this lab on the node")

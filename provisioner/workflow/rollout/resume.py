@@ -24,6 +24,7 @@ from provisioner.workflow.rollout.preflight import unique_images
 from provisioner.workflow.rollout.run import (
     Outcome,
     build_outcome,
+    build_wave_run,
     never_stop,
     settled_records,
     wave_steps,
@@ -169,7 +170,7 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
         completed = {node for node in ended if not _is_mixed(run_spec, state, node)}
         run_spec = with_settled(run_spec, {**unclaimed, **ended})
         run_spec = with_settled(run_spec, _already_committed(run_spec, ended, fleet))
-    wave_run = WaveRun(run_spec.waves, steps, run_spec.budget, gate)
+    wave_run = build_wave_run(run_spec, steps, gate)
     outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     if run_spec.claim:
         # A node that was released before may have been claimed again by a resumption that was interrupted, too.

@@ -28,6 +28,7 @@ from provisioner.workflow.rollout.waves import (
     no_gate,
     reason_to_stop,
     run_all_waves,
+    too_many_failures,
 )
 
 
@@ -58,7 +59,7 @@ def run_waves(
 
     Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes; nothing was changed then.
     """
-    wave_run = WaveRun(run_spec.waves, wave_steps(run_spec, fleet, context.stop), run_spec.budget, gate)
+    wave_run = build_wave_run(run_spec, wave_steps(run_spec, fleet, context.stop), gate)
     claim = run_spec.claim
     if run_spec.nodes:
         context.journal.keep("undertaking", run_spec)
@@ -74,6 +75,22 @@ def run_waves(
     outcome = build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context))
     release_claims(fleet, claim, run_spec.nodes, {record.node: record for record in outcome.records})
     return outcome
+
+
+def build_wave_run(run_spec: RunSpec, steps: Sequence[WaveStep[Any]], gate: Gate) -> WaveRun:
+    """Return the waves of a run with these steps."""
+    explain = first_node_failed if run_spec.verb.startswith("seats ") else too_many_failures
+    return WaveRun(run_spec.waves, steps, run_spec.budget, gate, explain)
+
+
+def first_node_failed(nodes: Sequence[str], _budget: int) -> Problem:
+    """Return why the seats of one person on further nodes are not changed."""
+    return Problem(
+        "too_many_failures",
+        f"{', '.join(nodes)} failed or could not be reached, so no seat on another node is changed",
+        "a seat that a person has elsewhere runs on until the one on the node of their place works",
+        "find the cause and repair it, then run the command again",
+    )
 
 
 def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:

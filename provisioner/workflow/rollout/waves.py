@@ -36,17 +36,29 @@ class WaveStep(NamedTuple, Generic[OrderT]):
     orders: Orders[OrderT]
 
 
+def too_many_failures(nodes: Sequence[str], budget: int) -> Problem:
+    """Return why a run ends after these nodes have failed; `budget`: how many were allowed to."""
+    return Problem(
+        "too_many_failures",
+        f"{', '.join(nodes)} failed or could not be reached; rollout.max_failures allows {budget}",
+        "a fault of these nodes is likely to occur on further nodes, too",
+        "find the cause and repair it; for nodes that are only switched off: --allow-unreachable N",
+    )
+
+
 class WaveRun(NamedTuple):
     """Waves of nodes and the steps that each wave goes through. A seat goes on to the next step where it is `staged`.
 
     So no seat of a wave is stopped before all remaining seats of that wave are staged. `budget`: how many nodes may
-    fail. `gate` is called before every wave; once it returns a Problem, the nodes that are left are deferred.
+    fail; `explain` says why the run ends after more. `gate` is called before every wave; once it returns a Problem, the
+    nodes that are left are deferred.
     """
 
     waves: Sequence[Sequence[str]]
     steps: Sequence[WaveStep[Any]]
     budget: int
     gate: Gate = no_gate
+    explain: Callable[[Sequence[str], int], Problem] = too_many_failures
 
 
 class WavesResult(NamedTuple):
@@ -157,11 +169,4 @@ def reason_to_stop(wave_run: WaveRun, records: Records, stop: StopRequested) -> 
             "provision resume",
         )
     bad = [record.node for record in records.values() if record.state in BAD]
-    if len(bad) <= wave_run.budget:
-        return None
-    return Problem(
-        "too_many_failures",
-        f"{', '.join(bad)} failed or could not be reached; rollout.max_failures allows {wave_run.budget}",
-        "a fault of these nodes is likely to occur on further nodes, too",
-        "find the cause and repair it; for nodes that are only switched off: --allow-unreachable N",
-    )
+    return None if len(bad) <= wave_run.budget else wave_run.explain(bad, wave_run.budget)

@@ -51,6 +51,29 @@ def test_a_lock_is_signed_beside_it(lab: Path, tmp_path: Path, monkeypatch: pyte
     assert "older" not in run("lock", "demo", "--sign", str(key)).stderr
 
 
+def test_the_lock_to_publish_names_no_person_and_is_signed(
+    lab: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    placed = a_lock().model_copy(update={"people": {"anna": Placement(node="n1")}})
+    makes(monkeypatch, placed)
+    key, public = make_key(tmp_path / "ann"), tmp_path / "public.lock"
+    done = run("lock", "demo", "--public", str(public), "--sign", str(key))
+    assert (done.exit_code, "public.lock.sig is its signature" in done.stderr) == (0, True), done.stderr
+    found = fetch_lock(str(public), signers=allow(tmp_path / "signers", key))
+    assert (found.lock, found.signer) == (a_lock(), "ann@lab.example")
+    assert "anna" not in public.read_text()
+    assert fetch_lock(str(lab / "lab.lock")).lock == placed
+    assert not (lab / "lab.lock.sig").exists()
+    assert run("lock", "demo", "--public", str(public)).exit_code == 0
+    assert fetch_lock(str(public)).lock == a_lock()
+
+
+def test_the_lock_of_the_lab_is_not_overwritten_with_the_one_to_publish(lab: Path) -> None:
+    done = run("lock", "demo", "--public", str(lab / "lab.lock"))
+    assert (done.exit_code, "keeps who sits where" in done.stderr) == (2, True)
+    assert not (lab / "lab.lock").exists()
+
+
 def test_the_difference_counts_people(lab: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("lock", "demo").exit_code == 0
     placed = a_lock().model_copy(update={"people": {"anna": Placement(node="n1")}})

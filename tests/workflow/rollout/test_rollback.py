@@ -128,6 +128,29 @@ def test_status_names_the_run_that_has_claimed_a_node() -> None:
     )
 
 
+def test_a_lab_with_a_roster_removes_the_seats_that_are_there_and_no_other() -> None:
+    seats = (
+        RunningSeat(name="demo_ann", lab="demo", person="ann", generation=1, image="i"),
+        RunningSeat(name="demo-student", generation=0, image=""),  # its record is damaged
+    )
+    probed: dict[str, NodeFacts | Problem] = {
+        "n1": a_node("n1", seats=seats[:1]),
+        "n2": a_node("n2"),
+        "n3": a_node("n3", seats=seats),
+        "n4": UNREACHABLE,
+    }
+    plan = plan_removal("demo", "student", probed, has_roster=True)
+    assert [(step.node, step.seat, step.action) for step in plan.steps] == [
+        ("n1", "demo_ann", "remove"),
+        ("n2", None, "keep"),
+        ("n3", "demo-student", "remove"),
+        ("n3", "demo_ann", "remove"),
+        ("n4", None, "skip"),
+    ]
+    settled = build_run_spec("r1", plan, {}, Rules(), BEGAN, verb="remove").settled
+    assert {record.node: record.state for record in settled} == {"n2": "unchanged", "n4": "unreachable"}
+
+
 def test_status_names_all_runs_that_have_claimed_seats_of_a_node() -> None:
     seats = a_claim("r2").model_copy(update={"scope": "seats", "seats": ("other-a", "other-b"), "verb": "rollout"})
     assert remarks(a_node("n1", claims=(a_claim(), seats)))[1:] == (

@@ -108,6 +108,18 @@ def test_a_first_node_that_fails_stops_the_run(tmp_path: Path, end: NodeState) -
     assert fleet.claims_by_node()["n2"] is None
 
 
+def test_a_move_that_fails_on_its_first_node_says_what_stays_as_it_is(tmp_path: Path) -> None:
+    """No setting of lab.yml is the reason."""
+    fleet = FakeFleet(tmp_path, {"switch": {"n1": "rolled_back"}}).add("n1", "n2")
+    spec = a_run_spec(creating("n1", "n2")).model_copy(update={"verb": "seats move"})
+    outcome = run_waves(spec, fleet, a_context())
+    assert states(outcome) == {"n1": "rolled_back", "n2": "not_started"}
+    assert outcome.stopped is not None
+    assert outcome.stopped.code == "too_many_failures"
+    assert "no seat on another node is changed" in outcome.stopped.what
+    assert "max_failures" not in str(outcome.stopped)
+
+
 @pytest.mark.parametrize("end", ["deferred", "stale"])
 def test_deferred_and_stale_nodes_do_not_stop_the_run(tmp_path: Path, end: NodeState) -> None:
     outcome = run(FakeFleet(tmp_path, {"switch": {"n1": end}}).add("n1", "n2"), creating("n1", "n2"))

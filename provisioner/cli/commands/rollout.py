@@ -68,8 +68,8 @@ class PlannedRun(NamedTuple):
 
     def claims(self, run: str, verb: Verb) -> dict[str, Claim]:
         """Return what the run would claim on each node that changes."""
-        claim = build_claim(run, self.directory.lab.name, verb, self.context.probed)
-        return {node: claim for node, claim in self.plan.claims(claim).items() if node in self.nodes}
+        claims = self.plan.claims(build_claim(run, self.directory.lab.name, verb, self.context.probed))
+        return {node: claims[node] for node in self.nodes}
 
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))

@@ -115,7 +115,7 @@ class RunSpec(Document):
     def claims(self) -> dict[str, Claim]:
         """The claim on each node that the run changes: on the seats that it changes there; empty without a claim."""
         claims = self.plan.claims(self.claim) if self.claim else {}
-        return {node: claim for node, claim in claims.items() if node in self.nodes}
+        return {node: claims[node] for node in self.nodes if node in claims}
 
     def with_claim(self, claim: Claim) -> "RunSpec":
         """Return the spec with a new claim, and in each order that of its seat."""

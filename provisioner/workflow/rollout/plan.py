@@ -128,8 +128,13 @@ def serve_nodes(
     inputs: PlanInputs, hosts: Sequence[Host], probed: Probed
 ) -> dict[str, ServedNode | tuple[Problem, ...]]:
     """Return by node what the seats of each host are made from, or why it cannot have one. `probed`: all nodes."""
-    replay = _select_locked(inputs, probed)
-    return {host.name: _serve(inputs, host, probed[host.name], replay) for host in hosts}
+    replay, present = _select_locked(inputs, probed), {person.id for person in inputs.people}
+
+    def facts_of(node: str) -> NodeFacts | Problem:
+        facts = probed[node]
+        return facts if isinstance(facts, Problem) else without_freed_pairs(facts, inputs.lab, present, inputs.today)
+
+    return {host.name: _serve(inputs, host, facts_of(host.name), replay) for host in hosts}
 
 
 def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Seating:
@@ -149,8 +154,7 @@ def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Sea
 
 def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> list[PlannedSeat]:
     """Return the steps of a node: first of the seats that are stopped, as others may take their ports and cards."""
-    name, present = node.host.name, {person.id for person in inputs.people}
-    facts = without_freed_pairs(node.facts, inputs.lab, present, inputs.today)
+    name, facts = node.host.name, node.facts
     ended = seating.ended.get(name, {})
     stops = [stop_step(facts, seat, why, when_busy) for seat, why in ended.items()]
     planned, held = [PlannedSeat(step) for step in stops], held_by_leaving(stops, facts)

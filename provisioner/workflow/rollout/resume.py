@@ -161,7 +161,7 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
     completed: set[str] = set()
     if run_spec.claim and left and not context.stop():
         begun_nodes = {node for node, _ in state.begun}
-        claims = {node: run_spec.claims[node] for node in left}
+        claims = {node: claim for node, claim in run_spec.claims.items() if node in left}
         unclaimed = claim_nodes(fleet, run_spec.claim, claims, breaks, context.on_event, begun=begun_nodes)
         completing = _begun_only(steps[-1], state.begun, unclaimed)
         # A change that has begun is completed whatever else fails, and also after a stop request.

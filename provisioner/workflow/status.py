@@ -9,6 +9,8 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
 from provisioner.workflow.rollout.plan import PreparedPlan
 
+_FEW = 3  # seats of a claim are named up to this number, and counted above it
+
 
 def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
     """Return one entry per node of the plan, in its order. `local`: the user is at the machine of the seat."""
@@ -52,8 +54,9 @@ def _disk_limit(step: Step, prepared: PreparedPlan, running: RunningSeat | None)
 
 
 def _held_by(claim: Claim) -> str:
-    seats = "" if claim.scope == "node" else f": {', '.join(claim.seats)}"
-    return f"held by {claim.verb or 'a run'} {claim.run} of {claim.holder} since {claim.since}{seats}"
+    names = ", ".join(claim.seats) if len(claim.seats) <= _FEW else f"{len(claim.seats)} seats"
+    what = "" if claim.scope == "node" else f": {names}"
+    return f"held by {claim.verb or 'a run'} {claim.run} of {claim.holder} since {claim.since}{what}"
 
 
 def _drift(step: Step, running: RunningSeat | None) -> str:

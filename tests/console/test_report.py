@@ -193,6 +193,18 @@ def test_a_status_counts_the_seats_of_a_node_and_says_why_others_differ() -> Non
     """)
 
 
+def test_a_status_says_once_which_run_holds_seats_of_a_node() -> None:
+    held = ("held by rollout r1 of ann since noon: 2 seats",)
+    seats = [a_seat_status("n1", name).model_copy(update={"remarks": held}) for name in ("ann", "bob")]
+    found = LabStatus(lab="demo", seats=(*seats, a_seat_status("n1", "cem")))
+    assert render_text(status_view(found)) == expected_text("""
+        n1  3 of 3 seats as locked
+          held by rollout r1 of ann since noon: 2 seats
+
+        No drift: 3 seats as locked.
+    """)
+
+
 @pytest.mark.parametrize("drift", ["", "the image changes"])
 def test_a_status_of_six_thousand_seats_fits_on_a_screen(drift: str) -> None:
     seats = tuple(a_seat_status(f"gpu{node:03}", f"s{node}x{seat}", drift) for node in range(200) for seat in range(30))

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,15 @@ def test_people_are_read_with_their_keys(lab_with: LabWith) -> None:
         Person(id="bob", group="staff", keys=(AN_RSA,), row=3),
     )
     assert found.cautions == ()
+
+
+def test_the_end_of_the_term_is_a_day(lab_with: LabWith) -> None:
+    lab, roster = GOOD + "people: {roster: roster.csv, term_ends: DAY}\n", {"roster.csv": "id\nanna\n"}
+    people = read_lab(str(lab_with(lab.replace("DAY", "2027-01-31"), **roster))).lab.people
+    assert people is not None
+    assert people.term_ends == date(2027, 1, 31)
+    (mistake,) = refused(lab_with(lab.replace("DAY", "31.1.2027"), **roster))
+    assert mistake.startswith("$/lab.yml:4:41: people.term_ends")
 
 
 def test_cautions_of_the_roster_are_kept(lab_with: LabWith) -> None:

@@ -151,11 +151,25 @@ def test_a_lab_with_a_roster_removes_the_seats_that_are_there_and_no_other() -> 
     assert {record.node: record.state for record in settled} == {"n2": "unchanged", "n4": "unreachable"}
 
 
-def test_status_names_all_runs_that_have_claimed_seats_of_a_node() -> None:
-    seats = a_claim("r2").model_copy(update={"scope": "seats", "seats": ("other-a", "other-b"), "verb": "rollout"})
+@pytest.mark.parametrize(("number", "named"), [(2, "other-0, other-1"), (30, "30 seats")])
+def test_status_names_all_runs_that_have_claimed_seats_of_a_node(number: int, named: str) -> None:
+    names = tuple(f"other-{seat}" for seat in range(number))
+    seats = a_claim("r2").model_copy(update={"scope": "seats", "seats": names, "verb": "rollout"})
     assert remarks(a_node("n1", claims=(a_claim(), seats)))[1:] == (
-        "held by rollout r2 of ann@control1 since 2026-11-26T21:00:00+00:00: other-a, other-b",
+        f"held by rollout r2 of ann@control1 since 2026-11-26T21:00:00+00:00: {named}",
     )
+
+
+def test_of_the_seats_of_people_status_names_the_runs_that_hold_them() -> None:
+    claims = tuple(
+        a_claim(run).model_copy(update={"scope": "seats", "seats": (seat,)})
+        for run, seat in (("r1", SEAT), ("r2", "demo_ben"))
+    )
+    made = prepared({"n1": "update"})
+    steps = tuple(step.model_copy(update={"person": "ann"}) for step in made.plan.steps)
+    whose = made._replace(plan=made.plan.model_copy(update={"steps": steps}))
+    (seat,) = build_status(whose, {"n1": a_node("n1", claims=claims)}).seats
+    assert [remark.split()[4] for remark in seat.remarks] == ["r1"]
 
 
 def remarks(facts: NodeFacts) -> tuple[str, ...]:

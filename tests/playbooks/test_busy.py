@@ -83,7 +83,7 @@ def li(root: Path, **over: Any) -> tuple[str, dict[str, Any]]:
         ({}, {"name": "demo_mei"}, False),
     ],
 )
-def test_a_gpu_that_another_seat_of_the_lab_runs_with_is_given_to_nobody_else(
+def test_a_gpu_that_another_seat_of_the_lab_runs_with_is_not_given_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any], ours: dict[str, Any], is_held: bool
 ) -> None:
     running_seat(tmp_path, monkeypatch, **theirs)

@@ -295,6 +295,37 @@ def test_a_batch_with_a_newer_claim_ends_the_one_with_the_older_claim(node: Node
     assert claims.read_claims(node.state_root) == ([], (2, {}))
 
 
+def test_a_seat_whose_job_has_an_older_claim_of_the_run_is_carried_out_by_the_newer_one(node: Node) -> None:
+    """A resumption finds jobs that still pull an image, or wait for running work: their claim is outdated by then."""
+
+    def work(_: str, job: Any) -> dict[str, Any]:
+        job.report("waiting")
+        until((node.root / "go").exists)
+        claims.check_claim(node.state_root, node.claim)  # as it was when the job began
+        return {"state": "committed"}
+
+    claims.take_claim(node.state_root, node.claim, "")
+    node.cores = 8
+    path = node.start(work, "ml_a", "ml_b")
+    until(node.lines)
+    kill(files.read_job(path))
+    node.claim = {**node.claim, "fence": 2}
+    claims.take_claim(node.state_root, node.claim, "")
+    path = node.start(work, "ml_a", "ml_b")
+    until(lambda: files.read_job(path)["text"])
+    (node.root / "go").touch()
+    assert states(finished(path)["record"]) == {"ml_a": "committed", "ml_b": "committed"}
+    assert node.lines() == ["begin ml_a", "begin ml_a", "end ml_a", "begin ml_b", "end ml_b"]
+
+
+def test_a_seat_of_a_run_that_was_overtaken_is_begun_twice_at_most(node: Node) -> None:
+    def work(*_: Any) -> dict[str, Any]:
+        raise ProblemError("fenced", "what", "why", "fix")
+
+    assert states(node.carry_out(work, "ml_a")) == {"ml_a": "failed"}
+    assert node.lines() == ["begin ml_a"] * 2
+
+
 def waits(node: Node) -> Work:
     """Return work that waits for the file `go`."""
 

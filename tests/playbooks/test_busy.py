@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.playbooks.fake_engine import FakeEngine
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
-from tests.playbooks.node_code import ProblemError, module_util, problem
+from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order, with_seat
 from tests.playbooks.world import World
 
@@ -49,69 +49,6 @@ def test_each_use_of_a_gpu_is_reported_in_one_line(idle: list[Any], gpu: dict[st
     found = busy.gpu_users(["GPU-1"])
     assert len(found) == len(expected)
     assert all(part in line for part, line in zip(expected, found, strict=True)), found
-
-
-MEI = {"name": "demo_mei", "person": "mei", "gpus": ["GPU-1"]}
-
-
-def running_seat(root: Path, monkeypatch: pytest.MonkeyPatch, *, running: bool = True, **over: Any) -> None:
-    """Set up the seat of mei, or another one, with containers or without."""
-    order = with_seat(an_order(root), **(MEI | over))
-    seat = busy.Seat(order["state_root"], order["seat"]["name"])
-    seat.make_folders()
-    seat.write(1, order, {})
-    seat.commit(1)
-    monkeypatch.setattr(busy, "is_running", lambda compose: running and compose.seat.name == seat.name)
-
-
-def li(root: Path, **over: Any) -> tuple[str, dict[str, Any]]:
-    order = with_seat(an_order(root), **({"name": "demo_li", "person": "li", "gpus": ["GPU-1", "GPU-2"]} | over))
-    return order["state_root"], order["seat"]
-
-
-@pytest.mark.parametrize(
-    ("theirs", "ours", "is_held"),
-    [
-        ({}, {}, True),
-        ({"shared": True}, {}, True),
-        ({}, {"shared": True}, True),
-        ({"shared": True}, {"shared": True}, False),
-        ({"gpus": ["GPU-3"]}, {}, False),
-        ({"lab": "other"}, {}, False),
-        ({"running": False}, {}, False),
-        ({}, {"person": ""}, False),
-        ({}, {"name": "demo_mei"}, False),
-    ],
-)
-def test_a_gpu_that_another_seat_of_the_lab_runs_with_is_not_given_away(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, theirs: dict[str, Any], ours: dict[str, Any], is_held: bool
-) -> None:
-    running_seat(tmp_path, monkeypatch, **theirs)
-    if not is_held:
-        busy.check_gpus(*li(tmp_path, **ours))
-        return
-    with pytest.raises(busy.BusyError, match="demo_mei runs with GPUs that demo_li gets") as caught:
-        busy.check_gpus(*li(tmp_path, **ours))
-    assert (problem(caught)["code"], caught.value.state) == ("gpu_held", "deferred")
-
-
-def test_a_damaged_seat_keeps_no_gpu_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    running_seat(tmp_path, monkeypatch)
-    (tmp_path / "state/seats/demo_mei/gens/1/order.json").write_text("{")
-    busy.check_gpus(*li(tmp_path))
-
-
-def test_a_switch_to_a_gpu_that_another_seat_still_has_changes_nothing(
-    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    engine.images[REFERENCE] = {"RootFS": {}}
-    world = World(tmp_path, 1).patch_node_code(monkeypatch)
-    order = with_seat(world.order, person="li")
-    world.seat.write(3, order, {})
-    running_seat(tmp_path, monkeypatch)
-    with pytest.raises(busy.BusyError, match="demo_mei runs with GPUs"):
-        world.switch(seat=order["seat"])
-    assert world.seat.current() == 1
 
 
 OURS = a_process(11, container="demo_li-jupyter-1", seat="demo_li")
@@ -175,6 +112,82 @@ def world(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -
 
 def switched(world: World, **when_busy: Any) -> dict[str, Any]:
     return world.switch(when_busy=when_busy or None)
+
+
+@pytest.fixture
+def neighbour(tmp_path: Path, engine: FakeEngine) -> Callable[..., Any]:
+    """Function that adds a seat which has GPU-1, and whose containers have this state."""
+
+    def neighbour(state: str, **seat: Any) -> Any:
+        order = with_seat(an_order(tmp_path), name="demo_mei", **seat)
+        made = module_util("seat.seat").seat_of(order)
+        made.make_folders()
+        made.write(1, order, {})
+        made.commit(1)
+        add_containers(engine, a_container("jupyter", Status=state), seat="demo_mei")
+        return made
+
+    return neighbour
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(
+    ("seat", "held"),
+    [
+        ({}, True),
+        ({"shared": True}, True),  # the other one is to have it alone
+        ({"gpus": ["GPU-2"]}, False),
+        ({"gpus": []}, False),
+        ({"lab": "another"}, False),
+    ],
+)
+def test_a_gpu_that_another_running_seat_of_the_lab_has_is_not_given_away(
+    world: World, neighbour: Callable[..., Any], seat: dict[str, Any], held: bool
+) -> None:
+    neighbour("running", **seat)
+    if not held:
+        assert switched(world)["state"] == "committed"
+        return
+    with pytest.raises(busy.GpuHeldError, match="demo_mei still has GPUs that demo-student gets") as caught:
+        switched(world)
+    assert (caught.value.state, world.compose.calls) == ("deferred", [])
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_rollback_takes_no_gpu_that_another_seat_got_meanwhile(world: World, neighbour: Callable[..., Any]) -> None:
+    assert switched(world)["state"] == "committed"
+    neighbour("running")
+    with pytest.raises(busy.GpuHeldError):
+        world.roll_back()
+    assert world.compose.running == 2
+
+
+def test_two_seats_that_share_a_gpu_have_it_at_once(world: World, neighbour: Callable[..., Any]) -> None:
+    neighbour("running", shared=True)
+    order = with_seat(world.order, shared=True)
+    busy.check_gpus_free(world.seat, order)
+
+
+@pytest.mark.usefixtures("idle")
+@pytest.mark.parametrize(("open_switch", "held"), [(False, False), (True, True)])
+def test_a_stopped_seat_has_no_gpu_unless_its_switch_is_unfinished(
+    world: World, neighbour: Callable[..., Any], open_switch: bool, held: bool
+) -> None:
+    """An undo may start it again, with the GPUs of the generation before."""
+    other = neighbour("exited")
+    if open_switch:
+        module_util("seat.journal").Journal(other.folder, "r0").append("switching", to=2, back=1)
+    if held:
+        with pytest.raises(busy.GpuHeldError):
+            switched(world)
+    else:
+        assert switched(world)["state"] == "committed"
+
+
+@pytest.mark.usefixtures("idle")
+def test_a_damaged_seat_keeps_no_gpu_from_others(world: World, neighbour: Callable[..., Any]) -> None:
+    (neighbour("running").generation(1) / "order.json").write_text("{")
+    assert switched(world)["state"] == "committed"
 
 
 def test_a_seat_in_use_is_deferred_and_not_stopped(world: World, idle: list[Any]) -> None:

@@ -145,7 +145,8 @@ class SeatJobs:
     Where orders wait for running work, they wait together: each for what is left of its time since the first batch of
     the run began, also where that was killed.
     Seats are stopped before others are started. A seat that gets GPUs of others is begun after these have ended; where
-    one of them was not changed, its GPUs stay its own, and the seat is deferred.
+    one of them was not changed, its GPUs stay its own, and the seat is deferred. A seat whose job had an
+    older claim of the run is begun again once.
     """
 
     def __init__(
@@ -156,7 +157,8 @@ class SeatJobs:
         `began`: see `begun_at`. `givers`: see `find_givers`.
         """
         self._waiting = {order["seat"]["name"]: order for order in orders}
-        self._total, self._begin, self._givers = len(self._waiting), begin, givers
+        self._orders, self._begin, self._givers = dict(self._waiting), begin, givers
+        self._outdated: set[str] = set()
         stops = {name for name, order in self._waiting.items() if order.get("act") == "stop"}
         self._tried = set(self._waiting) - stops or stops
         self._running: dict[str, Path] = {}
@@ -232,18 +234,31 @@ class SeatJobs:
         ended = {seat: job["record"] for seat, job in found.items() if job["finished"]}
         self._records.update(ended)
         self._running = {seat: path for seat, path in self._running.items() if seat not in ended}
+        self._begin_again(ended)
         for seat in list(self._running)[:1]:
             self._report(report, seat, found[seat])
         return bool(ended)
 
+    def _begin_again(self, ended: dict[str, dict[str, Any]]) -> None:
+        """Let the seats wait again whose jobs had an older claim of the run."""
+        outdated = {seat for seat, record in ended.items() if _is_fenced(record)} - self._outdated
+        self._outdated |= outdated
+        self._waiting = {**{seat: self._orders[seat] for seat in outdated}, **self._waiting}
+        for seat in outdated:
+            del self._records[seat]
+
     def _report(self, report: Report, seat: str, job: dict[str, Any]) -> None:
         """Report the progress of a seat: the only one, or one of several."""
-        text = f"{len(self._records)} of {self._total} seats; {seat}: {job['text']}"
-        progress = (text, None, None) if self._total > 1 else (job["text"], job["done"], job["total"])
+        text = f"{len(self._records)} of {len(self._orders)} seats; {seat}: {job['text']}"
+        progress = (text, None, None) if len(self._orders) > 1 else (job["text"], job["done"], job["total"])
         news = (*progress, job["phase"])
         if job["text"] and news != self._reported:
             self._reported = news
             report(*news)
+
+
+def _is_fenced(record: dict[str, Any]) -> bool:
+    return any(problem["code"] == "fenced" for problem in record.get("problems", ()))
 
 
 def _deferred(holder: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Of a seat with GPUs, who uses these; of one without, who has a program in an SSH
 
 from __future__ import annotations
 
+import contextlib
 import time
 from functools import partial
 from typing import Any, Collection, Iterable
@@ -27,6 +28,12 @@ SHOWN = 300  # characters of the list of users in progress messages
 
 class BusyError(ProblemError):
     """The seat is in use; nothing was stopped."""
+
+    state = "deferred"
+
+
+class GpuHeldError(ProblemError):
+    """Another seat has a GPU that the seat is to get; nothing was stopped."""
 
     state = "deferred"
 
@@ -100,28 +107,37 @@ def _wanted(seat: Seat, journal: Journal) -> list[dict[str, Any]]:
     return [seat.order(number)["seat"] for number in sorted(numbers)]
 
 
-def check_gpus(state_root: str, wanted: dict[str, Any]) -> None:
-    """Raise BusyError `gpu_held` where a seat of a person gets a GPU that another seat of the lab runs with.
+def check_gpus_free(seat: Seat, order: dict[str, Any]) -> None:
+    """Check that no other seat of the lab has a GPU of the order, unless both share it: an own GPU has one user.
 
-    Two seats may share a GPU. The plan has given it to one person, but that other seat was not changed, or another run
-    has changed it since.
+    A seat whose containers do not run has none, unless a switch of it is unfinished. Raises GpuHeldError.
     """
-    if not wanted.get("person"):
-        return
-    for other in seats_of(state_root):
-        if other.name != wanted["name"] and _may_run_with(other, wanted) and is_running(Compose(other)):
-            raise _held(other.name, wanted["name"])
+    for other in seats_of(order["state_root"]):
+        if other.name != seat.name and _held_by(other, order["seat"]):
+            raise _gpu_held(seat, other)
 
 
-def _may_run_with(other: Seat, wanted: dict[str, Any]) -> bool:
-    """Return whether a seat has a generation that may run now, with one of these GPUs that is not shared."""
-    try:
-        generations = _wanted(other, Journal(other.folder, ""))
-    except ProblemError:
-        return False  # a damaged seat is reported as such, and must not stop another one
-    of_lab = [one for one in generations if one.get("lab") == wanted["lab"]]
-    apart = [one for one in of_lab if not (one.get("shared") and wanted.get("shared"))]
-    return any(set(one["gpus"]) & set(wanted["gpus"]) for one in apart)
+def _held_by(other: Seat, wanted: dict[str, Any]) -> set[str]:
+    """Return the GPUs of an order that another seat has."""
+    journal, found = Journal(other.folder, ""), set[str]()
+    with contextlib.suppress(ProblemError):  # the plan reports a damaged seat
+        found = {uuid for one in _wanted(other, journal) for uuid in one["gpus"] if _excludes(one, wanted)}
+        found &= set(wanted["gpus"])
+    return found if found and (journal.open_switch() or is_running(Compose(other, ()))) else set()
+
+
+def _excludes(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Return whether two seats of a lab must not have the same GPU."""
+    return bool(one.get("lab") == other.get("lab") and not (one.get("shared") and other.get("shared")))
+
+
+def _gpu_held(seat: Seat, other: Seat) -> GpuHeldError:
+    return GpuHeldError(
+        "gpu_held",
+        f"{other.name} still has GPUs that {seat.name} gets",
+        "an own GPU has one user: two people would compute on it without knowing of each other",
+        f"see the problems of {other.name}, then run the command again",
+    )
 
 
 def _seat_users(compose: Compose, journal: Journal) -> list[str]:
@@ -165,15 +181,6 @@ def _users_of(uuids: list[str], gpus: Iterable[dict[str, Any]], seat: str, share
 
 def _users(uuid: str, gpu: dict[str, Any] | None, seat: str | None) -> list[str]:
     return gpu_use(uuid, gpu) if seat is None else gpu_use(uuid, gpu, partial(may_run_in, seat))
-
-
-def _held(holder: str, seat: str) -> BusyError:
-    return BusyError(
-        "gpu_held",
-        f"{holder} runs with GPUs that {seat} gets",
-        "an own GPU has one user: two people would compute on it without knowing of each other",
-        f"see what `provision plan` says of {holder}, then run the command again",
-    )
 
 
 def _busy(name: str, users: list[str]) -> BusyError:

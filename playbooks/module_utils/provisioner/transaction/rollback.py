@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.provisioner.jobs.jobfile import Job
-from ansible.module_utils.provisioner.seat.busy import require_consent
+from ansible.module_utils.provisioner.seat.busy import check_gpus_free, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports
@@ -33,16 +33,18 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         return committed_record(seat)
     if order["to"] and order["to"] == seat.current():
         return {**committed_record(seat), "state": "unchanged"}
-    _check_ready(compose, order["to"])  # fail before waiting for users of the GPUs
+    _check_ready(compose, order)  # fail before waiting for users of the GPUs
     require_consent(compose, journal, order, job.report)
-    number = _check_ready(compose, order["to"])
+    number = _check_ready(compose, order)
     return transact(compose, journal, number, seat.order(number), job.report)
 
 
-def _check_ready(compose: Compose, wanted: int) -> int:
+def _check_ready(compose: Compose, order: dict[str, Any]) -> int:
     """Return the generation to go back to, checked as far as possible while the seat runs."""
-    number = rollback_target(compose.seat, wanted)
+    number = rollback_target(compose.seat, order["to"])
     compose.seat.assign(number)
+    kept = compose.seat.order(number)
     compose.check(number)
-    check_ports(compose.seat.order(number)["seat"])
+    check_gpus_free(compose.seat, {**kept, "state_root": order["state_root"]})
+    check_ports(kept["seat"])
     return number

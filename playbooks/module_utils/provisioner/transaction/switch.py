@@ -14,7 +14,7 @@ from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
-from ansible.module_utils.provisioner.seat.busy import check_gpus, is_running, require_consent
+from ansible.module_utils.provisioner.seat.busy import check_gpus_free, is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
@@ -54,9 +54,9 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
             "it was staged and removed since then; the running seat was not stopped",
             "run the rollout again",
         )
+    check_gpus_free(seat, order)
     check_ports(order["seat"])
     check_subnet(order["seat"])
-    check_gpus(order["state_root"], order["seat"])
     return number
 
 

@@ -37,10 +37,13 @@ WAIT_SECONDS = 60
 
 
 class Boundaries:
-    """`reach` is called at every boundary. At `stop`, reached for the `nth` time, the process waits or fails."""
+    """`reach` is called at every boundary. At `stop`, reached for the `nth` time, the process waits or fails.
+
+    Who waits goes on after `let_go`, if it is still alive.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self._reached = folder / "reached"
+        self._reached, self._go = folder / "reached", folder / "go"
         self.stop, self.nth, self.error = "", 1, False
 
     def reach(self, name: str) -> None:
@@ -53,21 +56,34 @@ class Boundaries:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), name)
             raise module_util("base.problem").io_problem(full) if "journal" in name else full
         self._reached.touch()
-        while True:
-            time.sleep(WAIT_SECONDS)
+        while not self._go.exists():
+            time.sleep(0.02)
 
     def reached(self) -> bool:
         return self._reached.exists()
+
+    def let_go(self) -> None:
+        self._go.touch()
 
     def clear(self) -> None:
         self.stop = ""
         self._reached.unlink(missing_ok=True)
 
 
+class OfSeat:
+    """The boundaries of one of several seats."""
+
+    def __init__(self, at: Boundaries, seat: str) -> None:
+        self._at, self._seat = at, seat
+
+    def reach(self, name: str) -> None:
+        self._at.reach(f"{name}, {self._seat}")
+
+
 class StoredCompose(FakeCompose):
     """The running generation is stored in a file, so it outlives the process that started it."""
 
-    def __init__(self, seat: Any, at: Boundaries, folder: Path) -> None:
+    def __init__(self, seat: Any, at: Boundaries | OfSeat, folder: Path) -> None:
         self._at, self._file = at, folder / "running"
         super().__init__(seat)
 
@@ -77,7 +93,10 @@ class StoredCompose(FakeCompose):
 
     @running.setter
     def running(self, number: int) -> None:
-        self._file.write_text(str(number))
+        # Not truncated first: the jobs of other seats read it meanwhile, and the disk may be full.
+        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT)
+        os.write(descriptor, str(number).encode())
+        os.close(descriptor)
 
     def up(self, number: int) -> None:
         self._at.reach(f"up {number}: nothing stopped yet")
@@ -92,32 +111,64 @@ class StoredCompose(FakeCompose):
         self._at.reach("down: stopped")
 
 
-class CrashingWorld(World):
-    """Generation `old` is committed and runs, generation 2 is staged; actions are jobs, as on a node."""
+class StoredWorld(World):
+    """Generation `old` is committed and runs, generation 2 is staged; the containers are files in `folder`."""
+
+    def __init__(
+        self,
+        root: Path,
+        old: int,
+        at: Boundaries | OfSeat,
+        folder: Path,
+        orders: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(root, old, orders)
+        self._at = at
+        self.compose = StoredCompose(self.seat, at, folder)
+        self.compose.running = old
+
+    def verify(self, *arguments: Any) -> dict[str, Any]:
+        self._at.reach("while it is verified")
+        return super().verify(*arguments)
+
+    def identity(self) -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in self.seat.identity.iterdir()}
+
+    def disk(self) -> dict[str, str]:
+        """Return all files of the seat except its jobs and its lock."""
+        found = [path for path in self.seat.folder.rglob("*") if path.is_file() and path.parent != self.seat.jobs]
+        return {str(path): path.read_text() for path in found if path.name != "lock"}
+
+
+def mark(
+    monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, at: Callable[..., Boundaries | OfSeat], label: str
+) -> None:
+    """Make a call two boundaries, one before and one after it.
+
+    `at` returns the boundaries for the arguments of a call; `label` is filled with the second argument.
+    """
+    inner = getattr(kind, name)
+
+    def marked(*arguments: Any, **words: Any) -> Any:
+        text = label.format(*arguments[1:2])
+        at(*arguments).reach(f"before {text}")
+        result = inner(*arguments, **words)
+        at(*arguments).reach(f"after {text}")
+        return result
+
+    monkeypatch.setattr(kind, name, marked)
+
+
+class CrashingWorld(StoredWorld):
+    """One seat whose actions are jobs, as on a node."""
 
     def __init__(self, root: Path, old: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__(root, old)
         self.at = Boundaries(root)
-        self.compose = StoredCompose(self.seat, self.at, root)
-        self.compose.running = old
+        super().__init__(root, old, self.at, root)
         self.patch_node_code(monkeypatch)
         monkeypatch.setattr(recovery, "Compose", lambda *_: self.compose)
-        self._mark(monkeypatch, journals.Journal, "append", lambda _, state, **__: f"journal {state}")
-        self._mark(monkeypatch, seats.Seat, "commit", lambda _, number: f"current {number}")
-
-    def _mark(self, monkeypatch: pytest.MonkeyPatch, kind: Any, name: str, label: Callable[..., str]) -> None:
-        inner = getattr(kind, name)
-
-        def marked(*arguments: Any, **words: Any) -> None:
-            self.at.reach(f"before {label(*arguments, **words)}")
-            inner(*arguments, **words)
-            self.at.reach(f"after {label(*arguments, **words)}")
-
-        monkeypatch.setattr(kind, name, marked)
-
-    def _verify(self, *arguments: Any) -> dict[str, Any]:
-        self.at.reach("while it is verified")
-        return super()._verify(*arguments)
+        mark(monkeypatch, journals.Journal, "append", lambda *_: self.at, "journal {}")
+        mark(monkeypatch, seats.Seat, "commit", lambda *_: self.at, "current {}")
 
     def job(self, act: str, run: str) -> dict[str, Any] | None:
         """Return the record, None if the process was killed at the wanted boundary."""
@@ -154,14 +205,6 @@ class CrashingWorld(World):
         order = {"run": "r-recover", "state_root": self.order["state_root"]}
         record: dict[str, Any] = recovery.recover_seats(order, self.report)
         return record
-
-    def identity(self) -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in self.seat.identity.iterdir()}
-
-    def disk(self) -> dict[str, str]:
-        """Return all files of the seat except its jobs and its lock."""
-        found = [path for path in self.seat.folder.rglob("*") if path.is_file() and path.parent != self.seat.jobs]
-        return {str(path): path.read_text() for path in found if path.name != "lock"}
 
 
 def wait_for_end(job: dict[str, Any]) -> None:

@@ -270,7 +270,7 @@ def test_a_proof_that_is_pending_is_a_problem_of_a_committed_seat_and_none_of_it
     world: World, home: Path, monkeypatch: pytest.MonkeyPatch, bad_home: bool
 ) -> None:
     assert home.exists()
-    checked = world._verify
+    checked = world.verify
     monkeypatch.setattr(
         module_util("transaction.verify"), "verify", lambda *words: {**checked(*words), "problems": [PENDING]}
     )

@@ -108,14 +108,18 @@ def kill_at(journal: Any, state: str, when: str) -> Any:
 
 
 class World:
-    """A seat whose current generation is `old` (0: none), with generation 2 staged."""
+    """A seat whose current generation is `old` (0: none), with generation 2 staged.
 
-    def __init__(self, root: Path, old: int) -> None:
-        self.order, self.old = an_order(root), old
+    `orders` are those of generation 2 and of generation 1.
+    """
+
+    def __init__(self, root: Path, old: int, orders: tuple[dict[str, Any], dict[str, Any]] | None = None) -> None:
+        self.order, before = orders or (an_order(root), an_order(root, files={"compose.yaml": "old"}))
+        self.old = old
         self.seat = seats.seat_of(self.order)
         self.seat.make_folders()
         if old:
-            self.seat.write(1, an_order(root, files={"compose.yaml": "old"}), {})
+            self.seat.write(1, before, {})
             self.seat.commit(1)
         self.seat.write(2, self.order, {})
         self.compose = FakeCompose(self.seat, old)
@@ -126,10 +130,10 @@ class World:
         """Replace compose and the checks of the node code."""
         for module in (begins, rollbacks):
             monkeypatch.setattr(module, "Compose", lambda *_: self.compose)
-        monkeypatch.setattr(verification, "verify", self._verify)
+        monkeypatch.setattr(verification, "verify", self.verify)
         return self
 
-    def _verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
+    def verify(self, _compose: Any, number: int, *_: Any) -> dict[str, Any]:
         if self.killed_checks:
             self.killed_checks -= 1
             raise a_problem("not_healthy")

@@ -78,6 +78,7 @@ def make_node(
     idle[:] = [a_gpu(gpu) for gpu in OWN.values()]
     accounts = {"passwd": "root:x:0:0::/root:/bin/sh\n", "group": "root:x:0:\n"}
     monkeypatch.setattr(module_util("transaction.stage"), "image_accounts", lambda _: accounts)
+    monkeypatch.setattr(module_util("transaction.stage"), "check_home_parents", lambda _: None)
     monkeypatch.setattr(module_util("seat.precheck"), "compose_version", lambda: "2.26.1")
     monkeypatch.setattr(os, "cpu_count", lambda: 8)
     return lambda before, after: CrashingNode(tmp_path, monkeypatch, before, after)

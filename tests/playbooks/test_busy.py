@@ -115,6 +115,15 @@ def switched(world: World, **when_busy: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
+def persons(tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> World:
+    """The seat of a person of a roster."""
+    engine.images[REFERENCE] = {"RootFS": {}}
+    before = an_order(tmp_path, files={"compose.yaml": "old"})
+    orders = with_seat(an_order(tmp_path), person="li"), with_seat(before, person="li")
+    return World(tmp_path, 1, orders).patch_node_code(monkeypatch)
+
+
+@pytest.fixture
 def neighbour(tmp_path: Path, engine: FakeEngine) -> Callable[..., Any]:
     """Function that adds a seat which has GPU-1, and whose containers have this state."""
 
@@ -142,36 +151,36 @@ def neighbour(tmp_path: Path, engine: FakeEngine) -> Callable[..., Any]:
     ],
 )
 def test_a_gpu_that_another_running_seat_of_the_lab_has_is_not_given_away(
-    world: World, neighbour: Callable[..., Any], seat: dict[str, Any], held: bool
+    persons: World, neighbour: Callable[..., Any], seat: dict[str, Any], held: bool
 ) -> None:
     neighbour("running", **seat)
     if not held:
-        assert switched(world)["state"] == "committed"
+        assert switched(persons)["state"] == "committed"
         return
     with pytest.raises(busy.GpuHeldError, match="demo_mei still has GPUs that demo-student gets") as caught:
-        switched(world)
-    assert (caught.value.state, world.compose.calls) == ("deferred", [])
+        switched(persons)
+    assert (caught.value.state, persons.compose.calls) == ("deferred", [])
 
 
 @pytest.mark.usefixtures("idle")
-def test_a_rollback_takes_no_gpu_that_another_seat_got_meanwhile(world: World, neighbour: Callable[..., Any]) -> None:
-    assert switched(world)["state"] == "committed"
+def test_a_rollback_takes_no_gpu_that_another_seat_got_meanwhile(persons: World, neighbour: Callable[..., Any]) -> None:
+    assert switched(persons)["state"] == "committed"
     neighbour("running")
     with pytest.raises(busy.GpuHeldError):
-        world.roll_back()
-    assert world.compose.running == 2
+        persons.roll_back()
+    assert persons.compose.running == 2
 
 
-def test_two_seats_that_share_a_gpu_have_it_at_once(world: World, neighbour: Callable[..., Any]) -> None:
+def test_two_seats_that_share_a_gpu_have_it_at_once(persons: World, neighbour: Callable[..., Any]) -> None:
     neighbour("running", shared=True)
-    order = with_seat(world.order, shared=True)
-    busy.check_gpus_free(world.seat, order)
+    order = with_seat(persons.order, shared=True)
+    busy.check_gpus_free(persons.seat, order)
 
 
 @pytest.mark.usefixtures("idle")
 @pytest.mark.parametrize(("open_switch", "held"), [(False, False), (True, True)])
 def test_a_stopped_seat_has_no_gpu_unless_its_switch_is_unfinished(
-    world: World, neighbour: Callable[..., Any], open_switch: bool, held: bool
+    persons: World, neighbour: Callable[..., Any], open_switch: bool, held: bool
 ) -> None:
     """An undo may start it again, with the GPUs of the generation before."""
     other = neighbour("exited")
@@ -179,14 +188,22 @@ def test_a_stopped_seat_has_no_gpu_unless_its_switch_is_unfinished(
         module_util("seat.journal").Journal(other.folder, "r0").append("switching", to=2, back=1)
     if held:
         with pytest.raises(busy.GpuHeldError):
-            switched(world)
+            switched(persons)
     else:
-        assert switched(world)["state"] == "committed"
+        assert switched(persons)["state"] == "committed"
 
 
 @pytest.mark.usefixtures("idle")
-def test_a_damaged_seat_keeps_no_gpu_from_others(world: World, neighbour: Callable[..., Any]) -> None:
+def test_a_damaged_seat_keeps_no_gpu_from_others(persons: World, neighbour: Callable[..., Any]) -> None:
     (neighbour("running").generation(1) / "order.json").write_text("{")
+    assert switched(persons)["state"] == "committed"
+
+
+@pytest.mark.usefixtures("idle")
+def test_without_a_roster_the_seats_of_a_node_may_have_the_same_gpus(
+    world: World, neighbour: Callable[..., Any]
+) -> None:
+    neighbour("running")
     assert switched(world)["state"] == "committed"
 
 

@@ -108,11 +108,11 @@ def _wanted(seat: Seat, journal: Journal) -> list[dict[str, Any]]:
 
 
 def check_gpus_free(seat: Seat, order: dict[str, Any]) -> None:
-    """Check that no other seat of the lab has a GPU of the order, unless both share it: an own GPU has one user.
+    """Check that no other seat of the lab has a GPU that a person gets, unless both share it: an own GPU has one user.
 
     A seat whose containers do not run has none, unless a switch of it is unfinished. Raises GpuHeldError.
     """
-    for other in seats_of(order["state_root"]):
+    for other in seats_of(order["state_root"]) if order["seat"].get("person") else ():
         if other.name != seat.name and _held_by(other, order["seat"]):
             raise _gpu_held(seat, other)
 

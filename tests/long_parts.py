@@ -4,8 +4,11 @@ The marker `long("PART")` adds a test to a part; the part `fuzz` has all tests w
 the marked tests; `pytest --long PART` runs the tests of a part that have not passed yet on the same tree.
 """
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -74,8 +77,18 @@ class Record:
 
 
 def tree() -> str:
-    """Return a hash of the tracked files of this checkout, with uncommitted changes."""
-    git = ("git", "-C", str(ROOT), "-c", "user.name=x", "-c", "user.email=x@localhost")
-    made = subprocess.run([*git, "stash", "create"], capture_output=True, text=True, check=True).stdout.strip()
-    name = [*git, "rev-parse", f"{made or 'HEAD'}^{{tree}}"]
-    return subprocess.run(name, capture_output=True, text=True, check=True).stdout.strip()
+    """Return a hash of the tracked files of this checkout, with uncommitted changes.
+
+    Workers ask for it at the same time, so each has a copy of the index: only one process at a time may change that.
+    """
+    with TemporaryDirectory() as folder:
+        index = Path(folder) / "index"
+        shutil.copy(ROOT / git("rev-parse", "--git-path", "index"), index)
+        git("add", "--update", index=index)
+        return git("write-tree", index=index)
+
+
+def git(*words: str, index: Path | None = None) -> str:
+    environment = os.environ | ({"GIT_INDEX_FILE": str(index)} if index else {})
+    command = ["git", "-C", str(ROOT), *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.strip()

@@ -33,7 +33,8 @@ def start(part: str) -> int:
             print(f"already running: tail -f {log}", file=sys.stderr)
             return 1
         profile = ["--hypothesis-profile=long"] if part == "fuzz" else []
-        command = [sys.executable, "-m", "pytest", "-v", f"--long={part}", f"-n{WORKERS}", *profile]
+        # -rP shows what passed tests have printed, such as costs.
+        command = [sys.executable, "-m", "pytest", "-v", "-rP", f"--long={part}", f"-n{WORKERS}", *profile]
         # The child inherits the locked log as its output, so the lock is held as long as the child runs.
         subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)
     print(f"started; its log: tail -f {log}")

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from tests.long_parts import ROOT
+from tests.long_parts import ROOT, tree
 
 pytestmark = pytest.mark.long("bed")
 
@@ -49,3 +50,8 @@ def test_a_part_runs_again_what_has_not_passed(tmp_path: Path, workers: str) -> 
     assert run().startswith("1 failed, 1 passed")
     assert run().startswith("1 passed")
     assert "no tests ran" in run() or "2 deselected" in run()
+
+
+def test_workers_name_the_tree_at_the_same_time() -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: tree(), range(32)))) == 1

@@ -1,6 +1,6 @@
 """Sixty people on three nodes: a rollout, its costs, an upgrade beside three at work and a hostile home, a rollback.
 
-Each test starts from the state that the one before left.
+Before them each node has one seat, whose costs are compared. Each test starts from the state that the one before left.
 """
 
 import json
@@ -11,15 +11,17 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
+import yaml
 
 from tests.journeys.conftest import COMPLETE, QUICK, CommandResult, Site, running_site
 from tests.journeys.test_roster import (
     container_of,
     counts,
     first_process,
+    is_open,
     key_of,
     login,
     profile_with_processes,
@@ -71,24 +73,21 @@ begun = time.monotonic()
 code = subprocess.call([{program!r}, *sys.argv[1:]])
 used, seconds = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic() - begun
 with open({log!r}, "w") as file:
-    json.dump({{"s": seconds, "processor s": used.ru_utime + used.ru_stime, "peak MiB": used.ru_maxrss / 1024}}, file)
+    found = {{"seconds": seconds, "processor": used.ru_utime + used.ru_stime, "peak": used.ru_maxrss / 1024}}
+    json.dump(found, file)
 sys.exit(code)
 """
 
 
 @pytest.fixture(scope="module")
 def site(testbed: Engine, program: Path) -> Iterator[Site]:
-    image, people, rollout = COMPLETE | {"torch": OLD}, {"roster": "roster.csv"}, QUICK | {"waves": ["100%"]}
-    groups = {"student": {"memory": "1g", "cpus": 1, "shm": "64m"}}
-    with running_site(
-        testbed, program, PROFILES, bases=[OLD, NEW], image=image, people=people, groups=groups, rollout=rollout
-    ) as site:
+    image, rollout = COMPLETE | {"torch": OLD}, QUICK | {"waves": ["100%"]}
+    with running_site(testbed, program, PROFILES, bases=[OLD, NEW], image=image, rollout=rollout) as site:
         (site.folder / "keys").mkdir()
         for person in ROWS:
             make_key(key_of(site, person))
         for node in site.lab.nodes:
             add_accounts(node)
-        write_roster(site, ROWS)
         yield with_meter(site, program)
 
 
@@ -116,21 +115,81 @@ def processor_seconds(node: Node) -> float:
     return int(version2.group(1)) / 1e6 if version2 else int(text) / 1e9
 
 
+class Costs(NamedTuple):
+    """What a command costs: seconds, processor seconds of the control machine and of the nodes, its peak in MiB."""
+
+    seats: int
+    seconds: float
+    control: float
+    nodes: tuple[float, ...]
+    peak: float
+
+    def __str__(self) -> str:
+        nodes = " + ".join(f"{seconds:.0f}" for seconds in self.nodes)
+        used = f"{self.control:.0f} processor s and {self.peak:.0f} MiB here, {nodes} processor s on the nodes"
+        each = f"{self.seconds / self.seats:.1f} s and {self.processor_each:.1f} processor s a seat"
+        return f"{self.seconds:.0f} s, {used}; {each}"
+
+    @property
+    def processor_each(self) -> float:
+        return (self.control + sum(self.nodes)) / self.seats
+
+
 @contextmanager
-def printed_costs(site: Site, what: str) -> Iterator[None]:
-    """Print what the command that runs meanwhile costs the control machine and the nodes."""
-    before = [processor_seconds(node) for node in site.lab.nodes]
-    yield
-    used = json.loads(meter_log(site).read_text())
+def measured(site: Site, what: str, number: int) -> Iterator[list[Costs]]:
+    """Measure and print what the command that runs meanwhile costs; `number` seats are those that it changes."""
+    before, found = [processor_seconds(node) for node in site.lab.nodes], list[Costs]()
+    yield found
     nodes = [processor_seconds(node) - first for node, first in zip(site.lab.nodes, before, strict=True)]
-    print(f"{what}:", ", ".join(f"{value:.0f} {unit}" for unit, value in used.items()), end="; ")
-    print("nodes:", ", ".join(f"{seconds:.0f} processor s" for seconds in nodes))
+    used = json.loads(meter_log(site).read_text())
+    found.append(Costs(number, used["seconds"], used["processor"], tuple(nodes), used["peak"]))
+    print(f"{what}: {found[0]}")
+
+
+class OneSeatCosts(NamedTuple):
+    """The same changes of a lab without a roster, which has one seat on each node."""
+
+    rollout: Costs
+    upgrade: Costs
 
 
 @pytest.fixture(scope="module")
-def first_rollout(site: Site) -> CommandResult:
-    with printed_costs(site, f"rollout of {PEOPLE} seats"):
-        return site.roll_out()
+def one_seat_costs(site: Site) -> OneSeatCosts:
+    """Measure the lab without its roster, remove its seats and their images, and give the lab its roster."""
+    with measured(site, "rollout of one seat a node", len(PROFILES)) as rollout:
+        assert site.roll_out().code == 0
+    with measured(site, "upgrade of one seat a node", len(PROFILES)) as upgrade:
+        assert site.run_json("upgrade", "--torch", NEW, "--yes").code == 0
+    assert site.run_json("remove", "--yes").code == 0
+    for node in site.lab.nodes:
+        node.exec("docker", "image", "prune", "-af")
+    (site.folder / "lab.lock").unlink()
+    add_people(site)
+    return OneSeatCosts(rollout[0], upgrade[0])
+
+
+def add_people(site: Site) -> None:
+    path = site.folder / "lab.yml"
+    settings = yaml.safe_load(path.read_text())
+    settings["image"] = COMPLETE | {"torch": OLD}
+    settings["people"] = {"roster": "roster.csv"}
+    settings["groups"] = {"student": {"memory": "1g", "cpus": 1, "shm": "64m"}}
+    path.write_text(yaml.safe_dump(settings, sort_keys=False))
+    write_roster(site, ROWS)
+
+
+@pytest.fixture(scope="module")
+def first_rollout(site: Site, one_seat_costs: OneSeatCosts) -> CommandResult:
+    with measured(site, f"rollout of {PEOPLE} seats", PEOPLE) as costs:
+        result = site.roll_out()
+    check_costs(costs[0], one_seat_costs.rollout)
+    return result
+
+
+def check_costs(many: Costs, one: Costs) -> None:
+    """A seat of many costs at most what the only seat of a node costs."""
+    assert many.seconds / many.seats <= one.seconds / one.seats
+    assert many.processor_each <= one.processor_each
 
 
 def containers(site: Site) -> dict[str, set[str]]:
@@ -167,7 +226,7 @@ def test_one_rollout_gives_sixty_people_a_seat(site: Site, first_rollout: Comman
 def test_a_second_rollout_changes_nothing(site: Site, first_rollout: CommandResult) -> None:
     assert first_rollout.code == 0
     before = containers(site)
-    with printed_costs(site, "rollout that changes nothing"):
+    with measured(site, "rollout that changes nothing", PEOPLE):
         again = site.roll_out()
     assert (again.code, counts(again)) == (0, UNCHANGED), again.output
     assert (containers(site), len(before)) == (before, PEOPLE)
@@ -202,7 +261,7 @@ def host_configs(site: Site) -> Iterator[tuple[str, dict[str, Any]]]:
             yield found["Config"]["Labels"]["provisioner.seat"], found["HostConfig"]
 
 
-IDLE_SECONDS = 30
+IDLE_SECONDS = 60
 INOTIFY = "find /proc/[0-9]*/fd -lname anon_inode:inotify 2>/dev/null | wc -l"
 MEMORY = "cat /sys/fs/cgroup/memory.stat /sys/fs/cgroup/memory/memory.stat 2>/dev/null | grep -E '^(anon|total_rss) '"
 
@@ -215,10 +274,40 @@ def test_idle_seats_use_little(site: Site, first_rollout: CommandResult) -> None
         cores = (processor_seconds(node) - first) / IDLE_SECONDS
         memory = int(node.exec("sh", "-c", MEMORY).split()[1]) >> 20
         watches = int(node.exec("sh", "-c", INOTIFY))
+        networks = len(node.exec("docker", "network", "ls", "-q", "--filter", "driver=bridge").split())
         people = len(ON_NODE[node.name])
-        print(f"{people} idle seats on {node.name}: {cores:.2f} cores, {memory} MiB, {watches} inotify instances")
+        used = f"{cores:.3f} cores over {IDLE_SECONDS} s, {memory} MiB, {watches} inotify instances"
+        print(f"{people} idle seats on {node.name}: {used}, {networks} networks")
         assert cores < 0.02 * people
         assert memory < 200 * people
+
+
+BOOT_SECONDS = 300
+
+
+def test_all_seats_of_a_node_serve_again_after_a_power_cut(site: Site, first_rollout: CommandResult) -> None:
+    """No rollout and no recovery is needed: no seat was being changed."""
+    assert first_rollout.code == 0
+    node, before, known = site.lab.node("node1"), containers(site), identities(site)
+    began = time.monotonic()
+    node.kill()
+    node.start()
+    wait_until_healthy(node, began + BOOT_SECONDS)
+    print(f"{len(ON_NODE[node.name])} seats served {time.monotonic() - began:.0f} s after the power cut")
+    assert (containers(site), identities(site)) == (before, known)
+    found = seats(site)
+    assert all(is_open(found[id_of(number)]) for number in ON_NODE[node.name])
+    again = site.roll_out()
+    assert (again.code, counts(again), containers(site)) == (0, UNCHANGED, before), again.output
+
+
+def wait_until_healthy(node: Node, deadline: float) -> None:
+    """Wait until all containers of the node's seats are healthy."""
+    wanted = 2 * len(ON_NODE[node.name])
+    healthy = ("docker", "ps", "-q", "--filter", "label=provisioner.seat", "--filter", "health=healthy")
+    while (found := len(node.exec(*healthy).split())) < wanted:
+        assert time.monotonic() < deadline, f"{found} of {wanted} containers are healthy"
+        time.sleep(1)
 
 
 def test_a_removed_row_touches_nobody_else(site: Site, first_rollout: CommandResult) -> None:
@@ -289,6 +378,7 @@ os.makedirs(folder)
 open(os.path.join(folder, "usercustomize.py"), "w").write("import os; os._exit(7)")
 """
 STAY = {person for person in ROWS if person != LEAVES}
+CHANGED = len(STAY) - len(AT_WORK)
 
 
 @contextmanager
@@ -347,14 +437,17 @@ def make_home_hostile(site: Site) -> None:
     node.exec("docker", "exec", container, "python3", "-c", BREAK_PYTHON, f"{NEW}-{digest[:12]}")
 
 
-def test_an_upgrade_beside_three_at_work_and_a_hostile_home(site: Site, first_rollout: CommandResult) -> None:
+def test_an_upgrade_beside_three_at_work_and_a_hostile_home(
+    site: Site, first_rollout: CommandResult, one_seat_costs: OneSeatCosts
+) -> None:
     assert first_rollout.code == 0
     before, old = identities(site), images(site)
     names = {person: seat["seat"] for person, seat in seats(site).items()}
     make_home_hostile(site)
-    with three_at_work(site), printed_costs(site, "upgrade of 56 seats"):
+    with three_at_work(site), measured(site, f"upgrade of {CHANGED} seats", CHANGED) as costs:
         done = site.run_json("upgrade", "--torch", NEW, "--yes")
     assert done.code == 1, done.output
+    check_costs(costs[0], one_seat_costs.upgrade)
     assert counts(done) == {
         "node1": {"committed": 22, "deferred": 2},
         "node2": {"committed": 18},
@@ -378,7 +471,7 @@ def test_who_was_at_work_is_upgraded_once_the_work_has_ended(site: Site, first_r
 def test_a_rollback_of_all_beside_three_at_work(site: Site, first_rollout: CommandResult) -> None:
     assert first_rollout.code == 0
     before, new = identities(site), images(site)
-    with three_at_work(site), printed_costs(site, "rollback of 56 seats"):
+    with three_at_work(site), measured(site, f"rollback of {CHANGED} seats", CHANGED):
         done = site.run_json("rollback", "--yes")
     assert done.code == 4, done.output
     assert counts(done) == {

@@ -35,6 +35,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "preflight": ("journeys/test_preflight.py",),
     "mistakes": ("journeys/test_mistakes.py",),
     "sixty people": ("journeys/test_many_people.py",),
+    "five seats": ("journeys/test_five_seats.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "mig": ("journeys/test_mig.py",),
     "chaos": ("journeys/test_chaos.py",),

@@ -21,7 +21,7 @@ PARTS = {
     "engines": "other releases: Docker Engine 28 with containerd's image store, ansible-core 2.21",
     "fuzz": "every test with Hypothesis, with 1000 examples each",
     "mig": "a rollout to a card that is split into MIG devices",
-    "roster": "sixty people on three nodes: a rollout, an upgrade beside people at work, and a rollback",
+    "roster": "sixty people on three nodes: costs, work, a power cut, a rollback; kills in every state of five seats",
     "scale": "ten nodes",
 }
 

@@ -36,6 +36,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "mistakes": ("journeys/test_mistakes.py",),
     "sixty people": ("journeys/test_many_people.py",),
     "five seats": ("journeys/test_five_seats.py",),
+    "sixty seats": ("journeys/test_sixty_on_a_node.py",),
     "ten nodes": ("journeys/test_ten_nodes.py",),
     "mig": ("journeys/test_mig.py",),
     "chaos": ("journeys/test_chaos.py",),

@@ -172,7 +172,7 @@ def _samples(seat: Seat) -> Iterator[Seat]:
 def _difference(rendered: Mapping[str, str], filled: Mapping[str, str]) -> tuple[str, int, str, str] | None:
     """Return the first line that differs: its file, its number, and the line as rendered and as filled."""
     for name, text in rendered.items():
-        lines, others = text.splitlines(), filled[name].splitlines()
+        lines, others = text.split("\n"), filled[name].split("\n")
         length = max(len(lines), len(others))
         for number in range(length):
             line, other = ("".join(found[number : number + 1]) for found in (lines, others))

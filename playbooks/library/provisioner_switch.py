@@ -1,7 +1,7 @@
 """Starts the job that switches seats to their staged generations, or returns this run's job when it is running.
 
-A seat that is no longer in the lab has an order to stop it (`act`: stop); one with other public keys has an order to
-replace them while it runs (`act`: set_keys).
+A seat that is no longer in the lab has an order to stop it (`act`: stop); one whose keys or
+sharing of GPUs changes while it runs has an order for that (`act`: assign).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from ansible.module_utils.provisioner.jobs.batch import start_batch
 from ansible.module_utils.provisioner.jobs.entry import start_job
 from ansible.module_utils.provisioner.jobs.job import start, start_once
 from ansible.module_utils.provisioner.seat.seat import seat_of
-from ansible.module_utils.provisioner.transaction.keys import set_keys
+from ansible.module_utils.provisioner.transaction.assign import assign
 from ansible.module_utils.provisioner.transaction.remove import stop
 from ansible.module_utils.provisioner.transaction.switch import switch
 
@@ -25,8 +25,8 @@ def begin(order: dict[str, Any]) -> Path:
     seat, run = seat_of(order), order["run"]
     if order.get("act") == "stop":
         return start(seat, run, "stop", lambda job, lock: stop(order, job, lock))
-    if order.get("act") == "set_keys":
-        return start(seat, run, "set_keys", lambda job, lock: set_keys(order, job, lock))
+    if order.get("act") == "assign":
+        return start(seat, run, "assign", lambda job, lock: assign(order, job, lock))
     return start_once(seat, run, "switch", lambda job, lock: switch(order, job, lock))
 
 

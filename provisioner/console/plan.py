@@ -30,7 +30,7 @@ SIGNS: Mapping[Action, Sign] = {
     "create": Sign("+", "green"),
     "update": Sign("~", "yellow"),
     "restart": Sign("-/+", "yellow"),
-    "set_keys": Sign("k", "yellow"),
+    "assign": Sign("~", "yellow"),
     "stop": Sign("x", "yellow"),
     "remove": Sign("x", "yellow"),
     "keep": Sign("=", "dim"),
@@ -100,12 +100,12 @@ def summary(plan: Plan) -> str:
     if done["remove"]:
         return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_busy_text(plan)}"
     pull = sum({(step.node, step.image): step.bytes_to_pull for step in plan.pending}.values())
-    keys = f", {done['set_keys']} to get other keys" if done["set_keys"] else ""
+    assigned = f", {done['assign']} to change while it runs" if done["assign"] else ""
     stopped = f", {done['stop']} to stop" if done["stop"] else ""
     return (
-        f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart{keys}{stopped}, "
-        f"{done['skip']} skipped{deferred}.{f' {human_size(pull)} to pull in all.' if pull else ''}"
-        f"{_busy_text(plan)}"
+        f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart"
+        f"{assigned}{stopped}, {done['skip']} skipped{deferred}."
+        f"{f' {human_size(pull)} to pull in all.' if pull else ''}{_busy_text(plan)}"
     )
 
 

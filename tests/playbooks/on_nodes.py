@@ -16,7 +16,7 @@ from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.lab.lab import Lab as LabSettings
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.order import KeysOrder, Order, RemovalOrder, RollbackOrder, SeatName, build_order
+from provisioner.domain.rollout.order import AssignOrder, Order, RemovalOrder, RollbackOrder, SeatName, build_order
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.seat import Seat, lab_owner, seat_of
 from provisioner.domain.seat.slotted import Documents
@@ -166,8 +166,9 @@ class Rollout:
     def switch(self, order: Order) -> NodeRecord:
         return self.fleet.switch({self.node: {SEAT: order}})[self.node]
 
-    def set_keys(self, *keys: str) -> NodeRecord:
-        order = KeysOrder(run=new_run_id(), seat=SeatName(name=SEAT), keys=keys)
+    def set_keys(self, of: Order, *keys: str) -> NodeRecord:
+        seat = of.seat.model_copy(update={"authorized_keys": keys})
+        order = AssignOrder(run=new_run_id(), seat=seat)
         return self.fleet.switch({self.node: {SEAT: order}})[self.node]
 
     def roll_out(self, image: LockedImage) -> NodeRecord:

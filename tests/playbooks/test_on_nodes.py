@@ -73,10 +73,10 @@ def test_other_keys_admit_others_at_once_and_no_container_restarts(
     containers, own = serving_node.exec("docker", "ps", "-q"), order.seat.authorized_keys
     assert login() == "student\n"
     make_key(lab.folder / "other_key")
-    assert by_ansible.set_keys((lab.folder / "other_key.pub").read_text().strip()).state == "committed"
+    assert by_ansible.set_keys(order, (lab.folder / "other_key.pub").read_text().strip()).state == "committed"
     with pytest.raises(BedError, match="Permission denied"):
         login()
-    assert by_ansible.set_keys(*own).state == "committed"
+    assert by_ansible.set_keys(order, *own).state == "committed"
     assert login() == "student\n"
     assert serving_node.exec("docker", "ps", "-q") == containers
     assert by_ansible.seat().generation == serving_seat.generation

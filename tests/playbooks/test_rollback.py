@@ -145,7 +145,7 @@ def test_beside_a_damaged_generation_the_target_keeps_its_gpus(tmp_path: Path, w
     seat = world.seat
     seat.write(1, with_card(tmp_path, OLD, CARDS[0]), {})
     (seat.generation(2) / "order.json").write_text("{")
-    seat.assign(1)
+    seat.inherit(1)
     assert seat.order(1) == with_card(tmp_path, OLD, CARDS[0])
 
 

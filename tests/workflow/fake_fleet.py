@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from provisioner.domain.rollout.order import (
+    AssignOrder,
     Deadlines,
-    KeysOrder,
     Order,
     OrderedImage,
     OrderedRegistry,
@@ -211,9 +211,9 @@ class FakeFleet:
     def _switch(self, node: str, order: SwitchOrder) -> SeatRecord:
         if isinstance(order, RemovalOrder):
             return self._remove(node, order)
-        if isinstance(order, KeysOrder):
+        if isinstance(order, AssignOrder):
             was = self.read(node, order.seat.name)
-            self._write(node, was | {"keys": order.keys}, order.seat.name)
+            self._write(node, was | {"keys": order.seat.authorized_keys}, order.seat.name)
             return SeatRecord(seat=order.seat.name, state="committed", generation=was["generation"])
         return self._change("switch", node, order, order.image.reference)
 

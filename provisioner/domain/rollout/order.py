@@ -121,16 +121,16 @@ class RemovalOrder(Value):
     when_busy: WhenBusy | None = None
 
 
-class KeysOrder(Value):
-    """Replace the public keys (lines of authorized_keys) of a seat while it runs. `expects`: its generation."""
+class AssignOrder(Value):
+    """Set the public keys of a seat, and whether its GPUs are shared, while it runs: it has the same GPUs as before."""
 
     run: str
-    act: Literal["set_keys"] = "set_keys"
+    act: Literal["assign"] = "assign"
     claim: Claim | None = None
     state_root: str = STATE_ROOT
-    seat: SeatName
-    keys: tuple[str, ...]
+    seat: Seat
     expects: int | None = None
+    held: HeldGpus = HeldGpus()
 
 
 class NoticeOrder(Value):
@@ -153,7 +153,7 @@ class DiskLimitOrder(Value):
     disk_limit: int | None
 
 
-SwitchOrder = Order | RemovalOrder | KeysOrder
+SwitchOrder = Order | RemovalOrder | AssignOrder
 AnyOrder = SwitchOrder | RollbackOrder | NoticeOrder | DiskLimitOrder
 OrderT = TypeVar("OrderT")
 Orders = Mapping[str, Mapping[str, OrderT]]  # by node and seat

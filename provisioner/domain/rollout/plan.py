@@ -21,11 +21,11 @@ from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
 
 PLAN_SCHEMA: Literal["provisioner/plan/2"] = "provisioner/plan/2"
-Action = Literal["create", "update", "restart", "set_keys", "stop", "remove", "keep", "defer", "skip"]
+Action = Literal["create", "update", "restart", "assign", "stop", "remove", "keep", "defer", "skip"]
 
 _STARTS: frozenset[Action] = frozenset({"create", "update", "restart"})
-_CHANGES: frozenset[Action] = _STARTS | {"set_keys", "stop", "remove"}
-_INTERRUPTS = _CHANGES - {"create", "set_keys"}  # running work
+_CHANGES: frozenset[Action] = _STARTS | {"assign", "stop", "remove"}
+_INTERRUPTS = _CHANGES - {"create", "assign"}  # running work
 _KEYS = "authorized_keys"
 
 # Bytes in the containers' own layers that are not user data: caches, sockets, logs, compiled Python.
@@ -44,11 +44,11 @@ class Step(Value):
     `diff`: a unified diff of the rendered files; of a new seat without the files that are the same in every seat.
 
     `skip`: the seat is left out, or the whole node (`seat` None); `problems` has the reason. `stop`: the seat is no
-    longer in the lab; its home and its generations stay. `keep`: no change is needed. `set_keys`: who may log in
-    changes, while the seat runs. `defer`: the seat is in use by the work in `busy`. With the policy wait or force such
-    a step keeps its action, and `problems` names the work that it waits for or stops. `gpus`: those that the seat runs
-    with now; `shared`: others use them, too. `remarks`: of a node with seats of people, on its first step; else they
-    are among its `problems`.
+    longer in the lab; its home and its generations stay. `keep`: no change is needed. `assign`: who may log in, or
+    whether others use its GPUs, changes while the seat runs. `defer`: the seat is in use by the work in `busy`. With
+    the policy wait or force such a step keeps its action, and `problems` names the work that it waits for or stops.
+    `gpus`: those that the seat runs with now; `shared`: others use them, too. `remarks`: of a node with seats of
+    people, on its first step; else they are among its `problems`.
     """
 
     node: str
@@ -155,12 +155,13 @@ def is_in_force(bundle: SeatBundle, running: RunningSeat | None) -> bool:
     return running is not None and running.image == bundle.image.lab and running.files == bundle.files
 
 
-def differs_in_keys(bundle: SeatBundle, running: RunningSeat | None) -> bool:
-    """Whether the node's current generation has this image and these files apart from the public keys."""
-    if running is None or is_in_force(bundle, running):
+def differs_in_assignment(bundle: SeatBundle, running: RunningSeat | None) -> bool:
+    """Whether the node's current generation differs in the public keys alone, and in whether its GPUs are shared."""
+    if running is None:
         return False
     files = {**running.files, _KEYS: bundle.files.get(_KEYS, "")}
-    return running.image == bundle.image.lab and files == bundle.files
+    is_same = running.image == bundle.image.lab and files == bundle.files
+    return is_same and (running.files != bundle.files or running.shared != bundle.seat.shared)
 
 
 def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEFER) -> Step:
@@ -227,15 +228,21 @@ def _lines(text: str) -> list[str]:
 def _choose_action(bundle: SeatBundle, running: RunningSeat | None) -> tuple[Action, str]:
     if running is None:
         return "create", "no seat of this lab on the node yet"
-    if differs_in_keys(bundle, running) and running.state not in _INTERRUPTED:
+    if differs_in_assignment(bundle, running) and running.state not in _INTERRUPTED:
         action, why = _choose_by_health(running)
-        return ("set_keys", "its public keys change, nothing restarts") if action == "keep" else (action, why)
+        return ("assign", _assigned_text(bundle, running)) if action == "keep" else (action, why)
     if not is_in_force(bundle, running):
         changed = "the image changes" if running.image != bundle.image.lab else "the rendered files change"
         return "update", changed + _first_limits(bundle.seat.limits, running.limits or SeatLimits())
     if running.state in _INTERRUPTED:
         return "restart", f"its last change was interrupted ({running.state})"
     return _choose_by_health(running)
+
+
+def _assigned_text(bundle: SeatBundle, running: RunningSeat) -> str:
+    if running.shared == bundle.seat.shared:
+        return "its public keys change, nothing restarts"
+    return f"others {'may use its GPUs, too' if bundle.seat.shared else 'no longer use its GPUs'}; nothing restarts"
 
 
 def _choose_by_health(running: RunningSeat) -> tuple[Action, str]:

@@ -62,7 +62,7 @@ def _held_cards(planned: Iterable[PlannedSeat], facts: NodeFacts, lab: str) -> d
 
 def _deferred(planned: PlannedSeat, held: Mapping[str, RunningSeat]) -> PlannedSeat:
     step, seat = planned.step, planned.bundle.seat if planned.bundle else None
-    holder = _holder(seat, held) if seat and step.starts else None
+    holder = _holder(seat, held) if seat and (step.starts or step.action == "assign") else None
     if holder is None:
         return planned
     problem = _still_in_use(step, holder)

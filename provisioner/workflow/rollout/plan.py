@@ -14,7 +14,7 @@ from provisioner.domain.rollout.plan import (
     Plan,
     Step,
     build_step,
-    differs_in_keys,
+    differs_in_assignment,
     is_in_force,
     skipped,
     with_problems,
@@ -270,7 +270,7 @@ def _bundle_unless_in_force(
     bundle = inputs.documents.bundle(seat, image)
     current = with_current_node(seat, request.owner.limits, request.gpus, facts)
     running = facts.seat(seat.name)
-    if current == seat or is_in_force(bundle, running) or differs_in_keys(bundle, running):
+    if current == seat or is_in_force(bundle, running) or differs_in_assignment(bundle, running):
         return bundle
     return inputs.documents.bundle(current, image)
 

@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from provisioner.domain.rollout.order import KeysOrder, Order, SeatName
+from provisioner.domain.rollout.order import AssignOrder, Order
 from provisioner.domain.rollout.report import (
     DONE,
     NodeRecord,
@@ -104,27 +104,26 @@ def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequ
 
 def _rollout_steps(run_spec: RunSpec, fleet: Fleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
     stage = PullThrottle(fleet.stage, _bytes_to_pull(run_spec), run_spec.pulls, stop)
-    stops, starts, keys = removal_orders(run_spec), *_split_orders(run_spec)
+    stops, starts, others = removal_orders(run_spec), *_split_orders(run_spec)
     # Seats that are stopped come first: others may take their ports and cards.
-    changes = {node: {**stops.get(node, {}), **starts.get(node, {}), **keys.get(node, {})} for node in run_spec.nodes}
+    changes = {node: {**stops.get(node, {}), **starts.get(node, {}), **others.get(node, {})} for node in run_spec.nodes}
     return (WaveStep(stage, starts), WaveStep(fleet.switch, changes))
 
 
-def _split_orders(run_spec: RunSpec) -> tuple[dict[str, dict[str, Order]], dict[str, dict[str, KeysOrder]]]:
-    """Return the orders of seats that start with a new generation, and of those that get other public keys."""
-    keys = {(step.node, step.seat) for step in run_spec.plan.pending if step.action == "set_keys"}
+def _split_orders(run_spec: RunSpec) -> tuple[dict[str, dict[str, Order]], dict[str, dict[str, AssignOrder]]]:
+    """Return the orders of seats that start with a new generation, and of those that change while they run."""
+    running = {(step.node, step.seat) for step in run_spec.plan.pending if step.action == "assign"}
     starts: dict[str, dict[str, Order]] = {}
-    others: dict[str, dict[str, KeysOrder]] = {}
+    others: dict[str, dict[str, AssignOrder]] = {}
     for node, orders in run_spec.orders.items():
-        starts[node] = {seat: order for seat, order in orders.items() if (node, seat) not in keys}
-        others[node] = {seat: _keys_order(order) for seat, order in orders.items() if (node, seat) in keys}
+        starts[node] = {seat: order for seat, order in orders.items() if (node, seat) not in running}
+        others[node] = {seat: _assign_order(order) for seat, order in orders.items() if (node, seat) in running}
     return starts, others
 
 
-def _keys_order(order: Order) -> KeysOrder:
-    seat = SeatName(name=order.seat.name)
-    root, keys = order.state_root, order.seat.authorized_keys
-    return KeysOrder(run=order.run, claim=order.claim, state_root=root, seat=seat, keys=keys, expects=order.expects)
+def _assign_order(order: Order) -> AssignOrder:
+    names = AssignOrder.model_fields.keys() - {"act"}
+    return AssignOrder.model_validate({name: getattr(order, name) for name in names})
 
 
 def _bytes_to_pull(run_spec: RunSpec) -> dict[str, int]:

@@ -72,8 +72,8 @@ class PeopleFleet(FakeFleet):
         if isinstance(order, Order):
             return {"down": False, "order": order.model_dump() | {"files": order.files}}
         stored = self.read(node, order.seat.name)["order"]
-        files = stored["files"] | {"authorized_keys": "".join(f"{key}\n" for key in order.keys)}
-        return {"order": stored | {"seat": stored["seat"] | {"authorized_keys": order.keys}, "files": files}}
+        keys = "".join(f"{key}\n" for key in order.seat.authorized_keys)
+        return {"order": stored | {"seat": order.seat, "files": stored["files"] | {"authorized_keys": keys}}}
 
     @staticmethod
     def _running(seat: str, stored: Mapping[str, Any]) -> RunningSeat:

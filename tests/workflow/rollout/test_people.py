@@ -315,10 +315,21 @@ def test_an_account_that_is_not_known_keeps_the_running_seat_as_it_is(world: Wor
 def test_other_keys_of_a_person_restart_nothing_whatever_runs(world: World, at_work: tuple[str, ...]) -> None:
     world.change("n1", world.seat_of("bob").name, at_work=at_work, capacity=Capacity(memory=1 << 30, cpus=1))
     plan = world.roll_out(with_row("bob", keys=(KEY,))).plan
-    assert changed(plan) == {"bob": "set_keys"}
+    assert changed(plan) == {"bob": "assign"}
     assert codes(plan) == {}
     assert world.seat_of("bob").files["authorized_keys"] == f"{KEY}\n"
     assert world.plan(with_row("bob", keys=(KEY,))).plan.pending == ()
+
+
+def test_an_own_gpu_that_becomes_shared_or_own_again_restarts_nothing() -> None:
+    alone = [person("zoe", node="n2", gpus=1)]
+    own = World(alone, {"n2": 1})
+    own.roll_out()
+    shared = [person("zoe", node="n2", gpus="shared")]
+    assert changed(own.roll_out(shared).plan) == {"zoe": "assign"}
+    assert (own.seat_of("zoe").shared, len(own.seat_of("zoe").gpus)) == (True, 1)
+    assert changed(own.roll_out(alone).plan) == {"zoe": "assign"}
+    assert (own.seat_of("zoe").shared, own.plan(alone).plan.pending) == (False, ())
 
 
 def test_an_unreachable_node_keeps_its_people_and_nobody_is_stopped_elsewhere(world: World) -> None:
@@ -606,3 +617,8 @@ def random_edits(seed: int, number: int) -> None:
 @example(18464)  # a seat that is refused holds on to the card that another person gets
 def test_random_edits_touch_nobody_who_need_not_be_touched(seed: int) -> None:
     random_edits(seed, number=20)
+
+
+@pytest.mark.long("roster")
+def test_a_thousand_edits_touch_nobody_who_need_not_be_touched() -> None:
+    random_edits(2026, number=1000)

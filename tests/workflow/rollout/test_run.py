@@ -128,7 +128,7 @@ def test_deferred_and_stale_nodes_do_not_stop_the_run(tmp_path: Path, end: NodeS
 
 def test_a_seat_that_gets_other_keys_is_not_staged_and_its_node_gets_the_keys(tmp_path: Path) -> None:
     fleet = FakeFleet(tmp_path).add("n1", "n2")
-    outcome = run(fleet, {"n1": "set_keys", "n2": "create"})
+    outcome = run(fleet, {"n1": "assign", "n2": "create"})
     assert states(outcome) == {"n1": "committed", "n2": "committed"}
     assert [nodes for act, nodes in fleet.calls if act == "stage"] == [("n2",)]
     assert fleet.read("n1")["keys"] == list(a_seat("n1").authorized_keys)

@@ -140,7 +140,7 @@ class SeatJobs:
     """The jobs of the seats of a batch: one at a time until one has succeeded, then several at once.
 
     If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. That a seat
-    could be stopped says nothing about how others start, so it is no such success.
+    could be stopped, or changed while it runs, says nothing about how others start, so it is no such success.
 
     Where orders wait for running work, they wait together: each for what is left of its time since the first batch of
     the run began, also where that was killed.
@@ -159,8 +159,8 @@ class SeatJobs:
         self._waiting = {order["seat"]["name"]: order for order in orders}
         self._orders, self._begin, self._givers = dict(self._waiting), begin, givers
         self._outdated: set[str] = set()
-        stops = {name for name, order in self._waiting.items() if order.get("act") == "stop"}
-        self._tried = set(self._waiting) - stops or stops
+        others = {name for name, order in self._waiting.items() if order.get("act")}
+        self._tried = set(self._waiting) - others or others
         self._running: dict[str, Path] = {}
         self._records: dict[str, dict[str, Any]] = {}
         self._reported: tuple[Any, ...] = ()

@@ -29,7 +29,7 @@ FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
 CONDITIONS = {"run", "deadlines", "claim", "expects", "held", "when_busy"}
 KEYS = "authorized_keys"  # a file of a seat, and the key of its lines
-# What a seat has that is not part of a generation: see `assign`.
+# What a seat has that is not part of a generation: see `inherit` and `assign`.
 NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False, KEYS: []}
 ASSIGNED = tuple(NOTHING_ASSIGNED)
 # Files of a generation that are made on the node; all others are rendered by the control machine.
@@ -132,7 +132,7 @@ class Seat:
             return False
         return all(orders[0].get(key) == orders[1].get(key) for key in ("image", "files"))
 
-    def assign(self, number: int) -> None:
+    def inherit(self, number: int) -> None:
         """Give a generation the GPUs and keys of the current one: since it was made, others may have got its GPUs.
 
         One of an earlier release, which has no document, keeps its own. So it does if the current one is damaged.
@@ -148,15 +148,16 @@ class Seat:
         if assigned != order:
             write_atomic(self.generation(number) / "order.json", json.dumps(assigned, sort_keys=True))
 
-    def set_keys(self, keys: list[str]) -> None:
-        """Replace the public keys of the current generation, while it runs.
+    def assign(self, keys: list[str], *, shared: bool) -> None:
+        """Set the public keys of the current generation, and whether its GPUs are shared, while it runs.
 
         The file keeps its inode, which is mounted into the containers: they would not see another file.
         """
         number, text = self.current(), "".join(f"{key}\n" for key in keys)
         order = self.order(number)
         write_in_place(self.generation(number) / KEYS, text)
-        order["seat"]["authorized_keys"], order["files"][KEYS] = keys, text
+        order["seat"] = {**order["seat"], KEYS: keys, "shared": shared}
+        order["files"][KEYS] = text
         write_atomic(self.generation(number) / "order.json", json.dumps(order, sort_keys=True))
 
     def next_number(self) -> int:

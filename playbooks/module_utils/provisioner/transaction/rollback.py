@@ -42,7 +42,7 @@ def roll_back(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 def _check_ready(compose: Compose, order: dict[str, Any]) -> int:
     """Return the generation to go back to, checked as far as possible while the seat runs."""
     number = rollback_target(compose.seat, order["to"])
-    compose.seat.assign(number)
+    compose.seat.inherit(number)
     kept = compose.seat.order(number)
     compose.check(number)
     check_gpus_free(compose.seat, {**kept, "state_root": order["state_root"]})

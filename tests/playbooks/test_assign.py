@@ -10,8 +10,8 @@ from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order, with_seat
 from tests.playbooks.world import World
 
-keys, expectations, claims, fill = (
-    module_util(name) for name in ("transaction.keys", "transaction.expected", "jobs.claims", "base.fill")
+assigning, expectations, claims, fill = (
+    module_util(name) for name in ("transaction.assign", "transaction.expected", "jobs.claims", "base.fill")
 )
 OLD, NEW = "ssh-ed25519 AAAA old", "ssh-ed25519 AAAA new"
 DOCUMENT = {"files": {"authorized_keys": ["", "authorized_keys", ""], "compose.yaml": ["services: {}\n"]}}
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("idle", "engine")
 
 
 def with_keys(root: Path, *lines: str, **over: Any) -> dict[str, Any]:
-    order = with_seat(an_order(root, document=DOCUMENT, **over), authorized_keys=list(lines))
+    order = with_seat(an_order(root, document=DOCUMENT, **over), authorized_keys=list(lines), shared=False)
     return {**order, "files": {**order["files"], **fill.fill(DOCUMENT, order["seat"])}}
 
 
@@ -36,8 +36,9 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
 
 
 def set_keys(world: World, *lines: str, **over: Any) -> dict[str, Any]:
-    order = {"state_root": world.order["state_root"], "seat": {"name": world.seat.name}, "run": "r9", "expects": 1}
-    record: dict[str, Any] = keys.set_keys({**order, "keys": list(lines), **over}, NoJob(), 0)
+    seat = {**world.order["seat"], "authorized_keys": list(lines), "shared": False}
+    order = {"state_root": world.order["state_root"], "seat": seat, "run": "r9", "expects": 1}
+    record: dict[str, Any] = assigning.assign({**order, **over}, NoJob(), 0)
     return record
 
 
@@ -50,6 +51,15 @@ def test_the_file_that_is_mounted_gets_the_new_keys(tmp_path: Path, world: World
     assert path.read_text() == "".join(f"{line}\n" for line in lines)
     assert path.stat().st_ino == inode
     assert world.seat.order(1) == with_keys(tmp_path, *lines)
+    assert (world.seat.numbers(), world.compose.calls) == ([1], calls)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_that_gpus_are_shared_is_recorded_and_nothing_restarts(world: World, shared: bool) -> None:
+    calls, seat = list(world.compose.calls), {**world.seat.order(1)["seat"], "shared": shared}
+    order = {"state_root": world.order["state_root"], "seat": seat, "run": "r9", "expects": 1}
+    assert assigning.assign(order, NoJob(), 0)["state"] == "committed"
+    assert world.seat.order(1)["seat"] == seat
     assert (world.seat.numbers(), world.compose.calls) == ([1], calls)
 
 
@@ -82,6 +92,6 @@ def test_a_rollback_does_not_bring_back_keys_that_were_taken_away(tmp_path: Path
     world.seat.write(2, with_keys(tmp_path, OLD), {})
     world.seat.commit(2)
     set_keys(world, NEW, expects=2)
-    world.seat.assign(1)
+    world.seat.inherit(1)
     assert world.seat.order(1) == with_keys(tmp_path, NEW)
     assert (world.seat.generation(1) / "authorized_keys").read_text() == f"{NEW}\n"

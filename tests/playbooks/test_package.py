@@ -99,6 +99,37 @@ def test_each_file_parses_with_the_grammar_of_python_3_8(path: Path) -> None:
     ast.parse(path.read_text(), feature_version=(3, 8))
 
 
+def evaluated_types(tree: ast.AST) -> set[str]:
+    """Return the types that are given parameters where the program runs: Python 3.8 knows that of `typing` alone."""
+    imported = (
+        node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module == "collections.abc"
+    )
+    generic = {"dict", "frozenset", "list", "set", "tuple", "type", *(a.name for node in imported for a in node.names)}
+    ignored = set[ast.AST]()
+    for node in ast.walk(tree):
+        found = [getattr(node, name, None) for name in ("annotation", "returns")]
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            found += node.body
+        ignored |= {inner for part in found if isinstance(part, ast.AST) for inner in ast.walk(part)}
+    subscripts = (node for node in ast.walk(tree) if isinstance(node, ast.Subscript) and node not in ignored)
+    return {ast.unparse(node) for node in subscripts if isinstance(node.value, ast.Name) and node.value.id in generic}
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_no_type_is_given_parameters_in_a_way_that_python_3_8_lacks(path: Path) -> None:
+    assert not evaluated_types(ast.parse(path.read_text()))
+
+
+def test_a_type_with_parameters_is_found_where_it_is_evaluated() -> None:
+    text = """
+from collections.abc import Mapping
+A = Mapping[str, int]
+class B(dict[str, str]): x: list[int] = []
+def f(x: set[int]) -> tuple[int, int]: return [type[x]]
+"""
+    assert evaluated_types(ast.parse(text)) == {"Mapping[str, int]", "dict[str, str]", "type[x]"}
+
+
 def test_mypy_checks_every_file_that_runs_as_root_on_nodes() -> None:
     root = resources.playbooks().parent
     settings = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["mypy"]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Folders that can never contain a home: those of the system, and the engine's socket and data.
 SYSTEM_FOLDER = r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var/(run|lib/(docker|containerd)))(/|$)"
@@ -35,7 +35,8 @@ _RULES = {
     "authorized_keys": "([^\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]+\n)*",
 }
 
-Seat = Mapping[str, Any]
+if TYPE_CHECKING:  # Python 3.8 does not give parameters to this type
+    Seat = Mapping[str, Any]
 
 
 def fill(document: Mapping[str, Any], seat: Seat) -> dict[str, str]:
@@ -58,18 +59,19 @@ def slot_values(seat: Seat) -> dict[str, str]:
     return {name: slots[name] for name in _VALUES}
 
 
-class _Slots(dict[str, str]):
+class _Slots:
     """The texts of the slots of a seat, each made when it is first used."""
 
     def __init__(self, seat: Seat) -> None:
-        super().__init__()
         self._seat = seat
+        self._texts: dict[str, str] = {}
 
-    def __missing__(self, name: str) -> str:
-        if name not in _VALUES:
-            raise ValueError(f"there is no slot {name!r}")
-        text = self[name] = _VALUES[name](self._seat)
-        return text
+    def __getitem__(self, name: str) -> str:
+        if name not in self._texts:
+            if name not in _VALUES:
+                raise ValueError(f"there is no slot {name!r}")
+            self._texts[name] = _VALUES[name](self._seat)
+        return self._texts[name]
 
 
 def _checked(rule: str, value: object) -> str:

@@ -119,7 +119,8 @@ def check_gpus_free(seat: Seat, order: dict[str, Any]) -> None:
 
 def _held_by(other: Seat, wanted: dict[str, Any]) -> set[str]:
     """Return the GPUs of an order that another seat has."""
-    journal, found = Journal(other.folder, ""), set[str]()
+    journal = Journal(other.folder, "")
+    found: set[str] = set()
     with contextlib.suppress(ProblemError):  # the plan reports a damaged seat
         found = {uuid for one in _wanted(other, journal) for uuid in one["gpus"] if _excludes(one, wanted)}
         found &= set(wanted["gpus"])

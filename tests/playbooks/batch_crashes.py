@@ -149,9 +149,11 @@ class CrashingNode:
         if whom in ("batch", "all"):
             end(batch)
         if whom in ("seats", "all"):
-            for job in map(jobs.running_job, [world.seat for world in self.worlds.values()]):
-                if job:
-                    end(job)
+            for _ in range(3 if whom == "all" else 1):  # a job that was just started has no file yet
+                for job in map(jobs.running_job, [world.seat for world in self.worlds.values()]):
+                    if job:
+                        end(job)
+                time.sleep(0.03)
         self.at.let_go()
         self.at.stop = ""
         return batch

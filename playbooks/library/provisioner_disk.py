@@ -2,20 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
-from ansible.module_utils.basic import AnsibleModule
 from ansible.module_utils.provisioner.disk.limit import limit_seats
-from ansible.module_utils.provisioner.jobs.entry import ORDER
-
-
-def main() -> None:
-    """Run as an Ansible module."""
-    module = AnsibleModule(ORDER)
-    record = limit_seats(json.loads(module.params["order"])["orders"])
-    changed = any(seat["state"] == "committed" for seat in record["seats"].values())
-    module.exit_json(changed=changed, record=record)
-
+from ansible.module_utils.provisioner.jobs.entry import answer_orders
 
 if __name__ == "__main__":
-    main()
+    answer_orders(limit_seats)

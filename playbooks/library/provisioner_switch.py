@@ -1,7 +1,7 @@
 """Starts the job that switches seats to their staged generations, or returns this run's job when it is running.
 
-A seat that is no longer in the lab has an order to stop it (`act`: stop); one whose keys or
-sharing of GPUs changes while it runs has an order for that (`act`: assign).
+An order with `act` stop stops a seat that is no longer in the lab. An order with `act` assign changes the public keys
+of a running seat, or whether its GPUs are shared.
 """
 
 from __future__ import annotations

@@ -107,7 +107,7 @@ class AnsibleFleet:
     def switch(self, orders: Orders[SwitchOrder]) -> Mapping[str, NodeRecord]:
         """Switch each seat to its staged generation. A seat that fails to verify returns to the previous one.
 
-        A seat with a removal order is stopped.
+        A seat with a removal order is stopped; one with an order to assign goes on running.
         """
         return self._run_jobs("switch", "switch", orders)
 

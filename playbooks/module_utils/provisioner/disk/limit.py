@@ -9,7 +9,7 @@ import contextlib
 from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.files import read, write_atomic
-from ansible.module_utils.provisioner.jobs.batch import fault_record, node_record
+from ansible.module_utils.provisioner.jobs.batch import node_record, records_of
 from ansible.module_utils.provisioner.seat.notice import DISK_FILE, make_notice_folder
 from ansible.module_utils.provisioner.seat.seat import DISK_LIMIT, DISK_USE, Seat, seat_of
 
@@ -24,14 +24,7 @@ Delete or move what you do not need; to see what is large: du -xh -d1 ~ | sort -
 
 def limit_seats(orders: Iterable[dict[str, Any]]) -> dict[str, Any]:
     """Carry out the orders of seats and return the record of the node."""
-    return node_record({order["seat"]["name"]: _limit_or_fault(order) for order in orders})
-
-
-def _limit_or_fault(order: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return limit_seat(seat_of(order), order["disk_limit"])
-    except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
-        return fault_record(error)
+    return node_record(records_of(orders, lambda order: limit_seat(seat_of(order), order["disk_limit"])))
 
 
 def limit_seat(seat: Seat, limit: int | None) -> dict[str, Any]:

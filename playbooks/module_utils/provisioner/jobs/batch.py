@@ -130,6 +130,25 @@ def node_record(records: dict[str, dict[str, Any]]) -> dict[str, Any]:
     return shorten({"released": False, "seats": records}, MOST_ROOM)
 
 
+def records_of(
+    orders: Iterable[dict[str, Any]], carry_out_order: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """Carry out orders one after the other, without jobs. Return the record of each seat by its name.
+
+    An exception becomes the record of its seat: one seat must not stop the others.
+    """
+    return {order["seat"]["name"]: _record_or_fault(order, carry_out_order) for order in orders}
+
+
+def _record_or_fault(
+    order: dict[str, Any], carry_out_order: Callable[[dict[str, Any]], dict[str, Any]]
+) -> dict[str, Any]:
+    try:
+        return carry_out_order(order)
+    except Exception as error:  # noqa: BLE001  (see `records_of`)
+        return fault_record(error)
+
+
 def fault_record(error: Exception) -> dict[str, Any]:
     """Return the record of a seat for which an exception, which is being handled, was raised before any change."""
     state = error.state if isinstance(error, ProblemError) else "failed"
@@ -139,14 +158,15 @@ def fault_record(error: Exception) -> dict[str, Any]:
 class SeatJobs:
     """The jobs of the seats of a batch: one at a time until one has succeeded, then several at once.
 
-    If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. That a seat
-    could be stopped, or changed while it runs, says nothing about how others start, so it is no such success.
+    If MOST_FAILURES have failed before any has succeeded, the others are not started: they keep running. An order that
+    stops a seat, or changes it while it runs, does not count as a success: nothing was started by it.
 
     Where orders wait for running work, they wait together: each for what is left of its time since the first batch of
     the run began, also where that was killed.
+
     Seats are stopped before others are started. A seat that gets GPUs of others is begun after these have ended; where
-    one of them was not changed, its GPUs stay its own, and the seat is deferred. A seat whose job had an
-    older claim of the run is begun again once.
+    one of them was not changed, it keeps its GPUs, and the seat is deferred. A seat whose job had an older claim of the
+    run is begun again once.
     """
 
     def __init__(

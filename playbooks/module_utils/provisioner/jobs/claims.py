@@ -5,8 +5,8 @@ seat in common. A claim without a scope, as an earlier release takes it, is one 
 
 STATE_ROOT/claim.json         the active claims; no file means no claim
 STATE_ROOT/last_claim.json    the claim that was released last
-STATE_ROOT/fences.json        the highest fence of a claim of the node, and of each seat; a claim with a lower fence
-                              than one of those that it covers is no longer valid
+STATE_ROOT/fences.json        the highest fence of a claim of the node, and of each seat; a claim is valid only if its
+                              fence is as high as that of everything that it covers
 STATE_ROOT/fence              the highest of them: where it is above all others, an earlier release has claimed the node
 """
 

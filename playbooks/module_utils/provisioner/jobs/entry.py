@@ -1,4 +1,4 @@
-"""Entry point of the Ansible modules that start a job: they receive an order and return the path of the job file.
+"""Entry points of the Ansible modules that get orders: most start a job, and return the path of the job file.
 
 The order of a job of seats is a batch of their orders: see `start_batch`.
 """
@@ -15,6 +15,14 @@ from ansible.module_utils.provisioner.jobs.claims import check_claim
 
 # An order holds no secret; no_log keeps its 20 kB and more out of syslog and of every result.
 ORDER = {"order": {"type": "json", "required": True, "no_log": True}}
+
+
+def answer_orders(carry_out: Callable[[list[dict[str, Any]]], dict[str, Any]]) -> None:
+    """Carry out the orders of a node at once, without a job. `carry_out` returns the record of the node."""
+    module = AnsibleModule(ORDER)
+    record = carry_out(json.loads(module.params["order"])["orders"])
+    changed = any(seat["state"] == "committed" for seat in record["seats"].values())
+    module.exit_json(changed=changed, record=record)
 
 
 def start_job(begin: Callable[[dict[str, Any]], Path]) -> None:

@@ -5,7 +5,6 @@ Of a seat with GPUs, who uses these; of one without, who has a program in an SSH
 
 from __future__ import annotations
 
-import contextlib
 import time
 from functools import partial
 from typing import Any, Collection, Iterable
@@ -113,18 +112,19 @@ def check_gpus_free(seat: Seat, order: dict[str, Any]) -> None:
     A seat whose containers do not run has none, unless a switch of it is unfinished. Raises GpuHeldError.
     """
     for other in seats_of(order["state_root"]) if order["seat"].get("person") else ():
-        if other.name != seat.name and _held_by(other, order["seat"]):
+        if other.name != seat.name and _holds(other, order["seat"]):
             raise _gpu_held(seat, other)
 
 
-def _held_by(other: Seat, wanted: dict[str, Any]) -> set[str]:
-    """Return the GPUs of an order that another seat has."""
+def _holds(other: Seat, wanted: dict[str, Any]) -> bool:
+    """Return whether another seat has a GPU of an order that it does not share."""
     journal = Journal(other.folder, "")
-    found: set[str] = set()
-    with contextlib.suppress(ProblemError):  # the plan reports a damaged seat
-        found = {uuid for one in _wanted(other, journal) for uuid in one["gpus"] if _excludes(one, wanted)}
-        found &= set(wanted["gpus"])
-    return found if found and (journal.open_switch() or is_running(Compose(other, ()))) else set()
+    try:
+        apart = [one["gpus"] for one in _wanted(other, journal) if _excludes(one, wanted)]
+    except ProblemError:
+        return False  # the plan reports a damaged seat
+    has_one = not set(wanted["gpus"]).isdisjoint(uuid for gpus in apart for uuid in gpus)
+    return has_one and (journal.open_switch() is not None or is_running(Compose(other, ())))
 
 
 def _excludes(one: dict[str, Any], other: dict[str, Any]) -> bool:

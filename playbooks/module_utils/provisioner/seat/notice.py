@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any, Iterable
+from typing import Any, Sequence
 
 from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
-from ansible.module_utils.provisioner.jobs.batch import fault_record, node_record
+from ansible.module_utils.provisioner.jobs.batch import node_record, records_of
 from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 
 FOLDER = "notice"  # mounted as a folder: a mounted file would keep its first content in the container
@@ -30,24 +30,14 @@ def make_notice_folder(seat: Seat) -> Path:
     return folder
 
 
-def notify_seats(orders: Iterable[dict[str, Any]]) -> dict[str, Any]:
+def notify_seats(orders: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """Carry out the orders of seats and return the record of the node. Terminals show a new text once."""
-    records: dict[str, dict[str, Any]] = {}
-    new: set[str] = set()
-    for order in orders:
-        record = records[order["seat"]["name"]] = _notify_or_fault(order)
-        if record["state"] == "committed" and order["text"]:
-            new.add(order["text"])
+    texts = {order["seat"]["name"]: order["text"] for order in orders}
+    records = records_of(orders, lambda order: notify(seat_of(order), order["text"]))
+    new = {text for seat, text in texts.items() if text and records[seat]["state"] == "committed"}
     for text in sorted(new):
         _write_to_terminals(text)
     return node_record(records)
-
-
-def _notify_or_fault(order: dict[str, Any]) -> dict[str, Any]:
-    try:
-        return notify(seat_of(order), order["text"])
-    except Exception as error:  # noqa: BLE001  (one seat must not stop the others)
-        return fault_record(error)
 
 
 def notify(seat: Seat, text: str | None) -> dict[str, Any]:

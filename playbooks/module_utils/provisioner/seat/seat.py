@@ -125,7 +125,7 @@ class Seat:
         return max(others or before, default=0)
 
     def is_same(self, one: int, other: int) -> bool:
-        """Return whether two generations have the same image and files whatever their GPUs; False if unreadable."""
+        """Return whether two generations have the same image and files, GPUs and keys aside; False if unreadable."""
         try:
             orders = [with_assigned(self.order(number), NOTHING_ASSIGNED) for number in (one, other)]
         except ProblemError:

@@ -1,4 +1,7 @@
-"""The name of a person inside the containers of their seat."""
+"""The name of a person inside the containers of their seat: the control machine and the nodes run this same file.
+
+So it uses the standard library only, as of Python 3.8.
+"""
 
 import re
 

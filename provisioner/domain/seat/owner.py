@@ -5,7 +5,8 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.names import login_name
 from provisioner.domain.people.person import Person
-from provisioner.domain.seat.seat import SeatOwner, folder_name, person_seat_name_on
+from provisioner.domain.seat.seat import SeatOwner, person_seat_name_on
+from provisioner.domain.values.allocation import folder_name
 from provisioner.domain.values.node import Account, NodeFacts
 from provisioner.domain.values.problem import Problem
 

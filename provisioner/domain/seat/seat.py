@@ -1,6 +1,5 @@
 """A seat: one node, one user, some GPUs, two ports and an identity; all values of its compose project."""
 
-import hashlib
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
@@ -9,11 +8,11 @@ from typing import Literal, NamedTuple
 from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
 from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
+from provisioner.domain.values.allocation import SEAT_PREFIX, free_pair, free_subnet, unique_name
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
-from provisioner.domain.values.subnet import SEAT_PREFIX, free_subnet
 
 ServiceName = Literal["jupyter", "ssh"]
 SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
@@ -21,7 +20,6 @@ SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
 # The first major version of Docker with start_interval; older ones refuse a compose file that has it.
 START_INTERVAL_SINCE = 25
 
-_PLAIN_USER = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
 _FIRST_PORT = 1024  # a seat has no lower one, whatever a node reports
 
 
@@ -88,9 +86,7 @@ def free_ports(held: Mapping[str, int], wanted: Ports, taken: Iterable[int]) -> 
     """Return the ports that the seat holds already, else the first free pair (ssh, jupyter); None if there is none."""
     if set(SERVICES) <= set(held) and min(held[name] for name in SERVICES) >= _FIRST_PORT:
         return {name: held[name] for name in SERVICES}
-    used = set(taken)
-    pairs = ((port, port + 1) for port in range(wanted.first, wanted.last, 2))
-    pair = next((pair for pair in pairs if used.isdisjoint(pair)), None)
+    pair = free_pair(wanted.first, wanted.last, set(taken))
     return None if pair is None else {"ssh": pair[0], "jupyter": pair[1]}
 
 
@@ -108,7 +104,7 @@ def seat_name_on(node: NodeFacts, lab: str, user: str) -> str:
     The other name is LAB_USER, which no second pair of lab and user has: the name of a lab has no `_`. A seat keeps its
     name until it is removed.
     """
-    usual, unique = seat_name(lab, user), _unique_name(lab, user)
+    usual, unique = seat_name(lab, user), unique_name(lab, user)
     held = node.seat(usual)
     is_of_another = held is not None and held.lab not in {"", lab}
     return unique if is_of_another or node.seat(unique) is not None else usual
@@ -131,24 +127,10 @@ def person_seat_name_on(node: NodeFacts, lab: str, person: str) -> str:
 
     A seat that the lab has set up there under the usual name keeps that.
     """
-    usual, unique = seat_name(lab, person), _unique_name(lab, person)
+    usual, unique = seat_name(lab, person), unique_name(lab, person)
     held = node.seat(usual)
     is_kept = held is not None and held.lab == lab and node.seat(unique) is None
     return usual if is_kept else unique
-
-
-def _unique_name(lab: str, user: str) -> str:
-    """Return LAB_USER; for a user whose name cannot stand there LAB__ and a part and the hash of the name."""
-    separator = "_" if _PLAIN_USER.fullmatch(user) else "__"
-    return f"{lab}{separator}{folder_name(user)}"
-
-
-def folder_name(user: str) -> str:
-    """Return a name for a folder of this user that no other user has: the user's own one, where it is plain."""
-    if _PLAIN_USER.fullmatch(user):
-        return user
-    folded = re.sub(r"[^a-z0-9]+", "-", user.lower())[:16]
-    return f"{folded}-{hashlib.sha256(user.encode()).hexdigest()[:10]}"
 
 
 def lab_owner(lab: Lab, facts: NodeFacts, keys: tuple[str, ...], home: str | None = None) -> SeatOwner:

@@ -1,12 +1,11 @@
-"""IPv4 networks: the pool of a lab, the subnet of each seat, and the routes of a node."""
+"""IPv4 networks: the pool of a lab, and the routes of a node."""
 
-from collections.abc import Iterable
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Network
 from typing import Annotated
 
 from pydantic import AfterValidator, StringConstraints
 
-SEAT_PREFIX = 28  # two containers and the gateway, with room to spare; a pool of /16 has 4096 of them
+from provisioner.domain.values.allocation import SEAT_PREFIX
 
 
 def _check_network(text: str) -> str:
@@ -25,28 +24,3 @@ def _check_pool(text: str) -> str:
 
 Network = Annotated[str, StringConstraints(pattern=r"^[0-9.]{7,15}/[0-9]{1,2}$"), AfterValidator(_check_network)]
 NetworkPool = Annotated[Network, AfterValidator(_check_pool)]
-
-
-def free_subnet(held: str, pools: Iterable[str], taken: Iterable[str]) -> str | None:
-    """Return the subnet that the seat holds already, else the first of the pools that overlaps no network in `taken`.
-
-    Return None if there is no such subnet. All are IPv4 networks in CIDR notation. `held` is empty for a seat that has
-    none; a held subnet is not checked again.
-    """
-    if held:
-        return held
-    used = sorted((int(one.network_address), int(one.broadcast_address)) for one in map(IPv4Network, taken))
-    found = (_first_free(IPv4Network(pool), used) for pool in pools)
-    return next((f"{IPv4Address(number)}/{SEAT_PREFIX}" for number in found if number is not None), None)
-
-
-def _first_free(pool: IPv4Network, used: Iterable[tuple[int, int]]) -> int | None:
-    """Return the first address of the first free subnet of a pool. `used`: first and last addresses, sorted."""
-    size = 1 << (pool.max_prefixlen - SEAT_PREFIX)
-    start = int(pool.network_address)
-    for first, last in used:
-        if first >= start + size:
-            break
-        if last >= start:
-            start = (last // size + 1) * size
-    return start if start + size - 1 <= int(pool.broadcast_address) else None

@@ -308,3 +308,18 @@ def test_an_order_is_stored_unchanged_with_mode_0600(tmp_path: Path) -> None:
     seat.write(1, order, {})
     assert json.loads((seat.generation(1) / "order.json").read_text()) == order
     assert (seat.generation(1) / "order.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("text", "is_down"), [(None, False), ("", False), ("{", False), ("[]", False), ('{"wanted": "up"}', False)]
+)
+def test_a_seat_without_an_intent_is_not_meant_to_be_down(tmp_path: Path, text: str | None, is_down: bool) -> None:
+    seat = seats.seat_of(an_order(tmp_path))
+    seat.make_folders()
+    if text is not None:
+        (seat.folder / "intent.json").write_text(text)
+    assert seat.is_wanted_down() is is_down
+    seat.write_intent("down", "idle")
+    assert seat.is_wanted_down()
+    seat.write_intent("up", "uid 5001")
+    assert not seat.is_wanted_down()

@@ -67,8 +67,8 @@ class NodeClaims(NamedTuple):
         return [other for other in self.active if other["run"] != claim["run"] and _overlap(other, claim)]
 
     def is_fenced(self, claim: Claim) -> bool:
-        """Return whether a later claim has covered something that this one covers."""
-        return int(claim["fence"]) < self.fences.over(claim)
+        """Return whether a later claim has covered something that this one covers. A broker's claim is never fenced."""
+        return "fence" in claim and int(claim["fence"]) < self.fences.over(claim)
 
 
 def _is_of_node(claim: Claim) -> bool:
@@ -114,6 +114,7 @@ def last_claim(state_root: str) -> Claim | None:
 def check_claim(state_root: str, claim: Claim | None) -> None:
     """Check before a change that `claim` is still valid. None: the user's own machine, which has no claims.
 
+    The claim of a broker's order has no fence: it is never taken, and only an active claim of a run refuses it.
     Raises ProblemError `fenced` when a later claim has covered something of it, and `claimed` when another run holds
     something of it.
     """

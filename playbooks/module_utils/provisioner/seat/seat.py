@@ -4,6 +4,7 @@ seats/NAME/identity/          token and host key, generated once
 seats/NAME/gens/N/            compose.yaml and the files it mounts; order.json; meta.json is written last
 seats/NAME/current            -> gens/N; a switch is committed by renaming this link
 seats/NAME/journal.jsonl      every step, written before it begins
+seats/NAME/intent.json         whether the broker wants the seat up or down; no file: it has no part in it
 seats/NAME/disk_limit         bytes that home and containers should stay below; no file: no limit
 seats/NAME/disk.json          what they use, see disk/measure.py
 """
@@ -27,13 +28,15 @@ NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
-CONDITIONS = {"run", "deadlines", "claim", "expects", "held", "when_busy"}
+CONDITIONS = {"run", "by", "deadlines", "claim", "expects", "held", "when_busy", "disk_limit"}
+BROKER = "broker"  # who an order is `by`, if it is not from the control machine
 KEYS = "authorized_keys"  # a file of a seat, and the key of its lines
 # What a seat has that is not part of a generation: see `inherit` and `assign`.
 NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False, KEYS: []}
 ASSIGNED = tuple(NOTHING_ASSIGNED)
 # Files of a generation that are made on the node; all others are rendered by the control machine.
 MADE_HERE = {"passwd", "group", "order.json", "meta.json", "failure.log"}
+INTENT = "intent.json"
 DISK_LIMIT, DISK_USE = "disk_limit", "disk.json"
 DISK_FIELDS = {"measured_at", "home_bytes", "layer_bytes", "complete"}
 
@@ -111,6 +114,20 @@ class Seat:
         wanted, current = _content(order), self.current()
         fitting = [n for n in self.numbers() if n > current and _content(self.order(n)) == wanted]
         return fitting[-1] if fitting else 0
+
+    def is_made_from(self, number: int, order: dict[str, Any]) -> bool:
+        """Return whether a generation has what this order says. Raises ProblemError `seat_damaged`."""
+        return bool(number) and _content(self.order(number)) == _content(order)
+
+    def is_wanted_down(self) -> bool:
+        """Return whether the broker has stopped the seat, or is about to: then nothing else starts it again."""
+        with contextlib.suppress(ValueError, AttributeError):
+            return bool(json.loads(read(self.folder / INTENT)).get("wanted") == "down")
+        return False
+
+    def write_intent(self, wanted: str, by: str) -> None:
+        """Record whether the seat is meant to be `up` or `down`, and by whom. Raises OSError."""
+        write_atomic(self.folder / INTENT, json.dumps({"wanted": wanted, "by": by}))
 
     def previous(self) -> int:
         """Return the newest generation before the current one with another image or other files.

@@ -48,7 +48,8 @@ def recover_seat(compose: Compose, journal: Journal, order: dict[str, Any], repo
         journal.append("needs_attention", because="recovery_loops")
         raise _needs_attention(compose.seat, _too_many_attempts(step))
     require_consent(compose, journal, _with_patience(order), report)
-    record = undo_switch(compose, journal, step["detail"]["back"], _interrupted(step), report)
+    back = 0 if compose.seat.is_wanted_down() else step["detail"]["back"]
+    record = undo_switch(compose, journal, back, _interrupted(step), report)
     if record["state"] == "needs_attention":
         raise _needs_attention(compose.seat, record["problems"][-1])
 

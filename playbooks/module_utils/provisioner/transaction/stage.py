@@ -37,7 +37,8 @@ from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITO
 def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> dict[str, Any]:
     """Stage the generation of the order and return the record.
 
-    `code` is the node code for recovery at boot, see `own_code`. Raises ProblemError when the order cannot be staged.
+    `code` is the node code for recovery at boot, see `own_code`; if it is empty, none is installed.
+    Raises ProblemError when the order cannot be staged.
     """
     compose, journal, is_done = begin(order, job, lock)
     seat = compose.seat
@@ -60,7 +61,8 @@ def stage(order: dict[str, Any], job: Job, lock: int, code: dict[str, str]) -> d
     compose.check(number)
     engine.tag(order["image"]["reference"], KEEP_REPOSITORY, seat.tag(number))
     with contextlib.suppress(OSError):  # without the boot unit, the next contact recovers
-        install(order["state_root"], code, measures=bool(order["seat"].get("person")))
+        if code:
+            install(order["state_root"], code, measures=bool(order["seat"].get("person")))
     journal.append("staged", generation=number)
     # Generations of failed attempts are removed.
     remove_old_generations(seat, {number, seat.current(), seat.previous()})

@@ -19,7 +19,7 @@ from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
-from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.seat.seat import BROKER, Seat
 from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
 from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
 from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail, undo_switch
@@ -63,7 +63,7 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
-    old = _undo_target(compose)
+    old = _undo_target(compose, order)
     journal.append("switching", to=number, back=old)
     verified: dict[str, Any] = {}
     try:
@@ -87,12 +87,16 @@ def _keep_logs(compose: Compose, number: int) -> None:
         write_atomic(compose.seat.generation(number) / "failure.log", compose.logs())
 
 
-def _undo_target(compose: Compose) -> int:
+def _undo_target(compose: Compose, order: dict[str, Any]) -> int:
     """Return the generation that an undo would go to: the current one, 0 when its image and containers are gone.
+
+    A seat that the broker had stopped has no lease: its GPUs may be somebody else's, so an undo leaves it stopped (0).
 
     Raises ProblemError `no_way_back` when its containers run without their image: they could not be started again.
     """
     seat, old = compose.seat, compose.seat.current()
+    if order.get("by") == BROKER and not is_running(compose):
+        return 0
     if not old or engine.image(seat.order(old)["image"]["reference"]):
         return old
     if is_running(compose):

@@ -129,3 +129,16 @@ def test_use_of_a_processor_is_measured_on_this_machine(
     monkeypatch.setattr(activity, "SAMPLE_SECONDS", 0.3)
     pid, computes = program
     assert bool(activity.container_activity({"jupyter": pid})) is computes
+
+
+def test_seats_are_measured_together_each_by_its_own_containers(proc: Proc) -> None:
+    proc.write({82: (81, "sshd-session", 1), 83: (82, "bash", 1)})
+    proc.second = {72: (71, "python", 5000 + 100)}
+    seats = {"ml_a": {"jupyter": 70}, "ml_b": {"ssh": 80, "old": 0}, "ml_c": {"gone": 999}, "ml_d": {}}
+    assert activity.activity_by_seat(seats) == {
+        "ml_a": ["jupyter: 0.5 processor cores are in use"],
+        "ml_b": ["ssh: pid 83 bash in an SSH session"],
+        "ml_c": ["the processes of gone are unknown"],
+        "ml_d": [],
+    }
+    assert proc.slept == activity.SAMPLE_SECONDS

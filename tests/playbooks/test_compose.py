@@ -267,3 +267,35 @@ def test_a_program_in_a_container_is_not_changed_by_files_of_the_home(tmp_path: 
         check=True,
     )
     assert asked.stdout == "1\n"
+
+
+def test_stop_and_restart_name_the_project_and_remove_nothing(
+    compose: Any, engine: FakeEngine, ran: list[list[str]]
+) -> None:
+    compose.stop()
+    compose.restart("jupyter")
+    assert ran == []
+    add_containers(engine, a_container("jupyter"), a_container("ssh"))
+    compose.stop()
+    compose.restart("jupyter")
+    assert [words[6:] for words in ran] == [
+        ["-p", "demo-student", "stop"],
+        ["-p", "demo-student", "restart", "jupyter"],
+    ]
+
+
+def test_containers_of_others_are_not_stopped(compose: Any, engine: FakeEngine, ran: list[list[str]]) -> None:
+    add_containers(engine, a_container("web"), own={})
+    compose.stop()
+    compose.restart("web")
+    assert ran == []
+
+
+def test_the_log_of_one_service_is_that_of_its_container(
+    compose: Any, engine: FakeEngine, ran: list[list[str]]
+) -> None:
+    add_containers(engine, a_container("jupyter"), a_container("ssh"))
+    text = compose.logs(7, "ssh")
+    assert ran == [["docker", "logs", "--tail", "7", "ssh"]]
+    assert "secret-token" not in text
+    assert "\x1b" not in text

@@ -66,6 +66,15 @@ class FakeCompose:
             raise a_problem("stop_failed")
         self.running = 0
 
+    def stop(self) -> None:
+        self.calls.append("stop")
+        if -1 in self.broken:
+            raise a_problem("stop_failed")
+        self.running = 0
+
+    def restart(self, service: str) -> None:
+        self.calls.append(f"restart {service}")
+
     def remove_unused_networks(self) -> None:
         self.calls.append("remove unused networks")
 

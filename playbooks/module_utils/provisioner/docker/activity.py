@@ -45,6 +45,30 @@ def container_activity(pids: Mapping[str, int]) -> list[str]:
         return unknown + sessions
     time.sleep(SAMPLE_SECONDS)
     after, seconds = _processes(), time.monotonic() - begun
+    return _busy_ones(before, after, seconds, running)
+
+
+def activity_by_seat(seats: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
+    """Return the same lines for many seats at once, by their names: with one measurement of SAMPLE_SECONDS for all.
+
+    `seats`: the containers of each seat, as in `container_activity`. A seat in use has a line, not always all of them.
+    """
+    begun, before = time.monotonic(), _processes()
+    time.sleep(SAMPLE_SECONDS)
+    after, seconds = _processes(), time.monotonic() - begun
+    found = {}
+    for seat, pids in seats.items():
+        running = {name: pid for name, pid in pids.items() if pid}
+        unknown = [f"the processes of {name} are unknown" for name, pid in running.items() if pid not in before]
+        sessions = [f"{name}: {line}" for name, pid in running.items() for line in _sessions(before, pid)]
+        found[seat] = unknown + sessions or _busy_ones(before, after, seconds, running)
+    return found
+
+
+def _busy_ones(
+    before: dict[int, Process], after: dict[int, Process], seconds: float, running: Mapping[str, int]
+) -> list[str]:
+    """Return one line for each container that has used more than IDLE_CORES between the two samples."""
     cores = {name: _ticks(before, after, pid) / TICKS / seconds for name, pid in running.items()}
     return [f"{name}: {used:.1f} processor cores are in use" for name, used in cores.items() if used > IDLE_CORES]
 

@@ -42,6 +42,19 @@ class Listing(NamedTuple):
         return sum(self.layers.get(container["Id"], 0) for container in containers)
 
 
+def running_containers(label: str) -> dict[str, list[dict[str, Any]]] | None:
+    """Return the containers that are neither stopped nor just created by the value of a label of theirs.
+
+    None when the engine does not answer.
+    """
+    listed = _listed()
+    found: dict[str, list[dict[str, Any]]] = {}
+    for container in filter(is_active, listed or []):
+        if label in _labels(container):
+            found.setdefault(_labels(container)[label], []).append(container)
+    return None if listed is None else found
+
+
 def list_containers(label: str) -> Listing:
     """List all containers, and the sizes of those that have `label`: the size is what costs."""
     containers = _listed()

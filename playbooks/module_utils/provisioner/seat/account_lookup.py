@@ -32,6 +32,18 @@ def look_up_accounts(names: Sequence[str]) -> tuple[dict[str, dict[str, Any]], s
     return accounts, _reason(len(set(names) - set(asked)), len(set(asked) - accounts.keys()), ended)
 
 
+def account_by_uid(uid: int) -> dict[str, Any] | None:
+    """Return the account with this number, None where there is none: `name`, and what `look_up_accounts` returns.
+
+    A directory service may hang, so this is called in a child process. Raises OSError when the lookup fails.
+    """
+    try:
+        found = pwd.getpwuid(uid)
+    except KeyError:
+        return None
+    return {"name": found.pw_name, **_described(found)} if is_account_name(found.pw_name) else None
+
+
 def is_account_name(name: str) -> bool:
     """Return whether an account or a group may have this name; others are not looked up."""
     return name.isprintable() and not {":", "/"} & set(name) and 0 < len(name.encode()) <= LONGEST_NAME
@@ -58,6 +70,10 @@ def _account(name: str) -> dict[str, Any]:
         found = pwd.getpwnam(name)
     except KeyError:
         return NO_ACCOUNT
+    return _described(found)
+
+
+def _described(found: pwd.struct_passwd) -> dict[str, Any]:
     return {"uid": found.pw_uid, "gid": found.pw_gid, "home": _home(found.pw_dir), "groups": _groups(found)}
 
 

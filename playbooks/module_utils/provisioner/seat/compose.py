@@ -96,6 +96,22 @@ class Compose:
         if ran.code != 0:
             raise _compose_fault("stop_failed", f"the containers could not be removed: {ran.message}")
 
+    def stop(self) -> None:
+        """Stop all containers of the seat; they keep what was changed in them. Raises ProblemError as `down` does."""
+        if not self.ours():
+            return
+        ran = self._compose("-p", self.seat.name, "stop")
+        if ran.code != 0:
+            raise _compose_fault("stop_failed", f"the containers could not be stopped: {ran.message}")
+
+    def restart(self, service: str) -> None:
+        """Stop and start the container of a service. Raises ProblemError `start_failed`, and as `ours` does."""
+        if not self.ours():
+            return
+        ran = self._compose("-p", self.seat.name, "restart", service)
+        if ran.code != 0:
+            raise _compose_fault("start_failed", f"{service} could not be restarted: {ran.message}")
+
     def _run(self, number: int, *words: str) -> CommandResult:
         folder = str(self.seat.generation(number))
         where = ["--project-directory", folder, "-f", f"{folder}/compose.yaml", "-p", self.seat.name]
@@ -234,14 +250,19 @@ class Compose:
             "see failure.log in the folder of the generation for more of the logs",
         )
 
-    def logs(self, lines: int = LOG_LINES) -> str:
-        """Return the end of each container's log, with the token of the seat masked: a server may print it."""
+    def logs(self, lines: int = LOG_LINES, service: str = "") -> str:
+        """Return the end of each container's log, or of that of one service.
+
+        The token of the seat is masked: a server may print it.
+        """
         try:
             token = read_existing(self.seat.identity / TOKEN) or "\0"
         except OSError as error:
             return f"the logs are withheld, as the token to mask in them cannot be read: {error}"
         texts = []
         for container in self.containers():
+            if service and container["Labels"].get("com.docker.compose.service") != service:
+                continue
             ran = run(["docker", "logs", "--tail", str(lines), container["Id"]], 20, env=client_environment())
             texts.append(f"{container['Names'][0]}\n{ran.out}{ran.err}")
         return printable("\n".join(texts).replace(token, "…"))

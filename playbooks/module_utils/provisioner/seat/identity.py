@@ -1,4 +1,4 @@
-"""The identity of a seat: its Jupyter token and its SSH host key. Generated once, never changed."""
+"""The identity of a seat: its Jupyter token and its SSH host key. Generated once; only its person changes the token."""
 
 from __future__ import annotations
 
@@ -21,6 +21,11 @@ def make_identity(seat: Seat, uid: int, gid: int) -> None:
     """Generate token and host key where they are missing."""
     _make_token(seat.identity / TOKEN, uid, gid)
     _make_host_key(seat.identity / HOST_KEY, gid)
+
+
+def rotate_token(seat: Seat, uid: int, gid: int) -> None:
+    """Replace the token. Jupyter reads the new one when it starts again."""
+    _write_token(seat.identity / TOKEN, uid, gid)
 
 
 def host_key(seat: Seat) -> str:
@@ -50,8 +55,11 @@ def make_key(path: Path, comment: str) -> None:
 
 
 def _make_token(path: Path, uid: int, gid: int) -> None:
-    if path.exists():
-        return
+    if not path.exists():
+        _write_token(path, uid, gid)
+
+
+def _write_token(path: Path, uid: int, gid: int) -> None:
     descriptor, temporary = tempfile.mkstemp(dir=str(path.parent))
     with os.fdopen(descriptor, "w") as file:
         file.write(secrets.token_hex(32))  # no newline: Jupyter would read it as part of the token

@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 FOLDER = "notice"  # mounted as a folder: a mounted file would keep its first content in the container
 FILE = "notice.txt"
 DISK_FILE = "disk.txt"  # the warning of a full disk, which comes and goes by itself
+LEASE_FILE = "lease.txt"  # the end of a lease, which the broker announces
 MAX_CHARACTERS = 300
 WALL_SECONDS = 10
 
@@ -24,7 +25,7 @@ def make_notice_folder(seat: Seat) -> Path:
     folder = seat.folder / FOLDER
     folder.mkdir(exist_ok=True)
     folder.chmod(0o755)  # readable for the seat's user, whatever the umask
-    for name in (FILE, DISK_FILE):
+    for name in (FILE, DISK_FILE, LEASE_FILE):
         if not (folder / name).exists():
             write_atomic(folder / name, "", 0o644)
     return folder

@@ -16,7 +16,7 @@ PACKAGE = resources.playbooks() / "module_utils/provisioner"
 LIBRARY = resources.playbooks() / "library"
 NAME = "ansible.module_utils.provisioner"
 # A room imports from those before it.
-ROOMS = ("base", "jobs", "docker", "gpu", "seat", "disk", "transaction", "lease", "prepare")
+ROOMS = ("base", "jobs", "docker", "gpu", "seat", "disk", "transaction", "lease", "broker", "prepare")
 MOST_MODULES = 12
 STARTED_BY_THE_NODE = {"program"}  # of the room broker: no module of this tree starts it
 VERMIN = str(Path(sys.executable).with_name("vermin"))

@@ -116,9 +116,14 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
     connection to the control machine open. Raises TimeoutError after `seconds` in all, and ChildProcessError with the
     reason when there is no result.
     """
-    output, ended = _output_of_child(lambda writer: _write_result(work, writer), seconds, CHILD_LIMIT)
+    output, ended = _output_of_child(lambda writer: write_result(work, writer), seconds, CHILD_LIMIT)
     if not ended:
         raise TimeoutError
+    return result_of_child(output)
+
+
+def result_of_child(output: bytes) -> Any:
+    """Return the result that a child has written. Raises ChildProcessError with the reason when there is none."""
     if not output:
         raise ChildProcessError("the child process crashed")
     value, error = json.loads(output.decode())
@@ -143,7 +148,7 @@ def _output_of_child(write: Callable[[int], None], seconds: float, limit: int) -
     reader, writer = os.pipe()
     child = os.fork()
     if not child:
-        _write_and_exit(write, writer)
+        write_and_exit(write, writer)
     os.close(writer)
     kept = {reader: bytearray()}
     ended = _drain(kept, time.monotonic() + seconds, limit)
@@ -155,7 +160,8 @@ def _output_of_child(write: Callable[[int], None], seconds: float, limit: int) -
     return bytes(kept[reader]), ended
 
 
-def _write_and_exit(write: Callable[[int], None], writer: int) -> None:
+def write_and_exit(write: Callable[[int], None], writer: int) -> None:
+    """Call `write` with the only descriptor that this forked process keeps, then end it."""
     try:
         close_inherited(writer)
         write(writer)
@@ -163,7 +169,8 @@ def _write_and_exit(write: Callable[[int], None], writer: int) -> None:
         os._exit(0)  # without the clean-up that belongs to the parent, whatever was raised
 
 
-def _write_result(work: Callable[[], Any], writer: int) -> None:
+def write_result(work: Callable[[], Any], writer: int) -> None:
+    """Write the result of `work` and the text of its error, one of which is null, as JSON."""
     try:
         result = json.dumps([work(), None])
     except Exception as error:  # noqa: BLE001  (the parent raises it)

@@ -1,0 +1,1 @@
+../../../../provisioner/domain/values/allocation.py

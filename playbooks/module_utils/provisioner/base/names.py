@@ -1,0 +1,1 @@
+../../../../provisioner/domain/people/names.py

@@ -1,0 +1,233 @@
+"""Orders of the broker: those of the control machine, with names, ports and subnet from the records of the node."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import Any, Iterable, Iterator, NamedTuple, Sequence
+
+from ansible.module_utils.provisioner.base.allocation import folder_name, free_pair, free_subnet, unique_name
+from ansible.module_utils.provisioner.base.fill import fill, slotted
+from ansible.module_utils.provisioner.base.host import now
+from ansible.module_utils.provisioner.base.names import login_name
+from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.broker.callers import Caller
+from ansible.module_utils.provisioner.broker.config import Config, Environment, Group
+from ansible.module_utils.provisioner.docker.engine import get
+from ansible.module_utils.provisioner.docker.machine import routes
+from ansible.module_utils.provisioner.gpu.cdi import cdi_devices
+from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of, with_assigned
+
+KIND = "self_service"
+MOST_KEYS = 8  # of a seat; the latest ones
+
+
+class Own(NamedTuple):
+    """The seat of a person as it is on disk; `wanted` is that of its current order, None without one."""
+
+    seat: Seat
+    wanted: dict[str, Any] | None
+    image: dict[str, Any] | None = None
+
+    @property
+    def version(self) -> str:
+        """The version of its environment, empty without a seat."""
+        return str((self.wanted or {}).get("version", ""))
+
+
+def find_own(state_root: str, config: Config, caller: Caller) -> Own:
+    """Return the seat of a person, which may not exist yet.
+
+    Raises ProblemError `seat_damaged`, `identity_changed` if it has another uid, and `seat_of_the_lab` if the control
+    machine has set it up: then the person has a seat already, and the broker does not change it.
+    """
+    usual = Seat(state_root, f"{config.lab}-{caller.name}") if _is_plain(config.lab, caller.name) else None
+    for seat in (Seat(state_root, unique_name(config.lab, caller.name)), usual):
+        number = seat.current() if seat else 0
+        if seat and number:
+            order = seat.order(number)
+            wanted = order["seat"]
+            if wanted.get("lab") == config.lab and wanted.get("person", "") == caller.name:
+                _check_own(seat, wanted, caller)
+                return Own(seat, wanted, order["image"])
+    return Own(Seat(state_root, unique_name(config.lab, caller.name)), None)
+
+
+def _is_plain(lab: str, name: str) -> bool:
+    return unique_name(lab, name) == f"{lab}_{name}"
+
+
+def _check_own(seat: Seat, wanted: dict[str, Any], caller: Caller) -> None:
+    if wanted.get("kind") != KIND:
+        raise _of_the_lab(seat)
+    if wanted["uid"] != caller.uid:
+        raise _identity_changed(seat, wanted["uid"], caller)
+
+
+class Change(NamedTuple):
+    """What a new order is made of. `gpus`: UUIDs. `keys`: lines of authorized_keys that are added."""
+
+    config: Config
+    environment: Environment
+    group: Group
+    caller: Caller
+    own: Own
+    gpus: Sequence[str]
+    keys: Sequence[str] = ()
+
+
+def build_order(
+    change: Change, run: str, document: dict[str, Any], pending: Iterable[dict[str, Any]], state_root: str
+) -> dict[str, Any]:
+    """Return the order that brings a seat to a document. `pending`: the orders of jobs that have not ended.
+
+    Raises ProblemError `no_free_port`, `no_free_subnet` and `bad_document`.
+    """
+    seat = _seat(change, _Ledger(state_root, change.own.seat.name, pending))
+    try:
+        files = fill(document, seat)
+    except (ValueError, KeyError, TypeError) as error:
+        raise _bad_document(change.environment, error) from None
+    environment = change.environment
+    return {
+        **order_head(run, state_root, seat),
+        "image": environment.image,
+        "registry": environment.registry,
+        "files": files,
+        "document": slotted(document),
+        "deadlines": environment.deadlines,
+        "expects": None,
+        "disk_limit": change.group.disk,
+        "when_busy": consent(change.caller),
+    }
+
+
+def other_gpus(own: Own, order: dict[str, Any], gpus: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
+    """Return an order for a seat that keeps its version, and gets other GPUs. `order`: of its current generation."""
+    kept = (own.wanted or {}).get("authorized_keys", ())
+    assigned = {"gpus": list(gpus), "gpu_driver": gpu_driver(gpus), "authorized_keys": merge_keys(keys, kept)}
+    return with_assigned(order, assigned)
+
+
+def consent(caller: Caller) -> dict[str, Any]:
+    """Return the policy of an order that its own person has asked for, with `now`, `restart` or `switch`."""
+    return {"policy": "force", "seconds": 0, "reason": f"asked for by {caller.name} through the broker"}
+
+
+def order_head(run: str, state_root: str, seat: dict[str, Any]) -> dict[str, Any]:
+    """Return what every order of the broker has. Its claim has no fence, see `check_claim`."""
+    claim = {"run": run, "lab": seat.get("lab", ""), "holder": "the broker", "since": now(), "scope": "seats"}
+    return {
+        "run": run,
+        "by": BROKER,
+        "claim": {**claim, "seats": [seat["name"]]},
+        "state_root": state_root,
+        "seat": seat,
+    }
+
+
+def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
+    config, caller, kept = change.config, change.caller, change.own.wanted or {}
+    return {
+        "name": change.own.seat.name,
+        "kind": KIND,
+        "version": change.environment.version,
+        "lab": config.lab,
+        "node": config.node,
+        "person": caller.name,
+        "environment": change.environment.name,
+        "user": kept.get("user") or login_name(caller.name),
+        "uid": caller.uid,
+        "gid": kept.get("gid") or caller.gid,
+        "home": kept.get("home") or f"{config.homes}/{folder_name(caller.name)}",
+        "gpus": list(change.gpus),
+        "shared": False,
+        "gpu_driver": gpu_driver(change.gpus),
+        "ports": kept.get("ports") or ledger.free_ports(config.ports),
+        "binds": dict(config.binds),
+        "subnet": kept.get("subnet") or ledger.free_subnet(config.subnets),
+        "authorized_keys": merge_keys(change.keys, kept.get("authorized_keys", ())),
+        "limits": change.group.limits,
+        "capacity": {"memory": None, "cpus": None, "open_files": None},
+        "start_interval": change.environment.start_interval,
+    }
+
+
+def merge_keys(new: Sequence[str], kept: Sequence[str]) -> list[str]:
+    """Return the keys of a seat with new ones in front: from two laptops a person uses the same seat."""
+    return list(dict.fromkeys([*new, *kept]))[:MOST_KEYS]
+
+
+def gpu_driver(gpus: Sequence[str]) -> str:
+    """Return `cdi` if the node's specifications name each of the GPUs, else `nvidia`."""
+    if not gpus:
+        return "nvidia"
+    folders = map(Path, (get("/info") or {}).get("CDISpecDirs") or [])
+    names = set(cdi_devices(folders))
+    return "cdi" if all(f"nvidia.com/gpu={uuid}" in names for uuid in gpus) else "nvidia"
+
+
+class _Ledger:
+    """The ports and subnets of all other seats: of every generation on the node, and of orders still to be done."""
+
+    def __init__(self, state_root: str, name: str, pending: Iterable[dict[str, Any]]) -> None:
+        """`name`: the seat that needs some."""
+        wanted = [*_of_all_seats(state_root), *(order["seat"] for order in pending if "seat" in order)]
+        others = [seat for seat in wanted if seat.get("name") != name]
+        self._ports = {port for seat in others for port in seat.get("ports", {}).values()}
+        self._subnets = {seat["subnet"] for seat in others if seat.get("subnet")}
+
+    def free_ports(self, bounds: tuple[int, int]) -> dict[str, int]:
+        """Return the first free pair. Raises ProblemError `no_free_port`."""
+        pair = free_pair(*bounds, self._ports)
+        if pair is None:
+            raise _full("no_free_port", f"every pair of ports from {bounds[0]} to {bounds[1]}", "self_service.ports")
+        return {"ssh": pair[0], "jupyter": pair[1]}
+
+    def free_subnet(self, pools: Sequence[str]) -> str:
+        """Return the first free subnet. Raises ProblemError `no_free_subnet`."""
+        found = free_subnet("", pools, [*routes(), *self._subnets])
+        if found is None:
+            raise _full("no_free_subnet", f"every subnet of {', '.join(pools)}", "seat.subnets")
+        return found
+
+
+def _of_all_seats(state_root: str) -> Iterator[dict[str, Any]]:
+    """Yield the seat of each generation; of a damaged one the job finds that its ports are taken."""
+    for seat in seats_of(state_root):
+        for number in seat.numbers():
+            with contextlib.suppress(ProblemError):
+                yield seat.order(number)["seat"]
+
+
+def _full(code: str, what: str, key: str) -> ProblemError:
+    return ProblemError(
+        code, f"{what} is taken by another seat", "each seat has its own", f"ask the admin to widen {key} in lab.yml"
+    )
+
+
+def _bad_document(environment: Environment, error: Exception) -> ProblemError:
+    return ProblemError(
+        "bad_document",
+        f"the environment {environment.name} ({environment.version}) does not fit the seat: {error}",
+        "a value of a seat must not become anything else than this value in its files",
+        "ask the admin of the lab: the name of your account may have characters that are not allowed",
+    )
+
+
+def _of_the_lab(seat: Seat) -> ProblemError:
+    return ProblemError(
+        "seat_of_the_lab",
+        f"you have the seat {seat.name} on this node already: the admin of the lab has set it up for you",
+        "a person has one seat on a node",
+        "use it, as your letter says; ask the admin if it does not run",
+    )
+
+
+def _identity_changed(seat: Seat, uid: int, caller: Caller) -> ProblemError:
+    return ProblemError(
+        "identity_changed",
+        f"{seat.name} belongs to uid {uid}, and the account {caller.name} has uid {caller.uid} now",
+        "the seat and its home would be given to another account",
+        "ask the admin of the lab: they can remove the seat, or give the account its former uid",
+    )

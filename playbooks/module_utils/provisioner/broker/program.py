@@ -1,0 +1,55 @@
+"""The broker and its jobs as a program: a copy of the node code in a folder of its own, with two small main files."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Sequence
+
+from ansible.module_utils.provisioner.base.files import sync_folder, write_atomic
+from ansible.module_utils.provisioner.broker.seat_job import run_job
+from ansible.module_utils.provisioner.broker.server import serve
+
+MAIN_FILE, JOB_FILE = "broker.py", "broker_job.py"
+MAIN = """\
+import sys
+
+sys.path.insert(0, {program!r})
+from {module} import {name}
+
+sys.exit({name}(sys.argv[1:]))
+"""
+WORDS = 2  # state root and path of the socket
+
+
+def run_broker(argv: Sequence[str]) -> int:
+    """Run the broker until it is ended. `argv`: state root, path of the socket. Return the exit status."""
+    if len(argv) != WORDS:
+        sys.stderr.write(f"usage: {MAIN_FILE} STATE_ROOT SOCKET\n")
+        return 2
+    job = Path(sys.argv[0]).resolve().with_name(JOB_FILE)
+    return serve(argv[0], argv[1], [sys.executable, "-I", str(job)])
+
+
+def write_program(program: Path, code: dict[str, str]) -> None:
+    """Write the program, which replaces an earlier one as a whole. `code`: see `own_code` of transaction/boot.py."""
+    new = program.with_name(f".{program.name}")
+    shutil.rmtree(str(new), ignore_errors=True)
+    for path, text in _files(program, code).items():
+        (new / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_atomic(new / path, text)
+    shutil.rmtree(str(program), ignore_errors=True)
+    new.replace(program)
+    sync_folder(program.parent)
+
+
+def _files(program: Path, code: dict[str, str]) -> dict[str, str]:
+    modules = {f"ansible/module_utils/{path}": text for path, text in code.items()}
+    packages = {"ansible/__init__.py": "", "ansible/module_utils/__init__.py": ""}
+    mains = {MAIN_FILE: run_broker, JOB_FILE: run_job}
+    texts = {
+        file: MAIN.format(program=str(program), module=function.__module__, name=function.__name__)
+        for file, function in mains.items()
+    }
+    return {**modules, **packages, **texts}

@@ -1,0 +1,344 @@
+"""The socket of the broker: one thread, which waits for nobody. Each connection has one request and one answer.
+
+A connection has TIMEOUT_S in all, from its opening to the end of the answer; only logs may take longer to be collected.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import grp
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, Callable
+
+from ansible.module_utils.provisioner.base.child import Child
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
+from ansible.module_utils.provisioner.broker import refusals
+from ansible.module_utils.provisioner.broker.callers import Accounts, peer_of
+from ansible.module_utils.provisioner.broker.keeper import Keeper, job_program
+from ansible.module_utils.provisioner.broker.observe import SECONDS as LOOK_SECONDS
+from ansible.module_utils.provisioner.broker.observe import observe, parse_seen
+from ansible.module_utils.provisioner.broker.request import MOST_BYTES, Request, parse_request, request_id
+from ansible.module_utils.provisioner.broker.verbs import Later, Verbs
+from ansible.module_utils.provisioner.jobs.job import problem_of
+from ansible.module_utils.provisioner.lease.rates import MINUTE_S, REQUESTS_A_MINUTE, Connections, Window
+
+TIMEOUT_S = 5.0
+LOOK_EVERY_S = 60.0
+POLL_S = 0.5  # while a job runs
+MODE = 0o660
+BACKLOG = 32
+
+
+class Connection:
+    """A connection with the part of its request that has come, and the part of its answer that has still to go."""
+
+    def __init__(self, link: socket.socket, now: float) -> None:
+        """Raise OSError when the kernel does not say who it is."""
+        self.link, self.deadline = link, now + TIMEOUT_S
+        self.pid, self.uid = peer_of(link)
+        self.data, self.rest = bytearray(), b""
+        self.request: Request | None = None
+        self.later: Later | None = None
+
+    def fileno(self) -> int:
+        """Return the descriptor of the socket."""
+        return self.link.fileno()
+
+
+class Server:
+    """Accepts connections, reads requests, and lets the keeper look at the node each minute."""
+
+    def __init__(self, keeper: Keeper, listener: socket.socket) -> None:
+        """`listener` is bound and listens."""
+        self._keeper, self._listener = keeper, listener
+        self._verbs, self._accounts = Verbs(keeper), Accounts()
+        self._rate, self._open = Window(MINUTE_S, REQUESTS_A_MINUTE), Connections()
+        self._connections: set[Connection] = set()
+        self._lookups: dict[int, Child] = {}
+        self._look: Child | None = None
+        self._looked_at, self._changes = 0, 0
+        self._next_look = 0.0
+        self._selector = selectors.DefaultSelector()
+        self._selector.register(listener, selectors.EVENT_READ, self._accept)
+        listener.setblocking(False)
+
+    def run(self, wake: int) -> None:
+        """Serve until the descriptor `wake` can be read."""
+        ends: list[int] = []
+        self._selector.register(wake, selectors.EVENT_READ, lambda: ends.append(wake))
+        while not ends:
+            self.step()
+
+    def step(self) -> None:
+        """Wait for what happens next, and handle it."""
+        for key, _ in self._selector.select(self._patience()):
+            key.data()
+        now = time.monotonic()
+        self._expire(now)
+        self._keeper.poll()
+        if self._look is None and now >= self._next_look:
+            with contextlib.suppress(OSError):  # no memory for a child now: the next minute looks again
+                self._begin_look(now)
+
+    def _patience(self) -> float:
+        """Return for how many seconds nothing has to be done without an event."""
+        ends = [connection.deadline for connection in self._connections]
+        ends += [child.deadline for child in self._lookups.values()]
+        ends.append(self._look.deadline if self._look else self._next_look)
+        patience = max(0.0, min(ends) - time.monotonic())
+        return min(patience, POLL_S) if self._keeper.state.jobs else patience
+
+    # --- the node
+
+    def _begin_look(self, now: float) -> None:
+        holders = {gpu: lease.seat for lease in self._keeper.state.leases.values() for gpu in lease.gpus}
+        state_root = self._keeper.state_root
+        self._changes, self._next_look = self._keeper.changes, now + LOOK_EVERY_S
+        self._look = self._add_child(Child(lambda: observe(state_root, holders), LOOK_SECONDS), self._end_look)
+
+    def _end_look(self) -> None:
+        """Take what was seen. Which seats run is left out where a job has changed one meanwhile."""
+        child, self._look = self._look, None
+        if child is None:
+            return
+        self._selector.unregister(child)
+        try:
+            seen = parse_seen(child.result())
+        except (TimeoutError, ChildProcessError):
+            self._keeper.tick()
+            return
+        if self._changes != self._keeper.changes or self._keeper.state.jobs:
+            seen = seen._replace(running=None, own={})
+        self._keeper.tick(seen)
+
+    def _add_child(self, child: Child, done: Callable[[], None]) -> Child:
+        """Call `done` when a child has written all of its result."""
+        self._selector.register(child, selectors.EVENT_READ, lambda: done() if child.read() else None)
+        return child
+
+    # --- connections
+
+    def _accept(self) -> None:
+        try:
+            link, _ = self._listener.accept()
+        except OSError:
+            return
+        link.setblocking(False)
+        try:
+            connection = Connection(link, time.monotonic())
+        except OSError:
+            link.close()
+            return
+        if not self._open.has_room(connection.uid):
+            self._refuse_at_once(connection)
+            return
+        self._open.opened(connection.uid)
+        self._connections.add(connection)
+        self._selector.register(connection, selectors.EVENT_READ, lambda: self._guarded(connection, self._read))
+
+    def _refuse_at_once(self, connection: Connection) -> None:
+        """Answer a connection for which there is no room, if its buffer takes the answer, and close it."""
+        with contextlib.suppress(OSError):
+            connection.link.send(_encode(None, refusals.no_room("").problem))
+        connection.link.close()
+
+    def _guarded(self, connection: Connection, act: Callable[[Connection], None]) -> None:
+        """Call `act`, and close the connection where it fails: no client may end the broker."""
+        try:
+            act(connection)
+        except OSError:
+            self._close(connection)
+
+    def _read(self, connection: Connection) -> None:
+        chunk = connection.link.recv(MOST_BYTES + 2)
+        connection.data += chunk
+        end = connection.data.find(b"\n")
+        if end >= 0:
+            self._received(connection, bytes(connection.data[:end]))
+        elif not chunk:
+            self._close(connection)
+        elif len(connection.data) > MOST_BYTES:
+            self._received(connection, bytes(connection.data))
+
+    def _received(self, connection: Connection, line: bytes) -> None:
+        """Take a request; nothing more is read of this connection."""
+        self._selector.unregister(connection)
+        now = time.monotonic()
+        if connection.uid and self._rate.is_full(connection.uid, now):
+            fault = refusals.too_often(REQUESTS_A_MINUTE, "requests", "a minute")
+            self._answer(connection, request_id(line), fault.problem)
+            return
+        self._rate.count(connection.uid, now)
+        try:
+            connection.request = parse_request(line)
+        except ProblemError as fault:
+            self._audit(connection, line[:100].decode(errors="replace"), fault.problem["code"])
+            self._answer(connection, request_id(line), fault.problem)
+            return
+        self._look_up(connection, now)
+
+    def _look_up(self, connection: Connection, now: float) -> None:
+        """Carry the request out as soon as its account is known."""
+        uid = connection.uid
+        if uid == 0 or self._accounts.known(uid, now):
+            self._carry_out(connection)
+        elif uid not in self._lookups:
+            child = self._accounts.look_up(uid)
+            self._lookups[uid] = self._add_child(child, lambda: self._found(uid))
+
+    def _found(self, uid: int) -> None:
+        child = self._lookups.pop(uid)
+        self._selector.unregister(child)
+        self._accounts.found(uid, child, time.monotonic())
+        for connection in [one for one in self._connections if one.uid == uid and one.request and not one.rest]:
+            if connection.later is None:
+                self._carry_out(connection)
+
+    def _carry_out(self, connection: Connection) -> None:
+        request = connection.request
+        if request is None:
+            return
+        try:
+            answer = self._verbs.answer(request, self._accounts.caller(connection.uid))
+        except Exception as error:  # noqa: BLE001  (no request may end the broker)
+            problem = as_fault(error).problem if isinstance(error, (ProblemError, OSError)) else problem_of(error)
+            self._audit(connection, request.values, problem["code"])
+            self._answer(connection, request.id, problem)
+            return
+        if isinstance(answer, Later):
+            self._answer_later(connection, answer)
+            return
+        self._audit(connection, request.values, answer["state"])
+        self._answer(connection, request.id, None, answer)
+
+    def _answer_later(self, connection: Connection, later: Later) -> None:
+        connection.later, connection.deadline = later, later.child.deadline
+        self._add_child(later.child, lambda: self._end_later(connection))
+
+    def _end_later(self, connection: Connection) -> None:
+        later, request = connection.later, connection.request
+        if later is None or request is None:
+            return
+        connection.later, connection.deadline = None, time.monotonic() + TIMEOUT_S
+        self._selector.unregister(later.child)
+        try:
+            answer = {**later.answer, later.field: later.child.result()}
+        except (TimeoutError, ChildProcessError) as error:
+            problem = problem_of(OSError(str(error) or "no answer in time"))
+            self._audit(connection, request.values, problem["code"])
+            self._answer(connection, request.id, problem)
+            return
+        self._audit(connection, request.values, "ok")
+        self._answer(connection, request.id, None, answer)
+
+    def _answer(
+        self,
+        connection: Connection,
+        number: str | None,
+        problem: dict[str, str] | None,
+        answer: dict[str, Any] | None = None,
+    ) -> None:
+        connection.rest = _encode(number, problem, answer)
+        self._selector.register(connection, selectors.EVENT_WRITE, lambda: self._guarded(connection, self._write))
+
+    def _write(self, connection: Connection) -> None:
+        connection.rest = connection.rest[connection.link.send(connection.rest) :]
+        if not connection.rest:
+            self._close(connection)
+
+    def _audit(self, connection: Connection, asked: Any, outcome: str) -> None:
+        verb = connection.request.verb if connection.request else None
+        self._keeper.store.audit(uid=connection.uid, pid=connection.pid, verb=verb, asked=asked, outcome=outcome)
+
+    def _expire(self, now: float) -> None:
+        """Close what has taken too long."""
+        for connection in [one for one in self._connections if now >= one.deadline]:
+            if connection.later:
+                self._end_later(connection)
+            else:
+                self._close(connection)
+        for uid in [uid for uid, child in self._lookups.items() if now >= child.deadline]:
+            self._found(uid)
+        if self._look and now >= self._look.deadline:
+            self._end_look()
+
+    def _close(self, connection: Connection) -> None:
+        with contextlib.suppress(KeyError):
+            self._selector.unregister(connection)
+        self._connections.discard(connection)
+        self._open.closed(connection.uid)
+        connection.link.close()
+
+
+def _encode(number: str | None, problem: dict[str, str] | None, answer: dict[str, Any] | None = None) -> bytes:
+    """Return an answer as a line."""
+    words = {"ok": False, "problem": problem} if problem else {"ok": True, **(answer or {})}
+    return f"{json.dumps({'v': 1, 'id': number, **words})}\n".encode()
+
+
+def serve(state_root: str, path: str, job: list[str]) -> int:
+    """Serve on the socket at `path` until SIGTERM; `job` starts the program of a job. Return the exit status.
+
+    Jobs go on when it ends. Another broker for the same state root is refused.
+    """
+    wake, writer = os.pipe()
+    os.set_blocking(writer, False)
+    signal.signal(signal.SIGTERM, lambda *_: None)
+    signal.set_wakeup_fd(writer)
+    try:
+        lock = _lock(state_root)
+        keeper = Keeper(state_root, job_program([*job, state_root]))
+        listener = listen(path, keeper)
+    except (OSError, ProblemError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    with listener:
+        Server(keeper, listener).run(wake)
+    os.close(lock)
+    return 0
+
+
+def _lock(state_root: str) -> int:
+    """Return the lock that a broker holds while it runs. Raises BlockingIOError when another one does."""
+    folder = Path(state_root) / "self_service"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    lock = os.open(str(folder / "broker.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return lock
+
+
+def listen(path: str, keeper: Keeper) -> socket.socket:
+    """Return the listening socket; its group is the unix group of the configuration, if there is one.
+
+    It is made under another name, and renamed when its rights are set. Raises OSError.
+    """
+    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = Path(f"{path}.new")
+    with contextlib.suppress(FileNotFoundError):
+        temporary.unlink()
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listener.bind(str(temporary))
+    finally:
+        os.umask(before)
+    set_rights(temporary, keeper)
+    listener.listen(BACKLOG)
+    temporary.replace(path)
+    return listener
+
+
+def set_rights(path: Path, keeper: Keeper) -> None:
+    """Give the socket to the unix group of the configuration; without one, only root may connect."""
+    with contextlib.suppress(ProblemError, KeyError):
+        group = grp.getgrnam(keeper.config.read().unix_group).gr_gid
+        os.chown(str(path), -1, group)
+        path.chmod(MODE)

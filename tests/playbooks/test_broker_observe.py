@@ -1,0 +1,121 @@
+"""What the broker sees of its GPUs and seats: another program on a GPU is named, and unknown use is use."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
+from tests.playbooks.fake_nvml import a_gpu, a_process
+from tests.playbooks.node_code import module_util
+from tests.playbooks.people_seats import a_persons_seat
+
+observes = module_util("broker.observe")
+SEAT = "ml_anna"
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """What NVML reports; a test may change it."""
+    found = [a_gpu("GPU-1")]
+    monkeypatch.setattr(observes, "query_nvml", lambda: {"gpus": found})
+    monkeypatch.setattr(observes, "with_container_names", lambda listed: listed)
+    return found
+
+
+@pytest.fixture
+def node(tmp_path: Path, engine: FakeEngine, gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> Path:
+    assert gpus
+    monkeypatch.setattr(observes, "activity_by_seat", lambda pids: {seat: [] for seat in pids})
+    a_persons_seat(tmp_path, SEAT, kind="self_service", uid=5001)
+    containers = [{**a_container(name), "State": {"Status": "running", "Pid": 70}} for name in ("jupyter", "ssh")]
+    add_containers(engine, *containers, seat=SEAT)
+    return tmp_path
+
+
+def look(root: Path, **holders: str) -> Any:
+    found = observes.observe(str(root / "state"), {gpu.replace("_", "-"): seat for gpu, seat in holders.items()})
+    return observes.parse_seen(json.loads(json.dumps(found)))
+
+
+MINE = {**a_process(4242, container="ml_anna-jupyter-1"), "seat": SEAT}
+OTHER = {**a_process(4243, container="ml_bob-jupyter-1"), "seat": "ml_bob"}
+
+
+@pytest.mark.parametrize(
+    ("gpu", "holder", "state"),
+    [
+        (a_gpu("GPU-1"), None, "free"),
+        (a_gpu("GPU-1"), SEAT, "free"),
+        (a_gpu("GPU-1", processes=[MINE]), SEAT, "free"),
+        (a_gpu("GPU-1", processes=[MINE]), None, "foreign"),
+        (a_gpu("GPU-1", processes=[OTHER]), SEAT, "foreign"),
+        (a_gpu("GPU-1", processes=[a_process(7)]), SEAT, "foreign"),
+        (a_gpu("GPU-1", processes=[a_process(7, "graphics")]), None, "free"),
+        (a_gpu("GPU-1", memory_used=4 << 30), None, "foreign"),
+        (a_gpu("GPU-1", memory_used=4 << 30), SEAT, "free"),
+        (a_gpu("GPU-1", processes=None), None, "unknown"),
+        (a_gpu("GPU-1", problems=[{"what": "x"}]), SEAT, "unhealthy"),
+    ],
+)
+def test_state_of_a_gpu(node: Path, gpus: list[Any], gpu: dict[str, Any], holder: str | None, state: str) -> None:
+    gpus[:] = [gpu]
+    assert look(node, **({"GPU_1": holder} if holder else {})).cards["GPU-1"].state == state
+
+
+def test_a_foreign_process_is_named(node: Path, gpus: list[Any]) -> None:
+    gpus[:] = [a_gpu("GPU-1", processes=[a_process(812)])]
+    card = look(node).cards["GPU-1"]
+    assert (card.pid, card.user) == (812, "li")
+
+
+def test_a_driver_that_does_not_answer_knows_no_gpu(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(observes, "query_nvml", lambda: {"error": 9, "reason": "x"})
+    seen = look(node)
+    assert (seen.cards, seen.idle) == ({}, {SEAT: False})
+
+
+def test_a_seat_that_a_person_has_started_is_seen_with_its_gpus(node: Path) -> None:
+    a_persons_seat(node, "ml_roster")
+    seen = look(node)
+    assert (seen.running, seen.own, seen.idle) == (frozenset({SEAT}), {SEAT: (5001, ("GPU-1",))}, {SEAT: True})
+
+
+@pytest.mark.parametrize(
+    ("gpu", "lines", "idle"),
+    [
+        (a_gpu("GPU-1", processes=[MINE]), [], True),  # a kernel that holds memory
+        (a_gpu("GPU-1", utilization=3), [], False),
+        (a_gpu("GPU-1", utilization=None), [], False),
+        (a_gpu("GPU-2"), [], False),
+        (a_gpu("GPU-1"), ["ssh: pid 7 vim in an SSH session"], False),
+    ],
+)
+def test_use_of_a_seat(
+    node: Path, monkeypatch: pytest.MonkeyPatch, gpu: dict[str, Any], lines: list[str], idle: bool
+) -> None:
+    monkeypatch.setattr(observes, "query_nvml", lambda: {"gpus": [gpu]})
+    monkeypatch.setattr(observes, "activity_by_seat", lambda _: {SEAT: lines})
+    assert look(node).idle == {SEAT: idle}
+
+
+def test_without_an_engine_nothing_is_known_of_seats(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{node}/none.sock")
+    seen = look(node)
+    assert (seen.running, seen.own, seen.idle) == (None, {}, {})
+
+
+def test_a_container_that_cannot_be_described_counts_as_used(
+    node: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pids: dict[str, dict[str, int]] = {}
+
+    def noted(found: dict[str, dict[str, int]]) -> dict[str, list[str]]:
+        pids.update(found)
+        return {SEAT: ["its processes are unknown"]}
+
+    monkeypatch.setattr(observes, "activity_by_seat", noted)
+    engine.inspected = {name: {**one, "State": {}} for name, one in engine.inspected.items()}
+    assert look(node).idle == {SEAT: False}
+    assert set(pids[SEAT].values()) == {-1}

@@ -1,0 +1,366 @@
+"""The socket of the broker: who asks, how much, how fast, and what a hostile client can do to others: nothing."""
+
+import contextlib
+import json
+import os
+import random
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.playbooks.broker_world import GPUS, ID, PEOPLE, Node, orders
+from tests.playbooks.node_code import module_util
+
+servers, callers, observes = (module_util(f"broker.{name}") for name in ("server", "callers", "observe"))
+pytestmark = pytest.mark.usefixtures("engine")
+STATUS = {"v": 1, "id": ID, "verb": "status"}
+ANNA, BOB = PEOPLE["anna"], PEOPLE["bob"]
+FREE = {gpu: {"state": "free", "pid": 0, "user": ""} for gpu in GPUS}
+SEEN = {"cards": FREE, "running": [], "idle": {}, "own": {}}
+
+
+class Client:
+    """A connection to the broker, and what came back on it."""
+
+    def __init__(self, path: str) -> None:
+        self.link = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.link.connect(path)
+        self.link.setblocking(False)
+        self.data, self.is_closed = b"", False
+
+    def send(self, request: Any) -> "Client":
+        self.link.send(request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n")
+        return self
+
+    def read(self) -> bool:
+        """Read what there is; return whether the broker has closed the connection."""
+        with contextlib.suppress(BlockingIOError):
+            while chunk := self.link.recv(65536):
+                self.data += chunk
+            self.is_closed = True
+        return self.is_closed
+
+    def close(self) -> None:
+        self.link.close()
+
+    @property
+    def answer(self) -> Any:
+        return json.loads(self.data)
+
+    @property
+    def code(self) -> str:
+        return str(self.answer["problem"]["code"])
+
+
+class Broker:
+    """A broker that serves whenever a test waits. `uids`: who the next connections are from."""
+
+    def __init__(self, node: Node, root: Path) -> None:
+        self.node, self.path, self.uids = node, str(root / "broker.sock"), list[int]()
+        self.clients: list[Client] = []
+        self.listener = servers.listen(self.path, node.keeper)
+        self.server = servers.Server(node.keeper, self.listener)
+        self.server._patience = lambda: 0.01
+
+    def connect(self, uid: int = ANNA) -> Client:
+        self.uids.append(uid)
+        self.clients.append(Client(self.path))
+        self.server.step()
+        return self.clients[-1]
+
+    def ask(self, request: Any = STATUS, uid: int = ANNA) -> Any:
+        client = self.connect(uid).send(request)
+        self.until(client.read)
+        return client.answer
+
+    def until(self, is_so: Callable[[], bool], seconds: float = 20) -> None:
+        deadline = time.monotonic() + seconds
+        while not is_so():
+            assert time.monotonic() < deadline
+            self.server.step()
+
+    def close(self) -> None:
+        for client in self.clients:
+            client.close()
+        self.until(lambda: not (self.server._connections or self.server._look or self.server._lookups))
+        self.listener.close()
+        self.server._selector.close()
+
+
+@pytest.fixture
+def broker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    monkeypatch.setattr(orders, "routes", list)
+    monkeypatch.setattr(servers, "observe", lambda *_: SEEN)
+    names = {uid: name for name, uid in PEOPLE.items()}
+
+    def account(uid: int) -> dict[str, Any] | None:
+        known = {"uid": uid, "gid": 100, "home": "/x", "groups": ["lab-students"] if uid != PEOPLE["eve"] else []}
+        return {"name": names[uid], **known} if uid in names else None
+
+    monkeypatch.setattr(callers, "account_by_uid", account)
+    made = Broker(Node(tmp_path), tmp_path)
+    monkeypatch.setattr(servers, "peer_of", lambda _: (4242, made.uids.pop(0)))
+    yield made
+    made.close()
+
+
+def test_an_answer_has_the_id_of_its_request(broker: Broker) -> None:
+    answer = broker.ask()
+    assert (answer["v"], answer["id"], answer["ok"], answer["state"]) == (1, ID, True, "absent")
+    answer = broker.ask({**STATUS, "verb": "renew", "hours": 3})
+    assert (answer["id"], answer["ok"], answer["problem"]["code"]) == (ID, False, "no_seat")
+    assert set(answer) == {"v", "id", "ok", "problem"}
+
+
+def test_the_kernel_says_who_asks_and_not_the_request(broker: Broker) -> None:
+    assert broker.ask({**STATUS, "verb": "up"}, ANNA)["seat"]["name"] == "ml_anna"
+    assert broker.ask({**STATUS, "verb": "up"}, BOB)["seat"]["name"] == "ml_bob"
+    for field in ("uid", "user", "seat", "name"):
+        assert broker.ask({**STATUS, field: "ml_anna"}, BOB)["problem"]["code"] == "bad_request"
+
+
+def test_two_accounts_are_told_apart_by_their_processes(
+    broker: Broker, open_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if os.geteuid():
+        pytest.skip("only root can become another account")
+    monkeypatch.setattr(servers, "peer_of", callers.peer_of)
+    reachable = Broker(broker.node, open_folder)
+    Path(reachable.path).chmod(0o666)
+    for name, uid in (("anna", ANNA), ("bob", BOB)):
+        reader, writer = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.setgroups([])
+            os.setgid(100)
+            os.setuid(uid)
+            client = Client(reachable.path).send({**STATUS, "verb": "up"})
+            client.link.setblocking(True)
+            while not client.read():
+                pass
+            os.write(writer, client.data)
+            os._exit(0)
+        os.close(writer)
+        reachable.until(lambda child=pid: os.waitpid(child, os.WNOHANG)[0] == child)  # type: ignore[misc]
+        assert json.loads(os.read(reader, 65536))["seat"]["name"] == f"ml_{name}"
+        os.close(reader)
+    reachable.close()
+    assert [line["uid"] for line in broker.node.audit() if line.get("verb") == "up"] == [ANNA, BOB]
+
+
+@pytest.mark.parametrize(("group", "mode"), [("root", 0o660), ("no-such-group", 0o600)])
+def test_the_socket_belongs_to_root_and_the_unix_group(tmp_path: Path, broker: Broker, group: str, mode: int) -> None:
+    broker.node.configure(unix_group=group)
+    path = str(tmp_path / "run/other.sock")
+    with servers.listen(path, broker.node.keeper):
+        found = Path(path).stat()
+        assert stat.S_ISSOCK(found.st_mode)
+        assert (stat.S_IMODE(found.st_mode), found.st_uid) == (mode, os.geteuid())
+    with servers.listen(path, broker.node.keeper) as again:  # the socket of a broker that was killed
+        assert again.getsockname() == f"{path}.new"
+
+
+def test_a_stranger_is_refused(broker: Broker) -> None:
+    assert broker.ask(uid=PEOPLE["eve"])["problem"]["code"] == "not_allowed"
+    assert broker.ask(uid=7777)["problem"]["code"] == "account_unknown"
+    assert [line["outcome"] for line in broker.node.audit()] == ["not_allowed", "account_unknown"]
+
+
+# --- hostile clients
+
+
+def test_a_request_may_come_in_parts(broker: Broker) -> None:
+    client = broker.connect()
+    for byte in json.dumps(STATUS).encode() + b"\n":
+        client.send(bytes([byte]))
+        broker.server.step()
+    broker.until(client.read)
+    assert client.answer["ok"]
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", b'{"v":1,', b" " * 100])
+def test_a_slow_client_is_closed_and_others_are_answered_meanwhile(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(servers, "TIMEOUT_S", 0.2)
+    slow = broker.connect()
+    if sent:
+        slow.send(sent)
+    monkeypatch.setattr(servers, "TIMEOUT_S", 5.0)
+    assert broker.ask(uid=BOB)["ok"]
+    broker.until(slow.read)
+    assert slow.data == b""
+    assert not broker.server._connections
+
+
+def test_a_request_that_is_too_long_is_refused_without_reading_it(broker: Broker) -> None:
+    client = broker.connect()
+    sent = 0
+    with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+        while sent < 10 << 20:
+            sent += client.link.send(b"x" * 4000)
+            broker.server.step()
+    assert sent < 1 << 20
+    with contextlib.suppress(ConnectionResetError):
+        broker.until(client.read)
+    assert b"more than 4096 bytes" in client.data
+    assert broker.ask(uid=BOB)["ok"]
+
+
+def test_a_client_that_does_not_read_its_answer_is_closed(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(broker.server._verbs, "answer", lambda *_: {"state": "x" * (8 << 20)})
+    client = broker.connect().send(STATUS)
+    (connection,) = broker.server._connections
+    broker.until(lambda: bool(connection.rest))
+    broker.server.step()
+    connection.deadline = 0.0
+    broker.until(lambda: not broker.server._connections)
+    assert client.link.recv(10)
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", json.dumps(STATUS).encode() + b"\n"])
+def test_a_client_that_goes_away_leaves_nothing_behind(broker: Broker, sent: bytes) -> None:
+    client = broker.connect()
+    if sent:
+        client.send(sent)
+    client.close()
+    broker.until(lambda: not broker.server._connections)
+    assert broker.server._open._open == {}
+
+
+def test_a_person_has_two_connections_at_once(broker: Broker) -> None:
+    first = [broker.connect(), broker.connect()]
+    third = broker.connect()
+    broker.until(third.read)
+    assert third.code == "too_many_connections"
+    assert broker.ask(uid=BOB)["ok"]
+    first[0].close()
+    broker.until(lambda: len(broker.server._connections) == 1)
+    assert broker.ask()["ok"]
+
+
+def test_root_gets_an_answer_when_all_others_have_used_up_their_connections(broker: Broker) -> None:
+    for uid in range(6000, 6030):
+        broker.connect(uid)
+    refused = broker.connect(ANNA)
+    broker.until(refused.read)
+    assert refused.code == "too_many_connections"
+    assert broker.ask(uid=0)["ok"]
+
+
+def test_thirty_requests_a_minute(broker: Broker) -> None:
+    for _ in range(30):
+        broker.ask(b"x\n")
+    assert broker.ask()["problem"]["code"] == "too_often"
+    assert broker.ask(uid=BOB)["ok"]
+    assert all(broker.ask(uid=0)["ok"] for _ in range(40))
+
+
+def test_malformed_requests_are_refused_and_in_the_audit(broker: Broker) -> None:
+    chance = random.Random(3)
+    for _ in range(200):
+        noise = bytes(chance.randrange(256) for _ in range(chance.randint(1, 60))).replace(b"\n", b"")
+        assert broker.ask(noise + b"\n", uid=0)["problem"]["code"] == "bad_request"
+    lines = broker.node.audit()
+    assert [line["outcome"] for line in lines] == ["bad_request"] * 200
+    assert {line["pid"] for line in lines} == {4242}
+
+
+def test_an_error_in_a_verb_ends_neither_the_broker_nor_the_connection(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker.server._verbs, "_status", lambda _: 1 / 0)
+    assert broker.ask()["problem"]["code"] == "node_bug"
+    assert broker.ask({**STATUS, "verb": "environments"})["ok"]
+
+
+# --- what takes long
+
+
+def test_a_directory_service_that_hangs_delays_nobody_else(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = callers.account_by_uid
+    monkeypatch.setattr(callers, "account_by_uid", lambda uid: signal.pause() if uid == BOB else account(uid))
+    monkeypatch.setattr(callers, "SECONDS", 0.4)
+    slow = broker.connect(BOB).send(STATUS)
+    assert broker.ask(uid=ANNA)["ok"]
+    assert not slow.data
+    broker.until(slow.read)
+    assert slow.code == "account_unknown"
+
+
+def test_an_account_is_looked_up_once_for_requests_at_the_same_time(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    account = callers.account_by_uid
+
+    def noted(uid: int) -> Any:
+        with (tmp_path / "lookups").open("a") as file:
+            file.write("x")
+        return account(uid)
+
+    monkeypatch.setattr(callers, "account_by_uid", noted)
+    clients = [broker.connect().send(STATUS), broker.connect().send(STATUS)]
+    for client in clients:
+        broker.until(client.read)
+        assert client.answer["ok"]
+    assert broker.ask()["ok"]
+    assert (tmp_path / "lookups").read_text() == "x"
+
+
+def test_logs_come_later_and_others_are_answered_meanwhile(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.ask({**STATUS, "verb": "up"})
+    go = Path(broker.path).parent / "go"
+
+    def logs(_: Any, lines: int, service: str) -> str:
+        while not go.exists():
+            pass
+        return f"{lines} lines of {service}"
+
+    monkeypatch.setattr(module_util("seat.compose").Compose, "logs", logs)
+    client = broker.connect().send({**STATUS, "verb": "logs", "service": "ssh", "lines": 7})
+    assert broker.ask(uid=BOB)["ok"]
+    assert not client.data
+    go.touch()
+    broker.until(client.read)
+    assert (client.answer["ok"], client.answer["text"]) == (True, "7 lines of ssh")
+
+
+def test_logs_that_do_not_come_are_given_up(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.ask({**STATUS, "verb": "up"})
+    monkeypatch.setattr(module_util("broker.verbs"), "LOG_SECONDS", 0.2)
+    monkeypatch.setattr(module_util("seat.compose").Compose, "logs", lambda *_: signal.pause())
+    assert broker.ask({**STATUS, "verb": "logs", "service": "ssh"})["problem"]["code"] == "io_error"
+
+
+def test_a_look_that_hangs_is_given_up_and_the_next_one_counts(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.until(lambda: broker.server._look is None)
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(servers, "observe", lambda *_: signal.pause())
+    broker.server._next_look = 0.0
+    seq = broker.node.keeper.state.seq
+    broker.until(lambda: broker.node.keeper.state.seq > seq)
+    assert broker.ask()["ok"]
+
+
+def test_what_was_seen_while_a_job_changed_a_seat_starts_nothing(broker: Broker) -> None:
+    broker.until(lambda: broker.server._look is None)
+    broker.ask({**STATUS, "verb": "up"})
+    broker.server._next_look = 0.0
+    broker.server.step()  # the look, which sees no seat that runs, has begun
+    broker.node.keeper.changes += 1
+    broker.until(lambda: broker.server._look is None)
+    assert broker.node.kinds() == ["up"]
+    broker.server._next_look = 0.0
+    broker.until(lambda: "resume" in broker.node.kinds())
+
+
+def test_the_configuration_of_another_lab_group_counts_at_once(broker: Broker) -> None:
+    assert broker.ask()["ok"]
+    broker.node.configure(unix_group="others")
+    assert broker.ask()["problem"]["code"] == "not_allowed"

@@ -1,0 +1,482 @@
+"""The verbs of the broker, with jobs that are carried out at once by a stand-in."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.builders import a_locked_image
+from tests.domain.seats import DOCUMENTS, a_seat
+from tests.playbooks.broker_world import DOCUMENT, GPUS, PEOPLE, Node, a_group, an_environment, orders, version_of
+from tests.playbooks.node_code import module_util
+
+pytestmark = pytest.mark.usefixtures("engine")
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC2Vb3m3hGZ7gQkM1x7h1m9S9w3zqk3yq8e0mYbX6z1B"
+OTHER_KEY = KEY.replace("C2Vb", "C2Vc")
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr(orders, "routes", list)
+    return Node(tmp_path)
+
+
+# --- up
+
+
+def test_up_starts_a_seat_with_a_lease(node: Node) -> None:
+    node.holds = True
+    answer = node.ask("anna", "up", gpus=1, hours=8, keys=[KEY])
+    assert answer["state"] == "starting"
+    assert answer["seat"]["ssh"] | {"host_key": ""} == {
+        "host": "127.0.0.22",
+        "port": 24000,
+        "user": "anna",
+        "host_key": "",
+    }
+    node.holds = False
+    node.finish()
+    answer = node.ask("anna", "status")
+    seat = answer["seat"]
+    assert answer["state"] == seat["state"] == "running"
+    assert (seat["name"], seat["gpus"], seat["left_s"]) == ("ml_anna", [GPUS[0]], 8 * 3600)
+    assert (seat["environment"], seat["version"]) == ("default", version_of(DOCUMENT))
+    assert seat["jupyter"] == "http://127.0.0.22:24001/lab"
+    assert answer["lease"]["state"] == "active"
+    assert node.running == {"ml_anna"}
+
+
+def test_the_order_names_what_the_admin_has_published_and_the_account(node: Node) -> None:
+    node.ask("anna", "up", keys=[KEY])
+    order = node.order()
+    seat = order["seat"]
+    assert (order["by"], order["image"], order["registry"]["address"]) == (
+        "broker",
+        an_environment()["image"],
+        "registry.lab:5201",
+    )
+    assert {name: order["claim"][name] for name in ("scope", "seats", "lab")} == {
+        "scope": "seats",
+        "seats": ["ml_anna"],
+        "lab": "ml",
+    }
+    assert "fence" not in order["claim"]
+    assert (seat["kind"], seat["person"], seat["user"], seat["uid"]) == ("self_service", "anna", "anna", PEOPLE["anna"])
+    assert (seat["home"], seat["subnet"]) == ("/srv/provisioner/homes/anna", "10.213.0.0/28")
+    assert (seat["gpus"], seat["gpu_driver"], seat["shared"]) == ([GPUS[0]], "nvidia", False)
+    assert f"# ml_anna {PEOPLE['anna']} /srv/provisioner/homes/anna\n" in order["files"]["compose.yaml"]
+    assert GPUS[0] in order["files"]["compose.yaml"]
+    assert order["files"]["authorized_keys"] == f"{KEY}\n"
+
+
+def test_the_files_of_a_seat_are_those_that_the_control_machine_would_send(node: Node) -> None:
+    made = DOCUMENTS.bundle(a_seat(name="ml_x", lab="ml"), a_locked_image()).document
+    environment = node.publish(json.loads(made.model_dump_json()))
+    assert environment["version"] == made.digest[:12]
+    node.configure(environments={"default": environment})
+    node.ask("anna", "up", keys=[KEY])
+    order = node.order()
+    wanted = {name: value for name, value in order["seat"].items() if name not in {"kind", "version"}}
+    seat = a_seat().model_validate(wanted)
+    assert order["files"] == made.fill(seat)
+
+
+def test_up_twice_gives_one_seat_and_one_answer(node: Node) -> None:
+    node.holds = True
+    answers = [node.ask("anna", "up") for _ in range(3)]
+    assert answers[0] == answers[1] == answers[2]
+    assert node.kinds() == ["up"]
+    node.holds = False
+    node.finish()
+    assert node.ask("anna", "up")["state"] == "running"
+    assert node.kinds() == ["up"]
+
+
+def test_seats_of_two_people_have_different_ports_subnets_and_gpus_while_both_are_being_started(node: Node) -> None:
+    node.holds = True
+    for name in ("anna", "bob", "cem"):
+        node.ask(name, "up")
+    node.holds = False
+    node.finish()
+    found = [node.order(f"ml_{name}")["seat"] for name in ("anna", "bob", "cem")]
+    assert [seat["ports"]["ssh"] for seat in found] == [24000, 24002, 24004]
+    assert [seat["subnet"] for seat in found] == ["10.213.0.0/28", "10.213.0.16/28", "10.213.0.32/28"]
+    assert len({gpu for seat in found for gpu in seat["gpus"]}) == 3
+
+
+def test_a_seat_keeps_ports_subnet_home_and_gpus(node: Node) -> None:
+    node.ask("bob", "up")
+    node.ask("anna", "up", keys=[KEY])
+    before = node.order()["seat"]
+    for name in ("bob", "anna"):
+        node.ask(name, "down")
+    node.configure(ports={"first": 25000, "last": 25999}, homes="/srv/other", subnets=["10.99.0.0/16"])
+    node.ask("anna", "up")
+    after = node.order()["seat"]
+    assert after == before
+
+
+def test_a_seat_that_did_not_start_is_as_before_and_its_gpus_are_free(node: Node) -> None:
+    node.ends["up"] = "rolled_back"
+    node.ask("anna", "up", gpus=2)
+    answer = node.ask("anna", "status")
+    assert (answer["state"], answer["ended"]["state"], answer["ended"]["problems"][0]["code"]) == (
+        "absent",
+        "rolled_back",
+        "x",
+    )
+    assert node.ask("bob", "up", gpus=2)["state"] == "starting"
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"gpus": 3}, "too_many_gpus"),
+        ({"hours": 25}, "too_many_hours"),
+        ({"environment": "nlp"}, "no_such_environment"),
+        ({"environment": "secret"}, "no_such_environment"),
+    ],
+)
+def test_up_is_refused_above_the_ceilings_of_the_group(node: Node, values: dict[str, Any], code: str) -> None:
+    node.configure(environments={"default": an_environment(), "secret": an_environment()})
+    assert node.refused("anna", "up", **values)["code"] == code
+    assert not node.launched
+
+
+def test_the_group_is_the_first_whose_unix_group_the_account_has(node: Node) -> None:
+    staff = a_group(unix="lab-students", gpus=3, hours=168)
+    node.configure(groups={"student": a_group(gpus=0), "staff": staff})
+    assert node.ask("anna", "environments")["environments"][0] | {"version": ""} == {
+        "name": "default",
+        "version": "",
+        "torch": "2.8.0",
+        "max_gpus": 3,
+        "max_hours": 168,
+    }
+    node.configure(groups={"other": a_group(unix="x")})
+    assert node.refused("anna", "up")["code"] == "no_group"
+
+
+def test_a_person_with_a_seat_of_the_roster_gets_no_other_one(node: Node) -> None:
+    node.ask("anna", "up")
+    order = node.order()
+    del order["seat"]["kind"]
+    node.seat("ml_anna").write(9, order, {})
+    node.seat("ml_anna").commit(9)
+    assert node.refused("anna", "up")["code"] == "seat_of_the_lab"
+
+
+@pytest.mark.parametrize("name", ["ml_anna", "ml-anna"])
+def test_a_seat_of_another_uid_is_not_given_to_the_account_of_its_name(node: Node, name: str) -> None:
+    node.ask("anna", "up")
+    order = node.order()
+    node.seat("ml_anna").clear_current()
+    order["seat"] |= {"uid": 6001, "name": name}
+    node.seat(name).make_folders()
+    node.seat(name).write(1, order, {})
+    node.seat(name).commit(1)
+    assert node.refused("anna", "status")["code"] == "identity_changed"
+
+
+def test_an_account_whose_name_cannot_be_a_seat_has_one_all_the_same(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(PEOPLE, "Li.Lei@campus.edu", 5009)
+    seat = node.ask("Li.Lei@campus.edu", "up")["seat"]
+    assert seat["name"].startswith("ml__li-lei-campus-ed-")
+    assert seat["ssh"]["user"] == "li-lei-campus-edu"
+
+
+@pytest.mark.parametrize(
+    ("over", "code"),
+    [
+        ({"ports": {"first": 24000, "last": 24001}}, "no_free_port"),
+        ({"subnets": ["192.168.7.0/28"]}, "no_free_subnet"),
+        ({"homes": "/etc"}, "bad_document"),
+    ],
+)
+def test_up_is_refused_where_there_is_no_room_on_the_node(node: Node, over: dict[str, Any], code: str) -> None:
+    node.configure(**{**over, "homes": "/srv/x"})
+    node.ask("bob", "up")
+    node.configure(**over)
+    assert node.refused("anna", "up")["code"] == code
+    assert not node.keeper.state.of_person(PEOPLE["anna"])
+    assert len(list((node.folder / "orders").iterdir())) == 0
+
+
+# --- a seat that runs
+
+
+def test_other_gpus_need_restart_and_keep_version_and_what_is_left(node: Node) -> None:
+    node.ask("anna", "up", gpus=1, hours=8)
+    node.after(3600)
+    assert node.refused("anna", "up", gpus=2)["code"] == "restart_needed"
+    new = json.loads(json.dumps(DOCUMENT))
+    new["files"]["gpu_check.py"] = ["print(2)\n"]
+    node.configure(environments={"default": node.publish(new)})
+    seat = node.ask("anna", "up", gpus=2, restart=True)["seat"]
+    assert seat["gpus"] == list(GPUS[:2])
+    seat = node.ask("anna", "status")["seat"]
+    assert (seat["gpus"], seat["left_s"], seat["version"]) == (list(GPUS[:2]), 7 * 3600, version_of(DOCUMENT))
+    assert GPUS[1] in node.order()["files"]["compose.yaml"]
+    assert node.order()["files"]["gpu_check.py"] == "print(1)\n"
+    assert node.order()["when_busy"]["policy"] == "force"
+    assert "anna" in node.order()["when_busy"]["reason"]
+
+
+def test_another_environment_needs_switch(node: Node) -> None:
+    other = json.loads(json.dumps(DOCUMENT)) | {"environment": "nlp"}
+    path = node.folder / "environments/nlp" / version_of(other) / "document.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(other))
+    both = {"default": an_environment(), "nlp": an_environment(other)}
+    node.configure(environments=both, groups={"student": a_group(environments=["default", "nlp"])})
+    node.ask("anna", "up")
+    assert node.refused("anna", "up", environment="nlp")["code"] == "other_environment"
+    node.ask("anna", "up", environment="nlp", switch=True)
+    assert node.ask("anna", "up")["seat"]["environment"] == "nlp"
+
+
+def test_new_keys_are_added_while_the_seat_runs(node: Node) -> None:
+    node.ask("anna", "up", keys=[KEY])
+    node.holds = True
+    node.ask("anna", "up", keys=[OTHER_KEY])
+    assert node.kinds() == ["up", "keys"]
+    run = node.launched[-1][1]
+    assert json.loads(node.keeper.store.order_path(run).read_text())["keys"] == [OTHER_KEY, KEY]
+    node.finish()
+    node.ask("anna", "up", keys=[KEY])
+    assert node.kinds() == ["up", "keys"]
+
+
+def test_renew_says_what_is_left(node: Node) -> None:
+    node.ask("anna", "up", hours=2)
+    node.after(3600)
+    assert node.ask("anna", "renew", hours=8)["left_s"] == 8 * 3600
+    assert node.refused("anna", "renew", hours=25)["code"] == "too_many_hours"
+    assert node.refused("bob", "renew", hours=1)["code"] == "no_seat"
+
+
+def test_renew_is_refused_while_somebody_waits(node: Node) -> None:
+    node.ask("anna", "up", gpus=2, hours=2)
+    node.ask("bob", "up", gpus=2, wait_s=600)
+    assert node.refused("anna", "renew", hours=8)["code"] == "somebody_waits"
+    assert node.ask("bob", "cancel")["state"] == "absent"
+    assert node.ask("anna", "renew", hours=8)["left_s"] == 8 * 3600
+
+
+def test_keep_alive_is_in_the_audit_with_its_reason(node: Node) -> None:
+    node.ask("anna", "up")
+    assert node.ask("anna", "keep_alive", hours=3, reason="训练要跑到明天")["left_s"] == 24 * 3600
+    assert node.ask("anna", "status")["lease"]["awake_s"] == 3 * 3600
+
+
+def test_down_stops_the_seat_and_frees_its_gpus(node: Node) -> None:
+    node.ask("anna", "up", gpus=2)
+    assert node.ask("anna", "down")["state"] == "stopping"
+    assert (node.ask("anna", "status")["state"], node.running) == ("stopped", set())
+    assert node.kinds() == ["up", "stop"]
+    assert node.ask("bob", "up", gpus=2)["seat"]["gpus"] == list(GPUS[:2])
+    assert node.ask("anna", "down")["state"] == "stopped"
+
+
+def test_down_while_a_seat_is_being_started_stops_it_afterwards(node: Node) -> None:
+    node.holds = True
+    node.ask("anna", "up")
+    assert node.ask("anna", "down")["state"] == "stopping"
+    assert node.refused("anna", "up")["code"] == "seat_changing"
+    node.holds = False
+    node.finish()
+    assert (node.kinds(), node.ask("anna", "status")["state"]) == (["up", "stop"], "stopped")
+
+
+def test_upgrade_takes_the_current_version_with_the_same_lease(node: Node) -> None:
+    node.ask("anna", "up")
+    lease = node.ask("anna", "status")["lease"]["id"]
+    assert node.ask("anna", "upgrade")["state"] == "running"
+    new = json.loads(json.dumps(DOCUMENT))
+    new["files"]["gpu_check.py"] = ["print(2)\n"]
+    node.configure(environments={"default": node.publish(new)})
+    assert node.ask("anna", "up")["seat"]["version"] == version_of(DOCUMENT)
+    assert node.refused("anna", "upgrade")["code"] == "restart_needed"
+    node.ask("anna", "upgrade", now=True)
+    answer = node.ask("anna", "status")
+    assert (answer["seat"]["version"], answer["lease"]["id"]) == (version_of(new), lease)
+
+
+def test_a_stopped_seat_starts_with_the_current_version(node: Node) -> None:
+    node.ask("anna", "up")
+    node.ask("anna", "down")
+    new = json.loads(json.dumps(DOCUMENT))
+    new["files"]["gpu_check.py"] = ["print(2)\n"]
+    node.configure(environments={"default": node.publish(new)})
+    assert node.ask("anna", "up")["seat"]["version"] == version_of(new)
+
+
+def test_rotate_token_needs_now_while_the_seat_runs(node: Node) -> None:
+    assert node.refused("anna", "rotate_token", now=True)["code"] == "no_seat"
+    node.ask("anna", "up")
+    assert node.refused("anna", "rotate_token")["code"] == "restart_needed"
+    node.ask("anna", "rotate_token", now=True)
+    node.ask("anna", "down")
+    node.ask("anna", "rotate_token")
+    assert node.kinds() == ["up", "rotate_token", "stop", "rotate_token"]
+
+
+def test_a_change_is_refused_while_another_one_runs(node: Node) -> None:
+    node.ask("anna", "up")
+    node.holds = True
+    node.ask("anna", "rotate_token", now=True)
+    assert node.refused("anna", "rotate_token", now=True)["code"] == "seat_changing"
+
+
+# --- who waits
+
+
+def test_who_finds_no_free_gpu_is_told_who_has_them_and_until_when(node: Node) -> None:
+    node.foreign = {GPUS[2]}
+    node.look()
+    node.ask("anna", "up", gpus=2, hours=3)
+    problem = node.refused("bob", "up")
+    assert problem["code"] == "no_free_gpu"
+    assert "anna (until 2" in problem["what"]
+    assert "root (not by a lease)" in problem["what"]
+    node.configure(show_names=False)
+    problem = node.refused("bob", "up")
+    assert "anna" not in problem["what"]
+    assert "root" not in problem["what"]
+    assert "somebody (until 2" in problem["what"]
+
+
+def test_who_waits_gets_an_offer_and_then_the_gpu(node: Node) -> None:
+    node.ask("anna", "up", gpus=2)
+    answer = node.ask("bob", "up", gpus=2, wait_s=600)
+    assert (answer["state"], answer["position"], answer["seat"]) == ("waiting", 1, None)
+    assert [one["name"] for one in answer["holders"]] == ["anna", "anna"]
+    assert node.ask("cem", "up", gpus=1, wait_s=600)["position"] == 2
+    node.ask("anna", "down")
+    assert node.ask("bob", "status")["state"] == "offered"
+    assert node.refused("dora", "up", gpus=2)["code"] == "no_free_gpu"
+    assert node.ask("bob", "up", gpus=2, wait_s=600)["seat"]["gpus"] == list(GPUS[:2])
+    assert node.ask("cem", "up", gpus=1, wait_s=600)["seat"]["gpus"] == [GPUS[2]]
+
+
+# --- the end of a lease
+
+
+def test_a_lease_is_announced_and_then_the_seat_stops(node: Node) -> None:
+    node.ask("anna", "up", hours=2)
+    notice = node.seat("ml_anna").folder / "notice/lease.txt"
+    node.after(3660)
+    assert "60 minutes" in notice.read_text()
+    assert "60 分钟" in notice.read_text()
+    node.after(3000)
+    assert "10 minutes" in notice.read_text()
+    node.after(600)
+    assert "stops in 10 minutes" in notice.read_text()
+    assert node.running == {"ml_anna"}
+    node.after(600)
+    assert (node.running, notice.read_text()) == (set(), "")
+    assert json.loads((node.seat("ml_anna").folder / "intent.json").read_text()) == {"wanted": "down", "by": "expired"}
+
+
+def test_renewing_removes_the_notice(node: Node) -> None:
+    node.ask("anna", "up", hours=2)
+    node.after(3660)
+    node.ask("anna", "renew", hours=5)
+    assert (node.seat("ml_anna").folder / "notice/lease.txt").read_text() == ""
+
+
+def test_a_seat_that_crashed_is_started_again_and_one_whose_gpus_were_changed_is_not(node: Node) -> None:
+    node.ask("anna", "up")
+    node.running.clear()
+    node.look()
+    assert (node.kinds(), node.running) == (["up", "resume"], {"ml_anna"})
+    order = node.order()
+    order["seat"]["gpus"] = list(GPUS[1:])
+    node.seat("ml_anna").write(9, order, {})
+    node.seat("ml_anna").commit(9)
+    node.running.clear()
+    node.after(300)
+    assert node.kinds() == ["up", "resume", "stop"]
+
+
+# --- what nobody may do
+
+
+def test_ten_changes_an_hour(node: Node) -> None:
+    for _ in range(5):
+        node.ask("anna", "up")
+        node.ask("anna", "rotate_token", now=True)
+        node.ask("anna", "down")
+    assert node.refused("anna", "up")["code"] == "too_often"
+    assert node.ask("bob", "up")["state"] == "starting"
+    node.after(3600)
+    assert node.ask("anna", "up")["state"] == "starting"
+
+
+def test_four_seats_at_once_are_started_and_any_number_is_stopped(node: Node) -> None:
+    node.holds = True
+    for name in ("anna", "bob", "cem", "dora"):
+        node.ask(name, "up", gpus=0)
+    assert node.refused("eve", "up", gpus=0)["code"] == "node_occupied"
+    assert node.ask("eve", "status")["state"] == "absent"
+    node.finish()
+    for name in ("anna", "bob", "cem", "dora"):
+        node.ask(name, "down")
+    assert node.ask("eve", "up", gpus=0)["state"] == "starting"
+
+
+def test_root_sees_everything_and_has_no_seat(node: Node) -> None:
+    node.ask("anna", "up")
+    assert next(iter(node.ask("root", "status")["leases"]["leases"].values()))["seat"] == "ml_anna"
+    assert node.ask("root", "environments")["environments"][0]["max_gpus"] == 2
+    for verb in ("up", "down"):
+        assert node.refused("root", verb)["code"] == "not_allowed"
+
+
+@pytest.mark.parametrize(
+    ("uid", "gid", "groups"), [(5001, 100, ()), (999, 100, ("lab-students",)), (5001, 0, ("lab-students",))]
+)
+def test_strangers_and_accounts_of_the_system_are_refused(node: Node, uid: int, gid: int, groups: Any) -> None:
+    callers = module_util("broker.callers")
+    request = module_util("broker.request").Request("x", "status", {})
+    with pytest.raises(Exception, match=r"account of the system|unix group") as caught:
+        node.verbs.answer(request, callers.Caller(uid, gid, "x", groups))
+    assert vars(caught.value)["problem"]["code"] == "not_allowed"
+
+
+def test_status_of_one_person_shows_nothing_of_others(node: Node) -> None:
+    node.ask("anna", "up")
+    text = json.dumps(node.ask("bob", "status"))
+    assert "anna" not in text
+    assert GPUS[0] not in text
+
+
+# --- a configuration that is damaged
+
+
+@pytest.mark.parametrize("damage", [None, "", "{", "[]", '{"schema": "provisioner/self_service/9"}', '{"schema": 1}'])
+def test_without_a_configuration_verbs_are_refused_and_leases_go_on(node: Node, damage: str | None) -> None:
+    node.ask("anna", "up", hours=2)
+    (node.folder / "config.json").unlink()
+    if damage is not None:
+        (node.folder / "config.json").write_text(damage)
+    for verb in ("up", "status", "down", "environments"):
+        assert node.refused("anna", verb)["code"] == "self_service_config"
+    node.after(7200)
+    assert node.running == {"ml_anna"}
+    node.after(600)
+    assert (node.running, node.keeper.state.leases) == (set(), {})
+
+
+def test_a_document_that_is_not_that_of_its_version_is_refused(node: Node) -> None:
+    (node.folder / "environments/default" / version_of(DOCUMENT) / "document.json").write_text('{"files": {}}')
+    assert node.refused("anna", "up")["code"] == "environment_damaged"
+    assert node.keeper.state.leases == {}
+
+
+def test_a_configuration_with_a_gpu_twice_is_refused(node: Node) -> None:
+    node.configure(pool=[GPUS[0], GPUS[0]])
+    assert node.refused("anna", "up")["code"] == "self_service_config"

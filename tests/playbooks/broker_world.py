@@ -120,12 +120,11 @@ class Node:
         """Let the broker look at the node."""
         held = {gpu: states.Card("foreign", 7, "root") for gpu in self.foreign}
         cards = {**dict.fromkeys(GPUS, states.Card("free")), **held}
-        own = {
-            name: (wanted["uid"], tuple(wanted["gpus"]))
-            for name in self.running
-            if (wanted := self.order(name)["seat"]).get("kind") == "self_service"
-        }
-        self.keeper.tick(ticks.Seen(cards, frozenset(self.running), {}, own))
+        wanted = {name: self.order(name)["seat"] for name in self.running}
+        own = {name: one for name, one in wanted.items() if one.get("kind") == "self_service"}
+        leased = {name: (one["uid"], tuple(one["gpus"])) for name, one in own.items()}
+        others = frozenset(wanted.keys() - own.keys())
+        self.keeper.tick(ticks.Seen(cards, frozenset(self.running), {}, leased, others))
         self.settle()
 
     def settle(self) -> None:

@@ -92,11 +92,11 @@ def test_lines_of_the_audit_are_added_and_each_is_one_line(store: Any) -> None:
 
 def test_orders_of_jobs_that_are_not_known_are_removed(store: Any) -> None:
     for run in ("me-1", "me-10"):
-        store.write_order(run, {"run": run})
+        store.write_order(run, {"run": run, "seat": {}})
         stores.fault_path(store.order_path(run)).write_text("{}")
     store.forget_other_orders({"me-1"})
     assert sorted(path.name for path in store.orders.iterdir()) == ["me-1.fault", "me-1.json"]
-    assert store.read_orders() == [{"run": "me-1"}]
+    assert store.read_orders() == [{"run": "me-1", "seat": {}}]
     store.order_path("me-1").write_text("{")
     assert store.read_orders() == []
 

@@ -122,7 +122,7 @@ class LeasesOfANode(RuleBasedStateMachine):
 
     @rule(to=st.sampled_from([0.0, 1.0, YEAR_S]))
     def reboot(self, to: float) -> None:
-        """CLOCK_BOOTTIME begins anew, and could have any value; nobody is charged for the time between."""
+        """CLOCK_BOOTTIME begins anew, and could have any value; the time between is not charged."""
         before = {name: lease.left_s for name, lease in self.state.leases.items()}
         self.boot, self.now = f"b{int(self.boot[1:]) + 1}", to
         self.change(ticks.tick(self.state, states.Moment(self.boot, self.now), None, self.pool)[0])
@@ -163,7 +163,7 @@ class LeasesOfANode(RuleBasedStateMachine):
         self.down ^= {seat}
 
     def teardown(self) -> None:
-        """From any state, every lease ends once jobs end and nobody asks for more, and all GPUs are free then."""
+        """From any state, every lease ends once jobs end and no request comes, and all GPUs are free then."""
         longest = max([TERMS.longest_s, *(lease.left_s for lease in self.state.leases.values())])
         for _ in range(12):
             for seat in list(self.state.jobs):

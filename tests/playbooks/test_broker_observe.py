@@ -80,6 +80,14 @@ def test_a_seat_that_a_person_has_started_is_seen_with_its_gpus(node: Path) -> N
     a_persons_seat(node, "ml_roster")
     seen = look(node)
     assert (seen.running, seen.own, seen.idle) == (frozenset({SEAT}), {SEAT: (5001, ("GPU-1",))}, {SEAT: True})
+    assert seen.others == frozenset()
+
+
+def test_a_seat_of_the_control_machine_is_not_the_broker_s(node: Path, engine: FakeEngine) -> None:
+    a_persons_seat(node, "ml_roster")
+    add_containers(engine, a_container("jupyter", name="other"), seat="ml_roster")
+    seen = look(node)
+    assert (seen.others, set(seen.own), set(seen.idle)) == (frozenset({"ml_roster"}), {SEAT}, {SEAT})
 
 
 @pytest.mark.parametrize(

@@ -150,4 +150,4 @@ def test_the_program_takes_two_words(daemon: Daemon) -> None:
 
 def test_a_broker_that_nobody_asks_takes_little_memory(daemon: Daemon) -> None:
     pages = int(Path(f"/proc/{daemon.start().pid}/statm").read_text().split()[1])
-    assert pages * os.sysconf("SC_PAGE_SIZE") < 40 << 20
+    assert pages * os.sysconf("SC_PAGE_SIZE") < 30 << 20

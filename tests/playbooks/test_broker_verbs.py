@@ -402,7 +402,7 @@ def test_a_seat_that_crashed_is_started_again_and_one_whose_gpus_were_changed_is
     assert node.kinds() == ["up", "resume", "stop"]
 
 
-# --- what nobody may do
+# --- limits
 
 
 def test_ten_changes_an_hour(node: Node) -> None:
@@ -480,3 +480,67 @@ def test_a_document_that_is_not_that_of_its_version_is_refused(node: Node) -> No
 def test_a_configuration_with_a_gpu_twice_is_refused(node: Node) -> None:
     node.configure(pool=[GPUS[0], GPUS[0]])
     assert node.refused("anna", "up")["code"] == "self_service_config"
+
+
+# --- seats that are not the broker's any more
+
+
+def as_roster_seat(node: Node) -> None:
+    order = node.order()
+    del order["seat"]["kind"]
+    node.seat("ml_anna").write(9, order, {})
+    node.seat("ml_anna").commit(9)
+
+
+def test_a_seat_that_the_control_machine_has_set_up_anew_is_never_stopped_by_the_broker(node: Node) -> None:
+    node.ask("anna", "up", gpus=2, hours=1)
+    as_roster_seat(node)
+    node.look()
+    assert node.keeper.state.leases == {}
+    node.after(3 * 3600)
+    assert (node.kinds(), node.running) == (["up"], {"ml_anna"})
+
+
+def test_a_stop_that_was_decided_before_that_stops_nothing(node: Node) -> None:
+    node.ask("anna", "up")
+    as_roster_seat(node)
+    node.keeper.accept(module_util("lease.requests").give_back(node.keeper.state, PEOPLE["anna"]))
+    node.keeper.tick()
+    node.settle()
+    assert (node.kinds(), node.running, node.keeper.state.leases) == (["up"], {"ml_anna"}, {})
+
+
+def test_a_seat_whose_records_are_damaged_can_be_stopped(node: Node) -> None:
+    node.ask("anna", "up")
+    seat = node.seat("ml_anna")
+    (seat.generation(seat.current()) / "order.json").write_text("{")
+    assert node.refused("anna", "up")["code"] == "seat_damaged"
+    assert node.ask("anna", "status")["state"] == "running"
+    node.ask("anna", "down")
+    assert (node.kinds(), node.running) == (["up", "stop"], set())
+
+
+# --- the end of a term
+
+
+@pytest.mark.parametrize(
+    ("term_ends", "stopped", "port"),
+    [
+        ("2020-01-31", "2020-01-31T10:00:00+00:00", 24000),
+        ("2020-01-31", "2020-02-01T10:00:00+00:00", 24002),
+        ("2999-01-31", "2020-01-31T10:00:00+00:00", 24002),
+        (None, "2020-01-31T10:00:00+00:00", 24002),
+    ],
+)
+def test_the_ports_of_a_seat_that_was_stopped_are_free_after_the_term(
+    node: Node, monkeypatch: pytest.MonkeyPatch, term_ends: str | None, stopped: str, port: int
+) -> None:
+    node.ask("anna", "up")
+    node.ask("anna", "down")
+    journals = module_util("seat.journal")
+    monkeypatch.setattr(journals, "now", lambda: stopped)
+    journals.Journal(node.seat("ml_anna").folder, "me-1").append("stopped")
+    node.configure(term_ends=term_ends)
+    assert node.ask("bob", "up")["seat"]["ssh"]["port"] == port
+    assert node.ask("anna", "up")["seat"]["ssh"]["port"] == (24002 if port == 24000 else 24000)
+    assert node.order()["seat"]["subnet"] != node.order("ml_bob")["seat"]["subnet"]

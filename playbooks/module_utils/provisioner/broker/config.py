@@ -22,6 +22,7 @@ FOLDER = "self_service"
 STUDENT = "student"
 VERSION = re.compile(r"[0-9a-f]{12}")
 LAB = re.compile(r"[a-z][a-z0-9-]*")
+DAY = re.compile(r"([0-9]{4}-[0-9]{2}-[0-9]{2})?")
 
 
 class Group(NamedTuple):
@@ -50,7 +51,10 @@ class Environment(NamedTuple):
 
 
 class Config(NamedTuple):
-    """The whole configuration. `ports`: the first and the last one. `homes`: the folder of all homes."""
+    """The whole configuration. `ports`: the first and the last one. `homes`: the folder of all homes.
+
+    `term_ends`: a day (YYYY-MM-DD), empty for none.
+    """
 
     lab: str
     node: str
@@ -61,6 +65,7 @@ class Config(NamedTuple):
     subnets: tuple[str, ...]
     homes: str
     binds: dict[str, str]
+    term_ends: str
     groups: tuple[Group, ...]
     environments: dict[str, Environment]
 
@@ -129,6 +134,7 @@ def parse_config(found: Any) -> Config:
         subnets=tuple(map(str, found["subnets"])),
         homes=str(found["homes"]),
         binds={service: str(found["binds"][service]) for service in ("ssh", "jupyter")},
+        term_ends=_fitting(DAY, found["term_ends"] or ""),
         groups=tuple(_group(str(name), group) for name, group in found["groups"].items()),
         environments={name: _environment(name, one) for name, one in found["environments"].items()},
     )

@@ -14,6 +14,7 @@ from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker.config import ConfigFile
+from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.broker.seat_job import STOPPED
 from ansible.module_utils.provisioner.broker.store import Store
 from ansible.module_utils.provisioner.jobs.jobfile import follow, job_path, read_job
@@ -22,6 +23,7 @@ from ansible.module_utils.provisioner.lease.tick import Action, Seen, job_ended,
 from ansible.module_utils.provisioner.seat.notice import LEASE_FILE, make_notice_folder
 from ansible.module_utils.provisioner.seat.seat import Seat
 
+MOST_SHOWN = 5  # problems of a job that has ended
 ENDS_SOON = """\
 您的座位还有 {minutes} 分钟到期，到期后会停止，文件保留。要延长：provision me renew
 Your seat ends in {minutes} minutes; it stops then, and your files stay. To prolong it: provision me renew
@@ -116,6 +118,9 @@ class Keeper:
         """Begin the job of a seat. A job that was killed before left a file, which is removed."""
         job = self.state.jobs[seat]
         self.changes += 1
+        if job.kind == "stop" and not self._is_own(seat):
+            self._end(seat, {"state": "unchanged"})
+            return
         if job.kind == "resume" and not self._fits(seat):
             self._end(seat, {"state": "failed", "problems": []})
             return
@@ -126,6 +131,18 @@ class Keeper:
             self._processes[job.run] = self._launch(job.kind, job.run, seat, str(self.store.order_path(job.run)))
         except OSError:
             self._processes[job.run] = _NotStarted()
+
+    def _is_own(self, name: str) -> bool:
+        """Return whether a seat may be stopped: it is not one that the control machine has set up.
+
+        One whose records are damaged counts as the broker's own.
+        """
+        seat = self.seat(name)
+        try:
+            number = seat.current()
+            return not number or seat.order(number)["seat"].get("kind") == KIND
+        except ProblemError:
+            return True
 
     def _fits(self, name: str) -> bool:
         """Return whether a seat may be started again: it has the GPUs of its lease, and is not meant to be down.
@@ -187,17 +204,26 @@ class Keeper:
     def _end(self, seat: str, record: dict[str, Any]) -> None:
         job = self.state.jobs[seat]
         self.changes += 1
-        self.ended[seat] = {"kind": job.kind, **record}
+        self.ended[seat] = {
+            "kind": job.kind,
+            "state": record["state"],
+            "problems": record.get("problems", [])[:MOST_SHOWN],
+        }
         self.accept(job_ended(self.state, seat, record["state"]))
         if seat in self.state.jobs:
             self.begin(seat)
             return
         codes = [problem["code"] for problem in record.get("problems", [])]
         self.store.audit(uid=job.uid, job=job.kind, seat=seat, run=job.run, outcome=record["state"], problems=codes)
-        self._processes.pop(job.run, None)
+        self._forget_process(job.run)
         self.store.forget_order(job.run)
         if job.kind in ("up", "stop"):
             self.clear_notice(seat)
+
+    def _forget_process(self, run: str) -> None:
+        process = self._processes.pop(run, None)
+        if process:
+            process.poll()  # it has ended, and the kernel keeps its exit code until it is asked for
 
     def _show_notice(self, action: Action) -> None:
         grace = max((lease.grace_s for lease in self.state.of_seat(action.seat)), default=0.0)

@@ -24,13 +24,15 @@ def observe(state_root: str, holders: Mapping[str, str]) -> dict[str, Any]:
     """Return what was seen, as JSON that `parse_seen` reads. `holders`: GPU -> the seat that has a lease of it."""
     running = running_containers(SEAT_LABEL)
     gpus = _gpus()
-    own = {} if running is None else _own_seats(state_root, running)
+    found = {} if running is None else _wanted_seats(state_root, running)
+    own = {name: wanted for name, wanted in found.items() if wanted.get("kind") == KIND}
     used = _used(own, running or {})
     return {
         "cards": {uuid: _card(uuid, gpu, holders.get(uuid))._asdict() for uuid, gpu in gpus.items()},
         "running": None if running is None else sorted(running),
         "idle": {seat: not used[seat] and _has_idle_gpus(wanted, gpus) for seat, wanted in own.items()},
         "own": {seat: [wanted["uid"], wanted["gpus"]] for seat, wanted in own.items()},
+        "others": sorted(found.keys() - own.keys()),
     }
 
 
@@ -41,6 +43,7 @@ def parse_seen(found: dict[str, Any]) -> Seen:
         running=None if found["running"] is None else frozenset(found["running"]),
         idle=found["idle"],
         own={seat: (uid, tuple(gpus)) for seat, (uid, gpus) in found["own"].items()},
+        others=frozenset(found["others"]),
     )
 
 
@@ -67,17 +70,16 @@ def _is_of(process: dict[str, Any], seat: str | None) -> bool:
     return seat is not None and process.get("seat") == seat
 
 
-def _own_seats(state_root: str, running: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Return those of the running seats that people have started themselves, as their orders have them."""
+def _wanted_seats(state_root: str, running: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Return the running seats as their current orders have them, without those whose records are damaged."""
     found = {}
     for name in running:
         if NAME.fullmatch(name):
             seat = Seat(state_root, name)
             with contextlib.suppress(ProblemError):
                 number = seat.current()
-                wanted = seat.order(number)["seat"] if number else {}
-                if wanted.get("kind") == KIND:
-                    found[name] = wanted
+                if number:
+                    found[name] = seat.order(number)["seat"]
     return found
 
 

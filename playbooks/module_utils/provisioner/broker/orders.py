@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner.broker.config import Config, Environment, 
 from ansible.module_utils.provisioner.docker.engine import get
 from ansible.module_utils.provisioner.docker.machine import routes
 from ansible.module_utils.provisioner.gpu.cdi import cdi_devices
+from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of, with_assigned
 
 KIND = "self_service"
@@ -83,7 +84,8 @@ def build_order(
 
     Raises ProblemError `no_free_port`, `no_free_subnet` and `bad_document`.
     """
-    seat = _seat(change, _Ledger(state_root, change.own.seat.name, pending))
+    wanted = [*_of_all_seats(state_root, change.config.term_ends), *(order["seat"] for order in pending)]
+    seat = _seat(change, _Ledger(change.own.seat.name, wanted))
     try:
         files = fill(document, seat)
     except (ValueError, KeyError, TypeError) as error:
@@ -143,7 +145,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
         "gpus": list(change.gpus),
         "shared": False,
         "gpu_driver": gpu_driver(change.gpus),
-        "ports": kept.get("ports") or ledger.free_ports(config.ports),
+        "ports": ledger.ports(kept.get("ports", {}), config.ports),
         "binds": dict(config.binds),
         "subnet": kept.get("subnet") or ledger.free_subnet(config.subnets),
         "authorized_keys": merge_keys(change.keys, kept.get("authorized_keys", ())),
@@ -170,15 +172,19 @@ def gpu_driver(gpus: Sequence[str]) -> str:
 class _Ledger:
     """The ports and subnets of all other seats: of every generation on the node, and of orders still to be done."""
 
-    def __init__(self, state_root: str, name: str, pending: Iterable[dict[str, Any]]) -> None:
-        """`name`: the seat that needs some."""
-        wanted = [*_of_all_seats(state_root), *(order["seat"] for order in pending if "seat" in order)]
+    def __init__(self, name: str, wanted: Iterable[dict[str, Any]]) -> None:
+        """`name`: the seat that needs some. `wanted`: all seats as their orders have them."""
         others = [seat for seat in wanted if seat.get("name") != name]
         self._ports = {port for seat in others for port in seat.get("ports", {}).values()}
         self._subnets = {seat["subnet"] for seat in others if seat.get("subnet")}
 
-    def free_ports(self, bounds: tuple[int, int]) -> dict[str, int]:
-        """Return the first free pair. Raises ProblemError `no_free_port`."""
+    def ports(self, kept: dict[str, int], bounds: tuple[int, int]) -> dict[str, int]:
+        """Return the ports that a seat keeps, else the first free pair. Raises ProblemError `no_free_port`.
+
+        It keeps none that another seat got after the term.
+        """
+        if kept and self._ports.isdisjoint(kept.values()):
+            return kept
         pair = free_pair(*bounds, self._ports)
         if pair is None:
             raise _full("no_free_port", f"every pair of ports from {bounds[0]} to {bounds[1]}", "self_service.ports")
@@ -192,12 +198,23 @@ class _Ledger:
         return found
 
 
-def _of_all_seats(state_root: str) -> Iterator[dict[str, Any]]:
-    """Yield the seat of each generation; of a damaged one the job finds that its ports are taken."""
+def _of_all_seats(state_root: str, term_ends: str) -> Iterator[dict[str, Any]]:
+    """Yield the seat of each generation; of a damaged one the job finds that its ports are taken.
+
+    A self-service seat that was stopped until the end of a term that is over has no ports any more.
+    """
     for seat in seats_of(state_root):
-        for number in seat.numbers():
-            with contextlib.suppress(ProblemError):
-                yield seat.order(number)["seat"]
+        with contextlib.suppress(ProblemError):
+            is_over = term_ends and now()[: len(term_ends)] > term_ends >= _stopped_on(seat) > ""
+            for number in seat.numbers():
+                wanted = seat.order(number)["seat"]
+                yield {**wanted, "ports": {}} if is_over and wanted.get("kind") == KIND else wanted
+
+
+def _stopped_on(seat: Seat) -> str:
+    """Return the day on which a seat was stopped, empty if it was started again."""
+    last = Journal(seat.folder, "").last_step()
+    return str(last["at"])[: len("2027-01-31")] if last and last["state"] == "stopped" else ""
 
 
 def _full(code: str, what: str, key: str) -> ProblemError:

@@ -1,4 +1,4 @@
-"""The socket of the broker: one thread, which waits for nobody. Each connection has one request and one answer.
+"""The socket of the broker: one thread, which never blocks. Each connection has one request and one answer.
 
 A connection has TIMEOUT_S in all, from its opening to the end of the answer; only logs may take longer to be collected.
 """
@@ -64,7 +64,7 @@ class Server:
         self._connections: set[Connection] = set()
         self._lookups: dict[int, Child] = {}
         self._look: Child | None = None
-        self._looked_at, self._changes = 0, 0
+        self._changes = 0
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -85,8 +85,7 @@ class Server:
         self._expire(now)
         self._keeper.poll()
         if self._look is None and now >= self._next_look:
-            with contextlib.suppress(OSError):  # no memory for a child now: the next minute looks again
-                self._begin_look(now)
+            self._begin_look(now)
 
     def _patience(self) -> float:
         """Return for how many seconds nothing has to be done without an event."""
@@ -102,7 +101,12 @@ class Server:
         holders = {gpu: lease.seat for lease in self._keeper.state.leases.values() for gpu in lease.gpus}
         state_root = self._keeper.state_root
         self._changes, self._next_look = self._keeper.changes, now + LOOK_EVERY_S
-        self._look = self._add_child(Child(lambda: observe(state_root, holders), LOOK_SECONDS), self._end_look)
+        try:
+            child = Child(lambda: observe(state_root, holders), LOOK_SECONDS)
+        except OSError:  # no memory for a process now; time goes by all the same
+            self._keeper.tick()
+            return
+        self._look = self._add_child(child, self._end_look)
 
     def _end_look(self) -> None:
         """Take what was seen. Which seats run is left out where a job has changed one meanwhile."""
@@ -116,7 +120,7 @@ class Server:
             self._keeper.tick()
             return
         if self._changes != self._keeper.changes or self._keeper.state.jobs:
-            seen = seen._replace(running=None, own={})
+            seen = seen._replace(running=None, own={}, others=frozenset())
         self._keeper.tick(seen)
 
     def _add_child(self, child: Child, done: Callable[[], None]) -> Child:

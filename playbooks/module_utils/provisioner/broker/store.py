@@ -69,7 +69,7 @@ class Store:
         for path in sorted(self.orders.glob("*.json")):
             with contextlib.suppress(ValueError):
                 found.append(json.loads(read(path)))
-        return [order for order in found if isinstance(order, dict)]
+        return [order for order in found if isinstance(order, dict) and "seat" in order]
 
     def fault(self, run: str) -> dict[str, Any] | None:
         """Return the record of a job that could not begin, None if there is none."""

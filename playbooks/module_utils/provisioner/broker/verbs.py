@@ -6,6 +6,7 @@ import secrets
 from datetime import datetime, timedelta, timezone
 from typing import Any, Callable, NamedTuple
 
+from ansible.module_utils.provisioner.base.allocation import unique_name
 from ansible.module_utils.provisioner.base.child import Child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker import refusals
@@ -30,9 +31,11 @@ from ansible.module_utils.provisioner.lease.requests import Wish
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, dump
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
+from ansible.module_utils.provisioner.seat.seat import Seat
 
 JOBS_AT_ONCE = 4  # that people have asked for; ends are not counted
 LOG_SECONDS = 40
+WITHOUT_RECORDS = ("down", "cancel", "status")
 LOG_LINES = 100
 LOG_CHARACTERS = 12_000  # up to 48 kB as UTF-8
 
@@ -65,7 +68,7 @@ class Verbs:
     """Answers requests, each by the method of its name. A refusal is a ProblemError."""
 
     def __init__(self, keeper: Keeper) -> None:
-        """Nobody has asked for anything yet."""
+        """No request has come yet."""
         self._keeper = keeper
         self._changes = Window(HOUR_S, CHANGES_AN_HOUR)
 
@@ -78,10 +81,20 @@ class Verbs:
         group = config.group_of(caller.groups)
         if group is None:
             raise refusals.no_group(caller.name)
-        own = find_own(self._keeper.state_root, config, caller)
+        own = self._own(request.verb, config, caller)
         asked = Asked(request.values, caller, config, group, own, request.id)
         act: Callable[[Asked], dict[str, Any] | Later] = getattr(self, f"_{request.verb}")
         return act(asked)
+
+    def _own(self, verb: str, config: Config, caller: Caller) -> Own:
+        """Return the seat of a person. One whose records are damaged can still be stopped."""
+        state_root = self._keeper.state_root
+        try:
+            return find_own(state_root, config, caller)
+        except ProblemError as fault:
+            if fault.problem["code"] != "seat_damaged" or verb not in WITHOUT_RECORDS:
+                raise
+        return Own(Seat(state_root, unique_name(config.lab, caller.name)), None)
 
     def _for_root(self, request: Request, config: Config) -> dict[str, Any]:
         """Answer the admin, who sees everything and has no seat."""

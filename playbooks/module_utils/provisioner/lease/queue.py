@@ -15,7 +15,7 @@ UNPOLLED_S = 60.0
 
 
 def free_gpus(state: LeaseState, pool: Iterable[str], uid: int | None = None) -> list[str]:
-    """Return the GPUs of the pool that nobody has, in the order of the pool.
+    """Return the GPUs of the pool that no person has, in the order of the pool.
 
     Those that are held for this person count as free, those that are held for others do not.
     """

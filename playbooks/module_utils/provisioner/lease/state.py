@@ -1,7 +1,7 @@
 """The state of all leases of a node, as one frozen value, and its JSON form (provisioner/leases/1).
 
 Times are seconds. Lengths (`left_s`) are counted down; moments are those of CLOCK_BOOTTIME, which goes on while a
-machine sleeps, and which nobody can set.
+machine sleeps, and which cannot be set.
 """
 
 from __future__ import annotations

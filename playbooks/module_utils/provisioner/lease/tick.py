@@ -21,14 +21,15 @@ NOTHING_STARTED = ("failed", "rolled_back", "deferred", "stale", "unchanged")
 class Seen(NamedTuple):
     """What was seen of the node. `running`: the seats that run; None where that is not known.
 
-    `idle`: for each seat, whether nobody uses it; a seat that is missing counts as used. `own`: uid and GPUs of all
-    self-service seats that run.
+    `idle`: for each seat, whether it is not in use; a seat that is missing counts as used. `own`: uid and GPUs of all
+    self-service seats that run. `others`: seats that run and are the control machine's.
     """
 
     cards: Mapping[str, Card] = {}
     running: frozenset[str] | None = None
     idle: Mapping[str, bool] = {}
     own: Mapping[str, tuple[int, tuple[str, ...]]] = {}
+    others: frozenset[str] = frozenset()
 
 
 class Action(NamedTuple):
@@ -121,6 +122,8 @@ def _settle(state: LeaseState, seat: str, seen: Seen | None) -> Step:
     """Return the state in which a seat without a job has the state that its lease asks for."""
     state = state.without(*(lease for lease in state.of_seat(seat) if lease.state == "pending" and not lease.why))
     leases = state.of_seat(seat)
+    if seen and seat in seen.others:  # the control machine has set it up anew: it is no seat of the broker any more
+        return state.without(*leases), ()
     if not leases:
         return state, ()
     is_down = seen is not None and seen.running is not None and seat not in seen.running

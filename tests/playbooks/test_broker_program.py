@@ -117,7 +117,7 @@ def test_the_program_answers_an_account_of_the_node_and_survives_a_kill(daemon: 
     assert not list((daemon.state_root / "self_service/orders").iterdir())
 
 
-def test_the_program_ends_at_once_and_in_order_when_it_is_told_to(daemon: Daemon) -> None:
+def test_the_program_ends_at_once_at_sigterm(daemon: Daemon) -> None:
     daemon.start()
     begun = time.monotonic()
     assert daemon.end(signal.SIGTERM) == 0

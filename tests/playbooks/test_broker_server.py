@@ -125,7 +125,7 @@ def test_the_kernel_says_who_asks_and_not_the_request(broker: Broker) -> None:
         assert broker.ask({**STATUS, field: "ml_anna"}, BOB)["problem"]["code"] == "bad_request"
 
 
-def test_two_accounts_are_told_apart_by_their_processes(
+def test_two_accounts_are_known_by_their_processes(
     broker: Broker, open_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if os.geteuid():

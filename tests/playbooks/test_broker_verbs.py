@@ -334,7 +334,7 @@ def test_a_change_is_refused_while_another_one_runs(node: Node) -> None:
 # --- who waits
 
 
-def test_who_finds_no_free_gpu_is_told_who_has_them_and_until_when(node: Node) -> None:
+def test_who_finds_no_free_gpu_learns_who_has_them_and_until_when(node: Node) -> None:
     node.foreign = {GPUS[2]}
     node.look()
     node.ask("anna", "up", gpus=2, hours=3)

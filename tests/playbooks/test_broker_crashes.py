@@ -5,6 +5,7 @@ program.
 """
 
 import json
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -283,3 +284,9 @@ def test_a_seat_that_was_stopped_without_a_job_file_is_stopped(tmp_path: Path, k
     node.ask("anna", "down")
     assert not node.keeper.state.leases
     assert killer.passed
+
+
+def test_time_is_that_of_a_clock_that_cannot_be_set() -> None:
+    before, moment, after = (time.clock_gettime(time.CLOCK_BOOTTIME), keepers.read_moment(), time.time())
+    assert before <= moment.boottime <= time.clock_gettime(time.CLOCK_BOOTTIME) < after
+    assert moment.boot_id == module_util("base.host").boot_id()

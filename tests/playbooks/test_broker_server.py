@@ -364,3 +364,18 @@ def test_the_configuration_of_another_lab_group_counts_at_once(broker: Broker) -
     assert broker.ask()["ok"]
     broker.node.configure(unix_group="others")
     assert broker.ask()["problem"]["code"] == "not_allowed"
+
+
+def test_of_two_people_who_ask_for_the_last_gpus_at_once_one_gets_them(broker: Broker) -> None:
+    broker.until(lambda: broker.server._look is None)
+    for number in range(10):
+        up = {**STATUS, "verb": "up", "gpus": 2}
+        clients = [broker.connect(uid).send(up) for uid in (ANNA, BOB)]
+        for client in clients:
+            broker.until(client.read)
+        assert sorted(client.answer["ok"] for client in clients) == [False, True]
+        winner = ANNA if clients[0].answer["ok"] else BOB
+        assert {lease.uid for lease in broker.node.keeper.state.leases.values()} == {winner}
+        broker.ask({**STATUS, "verb": "down"}, winner)
+        broker.until(lambda: not broker.node.keeper.state.leases)
+        broker.node.now += 3600 * (number + 1)  # of ten changes an hour

@@ -186,3 +186,16 @@ def test_a_node_taken_over_during_the_pull_gets_no_generation(tmp_path: Path, mo
     with pytest.raises(ProblemError, match="has taken over from run r1 on this node"):
         stage(order)
     assert seats.seat_of(order).numbers() == []
+
+
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize(("code", "installed"), [({}, 0), ({"provisioner/x.py": ""}, 1)])
+def test_recovery_at_boot_is_installed_with_the_code_of_the_control_machine_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: dict[str, str], installed: int
+) -> None:
+    calls: list[Any] = []
+    monkeypatch.setattr(stages, "install", lambda *given, **_: calls.append(given))
+    order = an_order(tmp_path)
+    seats.seat_of(order).make_folders()
+    stages.stage(order, Reports(), 0, code)
+    assert len(calls) == installed

@@ -158,10 +158,13 @@ def test_the_group_is_the_first_whose_unix_group_the_account_has(node: Node) -> 
     assert node.refused("anna", "up")["code"] == "no_group"
 
 
-def test_a_person_with_a_seat_of_the_roster_gets_no_other_one(node: Node) -> None:
+@pytest.mark.parametrize("person", ["anna", "", "cem"])
+def test_a_seat_of_the_admin_is_not_changed_and_its_person_gets_no_other_one(node: Node, person: str) -> None:
+    """A seat of the node itself, which has no person, may have this name, too."""
     node.ask("anna", "up")
     order = node.order()
     del order["seat"]["kind"]
+    order["seat"]["person"] = person
     node.seat("ml_anna").write(9, order, {})
     node.seat("ml_anna").commit(9)
     assert node.refused("anna", "up")["code"] == "seat_of_the_lab"

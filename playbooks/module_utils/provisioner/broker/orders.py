@@ -42,20 +42,26 @@ def find_own(state_root: str, config: Config, caller: Caller) -> Own:
     Raises ProblemError `seat_damaged`, `identity_changed` if it has another uid, and `seat_of_the_lab` if the control
     machine has set it up: then the person has a seat already, and the broker does not change it.
     """
-    usual = Seat(state_root, f"{config.lab}-{caller.name}") if _is_plain(config.lab, caller.name) else None
-    for seat in (Seat(state_root, unique_name(config.lab, caller.name)), usual):
-        number = seat.current() if seat else 0
-        if seat and number:
-            order = seat.order(number)
-            wanted = order["seat"]
-            if wanted.get("lab") == config.lab and wanted.get("person", "") == caller.name:
-                _check_own(seat, wanted, caller)
-                return Own(seat, wanted, order["image"])
-    return Own(Seat(state_root, unique_name(config.lab, caller.name)), None)
+    own = Seat(state_root, unique_name(config.lab, caller.name))
+    for seat in (own, *_usual(state_root, config, caller)):
+        number = seat.current()
+        order = seat.order(number) if number else None
+        if order and _is_of(order["seat"], config, caller):
+            _check_own(seat, order["seat"], caller)
+            return Own(seat, order["seat"], order["image"])
+        if order and seat is own:
+            raise _of_the_lab(seat)
+    return Own(own, None)
 
 
-def _is_plain(lab: str, name: str) -> bool:
-    return unique_name(lab, name) == f"{lab}_{name}"
+def _usual(state_root: str, config: Config, caller: Caller) -> list[Seat]:
+    """Return the seat with the name that a person of the roster may have from an earlier release, if it can have it."""
+    is_plain = unique_name(config.lab, caller.name) == f"{config.lab}_{caller.name}"
+    return [Seat(state_root, f"{config.lab}-{caller.name}")] if is_plain else []
+
+
+def _is_of(wanted: dict[str, Any], config: Config, caller: Caller) -> bool:
+    return wanted.get("lab") == config.lab and wanted.get("person", "") == caller.name
 
 
 def _check_own(seat: Seat, wanted: dict[str, Any], caller: Caller) -> None:
@@ -235,9 +241,9 @@ def _bad_document(environment: Environment, error: Exception) -> ProblemError:
 def _of_the_lab(seat: Seat) -> ProblemError:
     return ProblemError(
         "seat_of_the_lab",
-        f"you have the seat {seat.name} on this node already: the admin of the lab has set it up for you",
-        "a person has one seat on a node",
-        "use it, as your letter says; ask the admin if it does not run",
+        f"the seat {seat.name} is on this node already: the admin of the lab has set it up",
+        "a person has one seat on a node, and the broker changes none of the admin's",
+        "if it is yours, use it as your letter says; ask the admin if it does not run",
     )
 
 

@@ -136,9 +136,8 @@ class Verbs:
     # --- a seat comes and goes
 
     def _up(self, asked: Asked) -> dict[str, Any]:
-        environment, gpus, hours = _wanted(asked, self._lease(asked))
-        lease = self._lease(asked)
-        job = self._keeper.state.jobs.get(asked.seat)
+        lease, job = self._lease(asked), self._keeper.state.jobs.get(asked.seat)
+        environment, gpus, hours = _wanted(asked, lease)
         if (job and job.kind == "stop") or (lease and requests.is_over(lease)):
             raise refusals.stopping()
         if job:
@@ -146,22 +145,12 @@ class Verbs:
         if lease and not self._is_change(asked, lease, environment, gpus):
             return self._with_keys(asked)
         self._check_rate(asked)
-        wish = Wish(
-            f"l-{secrets.token_hex(8)}",
-            asked.seat,
-            asked.caller.uid,
-            gpus,
-            hours,
-            asked.group.terms,
-            asked.id,
-            tuple((asked.own.wanted or {}).get("gpus", ())),
-            float(asked.values.get("wait_s", 0)),
-        )
+        wish = _wish(asked, gpus, hours)
         granted = requests.grant(self._keeper.state, wish, asked.config.pool)
         if granted is None:
             return self._wait(asked, wish)
-        is_same = lease is not None and asked.own.wanted is not None
-        self._start(asked, granted, environment, keeps_version=is_same and not self._switches(asked, environment))
+        keeps_version = lease is not None and not self._switches(asked, environment)
+        self._start(asked, granted, environment, keeps_version=keeps_version)
         return self._seat(asked)
 
     def _lease(self, asked: Asked) -> Lease | None:
@@ -386,6 +375,21 @@ class Verbs:
             return str(seat.order(number)["seat"].get("person", "")) if number else ""
         except ProblemError:
             return ""
+
+
+def _wish(asked: Asked, gpus: int, hours: float) -> Wish:
+    """Return what a person asks for; the name of its lease is one that no request can choose."""
+    return Wish(
+        lease=f"l-{secrets.token_hex(8)}",
+        seat=asked.seat,
+        uid=asked.caller.uid,
+        gpus=gpus,
+        hours=hours,
+        terms=asked.group.terms,
+        request=asked.id,
+        kept=tuple((asked.own.wanted or {}).get("gpus", ())),
+        wait_s=float(asked.values.get("wait_s", 0)),
+    )
 
 
 def _new_run() -> str:

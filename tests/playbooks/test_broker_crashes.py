@@ -259,6 +259,10 @@ def test_the_reserve_is_given_up_for_the_record_and_taken_again(
         disk(*words)
 
     monkeypatch.setattr(stores, "write_atomic", nearly_full)
+    with pytest.raises(ProblemError, match="No space left"):
+        node.ask("bob", "up")
+    node.keeper.tick()  # of a minute
+    assert reserve.exists()
     node.ask("anna", "down")
     assert not reserve.exists()
     assert json.loads((node.folder / "leases.json").read_text())["leases"] == {}

@@ -84,9 +84,10 @@ class Keeper:
 
     def accept(self, state: LeaseState) -> None:
         """Take a state that counts also where the disk is full: nothing is started because of it."""
+        is_end = not self.state.leases.keys() <= state.leases.keys()
         self.state = state
         with contextlib.suppress(ProblemError):
-            self.store.write_leases(state)
+            self.store.write_leases(state, is_end=is_end)
 
     def tick(self, seen: Seen | None = None) -> None:
         """Let time pass until now, and do what follows from it."""

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any
 
 from ansible.module_utils.provisioner.base.files import read, write_all, write_atomic
 from ansible.module_utils.provisioner.base.host import now
@@ -47,10 +47,19 @@ class Store:
                 path.replace(path.with_name("leases.json.damaged"))
             return None
 
-    def write_leases(self, state: LeaseState) -> None:
-        """Write the leases. Raises ProblemError `io_error`."""
+    def write_leases(self, state: LeaseState, *, is_end: bool = False) -> None:
+        """Write the leases; to record an end, the reserve is given up if need be. Raises ProblemError `io_error`."""
         text = json.dumps(dump(state), sort_keys=True)
-        self._with_reserve(lambda: write_atomic(self.folder / "leases.json", text))
+        path = self.folder / "leases.json"
+        try:
+            write_atomic(path, text)
+        except OSError as error:
+            if not (is_end and error.errno in (errno.ENOSPC, errno.EDQUOT) and self.give_up_reserve()):
+                raise io_problem(error) from None
+            try:
+                write_atomic(path, text)
+            except OSError as again:
+                raise io_problem(again) from None
 
     def write_order(self, run: str, order: dict[str, Any]) -> None:
         """Write the order of a job, before anything of it begins. Raises ProblemError `io_error`."""
@@ -91,10 +100,10 @@ class Store:
                     path.unlink()
 
     def audit(self, **words: Any) -> None:
-        """Add a line to the audit; a disk that is full even without the reserve does not stop anything."""
+        """Add a line to the audit. A disk that is full stops nothing; the line is missing then."""
         line = json.dumps({"at": now(), **words}, ensure_ascii=False, sort_keys=True)
-        with contextlib.suppress(Exception):
-            self._with_reserve(lambda: self._append(f"{line}\n".encode()))
+        with contextlib.suppress(OSError, UnicodeError):
+            self._append(f"{line}\n".encode())
 
     def _append(self, data: bytes) -> None:
         descriptor = os.open(str(self.folder / "audit.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
@@ -102,18 +111,6 @@ class Store:
             write_all(descriptor, data)
         finally:
             os.close(descriptor)
-
-    def _with_reserve(self, write: Callable[[], None]) -> None:
-        """Write; if the disk is full, give the reserve up and write again. Raises ProblemError `io_error`."""
-        try:
-            write()
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not self.give_up_reserve():
-                raise io_problem(error) from None
-            try:
-                write()
-            except OSError as again:
-                raise io_problem(again) from None
 
     def give_up_reserve(self) -> bool:
         """Remove the reserve; return whether there was one."""

@@ -22,14 +22,13 @@ from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.job import start
 from ansible.module_utils.provisioner.jobs.jobfile import Job
-from ansible.module_utils.provisioner.seat.busy import BusyError, check_gpus, gpu_users, is_running, seat_gpus
+from ansible.module_utils.provisioner.seat.busy import BusyError, check_gpus_free, gpu_users, is_running, seat_gpus
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key, rotate_token
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
 from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
-from ansible.module_utils.provisioner.transaction.keys import set_keys
 from ansible.module_utils.provisioner.transaction.stage import stage
 from ansible.module_utils.provisioner.transaction.switch import switch
 from ansible.module_utils.provisioner.transaction.undo import append_if_possible
@@ -101,7 +100,7 @@ def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     check_claim(order["state_root"], order["claim"])
     check_ports(order["seat"])
     check_subnet(order["seat"])
-    check_gpus(order["state_root"], order["seat"])
+    check_gpus_free(seat, order)
     if engine.image(order["image"]["reference"]) is None:
         raise _image_gone(order)
     try:
@@ -155,6 +154,14 @@ def _stop_at_once(seat: Seat) -> bool:
     finally:
         os.close(lock)
     return True
+
+
+def set_keys(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
+    """Set the public keys of a seat, which may run: sshd reads them at each login. Raises ProblemError."""
+    compose, _, _ = begin(order, job, lock)
+    check_claim(order["state_root"], order["claim"])
+    compose.seat.assign(order["keys"], shared=False)
+    return committed_record(compose.seat)
 
 
 def rotate(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:

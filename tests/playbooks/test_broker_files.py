@@ -136,6 +136,46 @@ def test_a_child_that_hangs_is_ended() -> None:
         child.result()
 
 
+def test_children_that_hang_leave_no_process_behind() -> None:
+    before = _children()
+    for _ in range(3):
+        with pytest.raises(TimeoutError):
+            children.Child(signal.pause, 0.0).result()
+    deadline = time.monotonic() + 20
+    while _children() - before:
+        assert time.monotonic() < deadline
+        child = children.Child(lambda: 1, 20)
+        while not child.read():
+            pass
+        child.result()
+
+
+def _children() -> set[str]:
+    """Return the numbers of the children of this process, also of those that have ended and were not waited for."""
+    return set(Path(f"/proc/self/task/{os.getpid()}/children").read_text().split())
+
+
+def test_a_child_for_which_there_is_no_memory_leaves_no_file_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory() -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(os, "fork", no_memory)
+    before = sorted(Path("/proc/self/fd").iterdir())
+    with pytest.raises(BlockingIOError):
+        children.Child(signal.pause, 0.0)
+    assert sorted(Path("/proc/self/fd").iterdir()) == before
+
+
+def test_a_child_that_is_killed_while_it_writes_has_no_result() -> None:
+    child = children.Child(lambda: "x" * (1 << 20), 20)
+    child.read()
+    os.kill(child._pid, signal.SIGKILL)
+    while not child.read():
+        pass
+    with pytest.raises(ChildProcessError, match="crashed"):
+        child.result()
+
+
 @pytest.mark.parametrize("work", [lambda: 1 / 0, lambda: os._exit(1)], ids=["an error", "a crash"])
 def test_a_child_without_a_result_says_why(work: Any) -> None:
     child = children.Child(work, 20)

@@ -2,6 +2,7 @@
 
 import json
 import random
+import time
 from typing import Any
 
 import pytest
@@ -52,6 +53,14 @@ def line(found: Any) -> bytes:
 )
 def test_a_request_is_read(verb: str, values: dict[str, Any]) -> None:
     assert requests.parse_request(line(a_request(verb, **values))) == (ID, verb, values)
+
+
+@pytest.mark.parametrize("data", [b'\\"' * 2048, b'"' + b'\\"' * 2047, b'{"v":' + b'"\\' * 2045, b"[" * 4096])
+def test_to_refuse_a_request_takes_no_long_time(data: bytes) -> None:
+    begun = time.process_time()
+    for _ in range(20):
+        refused(data)
+    assert time.process_time() - begun < 1.0
 
 
 def refused(data: bytes) -> str:

@@ -7,6 +7,7 @@ import random
 import signal
 import socket
 import stat
+import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -222,6 +223,71 @@ def test_a_client_that_does_not_read_its_answer_is_closed(broker: Broker, monkey
     connection.deadline = 0.0
     broker.until(lambda: not broker.server._connections)
     assert client.link.recv(10)
+
+
+@contextlib.contextmanager
+def lingering() -> Iterator[socket.socket]:
+    """Make a socket whose last copy takes a minute to close: the other end does not read what was sent."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = socket.create_connection(listener.getsockname())
+        with listener.accept()[0]:
+            made.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    made.send(b"x" * 65536)
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+            yield made
+
+
+REQUEST = json.dumps(STATUS).encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "sent", "flags"),
+    [
+        (b"", REQUEST, 0),
+        (b"{", b"}", 0),
+        (REQUEST, b"more", 0),
+        (REQUEST, b"m", socket.MSG_OOB),
+        (b"", b"{", socket.MSG_OOB),
+    ],
+)
+@pytest.mark.usefixtures("_quick")
+def test_open_files_that_a_client_sends_stop_nobody_else(
+    broker: Broker, before: bytes, sent: bytes, flags: int
+) -> None:
+    with lingering() as held:
+        broker.uids.append(ANNA)
+        client = Client(broker.path)
+        if before:
+            client.send(before)
+        socket.send_fds(client.link, [sent], [held.fileno()], flags)
+        held.close()
+        assert broker.ask(uid=BOB)["ok"]
+        client.close()
+        broker.until(lambda: not broker.server._connections)
+
+
+@pytest.mark.usefixtures("_quick")
+def test_open_files_on_a_connection_that_is_refused_stop_nobody_else(broker: Broker) -> None:
+    with lingering() as held:
+        broker.connect()
+        broker.connect()
+        broker.uids.append(ANNA)
+        client = Client(broker.path)
+        socket.send_fds(client.link, [REQUEST], [held.fileno()])
+        held.close()
+        assert broker.ask(uid=BOB)["ok"]
+        with pytest.raises(ConnectionResetError):
+            broker.until(client.read)
+        client.close()
+
+
+@pytest.fixture
+def _quick() -> Iterator[None]:
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < 30
 
 
 @pytest.mark.parametrize("sent", [b"", b"{", json.dumps(STATUS).encode() + b"\n"])

@@ -16,16 +16,44 @@ from ansible.module_utils.provisioner.base.command import (
     write_result,
 )
 
+_left: list[int] = []  # children that had not ended when they were last looked at
+
+
+def fork() -> int:
+    """Fork, as os.fork does, after the children that were left and have ended were waited for. Raises OSError."""
+    _left[:] = [child for child in _left if not _has_gone(child)]
+    return os.fork()
+
+
+def leave(child: int) -> None:
+    """Do not wait for a child that ends soon, or never: one that is blocked in the kernel does not end at SIGKILL.
+
+    `fork` waits for it later. Without that, ended children would take up the numbers of processes.
+    """
+    _left.append(child)
+
+
+def _has_gone(child: int) -> bool:
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == child
+    except ChildProcessError:
+        return True
+
 
 class Child:
     """A forked process that does some work in at most `seconds`. To be waited for with select(2), see `fileno`."""
 
     def __init__(self, work: Callable[[], Any], seconds: float) -> None:
-        """Start the work, whose result has to be JSON."""
+        """Start the work, whose result has to be JSON. Raises OSError."""
         self._reader, writer = os.pipe()
         self._output, self._has_ended = bytearray(), False
         self.deadline = time.monotonic() + seconds
-        self._pid = os.fork()
+        try:
+            self._pid = fork()
+        except OSError:
+            os.close(self._reader)
+            os.close(writer)
+            raise
         if not self._pid:
             write_and_exit(lambda descriptor: write_result(work, descriptor), writer)
         os.close(writer)
@@ -46,9 +74,8 @@ class Child:
         os.close(self._reader)
         if not self._has_ended:
             os.kill(self._pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            # A child that is blocked in the kernel does not end at SIGKILL either, so it is not waited for.
-            os.waitpid(self._pid, 0 if self._has_ended else os.WNOHANG)
-        if not self._has_ended:
+            leave(self._pid)
             raise TimeoutError
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self._pid, 0)
         return result_of_child(bytes(self._output))

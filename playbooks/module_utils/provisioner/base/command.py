@@ -124,9 +124,10 @@ def run_in_child(work: Callable[[], Any], seconds: float) -> Any:
 
 def result_of_child(output: bytes) -> Any:
     """Return the result that a child has written. Raises ChildProcessError with the reason when there is none."""
-    if not output:
-        raise ChildProcessError("the child process crashed")
-    value, error = json.loads(output.decode())
+    try:
+        value, error = json.loads(output.decode())
+    except ValueError:  # nothing, or the beginning of it: the child was killed
+        raise ChildProcessError("the child process crashed") from None
     if error:
         raise ChildProcessError(error)
     return value

@@ -24,6 +24,8 @@ MOST_LINES = 200
 
 ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+# A text in JSON. One without an end reaches to the end of the request: else each of its quotes would be tried in turn.
+TEXT = re.compile(r'"(\\.?|[^"\\])*("|\Z)', re.DOTALL)
 # A public key without options; see sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 KEY = re.compile(
     r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
@@ -150,7 +152,7 @@ def _parse(data: bytes) -> Any:
 def _depth(text: str) -> int:
     """Return how deep brackets are nested, before the parser, which is recursive, sees them."""
     deepest = depth = 0
-    for character in re.sub(r'"(\\.|[^"\\])*"', "", text, flags=re.DOTALL):
+    for character in TEXT.sub("", text):
         depth += (character in "[{") - (character in "]}")
         deepest = max(deepest, depth)
     return deepest

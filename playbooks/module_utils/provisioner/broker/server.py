@@ -18,6 +18,7 @@ import time
 from pathlib import Path
 from typing import Any, Callable
 
+from ansible.module_utils.provisioner.base import stream
 from ansible.module_utils.provisioner.base.child import Child
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.broker import refusals
@@ -135,11 +136,11 @@ class Server:
             link, _ = self._listener.accept()
         except OSError:
             return
-        link.setblocking(False)
         try:
+            stream.prepare(link)
             connection = Connection(link, time.monotonic())
         except OSError:
-            link.close()
+            stream.close(link)
             return
         if not self._open.has_room(connection.uid):
             self._refuse_at_once(connection)
@@ -152,7 +153,7 @@ class Server:
         """Answer a connection for which there is no room, if its buffer takes the answer, and close it."""
         with contextlib.suppress(OSError):
             connection.link.send(_encode(None, refusals.no_room("").problem))
-        connection.link.close()
+        stream.close(connection.link)
 
     def _guarded(self, connection: Connection, act: Callable[[Connection], None]) -> None:
         """Call `act`, and close the connection where it fails: no client may end the broker."""
@@ -162,7 +163,7 @@ class Server:
             self._close(connection)
 
     def _read(self, connection: Connection) -> None:
-        chunk = connection.link.recv(MOST_BYTES + 2)
+        chunk = stream.receive(connection.link, MOST_BYTES + 2)
         connection.data += chunk
         end = connection.data.find(b"\n")
         if end >= 0:
@@ -279,7 +280,7 @@ class Server:
             self._selector.unregister(connection)
         self._connections.discard(connection)
         self._open.closed(connection.uid)
-        connection.link.close()
+        stream.close(connection.link)
 
 
 def _encode(number: str | None, problem: dict[str, str] | None, answer: dict[str, Any] | None = None) -> bytes:

@@ -5,6 +5,7 @@ program.
 """
 
 import json
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -269,6 +270,26 @@ def test_the_reserve_is_given_up_for_the_record_and_taken_again(
     monkeypatch.undo()
     node.keeper.store.renew_reserve()
     assert reserve.exists()
+    assert killer.passed
+
+
+def test_a_disk_without_room_for_one_file_more_ends_no_broker(
+    tmp_path: Path, killer: Killer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = Node(tmp_path)
+    node.ask("anna", "up")
+    reserve, open_file = node.folder / "reserve", os.open
+    reserve.unlink()
+
+    def full(path: str, *words: Any, **named: Any) -> int:
+        if path == str(reserve):
+            raise OSError(28, "No space left on device", path)
+        return open_file(path, *words, **named)
+
+    monkeypatch.setattr(os, "open", full)
+    node.start()
+    node.ask("anna", "down")
+    assert (node.running, node.keeper.state.leases) == (set(), {})
     assert killer.passed
 
 

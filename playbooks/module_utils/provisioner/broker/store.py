@@ -121,10 +121,13 @@ class Store:
         return True
 
     def renew_reserve(self) -> None:
-        """Take the reserve again, if there is room for it."""
+        """Take the reserve again, if there is room for it. A full disk may have room for an empty file, or for none."""
         if self._reserve.exists():
             return
-        descriptor = os.open(str(self._reserve), os.O_WRONLY | os.O_CREAT, 0o600)
+        try:
+            descriptor = os.open(str(self._reserve), os.O_WRONLY | os.O_CREAT, 0o600)
+        except OSError:
+            return
         try:
             os.posix_fallocate(descriptor, 0, RESERVE_BYTES)
         except OSError:

@@ -97,6 +97,18 @@ def test_up_switches_to_a_new_generation_and_installs_no_program(world: BrokerWo
     assert world.staged == [{}]
 
 
+def test_the_job_asks_which_driver_the_gpus_have(world: BrokerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(orders, "gpu_driver", lambda gpus: asked.append(gpus) or "cdi")
+    document = {"files": {"driver": ["", "gpu_driver", ""]}}
+    monkeypatch.setitem(vars(module_util("base.fill"))["_VALUES"], "gpu_driver", lambda seat: seat["gpu_driver"])
+    order = orders.with_driver({**world.order, "document": document})
+    assert asked == [world.order["seat"]["gpus"]]
+    assert (order["seat"]["gpu_driver"], order["files"]["driver"]) == ("cdi", "cdi")
+    world.do()
+    assert len(asked) > 1
+
+
 def test_a_seat_that_was_stopped_goes_back_to_stopped_when_it_fails(world: BrokerWorld, running: bool) -> None:
     """Its GPUs of before may be somebody else's; a seat that ran has its lease still."""
     world.compose.broken = {2}

@@ -404,6 +404,17 @@ def test_logs_that_do_not_come_are_given_up(broker: Broker, monkeypatch: pytest.
     assert broker.ask({**STATUS, "verb": "logs", "service": "ssh"})["problem"]["code"] == "io_error"
 
 
+@pytest.mark.usefixtures("_quick")
+def test_an_engine_that_hangs_delays_no_answer(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.until(lambda: broker.server._look is None)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/silent.sock")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as silent:
+        silent.bind(str(tmp_path / "silent.sock"))
+        silent.listen()
+        assert broker.ask({**STATUS, "verb": "up", "gpus": 1})["state"] == "starting"
+        assert broker.ask({**STATUS, "verb": "up", "gpus": 2, "restart": True})["ok"]
+
+
 def test_a_look_that_hangs_is_given_up_and_the_next_one_counts(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
     broker.until(lambda: broker.server._look is None)
     monkeypatch.setattr(servers, "LOOK_SECONDS", 0.1)

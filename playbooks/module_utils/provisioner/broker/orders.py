@@ -113,8 +113,12 @@ def build_order(
 def other_gpus(own: Own, order: dict[str, Any], gpus: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
     """Return an order for a seat that keeps its version, and gets other GPUs. `order`: of its current generation."""
     kept = (own.wanted or {}).get("authorized_keys", ())
-    assigned = {"gpus": list(gpus), "gpu_driver": gpu_driver(gpus), "authorized_keys": merge_keys(keys, kept)}
-    return with_assigned(order, assigned)
+    return with_assigned(order, {"gpus": list(gpus), "authorized_keys": merge_keys(keys, kept)})
+
+
+def with_driver(order: dict[str, Any]) -> dict[str, Any]:
+    """Return an order with the driver that the node has for its GPUs. It asks the engine. Raises ProblemError."""
+    return with_assigned(order, {"gpu_driver": gpu_driver(order["seat"]["gpus"])})
 
 
 def consent(caller: Caller) -> dict[str, Any]:
@@ -150,7 +154,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
         "home": kept.get("home") or f"{config.homes}/{folder_name(caller.name)}",
         "gpus": list(change.gpus),
         "shared": False,
-        "gpu_driver": gpu_driver(change.gpus),
+        "gpu_driver": "nvidia",  # until the job looks: the engine may not answer, which the broker does not wait for
         "ports": ledger.ports(kept.get("ports", {}), config.ports),
         "binds": dict(config.binds),
         "subnet": kept.get("subnet") or ledger.free_subnet(config.subnets),

@@ -15,7 +15,7 @@ from typing import Any, Sequence
 
 from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
-from ansible.module_utils.provisioner.broker.orders import order_head
+from ansible.module_utils.provisioner.broker.orders import order_head, with_driver
 from ansible.module_utils.provisioner.broker.store import fault_path
 from ansible.module_utils.provisioner.disk.limit import limit_seat
 from ansible.module_utils.provisioner.docker import engine
@@ -74,6 +74,7 @@ def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 
     Raises ProblemError when nothing was changed; a seat that was stopped is stopped again when it does not start.
     """
+    order = with_driver(order)
     seat = seat_of(order)
     if seat.is_made_from(seat.current(), order):
         return _start_again(order, job, lock)

@@ -155,6 +155,18 @@ def test_a_lease_whose_seat_cannot_be_stopped_keeps_its_gpus_and_is_stopped_agai
     assert leases.up(5002)
 
 
+def test_a_stop_that_has_failed_is_not_repeated_before_the_next_look(leases: Leases) -> None:
+    leases.up(5001)
+    leases.state = requests.give_back(leases.state, 5001)
+    leases.state, (begun,) = ticks.tick(leases.state, states.Moment("b1", leases.now), None, POOL)
+    assert begun.kind == "job"
+    leases.end_job("ml_5001", "failed")
+    leases.state, actions = ticks.tick(leases.state, states.Moment("b1", leases.now), None, POOL)
+    assert actions == ()
+    leases.after(60)
+    assert (leases.jobs[-1], leases.lease()) == (("stop", "ml_5001"), None)
+
+
 def test_renew_sets_what_is_left_and_never_shortens_it(leases: Leases) -> None:
     leases.up(5001)
     leases.after(3600)

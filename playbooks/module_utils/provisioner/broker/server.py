@@ -30,6 +30,7 @@ from ansible.module_utils.provisioner.broker.request import MOST_BYTES, Request,
 from ansible.module_utils.provisioner.broker.verbs import Later, Verbs
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.lease.rates import MINUTE_S, REQUESTS_A_MINUTE, Connections, Window
+from ansible.module_utils.provisioner.lease.tick import Seen
 
 TIMEOUT_S = 5.0
 LOOK_EVERY_S = 60.0
@@ -104,8 +105,8 @@ class Server:
         self._changes, self._next_look = self._keeper.changes, now + LOOK_EVERY_S
         try:
             child = Child(lambda: observe(state_root, holders), LOOK_SECONDS)
-        except OSError:  # no memory for a process now; time goes by all the same
-            self._keeper.tick()
+        except OSError:  # no memory for a process now
+            self._go_on()
             return
         self._look = self._add_child(child, self._end_look)
 
@@ -118,11 +119,15 @@ class Server:
         try:
             seen = parse_seen(child.result())
         except (TimeoutError, ChildProcessError):
-            self._keeper.tick()
+            self._go_on()
             return
         if self._changes != self._keeper.changes or self._keeper.state.jobs:
             seen = seen._replace(running=None, own={}, others=frozenset())
         self._keeper.tick(seen)
+
+    def _go_on(self) -> None:
+        """Let time go by without a look: the GPUs are as they were seen before, and each seat counts as used."""
+        self._keeper.tick(Seen(self._keeper.state.cards))
 
     def _add_child(self, child: Child, done: Callable[[], None]) -> Child:
         """Call `done` when a child has written all of its result."""

@@ -44,7 +44,10 @@ Step = Tuple[LeaseState, Tuple[Action, ...]]
 
 
 def tick(state: LeaseState, moment: Moment, seen: Seen | None, pool: Sequence[str]) -> Step:
-    """Return the state at a moment, and what is to be done. `seen`: once a minute; None in between."""
+    """Return the state at a moment, and what is to be done.
+
+    `seen`: once a minute; None in between, when a seat that could not be stopped is not stopped again.
+    """
     state = advance(state, moment)
     if seen is not None:
         state = _adopt(_with_samples(state._replace(cards=dict(seen.cards)), seen), seen)
@@ -126,6 +129,8 @@ def _settle(state: LeaseState, seat: str, seen: Seen | None) -> Step:
         return state.without(*leases), ()
     if not leases:
         return state, ()
+    if seen is None and any(lease.state == "stopping" for lease in leases):
+        return state, ()  # it could not be stopped; that is tried again once a minute
     is_down = seen is not None and seen.running is not None and seat not in seen.running
     why = _reason_to_end(state, leases, is_down=is_down)
     if why:

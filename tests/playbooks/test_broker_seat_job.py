@@ -99,7 +99,12 @@ def test_up_switches_to_a_new_generation_and_installs_no_program(world: BrokerWo
 
 def test_the_job_asks_which_driver_the_gpus_have(world: BrokerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[list[str]] = []
-    monkeypatch.setattr(orders, "gpu_driver", lambda gpus: asked.append(gpus) or "cdi")
+
+    def driver(gpus: list[str]) -> str:
+        asked.append(gpus)
+        return "cdi"
+
+    monkeypatch.setattr(orders, "gpu_driver", driver)
     document = {"files": {"driver": ["", "gpu_driver", ""]}}
     monkeypatch.setitem(vars(module_util("base.fill"))["_VALUES"], "gpu_driver", lambda seat: seat["gpu_driver"])
     order = orders.with_driver({**world.order, "document": document})

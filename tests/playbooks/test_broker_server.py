@@ -311,13 +311,47 @@ def test_a_person_has_two_connections_at_once(broker: Broker) -> None:
     assert broker.ask()["ok"]
 
 
-def test_root_gets_an_answer_when_all_others_have_used_up_their_connections(broker: Broker) -> None:
-    for uid in range(6000, 6030):
-        broker.connect(uid)
-    refused = broker.connect(ANNA)
+def test_root_gets_an_answer_when_all_others_have_used_up_their_connections(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rates = module_util("lease.rates")
+    monkeypatch.setattr(rates, "CONNECTIONS", 4)
+    broker.ask({**STATUS, "verb": "up"})
+    monkeypatch.setattr(module_util("seat.compose").Compose, "logs", lambda *_: signal.pause())
+    logs = {**STATUS, "verb": "logs", "service": "ssh"}
+    for client in [broker.connect().send(logs), broker.connect().send(logs)]:
+        broker.until(lambda: all(one.later for one in broker.server._connections))
+        assert not client.data
+    refused = broker.connect(BOB)
     broker.until(refused.read)
     assert refused.code == "too_many_connections"
     assert broker.ask(uid=0)["ok"]
+    for connection in broker.server._connections:
+        connection.later.child.deadline = connection.deadline = 0.0
+
+
+@pytest.mark.parametrize("sent", [b"", b"{", REQUEST])
+def test_connections_of_numbers_without_an_account_keep_nobody_out(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    account = callers.account_by_uid
+    monkeypatch.setattr(callers, "account_by_uid", lambda uid: signal.pause() if uid > 6000 else account(uid))
+    monkeypatch.setattr(callers, "SECONDS", 0.4)
+    clients = [broker.connect(100000 + number) for number in range(30)]
+    for client in clients:
+        if sent:
+            client.send(sent)
+    broker.server.step()
+    for uid in (ANNA, BOB):
+        assert broker.ask(uid=uid)["ok"]
+
+
+def test_numbers_without_an_account_have_the_lines_of_one_person_in_the_audit(broker: Broker) -> None:
+    for uid in range(100000, 100040):
+        assert broker.ask(uid=uid)["problem"]["code"] == "account_unknown"
+        assert broker.ask(b"{\n", uid=uid)["problem"]["code"] == "bad_request"
+    assert broker.ask()["ok"]
+    assert [line["uid"] == ANNA for line in broker.node.audit()] == [*[False] * 30, True]
 
 
 def test_thirty_requests_a_minute(broker: Broker) -> None:

@@ -44,6 +44,10 @@ class Accounts:
         self._known = {one: found for one, found in self._known.items() if now < found[0]}
         return uid in self._known
 
+    def has_found(self, uid: int) -> bool:
+        """Return whether an account with this number was found a short time ago."""
+        return self._known.get(uid, (0.0, None))[1] is not None
+
     def look_up(self, uid: int) -> Child:
         """Begin to look an account up; `found` takes the result."""
         return Child(lambda: account_by_uid(uid), SECONDS)

@@ -37,6 +37,7 @@ LOOK_EVERY_S = 60.0
 POLL_S = 0.5  # while a job runs
 MODE = 0o660
 BACKLOG = 32
+NO_ACCOUNT = -1  # in place of a uid
 
 
 class Connection:
@@ -147,12 +148,28 @@ class Server:
         except OSError:
             stream.close(link)
             return
-        if not self._open.has_room(connection.uid):
+        if not self._has_room(connection.uid):
             self._refuse_at_once(connection)
             return
         self._open.opened(connection.uid)
         self._connections.add(connection)
         self._selector.register(connection, selectors.EVENT_READ, lambda: self._guarded(connection, self._read))
+
+    def _has_room(self, uid: int) -> bool:
+        """Return whether one more connection may be opened. If all are taken, one that is not in use makes room."""
+        if not self._open.has_room(uid) and not self._open.has_own(uid):
+            unused = [one for one in self._connections if one.uid and self._is_unused(one)]
+            for oldest in sorted(unused, key=lambda one: one.deadline)[:1]:
+                self._close(oldest)
+        return self._open.has_room(uid)
+
+    def _is_unused(self, connection: Connection) -> bool:
+        """Return whether no whole request has come, or one of an account that the node is not known to have.
+
+        One person may have many of these: the user namespaces of Linux give an account thousands of numbers.
+        """
+        has_asked = connection.request or connection.rest
+        return not (has_asked and self._accounts.has_found(connection.uid))
 
     def _refuse_at_once(self, connection: Connection) -> None:
         """Answer a connection for which there is no room, if its buffer takes the answer, and close it."""
@@ -162,6 +179,8 @@ class Server:
 
     def _guarded(self, connection: Connection, act: Callable[[Connection], None]) -> None:
         """Call `act`, and close the connection where it fails: no client may end the broker."""
+        if connection not in self._connections:  # it was closed since the event
+            return
         try:
             act(connection)
         except OSError:
@@ -266,7 +285,19 @@ class Server:
 
     def _audit(self, connection: Connection, asked: Any, outcome: str) -> None:
         verb = connection.request.verb if connection.request else None
+        if not self._has_line(connection.uid):
+            return
         self._keeper.store.audit(uid=connection.uid, pid=connection.pid, verb=verb, asked=asked, outcome=outcome)
+
+    def _has_line(self, uid: int) -> bool:
+        """Return whether a line is added to the audit: numbers without an account have those of one person together."""
+        if uid == 0 or self._accounts.has_found(uid):
+            return True
+        now = time.monotonic()
+        is_full = self._rate.is_full(NO_ACCOUNT, now)
+        if not is_full:
+            self._rate.count(NO_ACCOUNT, now)
+        return not is_full
 
     def _expire(self, now: float) -> None:
         """Close what has taken too long."""

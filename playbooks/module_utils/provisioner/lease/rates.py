@@ -47,7 +47,11 @@ class Connections:
         total = sum(self._open.values())
         if uid == 0:
             return total < CONNECTIONS
-        return total < CONNECTIONS - FOR_ROOT and self._open.get(uid, 0) < OPEN_PER_PERSON
+        return total < CONNECTIONS - FOR_ROOT and not self.has_own(uid)
+
+    def has_own(self, uid: int) -> bool:
+        """Return whether a person has opened as many as one may have."""
+        return uid != 0 and self._open.get(uid, 0) >= OPEN_PER_PERSON
 
     def opened(self, uid: int) -> None:
         """Count a connection."""

@@ -352,6 +352,18 @@ def test_who_finds_no_free_gpu_learns_who_has_them_and_until_when(node: Node) ->
     assert "somebody (until 2" in problem["what"]
 
 
+@pytest.mark.parametrize("is_broken", [False, True], ids=["a small pool", "a broken GPU"])
+def test_a_wish_that_cannot_come_true_does_not_wait_and_holds_up_no_one(node: Node, is_broken: bool) -> None:
+    node.configure(pool=list(GPUS[:2] if is_broken else GPUS[:1]))
+    node.ask("anna", "up")
+    if is_broken:
+        broken = {GPUS[1]: module_util("lease.state").Card("unhealthy")}
+        node.keeper.state = node.keeper.state._replace(cards={**node.keeper.state.cards, **broken})
+    assert node.refused("bob", "up", gpus=2, wait_s=600)["code"] == "too_many_gpus"
+    assert node.ask("anna", "renew", hours=8)["left_s"] > 0
+    assert node.ask("cem", "up", gpus=1, wait_s=600)["position"] == 1
+
+
 def test_who_waits_gets_an_offer_and_then_the_gpu(node: Node) -> None:
     node.ask("anna", "up", gpus=2)
     answer = node.ask("bob", "up", gpus=2, wait_s=600)

@@ -76,6 +76,16 @@ def too_many(what: str, wanted: float, most: float, group: str) -> ProblemError:
     )
 
 
+def more_than_work(wanted: int, most: int) -> ProblemError:
+    """Return the problem of who would wait for more GPUs than there are: the place would hold up all behind it."""
+    return ProblemError(
+        "too_many_gpus",
+        f"{wanted} GPUs are more than work now of those that this node lends: {most}",
+        "to wait for them would be in vain, and people who wait after you would get no GPU meanwhile",
+        f"ask for at most {most}",
+    )
+
+
 def no_such_environment(name: str, known: Sequence[str]) -> ProblemError:
     """Return the problem of an environment that is not published for the group."""
     return ProblemError(

@@ -25,7 +25,7 @@ from ansible.module_utils.provisioner.broker.orders import (
 )
 from ansible.module_utils.provisioner.broker.request import Request
 from ansible.module_utils.provisioner.lease import requests
-from ansible.module_utils.provisioner.lease.queue import leave, position
+from ansible.module_utils.provisioner.lease.queue import leave, position, working_gpus
 from ansible.module_utils.provisioner.lease.rates import CHANGES_AN_HOUR, HOUR_S, Window
 from ansible.module_utils.provisioner.lease.requests import Wish
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, dump
@@ -184,6 +184,9 @@ class Verbs:
     def _wait(self, asked: Asked, wish: Wish) -> dict[str, Any]:
         if not wish.wait_s:
             raise refusals.no_free_gpu(wish.gpus, self._holders(asked.config))
+        most = len(working_gpus(self._keeper.state, asked.config.pool))
+        if wish.gpus > most:
+            raise refusals.more_than_work(wish.gpus, most)
         self._keeper.save(requests.wait(self._keeper.state, wish, self._keeper.clock().boottime))
         self._keeper.tick()
         return {**self._seat(asked), "holders": self._holders(asked.config)}

@@ -24,6 +24,11 @@ def free_gpus(state: LeaseState, pool: Iterable[str], uid: int | None = None) ->
     return [gpu for gpu in pool if state.cards.get(gpu, Card()).state == "free" and gpu not in leased | held]
 
 
+def working_gpus(state: LeaseState, pool: Iterable[str]) -> list[str]:
+    """Return the GPUs of the pool that are not known to be broken, free or not."""
+    return [gpu for gpu in pool if state.cards.get(gpu, Card()).state != "unhealthy"]
+
+
 def offered_gpus(state: LeaseState, pool: Iterable[str], uid: int) -> list[str]:
     """Return the GPUs that are held for this person and still free."""
     return [gpu for gpu in free_gpus(state, pool, uid) if gpu in state.held]

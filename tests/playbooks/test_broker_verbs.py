@@ -1,6 +1,7 @@
 """The verbs of the broker, with jobs that are carried out at once by a stand-in."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from tests.builders import a_locked_image
 from tests.domain.seats import DOCUMENTS, a_seat
 from tests.playbooks.broker_world import DOCUMENT, GPUS, PEOPLE, Node, a_group, an_environment, orders, version_of
 from tests.playbooks.node_code import module_util
+from tests.playbooks.orders import HERE
 
 pytestmark = pytest.mark.usefixtures("engine")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC2Vb3m3hGZ7gQkM1x7h1m9S9w3zqk3yq8e0mYbX6z1B"
@@ -189,6 +191,14 @@ def test_an_account_whose_name_cannot_be_a_seat_has_one_all_the_same(
     seat = node.ask("Li.Lei@campus.edu", "up")["seat"]
     assert seat["name"].startswith("ml__li-lei-campus-ed-")
     assert seat["ssh"]["user"] == "li-lei-campus-edu"
+
+
+def test_ports_on_which_a_program_listens_keep_no_person_from_a_seat(node: Node) -> None:
+    with socket.create_server((HERE, 24001)), socket.create_server((HERE, 24002)):
+        assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24004
+    assert node.ask("bob", "up")["seat"]["ssh"]["port"] == 24000
+    with socket.create_server((HERE, 24005)):  # as that of the seat itself
+        assert node.ask("anna", "up", gpus=2, restart=True)["seat"]["ssh"]["port"] == 24004
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ from ansible.module_utils.provisioner.docker.engine import get
 from ansible.module_utils.provisioner.docker.machine import routes
 from ansible.module_utils.provisioner.gpu.cdi import cdi_devices
 from ansible.module_utils.provisioner.seat.journal import Journal
+from ansible.module_utils.provisioner.seat.precheck import is_port_taken
 from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of, with_assigned
 
 KIND = "self_service"
@@ -155,7 +156,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
         "gpus": list(change.gpus),
         "shared": False,
         "gpu_driver": "nvidia",  # until the job looks: the engine may not answer, which the broker does not wait for
-        "ports": ledger.ports(kept.get("ports", {}), config.ports),
+        "ports": ledger.ports(kept.get("ports", {}), config),
         "binds": dict(config.binds),
         "subnet": kept.get("subnet") or ledger.free_subnet(config.subnets),
         "authorized_keys": merge_keys(change.keys, kept.get("authorized_keys", ())),
@@ -188,17 +189,22 @@ class _Ledger:
         self._ports = {port for seat in others for port in seat.get("ports", {}).values()}
         self._subnets = {seat["subnet"] for seat in others if seat.get("subnet")}
 
-    def ports(self, kept: dict[str, int], bounds: tuple[int, int]) -> dict[str, int]:
+    def ports(self, kept: dict[str, int], config: Config) -> dict[str, int]:
         """Return the ports that a seat keeps, else the first free pair. Raises ProblemError `no_free_port`.
 
-        It keeps none that another seat got after the term.
+        It keeps none that another seat got after the term. A pair is not free if a program listens on one of its ports:
+        else an account with a shell on the node could keep all others from a seat.
         """
         if kept and self._ports.isdisjoint(kept.values()):
             return kept
-        pair = free_pair(*bounds, self._ports)
-        if pair is None:
-            raise _full("no_free_port", f"every pair of ports from {bounds[0]} to {bounds[1]}", "self_service.ports")
-        return {"ssh": pair[0], "jupyter": pair[1]}
+        (first, last), taken = config.ports, set(self._ports)
+        while pair := free_pair(first, last, taken):
+            found = dict(zip(("ssh", "jupyter"), pair))
+            used = {port for service, port in found.items() if is_port_taken(config.binds[service], port)}
+            if not used:
+                return found
+            taken |= used
+        raise _full("no_free_port", f"every pair of ports from {first} to {last}", "self_service.ports")
 
     def free_subnet(self, pools: Sequence[str]) -> str:
         """Return the first free subnet. Raises ProblemError `no_free_subnet`."""
@@ -229,7 +235,7 @@ def _stopped_on(seat: Seat) -> str:
 
 def _full(code: str, what: str, key: str) -> ProblemError:
     return ProblemError(
-        code, f"{what} is taken by another seat", "each seat has its own", f"ask the admin to widen {key} in lab.yml"
+        code, f"{what} is taken", "each seat has its own", f"ask the admin to widen {key} in lab.yml"
     )
 
 

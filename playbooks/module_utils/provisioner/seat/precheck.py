@@ -119,6 +119,11 @@ def _try_bind(service: str, address: str, port: int) -> None:
         raise _port_taken(service, address, port, os.strerror(refused))
 
 
+def is_port_taken(address: str, port: int) -> bool:
+    """Return whether a program listens on this port; any account may have started it."""
+    return _bind_error(address, port) == errno.EADDRINUSE
+
+
 def _bind_error(address: str, port: int) -> int | None:
     """Return the errno of listening on this port, None when it is possible."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -308,6 +308,42 @@ def test_only_root_can_replace_a_folder_above_the_home_of_a_person(
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("is_made", [False, True])
+@pytest.mark.parametrize("mode", [0o1777, 0o1757, 0o755])
+def test_a_folder_for_all_holds_no_home(tmp_path: Path, mode: int, is_made: bool) -> None:
+    """There an account can move its home away, and put a link in its place."""
+    homes = tmp_path / "homes"
+    homes.mkdir()
+    homes.chmod(mode)
+    if is_made:
+        (homes / "ann").mkdir()
+        os.chown(homes / "ann", 4242, 4242)
+    if mode == 0o755:
+        precheck.check_home_parents(homes / "ann")
+        return
+    for home in ("ann", "ann/work"):
+        with pytest.raises(ProblemError, match=f"can replace {homes}, "):
+            precheck.check_home_parents(homes / home)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
+@pytest.mark.parametrize("target", ["../disk/ann/work", "/{}/disk/ann/work", "../homes/../disk/ann/work", "hop"])
+def test_a_home_that_is_a_link_is_checked_behind_the_link(tmp_path: Path, target: str) -> None:
+    for folder in ("homes", "disk/ann/work", "safe/work"):
+        (tmp_path / folder).mkdir(parents=True)
+    os.chown(tmp_path / "disk/ann", 4242, 4242)
+    (tmp_path / "homes/hop").symlink_to("../disk/ann/hop")
+    (tmp_path / "disk/ann/hop").symlink_to("../../safe/work")
+    (tmp_path / "homes/ann").symlink_to(target.format(str(tmp_path)[1:]))
+    with pytest.raises(ProblemError, match=f"can replace {tmp_path}/disk/ann, "):
+        precheck.check_home_parents(tmp_path / "homes/ann")
+    (tmp_path / "homes/bob").symlink_to("../safe/work")
+    precheck.check_home_parents(tmp_path / "homes/bob")
+    (tmp_path / "homes/loop").symlink_to("loop")
+    precheck.check_home_parents(tmp_path / "homes/loop")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can give a folder away")
 def test_a_folder_behind_a_link_above_a_home_is_checked_too(tmp_path: Path) -> None:
     (tmp_path / "disk/ann").mkdir(parents=True)
     os.chown(tmp_path / "disk", 4242, 4242)

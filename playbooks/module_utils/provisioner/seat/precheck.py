@@ -10,7 +10,7 @@ import stat
 import time
 from ipaddress import IPv4Network
 from pathlib import Path
-from typing import Any
+from typing import Any, Iterator
 
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -27,6 +27,7 @@ from ansible.module_utils.provisioner.docker.machine import (
 UNPACKED = 3.5
 SPARE = 1 << 30  # bytes that stay free
 COMPOSE = 2  # the first major version that is a plugin of docker
+MOST_LINKS = 40  # on one way, as for the kernel (path_resolution(7))
 STAT_SECONDS = 10  # a home on NFS hangs while its server is down
 EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  (what an engine reports, not what we bind to)
 
@@ -162,7 +163,7 @@ def ensure_home(home: Path, uid: int, gid: int) -> None:
 
 
 def check_home_parents(home: Path) -> None:
-    """Check that only root can put another folder in the place of a home, or of a folder above it.
+    """Check that only root can put another folder in the place of a home, or of a folder above it, also behind links.
 
     Otherwise its user could swap it for a link to any folder of the node between this check and the mount. Raises
     ProblemError `home_unsafe`.
@@ -181,18 +182,35 @@ def check_home_parents(home: Path) -> None:
 
 
 def _first_unsafe(home: Path) -> str | None:
-    """Return the first existing folder above the home that is not root's alone, also behind links."""
-    real = Path(os.path.realpath(str(home.parent)))
-    above = [*reversed(home.parents), *reversed(real.parents), real]
-    return next((str(path) for path in above if os.path.lexists(str(path)) and not _is_roots_alone(path)), None)
+    """Return the first folder or link on the way to the home that is not root's alone, also behind links."""
+    return next((str(unsafe) for unsafe in map(_unsafe_at, _way_to(home)) if unsafe), None)
 
 
-def _is_roots_alone(path: Path) -> bool:
-    found = path.lstat()
-    if stat.S_ISLNK(found.st_mode):
-        return found.st_uid == 0  # its own mode means nothing
-    others = found.st_mode & stat.S_IWOTH or (found.st_mode & stat.S_IWGRP and found.st_gid != 0)
-    return found.st_uid == 0 and (not others or bool(found.st_mode & stat.S_ISVTX))
+def _way_to(path: Path) -> Iterator[Path]:
+    """Yield each folder and link that the system passes until it is at the path, and the first one that is missing.
+
+    The folder of what is yielded is never a link itself.
+    """
+    folder, rest, links = Path("/"), list(path.parts[1:]), 0
+    while rest and os.path.lexists(str(folder)):
+        entry = folder / rest.pop(0)
+        yield entry
+        if entry.is_symlink() and links < MOST_LINKS:
+            target, links = Path(os.readlink(str(entry))), links + 1
+            folder, rest = Path("/") if target.is_absolute() else folder, [*target.parts[target.is_absolute() :], *rest]
+        else:
+            folder = folder.parent if entry.name == ".." else entry
+
+
+def _unsafe_at(entry: Path) -> Path | None:
+    """Return the folder in which others than root can replace this entry, or the link that is not root's, else None."""
+    found = entry.lstat() if os.path.lexists(str(entry)) else None
+    if found and stat.S_ISLNK(found.st_mode) and found.st_uid:
+        return entry
+    folder = entry.parent.lstat()
+    others = folder.st_mode & stat.S_IWOTH or (folder.st_mode & stat.S_IWGRP and folder.st_gid != 0)
+    is_kept = folder.st_mode & stat.S_ISVTX and found and found.st_uid == 0  # as root's folders in /tmp
+    return entry.parent if folder.st_uid or (others and not is_kept) else None
 
 
 def _make_home(home: Path, uid: int, gid: int) -> None:

@@ -36,10 +36,10 @@ class Daemon:
         config = a_config(unix_group=unix_group, pool=[])
         (self.state_root / "self_service/config.json").write_text(json.dumps(config))
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self, umask: int = 0o022) -> "subprocess.Popen[str]":
         argv = ["/usr/bin/env", "-i", "DOCKER_HOST=unix:///nonexistent.sock", "PATH=/usr/bin:/bin", sys.executable]
         words = [str(self.program / "broker.py"), str(self.state_root), str(self.path)]
-        self.process = subprocess.Popen([*argv, "-I", *words], stderr=subprocess.PIPE, text=True, cwd="/")
+        self.process = subprocess.Popen([*argv, "-I", *words], stderr=subprocess.PIPE, text=True, cwd="/", umask=umask)
         until(self._answers)
         return self.process
 
@@ -115,6 +115,24 @@ def test_the_program_answers_an_account_of_the_node_and_survives_a_kill(daemon: 
     ]
     assert json.loads((daemon.state_root / "self_service/leases.json").read_text())["leases"] == {}
     assert not list((daemon.state_root / "self_service/orders").iterdir())
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_the_rights_of_files_do_not_depend_on_who_starts_the_program(daemon: Daemon, umask: int) -> None:
+    daemon.start(umask)
+    assert daemon.ask("up", gpus=0)["ok"]
+    until(lambda: daemon.ask("status")["state"] == "absent")
+    found = [path.lstat().st_mode for path in (daemon.path.parent, *daemon.state_root.rglob("*"))]
+    assert not [mode for mode in found if mode & 0o022]
+
+
+def test_the_program_is_of_root_only(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        programs.write_program(tmp_path / "program", boot.own_code())
+    finally:
+        os.umask(before)
+    assert (tmp_path / "program").stat().st_mode & 0o077 == 0
 
 
 def test_the_program_ends_at_once_at_sigterm(daemon: Daemon) -> None:

@@ -372,6 +372,13 @@ def test_malformed_requests_are_refused_and_in_the_audit(broker: Broker) -> None
     assert {line["pid"] for line in lines} == {4242}
 
 
+def test_what_a_client_sends_begins_no_line_in_the_audit(broker: Broker) -> None:
+    for separator in ("\u2028", "\u0085", "\u009b", "\x7f"):
+        broker.ask(f"x{separator}y\n".encode())
+    text = (broker.node.folder / "audit.jsonl").read_text()
+    assert [json.loads(line)["asked"] for line in text.splitlines()] == ["x?y"] * 4
+
+
 def test_an_error_in_a_verb_ends_neither_the_broker_nor_the_connection(
     broker: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -37,6 +37,7 @@ def write_program(program: Path, code: dict[str, str]) -> None:
     """Write the program, which replaces an earlier one as a whole. `code`: see `own_code` of transaction/boot.py."""
     new = program.with_name(f".{program.name}")
     shutil.rmtree(str(new), ignore_errors=True)
+    new.mkdir(mode=0o700, parents=True)
     for path, text in _files(program, code).items():
         (new / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_atomic(new / path, text)

@@ -20,7 +20,7 @@ from typing import Any, Callable
 
 from ansible.module_utils.provisioner.base import stream
 from ansible.module_utils.provisioner.base.child import Child
-from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
+from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault, printable
 from ansible.module_utils.provisioner.broker import refusals
 from ansible.module_utils.provisioner.broker.callers import Accounts, peer_of
 from ansible.module_utils.provisioner.broker.keeper import Keeper, job_program
@@ -209,7 +209,7 @@ class Server:
         try:
             connection.request = parse_request(line)
         except ProblemError as fault:
-            self._audit(connection, line[:100].decode(errors="replace"), fault.problem["code"])
+            self._audit(connection, printable(line[:100].decode(errors="replace")), fault.problem["code"])
             self._answer(connection, request_id(line), fault.problem)
             return
         self._look_up(connection, now)
@@ -330,6 +330,7 @@ def serve(state_root: str, path: str, job: list[str]) -> int:
 
     Jobs go on when it ends. Another broker for the same state root is refused.
     """
+    os.umask(0o022)  # whatever starts it: the socket has to be reached, and folders are root's to write
     wake, writer = os.pipe()
     os.set_blocking(writer, False)
     signal.signal(signal.SIGTERM, lambda *_: None)

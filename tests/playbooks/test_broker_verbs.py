@@ -362,6 +362,16 @@ def test_who_finds_no_free_gpu_learns_who_has_them_and_until_when(node: Node) ->
     assert "somebody (until 2" in problem["what"]
 
 
+@pytest.mark.parametrize("code", ["gpu_in_use", "gpu_held", "port_taken", "claimed", "not_healthy"])
+def test_what_a_job_has_found_names_others_only_where_the_lab_shows_names(node: Node, code: str) -> None:
+    naming = {"code": code, "what": "pid 7 of bob", "why": "y", "fix": "see ml_bob"}
+    node.keeper.ended["ml_anna"] = {"kind": "up", "state": "failed", "problems": [naming]}
+    assert node.ask("anna", "status")["ended"]["problems"] == [naming]
+    node.configure(show_names=False)
+    (problem,) = node.ask("anna", "status")["ended"]["problems"]
+    assert (problem["code"], "bob" in str(problem)) == (code, code == "not_healthy")
+
+
 @pytest.mark.parametrize("is_broken", [False, True], ids=["a small pool", "a broken GPU"])
 def test_a_wish_that_cannot_come_true_does_not_wait_and_holds_up_no_one(node: Node, is_broken: bool) -> None:
     node.configure(pool=list(GPUS[:2] if is_broken else GPUS[:1]))

@@ -6,6 +6,8 @@ from typing import Any, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 
+# Problems of jobs that name other people, their seats or their programs.
+NAMING = ("gpu_in_use", "gpu_held", "port_taken", "subnet_taken", "claimed", "fenced", "seat_locked", "foreign_project")
 SHOWN = 8  # holders of GPUs in one message
 
 
@@ -17,6 +19,17 @@ def no_group(name: str) -> ProblemError:
         "a group says how many GPUs a person may have, and for how long",
         "ask the admin of the lab to add the group `student`, or your unix group, to groups in lab.yml",
     )
+
+
+def without_names(problem: dict[str, str]) -> dict[str, str]:
+    """Return a problem of a job without the names of others that it may have."""
+    if problem["code"] not in NAMING:
+        return problem
+    hidden = {
+        "what": "something of another person on the node is in the way",
+        "fix": "try again in some minutes; if it stays so, ask the admin of the lab, who can see what it is",
+    }
+    return {**problem, **hidden}
 
 
 def root_has_no_seat() -> ProblemError:

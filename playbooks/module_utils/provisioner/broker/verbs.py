@@ -120,10 +120,17 @@ class Verbs:
         return {
             **self._seat(asked),
             "job": self._keeper.progress(asked.seat),
-            "ended": self._keeper.ended.get(asked.seat),
+            "ended": self._ended(asked),
             "lease": leases[0] if leases else None,
             "disk": disk,
         }
+
+    def _ended(self, asked: Asked) -> dict[str, Any] | None:
+        """Return the record of the last job of the seat, without names of others where the lab does not show them."""
+        ended = self._keeper.ended.get(asked.seat)
+        if ended is None or asked.config.show_names:
+            return ended
+        return {**ended, "problems": list(map(refusals.without_names, ended["problems"]))}
 
     def _logs(self, asked: Asked) -> Later:
         if asked.own.wanted is None:

@@ -193,6 +193,16 @@ def test_an_account_whose_name_cannot_be_a_seat_has_one_all_the_same(
     assert seat["ssh"]["user"] == "li-lei-campus-edu"
 
 
+def test_an_account_with_a_new_name_has_no_more_gpus_than_before(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.ask("anna", "up", gpus=2)
+    monkeypatch.setitem(PEOPLE, "anne", PEOPLE["anna"])
+    assert node.refused("anne", "up", gpus=1)["code"] == "too_many_gpus"
+    assert node.ask("anne", "up", gpus=0)["seat"]["name"] == "ml_anne"
+    node.ask("anne", "down")
+    assert node.running == set()
+    assert node.ask("anne", "up", gpus=2)["state"] == "starting"
+
+
 def test_ports_on_which_a_program_listens_keep_no_person_from_a_seat(node: Node) -> None:
     with socket.create_server((HERE, 24001)), socket.create_server((HERE, 24002)):
         assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24004
@@ -460,6 +470,16 @@ def test_four_seats_at_once_are_started_and_any_number_is_stopped(node: Node) ->
     node.finish()
     for name in ("anna", "bob", "cem", "dora"):
         node.ask(name, "down")
+    assert node.ask("eve", "up", gpus=0)["state"] == "starting"
+
+
+def test_seats_that_crash_keep_no_other_seat_from_being_started(node: Node) -> None:
+    for name in ("anna", "bob", "cem", "dora"):
+        node.ask(name, "up", gpus=0)
+    node.holds = True
+    node.running.clear()
+    node.look()
+    assert node.kinds()[-4:] == ["resume"] * 4
     assert node.ask("eve", "up", gpus=0)["state"] == "starting"
 
 

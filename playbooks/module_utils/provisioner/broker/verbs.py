@@ -33,7 +33,8 @@ from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.seat import Seat
 
-JOBS_AT_ONCE = 4  # that people have asked for; ends are not counted
+JOBS_AT_ONCE = 4  # that people have asked for
+UNASKED = ("stop", "resume")  # a seat that crashes again and again takes no place from others
 LOG_SECONDS = 40
 WITHOUT_RECORDS = ("down", "cancel", "status")
 LOG_LINES = 100
@@ -145,6 +146,7 @@ class Verbs:
     def _up(self, asked: Asked) -> dict[str, Any]:
         lease, job = self._lease(asked), self._keeper.state.jobs.get(asked.seat)
         environment, gpus, hours = _wanted(asked, lease)
+        self._check_all_gpus(asked, gpus)
         if (job and job.kind == "stop") or (lease and requests.is_over(lease)):
             raise refusals.stopping()
         if job:
@@ -159,6 +161,13 @@ class Verbs:
         keeps_version = lease is not None and not self._switches(asked, environment)
         self._start(asked, granted, environment, keeps_version=keeps_version)
         return self._seat(asked)
+
+    def _check_all_gpus(self, asked: Asked, gpus: int) -> None:
+        """Raise ProblemError where a person has GPUs in another seat, too: its account had another name then."""
+        leases = self._keeper.state.of_person(asked.caller.uid)
+        others = sum(len(lease.gpus) for lease in leases if lease.seat != asked.seat)
+        if others and gpus + others > asked.group.gpus:
+            raise refusals.too_many("GPUs", gpus + others, asked.group.gpus, asked.group.name)
 
     def _lease(self, asked: Asked) -> Lease | None:
         found = self._keeper.state.of_seat(asked.seat)
@@ -306,7 +315,7 @@ class Verbs:
         """Raise ProblemError where a person, or all together, change seats too often."""
         if self._changes.is_full(asked.caller.uid, self._keeper.clock().boottime):
             raise refusals.too_often(CHANGES_AN_HOUR, "changes of a seat", "an hour")
-        running = [job for job in self._keeper.state.jobs.values() if job.kind != "stop"]
+        running = [job for job in self._keeper.state.jobs.values() if job.kind not in UNASKED]
         if len(running) >= JOBS_AT_ONCE:
             raise refusals.node_occupied(JOBS_AT_ONCE)
 

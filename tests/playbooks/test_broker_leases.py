@@ -338,6 +338,17 @@ def test_a_seat_that_does_not_run_is_started_again_while_time_is_left(leases: Le
     assert leases.jobs[-1] == ("stop", "ml_5001")
 
 
+def test_an_attempt_that_a_run_has_refused_does_not_count(leases: Leases) -> None:
+    leases.up(5001)
+    leases.down = {"ml_5001"}
+    for _ in range(10):
+        leases.after(60, ends="unchanged")
+    assert leases.jobs[1:] == [("resume", "ml_5001")] * 10
+    leases.down = set()
+    leases.after(60)
+    assert (leases.lease().state, leases.state.tries) == ("active", {})
+
+
 def test_a_seat_that_cannot_be_started_again_ends_after_three_attempts(leases: Leases) -> None:
     leases.up(5001)
     leases.down = {"ml_5001"}

@@ -194,8 +194,9 @@ def test_a_run_that_holds_the_seat_refuses_an_order_of_the_broker(
     if not is_refused:
         assert seat_jobs.carry_out(order, Job(kind), 0)["state"] == "committed"
         return
-    with pytest.raises(ProblemError, match="claimed by run r7"):
+    with pytest.raises(ProblemError, match="claimed by run r7") as caught:
         seat_jobs.carry_out(order, Job(kind), 0)
+    assert vars(type(caught.value)).get("state") == ("unchanged" if kind == "resume" else "failed")
     assert stopped.compose.running == 0
 
 

@@ -37,6 +37,12 @@ from ansible.module_utils.provisioner.transaction.verify import verify_despite_h
 STARTED, STOPPED, REFUSED = 0, 3, 4  # exit codes; 3: stopped without a job, of which there is no record
 
 
+class HeldError(ProblemError):
+    """A run of the control machine holds the seat; it may be the reason why the seat does not run."""
+
+    state = "unchanged"
+
+
 def run_job(argv: Sequence[str]) -> int:
     """Start the job and return an exit code. Why it could not begin is written beside its order."""
     state_root, kind, run, name, order_file = argv
@@ -87,9 +93,16 @@ def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 
 
 def resume(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
-    """Start the current generation of a seat that is to run and does not. Raises ProblemError as `bring_up` does."""
+    """Start the current generation of a seat that is to run and does not.
+
+    Raises ProblemError as `bring_up` does, and HeldError while a run of the control machine holds the seat.
+    """
     seat = seat_of(order)
     current = seat.order(seat.current())
+    try:
+        check_claim(order["state_root"], order["claim"])
+    except ProblemError as fault:
+        raise HeldError(**fault.problem) from None
     return _start_again({**current, **order, "seat": current["seat"]}, job, lock)
 
 

@@ -167,6 +167,11 @@ def test_the_socket_belongs_to_root_and_the_unix_group(tmp_path: Path, broker: B
         assert again.getsockname() == f"{path}.new"
 
 
+def test_a_state_root_that_the_broker_makes_shows_the_names_of_seats_to_root_alone(tmp_path: Path) -> None:
+    os.close(servers._lock(str(tmp_path / "lib/state")))
+    assert stat.S_IMODE((tmp_path / "lib/state").stat().st_mode) == 0o700
+
+
 def test_a_stranger_is_refused(broker: Broker) -> None:
     assert broker.ask(uid=PEOPLE["eve"])["problem"]["code"] == "not_allowed"
     assert broker.ask(uid=7777)["problem"]["code"] == "account_unknown"

@@ -207,8 +207,17 @@ def test_ports_on_which_a_program_listens_keep_no_person_from_a_seat(node: Node)
     with socket.create_server((HERE, 24001)), socket.create_server((HERE, 24002)):
         assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24004
     assert node.ask("bob", "up")["seat"]["ssh"]["port"] == 24000
-    with socket.create_server((HERE, 24005)):  # as that of the seat itself
-        assert node.ask("anna", "up", gpus=2, restart=True)["seat"]["ssh"]["port"] == 24004
+    environments = {"default": an_environment(), "nlp": an_environment()}
+    node.configure(environments=environments, groups={"student": a_group(environments=["default", "nlp"])})
+    folder = node.folder / "environments"
+    (folder / "nlp").symlink_to(folder / "default")
+    with socket.create_server((HERE, 24005)):
+        seat = node.ask("anna", "up", environment="nlp", switch=True)["seat"]
+        assert (seat["environment"], seat["ssh"]["port"]) == ("nlp", 24004)  # its own containers listen there
+        node.ask("anna", "down")
+        assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24002
+    node.ask("anna", "down")
+    assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24002
 
 
 @pytest.mark.parametrize(

@@ -73,7 +73,10 @@ def _check_own(seat: Seat, wanted: dict[str, Any], caller: Caller) -> None:
 
 
 class Change(NamedTuple):
-    """What a new order is made of. `gpus`: UUIDs. `keys`: lines of authorized_keys that are added."""
+    """What a new order is made of. `gpus`: UUIDs. `keys`: lines of authorized_keys that are added.
+
+    `runs`: the seat has a lease already, so that its own containers listen on its ports.
+    """
 
     config: Config
     environment: Environment
@@ -82,6 +85,7 @@ class Change(NamedTuple):
     own: Own
     gpus: Sequence[str]
     keys: Sequence[str] = ()
+    runs: bool = False
 
 
 def build_order(
@@ -156,7 +160,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
         "gpus": list(change.gpus),
         "shared": False,
         "gpu_driver": "nvidia",  # until the job looks: the engine may not answer, which the broker does not wait for
-        "ports": ledger.ports(kept.get("ports", {}), config),
+        "ports": ledger.ports(kept.get("ports", {}), config, runs=change.runs),
         "binds": dict(config.binds),
         "subnet": kept.get("subnet") or ledger.free_subnet(config.subnets),
         "authorized_keys": merge_keys(change.keys, kept.get("authorized_keys", ())),
@@ -189,18 +193,18 @@ class _Ledger:
         self._ports = {port for seat in others for port in seat.get("ports", {}).values()}
         self._subnets = {seat["subnet"] for seat in others if seat.get("subnet")}
 
-    def ports(self, kept: dict[str, int], config: Config) -> dict[str, int]:
+    def ports(self, kept: dict[str, int], config: Config, *, runs: bool) -> dict[str, int]:
         """Return the ports that a seat keeps, else the first free pair. Raises ProblemError `no_free_port`.
 
-        It keeps none that another seat got after the term. A pair is not free if a program listens on one of its ports:
-        else an account with a shell on the node could keep all others from a seat.
+        It keeps none that another seat got after the term, and a seat that does not run none on which a program
+        listens: else an account with a shell on the node could keep any other one from its seat.
         """
-        if kept and self._ports.isdisjoint(kept.values()):
+        if kept and self._ports.isdisjoint(kept.values()) and (runs or not _taken(kept, config)):
             return kept
         (first, last), taken = config.ports, set(self._ports)
         while pair := free_pair(first, last, taken):
             found = dict(zip(("ssh", "jupyter"), pair))
-            used = {port for service, port in found.items() if is_port_taken(config.binds[service], port)}
+            used = _taken(found, config)
             if not used:
                 return found
             taken |= used
@@ -212,6 +216,11 @@ class _Ledger:
         if found is None:
             raise _full("no_free_subnet", f"every subnet of {', '.join(pools)}", "seat.subnets")
         return found
+
+
+def _taken(ports: dict[str, int], config: Config) -> set[int]:
+    """Return those of the ports of a seat on which a program listens."""
+    return {port for service, port in ports.items() if is_port_taken(config.binds[service], port)}
 
 
 def _of_all_seats(state_root: str, term_ends: str) -> Iterator[dict[str, Any]]:

@@ -351,7 +351,8 @@ def serve(state_root: str, path: str, job: list[str]) -> int:
 def _lock(state_root: str) -> int:
     """Return the lock that a broker holds while it runs. Raises BlockingIOError when another one does."""
     folder = Path(state_root) / "self_service"
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    Path(state_root).mkdir(mode=0o700, parents=True, exist_ok=True)  # below it are the names of all seats
+    folder.mkdir(mode=0o700, exist_ok=True)
     lock = os.open(str(folder / "broker.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     return lock

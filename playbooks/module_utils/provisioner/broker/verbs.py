@@ -216,7 +216,8 @@ class Verbs:
         if keeps_version:
             order = self._of_current(asked, run, gpus, keys)
         else:
-            change = Change(asked.config, environment, asked.group, asked.caller, asked.own, gpus, keys)
+            runs = self._lease(asked) is not None
+            change = Change(asked.config, environment, asked.group, asked.caller, asked.own, gpus, keys, runs)
             order = self._build(change, run)
         self._keeper.start(granted, asked.seat, order)
         self._changes.count(asked.caller.uid, self._keeper.clock().boottime)
@@ -266,7 +267,7 @@ class Verbs:
         if lease is None or asked.own.version == environment.version:
             return self._seat(asked)
         self._check_now(asked, "the new version")
-        change = Change(asked.config, environment, asked.group, asked.caller, asked.own, lease.gpus)
+        change = Change(asked.config, environment, asked.group, asked.caller, asked.own, lease.gpus, runs=True)
         run = _new_run()
         self._begin_order(asked, "upgrade", run, self._build(change, run))
         return self._seat(asked)

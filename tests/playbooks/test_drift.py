@@ -118,6 +118,10 @@ def _only_other(committed: CommittedSeat) -> None:
     committed.seen = command.CommandResult(0, '["GPU-2"]', "")
 
 
+def _nested(committed: CommittedSeat) -> None:
+    committed.seen = command.CommandResult(0, "[" * 60000, "")
+
+
 def _hangs(committed: CommittedSeat) -> None:
     committed.seen = command.CommandResult(None, "", "")
 
@@ -138,6 +142,7 @@ def _no_tool(committed: CommittedSeat) -> None:
         (_gpu_held, "foreign_on_gpu", "its GPU 0 is used by pid 78 of li"),
         (_lost, "gpu_lost_inside", "sees no GPU (nvmlInit_v2 answered 999); the node has all of its GPUs"),
         (_only_other, "gpu_lost_inside", "sees GPU-2"),
+        (_nested, "gpu_lost_inside", "sees no GPU"),
         (_hangs, "gpu_lost_inside", "timed out"),
         (_no_tool, "gpu_lost_inside", "no program docker"),
     ],

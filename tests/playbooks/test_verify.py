@@ -200,6 +200,7 @@ def test_a_seat_without_gpus_passes_if_no_gpu_is_visible(tmp_path: Path, printed
         ("Segmentation fault", ["GPU-1"], "printed no result"),
         ("", ["GPU-1"], "printed no result"),
         ("null", ["GPU-1"], "printed no result"),
+        ("[" * 60000, ["GPU-1"], "printed no result"),
         ('{"uuids": 3}', ["GPU-1"], "printed no result"),
     ],
 )

@@ -161,7 +161,7 @@ def _visible_gpus(container: str, wanted: dict[str, Any]) -> tuple[list[str], st
         return [], str(error)
     try:
         return sorted(str(uuid) for uuid in json.loads(ran.out)), "listed by NVML"
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return [], ran.message[-200:]
 
 

@@ -317,7 +317,7 @@ def _parse_check(text: str) -> dict[str, Any] | None:
             "ok": found["ok"] is True,
             "detail": str(found["detail"]),
         }
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -205,11 +205,9 @@ class Keeper:
     def _end(self, seat: str, record: dict[str, Any]) -> None:
         job = self.state.jobs[seat]
         self.changes += 1
-        self.ended[seat] = {
-            "kind": job.kind,
-            "state": record["state"],
-            "problems": record.get("problems", [])[:MOST_SHOWN],
-        }
+        if job.kind != "stop" or not self._has_failed(seat):
+            problems = record.get("problems", [])[:MOST_SHOWN]
+            self.ended[seat] = {"kind": job.kind, "state": record["state"], "problems": problems}
         self.accept(job_ended(self.state, seat, record["state"]))
         if seat in self.state.jobs:
             self.begin(seat)
@@ -220,6 +218,10 @@ class Keeper:
         self.store.forget_order(job.run)
         if job.kind in ("up", "stop"):
             self.clear_notice(seat)
+
+    def _has_failed(self, seat: str) -> bool:
+        """Return whether the last job of a seat has failed: the stop that follows does not hide why."""
+        return self.ended.get(seat, {}).get("state", "committed") not in ("committed", "unchanged")
 
     def _forget_process(self, run: str) -> None:
         process = self._processes.pop(run, None)

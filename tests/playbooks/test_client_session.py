@@ -1,0 +1,417 @@
+"""What the client asks for until a seat runs, and what a person sees then. Time goes by as the client waits."""
+
+import json
+import subprocess
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.playbooks.broker_world import DOCUMENT, GPUS, Node, a_group, an_environment, orders
+from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.test_broker_verbs import KEY
+
+me, request_of = module_util("client.me"), module_util("broker.request")
+pytestmark = pytest.mark.usefixtures("engine")
+NEWER = {**DOCUMENT, "files": {**DOCUMENT["files"], "gpu_check.py": ["print(2)\n"]}}  # type: ignore[dict-item]
+
+
+@pytest.fixture
+def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
+    monkeypatch.setattr(orders, "routes", list)
+    monkeypatch.setattr(me.socket, "gethostname", lambda: "gpu1")
+    monkeypatch.setattr(me, "account_name", lambda: "anna")
+    monkeypatch.delenv("SSH_CONNECTION", raising=False)
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("TZ", "UTC")
+    return Node(tmp_path)
+
+
+class Person:
+    """A person at the node. `asked`: the verbs of their requests; `events`: what happens on the node as they wait."""
+
+    def __init__(self, node: Node, name: str = "anna") -> None:
+        self.node, self.name, self.asked, self.slept = node, name, list[str](), 0.0
+        self.events: list[Callable[[], Any]] = []
+        self.stream = StringIO()
+        self.session = me.Session(self._ask, me.Screen(self.stream), self._sleep, lambda: node.now)
+
+    def _ask(self, verb: str, **values: Any) -> Any:
+        self.asked.append(verb)
+        try:
+            return json.loads(json.dumps(self.node.ask(self.name, verb, **values)))
+        except ProblemError as error:
+            raise me.FaultError(vars(error)["problem"]) from None
+
+    def _sleep(self, seconds: float) -> None:
+        self.slept += seconds
+        self.node.after(seconds, 20)
+        if self.events:
+            self.events.pop(0)()
+        self.node.settle()
+
+    def up(self, **wish: Any) -> Any:
+        return self.session.up({"keys": [KEY], **wish})
+
+    def does(self, act: str, **options: Any) -> Any:
+        return me.carry_out(act, options, self.session)
+
+    def fault(self, act: Callable[[], Any]) -> Any:
+        with pytest.raises(me.FaultError) as caught:
+            act()
+        return caught.value
+
+
+@pytest.fixture
+def anna(node: Node) -> Person:
+    return Person(node)
+
+
+def test_up_follows_the_job_and_up_again_gives_the_same_seat(anna: Person) -> None:
+    anna.node.holds = True
+    anna.events = [lambda: None, lambda: None, anna.node.finish]
+    first = anna.up(gpus=1)
+    assert (first.code, first.answer["state"], first.answer["seat"]["name"]) == (0, "running", "ml_anna")
+    assert anna.stream.getvalue() == "working\n"
+    again = anna.up(gpus=1)
+    assert (again.code, again.answer["seat"]) == (0, {**first.answer["seat"], "left_s": again.answer["seat"]["left_s"]})
+    assert anna.node.kinds() == ["up"]
+
+
+@pytest.mark.parametrize("ends", ["failed", "rolled_back", "needs_attention"])
+def test_a_start_that_fails_is_exit_1_with_its_problems(anna: Person, ends: str) -> None:
+    anna.node.ends["up"] = ends
+    result = anna.up()
+    assert (result.code, [problem["code"] for problem in result.problems]) == (1, ["x"])
+    assert (result.answer["state"], anna.does("down").code) == ("absent", 0)
+
+
+def test_a_home_that_does_not_work_is_shown_although_the_seat_runs(anna: Person) -> None:
+    anna.up()
+    anna.node.keeper.ended["ml_anna"] = {"kind": "up", "state": "committed", "problems": [{"code": "home_fault"}]}
+    result = anna.session.follow(begun=True)
+    assert (result.code, result.answer["state"]) == (1, "running")
+    assert anna.session.follow(begun=False).code == 0
+
+
+def test_a_seat_that_is_gone_without_a_record_was_not_started(anna: Person) -> None:
+    anna.node.holds = True
+
+    def broker_starts_again() -> None:
+        anna.node.ends["up"] = "failed"
+        anna.node.finish()
+        anna.node.keeper.ended.clear()
+
+    anna.events = [broker_starts_again]
+    assert anna.fault(anna.up).problem["code"] == "seat_not_started"
+
+
+def test_who_waits_keeps_the_place_and_gets_the_gpu_that_becomes_free(anna: Person) -> None:
+    node = anna.node
+    node.ask("bob", "up", gpus=2)
+    node.ask("cem", "up", gpus=1)
+    assert anna.fault(lambda: anna.up(gpus=1)).problem["code"] == "no_free_gpu"
+    anna.events = [lambda: None] * 5 + [lambda: node.ask("cem", "down")]
+    result = anna.up(gpus=1, wait_s=7200)
+    assert (result.code, result.answer["seat"]["gpus"]) == (0, [GPUS[2]])
+    assert anna.stream.getvalue() == "waiting for a GPU: place 1; in use by bob, bob, cem\n"
+
+
+def test_a_wait_that_ends_without_a_gpu_is_exit_4_and_leaves_the_queue(anna: Person) -> None:
+    anna.node.ask("bob", "up", gpus=2)
+    anna.node.ask("cem", "up", gpus=1)
+    error = anna.fault(lambda: anna.up(gpus=1, wait_s=90))
+    assert (error.code, error.problem["code"]) == (4, "no_free_gpu")
+    assert anna.slept == pytest.approx(90)
+    assert anna.node.keeper.state.queue == ()
+
+
+def test_polls_come_often_enough_for_the_queue_and_seldom_enough_for_the_limit() -> None:
+    minute = [*me.POLL_S, *[me.POLL_S[-1]] * 60]
+    polls = next(number for number in range(1, 60) if sum(minute[:number]) > 60)
+    assert polls + 3 < module_util("lease.rates").REQUESTS_A_MINUTE
+    assert module_util("lease.queue").UNPOLLED_S / 2 > me.WAIT_POLL_S
+
+
+@pytest.mark.parametrize("code", ["too_often", "too_many_connections", "no_broker", "no_answer"])
+def test_a_broker_that_is_away_for_a_moment_is_asked_again(anna: Person, code: str) -> None:
+    anna.node.holds = True
+    ask, left = anna.session.ask, [code] * 3
+
+    def sometimes(verb: str, **values: Any) -> Any:
+        if verb == "status" and left:
+            raise me.fault(left.pop(), "w", "y", "f")
+        return ask(verb, **values)
+
+    anna.session.ask = sometimes
+    anna.events = [lambda: None] * 4 + [anna.node.finish]
+    assert anna.up().code == 0
+    left += [code] * 1000
+    assert anna.fault(lambda: anna.session.follow(begun=False)).problem["code"] == code
+    assert len(left) > 900
+
+
+def test_a_refusal_is_not_asked_again(anna: Person) -> None:
+    assert anna.fault(lambda: anna.up(gpus=9)).problem["code"] == "too_many_gpus"
+    assert anna.asked == ["up"]
+
+
+def test_down_ends_when_the_seat_is_stopped(anna: Person) -> None:
+    anna.up()
+    anna.node.holds = True
+    anna.events = [lambda: None, anna.node.finish]
+    result = anna.does("down")
+    assert (result.code, result.answer["state"]) == (0, "stopped")
+    assert anna.does("down").answer["state"] == "stopped"
+
+
+def test_renew_asks_for_as_many_hours_as_are_allowed(anna: Person) -> None:
+    anna.up(hours=2)
+    assert anna.does("renew", hours=3).answer["left_s"] == 3 * 3600
+    assert anna.does("renew").answer["left_s"] == 24 * 3600
+
+
+def test_the_other_acts_are_verbs_of_the_broker(anna: Person) -> None:
+    node = anna.node
+    anna.up(hours=4)
+    assert anna.does("keep-alive", hours=2, reason="long run").answer["state"] == "running"
+    assert anna.fault(lambda: anna.does("rotate-token")).problem["code"] == "restart_needed"
+    assert anna.does("rotate-token", now=True).code == 0
+    node.configure(environments={"default": an_environment(NEWER)})
+    node.publish(NEWER)
+    assert anna.does("upgrade", now=True).answer["seat"]["version"] == an_environment(NEWER)["version"]
+    assert [one["name"] for one in anna.does("environments").answer["environments"]] == ["default"]
+    assert anna.does("cancel").answer["state"] == anna.does("status").answer["state"] == "running"
+    assert node.kinds() == ["up", "rotate_token", "upgrade"]
+
+
+def test_an_upgrade_that_fails_is_exit_1(anna: Person) -> None:
+    anna.up()
+    anna.node.configure(environments={"default": an_environment(NEWER)})
+    anna.node.publish(NEWER)
+    anna.node.holds, anna.node.ends["upgrade"] = True, "rolled_back"
+    anna.events = [anna.node.finish]
+    result = anna.does("upgrade", now=True)
+    assert (result.code, result.problems[0]["code"], result.answer["state"]) == (1, "x", "running")
+
+
+# --- what is shown
+
+SCREEN = """\
+Your seat ml_anna on gpu1 is running.
+  GPUs     1: {gpu}
+  until    {until} (8:00 h left)
+  image    default {version}
+  Jupyter  http://127.0.0.1:24001/lab
+           on your own computer first run: ssh -N -L 8888:127.0.0.1:24001 anna@192.0.2.7
+           then open http://127.0.0.1:8888/lab
+  token    ssh -p 24000 anna@192.0.2.22 provision-url
+  SSH      ssh -p 24000 anna@192.0.2.22
+           host key {digest}
+  files    your home ~ is kept; other files of the seat are lost when it is upgraded or gets another environment
+Next: provision me renew (more time), provision me down (stop it; your files are kept)"""
+
+
+def test_one_screen_says_how_to_reach_a_seat_and_what_is_next(anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    anna.node.configure(binds={"ssh": "192.0.2.22", "jupyter": "127.0.0.1"})
+    monkeypatch.setenv("SSH_CONNECTION", "198.51.100.9 50000 192.0.2.7 22")
+    monkeypatch.setattr(me, "moment", lambda left_s: f"<{left_s}>")
+    answer = anna.up(gpus=1, hours=8).answer
+    answer["seat"]["ssh"]["host_key"] = KEY
+    values = {"gpu": GPUS[0], "until": "<28800>", "version": answer["seat"]["version"]}
+    assert me.shown("up", answer) == SCREEN.format(**values, digest=me.fingerprint(KEY))
+
+
+def test_the_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:
+    (tmp_path / "key.pub").write_text(f"{KEY}\n")
+    ran = subprocess.run(
+        ["ssh-keygen", "-l", "-f", str(tmp_path / "key.pub")], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout.split()[1] == me.fingerprint(KEY)
+
+
+def test_jupyter_on_the_network_needs_no_tunnel(anna: Person) -> None:
+    text = me.shown("up", anna.up().answer)
+    assert "http://127.0.0.22:24001/lab" in text
+    assert "ssh -N" not in text
+
+
+SEAT = {"name": "ml_anna", "gpus": [], "left_s": 0}
+
+
+@pytest.mark.parametrize(
+    ("answer", "expected"),
+    [
+        ({"state": "absent", "seat": None}, "You have no seat on gpu1.\nNext: provision me (start it)"),
+        (
+            {"state": "stopped", "seat": SEAT},
+            "Your seat on gpu1 is stopped. Your files are kept.\nNext: provision me (",
+        ),
+        ({"state": "starting", "seat": SEAT}, "Your seat ml_anna on gpu1 is being started.\nNext: provision me status"),
+        ({"state": "stopping", "seat": SEAT}, "Your seat on gpu1 is being stopped.\nNext: provision me status"),
+        (
+            {"state": "waiting", "seat": None, "position": 3},
+            "You wait for a GPU on gpu1: place 3.\nNext: provision me -",
+        ),
+        (
+            {"state": "offered", "seat": None, "position": 1},
+            "A GPU on gpu1 is held for you for up to 15 minutes.\nNext:",
+        ),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_each_state_has_its_lines(answer: dict[str, Any], expected: str) -> None:
+    assert me.shown("status", answer).startswith(expected)
+
+
+def test_the_states_of_the_broker_are_known(anna: Person) -> None:
+    node, seen = anna.node, {anna.does("status").answer["state"]}
+    node.holds = True
+    seen.add(node.ask("anna", "up")["state"])
+    node.finish()
+    seen |= {node.ask("anna", "status")["state"], node.ask("anna", "down")["state"]}
+    node.finish()
+    seen.add(node.ask("anna", "status")["state"])
+    assert seen == {"absent", "starting", "running", "stopping", "stopped"}
+    assert seen <= me.TEXTS["en"].keys()
+
+
+def test_both_languages_have_the_same_texts_and_values() -> None:
+    fields = {
+        language: {key: set(me.re.findall(r"\{(\w+)", text)) for key, text in texts.items()}
+        for language, texts in me.TEXTS.items()
+    }
+    assert fields["en"] == fields["zh"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [({}, "en"), ({"LANG": "zh_CN.UTF-8"}, "zh"), ({"LANG": "zh_CN", "LC_ALL": "C"}, "en"), ({"LC_ALL": ""}, "en")],
+)
+def test_the_language_is_that_of_the_locale(environment: dict[str, str], expected: str) -> None:
+    assert me.language(environment) == expected
+
+
+def test_chinese_is_shown_in_a_chinese_locale(anna: Person, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LC_ALL", "zh_CN.UTF-8")
+    assert me.shown("up", anna.up().answer).startswith("你的座位 ml_anna 正在 gpu1 上运行。")
+
+
+TEXT = st.text(st.characters() | st.sampled_from("\x1b\x07\x9b\u202e\r\n\ud800"))
+
+
+@given(TEXT, TEXT, st.sampled_from(["running", "ending", "stopped"]))
+def test_no_text_of_the_broker_reaches_the_terminal_as_it_is(one: str, two: str, state: str) -> None:
+    ssh = {"host": one, "port": 22, "user": two, "host_key": None}
+    seat = {"name": one, "gpus": [two], "left_s": 1, "environment": one, "version": two, "jupyter": one, "ssh": ssh}
+    environment = {"name": one, "torch": two, "max_gpus": 1, "max_hours": 1.5}
+    texts = [
+        me.shown("up", {"state": state, "seat": seat}),
+        me.shown("environments", {"environments": [environment]}),
+        me.shown("logs", {"text": one}),
+        me.problem_text({"code": one, "what": two, "why": one, "fix": two}),
+        me._place({"position": 1, "holders": [{"name": one}]}).replace("\n", ""),
+    ]
+    stream = StringIO()
+    me.Screen(stream).progress(one + two)
+    assert all(character == "\n" or character.isprintable() for text in texts for character in text)
+    assert all(character.isprintable() for character in stream.getvalue().rstrip("\n"))
+
+
+class Terminal(StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_one_line_on_a_terminal_and_a_line_for_each_change_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    for stream, expected in (
+        (Terminal(), f"\r\x1b[Ka\r\x1b[K{'b' * 19}\r\x1b[Kdone\n"),
+        (StringIO(), f"a\n{'b' * 30}\ndone\n"),
+    ):
+        screen = me.Screen(stream)
+        for text in ("a", "a", "b" * 30, ""):
+            screen.progress(text)
+        screen.note("done")
+        assert stream.getvalue() == expected
+
+
+# --- the command line
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("", ("up", {})),
+        ("--json status", ("status", {})),
+        ("--gpus 2 --wait 1h30m --switch", ("up", {"gpus": 2, "wait": 5400, "switch": True})),
+        ("logs ssh --lines 3", ("logs", {"service": "ssh", "lines": 3})),
+        ("keep-alive --hours 3 --reason training", ("keep-alive", {"hours": 3, "reason": "training"})),
+    ],
+)
+def test_a_command_line_is_read(words: str, expected: Any) -> None:
+    assert me.parse(words.split()) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["down", "--gpus", "1"],
+        ["status", "ssh"],
+        ["keep-alive", "--hours", "2"],
+        ["keep-alive", "--hours", "2", "--reason", "\x1b[2J"],
+        ["keep-alive", "--hours", "2", "--reason", "x" * 121],
+        ["up", "--gpu", "1"],
+        ["up", "--gpus", "65"],
+        ["up", "--gpus", "-1"],
+        ["up", "--gpus", "\u0661"],
+        ["up", "--hours", "0"],
+        ["up", "--env", "../x"],
+        ["--wait", "8d"],
+        ["--wait", "soon"],
+        ["logs", "jupyter", "--lines", "201"],
+        ["reboot"],
+    ],
+    ids=" ".join,
+)
+def test_a_mistake_on_the_command_line_is_exit_2(words: list[str]) -> None:
+    with pytest.raises(me.FaultError) as caught:
+        me.parse(words)
+    assert caught.value.code == 2
+    assert "me --help" in caught.value.problem["fix"]
+
+
+@pytest.mark.parametrize(
+    ("words", "verb"),
+    [
+        (["--env", "nlp", "--gpus", "64", "--hours", "8784", "--wait", "7d", "--switch", "--restart"], "up"),
+        (["--gpus", "0", "--hours", "1", "--wait", "0s"], "up"),
+        (["renew", "--hours", "8784"], "renew"),
+        (["keep-alive", "--hours", "1", "--reason", "x" * 120], "keep_alive"),
+        (["upgrade", "--now"], "upgrade"),
+        (["rotate-token", "--now"], "rotate_token"),
+        (["logs", "ssh", "--lines", "200"], "logs"),
+        (["status"], "status"),
+        (["down"], "down"),
+        (["cancel"], "cancel"),
+        (["environments"], "environments"),
+    ],
+    ids=str,
+)
+def test_what_the_command_line_accepts_the_broker_does_too(words: list[str], verb: str) -> None:
+    act, options = me.parse(words)
+    fields = {me.FIELDS.get(name, name): value for name, value in options.items()}
+    number = "0c7a9b2e-1f64-4c43-9a55-6f2f0a6f8f10"
+    request = json.dumps({"v": 1, "id": number, "verb": act.replace("-", "_"), **fields})
+    assert request_of.parse_request(request.encode()).verb == verb
+    assert {act.replace("-", "_") for act in me.ACTS} == request_of.VERBS.keys()
+
+
+def test_a_group_with_part_of_an_hour_may_renew_for_whole_hours(anna: Person) -> None:
+    anna.node.configure(groups={"student": a_group(hours=1.5)})
+    anna.up(hours=1)
+    assert anna.does("renew").answer["left_s"] == 3600

@@ -30,7 +30,7 @@ VERBS = {
     "seats": "Show who sits where, with which GPUs; move, stop and start the seat of a person",
     "letters": "Write a letter to each person of the roster: how to reach their seat",
     "remove": "Remove seats; homes and volumes are kept",
-    "me": "Your own seat on this machine",
+    "me": "Your own seat, on a node with self-service or on this machine",
     "facts": "Show the compatibility data: its date, sources and rows",
     "schema": "Print the JSON Schema of lab.yml for your editor",
     "completion": "Print the completion script of your shell",

@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.cli.running import spawn
+from tests.domain.rollout.test_own_seat import HOST_KEY
 from tests.playbooks.broker_world import GPUS, PEOPLE, Node, orders
 from tests.playbooks.node_code import module_util
 from tests.playbooks.test_broker_program import NOBODY, Daemon, until
@@ -151,6 +153,33 @@ def test_a_closed_pipe_ends_it_without_a_traceback(broker: Broker, program: Prog
     assert process.stderr
     assert process.stderr.read() == ""
     process.stderr.close()
+
+
+def test_from_another_computer_one_command_starts_a_seat_and_twice_at_once_it_is_the_same(
+    broker: Broker, program: Program, tmp_path: Path
+) -> None:
+    identity = broker.node.seat("ml_anna").identity
+    identity.mkdir(parents=True)
+    (identity / f"{module_util('seat.identity').HOST_KEY}.pub").write_text(f"{HOST_KEY} ml_anna\n")
+    ssh = program.path.with_name("ssh")  # to this machine
+    ssh.write_text(f'#!/bin/sh\nfor last; do :; done\nHOME={program.home} exec sh -c "$last"\n')
+    ssh.chmod(0o755)
+    laptop = tmp_path / "laptop"
+    laptop.mkdir()
+    path = f"{program.path.parent}:{os.environ['PATH']}"
+    words = ("me", "--on", "gpu1", "--gpus", "1", "--yes", "--json")
+    found = results(broker, *(spawn(*words, HOME=str(laptop), PATH=path) for _ in range(2)))
+    assert [code for code, _, _ in found] == [0, 0], found
+    documents = [json.loads(stdout) for _, stdout, _ in found]
+    assert {item["alias"] for item in documents} == {"gpu1-ml"}
+    assert broker.node.kinds().count("up") == 1
+    key = " ".join((laptop / ".ssh/id_ed25519.pub").read_text().split()[:2])
+    assert broker.node.order()["seat"]["authorized_keys"] == [key]
+    stanza = (laptop / ".ssh/config.d/provisioner-gpu1-ml.conf").read_text()
+    assert "  HostName 127.0.0.22\n  Port 24000\n" in stanza
+    assert "  ProxyJump gpu1\n" in stanza
+    assert (laptop / ".ssh/provisioner_known_hosts").read_text() == f"gpu1-ml {HOST_KEY}\n"
+    assert not (program.home / ".ssh").exists()
 
 
 # --- the broker as it runs on a node, and accounts of this machine

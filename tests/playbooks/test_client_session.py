@@ -1,6 +1,7 @@
 """What the client asks for until a seat runs, and what a person sees then. Time goes by as the client waits."""
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from io import StringIO
@@ -128,6 +129,27 @@ def test_a_wait_that_ends_without_a_gpu_is_exit_4_and_leaves_the_queue(anna: Per
     assert (error.code, error.problem["code"]) == (4, "no_free_gpu")
     assert anna.slept == pytest.approx(90)
     assert anna.node.keeper.state.queue == ()
+
+
+def test_who_has_closed_the_connection_does_not_wait_on(anna: Person) -> None:
+    anna.node.ask("bob", "up", gpus=2)
+    anna.node.ask("cem", "up", gpus=1)
+    readers = [True, True, False]
+    anna.session.has_reader = lambda: readers.pop(0)
+    with pytest.raises(KeyboardInterrupt):
+        anna.up(gpus=1, wait_s=7200)
+    anna.node.after(80, 20)
+    assert anna.node.keeper.state.queue == ()
+
+
+def test_a_stream_without_a_reader_is_noticed(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "w") as stream, (tmp_path / "file").open("w") as file:
+        assert me.has_reader(stream)
+        assert me.has_reader(file)
+        assert me.has_reader(StringIO())
+        os.close(reader)
+        assert not me.has_reader(stream)
 
 
 def test_polls_come_often_enough_for_the_queue_and_seldom_enough_for_the_limit() -> None:

@@ -1,13 +1,14 @@
-"""`provision me`: a user's own seat on the user's own machine."""
+"""`provision me`: a user's own seat, on a node with self-service or on the user's own machine."""
 
 import re
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import click
 from pydantic import ValidationError
 
+from provisioner.adapters import node_client
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, read_lock, write_lock
@@ -15,6 +16,9 @@ from provisioner.adapters.state.files import read_text, write_text
 from provisioner.adapters.state.journal import open_run
 from provisioner.adapters.state.run_lock import hold_seat_lock
 from provisioner.adapters.user import account, read_user_keys, seat_home, seat_root
+from provisioner.cli.commands.me_on import Up, relay
+from provisioner.cli.commands.me_on import up as start_on
+from provisioner.cli.commands.me_options import ACTS, NodeOptions, with_node_options
 from provisioner.cli.commands.status import read_tokens, show_status, urls_option
 from provisioner.cli.execute import execute_locally, remove_locally, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
@@ -71,8 +75,9 @@ class PersonalLab(NamedTuple):
     lab: Lab
 
 
-@click.command(epilog=example("provision me --lock https://lab.example/lab.lock"))
-@click.argument("act", type=click.Choice(["up", "status", "down"]), default="up")
+@click.command(epilog=example("provision me --on gpu1 --gpus 1 --hours 8 --open"))
+@click.argument("act", type=click.Choice(ACTS), default="up")
+@with_node_options
 @click.option(
     "--lock", "source", metavar="FILE|URL", help="The lab's published lock; it is remembered after first use."
 )
@@ -84,7 +89,8 @@ class PersonalLab(NamedTuple):
 @with_output
 def me(  # noqa: PLR0913  (each is a flag)
     *,
-    act: Literal["up", "status", "down"],
+    act: str,
+    seat: NodeOptions,
     source: str | None,
     sha256: str | None,
     signers: Path | None,
@@ -93,15 +99,32 @@ def me(  # noqa: PLR0913  (each is a flag)
     yes: bool,
     output: Output,
 ) -> int:
-    """Start your own seat on this machine with the lab's image (up, the default), show it (status) or stop it (down).
+    """Start your own seat (up, the default), show it (status) or stop it (down); your files are kept.
 
-    Token, host key and ports stay the same through down and up. The ports are open to this machine only.
+    On a node with self-service, and on another computer with --on NODE, the node decides what you may have: renew,
+    keep-alive, cancel, upgrade, rotate-token, logs and environments are for such a seat. --on writes a file
+    ~/.ssh/config.d/provisioner-*.conf, so that ssh and editors know your seat by its name.
 
-    A lock names the images that run here and the CA that Docker trusts for their registry: both are shown, and asked
-    about, at first use and when they change. Plain http needs --sha256 or --allowed-signers.
+    On your own machine with Docker: with the lab's image, as its published lock says. Token, host key and ports stay
+    the same through down and up. The ports are open to this machine only. A lock names the images that run here and
+    the CA that Docker trusts for their registry: both are shown, and asked about, at first use and when they change.
+    Plain http needs --sha256 or --allowed-signers.
     """
     if source is None and (sha256 or signers):
         raise click.UsageError("--sha256 and --allowed-signers are for the lock that --lock names")
+    if seat.node is not None and source is not None:
+        raise click.UsageError("--lock is for a seat on this machine, --on for one on a node")
+    words = seat.words(act)
+    if seat.node is not None:
+        if act != "up":
+            return relay(seat.node, words, output)
+        return start_on(Up(seat.node, words, seat.opens, seat.prints, yes), output)
+    if source is None and _asks_broker():
+        if seat.opens or seat.prints:
+            raise click.UsageError("--open and --print-only are for your own computer: with --on NODE")
+        return node_client.run([*words, *(["--json"] if output.as_json else [])])
+    if seat.are_given or act not in ("up", "status", "down"):
+        raise click.UsageError("this machine is no node with self-service: name one with --on NODE")
     published = _read_lock(source, ca, sha256, signers)
     personal = PersonalLab(published.lock, _personal_lab(published.lock))
     if act == "status":
@@ -111,6 +134,11 @@ def me(  # noqa: PLR0913  (each is a flag)
         if act == "down":
             return _down(personal, run)
         return _up(personal, _ask_for(published, signers, output, yes=yes), run, yes=yes)
+
+
+def _asks_broker() -> bool:
+    """Return whether the seat is one of the node's broker; where it may not be asked, a remembered lock counts."""
+    return node_client.may_ask_broker() or (node_client.has_broker() and not _remembered_lock().exists())
 
 
 class Agreement(NamedTuple):

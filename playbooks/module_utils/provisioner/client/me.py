@@ -16,6 +16,7 @@ import json
 import os
 import pwd
 import re
+import select
 import shlex
 import shutil
 import socket
@@ -27,6 +28,7 @@ import uuid
 from pathlib import Path
 from typing import Any, Callable, Iterator, NamedTuple, NoReturn, Sequence, TextIO
 
+SOCKET = "/run/provisioner/broker.sock"
 SCHEMA, PROBLEMS = "provisioner/me/1", "provisioner/problems/1"
 DONE, FAILED, USAGE, NO_CARD, INTERRUPTED = 0, 1, 2, 4, 130
 ACTS: dict[str, tuple[str, ...]] = {
@@ -250,6 +252,16 @@ class Screen:
             self._stream.flush()
 
 
+def has_reader(stream: TextIO) -> bool:
+    """Return whether anything still reads a stream. A connection of SSH that was lost ends no program on the node."""
+    poll = select.poll()
+    try:
+        poll.register(stream.fileno(), 0)
+    except (OSError, ValueError):
+        return True
+    return not any(events & (select.POLLERR | select.POLLHUP | select.POLLNVAL) for _, events in poll.poll(0))
+
+
 # --- the broker
 
 
@@ -389,11 +401,11 @@ def read_keys(folder: Path) -> list[str]:
         found = sorted(path for path in folder.iterdir() if re.fullmatch(r"id_.*\.pub", path.name))
     except OSError:
         return []
-    texts = map(_read_small, [*found[:MOST_FILES], folder / "authorized_keys"])
+    texts = map(read_small, [*found[:MOST_FILES], folder / "authorized_keys"])
     return [key for text in texts for key in public_keys(text)]
 
 
-def _read_small(path: Path) -> str:
+def read_small(path: Path) -> str:
     """Return the text of a plain file of at most MOST_FILE bytes, else an empty one. It waits for no pipe."""
     try:
         descriptor = os.open(str(path), os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
@@ -490,6 +502,7 @@ class Session:
     ) -> None:
         """`sleep`, `clock`: seconds."""
         self.ask, self.screen, self._sleep, self._clock = ask, screen, sleep, clock
+        self.has_reader: Callable[[], bool] = lambda: has_reader(sys.stdout)
 
     def up(self, wish: dict[str, Any]) -> Result:
         """Start the seat, and wait for GPUs as long as the wish says. Raises FaultError, with NO_CARD without any."""
@@ -500,6 +513,8 @@ class Session:
             if left <= 0:
                 self._patiently("cancel")
                 raise _no_card(answer)
+            if not self.has_reader():
+                raise KeyboardInterrupt
             self.screen.progress(_place(answer))
             self._sleep(min(WAIT_POLL_S, left))
             answer = self._patiently("up", **{**wish, "wait_s": max(1, int(left))})
@@ -802,7 +817,7 @@ def _check_verb(words: Sequence[str]) -> list[str]:
     raise error
 
 
-def main(words: Sequence[str], path: str) -> int:
+def main(words: Sequence[str], path: str = SOCKET) -> int:
     """Carry out a command line (without the name of the program) with the broker at `path`. Return the exit code."""
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]  # a terminal may have no Chinese

@@ -18,6 +18,7 @@ from provisioner.domain.rollout.own_seat import (
     INCLUDE,
     KNOWN_HOSTS,
     SshEntry,
+    changes_key,
     has_include,
     known_host,
     stanza,
@@ -103,8 +104,8 @@ def is_included() -> bool:
     return has_include(_read_config())
 
 
-def write_entry(entry: SshEntry) -> Path:
-    """Write a seat's lines for ssh, its host key, and the line that includes them. Return the path of the first.
+def write_entry(entry: SshEntry) -> bool:
+    """Write a seat's lines for ssh, its host key, and the line that includes them. Return whether the key is another.
 
     Another program may write at the same time; other lines are kept. Raises ProblemError.
     """
@@ -120,7 +121,7 @@ def write_entry(entry: SshEntry) -> Path:
         config = _read_config()
         if not has_include(config):
             _write_private(folder / "config", with_include(config))
-    return path
+    return changes_key(known, entry)
 
 
 def entry_text(entry: SshEntry) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -177,6 +178,27 @@ def test_a_broker_that_is_away_for_a_moment_is_asked_again(anna: Person, code: s
     assert len(left) > 900
 
 
+def test_up_while_the_seat_is_being_stopped_starts_it_again_after_that(anna: Person) -> None:
+    anna.up()
+    anna.node.holds = True
+    anna.node.ask("anna", "down")
+
+    def finish() -> None:
+        anna.node.holds = False
+        anna.node.finish()
+
+    anna.events = [lambda: None, finish]
+    assert anna.up().answer["state"] == "running"
+    assert anna.node.kinds() == ["up", "stop", "up"]
+
+
+def test_root_is_sent_to_the_commands_of_the_admin(node: Node) -> None:
+    root = Person(node, "root")
+    for act in ("status", "down", "renew"):
+        assert root.fault(partial(root.does, act)).problem["code"] == "not_allowed"
+    assert root.does("environments").answer["environments"][0]["name"] == "default"
+
+
 def test_a_refusal_is_not_asked_again(anna: Person) -> None:
     assert anna.fault(lambda: anna.up(gpus=9)).problem["code"] == "too_many_gpus"
     assert anna.asked == ["up"]
@@ -260,6 +282,24 @@ def test_jupyter_on_the_network_needs_no_tunnel(anna: Person) -> None:
     text = me.shown("up", anna.up().answer)
     assert "http://127.0.0.22:24001/lab" in text
     assert "ssh -N" not in text
+
+
+@pytest.mark.parametrize(
+    ("host", "connection", "expected"),
+    [
+        ("127.0.0.1", "198.51.100.9 50000 192.0.2.7 22", "ssh -J anna@192.0.2.7 -p 24000 anna@127.0.0.1"),
+        ("192.0.2.22", "198.51.100.9 50000 192.0.2.7 22", "ssh -p 24000 anna@192.0.2.22"),
+        ("127.0.0.1", "", "ssh -p 24000 anna@127.0.0.1"),
+        ("127.0.0.1", "$(id) ; x 22", "ssh -J anna@gpu1 -p 24000 anna@127.0.0.1"),
+    ],
+)
+@pytest.mark.usefixtures("node")
+def test_who_asks_by_a_bare_ssh_command_goes_through_the_node(
+    host: str, connection: str, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if connection:
+        monkeypatch.setenv("SSH_CONNECTION", connection)
+    assert me._login({"host": host, "port": 24000, "user": "anna"}) == expected
 
 
 SEAT = {"name": "ml_anna", "gpus": [], "left_s": 0}

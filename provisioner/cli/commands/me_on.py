@@ -122,7 +122,8 @@ def _code(ran: Ran) -> int:
 
 def _show(answer: MeAnswer, entry: SshEntry, output: Output, *, writes: bool) -> None:
     if writes:
-        openssh.write_entry(entry)
+        if openssh.write_entry(entry):
+            output.note(Text(f"The host key of {entry.alias} is another one than before: the seat was made anew."))
     else:
         output.show(Text(openssh.entry_text(entry)))
     output.show(own_seat_view(answer, entry, datetime.now().astimezone() + timedelta(seconds=answer.seat.left_s)))

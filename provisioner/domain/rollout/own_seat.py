@@ -114,9 +114,9 @@ def parse_me_answer(text: str) -> MeAnswer | tuple[Problem, ...]:
 
 
 def parse_document(text: str) -> dict[str, Any]:
-    """Return one JSON object of this program. Raises ValueError."""
+    """Return the JSON object in the last line: a shell may print a greeting first. Raises ValueError."""
     try:
-        found = json.loads(text)
+        found = json.loads(text.rstrip().rpartition("\n")[2])
     except (ValueError, RecursionError):
         raise ValueError("it is not JSON") from None
     if not isinstance(found, dict) or found.get("schema") not in (ME_SCHEMA, PROBLEMS_SCHEMA):
@@ -165,6 +165,12 @@ def with_known_host(text: str, entry: SshEntry) -> str:
     """Return the text of a known_hosts file with the key of a seat, in place of an older one."""
     others = [line for line in text.splitlines() if line.split(" ")[0] != entry.alias]
     return "".join(f"{line}\n" for line in others) + known_host(entry)
+
+
+def changes_key(text: str, entry: SshEntry) -> bool:
+    """Return whether a known_hosts file has another key for a seat: it was made anew since."""
+    known = [line for line in text.splitlines() if line.split(" ")[0] == entry.alias]
+    return bool(known) and known_host(entry).strip() not in known
 
 
 def has_include(config: str) -> bool:

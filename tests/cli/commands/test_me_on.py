@@ -123,6 +123,15 @@ def test_a_seat_that_is_not_reachable_directly_is_reached_through_its_node(node:
     assert (home / ".ssh/provisioner_known_hosts").read_text() == found["known_hosts"] == f"gpu1-ml {HOST_KEY}\n"
 
 
+def test_a_new_host_key_is_written_and_mentioned(node: Node, home: Path) -> None:
+    assert "host key" not in run("me", "--on", "gpu1", "--yes").stderr
+    other = HOST_KEY.replace("IAHg", "IAHh")
+    node.answers(an_answer(seat=an_own_seat(ssh=a_login(host_key=other))))
+    done = run("me", "--on", "gpu1", "--yes")
+    assert (done.exit_code, "The host key of gpu1-ml is another one" in done.stderr) == (0, True)
+    assert (home / ".ssh/provisioner_known_hosts").read_text() == f"gpu1-ml {other}\n"
+
+
 def test_a_first_use_without_a_key_makes_one_and_says_where(node: Node, home: Path) -> None:
     (home / ".ssh/id_lab.pub").unlink()
     done = run("me", "--on", "gpu1", "--yes")

@@ -16,6 +16,7 @@ from provisioner.domain.rollout.own_seat import (
     SeatLogin,
     SshEntry,
     alias_of,
+    changes_key,
     check_node,
     has_include,
     known_host,
@@ -49,8 +50,9 @@ def an_entry(**over: Any) -> SshEntry:
     return SshEntry(**{**usual, **over})
 
 
-def test_an_answer_is_read() -> None:
-    answer = parse_me_answer(json.dumps(an_answer()))
+@pytest.mark.parametrize("greeting", ["", "Welcome to gpu1!\n\n"])
+def test_an_answer_is_read_also_behind_a_greeting(greeting: str) -> None:
+    answer = parse_me_answer(f"{greeting}{json.dumps(an_answer())}\n")
     assert isinstance(answer, MeAnswer)
     assert (answer.seat.name, answer.seat.ssh.port) == ("ml_anna", 24000)
 
@@ -150,6 +152,7 @@ def test_the_key_of_a_seat_replaces_its_older_one_only() -> None:
     after = with_known_host(before, an_entry())
     assert after == f"other-ml {HOST_KEY}\ngpu1-ml2 {HOST_KEY}\ngpu1-ml {HOST_KEY}\n"
     assert with_known_host(after, an_entry()) == after
+    assert [changes_key(text, an_entry()) for text in (before, after, "")] == [True, False, False]
 
 
 @pytest.mark.parametrize(

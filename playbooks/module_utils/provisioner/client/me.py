@@ -102,6 +102,7 @@ TEXTS = {
         "place": "waiting for a GPU: place {position}{holders}",
         "in_use": "; in use by {names}",
         "somebody": "somebody",
+        "interrupted": "Interrupted. What has begun goes on, see provision me status; a place in the queue is lost.",
         "why": "why: ",
         "fix": "fix: ",
         "environments": "{name}  PyTorch {torch}  up to {max_gpus:g} GPUs, {max_hours:g} hours",
@@ -138,6 +139,7 @@ TEXTS = {
         "place": "正在等待 GPU：第 {position} 位{holders}",
         "in_use": "；使用者：{names}",
         "somebody": "某人",
+        "interrupted": "已中断。已经开始的操作会继续，见 provision me status；排队的位置会失去。",
         "why": "原因：",
         "fix": "处理：",
         "environments": "{name}  PyTorch {torch}  最多 {max_gpus:g} 张 GPU、{max_hours:g} 小时",
@@ -506,7 +508,7 @@ class Session:
 
     def up(self, wish: dict[str, Any]) -> Result:
         """Start the seat, and wait for GPUs as long as the wish says. Raises FaultError, with NO_CARD without any."""
-        answer = self.ask("up", **wish)
+        answer = self._begin(wish)
         deadline = self._clock() + wish.get("wait_s", 0)
         while answer["state"] in WAITING:
             left = deadline - self._clock()
@@ -522,6 +524,16 @@ class Session:
         if result.answer["state"] not in RUNNING and not result.code:
             raise _not_started(result.answer["state"])
         return result
+
+    def _begin(self, wish: dict[str, Any]) -> dict[str, Any]:
+        """Ask for the seat; one that is being changed or stopped is asked for when that has ended."""
+        try:
+            return dict(self.ask("up", **wish))
+        except FaultError as error:
+            if error.problem["code"] != "seat_changing":
+                raise
+        self.follow(begun=False)
+        return dict(self.ask("up", **wish))
 
     def follow(self, *, begun: bool) -> Result:
         """Wait until no job changes the seat. `begun`: a job is known to have begun, so its end counts."""
@@ -605,9 +617,20 @@ def carry_out(act: str, options: dict[str, Any], session: Session) -> Result:
     if act == "logs":
         fields.setdefault("service", "jupyter")
     answer = session.ask(act.replace("-", "_"), **fields)
+    if "leases" in answer:
+        raise _is_root()
     if act == "down":  # why a start has failed before is no concern of it
         return Result(session.follow(begun=False).answer)
     return session.follow(begun=False) if act in ("upgrade", "rotate-token") else Result(answer)
+
+
+def _is_root() -> FaultError:
+    return fault(
+        "not_allowed",
+        "root has no seat of its own",
+        "a seat runs as the account that asks for it",
+        "use your own account; as the admin: provision seats list LAB, on your machine",
+    )
 
 
 def own_keys(given: str, folder: Path, session: Session) -> list[str]:
@@ -693,8 +716,11 @@ def own_address() -> str:
 
 
 def _login(ssh: dict[str, Any]) -> str:
-    """Return the command that logs in to a seat."""
-    return escape(f"ssh -p {int(ssh['port'])} {shlex.quote(str(ssh['user']) + '@' + str(ssh['host']))}")
+    """Return the command that logs in to a seat: on the node, or where it was asked for by a bare command of SSH."""
+    host, user = str(ssh["host"]), str(ssh["user"])
+    is_elsewhere = "SSH_CONNECTION" in os.environ and not sys.stdout.isatty()
+    jump = f"-J {account_name()}@{own_address()} " if is_elsewhere and host.startswith("127.") else ""
+    return escape(f"ssh {jump}-p {int(ssh['port'])} {shlex.quote(f'{user}@{host}')}")
 
 
 def fingerprint(key: str) -> str:
@@ -832,7 +858,7 @@ def main(words: Sequence[str], path: str = SOCKET) -> int:
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         return _report(_bad_answer(repr(error)), screen, as_json=as_json)
     except KeyboardInterrupt:
-        screen.clear()
+        screen.note(say("interrupted"))
         return INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it once more at its end

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.domain.values.size import binary_size
 from tests.playbooks.broker_world import DOCUMENT, GPUS, Node, a_group, an_environment, orders
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.test_broker_verbs import KEY
@@ -268,6 +269,32 @@ def test_one_screen_says_how_to_reach_a_seat_and_what_is_next(anna: Person, monk
     answer["seat"]["ssh"]["host_key"] = KEY
     values = {"gpu": GPUS[0], "until": "<28800>", "version": answer["seat"]["version"]}
     assert me.shown("up", answer) == SCREEN.format(**values, digest=me.fingerprint(KEY))
+
+
+@pytest.mark.parametrize(
+    ("use", "limit", "expected"),
+    [
+        ({"home_bytes": 3 << 30, "layer_bytes": 1 << 29, "complete": True}, 100 << 30, "3.5 GiB used of 100 GiB"),
+        ({"home_bytes": 3 << 20, "layer_bytes": None, "complete": False}, None, "\u2265 3 MiB used"),
+        (None, 100 << 30, None),
+    ],
+)
+def test_the_disk_is_shown_once_it_was_measured(
+    anna: Person, use: Any, limit: int | None, expected: str | None
+) -> None:
+    anna.up()
+    seat = anna.node.seat("ml_anna")
+    if use:
+        (seat.folder / "disk.json").write_text(json.dumps({"measured_at": "2026-11-30T03:10:00Z", **use}))
+    if limit:
+        (seat.folder / "disk_limit").write_text(str(limit))
+    lines = me.shown("status", anna.does("status").answer).splitlines()
+    assert [line[11:] for line in lines if line.startswith("  disk ")] == ([expected] if expected else [])
+
+
+@given(st.integers(0, 1 << 60))
+def test_sizes_are_written_as_everywhere(number: int) -> None:
+    assert me.size(number) == binary_size(number)
 
 
 def test_the_fingerprint_is_that_of_ssh_keygen(tmp_path: Path) -> None:

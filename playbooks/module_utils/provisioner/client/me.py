@@ -59,7 +59,7 @@ KEYS_BYTES = 3500  # of a request, which has 4096 at most
 
 MOST_ANSWER = 1 << 20  # bytes
 TIMEOUT_S, LOGS_TIMEOUT_S = 20.0, 60.0
-POLL_S = (0.5, 0.5, 1.0, 1.0, 3.0)  # while a job runs; the last one goes on: 30 requests a minute are allowed
+POLL_S = (*[0.5] * 4, *[1.0] * 8, 4.0)  # while a job runs; the last one goes on: 30 requests a minute are allowed
 WAIT_POLL_S = 20.0  # who waits loses the place after a minute without a request
 PATIENCE_S = 90.0  # for a broker that is started again, or that is asked too often
 LONGEST_JOB_S = 4 * 3600.0
@@ -68,6 +68,7 @@ WAITING = ("waiting", "offered")
 RUNNING = ("running", "ending")
 
 LABEL_COLUMNS = 9
+UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 MOST_FILES, MOST_FILE = 20, 64 << 10  # of ~/.ssh, and bytes of each
 
 TEXTS = {
@@ -92,7 +93,8 @@ TEXTS = {
         "files": "files",
         "kept": "your home ~ is kept; other files of the seat are lost when it is upgraded or gets another environment",
         "disk": "disk",
-        "used": "{used} of {limit}",
+        "used": "{used} used",
+        "of": " of {limit}",
         "next_running": "Next: provision me renew (more time), provision me down (stop it; your files are kept)",
         "next_starting": "Next: provision me status",
         "next_none": "Next: provision me (start it), provision me environments (what there is)",
@@ -129,7 +131,8 @@ TEXTS = {
         "files": "文件",
         "kept": "家目录 ~ 保留；座位里其他位置的文件在升级或更换环境时会丢失",
         "disk": "磁盘",
-        "used": "已用 {used}，限额 {limit}",
+        "used": "已用 {used}",
+        "of": "，限额 {limit}",
         "next_running": "下一步：provision me renew（延长），provision me down（停止，文件保留）",
         "next_starting": "下一步：provision me status",
         "next_none": "下一步：provision me（启动），provision me environments（有哪些环境）",
@@ -216,9 +219,10 @@ def length(seconds: float) -> str:
     return f"{minutes // 60}:{minutes % 60:02} h"
 
 
-def size(number: Any) -> str:
-    """Return bytes in GB."""
-    return f"{number / 1e9:.1f} GB"
+def size(number: int) -> str:
+    """Return bytes in powers of 1024, cut to tenths, as notices on the disk do (disk/limit.py)."""
+    power = min(max(number.bit_length() - 1, 0) // 10, len(UNITS) - 1)
+    return f"{(number * 10 >> 10 * power) / 10:g} {UNITS[power]}"
 
 
 class Screen:
@@ -694,8 +698,14 @@ def _rows(seat: dict[str, Any], disk: Any) -> Iterator[tuple[str, str]]:
     if seat["ssh"]["host_key"]:
         yield "", say("host_key", fingerprint=fingerprint(str(seat["ssh"]["host_key"])))
     yield say("files"), say("kept")
-    if disk and disk["use"] and disk["limit"]:
-        yield say("disk"), say("used", used=size(sum(disk["use"].values())), limit=size(disk["limit"]))
+    if disk and disk["use"]:
+        yield say("disk"), _disk_text(disk["use"], disk["limit"])
+
+
+def _disk_text(use: dict[str, Any], limit: int | None) -> str:
+    used = size(use["home_bytes"] + (use["layer_bytes"] or 0))
+    shown = used if use["complete"] else f"\u2265 {used}"
+    return say("used", used=shown) + (say("of", limit=size(limit)) if limit else "")
 
 
 def _jupyter_rows(url: str) -> Iterator[tuple[str, str]]:

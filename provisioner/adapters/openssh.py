@@ -27,6 +27,8 @@ from provisioner.domain.rollout.own_seat import (
 )
 from provisioner.domain.values.problem import Problem, ProblemError
 
+# The user's configuration may say more for this host: only the command is to be run.
+_PLAIN = ("-T", "-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes")
 _MOST_OUTPUT = 1 << 20
 _MOST_LINE = 2000
 _REACH_S = 3.0
@@ -58,7 +60,7 @@ def run_on(node: str, words: Sequence[str], stdin: str, on_line: Callable[[str],
         given.write(stdin.encode())
         given.seek(0)
         pipe = subprocess.PIPE
-        with _start(["-T", node, shlex.join(words)], stdin=given, stdout=pipe, stderr=pipe) as process:
+        with _start([*_PLAIN, node, shlex.join(words)], stdin=given, stdout=pipe, stderr=pipe) as process:
             reader = threading.Thread(target=_read, args=(process.stdout, chunks), daemon=True)
             reader.start()
             while process.stderr and (line := process.stderr.readline(_MOST_LINE)):

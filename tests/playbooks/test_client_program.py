@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.cli.running import spawn
-from tests.domain.rollout.test_own_seat import HOST_KEY
+from tests.domain.rollout.test_own_seat import HOST_KEY, a_login, an_own_seat
 from tests.playbooks.broker_world import GPUS, PEOPLE, Node, orders
 from tests.playbooks.node_code import module_util
 from tests.playbooks.test_broker_program import NOBODY, Daemon, until
@@ -245,6 +245,8 @@ def line(request: Any, **words: Any) -> bytes:
     return json.dumps({"v": 1, "id": request["id"], **words}).encode() + b"\n"
 
 
+A_SEAT = {**an_own_seat(), "ssh": a_login()}
+AN_ANSWER = {"state": "running", "seat": A_SEAT, "job": None, "ended": None, "disk": None}
 ESCAPES = "\x1b]0;owned\x07\x9b2J\u202e\r\n"
 PROBLEM = dict.fromkeys(("code", "what", "why", "fix"), ESCAPES)
 
@@ -261,6 +263,10 @@ PROBLEM = dict.fromkeys(("code", "what", "why", "fix"), ESCAPES)
         (lambda r: line(r, ok=True, state=["running"], seat=None), "bad_answer"),
         (lambda r: line(r, ok=True, state="running", seat="x"), "bad_answer"),
         (lambda r: line(r, ok=True, state="running", seat={"gpus": 1}), "bad_answer"),
+        (lambda r: line(r, ok=True, **{**AN_ANSWER, "seat": {**A_SEAT, "left_s": 1e300}}), "bad_answer"),
+        (lambda r: line(r, ok=True, **{**AN_ANSWER, "seat": {**A_SEAT, "left_s": float("nan")}}), "bad_answer"),
+        (lambda r: line(r, ok=True, **{**AN_ANSWER, "seat": {**A_SEAT, "ssh": {"host": 1}}}), "bad_answer"),
+        (lambda r: line(r, ok=True, **{**AN_ANSWER, "disk": {"use": 1, "limit": 1}}), "bad_answer"),
         (lambda r: line(r, ok=False), "bad_answer"),
         (lambda r: line(r, ok=1), "bad_answer"),
         (lambda r: line(r, ok=False, problem=ESCAPES), "bad_answer"),
@@ -285,6 +291,16 @@ def test_what_is_no_answer_is_a_problem_and_reaches_no_terminal(
     captured = capsys.readouterr()
     assert json.loads(captured.out)["problems"][0]["code"] == code
     assert all(character.isprintable() for character in (captured.out + captured.err).replace("\n", ""))
+
+
+def test_output_that_cannot_be_written_is_a_problem(broker: Broker, program: Program) -> None:
+    process = subprocess.Popen(
+        ["sh", "-c", f"exec {program.path} me status > /dev/full"], stderr=subprocess.PIPE, text=True
+    )
+    broker.until(lambda: process.poll() is not None)
+    assert process.stderr
+    with process.stderr as stderr:
+        assert (process.returncode, stderr.readline().partition(":")[0]) == (1, "io_error")
 
 
 def test_a_socket_that_nothing_listens_on_is_no_broker(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

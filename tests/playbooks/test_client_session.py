@@ -390,6 +390,10 @@ def test_chinese_is_shown_in_a_chinese_locale(anna: Person, monkeypatch: pytest.
     assert me.shown("up", anna.up().answer).startswith("你的座位 ml_anna 正在 gpu1 上运行。")
 
 
+def test_lines_of_a_log_stay_lines() -> None:
+    assert me.shown("logs", {"text": "a\tb\r\n\x1b[31mred\n"}) == "a   b\n\\x1b[31mred\n"
+
+
 TEXT = st.text(st.characters() | st.sampled_from("\x1b\x07\x9b\u202e\r\n\ud800"))
 
 

@@ -115,14 +115,12 @@ def me(  # noqa: PLR0913  (each is a flag)
     if seat.node is not None and source is not None:
         raise click.UsageError("--lock is for a seat on this machine, --on for one on a node")
     words = seat.words(act)
-    if seat.node is not None:
-        if act != "up":
-            return relay(seat.node, words, output)
-        return start_on(Up(seat.node, words, seat.opens, seat.prints, yes), output)
-    if source is None and _asks_broker():
-        if seat.opens or seat.prints:
-            raise click.UsageError("--open and --print-only are for your own computer: with --on NODE")
-        return node_client.run([*words, *(["--json"] if output.as_json else [])])
+    if seat.node is not None or (source is None and _asks_broker()):
+        if urls or ca:
+            raise click.UsageError(
+                "--urls and --ca are for a seat from a lab's lock; the token: ssh SEAT provision-url"
+            )
+        return _ask_node(act, words, seat, output, yes=yes)
     if seat.are_given or act not in ("up", "status", "down"):
         raise click.UsageError("this machine is no node with self-service: name one with --on NODE")
     published = _read_lock(source, ca, sha256, signers)
@@ -134,6 +132,17 @@ def me(  # noqa: PLR0913  (each is a flag)
         if act == "down":
             return _down(personal, run)
         return _up(personal, _ask_for(published, signers, output, yes=yes), run, yes=yes)
+
+
+def _ask_node(act: str, words: list[str], seat: NodeOptions, output: Output, *, yes: bool) -> int:
+    """Ask the node that was named, or the broker of this one."""
+    if seat.node is None:
+        if seat.opens or seat.prints:
+            raise click.UsageError("--open and --print-only are for your own computer: with --on NODE")
+        return node_client.run([*words, *(["--json"] if output.as_json else [])])
+    if act == "up":
+        return start_on(Up(seat.node, words, seat.opens, seat.prints, yes), output)
+    return relay(seat.node, words, output)
 
 
 def _asks_broker() -> bool:

@@ -150,6 +150,7 @@ def stanza(entry: SshEntry) -> str:
         f"  HostKeyAlias {entry.alias}",
         f"  UserKnownHostsFile ~/.ssh/{KNOWN_HOSTS}",
         "  StrictHostKeyChecking yes",
+        *(["  IdentitiesOnly yes"] if entry.identities else []),
         *(f"  IdentityFile ~/.ssh/{name}" for name in entry.identities),
         *([f"  ProxyJump {check_node(entry.node)}"] if entry.jump else []),
     ]

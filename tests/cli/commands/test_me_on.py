@@ -63,7 +63,8 @@ class Node:
     def argv(self) -> list[str]:
         """The arguments of ssh, with the command for the node as words."""
         *words, command = (self.folder / "argv").read_text().splitlines()
-        return [*words, *shlex.split(command)]
+        assert words[:-1] == ["-T", "-o", "RemoteCommand=none", "-o", "ClearAllForwardings=yes"]
+        return [words[-1], *shlex.split(command)]
 
     @property
     def stdin(self) -> str:
@@ -97,7 +98,7 @@ def test_one_command_starts_a_seat_and_makes_it_known_to_ssh(node: Node, home: P
     done = run("me", "--on", "anna@gpu1", "--gpus", "1", "--wait", "2h", "--yes")
     assert done.exit_code == 0, done.output
     asked = ["provision", "me", "up", "--gpus=1", "--wait=2h", "--json", "--keys-from-stdin"]
-    assert node.argv == ["-T", "anna@gpu1", *asked]
+    assert node.argv == ["anna@gpu1", *asked]
     assert node.stdin == f"{HOST_KEY}\n"
     stanza = (home / ".ssh/config.d/provisioner-gpu1-ml.conf").read_text()
     assert "  HostName 192.0.2.22\n" in stanza
@@ -218,7 +219,7 @@ def test_other_acts_are_relayed_with_text_or_document_and_exit_code(node: Node, 
     node.answers("line one\nline two\n", 0)
     done = run("me", "logs", "ssh", "--lines", "2", "--on", "gpu1")
     assert (done.exit_code, done.stdout) == (0, "line one\nline two\n")
-    assert node.argv == ["-T", "gpu1", "provision", "me", "logs", "ssh", "--lines=2"]
+    assert node.argv == ["gpu1", "provision", "me", "logs", "ssh", "--lines=2"]
     node.answers({"schema": ME_SCHEMA, "state": "stopped", "problems": []}, 0)
     assert document(run("me", "down", "--on", "gpu1", "--json"))["state"] == "stopped"
     node.answers({"schema": PROBLEMS_SCHEMA, "problems": [PROBLEM]}, 1, "somebody_waits: x\n")
@@ -283,6 +284,7 @@ def test_a_tunnel_that_cannot_be_opened_is_a_problem(node: Node) -> None:
         (["down", "--on", "gpu1", "--gpus", "1"], "--gpus is not for `down`"),
         (["status", "--on", "gpu1", "--open"], "--open and --print-only are not for `status`"),
         (["keep-alive", "--on", "gpu1", "--hours", "2"], "`keep-alive` needs --reason"),
+        (["--on", "gpu1", "--urls"], "--urls and --ca are for a seat from a lab's lock"),
         (["--gpus", "1"], "name one with --on NODE"),
         (["renew"], "name one with --on NODE"),
         (["up", "--open"], "name one with --on NODE"),

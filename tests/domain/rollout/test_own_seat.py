@@ -125,6 +125,7 @@ Host gpu1-ml
   HostKeyAlias gpu1-ml
   UserKnownHostsFile ~/.ssh/provisioner_known_hosts
   StrictHostKeyChecking yes
+  IdentitiesOnly yes
   IdentityFile ~/.ssh/id_ed25519
   ProxyJump anna@gpu1
 """

@@ -209,8 +209,11 @@ def say(key: str, **values: Any) -> str:
 
 
 def moment(left_s: float) -> str:
-    """Return when so many seconds are over, in the time zone of the person."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + left_s))
+    """Return when so many seconds are over, in the time zone of the person. Raises ValueError or OverflowError."""
+    try:
+        return time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + left_s))
+    except OSError as error:
+        raise ValueError(str(error)) from None
 
 
 def length(seconds: float) -> str:
@@ -666,7 +669,7 @@ def shown(act: str, answer: dict[str, Any]) -> str:
     if act == "environments":
         return "\n".join(say("environments", **one) for one in answer["environments"]) or say("no_environment")
     if act == "logs":
-        return "\n".join(map(escape, str(answer["text"]).split("\n")))
+        return "\n".join(escape(line.rstrip("\r").expandtabs(4)) for line in str(answer["text"]).split("\n"))
     if act in ("renew", "keep-alive"):
         return say("renewed", until=moment(answer["left_s"]), hours=length(answer["left_s"]))
     return "\n".join(_seat_lines(answer))
@@ -870,9 +873,9 @@ def main(words: Sequence[str], path: str = SOCKET) -> int:
     except KeyboardInterrupt:
         screen.note(say("interrupted"))
         return INTERRUPTED
-    except BrokenPipeError:
+    except OSError as error:  # of the output: all others were handled where they occur
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python reports it once more at its end
-        return FAILED
+        return FAILED if isinstance(error, BrokenPipeError) else _report(_failed(error), screen, as_json=as_json)
     return result.code
 
 
@@ -886,6 +889,15 @@ def _print(act: str, result: Result, *, as_json: bool) -> None:
         text = json.dumps({**head, **words, "problems": list(result.problems)})
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()
+
+
+def _failed(error: OSError) -> FaultError:
+    return fault(
+        "io_error",
+        f"the operating system reports: {error}",
+        "the output may be lost; what has begun on the node goes on",
+        "free space where the output goes; provision me status shows your seat",
+    )
 
 
 def _report(error: FaultError, screen: Screen, *, as_json: bool) -> int:

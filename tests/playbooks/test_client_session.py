@@ -200,6 +200,25 @@ def test_root_is_sent_to_the_commands_of_the_admin(node: Node) -> None:
     assert root.does("environments").answer["environments"][0]["name"] == "default"
 
 
+def test_a_whole_class_that_starts_at_once_is_started_without_a_second_command(node: Node) -> None:
+    node.configure(groups={"student": a_group(gpus=0)})
+    node.holds = True
+    for name in ("bob", "cem", "dora", "eve"):
+        node.ask(name, "up")
+    anna = Person(node)
+    anna.events = [lambda: None] * 3 + [node.finish] * 2
+    assert anna.up(gpus=0).answer["state"] == "running"
+    assert anna.stream.getvalue() == f"{me.TEXTS['en']['occupied']}\nworking\n"
+
+    def refuse(_verb: str, **_: Any) -> Any:
+        raise me.fault("node_occupied", "w", "y", "f")
+
+    anna.session.ask = refuse
+    before = node.now
+    assert anna.fault(anna.up).problem["code"] == "node_occupied"
+    assert 1800 < node.now - before < 2000
+
+
 def test_a_refusal_is_not_asked_again(anna: Person) -> None:
     assert anna.fault(lambda: anna.up(gpus=9)).problem["code"] == "too_many_gpus"
     assert anna.asked == ["up"]

@@ -63,6 +63,8 @@ POLL_S = (*[0.5] * 4, *[1.0] * 8, 4.0)  # while a job runs; the last one goes on
 WAIT_POLL_S = 20.0  # who waits loses the place after a minute without a request
 PATIENCE_S = 90.0  # for a broker that is started again, or that is asked too often
 LONGEST_JOB_S = 4 * 3600.0
+OCCUPIED_S = 1800.0  # while the node starts the seats of others, some at once
+OCCUPIED = "node_occupied"
 PASSING = ("too_often", "too_many_connections", "no_broker", "no_answer")
 WAITING = ("waiting", "offered")
 RUNNING = ("running", "ending")
@@ -102,6 +104,7 @@ TEXTS = {
         "renewed": "Your seat runs until {until} ({hours} left).",
         "made_key": "You had no SSH key. A new one was made, without a passphrase: {path}",
         "place": "waiting for a GPU: place {position}{holders}",
+        "occupied": "the node is starting other seats; this command asks again",
         "in_use": "; in use by {names}",
         "somebody": "somebody",
         "interrupted": "Interrupted. What has begun goes on, see provision me status; a place in the queue is lost.",
@@ -140,6 +143,7 @@ TEXTS = {
         "renewed": "你的座位运行到 {until}（还有 {hours}）。",
         "made_key": "你还没有 SSH 密钥，已生成一把新的（没有口令）：{path}",
         "place": "正在等待 GPU：第 {position} 位{holders}",
+        "occupied": "节点正在启动其他座位，稍后会自动再问",
         "in_use": "；使用者：{names}",
         "somebody": "某人",
         "interrupted": "已中断。已经开始的操作会继续，见 provision me status；排队的位置会失去。",
@@ -522,10 +526,8 @@ class Session:
             if left <= 0:
                 self._patiently("cancel")
                 raise _no_card(answer)
-            if not self.has_reader():
-                raise KeyboardInterrupt
             self.screen.progress(_place(answer))
-            self._sleep(min(WAIT_POLL_S, left))
+            self._pause(min(WAIT_POLL_S, left))
             answer = self._patiently("up", **{**wish, "wait_s": max(1, int(left))})
         result = self.follow(begun=answer["state"] == "starting")
         if result.answer["state"] not in RUNNING and not result.code:
@@ -535,12 +537,12 @@ class Session:
     def _begin(self, wish: dict[str, Any]) -> dict[str, Any]:
         """Ask for the seat; one that is being changed or stopped is asked for when that has ended."""
         try:
-            return dict(self.ask("up", **wish))
+            return dict(self._patiently("up", (OCCUPIED,), **wish))
         except FaultError as error:
             if error.problem["code"] != "seat_changing":
                 raise
         self.follow(begun=False)
-        return dict(self.ask("up", **wish))
+        return dict(self._patiently("up", **wish))
 
     def follow(self, *, begun: bool) -> Result:
         """Wait until no job changes the seat. `begun`: a job is known to have begun, so its end counts."""
@@ -555,18 +557,28 @@ class Session:
             if self._clock() > deadline:
                 raise _no_answer("the change of the seat does not end")
             self.screen.progress(_job_text(job) if job else say(found["state"], name="", node=""))
-            self._sleep(next(pauses, POLL_S[-1]))
+            self._pause(next(pauses, POLL_S[-1]))
 
-    def _patiently(self, verb: str, **values: Any) -> Any:
-        """Ask again for some time where the broker is started again, or is asked too often."""
-        deadline = self._clock() + PATIENCE_S
+    def _patiently(self, verb: str, passing: Sequence[str] = (*PASSING, OCCUPIED), **values: Any) -> Any:
+        """Ask again for some time where the reason of a refusal passes: one of these codes."""
+        begun = self._clock()
         while True:
             try:
                 return self.ask(verb, **values)
             except FaultError as error:
-                if error.problem["code"] not in PASSING or self._clock() > deadline:
+                code = error.problem["code"]
+                patience = OCCUPIED_S if code == OCCUPIED else PATIENCE_S
+                if code not in passing or self._clock() - begun > patience:
                     raise
-            self._sleep(POLL_S[-1])
+                if code == OCCUPIED:
+                    self.screen.progress(say("occupied"))
+            self._pause(POLL_S[-1])
+
+    def _pause(self, seconds: float) -> None:
+        """Wait. Raises KeyboardInterrupt where the result has no reader any more."""
+        if not self.has_reader():
+            raise KeyboardInterrupt
+        self._sleep(seconds)
 
     def longest(self) -> int:
         """Return the most hours that the caller may have with an environment of theirs."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 from collections.abc import Callable
 from functools import partial
@@ -151,6 +152,15 @@ def test_a_stream_without_a_reader_is_noticed(tmp_path: Path) -> None:
         assert me.has_reader(file)
         assert me.has_reader(StringIO())
         os.close(reader)
+        assert not me.has_reader(stream)
+
+
+def test_an_end_of_the_input_of_sshd_is_no_end_of_its_connection() -> None:
+    mine, of_sshd = socket.socketpair()
+    with mine, mine.makefile("w") as stream:
+        of_sshd.shutdown(socket.SHUT_WR)
+        assert me.has_reader(stream)
+        of_sshd.close()
         assert not me.has_reader(stream)
 
 

@@ -11,6 +11,7 @@ import struct
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -170,6 +171,40 @@ def test_the_socket_belongs_to_root_and_the_unix_group(tmp_path: Path, broker: B
 def test_a_state_root_that_the_broker_makes_shows_the_names_of_seats_to_root_alone(tmp_path: Path) -> None:
     os.close(servers._lock(str(tmp_path / "lib/state")))
     assert stat.S_IMODE((tmp_path / "lib/state").stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file to another group")
+def test_the_rights_of_the_socket_follow_the_configuration(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    numbers = {"one": 101, "two": 102}
+    monkeypatch.setattr(servers, "grp", SimpleNamespace(getgrnam=lambda name: SimpleNamespace(gr_gid=numbers[name])))
+    now = [100.0]
+    monkeypatch.setattr(servers, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    path = Path(broker.path)
+    rights = servers.SocketRights(str(path), broker.node.keeper)
+    for group in ("one", "two"):
+        broker.node.configure(unix_group=group)
+        rights.follow()
+        assert (path.stat().st_gid, path.stat().st_mode & 0o777) == (numbers[group], 0o660)
+    broker.node.configure(unix_group="three")  # a directory service that does not answer yet
+    rights.follow()
+    numbers["three"] = 103
+    rights.follow()
+    assert path.stat().st_gid == 102
+    now[0] += 60
+    rights.follow()
+    assert path.stat().st_gid == 103
+    (broker.node.folder / "config.json").write_text("{")
+    rights.follow()
+    assert path.stat().st_gid == 103
+
+
+def test_accounts_reach_the_socket_whatever_the_umask_is(tmp_path: Path, broker: Broker) -> None:
+    before = os.umask(0o077)
+    try:
+        with servers.listen(str(tmp_path / "run/other.sock"), broker.node.keeper):
+            assert (tmp_path / "run").stat().st_mode & 0o777 == 0o755
+    finally:
+        os.umask(before)
 
 
 def test_a_stranger_is_refused(broker: Broker) -> None:

@@ -129,6 +129,19 @@ def test_a_damaged_seat_does_not_stop_the_recovery_of_the_others(
     assert (world.seat.current(), world.compose.running) == (1, 1)
 
 
+def test_a_switch_that_the_broker_has_begun_is_left_to_it(world: World) -> None:
+    """The lease of the seat may be over, and its GPUs those of somebody else."""
+    path = world.seat.generation(2) / "order.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "by": "broker"}))
+    calls, states = list(world.compose.calls), world.states
+    record = recovered(world)
+    assert (record["state"], record["checks"]) == (
+        "unchanged",
+        {"demo-student": "the broker ends its switch; generation 1"},
+    )
+    assert (world.compose.calls, world.states) == (calls, states)
+
+
 def test_a_stray_file_among_the_seats_does_not_stop_recovery_at_boot(
     world: World, capsys: pytest.CaptureFixture[str]
 ) -> None:

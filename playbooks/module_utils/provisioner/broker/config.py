@@ -19,6 +19,8 @@ from ansible.module_utils.provisioner.lease.state import Terms
 
 SCHEMA = "provisioner/self_service/1"
 FOLDER = "self_service"
+LOCK_FILE = "broker.lock"  # held by the broker while it runs; its text is the pid
+MAIN_FILE, VERSION_FILE = "broker.py", "version"  # of the program
 STUDENT = "student"
 VERSION = re.compile(r"[0-9a-f]{12}")
 LAB = re.compile(r"[a-z][a-z0-9-]*")

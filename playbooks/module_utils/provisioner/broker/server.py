@@ -23,6 +23,7 @@ from ansible.module_utils.provisioner.base.child import Child
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault, printable
 from ansible.module_utils.provisioner.broker import refusals
 from ansible.module_utils.provisioner.broker.callers import Accounts, peer_of
+from ansible.module_utils.provisioner.broker.config import FOLDER, LOCK_FILE
 from ansible.module_utils.provisioner.broker.keeper import Keeper, job_program
 from ansible.module_utils.provisioner.broker.observe import SECONDS as LOOK_SECONDS
 from ansible.module_utils.provisioner.broker.observe import observe, parse_seen
@@ -73,12 +74,13 @@ class Server:
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
         listener.setblocking(False)
 
-    def run(self, wake: int) -> None:
-        """Serve until the descriptor `wake` can be read."""
+    def run(self, wake: int, after_step: Callable[[], None]) -> None:
+        """Serve until the descriptor `wake` can be read. `after_step` is called at least each minute."""
         ends: list[int] = []
         self._selector.register(wake, selectors.EVENT_READ, lambda: ends.append(wake))
         while not ends:
             self.step()
+            after_step()
 
     def step(self) -> None:
         """Wait for what happens next, and handle it."""
@@ -343,18 +345,20 @@ def serve(state_root: str, path: str, job: list[str]) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     with listener:
-        Server(keeper, listener).run(wake)
+        Server(keeper, listener).run(wake, SocketRights(path, keeper).follow)
     os.close(lock)
     return 0
 
 
 def _lock(state_root: str) -> int:
     """Return the lock that a broker holds while it runs. Raises BlockingIOError when another one does."""
-    folder = Path(state_root) / "self_service"
+    folder = Path(state_root) / FOLDER
     Path(state_root).mkdir(mode=0o700, parents=True, exist_ok=True)  # below it are the names of all seats
     folder.mkdir(mode=0o700, exist_ok=True)
-    lock = os.open(str(folder / "broker.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(str(folder / LOCK_FILE), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.ftruncate(lock, 0)
+    os.write(lock, str(os.getpid()).encode())
     return lock
 
 
@@ -363,7 +367,10 @@ def listen(path: str, keeper: Keeper) -> socket.socket:
 
     It is made under another name, and renamed when its rights are set. Raises OSError.
     """
-    Path(path).parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    folder = Path(path).parent
+    if not folder.is_dir():
+        folder.mkdir(parents=True)
+        folder.chmod(0o755)  # whatever the umask is: accounts of the group have to reach the socket
     temporary = Path(f"{path}.new")
     with contextlib.suppress(FileNotFoundError):
         temporary.unlink()
@@ -373,15 +380,36 @@ def listen(path: str, keeper: Keeper) -> socket.socket:
         listener.bind(str(temporary))
     finally:
         os.umask(before)
-    set_rights(temporary, keeper)
+    SocketRights(str(temporary), keeper).follow()
     listener.listen(BACKLOG)
     temporary.replace(path)
     return listener
 
 
-def set_rights(path: Path, keeper: Keeper) -> None:
-    """Give the socket to the unix group of the configuration; without one, only root may connect."""
-    with contextlib.suppress(ProblemError, KeyError):
-        group = grp.getgrnam(keeper.config.read().unix_group).gr_gid
-        os.chown(str(path), -1, group)
-        path.chmod(MODE)
+class SocketRights:
+    """The rights of the socket: it belongs to the unix group of the configuration; without one, only root may connect.
+
+    A configuration that names another group takes effect without a restart.
+    """
+
+    def __init__(self, path: str, keeper: Keeper) -> None:
+        """Nothing is set yet."""
+        self._path, self._keeper = Path(path), keeper
+        self._is_set, self._tried, self._retry_at = "", "", 0.0
+
+    def follow(self) -> None:
+        """Set the rights if the group is another one. A group that is not known is looked for again after a minute."""
+        group, now = self._group(), time.monotonic()
+        if group in ("", self._is_set) or (group == self._tried and now < self._retry_at):
+            return
+        self._tried, self._retry_at = group, now + LOOK_EVERY_S
+        with contextlib.suppress(KeyError, OSError):
+            os.chown(str(self._path), -1, grp.getgrnam(group).gr_gid)
+            self._path.chmod(MODE)
+            self._is_set = group
+
+    def _group(self) -> str:
+        try:
+            return self._keeper.config.read().unix_group
+        except ProblemError:
+            return ""

@@ -16,16 +16,17 @@ from ansible.module_utils.provisioner.docker.engine import wait_for_engine
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 
 BOOT_SECONDS = 300  # until engine and driver answer after a boot
+LEFT = "left"
 # Worst first: the state of a node is the worst state of its seats.
 STATES = ("needs_attention", "failed", "unknown", "deferred", "rolled_back", "committed", "unchanged")
 
 
 def recover_seats(order: dict[str, Any], report: Report) -> dict[str, Any]:
-    """End unfinished switches on all seats and return the record.
+    """End unfinished switches on all seats, but for those of the broker, and return the record.
 
     `checks` has a line for each seat; `generation` is set when the node has one seat only.
     """
@@ -51,7 +52,8 @@ def _recover_one(seat: Seat, order: dict[str, Any], report: Report) -> dict[str,
     except Exception as error:  # noqa: BLE001  (one damaged seat must not stop the recovery of the others)
         state = error.state if isinstance(error, ProblemError) else "failed"
         problems, generation = [problem_of(error)], _generation(seat)
-    text = {"unknown": "a job is running", "unchanged": "no unfinished switch"}.get(state, state)
+    texts = {"unknown": "a job is running", "unchanged": "no unfinished switch", LEFT: "the broker ends its switch"}
+    text, state = texts.get(state, state), "unchanged" if state == LEFT else state
     return {"state": state, "generation": generation, "text": f"{text}; generation {generation}", "problems": problems}
 
 
@@ -65,10 +67,20 @@ def _generation(seat: Seat) -> int:
 def _end_open_switch(seat: Seat, order: dict[str, Any], lock: int, report: Report) -> str:
     compose, journal = Compose(seat, (lock,)), Journal(seat.folder, order["run"])
     check_usable(compose, journal)
-    if journal.open_switch() is None:
+    step = journal.open_switch()
+    if step is None:
         return "unchanged"
+    if _is_of_broker(seat, step["detail"]["to"]):
+        return LEFT  # the lease may be over: the broker alone knows whether the seat is to run, and with which GPUs
     recover_seat(compose, journal, order, report)
     return str((journal.last_step() or {})["state"])
+
+
+def _is_of_broker(seat: Seat, number: int) -> bool:
+    """Return whether a generation is that of an order of the broker, as far as it can be read."""
+    with contextlib.suppress(ProblemError):
+        return bool(seat.order(number).get("by") == BROKER)
+    return False
 
 
 @contextlib.contextmanager

@@ -42,7 +42,7 @@ def test_the_unit_runs_the_recovery_program_once_after_the_engine(root: Path) ->
     text = configparser.ConfigParser(interpolation=None)
     text.optionxform = str  # type: ignore[assignment, method-assign]
     text.read(unit(root))
-    assert text["Service"]["ExecStart"].split() == [boot._python(), "-I", str(root / "node/program/recover.py")]
+    assert text["Service"]["ExecStart"].split() == [boot.python_path(), "-I", str(root / "node/program/recover.py")]
     assert text["Service"]["Type"] == "oneshot"
     assert {"docker.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.service"} == set(
         text["Unit"]["After"].split()

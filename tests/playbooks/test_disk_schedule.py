@@ -76,7 +76,11 @@ def test_with_systemd_a_timer_starts_without_a_reload(node: Node) -> None:
     service, timer = configparser.ConfigParser(interpolation=None), configparser.ConfigParser(interpolation=None)
     service.read(node.units / SERVICE)
     timer.read(node.units / TIMER)
-    assert service["Service"]["ExecStart"].split() == [boot._python(), "-I", str(node.root / "node/program/measure.py")]
+    assert service["Service"]["ExecStart"].split() == [
+        boot.python_path(),
+        "-I",
+        str(node.root / "node/program/measure.py"),
+    ]
     assert timer["Timer"]["OnCalendar"] == "*-*-* 03:00:00"
 
 
@@ -138,7 +142,7 @@ def test_without_timer_and_cron_a_rollout_measures_unless_one_has_of_late(node: 
     assert node.unit_names() == (UNITS if has_systemd else set())  # the next boot starts the timer
     record = a_persons_seat(node.root.parent).folder / "disk.json"
     node.install()
-    started = [boot._python(), "-I", str(node.root / "node/program/measure.py")]
+    started = [boot.python_path(), "-I", str(node.root / "node/program/measure.py")]
     assert node.started == [started]
     record.write_text("{}")
     node.install()

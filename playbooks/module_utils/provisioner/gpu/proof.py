@@ -61,8 +61,7 @@ def _choose(order: dict[str, Any]) -> GpuChoice:
         return GpuChoice("", set(), {})
     nvml = query_nvml()
     driver = nvml.get("driver") or ""
-    image = order["image"]["reference"]
-    proved = {str(entry.get("gpu")) for entry in _proofs(order, driver) if entry.get("image") == image}
+    proved = proved_gpus(order, driver)
     known = {gpu.get("uuid"): gpu for gpu in with_container_names(nvml.get("gpus", []))}
     spared = {}
     for uuid in wanted["gpus"]:
@@ -70,6 +69,12 @@ def _choose(order: dict[str, Any]) -> GpuChoice:
         if use:
             spared[uuid] = "; ".join(use)
     return GpuChoice(driver, proved, spared)
+
+
+def proved_gpus(order: dict[str, Any], driver: str) -> set[str]:
+    """Return the GPUs on which a program with the image of the order has computed with this driver since the boot."""
+    image = order["image"]["reference"]
+    return {str(entry.get("gpu")) for entry in _proofs(order, driver) if entry.get("image") == image}
 
 
 def _use_by_others(uuid: str, gpu: dict[str, Any] | None, wanted: dict[str, Any]) -> list[str]:

@@ -88,11 +88,11 @@ def install(state_root: str, code: dict[str, str], *, measures: bool = False) ->
     if has_systemd:
         _install_unit(program / "recover.py")
     if measures:
-        _measure(Program(str(program / "measure.py"), _python()), state_root, UNITS if has_systemd else None)
+        _measure(Program(str(program / "measure.py"), python_path()), state_root, UNITS if has_systemd else None)
 
 
 def _install_unit(main: Path) -> None:
-    text = TEXT.format(main=main, python=_python())
+    text = TEXT.format(main=main, python=python_path())
     if read(UNITS / UNIT) != text:
         write_atomic(UNITS / UNIT, text, 0o644)
     _enable()
@@ -148,7 +148,7 @@ def uninstall(state_root: str) -> None:
     shutil.rmtree(str(program), ignore_errors=True)
 
 
-def _python() -> str:
+def python_path() -> str:
     """Return /usr/bin/python3 when it is the same program: this path survives an upgrade of the node's release."""
     usual = Path(PYTHON)
     return PYTHON if usual.exists() and usual.samefile(sys.executable) else sys.executable

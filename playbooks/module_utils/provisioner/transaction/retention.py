@@ -21,8 +21,12 @@ def remove_old_generations(seat: Seat, keep: set[int]) -> None:
 
 
 def _drop_image(seat: Seat, number: int) -> None:
-    reference = seat.order(number)["image"]["reference"]
-    engine.untag(f"{KEEP_REPOSITORY}:{seat.tag(number)}")
+    drop_image(seat.order(number)["image"]["reference"], seat.tag(number))
+
+
+def drop_image(reference: str, tag: str) -> None:
+    """Remove a tag that protects an image, and the image itself if it was the last one. Raises ProblemError."""
+    engine.untag(f"{KEEP_REPOSITORY}:{tag}")
     names = (engine.image(reference) or {}).get("RepoTags") or []
     if not any(name.startswith(f"{KEEP_REPOSITORY}:") for name in names):
         engine.untag(reference)

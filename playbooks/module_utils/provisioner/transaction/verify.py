@@ -291,7 +291,7 @@ def check_gpus(compose: Compose, service: str, order: dict[str, Any], spared: It
     user = f"{seat['uid']}:{seat['gid']}"
     argv = [*exec_python(container["Id"], user), *spared]
     ran = run(argv, GPU_SECONDS, text=order["files"]["gpu_check.py"], env=client_environment())
-    found = _parse_check(ran.out)
+    found = parse_check(ran.out)
     if found is None:
         raise _failure("gpu_fails", f"{service}: the GPU check printed no result: {ran.message}")
     if sorted(found["uuids"]) != wanted:
@@ -304,8 +304,8 @@ def check_gpus(compose: Compose, service: str, order: dict[str, Any], spared: It
     return found
 
 
-def _parse_check(text: str) -> dict[str, Any] | None:
-    """Parse the last line, which is the result; the container may print other lines before it."""
+def parse_check(text: str) -> dict[str, Any] | None:
+    """Return the result of a GPU check, None without one. It is the last line: others may come before it."""
     try:
         found = json.loads(text.strip().rpartition("\n")[2])
         uuids = [str(uuid) for uuid in found["uuids"]]

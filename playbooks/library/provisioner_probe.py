@@ -18,6 +18,7 @@ from ansible.module_utils.provisioner.jobs.claims import last_claim, read_claims
 from ansible.module_utils.provisioner.jobs.entry import ORDER
 from ansible.module_utils.provisioner.seat.account_lookup import look_up_accounts
 from ansible.module_utils.provisioner.seat.facts import attention_problem, kept_images, pack_files, seat_facts
+from ansible.module_utils.provisioner.self_service.facts import published_images, self_service_facts
 
 
 def node_facts(state_root: str, accounts: Sequence[str]) -> dict[str, Any]:
@@ -50,7 +51,8 @@ def node_facts(state_root: str, accounts: Sequence[str]) -> dict[str, Any]:
         "accounts": pack(json.dumps(found)),
         **claims,
         "images": image_digests() if engine else [],
-        "kept": kept_images(state_root),
+        "kept": sorted({*kept_images(state_root), *published_images(state_root)}),
+        "self_service": self_service_facts(state_root),
         "absent_because": absent,
         "problems": problems + damaged + [problem for problem in map(attention_problem, seats) if problem],
     }

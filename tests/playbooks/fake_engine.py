@@ -64,7 +64,8 @@ class FakeEngine:
         return self.images.get(name) or next((i for i in self.images.values() if name in i.get("RepoTags", ())), None)
 
     def _tag(self, name: str, tag: str) -> None:
-        self.images[name].setdefault("RepoTags", []).append(tag)
+        tags = self.images[name].setdefault("RepoTags", [])
+        tags += [tag] if tag not in tags else []
 
     def _forget(self, name: str) -> bool:
         for image in self.images.values():

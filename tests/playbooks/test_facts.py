@@ -32,6 +32,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
     assert fact == {
         "name": "demo-student",
         "lab": "demo",
+        "kind": "",
         "generation": 3,
         "image": REFERENCE,
         "files": seat.files(3),

@@ -16,9 +16,22 @@ PACKAGE = resources.playbooks() / "module_utils/provisioner"
 LIBRARY = resources.playbooks() / "library"
 NAME = "ansible.module_utils.provisioner"
 # A room imports from those before it.
-ROOMS = ("base", "client", "jobs", "docker", "gpu", "seat", "disk", "transaction", "lease", "broker", "prepare")
+ROOMS = (
+    "base",
+    "client",
+    "jobs",
+    "docker",
+    "gpu",
+    "seat",
+    "disk",
+    "transaction",
+    "lease",
+    "broker",
+    "self_service",
+    "prepare",
+)
 MOST_MODULES = 12
-STARTED_BY_THE_NODE = {"broker": {"program"}, "client": {"install"}}  # no module of this tree starts it
+STARTED_BY_THE_NODE = {"client": {"install"}}  # no module of this tree starts it
 VERMIN = str(Path(sys.executable).with_name("vermin"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, *sorted(LIBRARY.glob("*.py"))]

@@ -96,6 +96,7 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
     return {
         "name": seat.name,
         "lab": wanted.get("lab", ""),
+        "kind": wanted.get("kind", ""),
         "generation": number,
         "image": order["image"]["reference"] if order else "",
         "files": seat.files(number) if number else {},

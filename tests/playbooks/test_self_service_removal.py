@@ -103,7 +103,9 @@ def test_a_seat_that_the_broker_is_changing_is_waited_for(site: Site, monkeypatc
     assert site.pid is not None
 
 
-def test_another_lab_does_not_remove_what_is_in_use(site: Site) -> None:
+@pytest.mark.parametrize("pid", [None, 4000])
+def test_another_lab_does_not_remove_it(site: Site, pid: int | None) -> None:
+    site.pid = pid
     with pytest.raises(ProblemError) as caught:
         site.remove(claim=a_claim("r9", 1))
     assert vars(caught.value)["problem"]["code"] == "self_service_elsewhere"

@@ -140,6 +140,7 @@ def _check_lab(wanted: Wanted) -> None:
 def _check_images(wanted: Wanted, job: Job) -> Checked:
     """Check the image of each environment. Raises ProblemError."""
     order, pool = wanted.order, Pool(wanted.config.pool, leased_gpus(wanted.layout))
+    job.report("checking the images", phase="stage")
     checks: dict[str, str] = {}
     problems: list[dict[str, str]] = []
     for name, environment in wanted.config.environments.items():

@@ -25,7 +25,7 @@ from ansible.module_utils.provisioner.seat.notice import LEASE_FILE
 from ansible.module_utils.provisioner.seat.seat import INTENT, Seat, seats_of
 from ansible.module_utils.provisioner.self_service import daemon, units
 from ansible.module_utils.provisioner.self_service.environments import remove_all
-from ansible.module_utils.provisioner.self_service.installed import STARTED, installed_lab, is_in_use
+from ansible.module_utils.provisioner.self_service.installed import STARTED, installed_lab
 from ansible.module_utils.provisioner.self_service.layout import Layout
 from ansible.module_utils.provisioner.transaction import remove as removals
 
@@ -48,7 +48,7 @@ def remove(order: dict[str, Any], job: Job) -> dict[str, Any]:
     for seat in seats:
         journal = Journal(seat.folder, order["run"])
         require_consent(Compose(seat, ()), journal, _with_time_left(order, deadline), job.report)
-    job.report("stopping the broker")
+    job.report("stopping the broker", phase="switch")
     daemon.stop(layout)  # else it would start the seats again
     try:
         for seat in seats:
@@ -72,7 +72,7 @@ def _lab(order: dict[str, Any]) -> str:
     """Return the lab whose self-service is removed. Raises ProblemError where the node has that of another one."""
     installed = installed_lab(Layout(order["state_root"]))
     lab = str((order.get("claim") or {}).get("lab") or installed)
-    if installed not in ("", lab) and is_in_use(Layout(order["state_root"])):
+    if installed not in ("", lab):
         raise ProblemError(
             "self_service_elsewhere",
             f"the self-service of this node is that of the lab {installed}",

@@ -50,7 +50,7 @@ def _start_by_systemd(argv: list[str]) -> str:
     """Start the unit; below systemd 246, which sees it at the next boot only, a unit without a file."""
     if run(["systemctl", "start", units.UNIT], SYSTEMCTL_SECONDS).code == 0:
         return "systemd"
-    options = [f"--property={option}" for option in units.SERVICE_OPTIONS]
+    options = [f"--property={option}" for option in units.PROCESS_OPTIONS]  # old releases know no others here
     ran = run(["systemd-run", "--collect", f"--unit={units.TRANSIENT}", *options, *argv], SYSTEMCTL_SECONDS)
     if ran.code != 0:
         raise _not_started(ran.message)

@@ -64,8 +64,8 @@ def remove(order: dict[str, Any], job: Job) -> dict[str, Any]:
 
 def _with_time_left(order: dict[str, Any], deadline: float) -> dict[str, Any]:
     """Return the order with what is left of its time to wait for work: the seats have one deadline together."""
-    wanted = order.get("when_busy")
-    return {**order, "when_busy": {**wanted, "seconds": max(0, int(deadline - time.monotonic()))}} if wanted else order
+    left = {"seconds": max(0, int(deadline - time.monotonic()))}
+    return {**order, "when_busy": {"policy": "defer", "reason": "", **(order.get("when_busy") or {}), **left}}
 
 
 def _lab(order: dict[str, Any]) -> str:

@@ -22,12 +22,11 @@ WANTS = "multi-user.target.wants"
 CRON = Path("/etc/cron.d/provisioner-broker")  # run-parts(8): no dot in the name
 CRON_PROGRAMS = ("cron", "crond")
 
-# Jobs outlive the broker (KillMode) and set seats up, so no option gives it a view of its own of the file systems:
-# homes that are mounted later would be missing there.
-SERVICE_OPTIONS = (
-    "KillMode=process",
-    "Restart=on-failure",
-    "RestartSec=5",
+# Jobs outlive the broker.
+PROCESS_OPTIONS = ("KillMode=process", "Restart=on-failure", "RestartSec=5")
+# Jobs set seats up, so no option gives the broker a view of its own of the file systems: homes that are mounted later
+# would be missing there.
+LIMITS = (
     "TimeoutStopSec=20",
     "NoNewPrivileges=yes",
     "RestrictRealtime=yes",
@@ -69,7 +68,7 @@ def install(layout: Layout, argv: Sequence[str]) -> str:
     """Let the node start the broker at boot. Return what does: `systemd`, `cron` or `none`."""
     words = {"main": layout.main, "command": " ".join(argv), "log": layout.log}
     if has_systemd():
-        _write(UNITS / UNIT, TEXT.format(**words, options="\n".join(SERVICE_OPTIONS)))
+        _write(UNITS / UNIT, TEXT.format(**words, options="\n".join([*PROCESS_OPTIONS, *LIMITS])))
         _enable()
         _remove(CRON)
         return "systemd"

@@ -1,12 +1,14 @@
 """Facts of self-service on a node, which are read from its files, whatever these hold."""
 
 import hashlib
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from provisioner.adapters import resources
 from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import REFERENCE
@@ -100,3 +102,15 @@ def test_the_image_of_a_version_that_cannot_be_read_is_unknown(site: Site) -> No
     site.publish()
     (site.layout.environments / "default" / site.version() / "environment.json").write_text("{")
     assert facts.published_images(site.state_root) == ["unknown"]
+
+
+def test_the_probe_has_the_facts_and_keeps_the_images_of_published_environments(site: Site) -> None:
+    site.publish()
+    path = resources.playbooks() / "library/provisioner_probe.py"
+    spec = importlib.util.spec_from_file_location("provisioner_probe", path)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = module.node_facts(site.state_root, [])
+    assert (found["self_service"]["lab"], found["kept"]) == ("ml", [REFERENCE])

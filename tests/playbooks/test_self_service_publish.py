@@ -11,7 +11,7 @@ from tests.playbooks.fake_engine import FakeEngine
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob
-from tests.playbooks.self_service_world import CODE, Site, a_document, other_reference, publishes
+from tests.playbooks.self_service_world import CODE, Site, a_document, images, other_reference, publishes
 from tests.playbooks.test_claims import a_claim
 
 stores, claims, seats, states = (
@@ -307,6 +307,18 @@ def test_the_container_of_the_check_has_no_capability_no_network_and_one_gpu(sit
     for option in ("--cap-drop ALL", "--security-opt no-new-privileges", "--user 65534:65534", "--network none"):
         assert option in words
     assert f"--gpus device={site.gpus[0]['uuid']} --pull never --entrypoint python3 {REFERENCE} -I -" in words
+
+
+@pytest.mark.parametrize(
+    ("driver", "words"),
+    [
+        ("nvidia", ["--gpus", "device=GPU-1"]),
+        ("cdi", ["--env", "NVIDIA_VISIBLE_DEVICES=void", "--device", "nvidia.com/gpu=GPU-1"]),
+    ],
+)
+def test_the_check_gets_its_gpu_as_a_seat_does(monkeypatch: pytest.MonkeyPatch, driver: str, words: list[str]) -> None:
+    monkeypatch.setattr(images, "gpu_driver", lambda _: driver)
+    assert images._gpu_words("GPU-1") == words
 
 
 # --- what comes back

@@ -84,9 +84,9 @@ def _compute(order: dict[str, Any], uuid: str, program: str) -> str:
     remove = ["docker", "rm", "-f", name]
     run(remove, KILL_SECONDS, env=environment)  # left by a killed job
     limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{ACCOUNT}:{ACCOUNT}"]
-    isolation = ["--network", "none", "--log-driver", "none", "--env", "HOME=/nonexistent", *_gpu_words(uuid)]
+    isolation = ["--network", "none", "--log-driver", "none", "--workdir", "/", "--env", "HOME=/nonexistent"]
     command = ["--pull", "never", "--entrypoint", "python3", order["image"]["reference"], "-I", "-"]
-    argv = ["docker", "run", "--rm", "-i", "--name", name, *limits, *isolation, *command]
+    argv = ["docker", "run", "--rm", "-i", "--name", name, *limits, *isolation, *_gpu_words(uuid), *command]
     ran = run(argv, GPU_SECONDS, text=program, env=environment)
     found = parse_check(ran.out)
     if ran.code != 0:

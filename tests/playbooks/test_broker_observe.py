@@ -64,6 +64,21 @@ def test_state_of_a_gpu(node: Path, gpus: list[Any], gpu: dict[str, Any], holder
     assert look(node, **({"GPU_1": holder} if holder else {})).cards["GPU-1"].state == state
 
 
+@pytest.mark.parametrize(
+    ("gpu", "used"),
+    [
+        (a_gpu("GPU-1"), False),
+        (a_gpu("GPU-1", utilization=1), True),
+        (a_gpu("GPU-1", processes=[MINE]), True),
+        (a_gpu("GPU-1", processes=[a_process(7, "graphics")]), False),
+        (a_gpu("GPU-1", processes=None, utilization=None), False),
+    ],
+)
+def test_a_gpu_is_used_that_computes_or_has_a_process(node: Path, gpus: list[Any], gpu: Any, used: bool) -> None:
+    gpus[:] = [gpu]
+    assert look(node, GPU_1=SEAT).used == ({"GPU-1"} if used else set())
+
+
 def test_a_foreign_process_is_named(node: Path, gpus: list[Any]) -> None:
     gpus[:] = [a_gpu("GPU-1", processes=[a_process(812)])]
     card = look(node).cards["GPU-1"]

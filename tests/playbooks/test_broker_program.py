@@ -135,6 +135,21 @@ def test_the_program_is_of_root_only(tmp_path: Path) -> None:
     assert (tmp_path / "program").stat().st_mode & 0o077 == 0
 
 
+def test_verbs_of_root_are_refused_to_another_account(daemon: Daemon) -> None:
+    daemon.start()
+    assert daemon.ask("seats", 0) == {"v": 1, "id": ID, "ok": True, "state": "ok", "seats": [], "waiting": []}
+    assert daemon.ask("usage", 0)["rows"] == []
+    for verb in ("seats", "usage"):
+        assert daemon.ask(verb)["problem"]["code"] == "not_allowed"
+    for verb in ("release", "stop", "upgrade_seat"):
+        assert daemon.ask(verb, seat="ml_anna", reason="x")["problem"]["code"] == "not_allowed"
+        assert daemon.ask(verb, 0, seat="ml_anna", reason="x")["problem"]["code"] == "no_seat"
+    lines = [json.loads(line) for line in (daemon.state_root / "self_service/audit.jsonl").read_text().splitlines()]
+    kept = [(line["uid"], line["outcome"], line["asked"]) for line in lines if line["verb"] == "stop"]
+    asked = {"seat": "ml_anna", "reason": "x"}
+    assert kept == [(NOBODY, "not_allowed", asked), (0, "no_seat", asked)]
+
+
 def test_the_program_ends_at_once_at_sigterm(daemon: Daemon) -> None:
     daemon.start()
     begun = time.monotonic()

@@ -26,6 +26,7 @@ ROOMS = (
     "disk",
     "transaction",
     "lease",
+    "admin",
     "broker",
     "self_service",
     "prepare",

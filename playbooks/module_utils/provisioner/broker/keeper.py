@@ -10,6 +10,7 @@ import subprocess
 import time
 from typing import Any, Callable, Protocol
 
+from ansible.module_utils.provisioner.admin.usage_file import UsageFile
 from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -18,7 +19,7 @@ from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.broker.seat_job import STOPPED
 from ansible.module_utils.provisioner.broker.store import Store
 from ansible.module_utils.provisioner.jobs.jobfile import follow, job_path, read_job
-from ansible.module_utils.provisioner.lease.state import LeaseState, Moment, SeatJob
+from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, Moment, SeatJob
 from ansible.module_utils.provisioner.lease.tick import Action, Seen, job_ended, tick
 from ansible.module_utils.provisioner.seat.notice import LEASE_FILE, make_notice_folder
 from ansible.module_utils.provisioner.seat.seat import Seat
@@ -32,6 +33,10 @@ HAS_ENDED = """\
 您的座位已到期，{grace} 分钟后停止，文件保留。请保存工作，或延长：provision me renew
 The time of your seat is over; it stops in {grace} minutes, and your files stay. Save your work, or prolong it: \
 provision me renew
+"""  # noqa: RUF001  (Chinese punctuation)
+IS_RELEASED = """\
+管理员收回您的座位，{grace} 分钟后停止，文件保留。请保存工作。原因：{reason}
+The admin takes your seat back; it stops in {grace} minutes, and your files stay. Save your work. Reason: {reason}
 """  # noqa: RUF001  (Chinese punctuation)
 
 
@@ -66,11 +71,13 @@ class Keeper:
         """Take over what a broker before this one has left. Raises OSError."""
         self.state_root, self._launch, self.clock = state_root, launch, clock
         self.store, self.config = Store(state_root), ConfigFile(state_root)
+        self.usage = UsageFile(self.store.folder / "usage")
         moment = clock()
         self.state = self.store.read_leases() or LeaseState(tick=moment, sampled=moment.boottime)
         self.ended: dict[str, dict[str, Any]] = {}  # the record of the last job of a seat
         self.changes = 0  # of seats, by their jobs: what was looked at before may be wrong since
         self._processes: dict[str, Process] = {}
+        self._people: dict[str, str] = {}  # lease -> person
         self.store.forget_other_orders({job.run for job in self.state.jobs.values()})
 
     def seat(self, name: str) -> Seat:
@@ -91,12 +98,38 @@ class Keeper:
 
     def tick(self, seen: Seen | None = None) -> None:
         """Let time pass until now, and do what follows from it."""
-        state, actions = tick(self.state, self.clock(), seen, self.config.pool())
+        before = self.state
+        state, actions = tick(before, self.clock(), seen, self.config.pool())
+        self._count(before, state, seen)
         self.accept(state)
         if seen is not None:
             self.store.renew_reserve()
         for action in actions:
             self._act(action)
+
+    def _count(self, before: LeaseState, after: LeaseState, seen: Seen | None) -> None:
+        """Count who has held and used which GPU since the state before."""
+        self._people = {lease.id: self._people.get(lease.id) or self._person(lease) for lease in before.leases.values()}
+        people = {lease.seat: self._people[lease.id] for lease in before.leases.values()}
+        self.usage.passed(before, after, people)
+        if seen is not None:
+            self.usage.looked(before, seen.used, after.tick.boottime - before.sampled)
+        self.usage.write(after.tick.boottime)
+
+    def _person(self, lease: Lease) -> str:
+        return str(self.wanted(lease.seat).get("person", ""))
+
+    def wanted(self, name: str) -> dict[str, Any]:
+        """Return a seat as its current order has it, before there is one as its first one; nothing without records."""
+        seat = self.seat(name)
+        try:
+            number = seat.current()
+            if number:
+                return dict(seat.order(number)["seat"])
+        except (ProblemError, OSError):
+            return {}
+        first = (order["seat"] for order in self.store.read_orders() if order["seat"].get("name") == name)
+        return next(map(dict, first), {})
 
     def _act(self, action: Action) -> None:
         if action.kind == "job":
@@ -160,7 +193,9 @@ class Keeper:
         )
 
     def _note_intent(self, seat: str, job: SeatJob) -> None:
-        why = next((lease.why for lease in self.state.of_seat(seat) if lease.why), f"uid {job.uid}")
+        leases = self.state.of_seat(seat)
+        why = next((lease.why for lease in leases if lease.why), f"uid {job.uid}")
+        why = next((f"admin: {lease.released}" for lease in leases if lease.why and lease.released), why)
         if job.kind in ("stop", "up", "resume"):
             folder = self.seat(seat)
             with contextlib.suppress(OSError):
@@ -208,7 +243,10 @@ class Keeper:
         if job.kind != "stop" or not self._has_failed(seat):
             problems = record.get("problems", [])[:MOST_SHOWN]
             self.ended[seat] = {"kind": job.kind, "state": record["state"], "problems": problems}
-        self.accept(job_ended(self.state, seat, record["state"]))
+        before = self.state
+        self.accept(job_ended(before, seat, record["state"]))
+        if before.leases.keys() - self.state.leases.keys():
+            self.usage.write(self.state.tick.boottime, is_end=True)
         if seat in self.state.jobs:
             self.begin(seat)
             return
@@ -229,8 +267,15 @@ class Keeper:
             process.poll()  # it has ended, and the kernel keeps its exit code until it is asked for
 
     def _show_notice(self, action: Action) -> None:
-        grace = max((lease.grace_s for lease in self.state.of_seat(action.seat)), default=0.0)
-        text = ENDS_SOON.format(minutes=action.minutes) if action.minutes else HAS_ENDED.format(grace=round(grace / 60))
+        leases = self.state.of_seat(action.seat)
+        grace = round(max((lease.grace_s for lease in leases), default=0.0) / 60)
+        reason = next((lease.released for lease in leases if lease.released), "")
+        if reason:
+            text = IS_RELEASED.format(grace=grace, reason=reason)
+        elif action.minutes:
+            text = ENDS_SOON.format(minutes=action.minutes)
+        else:
+            text = HAS_ENDED.format(grace=grace)
         self._write_notice(action.seat, text)
 
     def clear_notice(self, seat: str) -> None:

@@ -12,7 +12,7 @@ from ansible.module_utils.provisioner.docker.containers import running_container
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, get
 from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
-from ansible.module_utils.provisioner.gpu.use import gpu_use
+from ansible.module_utils.provisioner.gpu.use import computing, gpu_use
 from ansible.module_utils.provisioner.lease.state import Card
 from ansible.module_utils.provisioner.lease.tick import Seen
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat
@@ -33,6 +33,7 @@ def observe(state_root: str, holders: Mapping[str, str]) -> dict[str, Any]:
         "idle": {seat: not used[seat] and _has_idle_gpus(wanted, gpus) for seat, wanted in own.items()},
         "own": {seat: [wanted["uid"], wanted["gpus"]] for seat, wanted in own.items()},
         "others": sorted(found.keys() - own.keys()),
+        "used": sorted(uuid for uuid, gpu in gpus.items() if gpu.get("utilization") or computing(gpu)),
     }
 
 
@@ -44,6 +45,7 @@ def parse_seen(found: dict[str, Any]) -> Seen:
         idle=found["idle"],
         own={seat: (uid, tuple(gpus)) for seat, (uid, gpus) in found["own"].items()},
         others=frozenset(found["others"]),
+        used=frozenset(found["used"]),
     )
 
 

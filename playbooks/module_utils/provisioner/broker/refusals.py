@@ -42,6 +42,26 @@ def root_has_no_seat() -> ProblemError:
     )
 
 
+def for_root_only(verb: str) -> ProblemError:
+    """Return the problem of a person who asks for something that is the admin's."""
+    return ProblemError(
+        "not_allowed",
+        f"only root may ask for {verb}",
+        "it is about the seats of all people",
+        "use `provision me` for your own seat; as the admin: provision seats",
+    )
+
+
+def released(reason: str) -> ProblemError:
+    """Return the problem of a seat whose time the admin has ended."""
+    return ProblemError(
+        "released",
+        f"the admin of the lab has taken your seat back: {reason}",
+        "its time cannot be prolonged; it stops soon, and your files stay",
+        "save your work; ask the admin of the lab when you may start it again",
+    )
+
+
 def no_seat() -> ProblemError:
     """Return the problem of a person without a seat that could be changed."""
     return ProblemError(

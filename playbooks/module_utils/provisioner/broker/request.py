@@ -1,6 +1,6 @@
 """A request to the broker: one JSON object of at most MOST_BYTES, with nothing in it that is not listed here.
 
-No request can name a person, a path, an image, a mount, a device, a port or a command.
+No request can name a path, an image, a mount, a device, a port or a command, and only those of root name a seat.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import re
 from typing import Any, Callable, NamedTuple
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
+from ansible.module_utils.provisioner.seat.seat import NAME
 
 VERSION = 1
 MOST_BYTES = 4096
@@ -19,6 +20,7 @@ LONGEST_KEY = 1000
 LONGEST_REASON = 120
 MOST_GPUS = 64
 MOST_HOURS = 24 * 366
+MOST_EXTENDED = 24 * 365  # hours
 MOST_WAIT_S = 7 * 86400
 MOST_LINES = 200
 
@@ -26,6 +28,7 @@ ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 ENVIRONMENT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 # A text in JSON. One without an end reaches to the end of the request: else each of its quotes would be tried in turn.
 TEXT = re.compile(r'"(\\.?|[^"\\])*("|\Z)', re.DOTALL)
+DAY = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
 # A public key without options; see sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 KEY = re.compile(
     r"(ssh-(ed25519|rsa)|ecdsa-sha2-nistp(256|384|521)|sk-(ssh-ed25519|ecdsa-sha2-nistp256)@openssh\.com)"
@@ -90,7 +93,26 @@ VERBS: dict[str, dict[str, Check]] = {
     "rotate_token": {"now": _is_flag},
     "logs": {"service": _is_text(re.compile("jupyter|ssh")), "lines": _is_number(1, MOST_LINES)},
 }
-REQUIRED = {"renew": {"hours"}, "keep_alive": {"hours", "reason"}, "logs": {"service"}}
+_OF_A_SEAT: dict[str, Check] = {"seat": _is_text(NAME), "reason": _is_reason}
+# Those that only root may ask for: about all seats, and about the seat that they name.
+ROOT_VERBS: dict[str, dict[str, Check]] = {
+    "seats": {},
+    "release": _OF_A_SEAT,
+    "extend": {**_OF_A_SEAT, "hours": _is_number(1, MOST_EXTENDED)},
+    "stop": _OF_A_SEAT,
+    "upgrade_seat": _OF_A_SEAT,
+    "usage": {"since": _is_text(DAY)},
+}
+ALL_VERBS = {**VERBS, **ROOT_VERBS}
+REQUIRED = {
+    "renew": {"hours"},
+    "keep_alive": {"hours", "reason"},
+    "logs": {"service"},
+    "release": {"seat", "reason"},
+    "extend": {"seat", "hours", "reason"},
+    "stop": {"seat", "reason"},
+    "upgrade_seat": {"seat", "reason"},
+}
 
 
 def parse_request(data: bytes) -> Request:
@@ -103,7 +125,7 @@ def parse_request(data: bytes) -> Request:
     if not _is_text(ID)(found.get("id")):
         raise _bad("`id` has to be a UUID in small letters")
     verb = found.get("verb")
-    if not (isinstance(verb, str) and verb in VERBS):
+    if not (isinstance(verb, str) and verb in ALL_VERBS):
         raise _bad(f"`verb` has to be one of {', '.join(VERBS)}")
     values = {name: value for name, value in found.items() if name not in ("v", "id", "verb")}
     _check_values(verb, values)
@@ -121,7 +143,7 @@ def request_id(data: bytes) -> str | None:
 
 
 def _check_values(verb: str, values: dict[str, Any]) -> None:
-    known = VERBS[verb]
+    known = ALL_VERBS[verb]
     for name, value in values.items():
         if name not in known:
             raise _bad(f"{verb} has no field {ascii(name)[:40]}")

@@ -346,6 +346,7 @@ def serve(state_root: str, path: str, job: list[str]) -> int:
         return 1
     with listener:
         Server(keeper, listener).run(wake, SocketRights(path, keeper).follow)
+    keeper.usage.write(keeper.clock().boottime, is_end=True)
     os.close(lock)
     return 0
 

@@ -6,6 +6,7 @@ import secrets
 from datetime import datetime, timedelta, timezone
 from typing import Any, Callable, NamedTuple
 
+from ansible.module_utils.provisioner.admin.seats import Hooks, RootVerbs
 from ansible.module_utils.provisioner.base.allocation import unique_name
 from ansible.module_utils.provisioner.base.child import Child
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -23,7 +24,7 @@ from ansible.module_utils.provisioner.broker.orders import (
     order_head,
     other_gpus,
 )
-from ansible.module_utils.provisioner.broker.request import Request
+from ansible.module_utils.provisioner.broker.request import ROOT_VERBS, Request
 from ansible.module_utils.provisioner.lease import requests
 from ansible.module_utils.provisioner.lease.queue import leave, position, working_gpus
 from ansible.module_utils.provisioner.lease.rates import CHANGES_AN_HOUR, HOUR_S, Window
@@ -36,6 +37,7 @@ from ansible.module_utils.provisioner.seat.seat import Seat
 JOBS_AT_ONCE = 4  # that people have asked for
 UNASKED = ("stop", "resume")  # a seat that crashes again and again takes no place from others
 LOG_SECONDS = 40
+USAGE_SECONDS = 20
 WITHOUT_RECORDS = ("down", "cancel", "status")
 LOG_LINES = 100
 LOG_CHARACTERS = 12_000  # up to 48 kB as UTF-8
@@ -72,9 +74,12 @@ class Verbs:
         """No request has come yet."""
         self._keeper = keeper
         self._changes = Window(HOUR_S, CHANGES_AN_HOUR)
+        self._root = RootVerbs(keeper, Hooks(self._upgrade_seat, self._newest))
 
     def answer(self, request: Request, caller: Caller) -> dict[str, Any] | Later:
         """Return what is answered beside `v`, `id` and `ok`. Raises ProblemError."""
+        if request.verb in ROOT_VERBS:
+            return self._for_admin(request, caller)
         config = self._keeper.config.read()
         if caller.uid == 0:
             return self._for_root(request, config)
@@ -108,6 +113,41 @@ class Verbs:
             }
         raise refusals.root_has_no_seat()
 
+    def _for_admin(self, request: Request, caller: Caller) -> dict[str, Any] | Later:
+        """Answer a verb that only root may ask for. Most need no configuration: one that is damaged stops no end."""
+        if caller.uid:
+            raise refusals.for_root_only(request.verb)
+        if request.verb != "usage":
+            return self._root.answer(request.verb, request.values)
+        usage, since = self._keeper.usage, request.values.get("since", "")
+        return Later({"state": "ok"}, "rows", Child(lambda: usage.total(since), USAGE_SECONDS))
+
+    def _newest(self) -> dict[str, str]:
+        """Return the published versions by environment, none without a configuration."""
+        try:
+            return {name: one.version for name, one in self._keeper.config.read().environments.items()}
+        except ProblemError:
+            return {}
+
+    def _upgrade_seat(self, name: str, reason: str) -> None:
+        """Begin to bring a seat to the published version, with the limits and GPUs that it has. Raises ProblemError."""
+        config, state, seat = self._keeper.config.read(), self._keeper.state, self._keeper.seat(name)
+        self._check_free(name)
+        order = seat.order(seat.current())
+        wanted, lease = order["seat"], state.of_seat(name)[0]
+        environment = config.environments.get(wanted["environment"])
+        self._check_room()
+        if environment is None:
+            raise refusals.no_such_environment(wanted["environment"], list(config.environments))
+        limits = {"limits": wanted["limits"], "disk": seat.disk_limit()}
+        group = Group("", None, len(lease.gpus), 0.0, lease.terms, (), **limits)
+        caller = Caller(wanted["uid"], wanted["gid"], wanted["person"], ())
+        run = _new_run()
+        change = Change(config, environment, group, caller, Own(seat, wanted, order["image"]), lease.gpus)
+        forced = {"policy": "force", "seconds": 0, "reason": reason}
+        started = requests.start_job(state, name, "upgrade", run, 0)
+        self._keeper.start(started, name, {**self._build(change, run), "when_busy": forced})
+
     # --- what there is
 
     def _environments(self, asked: Asked) -> dict[str, Any]:
@@ -124,6 +164,7 @@ class Verbs:
             "ended": self._ended(asked),
             "lease": leases[0] if leases else None,
             "disk": disk,
+            "intent": seat.intent(),
         }
 
     def _ended(self, asked: Asked) -> dict[str, Any] | None:
@@ -291,6 +332,8 @@ class Verbs:
             raise refusals.no_seat()
         if requests.is_over(lease):
             raise refusals.stopping()
+        if lease.released:
+            raise refusals.released(lease.released)
         if hours > asked.group.hours:
             raise refusals.too_many("hours", hours, asked.group.hours, asked.group.name)
 
@@ -304,9 +347,7 @@ class Verbs:
         self._begin_order(asked, kind, run, {**head, **words})
 
     def _begin_order(self, asked: Asked, kind: str, run: str, order: dict[str, Any]) -> None:
-        lease = self._lease(asked)
-        if asked.seat in self._keeper.state.jobs or (lease and requests.is_over(lease)):
-            raise refusals.stopping()
+        self._check_free(asked.seat)
         self._check_rate(asked)
         state = requests.start_job(self._keeper.state, asked.seat, kind, run, asked.caller.uid)
         self._keeper.start(state, asked.seat, order)
@@ -316,6 +357,16 @@ class Verbs:
         """Raise ProblemError where a person, or all together, change seats too often."""
         if self._changes.is_full(asked.caller.uid, self._keeper.clock().boottime):
             raise refusals.too_often(CHANGES_AN_HOUR, "changes of a seat", "an hour")
+        self._check_room()
+
+    def _check_free(self, seat: str) -> None:
+        """Raise ProblemError where a seat is being changed or stopped."""
+        state = self._keeper.state
+        if seat in state.jobs or any(map(requests.is_over, state.of_seat(seat))):
+            raise refusals.stopping()
+
+    def _check_room(self) -> None:
+        """Raise ProblemError where the node changes as many seats as it may."""
         running = [job for job in self._keeper.state.jobs.values() if job.kind not in UNASKED]
         if len(running) >= JOBS_AT_ONCE:
             raise refusals.node_occupied(JOBS_AT_ONCE)
@@ -389,12 +440,7 @@ class Verbs:
         return found if config.show_names else [{**one, "name": None} for one in found]
 
     def _person(self, lease: Lease) -> str:
-        seat = self._keeper.seat(lease.seat)
-        try:
-            number = seat.current()
-            return str(seat.order(number)["seat"].get("person", "")) if number else ""
-        except ProblemError:
-            return ""
+        return str(self._keeper.wanted(lease.seat).get("person", ""))
 
 
 def _wish(asked: Asked, gpus: int, hours: float) -> Wish:

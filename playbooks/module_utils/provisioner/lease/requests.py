@@ -45,7 +45,9 @@ def grant(state: LeaseState, wish: Wish, pool: Sequence[str]) -> LeaseState | No
     older = state.of_seat(wish.seat)
     left = min([wish.hours * HOUR_S, wish.terms.longest_s, *(lease.left_s for lease in older)])
     grace = min([wish.terms.grace_s, *(lease.grace_s for lease in older)])
+    released = next((lease.released for lease in older if lease.released), "")
     lease = Lease(wish.lease, wish.seat, wish.uid, gpus, "pending", left, wish.terms, wish.request, grace_s=grace)
+    lease = lease._replace(released=released)
     job = SeatJob("up", f"me-{wish.lease}", wish.uid)
     return leave(state, wish.uid).with_lease(lease).with_job(wish.seat, job)
 
@@ -78,9 +80,9 @@ def is_over(lease: Lease) -> bool:
 def renew(state: LeaseState, uid: int, hours: float) -> LeaseState | None:
     """Return the state in which at least `hours` are left of the leases of a person, if their groups allow as many.
 
-    None while somebody else waits for GPUs, where the person has any.
+    None while somebody else waits for GPUs, where the person has any. A lease that the admin has released stays so.
     """
-    leases = [lease for lease in state.of_person(uid) if not is_over(lease)]
+    leases = [lease for lease in state.of_person(uid) if not is_over(lease) and not lease.released]
     if any(lease.gpus for lease in leases) and somebody_waits(state, uid):
         return None
     for lease in leases:

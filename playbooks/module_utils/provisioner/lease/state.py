@@ -42,7 +42,8 @@ class Lease(NamedTuple):
     """GPUs of a seat for some time. A seat has two leases while a job gives it other GPUs.
 
     `grace_s`: what is left of the time after the end. `awake_s`: for so long idle time does not end the lease.
-    `noticed`: how many of its notices were shown. `why`: why it ends, empty while it does not.
+    `noticed`: how many of its notices were shown. `why`: why it ends, empty while it does not. `released`: the reason
+    for which the admin has ended its time; its person cannot prolong it then.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Lease(NamedTuple):
     noticed: int = 0
     why: str = ""
     samples: Samples = Samples()
+    released: str = ""
 
 
 class Card(NamedTuple):

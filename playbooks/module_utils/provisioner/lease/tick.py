@@ -22,7 +22,8 @@ class Seen(NamedTuple):
     """What was seen of the node. `running`: the seats that run; None where that is not known.
 
     `idle`: for each seat, whether it is not in use; a seat that is missing counts as used. `own`: uid and GPUs of all
-    self-service seats that run. `others`: seats that run and are the control machine's.
+    self-service seats that run. `others`: seats that run and are the control machine's. `used`: GPUs that compute, or
+    on which a process is.
     """
 
     cards: Mapping[str, Card] = {}
@@ -30,6 +31,7 @@ class Seen(NamedTuple):
     idle: Mapping[str, bool] = {}
     own: Mapping[str, tuple[int, tuple[str, ...]]] = {}
     others: frozenset[str] = frozenset()
+    used: frozenset[str] = frozenset()
 
 
 class Action(NamedTuple):

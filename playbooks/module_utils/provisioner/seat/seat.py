@@ -121,9 +121,14 @@ class Seat:
 
     def is_wanted_down(self) -> bool:
         """Return whether the broker has stopped the seat, or is about to: then nothing else starts it again."""
-        with contextlib.suppress(ValueError, AttributeError):
-            return bool(json.loads(read(self.folder / INTENT)).get("wanted") == "down")
-        return False
+        return self.intent()["wanted"] == "down"
+
+    def intent(self) -> dict[str, str]:
+        """Return whether the broker wants the seat `up` or `down`, and `by` whom; both empty where it has no part."""
+        with contextlib.suppress(ValueError, TypeError, KeyError):
+            found = json.loads(read(self.folder / INTENT))
+            return {"wanted": str(found["wanted"]), "by": str(found["by"])}
+        return {"wanted": "", "by": ""}
 
     def write_intent(self, wanted: str, by: str) -> None:
         """Record whether the seat is meant to be `up` or `down`, and by whom. Raises OSError."""

@@ -101,6 +101,7 @@ def test_root_sees_all_seats_with_and_without_a_lease(node: Node) -> None:
     node.ask("bob", "down")
     anna, bob = node.ask("root", "seats")["seats"]
     version = version_of(DOCUMENT)
+    assert (anna["lab"], bob["lab"]) == ("ml", "ml")
     assert (anna["seat"], anna["person"], anna["uid"], anna["gpus"]) == (SEAT, "anna", PEOPLE["anna"], [GPUS[0]])
     assert (anna["state"], anna["left_s"], anna["environment"]) == ("active", 8 * HOUR, "default")
     assert (anna["version"], anna["newest"], anna["intent"]["wanted"]) == (version, version, "up")
@@ -237,6 +238,29 @@ def test_root_brings_a_running_seat_to_the_published_version(node: Node) -> None
     assert order["seat"] == {**before, "version": version_of(NEW)}
     assert order["when_busy"] == {"policy": "force", "seconds": 0, "reason": WHY}
     assert node.running == {SEAT}
+
+
+def test_the_person_of_a_running_seat_sees_that_there_is_a_new_version_until_it_has_it(node: Node) -> None:
+    node.ask("anna", "up", hours=2)
+    node.look()
+    assert notice(node) == ""
+    node.configure(environments={"default": node.publish(NEW)})
+    node.look()
+    assert notice(node).count("provision me upgrade --now") == 2
+    node.after(HOUR)
+    assert "Your seat ends in 60 minutes" in notice(node)
+    assert notice(node).count("provision me upgrade --now") == 2
+    node.ask("anna", "upgrade", now=True)
+    node.look()
+    assert "upgrade" not in notice(node)
+    assert "Your seat ends in 60 minutes" in notice(node)
+
+
+def test_a_seat_whose_environment_is_no_longer_published_shows_no_new_version(node: Node) -> None:
+    node.ask("anna", "up")
+    node.configure(environments={})
+    node.look()
+    assert notice(node) == ""
 
 
 def test_a_seat_that_has_the_newest_version_is_not_restarted(node: Node) -> None:

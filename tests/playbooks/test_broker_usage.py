@@ -156,7 +156,7 @@ def test_root_gets_the_sums_since_a_day(node: Node) -> None:
     later = node.ask("root", "usage", since="2027-01-01")
     while not later.child.read():
         pass
-    assert (later.answer, later.field) == ({"state": "ok"}, "rows")
+    assert (later.answer, later.field) == ({"state": "ok", "lab": "ml"}, "rows")
     (row,) = later.child.result()
     assert row == {
         "day": "",

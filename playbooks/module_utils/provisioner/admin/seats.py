@@ -19,6 +19,7 @@ class Leases(Protocol):
 
     state_root: str
     state: LeaseState
+    ended: dict[str, dict[str, Any]]
 
     def accept(self, state: LeaseState) -> None:
         """Take a state that counts also where the disk is full."""
@@ -91,6 +92,7 @@ class RootVerbs:
         environment = str(wanted.get("environment", ""))
         return {
             "seat": name,
+            "lab": wanted.get("lab", ""),
             "person": wanted.get("person", ""),
             "uid": lease.uid if lease else wanted.get("uid"),
             "gpus": _gpus(leases) if leases else [],
@@ -98,6 +100,7 @@ class RootVerbs:
             "version": wanted.get("version", ""),
             "newest": newest.get(environment, ""),
             "job": job.kind if job else "",
+            "ended": self._leases.ended.get(name),
             "intent": Seat(self._leases.state_root, name).intent(),
             **_time(lease),
         }

@@ -11,7 +11,7 @@ import time
 from typing import Any, Callable, Protocol
 
 from ansible.module_utils.provisioner.admin.usage_file import UsageFile
-from ansible.module_utils.provisioner.base.files import write_atomic
+from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker.config import ConfigFile
@@ -21,7 +21,7 @@ from ansible.module_utils.provisioner.broker.store import Store
 from ansible.module_utils.provisioner.jobs.jobfile import follow, job_path, read_job
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, Moment, SeatJob
 from ansible.module_utils.provisioner.lease.tick import Action, Seen, job_ended, tick
-from ansible.module_utils.provisioner.seat.notice import LEASE_FILE, make_notice_folder
+from ansible.module_utils.provisioner.seat.notice import FOLDER, LEASE_FILE, make_notice_folder
 from ansible.module_utils.provisioner.seat.seat import Seat
 
 MOST_SHOWN = 5  # problems of a job that has ended
@@ -37,6 +37,11 @@ provision me renew
 IS_RELEASED = """\
 管理员收回您的座位，{grace} 分钟后停止，文件保留。请保存工作。原因：{reason}
 The admin takes your seat back; it stops in {grace} minutes, and your files stay. Save your work. Reason: {reason}
+"""  # noqa: RUF001  (Chinese punctuation)
+
+NEW_VERSION = """\
+您的环境有新版本。要用它重新启动座位：provision me upgrade --now
+There is a new version of your environment. To restart your seat with it: provision me upgrade --now
 """  # noqa: RUF001  (Chinese punctuation)
 
 
@@ -106,6 +111,8 @@ class Keeper:
             self.store.renew_reserve()
         for action in actions:
             self._act(action)
+        if seen is not None:
+            self._announce_versions()
 
     def _count(self, before: LeaseState, after: LeaseState, seen: Seen | None) -> None:
         """Count who has held and used which GPU since the state before."""
@@ -277,6 +284,23 @@ class Keeper:
         else:
             text = HAS_ENDED.format(grace=grace)
         self._write_notice(action.seat, text)
+
+    def _announce_versions(self) -> None:
+        """Add to the notice of each running seat that there is a newer version of its environment, or remove that."""
+        newest = self.newest()
+        for seat in {lease.seat for lease in self.state.leases.values()} - set(self.state.jobs):
+            wanted = self.wanted(seat)
+            has_newer = wanted.get("version") != newest.get(str(wanted.get("environment")), wanted.get("version"))
+            text = read(self.seat(seat).folder / FOLDER / LEASE_FILE)
+            if has_newer != (NEW_VERSION in text):
+                self._write_notice(seat, text + NEW_VERSION if has_newer else text.replace(NEW_VERSION, ""))
+
+    def newest(self) -> dict[str, str]:
+        """Return the published versions by environment, none without a configuration."""
+        try:
+            return {name: one.version for name, one in self.config.read().environments.items()}
+        except ProblemError:
+            return {}
 
     def clear_notice(self, seat: str) -> None:
         """Remove the notice of the end of a lease."""

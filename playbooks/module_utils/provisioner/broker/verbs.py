@@ -74,7 +74,7 @@ class Verbs:
         """No request has come yet."""
         self._keeper = keeper
         self._changes = Window(HOUR_S, CHANGES_AN_HOUR)
-        self._root = RootVerbs(keeper, Hooks(self._upgrade_seat, self._newest))
+        self._root = RootVerbs(keeper, Hooks(self._upgrade_seat, keeper.newest))
 
     def answer(self, request: Request, caller: Caller) -> dict[str, Any] | Later:
         """Return what is answered beside `v`, `id` and `ok`. Raises ProblemError."""
@@ -114,20 +114,14 @@ class Verbs:
         raise refusals.root_has_no_seat()
 
     def _for_admin(self, request: Request, caller: Caller) -> dict[str, Any] | Later:
-        """Answer a verb that only root may ask for. Most need no configuration: one that is damaged stops no end."""
+        """Answer a verb that only root may ask for. To end a lease needs no configuration, which may be damaged."""
         if caller.uid:
             raise refusals.for_root_only(request.verb)
         if request.verb != "usage":
             return self._root.answer(request.verb, request.values)
         usage, since = self._keeper.usage, request.values.get("since", "")
-        return Later({"state": "ok"}, "rows", Child(lambda: usage.total(since), USAGE_SECONDS))
-
-    def _newest(self) -> dict[str, str]:
-        """Return the published versions by environment, none without a configuration."""
-        try:
-            return {name: one.version for name, one in self._keeper.config.read().environments.items()}
-        except ProblemError:
-            return {}
+        lab = self._keeper.config.read().lab
+        return Later({"state": "ok", "lab": lab}, "rows", Child(lambda: usage.total(since), USAGE_SECONDS))
 
     def _upgrade_seat(self, name: str, reason: str) -> None:
         """Begin to bring a seat to the published version, with the limits and GPUs that it has. Raises ProblemError."""

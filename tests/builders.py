@@ -6,7 +6,7 @@ from typing import Any
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, LockedNode, Lockfile
 from provisioner.domain.values.limits import Capacity
-from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts
+from provisioner.domain.values.node import EngineFacts, Gpu, Lease, NodeFacts, SelfServiceFacts
 from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
 # A machine of 64 GB, some of which its firmware keeps.
@@ -51,6 +51,17 @@ def a_node(name: str = "n1", **over: Any) -> NodeFacts:
         "clock_offset": 0.0,
     }
     return NodeFacts(**(given | over))
+
+
+def a_lease(person: str = "anna", **over: Any) -> Lease:
+    given = {"seat": f"ml_{person}", "person": person, "uid": 5001, "gpus": (a_uuid("gpu1/0"),), "state": "active"}
+    return Lease(**{**given, "left_s": 5400, "environment": "default", "version": "0" * 12, **over})
+
+
+def self_service_facts(**over: Any) -> SelfServiceFacts:
+    """The broker of a node with two GPUs for leases runs."""
+    pool = (a_uuid("gpu1/0"), a_uuid("gpu1/1"))
+    return SelfServiceFacts(**{"lab": "ml", "runs": True, "started_by": "systemd", "pool": pool, **over})
 
 
 def a_lab(**over: Any) -> Lab:

@@ -268,6 +268,35 @@ def _with_change_options(command: Command, overriding: Callable[[Command], Comma
     return wrapper
 
 
+class LeaseOptions(NamedTuple):
+    """The flags of commands that change leases. `reason`: one line."""
+
+    reason: str
+    yes: bool
+    ansible: AnsibleOptions
+    output: Output
+
+
+def changes_leases(command: Command) -> Command:
+    """Pass `options` to a command that changes leases, for which a reason is always given."""
+
+    @click.option(
+        "--reason",
+        required=True,
+        metavar="TEXT",
+        callback=_reason,
+        help="Why; one line. Its person reads it, and the audit of the node and the record of the run keep it.",
+    )
+    @yes_option
+    @with_ansible_options
+    @with_output
+    @wraps(command)
+    def wrapper(*args: Any, reason: str, yes: bool, ansible: AnsibleOptions, output: Output, **kwargs: Any) -> Any:
+        return command(*args, options=LeaseOptions(reason, yes, ansible, output), **kwargs)
+
+    return wrapper
+
+
 def _not_empty(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
     """Refuse an empty limit: Ansible would take it as every node."""
     if value is not None and not value.strip(" ,:"):
@@ -305,6 +334,7 @@ def complete_people(ctx: click.Context, param: click.Parameter, incomplete: str)
 
 lab_argument = click.argument("lab", metavar="LAB", shell_complete=complete_labs)
 person_argument = click.argument("person", metavar="PERSON", shell_complete=complete_people)
+people_argument = click.argument("people", metavar="PERSON...", nargs=-1, required=True, shell_complete=complete_people)
 fresh_option = click.option(
     "--fresh", is_flag=True, help="Check every layer, also those that the cache lists as complete."
 )

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, group_rows, make_table
-from provisioner.console.text import count
+from provisioner.console.text import count, human_duration
 from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList, SeatState
 from provisioner.domain.rollout.status import disk_size, is_above_limit
 from provisioner.domain.values.size import binary_size
@@ -51,7 +51,7 @@ def _table(seats: Sequence[SeatEntry]) -> Table:
             *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
             cell(_state(seat), _STYLES.get(seat.state, "red")),
             *([_disk(seat)] if has_disk else []),
-            *map(cell, (_day(seat.since), seat.group, _day(seat.until))),
+            *map(cell, (_day(seat.since), seat.group, _until(seat))),
         )
     return rows
 
@@ -61,6 +61,13 @@ def _disk(seat: SeatEntry) -> Text:
     used = disk_size(seat.disk) if seat.disk else "?" if seat.seat else ""
     limit = f" / {binary_size(seat.disk_limit)}" if seat.disk_limit is not None else ""
     return cell(f"{used}{limit} !", "red") if is_above_limit(seat.disk, seat.disk_limit) else cell(f"{used}{limit}")
+
+
+def _until(seat: SeatEntry) -> str:
+    """Return the last day in the roster, or what is left of the lease."""
+    if seat.kind == "self_service":
+        return "no lease" if seat.left_s is None else f"{human_duration(seat.left_s)} left"
+    return _day(seat.until)
 
 
 def _day(day: date | None) -> str:

@@ -9,9 +9,10 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.report import access_text
 from provisioner.console.tables import group_rows
-from provisioner.console.text import count, safe_line
+from provisioner.console.text import count, human_duration, safe_line
 from provisioner.domain.rollout.report import Access
-from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.status import LabStatus, SeatStatus, SelfServiceStatus
+from provisioner.domain.values.node import Lease
 from provisioner.domain.values.problem import Problem
 
 _FEW = 3  # seats of a node with the same drift are named up to this number, and counted above it
@@ -28,8 +29,24 @@ def status_view(status: LabStatus) -> Group:
     parts: list[RenderableType] = [_seat(seat) for seat in running]
     parts += [_many(names, text) for names, text in group_rows((node, _counted(s)) for node, s in many.items())]
     parts += [_absent(names, why) for names, why in group_rows((seat.node, _why(seat)) for seat in absent)]
+    parts += [_self_service(found) for found in status.self_service]
     people = problems(status.unplaced.items(), noun="PERSON")
     return Group(*parts, problems(_problems(status)), people, Text(f"\n{summary(status)}"))
+
+
+def _self_service(found: SelfServiceStatus) -> Text:
+    """Return how many GPUs of the pool are without a lease, who waits, and a line for each lease."""
+    waiting = f", {found.waiting} waiting" if found.waiting else ""
+    head = f"  self-service  {len(found.free)} of {count(len(found.pool), 'GPU')} without a lease{waiting}"
+    lines = "".join(f"\n  {_lease(lease)}" for lease in sorted(found.leases, key=lambda lease: lease.left_s or 0))
+    return Text.assemble((safe_line(found.node), "bold"), head, lines)
+
+
+def _lease(lease: Lease) -> str:
+    left = "" if lease.left_s is None else f"  {human_duration(lease.left_s)} left"
+    gpus = count(len(lease.gpus), "GPU") if lease.gpus else "no GPU"
+    person, environment, state = map(safe_line, (lease.person or lease.seat, lease.environment, lease.state))
+    return f"{person}  {gpus}  {environment}  {state}{left}"
 
 
 def summary(status: LabStatus) -> str:
@@ -93,6 +110,7 @@ def _absent(names: str, why: str) -> Text:
 
 def _problems(status: LabStatus) -> Iterable[tuple[str, Problem]]:
     yield from ((seat.node, problem) for seat in status.seats for problem in seat.problems)
+    yield from ((found.node, problem) for found in status.self_service for problem in found.problems)
     yield from (("registry", problem) for problem in status.problems)
 
 

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.rollout.leases import BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder, SwitchOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
@@ -126,6 +127,16 @@ class SupportsDiskLimits(Protocol):
 
     def limit_disks(self, limits: Mapping[str, Mapping[str, int | None]], run: str) -> Mapping[str, NodeRecord]:
         """Set limits by node and seat: bytes, None for no limit. A seat that is not set up is left as it is."""
+        ...
+
+
+class SupportsBrokers(Protocol):
+    """The part of a fleet that asks the brokers of nodes, as root."""
+
+    def ask_brokers(
+        self, requests: Mapping[str, Sequence[BrokerRequest]]
+    ) -> Mapping[str, tuple[BrokerAnswer, ...] | Problem]:
+        """Return the answers of each node in the order of its requests, or why there are none."""
         ...
 
 

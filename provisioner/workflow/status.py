@@ -2,7 +2,7 @@
 
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import build_access
-from provisioner.domain.rollout.status import LabStatus, SeatStatus, disk_problems
+from provisioner.domain.rollout.status import LabStatus, SeatStatus, disk_problems, self_service_status
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
@@ -15,7 +15,10 @@ _FEW = 3  # seats of a claim are named up to this number, and counted above it
 def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
     """Return one entry per node of the plan, in its order. `local`: the user is at the machine of the seat."""
     seats = tuple(_seat_status(step, prepared, probed[step.node], local=local) for step in prepared.plan.steps)
-    return LabStatus(lab=prepared.plan.lab, seats=seats, unplaced=prepared.plan.unplaced)
+    lab = prepared.plan.lab
+    found = (self_service_status(facts, lab) for facts in probed.values() if isinstance(facts, NodeFacts))
+    own = tuple(status for status in found if status is not None)
+    return LabStatus(lab=lab, seats=seats, unplaced=prepared.plan.unplaced, self_service=own)
 
 
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:

@@ -14,8 +14,9 @@ from provisioner.domain.rollout.report import (
     SeatRecord,
     build_node_record,
 )
-from provisioner.domain.rollout.status import LabStatus, SeatStatus
+from provisioner.domain.rollout.status import LabStatus, SeatStatus, SelfServiceStatus
 from provisioner.domain.values.problem import Problem
+from tests.builders import a_lease, a_uuid
 from tests.console.screen import expected_text, render_text
 
 BEGAN = datetime(2026, 11, 23, 12, tzinfo=UTC)
@@ -114,6 +115,29 @@ def test_status_of_running_drifted_and_unreachable_nodes() -> None:
         n[3-4]  no seat  no route to host
 
         Of 4 nodes 1 not as locked and 2 without a known seat. `provision plan` shows the difference.
+    """)
+
+
+def test_status_of_self_service_names_who_has_gpus_for_how_long() -> None:
+    down = Problem("broker_down", "n2: the broker does not run", "w", "f")
+    leases = (a_lease("bob", left_s=7200, gpus=()), a_lease("anna\x1b[2J", left_s=60))
+    pool = (a_uuid("1"), a_uuid("2"))
+    own = (
+        SelfServiceStatus(node="n1", pool=pool, free=pool[1:], leases=leases, waiting=1),
+        SelfServiceStatus(node="n2", pool=pool, free=pool, problems=(down,)),
+    )
+    assert render_text(status_view(LabStatus(lab="demo", self_service=own))) == expected_text("""
+        n1  self-service  1 of 2 GPUs without a lease, 1 waiting
+          anna\\x1b[2J  1 GPU  default  active  1:00 min left
+          bob  no GPU  default  active  2:00:00 h left
+        n2  self-service  2 of 2 GPUs without a lease
+        ╷ broker_down  n2
+        │ the broker does not run
+        │ why: w
+        │ fix: f
+        ╵
+
+        No drift: 0 nodes as locked.
     """)
 
 

@@ -129,3 +129,11 @@ def test_of_many_healthy_seats_those_above_their_limit_have_a_row() -> None:
     text = render_text(seats_view(SeatList(lab="ml", seats=(*many, full))), 120)
     assert "42 GiB / 1 GiB !" in text
     assert "s59" not in text
+
+
+def test_a_lease_shows_what_is_left_of_it() -> None:
+    own = {"node": "gpu1", "state": "healthy", "kind": "self_service"}
+    seats = (SeatEntry(person="anna", left_s=5400, **own), SeatEntry(person="bob", **own | {"state": "stopped"}))
+    text = render_text(seats_view(SeatList(lab="ml", seats=seats)), 120)
+    assert "1:30:00 h left" in text
+    assert "no lease" in text

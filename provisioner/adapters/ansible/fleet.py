@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from provisioner.adapters.ansible.batch import dump_batch
+from provisioner.adapters.ansible.broker_answers import parse_answers
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.results import (
+    module_failed,
     parse_claim_problem,
     parse_facts,
     parse_progress,
@@ -21,6 +23,7 @@ from provisioner.adapters.ansible.results import (
     same_record,
 )
 from provisioner.adapters.ansible.settings import Settings
+from provisioner.domain.rollout.leases import BROKER_SOCKET, BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import (
     STATE_ROOT,
     AnyOrder,
@@ -163,6 +166,17 @@ class AnsibleFleet:
     def _disk_order(self, seat: str, run: str, limit: int | None) -> DiskLimitOrder:
         return DiskLimitOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), disk_limit=limit)
 
+    def ask_brokers(
+        self, requests: Mapping[str, Sequence[BrokerRequest]]
+    ) -> Mapping[str, tuple[BrokerAnswer, ...] | Problem]:
+        """Return what the broker of each node answers to its requests, in their order."""
+        orders = {
+            node: {"socket": BROKER_SOCKET, "requests": [_request(one) for one in wanted]}
+            for node, wanted in _nonempty(requests).items()
+        }
+        answers = self._run_on_each("leases", orders, parse_answers)
+        return {node: _all_answers(found, requests[node]) for node, found in answers.items()}
+
     def _token_path(self, seat: str) -> str:
         return f"{self._state_root}/seats/{seat}/identity/token"
 
@@ -218,6 +232,19 @@ class AnsibleFleet:
 def _nonempty(by_node: Mapping[str, Some]) -> dict[str, Some]:
     """Return the nodes that have anything."""
     return {node: some for node, some in by_node.items() if some}
+
+
+def _request(request: BrokerRequest) -> dict[str, Any]:
+    """Return a request as the broker reads it: without what its verb does not need."""
+    return request.model_dump(mode="json", exclude_none=True)
+
+
+def _all_answers(
+    found: tuple[BrokerAnswer, ...] | Problem, requests: Sequence[BrokerRequest]
+) -> tuple[BrokerAnswer, ...] | Problem:
+    if isinstance(found, Problem) or len(found) == len(requests):
+        return found
+    return module_failed(f"the broker gave {len(found)} answers to {len(requests)} requests")
 
 
 def _read_tokens(folder: Path, node: str, seats: Sequence[str]) -> dict[str, str | Problem]:

@@ -61,15 +61,22 @@ def notify_lab(nodes: AnsibleFleet, lab: Lab, run: str, text: str | None, on_eve
     Only the node knows the names of its seats: another lab may have taken the usual one.
     """
     probed = probe(nodes, on_event)
-    seats = {
-        node: running_seat_names_on(facts, lab.name, lab.seat.user)
-        for node, facts in probed.items()
-        if isinstance(facts, NodeFacts)
-    }
+    seats = {node: _seats_to_notify(facts, lab) for node, facts in probed.items() if isinstance(facts, NodeFacts)}
     records = nodes.notify(seats, run, text)
     return tuple(
-        without_record(node, facts) if isinstance(facts, Problem) else records[node] for node, facts in probed.items()
+        without_record(node, facts)
+        if isinstance(facts, Problem)
+        else records.get(node) or NodeRecord(node=node, state="unchanged")
+        for node, facts in probed.items()
     )
+
+
+def _seats_to_notify(facts: NodeFacts, lab: Lab) -> tuple[str, ...]:
+    """Return the seats that run, those included that people have started; none where only these could be there."""
+    own = [seat.name for seat in facts.seats if seat.is_self_service and seat.lab == lab.name and not seat.is_down]
+    others = [name for name in running_seat_names_on(facts, lab.name, lab.seat.user) if name not in own]
+    has_self_service = facts.self_service is not None and facts.self_service.lab == lab.name
+    return (*(name for name in others if facts.seat(name) or not (own or has_self_service)), *own)
 
 
 def notify_seats(fleet: AnsibleFleet, plan: Plan, run: str, text: str) -> list[tuple[str, Problem]]:

@@ -27,8 +27,10 @@ urls_option = click.option("--urls", is_flag=True, help="Show Jupyter's URLs wit
 def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int:
     """Show what runs on each node, compared with the lock.
 
+    Of self-service it shows for each node how many GPUs have no lease, who has the others for how long, and who waits.
+
     Exit 3 where a seat differs from the lock; 1 where a node could not be compared, a person of the roster has no node,
-    or a process of a registry that `provision prepare` set up does not serve.
+    a broker does not run, or a process of a registry that `provision prepare` set up does not serve.
     """
     directory = read_lab(lab)
     lock = require_lock(directory)
@@ -61,6 +63,7 @@ def show_status(output: Output, found: LabStatus, tokens: dict[str, str | Proble
     access = {whose: with_token(way, known[whose]) for whose, way in seats if whose in known}
     output.document(STATUS_SCHEMA, found.model_dump(mode="json") | ({} if tokens is None else {"urls": access}))
     output.show(status_view(found), urls_view(access, tokens or {}))
-    if found.problems or found.unplaced or any(seat.seat is None for seat in found.seats):
+    is_down = any(one.problems for one in found.self_service)
+    if found.problems or found.unplaced or is_down or any(seat.seat is None for seat in found.seats):
         return FAILED
     return PENDING if found.drifted else DONE

@@ -5,9 +5,10 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.rollout.leases import BROKER_DOWN
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.values.model import Document, Value
-from provisioner.domain.values.node import DiskUse
+from provisioner.domain.values.node import DiskUse, Lease, NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import binary_size
 
@@ -66,10 +67,56 @@ def disk_problems(node: str, seat: str, disk: DiskUse | None, limit: int | None)
     )
 
 
+class SelfServiceStatus(Value):
+    """The seats of a node that people start themselves. `pool`: the GPUs for leases; `free`: those without a lease.
+
+    `waiting`: people who wait for a GPU. `problems`: why nothing can be started there now.
+    """
+
+    node: str
+    pool: tuple[str, ...] = ()
+    free: tuple[str, ...] = ()
+    leases: tuple[Lease, ...] = ()
+    waiting: int = 0
+    problems: tuple[Problem, ...] = ()
+
+
+def leases_of(facts: NodeFacts, lab: str) -> tuple[Lease, ...]:
+    """Return the leases of seats of this lab that a node reports."""
+    found = facts.self_service
+    return found.leases if found is not None and found.lab == lab else ()
+
+
+def self_service_status(facts: NodeFacts, lab: str) -> SelfServiceStatus | None:
+    """Return what a node reports of the self-service of this lab, None where it has none."""
+    found = facts.self_service
+    if found is None or found.lab != lab:
+        return None
+    leased = {gpu for lease in found.leases for gpu in lease.gpus}
+    return SelfServiceStatus(
+        node=facts.name,
+        pool=found.pool,
+        free=tuple(gpu for gpu in found.pool if gpu not in leased),
+        leases=found.leases,
+        waiting=found.waiting,
+        problems=() if found.runs else (_broker_down(facts.name),),
+    )
+
+
+def _broker_down(node: str) -> Problem:
+    return Problem(
+        BROKER_DOWN,
+        f"{node}: the broker does not run",
+        "seats that run go on; none can be started or prolonged, and no lease ends until it runs again",
+        "run `provision rollout`, which starts it; on the node its log says why it ended",
+        node,
+    )
+
+
 class LabStatus(Document):
     """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up.
 
-    `unplaced`: why people of the roster have no node, by id.
+    `unplaced`: why people of the roster have no node, by id. `self_service`: by node, where it is installed.
     """
 
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
@@ -77,6 +124,7 @@ class LabStatus(Document):
     seats: tuple[SeatStatus, ...] = ()
     problems: tuple[Problem, ...] = ()
     unplaced: dict[str, Problem] = {}
+    self_service: tuple[SelfServiceStatus, ...] = ()
 
     @property
     def drifted(self) -> bool:

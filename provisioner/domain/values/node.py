@@ -24,6 +24,7 @@ AccountName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:/]+$",
 HomePath = Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*)?$", max_length=4096)]
 PortNumber = Annotated[int, Field(ge=0, le=65535)]
 DiskBytes = Annotated[int, Field(ge=0, lt=1 << 63)]
+_ShortText = Annotated[str, Field(max_length=255)]
 _MAX_GPUS = 256  # MIG devices included
 _MAX_SEATS = 4096
 _MAX_ROUTES = 8192  # also of a machine that runs thousands of containers
@@ -122,10 +123,14 @@ class DiskUse(Value):
         return self.home_bytes + (self.layer_bytes or 0)
 
 
+SELF_SERVICE = "self_service"  # the kind of a seat that its person has started through the broker of the node
+
+
 class RunningSeat(Value):
     """A seat as the node records and runs it. A plan is compared with this."""
 
     name: str
+    kind: str = ""  # self_service: no plan changes it
     lab: str = ""  # empty: the node's record does not say
     generation: int
     image: str  # reference by digest
@@ -155,6 +160,11 @@ class RunningSeat(Value):
     previous: int = 0  # the generation that a rollback restores; 0: none, or its image was removed
 
     @property
+    def is_self_service(self) -> bool:
+        """Whether its person has started it through the broker of the node."""
+        return self.kind == SELF_SERVICE
+
+    @property
     def is_down(self) -> bool:
         """Whether the seat has a generation and no container: it was stopped, and can be started again."""
         return bool(self.generation) and bool(self.services) and set(self.services.values()) == {"missing"}
@@ -168,6 +178,40 @@ class RunningSeat(Value):
     def unreadable(self) -> tuple[Problem, ...]:
         """Why the node cannot read its records of the seat, so that the generation is unknown; else empty."""
         return self.drift if self.state == "damaged" and not self.generation else ()
+
+
+class Lease(Value):
+    """A lease of a self-service seat. `left_s`: seconds until its end, None where it has none.
+
+    `environment` and `version`: what the seat runs.
+    """
+
+    seat: _ShortText
+    person: _ShortText = ""
+    uid: UserId | None = None
+    gpus: Annotated[tuple[GpuUuid, ...], Field(max_length=_MAX_GPUS)] = ()
+    state: _ShortText = ""
+    left_s: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    environment: _ShortText = ""
+    version: _ShortText = ""
+
+
+class SelfServiceFacts(Value):
+    """What is installed on a node for seats that people start themselves.
+
+    `config`: the SHA-256 of its configuration, empty where it has none that can be read. `version`: of its program.
+    `environments`: name -> version. `waiting`: people in the queue.
+    """
+
+    lab: _ShortText
+    config: _ShortText = ""
+    pool: Annotated[tuple[GpuUuid, ...], Field(max_length=_MAX_GPUS)] = ()
+    version: _ShortText = ""
+    runs: bool = False
+    started_by: _ShortText = "none"
+    environments: Annotated[dict[_ShortText, _ShortText], Field(max_length=_MAX_GPUS)] = {}
+    leases: Annotated[tuple[Lease, ...], Field(max_length=_MAX_SEATS)] = ()
+    waiting: Annotated[int, Field(ge=0, lt=1 << 32)] = 0
 
 
 class Account(Value):
@@ -208,6 +252,7 @@ class NodeFacts(Value):
     seats: Annotated[tuple[RunningSeat, ...], Field(max_length=_MAX_SEATS)] = ()
     # Of the names that were asked for; a name that is missing was not answered in time, see `absent_because`.
     accounts: Annotated[dict[AccountName, Account], Field(max_length=_MAX_ACCOUNTS)] = {}
+    self_service: SelfServiceFacts | None = None  # None: nothing is installed
     claims: Annotated[tuple[Claim, ...], Field(max_length=_MAX_SEATS)] = ()  # of the runs that are changing it
     fence: Annotated[int, Field(ge=0, le=MAX_FENCE)] = 0  # the highest fence of any claim so far
     last: Claim | None = None  # of the last run that released the node

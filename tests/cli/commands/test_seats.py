@@ -38,6 +38,9 @@ def test_list_names_person_cards_state_group_and_until(roster_lab: RosterLab) ->
                 "group": "staff",
                 "until": "2027-01-31",
                 "reason": "",
+                "kind": "",
+                "left_s": None,
+                "environment": "",
             }
         ],
         "unread": {},

@@ -8,9 +8,9 @@ from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.seat_list import Card, SeatState, build_seat_list, seat_state
 from provisioner.domain.rollout.status import LabStatus, SeatStatus
-from provisioner.domain.values.node import DiskUse
+from provisioner.domain.values.node import DiskUse, RunningSeat
 from provisioner.domain.values.problem import Problem
-from tests.builders import a_gpu, a_node, a_uuid
+from tests.builders import a_gpu, a_lease, a_node, a_uuid, self_service_facts
 from tests.domain.letters import a_seat_status
 
 
@@ -109,3 +109,27 @@ def test_a_stopped_person_is_listed_on_the_node_of_their_place_with_the_reason(
     (entry,) = listing.seats
     assert (entry.node, entry.seat, entry.state, entry.reason) == expected
     assert entry.gpus == (() if entry.seat else (Card(uuid=a_uuid("gpu1/0"), index="0"),))
+
+
+def test_seats_that_people_have_started_follow_with_what_is_left_of_their_lease() -> None:
+    up = {"jupyter": "healthy", "ssh": "healthy"}
+    seat = RunningSeat(name="ml_anna", kind="self_service", lab="ml", generation=1, image="i", services=up, uid=5001)
+    stopped = seat.model_copy(update={"name": "ml_bob", "person": "bob", "services": dict.fromkeys(up, "missing")})
+    other = seat.model_copy(update={"name": "bio_eve", "lab": "bio"})
+    leases = (a_lease(left_s=5400.4), a_lease("cem", gpus=(), state="pending"))
+    facts = a_node("gpu1", seats=(stopped, seat, other), self_service=self_service_facts(leases=leases))
+    listing = build_seat_list(LabStatus(lab="ml", seats=(a_seat_status(person=""),)), [], {"gpu1": facts}, {})
+    assert [(one.person, one.seat, one.kind, one.state, one.left_s) for one in listing.seats] == [
+        ("", "ml_anna", "", "healthy", None),
+        ("anna", "ml_anna", "self_service", "healthy", 5400),
+        ("bob", "ml_bob", "self_service", "stopped", None),
+        ("cem", "ml_cem", "self_service", "absent", 5400),
+    ]
+    anna = listing.seats[1]
+    assert (anna.node, anna.uid, anna.environment) == ("gpu1", 5001, "default")
+    assert anna.gpus == (Card(uuid=a_uuid("gpu1/0"), index="0"),)
+
+
+def test_leases_of_another_lab_are_not_listed() -> None:
+    facts = a_node("gpu1", self_service=self_service_facts(lab="bio", leases=(a_lease(),)))
+    assert build_seat_list(LabStatus(lab="ml"), [], {"gpu1": facts, "gpu2": DOWN}, {}).seats == ()

@@ -71,6 +71,6 @@ def _broker_down(path: str, error: Exception) -> ProblemError:
     return ProblemError(
         "broker_down",
         f"the broker of this node does not answer at {path}: {error}",
-        "seats that run go on; nobody can start or prolong one, and no lease ends until it runs again",
+        "seats that run go on; none can be started or prolonged, and no lease ends until it runs again",
         "on the node: systemctl status provisioner-broker; `provision rollout` starts it again",
     )

@@ -77,7 +77,7 @@ class UsageFile:
             self._months.add(month)
             path = self._path(month)
             found = _read(path)
-            if found is None:  # it is kept for whoever can repair it
+            if found is None:  # it is kept, as it may be possible to repair it
                 with contextlib.suppress(OSError):
                     path.replace(path.with_name(f"{path.name}.damaged"))
             self._rows.update({(row.day, row.uid, row.gpu): row for row in found or ()})

@@ -209,12 +209,13 @@ def test_root_prolongs_beyond_the_ceiling_of_the_group_also_while_others_wait(no
     assert node.ask("root", "extend", seat=SEAT, hours=8760, reason=WHY)["seat"]["left_s"] == 8760 * HOUR
 
 
-def test_more_time_takes_a_release_back_and_removes_the_notice(node: Node) -> None:
+def test_more_time_takes_a_release_back_and_replaces_the_notice(node: Node) -> None:
     node.ask("anna", "up")
     node.ask("root", "release", seat=SEAT, reason=WHY)
     node.after(5 * 60)
-    node.ask("root", "extend", seat=SEAT, hours=5, reason="the exam is moved")
-    assert notice(node) == ""
+    node.ask("root", "extend", seat=SEAT, hours=5, reason="the exam is {moved}")
+    assert WHY not in notice(node)
+    assert "at least 5 hours are left. Reason: the exam is {moved}" in notice(node)
     node.after(HOUR)
     assert node.ask("anna", "renew", hours=6)["left_s"] == 6 * HOUR
 
@@ -238,6 +239,7 @@ def test_root_brings_a_running_seat_to_the_published_version(node: Node) -> None
     assert order["seat"] == {**before, "version": version_of(NEW)}
     assert order["when_busy"] == {"policy": "force", "seconds": 0, "reason": WHY}
     assert node.running == {SEAT}
+    assert f"restarted your seat with a new version; your files stay. Reason: {WHY}" in notice(node)
 
 
 def test_the_person_of_a_running_seat_sees_that_there_is_a_new_version_until_it_has_it(node: Node) -> None:
@@ -266,7 +268,7 @@ def test_a_seat_whose_environment_is_no_longer_published_shows_no_new_version(no
 def test_a_seat_that_has_the_newest_version_is_not_restarted(node: Node) -> None:
     node.ask("anna", "up")
     node.ask("root", "upgrade_seat", seat=SEAT, reason=WHY)
-    assert node.kinds() == ["up"]
+    assert (node.kinds(), notice(node)) == (["up"], "")
 
 
 def test_a_stopped_seat_is_not_upgraded(node: Node) -> None:

@@ -176,9 +176,12 @@ values = st.recursive(
     max_leaves=8,
 )
 fields = st.dictionaries(
-    st.sampled_from(["v", "id", "verb", "gpus", "hours", "keys", "environment", "switch", "wait_s", "reason"])
+    st.sampled_from(
+        ["v", "id", "verb", "gpus", "hours", "keys", "environment", "switch", "wait_s", "reason", "seat", "since"]
+    )
     | st.text(max_size=8),
-    values | st.sampled_from([1, ID, "up", "status", "renew", "logs", "default"]),
+    values
+    | st.sampled_from([1, ID, "up", "status", "renew", "logs", "default", "stop", "extend", "usage", "2027-03-01"]),
 )
 
 
@@ -189,7 +192,7 @@ def is_answered(data: bytes) -> bool:
     except ProblemError as fault:
         refusal = vars(fault)["problem"]
         return refusal["code"] == "bad_request" and all(text.isprintable() for text in refusal.values())
-    known = requests.VERBS[found.verb]
+    known = requests.ALL_VERBS[found.verb]
     return set(found.values) <= set(known) and all(known[name](value) for name, value in found.values.items())
 
 
@@ -202,6 +205,7 @@ def test_any_object_is_a_request_or_refused(found: dict[str, Any], is_near: bool
 def test_any_bytes_are_a_request_or_refused(noise: bytes, chance: random.Random) -> None:
     """Each example damages requests in many ways, which a search for new ones would only slow down."""
     whole = [line(a_request(**UP)), line(a_request("keep_alive", hours=3, reason="训练"))]
+    whole.append(line(a_request("extend", seat="ml_anna", hours=3, reason="训练")))
     for _ in range(TRIES_OF_ONE_EXAMPLE):
         data = bytearray(chance.choice(whole))
         for _ in range(chance.randint(1, 4)):

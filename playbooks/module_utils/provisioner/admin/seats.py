@@ -12,6 +12,14 @@ from ansible.module_utils.provisioner.lease.state import Lease, LeaseState
 from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
 
 KIND = "self_service"
+PROLONGED = """\
+管理员延长了您的座位，还有至少 {hours} 小时。原因：{reason}
+The admin has prolonged your seat: at least {hours} hours are left. Reason: {reason}
+"""  # noqa: RUF001  (Chinese punctuation)
+RESTARTED = """\
+管理员用新版本重新启动了您的座位，文件保留。原因：{reason}
+The admin has restarted your seat with a new version; your files stay. Reason: {reason}
+"""  # noqa: RUF001  (Chinese punctuation)
 
 
 class Leases(Protocol):
@@ -30,8 +38,8 @@ class Leases(Protocol):
     def tick(self) -> None:
         """Let time pass until now, and do what follows from it."""
 
-    def clear_notice(self, seat: str) -> None:
-        """Remove the notice of the end of a lease."""
+    def write_notice(self, name: str, text: str) -> None:
+        """Show a text in a seat about its lease, in place of an earlier one."""
 
     def wanted(self, seat: str) -> dict[str, Any]:
         """Return a seat as its order has it, nothing where there is none."""
@@ -63,7 +71,7 @@ class RootVerbs:
             raise _no_such_seat(seat)
         act = {"release": self._release, "stop": self._stop, "upgrade_seat": self._upgrade}.get(verb)
         if act is None:
-            self._extend(seat, values["hours"])
+            self._extend(seat, values["hours"], reason)
         else:
             act(seat, reason)
         return {"state": "ok", "seat": self._row(seat, self._hooks.newest())}
@@ -119,10 +127,10 @@ class RootVerbs:
         self._leases.accept(admin.stop(self._leases.state, seat, reason))
         self._leases.tick()
 
-    def _extend(self, seat: str, hours: int) -> None:
+    def _extend(self, seat: str, hours: int, reason: str) -> None:
         _require_lease(self._leases.state.of_seat(seat), seat)
         self._leases.save(admin.extend(self._leases.state, seat, hours))
-        self._leases.clear_notice(seat)
+        self._leases.write_notice(seat, PROLONGED.format(hours=hours, reason=reason))
         self._leases.tick()
 
     def _upgrade(self, seat: str, reason: str) -> None:
@@ -130,6 +138,7 @@ class RootVerbs:
         if wanted.get("version") != self._hooks.newest().get(str(wanted.get("environment")), ""):
             _require_lease(self._leases.state.of_seat(seat), seat)
             self._hooks.upgrade(seat, reason)
+            self._leases.write_notice(seat, RESTARTED.format(reason=reason))
 
 
 def _gpus(leases: Iterable[Lease]) -> list[str]:

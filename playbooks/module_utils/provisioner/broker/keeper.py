@@ -283,7 +283,7 @@ class Keeper:
             text = ENDS_SOON.format(minutes=action.minutes)
         else:
             text = HAS_ENDED.format(grace=grace)
-        self._write_notice(action.seat, text)
+        self.write_notice(action.seat, text)
 
     def _announce_versions(self) -> None:
         """Add to the notice of each running seat that there is a newer version of its environment, or remove that."""
@@ -293,7 +293,7 @@ class Keeper:
             has_newer = wanted.get("version") != newest.get(str(wanted.get("environment")), wanted.get("version"))
             text = read(self.seat(seat).folder / FOLDER / LEASE_FILE)
             if has_newer != (NEW_VERSION in text):
-                self._write_notice(seat, text + NEW_VERSION if has_newer else text.replace(NEW_VERSION, ""))
+                self.write_notice(seat, text + NEW_VERSION if has_newer else text.replace(NEW_VERSION, ""))
 
     def newest(self) -> dict[str, str]:
         """Return the published versions by environment, none without a configuration."""
@@ -304,9 +304,10 @@ class Keeper:
 
     def clear_notice(self, seat: str) -> None:
         """Remove the notice of the end of a lease."""
-        self._write_notice(seat, "")
+        self.write_notice(seat, "")
 
-    def _write_notice(self, name: str, text: str) -> None:
+    def write_notice(self, name: str, text: str) -> None:
+        """Show a text in a seat about its lease, in place of an earlier one. A full disk stops nothing here."""
         seat = self.seat(name)
         with contextlib.suppress(OSError):
             if seat.folder.is_dir():

@@ -4,6 +4,7 @@ They are no steps of a plan. A rollout treats a lease as it treats work: it is l
 reason.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple, Protocol
@@ -17,7 +18,7 @@ from provisioner.domain.rollout.leases import (
     ChangedLease,
     LeasedSeat,
 )
-from provisioner.domain.rollout.report import NodeRecord, SeatRecord, build_node_record, without_record
+from provisioner.domain.rollout.report import WORST_FIRST, NodeRecord, SeatRecord, build_node_record, without_record
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, StopRequested, SupportsBrokers
 
@@ -150,6 +151,21 @@ def settle_leases(
         pause.sleep(min(pause.every, rest))
         leases = _read_again(fleet, lab, nodes, leases)
     return _records(begun, leases, forced)
+
+
+def with_leases(records: Sequence[NodeRecord], leases: Mapping[str, NodeRecord]) -> tuple[NodeRecord, ...]:
+    """Return the records of a report with the outcome of `settle_leases`: the worse state, all problems, and counts."""
+    return tuple(_joined(record, leases[record.node]) if record.node in leases else record for record in records)
+
+
+def _joined(record: NodeRecord, own: NodeRecord) -> NodeRecord:
+    changes = {
+        "state": min(record.state, own.state, key=WORST_FIRST.index),
+        "problems": tuple(dict.fromkeys((*record.problems, *own.problems))),
+        "seats": (*record.seats, *(seat for seat in own.seats if seat.state != "unchanged")),
+        "counts": dict(Counter(record.counts) + Counter(seat.state for seat in own.seats)),
+    }
+    return record.model_copy(update=changes)
 
 
 def _read_again(fleet: SupportsBrokers, lab: str, nodes: Sequence[str], before: Leases) -> Leases:

@@ -1,15 +1,25 @@
 """Seats with a lease, when there is a new version of their environment: left alone, waited for, or upgraded."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from provisioner.cli.execute import exit_code
+from provisioner.cli.exit_codes import DEFERRED, DONE
 from provisioner.domain.rollout.busy import WhenBusy, when_busy
 from provisioner.domain.rollout.leases import BrokerRequest, EndedJob, GpuUse, LeasedSeat
-from provisioner.domain.rollout.report import NodeRecord
+from provisioner.domain.rollout.report import NodeRecord, RolloutReport
 from provisioner.domain.values.problem import Problem
-from provisioner.workflow.rollout.leases import Pause, change_leases, read_gpu_usage, read_leases, settle_leases
+from provisioner.workflow.rollout.leases import (
+    Pause,
+    change_leases,
+    read_gpu_usage,
+    read_leases,
+    settle_leases,
+    with_leases,
+)
 from tests.builders import a_uuid
 from tests.workflow.broker_fleet import BROKER_DOWN, OLD, UNREACHABLE, WITHOUT, BrokerFleet, a_leased_seat
 
@@ -156,6 +166,34 @@ def test_a_node_that_does_not_answer_is_in_the_outcome(policy: WhenBusy, problem
     fleet.fails = {"gpu1": problem, "gpu2": WITHOUT}
     records = settle(fleet, policy)
     assert {node: record.state for node, record in records.items()} == {"gpu1": state}
+
+
+@pytest.mark.parametrize(
+    ("policy", "state", "code"),
+    [(DEFER, "deferred", DEFERRED), (FORCE, "committed", DONE), (WAIT, "deferred", DEFERRED)],
+)
+def test_the_report_of_a_run_counts_leases_with_the_seats(policy: WhenBusy, state: str, code: int) -> None:
+    before = (
+        NodeRecord(node="gpu1", state="committed", counts={"committed": 2, "unchanged": 1}),
+        NodeRecord(node="gpu2", state="unchanged", counts={"unchanged": 1}),
+    )
+    leases = settle(BrokerFleet(gpu1=[OLD_ANNA, OLD_BOB], gpu2=[]), policy)
+    gpu1, gpu2 = with_leases(before, leases)
+    assert gpu2 == before[1]
+    assert (gpu1.state, [seat.seat for seat in gpu1.seats]) == (state, ["ml_anna", "ml_bob"])
+    assert sum(gpu1.counts.values()) == 5
+    assert [problem.code for problem in gpu1.problems] == ["leased", "leased"] * (state == "deferred")
+    moment = datetime(2027, 1, 31, tzinfo=UTC)
+    report = RolloutReport(lab="ml", run="r", started_at=moment, ended_at=moment, nodes=(gpu1, gpu2))
+    assert exit_code(report) == code
+
+
+def test_a_node_whose_leases_are_not_known_is_not_done() -> None:
+    fleet = BrokerFleet(gpu1=[])
+    fleet.fails["gpu1"] = BROKER_DOWN
+    before = (NodeRecord(node="gpu1", state="committed", counts={"committed": 2}),)
+    (record,) = with_leases(before, settle(fleet, DEFER))
+    assert (record.state, record.counts, record.problems[0].code) == ("failed", {"committed": 2}, "broker_down")
 
 
 # --- reading and changing

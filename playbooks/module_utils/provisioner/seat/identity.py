@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.command import run
-from ansible.module_utils.provisioner.base.files import read, sync_folder
+from ansible.module_utils.provisioner.base.files import read, sync_folder, write_in_place
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.seat.seat import Seat
 
@@ -24,8 +24,15 @@ def make_identity(seat: Seat, uid: int, gid: int) -> None:
 
 
 def rotate_token(seat: Seat, uid: int, gid: int) -> None:
-    """Replace the token. Jupyter reads the new one when it starts again."""
-    _write_token(seat.identity / TOKEN, uid, gid)
+    """Replace the token in its file, which keeps its inode: it is mounted into both containers.
+
+    Jupyter reads the new one when it starts again, `provision-url` in the SSH service each time.
+    """
+    path = seat.identity / TOKEN
+    _make_token(path, uid, gid)
+    path.chmod(0o600)  # for other owners than root
+    write_in_place(path, secrets.token_hex(32))
+    path.chmod(0o400)
 
 
 def host_key(seat: Seat) -> str:

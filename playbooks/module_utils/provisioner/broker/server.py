@@ -171,7 +171,7 @@ class Server:
         One person may have many of these: the user namespaces of Linux give an account thousands of numbers.
         """
         has_asked = connection.request or connection.rest
-        return not (has_asked and self._accounts.has_found(connection.uid))
+        return not (connection.later or (has_asked and self._accounts.has_found(connection.uid)))
 
     def _refuse_at_once(self, connection: Connection) -> None:
         """Answer a connection for which there is no room, if its buffer takes the answer, and close it."""

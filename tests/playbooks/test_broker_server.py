@@ -387,6 +387,19 @@ def test_connections_of_numbers_without_an_account_keep_nobody_out(
         assert broker.ask(uid=uid)["ok"]
 
 
+def test_only_so_many_accounts_are_looked_up_at_once(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    account = callers.account_by_uid
+    assert broker.ask()["ok"]
+    monkeypatch.setattr(callers, "account_by_uid", lambda uid: signal.pause() if uid > 6000 else account(uid))
+    monkeypatch.setattr(callers, "SECONDS", 2)
+    clients = [broker.connect(100000 + number).send(STATUS) for number in range(40)]
+    broker.until(lambda: not any(one.request is None and not one.rest for one in broker.server._connections))
+    assert len(broker.server._lookups) == 32
+    assert broker.ask()["ok"]  # it is known already
+    broker.until(lambda: all(client.read() for client in clients))
+    assert broker.ask(uid=BOB)["ok"]
+
+
 def test_numbers_without_an_account_have_the_lines_of_one_person_in_the_audit(broker: Broker) -> None:
     for uid in range(100000, 100040):
         assert broker.ask(uid=uid)["problem"]["code"] == "account_unknown"

@@ -30,7 +30,7 @@ from ansible.module_utils.provisioner.broker.observe import observe, parse_seen
 from ansible.module_utils.provisioner.broker.request import MOST_BYTES, Request, parse_request, request_id
 from ansible.module_utils.provisioner.broker.verbs import Later, Verbs
 from ansible.module_utils.provisioner.jobs.job import problem_of
-from ansible.module_utils.provisioner.lease.rates import MINUTE_S, REQUESTS_A_MINUTE, Connections, Window
+from ansible.module_utils.provisioner.lease.rates import CONNECTIONS, MINUTE_S, REQUESTS_A_MINUTE, Connections, Window
 from ansible.module_utils.provisioner.lease.tick import Seen
 
 TIMEOUT_S = 5.0
@@ -221,6 +221,8 @@ class Server:
         uid = connection.uid
         if uid == 0 or self._accounts.known(uid, now):
             self._carry_out(connection)
+        elif uid not in self._lookups and len(self._lookups) >= CONNECTIONS:  # also for connections that were closed
+            self._answer(connection, connection.request and connection.request.id, refusals.no_room("").problem)
         elif uid not in self._lookups:
             child = self._accounts.look_up(uid)
             self._lookups[uid] = self._add_child(child, lambda: self._found(uid))

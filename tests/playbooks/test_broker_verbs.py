@@ -73,15 +73,16 @@ def test_the_order_names_what_the_admin_has_published_and_the_account(node: Node
 
 
 def test_the_files_of_a_seat_are_those_that_the_control_machine_would_send(node: Node) -> None:
-    made = DOCUMENTS.bundle(a_seat(name="ml_x", lab="ml"), a_locked_image()).document
+    made = DOCUMENTS.bundle(a_seat(name="ml_x", lab="ml", kind="self_service"), a_locked_image()).document
     environment = node.publish(json.loads(made.model_dump_json()))
     assert environment["version"] == made.digest[:12]
     node.configure(environments={"default": environment})
     node.ask("anna", "up", keys=[KEY])
     order = node.order()
-    wanted = {name: value for name, value in order["seat"].items() if name not in {"kind", "version"}}
-    seat = a_seat().model_validate(wanted)
+    seat = a_seat().model_validate({name: value for name, value in order["seat"].items() if name != "version"})
     assert order["files"] == made.fill(seat)
+    assert 'restart: "no"' in order["files"]["compose.yaml"]
+    assert "cull_idle_timeout = 14400\n" in order["files"]["jupyter_server_config.py"]  # idle_hours of the group
 
 
 def test_up_twice_gives_one_seat_and_one_answer(node: Node) -> None:

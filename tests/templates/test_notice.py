@@ -9,16 +9,19 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.resources import templates
+from provisioner.adapters.templates import read_templates
+from provisioner.domain.seat.self_service import self_service_texts
 
 SHELL_SCRIPT = (templates() / "notice.sh").read_text()
+SELF_SERVICE = self_service_texts(read_templates(templates()), 0)
 FOLDER = "/etc/provisioner/notice/"
 
 
-def shell_output(tmp_path: Path, *flags: str) -> str:
+def shell_output(tmp_path: Path, *flags: str, script_text: str = SHELL_SCRIPT) -> str:
     """Return what a shell prints that reads the profile."""
-    assert FOLDER in SHELL_SCRIPT
+    assert FOLDER in script_text
     script = tmp_path / "notice.sh"
-    script.write_text(SHELL_SCRIPT.replace(FOLDER, f"{tmp_path}/"))
+    script.write_text(script_text.replace(FOLDER, f"{tmp_path}/"))
     command = ["sh", *flags, "-c", f". {script}"]
     return subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=True).stdout
 
@@ -50,17 +53,31 @@ def test_the_warning_of_a_full_disk_follows_the_notice_of_the_admin(tmp_path: Pa
     assert shell_output(tmp_path, "-i") == "\n*** exam\n\n"
 
 
-def test_control_characters_are_removed_and_long_notices_are_cut(tmp_path: Path) -> None:
-    (tmp_path / "notice.txt").write_text("\x1b[2J\a\rgone\x7f" + "x" * 5000)
-    text = shell_output(tmp_path, "-i")
+@pytest.mark.parametrize("name", ["notice.txt", "disk.txt", "lease.txt"])
+def test_control_characters_are_removed_and_long_notices_are_cut(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("\x1b[2J\a\rgone\x7f" + "x" * 5000)
+    text = shell_output(tmp_path, "-i", script_text=SELF_SERVICE["notice.sh"])
     assert text.startswith("\n*** [2Jgonexxx")
     assert len(text) < 2100
 
 
-def test_the_url_of_the_extension_contains_its_hash() -> None:
+def test_a_self_service_seat_shows_the_end_of_its_lease_until_it_is_renewed(tmp_path: Path) -> None:
+    script = SELF_SERVICE["notice.sh"]
+    (tmp_path / "lease.txt").write_text("还有 10 分钟 $(id)\nYour seat ends in 10 minutes\n")
+    shown = "\n*** 还有 10 分钟 $(id)\nYour seat ends in 10 minutes\n\n"
+    assert shell_output(tmp_path, "-i", script_text=script) == shown
+    assert shell_output(tmp_path, "-i") == ""  # another seat has no lease
+    (tmp_path / "notice.txt").write_text("exam\n")
+    assert shell_output(tmp_path, "-i", script_text=script) == f"\n*** exam\n\n{shown}"
+    (tmp_path / "lease.txt").write_text("")
+    assert shell_output(tmp_path, "-i", script_text=script) == "\n*** exam\n\n"
+
+
+@pytest.mark.parametrize("texts", [read_templates(templates()), SELF_SERVICE], ids=["usual", "self_service"])
+def test_the_url_of_the_extension_contains_its_hash(texts: dict[str, str]) -> None:
     """Browsers cache the extension for a year."""
-    manifest = json.loads((templates() / "notice-extension.json").read_text())
-    digest = hashlib.sha256((templates() / "notice-extension.js").read_bytes()).hexdigest()
+    manifest = json.loads(texts["notice-extension.json"])
+    digest = hashlib.sha256(texts["notice-extension.js"].encode()).hexdigest()
     assert manifest["jupyterlab"]["_build"]["load"] == f"static/notice.js?v={digest[:12]}"
 
 
@@ -96,7 +113,29 @@ window._JUPYTERLAB['provisioner-notice'].get().then(make => {
     ],
 )
 def test_jupyterlab_shows_the_notice_and_below_it_the_warning(files: dict[str, str], shown: list[str]) -> None:
-    script = templates() / "notice-extension.js"
+    assert page_shows(templates() / "notice-extension.js", files) == shown
+
+
+def page_shows(script: Path, files: dict[str, str]) -> list[str]:
     argv = ["node", "-e", PAGE, str(script), json.dumps(files)]
     ran = subprocess.run(argv, capture_output=True, text=True, check=True)
-    assert json.loads(ran.stdout) == shown
+    found: list[str] = json.loads(ran.stdout)
+    return found
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="Node.js is not installed")
+@pytest.mark.parametrize(
+    ("lease", "shown"),
+    [
+        ("ends in 10 minutes\n", ["exam\nends in 10 minutes"]),
+        ("<b onclick=x>\n", ["exam\n<b onclick=x>"]),
+        ("", ["exam"]),
+    ],
+)
+def test_jupyterlab_of_a_self_service_seat_shows_the_end_of_its_lease(
+    tmp_path: Path, lease: str, shown: list[str]
+) -> None:
+    script = tmp_path / "notice.js"
+    script.write_text(SELF_SERVICE["notice-extension.js"])
+    files = {"/static/notice.txt": "exam\n", "/static/disk.txt": "", "/static/lease.txt": lease}
+    assert page_shows(script, files) == shown

@@ -183,7 +183,7 @@ class Service(UserInput):
     working_dir: ContainerHome
     entrypoint: tuple[Text, ...]
     init: Literal[True]
-    restart: Literal["unless-stopped"]
+    restart: Literal["unless-stopped", "no"]
     stop_grace_period: Seconds
     cap_drop: tuple[Literal["ALL"]]
     security_opt: tuple[Literal["no-new-privileges:true"]]

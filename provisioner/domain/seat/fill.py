@@ -159,6 +159,19 @@ def _nofile_lines(seat: Seat) -> str:
     return f"      nofile:\n        soft: {soft}\n        hard: {hard}\n"
 
 
+def culling_lines(seconds: int) -> str:
+    """Return the lines of Jupyter's configuration that end a kernel after so many idle seconds; none for 0.
+
+    A kernel that runs code is never ended, and an open browser does not keep one: it would keep the memory of a GPU.
+    """
+    if not seconds:
+        return ""
+    return (
+        f"c.MappingKernelManager.cull_idle_timeout = {_checked('count', seconds)}\n"
+        "c.MappingKernelManager.cull_busy = False\nc.MappingKernelManager.cull_connected = True\n"
+    )
+
+
 def _authorized_keys(seat: Seat) -> str:
     return _checked("authorized_keys", "".join(f"{key}\n" for key in seat["authorized_keys"]))
 
@@ -186,5 +199,6 @@ _VALUES: dict[str, Callable[[Seat], str]] = {
     "nofile": _nofile_lines,
     "visible_devices": _visible_devices_line,
     "deploy": _deploy_lines,
+    "culling": lambda seat: culling_lines(seat.get("cull_s", 0)),
     "authorized_keys": _authorized_keys,
 }

@@ -11,11 +11,13 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.compose import ComposeProject, Service
 from provisioner.domain.seat.fill import device_names, visible_devices
-from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
+from provisioner.domain.seat.seat import SERVICES, Seat, SeatKind, ServiceName
 from provisioner.domain.values.problem import Problem, ProblemError
 
 CONTAINER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
 CONFIG = "/etc/provisioner"
+# The broker starts a seat with a lease, once the lease counts; the engine would start it without one after a boot.
+RESTART: dict[SeatKind, str] = {"": "unless-stopped", "self_service": "no"}
 
 _SHARED_FILES = (
     "authorized_keys",
@@ -112,6 +114,7 @@ def _expected_fields(seat: Seat, image: LockedImage, name: ServiceName) -> dict[
         "image": image.lab,
         "user": f"{seat.uid}:{seat.gid}",
         "working_dir": container_home(seat),
+        "restart": RESTART[seat.kind],
         "entrypoint": list(_ENTRYPOINTS[name]),
         "pids_limit": seat.limits.pids,
         "mem_limit": seat.limits.memory,

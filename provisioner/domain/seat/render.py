@@ -13,12 +13,13 @@ from provisioner.domain.seat import compose_text, proof
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.fill import device_names, host_name, visible_devices
 from provisioner.domain.seat.seat import SERVICES, Seat, jupyter_url
+from provisioner.domain.seat.self_service import self_service_texts
 from provisioner.domain.values.problem import Problem, ProblemError
 
 COMPOSE_TEMPLATE = "compose.yaml.j2"
 SSHD_TEMPLATE = "sshd_config.j2"
 URL_TEMPLATE = "provision-url.j2"
-# Files that are the same for every seat.
+# Files that are the same for every seat of a kind.
 STATIC_FILES = (
     "jupyter_server_config.py",
     "start-ssh.py",
@@ -55,6 +56,8 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
         "verify_keys": "",
     }
     files |= {name: templates[name] for name in STATIC_FILES}
+    if seat.kind == "self_service":
+        files |= self_service_texts(templates, seat.cull_s)
     return SeatBundle(seat=seat, image=image, document=SeatDocument.of_texts(files))
 
 
@@ -99,6 +102,7 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
         "python_user_base": proof.python_user_base(seat, image),
         "visible_devices": visible_devices(seat.gpu_driver, seat.gpus),
         "devices": device_names(seat.gpu_driver, seat.gpus),
+        "restart": proof.RESTART[seat.kind],
         "mounts": {name: proof.mounts(seat, name) for name in SERVICES},
     }
 

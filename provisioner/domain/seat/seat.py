@@ -15,6 +15,7 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 
 ServiceName = Literal["jupyter", "ssh"]
+SeatKind = Literal["", "self_service"]
 SERVICES: tuple[ServiceName, ...] = ("jupyter", "ssh")
 
 # The first major version of Docker with start_interval; older ones refuse a compose file that has it.
@@ -29,9 +30,13 @@ class Seat(Value):
     `person`: the id in the roster, empty in a lab without one. `shared`: other seats use the GPUs, too. The `limits` of
     each container follow from lab.yml and from `capacity`, which the node keeps with the generation. Inside the
     containers the services always listen on 8888 (jupyter) and 2222 (ssh).
+
+    `kind`: `self_service` for a seat that its person starts through the broker of the node. `cull_s`: after so many
+    seconds an idle kernel of such a seat is ended, 0: never.
     """
 
     name: str
+    kind: SeatKind = ""
     lab: str
     node: str
     person: str = ""
@@ -50,6 +55,7 @@ class Seat(Value):
     limits: SeatLimits = SeatLimits()
     capacity: Capacity = Capacity()
     start_interval: bool = True
+    cull_s: int = 0
 
 
 def needs_tunnel(seat: Seat) -> bool:

@@ -10,7 +10,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.fill import slot_values
 from provisioner.domain.seat.render import check_keys, render
-from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
+from provisioner.domain.seat.seat import SERVICES, Seat, SeatKind, ServiceName
 from provisioner.domain.values.limits import Capacity, OpenFiles, SeatLimits
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -18,8 +18,9 @@ _KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAI" + "{0}" * 42
 _GPU = "GPU-{0}{0}{0}{0}{0}{0}{0}{0}-0000-4000-8000-0000000000{0}{0}"
 _LOOPBACK = "127.0.0.1"
 
-# In these all seats of a document are the same: lab, environment, start_interval, services on the loopback interface.
-_Variant = tuple[str, str, bool, frozenset[ServiceName]]
+# In these all seats of a document are the same: lab, kind, environment, start_interval, services on the loopback
+# interface.
+_Variant = tuple[str, SeatKind, str, bool, frozenset[ServiceName]]
 
 
 class Documents:
@@ -51,7 +52,7 @@ class Documents:
 
 def _variant(seat: Seat) -> _Variant:
     on_loopback = frozenset(name for name in SERVICES if seat.binds[name] == _LOOPBACK)
-    return seat.lab, seat.environment, seat.start_interval, on_loopback
+    return seat.lab, seat.kind, seat.environment, seat.start_interval, on_loopback
 
 
 def make_document(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatDocument:
@@ -104,6 +105,7 @@ def _known_seat(seat: Seat, image: LockedImage, templates: Mapping[str, str]) ->
             "binds": _binds(seat, ssh="192.0.2.201", jupyter="192.0.2.202"),
             "subnet": "198.18.201.0/28",
             "authorized_keys": (_KEY.format("K"),),
+            "cull_s": 199999007,
             "limits": SeatLimits(
                 memory="199999001m",
                 cpus=999001.25,
@@ -138,6 +140,7 @@ def _samples(seat: Seat) -> Iterator[Seat]:
             "binds": _binds(seat, ssh="10.9.8.7", jupyter="10.9.8.7"),
             "subnet": "10.200.0.16/28",
             "authorized_keys": (),
+            "cull_s": 0,
             "limits": SeatLimits(pids=11, shm="1g"),
             "capacity": Capacity(),
         }
@@ -153,6 +156,7 @@ def _samples(seat: Seat) -> Iterator[Seat]:
             "gid": 20001,
             "gpus": (),
             "authorized_keys": (_KEY.format("L"), _KEY.format("M")),
+            "cull_s": 3600,
             "limits": SeatLimits(memory="2g", pids=22, shm="2g"),
             "capacity": Capacity(memory=1 << 40, cpus=3),
         }

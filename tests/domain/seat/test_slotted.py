@@ -53,6 +53,8 @@ def seats(draw: st.DrawFn) -> Seat:
         authorized_keys=tuple(f"{KEY} {number}" for number in range(draw(st.integers(0, 3)))),
         limits=draw(LIMITS),
         start_interval=draw(st.booleans()),
+        kind=draw(st.sampled_from(["", "self_service"])),
+        cull_s=draw(st.sampled_from([0, 3600, 14400])),
     )
 
 
@@ -109,6 +111,7 @@ COMPOSE = TEMPLATES["compose.yaml.j2"]
     "line",
     [
         '{% if seat.gpus %}\n      CARDS: "1"\n{% endif %}',
+        "      CULL: {{ seat.cull_s | string }}",
         '{% if seat.uid > 20000 %}\n      LATE: "1"\n{% endif %}',
         "      HALF: {{ (seat.limits.pids // 2) | string }}",
         "      SHORT: {{ seat.user[:3] }}",

@@ -167,6 +167,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
         "limits": change.group.limits,
         "capacity": {"memory": None, "cpus": None, "open_files": None},
         "start_interval": change.environment.start_interval,
+        "cull_s": round(change.group.terms.idle_s),
     }
 
 

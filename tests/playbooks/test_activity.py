@@ -1,9 +1,12 @@
 """Programs of SSH sessions and use of processors in containers, from two samples of /proc."""
 
+import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -131,14 +134,57 @@ def test_use_of_a_processor_is_measured_on_this_machine(
     assert bool(activity.container_activity({"jupyter": pid})) is computes
 
 
-def test_seats_are_measured_together_each_by_its_own_containers(proc: Proc) -> None:
+def test_seats_are_looked_at_together_each_by_its_own_containers(proc: Proc) -> None:
     proc.write({82: (81, "sshd-session", 1), 83: (82, "bash", 1)})
-    proc.second = {72: (71, "python", 5000 + 100)}
     seats = {"ml_a": {"jupyter": 70}, "ml_b": {"ssh": 80, "old": 0}, "ml_c": {"gone": 999}, "ml_d": {}}
-    assert activity.activity_by_seat(seats) == {
-        "ml_a": ["jupyter: 0.5 processor cores are in use"],
-        "ml_b": ["ssh: pid 83 bash in an SSH session"],
-        "ml_c": ["the processes of gone are unknown"],
-        "ml_d": [],
-    }
-    assert proc.slept == activity.SAMPLE_SECONDS
+    lines, sample = activity.activity_by_seat(seats)
+    assert lines == {"ml_a": [], "ml_b": ["ssh: pid 83 bash in an SSH session"], "ml_c": [], "ml_d": []}
+    ended = 0.07  # of each process, in seconds: 3 and 4 ticks of its children
+    of_a, of_b = 54.01 + 3 * ended, 0.06 + 4 * ended
+    assert sample.seconds == {"ml_a": pytest.approx(of_a), "ml_b": pytest.approx(of_b), "ml_c": None, "ml_d": 0}
+    assert proc.slept == 0
+
+
+def test_a_process_that_ends_takes_its_processor_time_to_its_parent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine says so: what a student starts and ends again counts, too."""
+    monkeypatch.setattr(activity, "TICKS", os.sysconf("SC_CLK_TCK"))
+    before = activity.activity_by_seat({"s": {"jupyter": os.getpid()}})[1].seconds["s"]
+    subprocess.run([sys.executable, "-c", "for _ in range(4_000_000): pass"], check=True)
+    after = activity.activity_by_seat({"s": {"jupyter": os.getpid()}})[1].seconds["s"]
+    assert after > before
+
+
+def samples(*pairs: tuple[float, float | None]) -> list[Any]:
+    """Return samples of one seat: when each was taken, and the processor time until then."""
+    return [activity.Sample(at, {"s": seconds}) for at, seconds in pairs]
+
+
+@pytest.mark.parametrize(
+    ("found", "is_used"),
+    [
+        (samples((0, 10), (300, 10)), False),
+        (samples((0, 10), (300, 40)), False),  # 0.1 cores
+        (samples((0, 10), (300, 41)), True),
+        (samples((0, 10), (60, 39), (300, 40)), False),  # much for a minute, and then nothing
+        (samples((0, 10), (240, 10)), False),
+        (samples((0, 10), (239, 10)), True),  # not known for so long
+        (samples((300, 10)), True),
+        (samples((0, None), (300, 10)), True),
+        (samples((0, 10), (300, None)), True),
+        (samples((0, 10), (300, 5)), True),  # its containers were started again
+    ],
+)
+def test_more_than_a_tenth_of_a_core_over_five_minutes_is_use(found: list[Any], is_used: bool) -> None:
+    assert activity.uses_processors(found, "s") is is_used
+    assert activity.uses_processors(found, "a seat that was not there")
+
+
+def test_samples_are_kept_for_as_long_as_they_are_needed() -> None:
+    kept: list[Any] = []
+    for minute in range(30):
+        found = json.loads(json.dumps(kept))  # as a child writes them
+        kept = activity.read_samples(found, activity.Sample(60.0 * minute, {"s": 1.0 * minute}))
+    assert [sample.at for sample in kept] == [60.0 * minute for minute in range(23, 30)]
+    assert not activity.uses_processors(kept, "s")
+    after_a_gap = activity.read_samples(kept, activity.Sample(9000.0, {"s": 31.0}))
+    assert [sample.at for sample in after_a_gap] == [9000.0]

@@ -12,6 +12,7 @@ from tests.playbooks.node_code import module_util
 from tests.playbooks.people_seats import a_persons_seat
 
 observes = module_util("broker.observe")
+Sample = module_util("docker.activity").Sample
 SEAT = "ml_anna"
 
 
@@ -27,16 +28,29 @@ def gpus(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 @pytest.fixture
 def node(tmp_path: Path, engine: FakeEngine, gpus: list[Any], monkeypatch: pytest.MonkeyPatch) -> Path:
     assert gpus
-    monkeypatch.setattr(observes, "activity_by_seat", lambda pids: {seat: [] for seat in pids})
+    monkeypatch.setattr(observes, "activity_by_seat", activity())
     a_persons_seat(tmp_path, SEAT, kind="self_service", uid=5001)
-    containers = [{**a_container(name), "State": {"Status": "running", "Pid": 70}} for name in ("jupyter", "ssh")]
+    containers = [{**a_container(name), "State": state(70)} for name in ("jupyter", "ssh")]
     add_containers(engine, *containers, seat=SEAT)
     return tmp_path
 
 
-def look(root: Path, **holders: str) -> Any:
-    found = observes.observe(str(root / "state"), {gpu.replace("_", "-"): seat for gpu, seat in holders.items()})
-    return observes.parse_seen(json.loads(json.dumps(found)))
+def state(pid: int, kernels: str = "0") -> dict[str, Any]:
+    health = {"Status": "healthy", "Log": [{"Output": f"HTTP 200, busy kernels: {kernels}\n"}]}
+    return {"Status": "running", "Pid": pid, "Health": health}
+
+
+def activity(*lines: str, seconds: float | None = 12.0) -> Any:
+    """Return a stand-in for what is seen of processes: lines of SSH sessions, and the processor time until now."""
+    return lambda pids: ({seat: list(lines) for seat in pids}, Sample(300.0, dict.fromkeys(pids, seconds)))
+
+
+EARLIER = [[0.0, {SEAT: 10.0}]]  # the samples of the look before
+
+
+def look(root: Path, samples: Any = EARLIER, **holders: str) -> Any:
+    held = {gpu.replace("_", "-"): seat for gpu, seat in holders.items()}
+    return observes.parse_seen(json.loads(json.dumps(observes.observe(str(root / "state"), held, samples))))
 
 
 MINE = {**a_process(4242, container="ml_anna-jupyter-1"), "seat": SEAT}
@@ -106,21 +120,50 @@ def test_a_seat_of_the_control_machine_is_not_the_broker_s(node: Path, engine: F
 
 
 @pytest.mark.parametrize(
-    ("gpu", "lines", "idle"),
+    ("gpu", "idle"),
     [
-        (a_gpu("GPU-1", processes=[MINE]), [], True),  # a kernel that holds memory
-        (a_gpu("GPU-1", utilization=3), [], False),
-        (a_gpu("GPU-1", utilization=None), [], False),
-        (a_gpu("GPU-2"), [], False),
-        (a_gpu("GPU-1"), ["ssh: pid 7 vim in an SSH session"], False),
+        (a_gpu("GPU-1", processes=[MINE]), True),  # a kernel that holds memory
+        (a_gpu("GPU-1", utilization=3), False),
+        (a_gpu("GPU-1", utilization=None), False),
+        (a_gpu("GPU-2"), False),
     ],
 )
-def test_use_of_a_seat(
-    node: Path, monkeypatch: pytest.MonkeyPatch, gpu: dict[str, Any], lines: list[str], idle: bool
-) -> None:
-    monkeypatch.setattr(observes, "query_nvml", lambda: {"gpus": [gpu]})
-    monkeypatch.setattr(observes, "activity_by_seat", lambda _: {SEAT: lines})
+def test_use_of_the_gpus_of_a_seat(node: Path, gpus: list[Any], gpu: dict[str, Any], idle: bool) -> None:
+    gpus[:] = [gpu]
     assert look(node).idle == {SEAT: idle}
+
+
+@pytest.fixture(params=[["GPU-1"], []], ids=["with_gpus", "without"])
+def either(node: Path, request: pytest.FixtureRequest) -> Path:
+    """The node with a seat that has GPUs, and with one that has none."""
+    a_persons_seat(node, SEAT, kind="self_service", uid=5001, gpus=request.param)
+    return node
+
+
+@pytest.mark.parametrize(
+    ("found", "idle"),
+    [
+        ((activity(), "0"), True),
+        ((activity("ssh: pid 7 vim in an SSH session"), "0"), False),
+        ((activity(seconds=41.0), "0"), False),
+        ((activity(seconds=None), "0"), False),
+        ((activity(), "1"), False),
+        ((activity(), "unknown"), False),
+    ],
+)
+def test_use_of_a_seat_beside_its_gpus(
+    either: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, found: tuple[Any, str], idle: bool
+) -> None:
+    seen, kernels = found
+    engine.inspected["jupyter"]["State"] = state(70, kernels)
+    monkeypatch.setattr(observes, "activity_by_seat", seen)
+    assert look(either).idle == {SEAT: idle}
+
+
+def test_a_seat_is_used_until_its_processor_time_is_known_for_five_minutes(node: Path) -> None:
+    assert look(node, samples=[]).idle == {SEAT: False}
+    found = observes.observe(str(node / "state"), {}, EARLIER)
+    assert found["samples"] == [*map(tuple, EARLIER), (300.0, {SEAT: 12.0})]
 
 
 def test_without_an_engine_nothing_is_known_of_seats(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,11 +177,11 @@ def test_a_container_that_cannot_be_described_counts_as_used(
 ) -> None:
     pids: dict[str, dict[str, int]] = {}
 
-    def noted(found: dict[str, dict[str, int]]) -> dict[str, list[str]]:
+    def noted(found: dict[str, dict[str, int]]) -> Any:
         pids.update(found)
-        return {SEAT: ["its processes are unknown"]}
+        return activity(seconds=None)(found)
 
     monkeypatch.setattr(observes, "activity_by_seat", noted)
     engine.inspected = {name: {**one, "State": {}} for name, one in engine.inspected.items()}
     assert look(node).idle == {SEAT: False}
-    assert set(pids[SEAT].values()) == {-1}
+    assert pids == {SEAT: {"jupyter": -1, "ssh": -1}}

@@ -269,6 +269,39 @@ def test_activity_in_the_containers_of_a_seat_without_gpus_defers_a_switch(
     assert switched(without_gpus)["state"] == "committed"
 
 
+@pytest.fixture(params=[[], ["GPU-1"]], ids=["without_gpus", "with_gpus"])
+def self_service(world: World, idle: list[Any], request: pytest.FixtureRequest) -> World:
+    """The world with a seat that its person has started, whose GPUs are idle if it has any."""
+    assert idle
+    seat = world.order["seat"] | {"gpus": request.param, "kind": "self_service"}
+    world.seat.write(1, an_order(world.seat.folder, seat=seat), {})
+    return world
+
+
+@pytest.mark.parametrize(
+    ("kernels", "lines", "shown"),
+    [
+        ("2", [], "jupyter: 2 kernels run code"),
+        ("unknown", [], "unknown whether kernels run code"),
+        ("0", ["ssh: pid 81 bash in an SSH session"], "pid 81 bash"),
+        ("0", [], None),
+    ],
+)
+def test_kernels_sessions_and_processors_are_use_of_a_self_service_seat(
+    self_service: World, monkeypatch: pytest.MonkeyPatch, kernels: str, lines: list[str], shown: str | None
+) -> None:
+    world = self_service
+    health = {"Log": [{"Output": f"HTTP 200, busy kernels: {kernels}"}]}
+    monkeypatch.setattr(world.compose, "container", lambda _: {"State": {"Pid": 70, "Health": health}})
+    monkeypatch.setattr(busy, "container_activity", lambda _: lines)
+    if shown is None:
+        assert switched(world)["state"] == "committed"
+        return
+    with pytest.raises(busy.BusyError, match=shown):
+        switched(world)
+    assert world.compose.calls == []
+
+
 def test_without_an_engine_the_use_of_a_seat_without_gpus_is_unknown(
     without_gpus: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

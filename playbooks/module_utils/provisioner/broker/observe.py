@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from typing import Any, Iterable, Mapping
+from typing import Any, Iterable, Mapping, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker.orders import KIND
-from ansible.module_utils.provisioner.docker.activity import activity_by_seat
+from ansible.module_utils.provisioner.docker.activity import activity_by_seat, read_samples, uses_processors
 from ansible.module_utils.provisioner.docker.containers import running_containers
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, get
+from ansible.module_utils.provisioner.docker.kernels import kernel_use
 from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.use import computing, gpu_use
@@ -17,16 +18,21 @@ from ansible.module_utils.provisioner.lease.state import Card
 from ansible.module_utils.provisioner.lease.tick import Seen
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat
 
+JUPYTER = "jupyter"  # the service whose health says whether kernels run code
+SERVICE = "com.docker.compose.service"  # a label of a container
 SECONDS = 50  # for all of it; the next look is a minute after this one began
 
 
-def observe(state_root: str, holders: Mapping[str, str]) -> dict[str, Any]:
-    """Return what was seen, as JSON that `parse_seen` reads. `holders`: GPU -> the seat that has a lease of it."""
+def observe(state_root: str, holders: Mapping[str, str], samples: Sequence[Any]) -> dict[str, Any]:
+    """Return what was seen, as JSON that `parse_seen` reads. `holders`: GPU -> the seat that has a lease of it.
+
+    `samples`: those of the look before, for the processor time of seats.
+    """
     running = running_containers(SEAT_LABEL)
     gpus = _gpus()
     found = {} if running is None else _wanted_seats(state_root, running)
     own = {name: wanted for name, wanted in found.items() if wanted.get("kind") == KIND}
-    used = _used(own, running or {})
+    used, new_samples = _used(own, running or {}, samples)
     return {
         "cards": {uuid: _card(uuid, gpu, holders.get(uuid))._asdict() for uuid, gpu in gpus.items()},
         "running": None if running is None else sorted(running),
@@ -34,6 +40,7 @@ def observe(state_root: str, holders: Mapping[str, str]) -> dict[str, Any]:
         "own": {seat: [wanted["uid"], wanted["gpus"]] for seat, wanted in own.items()},
         "others": sorted(found.keys() - own.keys()),
         "used": sorted(uuid for uuid, gpu in gpus.items() if gpu.get("utilization") or computing(gpu)),
+        "samples": new_samples,
     }
 
 
@@ -85,18 +92,41 @@ def _wanted_seats(state_root: str, running: Iterable[str]) -> dict[str, dict[str
     return found
 
 
-def _used(own: Iterable[str], running: Mapping[str, list[dict[str, Any]]]) -> dict[str, list[str]]:
-    """Return a line for each use of these seats: programs of SSH sessions, and processor time."""
-    pids = {seat: {container["Names"][0]: _pid(container) for container in running[seat]} for seat in own}
-    return activity_by_seat(pids) if pids else {}
+def _used(
+    own: Iterable[str], running: Mapping[str, list[dict[str, Any]]], samples: Sequence[Any]
+) -> tuple[dict[str, bool], list[Any]]:
+    """Return for each of these seats whether it is in use, whatever its GPUs do, and the samples for the next look.
+
+    Use is a program of an SSH session, a kernel that runs code, or processor time.
+    """
+    described = {seat: {_service(one): _describe(one) for one in running[seat]} for seat in own}
+    pids = {seat: {name: _pid(one) for name, one in found.items()} for seat, found in described.items()}
+    sessions, latest = activity_by_seat(pids)
+    kept = read_samples(samples, latest)
+    used = {
+        seat: bool(sessions[seat] or kernel_use(found.get(JUPYTER)) or uses_processors(kept, seat))
+        for seat, found in described.items()
+    }
+    return used, list(kept)
 
 
-def _pid(container: dict[str, Any]) -> int:
+def _service(container: dict[str, Any]) -> str:
+    return str(container["Labels"].get(SERVICE) or container["Id"])
+
+
+def _describe(container: dict[str, Any]) -> dict[str, Any]:
+    """Return the engine's full description of a container, nothing where it does not answer."""
+    try:
+        return get(f"/containers/{container['Id']}/json") or {}
+    except ProblemError:
+        return {}
+
+
+def _pid(described: dict[str, Any]) -> int:
     """Return the first process of a container; -1, which no process has, where the engine does not say: it is used."""
     try:
-        found = get(f"/containers/{container['Id']}/json") or {}
-        return int(found["State"]["Pid"]) or -1
-    except (ProblemError, KeyError):
+        return int(described["State"]["Pid"]) or -1
+    except KeyError:
         return -1
 
 

@@ -18,9 +18,9 @@ from ansible.module_utils.provisioner.docker.machine import routes
 from ansible.module_utils.provisioner.gpu.cdi import cdi_devices
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import is_port_taken
-from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of, with_assigned
+from ansible.module_utils.provisioner.seat.seat import BROKER, SELF_SERVICE, Seat, seats_of, with_assigned
 
-KIND = "self_service"
+KIND = SELF_SERVICE
 MOST_KEYS = 8  # of a seat; the latest ones
 
 

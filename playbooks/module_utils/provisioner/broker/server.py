@@ -69,6 +69,7 @@ class Server:
         self._lookups: dict[int, Child] = {}
         self._look: Child | None = None
         self._changes = 0
+        self._samples: list[Any] = []  # of the processor time of seats
         self._next_look = 0.0
         self._selector = selectors.DefaultSelector()
         self._selector.register(listener, selectors.EVENT_READ, self._accept)
@@ -104,10 +105,10 @@ class Server:
 
     def _begin_look(self, now: float) -> None:
         holders = {gpu: lease.seat for lease in self._keeper.state.leases.values() for gpu in lease.gpus}
-        state_root = self._keeper.state_root
+        state_root, samples = self._keeper.state_root, self._samples
         self._changes, self._next_look = self._keeper.changes, now + LOOK_EVERY_S
         try:
-            child = Child(lambda: observe(state_root, holders), LOOK_SECONDS)
+            child = Child(lambda: observe(state_root, holders, samples), LOOK_SECONDS)
         except OSError:  # no memory for a process now
             self._go_on()
             return
@@ -120,10 +121,11 @@ class Server:
             return
         self._selector.unregister(child)
         try:
-            seen = parse_seen(child.result())
+            found = child.result()
         except (TimeoutError, ChildProcessError):
             self._go_on()
             return
+        seen, self._samples = parse_seen(found), found["samples"]
         if self._changes != self._keeper.changes or self._keeper.state.jobs:
             seen = seen._replace(running=None, own={}, others=frozenset())
         self._keeper.tick(seen)

@@ -9,7 +9,7 @@ import os
 import re
 import time
 from pathlib import Path
-from typing import Iterator, Mapping, NamedTuple
+from typing import Any, Iterator, Mapping, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import printable
@@ -17,18 +17,29 @@ from ansible.module_utils.provisioner.base.problem import printable
 PROC = Path("/proc")
 SAMPLE_SECONDS = 2.0
 IDLE_CORES = 0.1  # an idle JupyterLab uses less
+WINDOW_S = 300.0  # over which the use of processors is measured, where samples are taken again and again
+SLACK_S = 60.0  # by which the samples may be more or less apart
 TICKS = os.sysconf("SC_CLK_TCK")  # of processor time, per second
-# proc_pid_stat(5): pid (comm) state ppid …, with utime and stime as fields 14 and 15; comm may have any character.
-STAT = re.compile(r"\d+ \((.*)\) \S (\d+) (?:\S+ ){9}(\d+) (\d+) ", re.DOTALL)
+# proc_pid_stat(5): pid (comm) state ppid …, with utime, stime, cutime and cstime as fields 14 to 17; comm may have any
+# character.
+STAT = re.compile(r"\d+ \((.*)\) \S (\d+) (?:\S+ ){9}(\d+) (\d+) (\d+) (\d+) ", re.DOTALL)
 SSHD = "sshd"  # and sshd-session, since OpenSSH 9.8
 
 
 class Process(NamedTuple):
-    """A process of the node. `ticks`: the processor time that it has used."""
+    """A process of the node. `ticks`: the processor time that it has used; `ended`: that of its children that ended."""
 
     parent: int
     name: str
     ticks: int
+    ended: int
+
+
+class Sample(NamedTuple):
+    """The processor time of seats until a moment (CLOCK_MONOTONIC), in seconds; None where it is not known."""
+
+    at: float
+    seconds: dict[str, float | None]
 
 
 def container_activity(pids: Mapping[str, int]) -> list[str]:
@@ -48,21 +59,46 @@ def container_activity(pids: Mapping[str, int]) -> list[str]:
     return _busy_ones(before, after, seconds, running)
 
 
-def activity_by_seat(seats: Mapping[str, Mapping[str, int]]) -> dict[str, list[str]]:
-    """Return the same lines for many seats at once, by their names: with one measurement of SAMPLE_SECONDS for all.
+def activity_by_seat(seats: Mapping[str, Mapping[str, int]]) -> tuple[dict[str, list[str]], Sample]:
+    """Return for each of many seats the lines of its SSH sessions, and a sample of the processor time of all of them.
 
-    `seats`: the containers of each seat, as in `container_activity`. A seat in use has a line, not always all of them.
+    `seats`: the containers of each seat, as in `container_activity`. Nothing is waited for: see `uses_processors`.
     """
-    begun, before = time.monotonic(), _processes()
-    time.sleep(SAMPLE_SECONDS)
-    after, seconds = _processes(), time.monotonic() - begun
-    found = {}
-    for seat, pids in seats.items():
-        running = {name: pid for name, pid in pids.items() if pid}
-        unknown = [f"the processes of {name} are unknown" for name, pid in running.items() if pid not in before]
-        sessions = [f"{name}: {line}" for name, pid in running.items() for line in _sessions(before, pid)]
-        found[seat] = unknown + sessions or _busy_ones(before, after, seconds, running)
-    return found
+    processes = _processes()
+    sample = Sample(time.monotonic(), {seat: _seconds(processes, pids) for seat, pids in seats.items()})
+    running = {seat: {name: pid for name, pid in pids.items() if pid} for seat, pids in seats.items()}
+    lines = {
+        seat: [f"{name}: {line}" for name, pid in pids.items() for line in _sessions(processes, pid)]
+        for seat, pids in running.items()
+    }
+    return lines, sample
+
+
+def _seconds(processes: dict[int, Process], pids: Mapping[str, int]) -> float | None:
+    """Return the processor time of containers, also that of processes that have ended."""
+    firsts = [pid for pid in pids.values() if pid]
+    if not set(firsts) <= processes.keys():
+        return None
+    tree = {pid for first in firsts for pid in _tree(processes, first)}
+    return sum(processes[pid].ticks + processes[pid].ended for pid in tree) / TICKS
+
+
+def read_samples(found: Sequence[Any], latest: Sample) -> list[Sample]:
+    """Return the samples (JSON) that `uses_processors` still needs, and the latest one after them."""
+    earlier = [Sample(*one) for one in found]
+    return [*(one for one in earlier if latest.at - one.at <= WINDOW_S + SLACK_S), latest]
+
+
+def uses_processors(samples: Sequence[Sample], seat: str) -> bool:
+    """Return whether a seat has used more than IDLE_CORES in the last WINDOW_S.
+
+    So it has where that is not known: the samples are of a shorter time, or its containers were started again.
+    """
+    first, last = samples[0], samples[-1]
+    before, after = first.seconds.get(seat), last.seconds.get(seat)
+    if before is None or after is None or after < before or last.at - first.at < WINDOW_S - SLACK_S:
+        return True
+    return (after - before) / (last.at - first.at) > IDLE_CORES
 
 
 def _busy_ones(
@@ -106,4 +142,4 @@ def _processes() -> dict[int, Process]:
     """Return all processes of the node."""
     pids = [int(name) for name in os.listdir(str(PROC)) if name.isdigit()]  # noqa: PTH208  (names only)
     found = ((pid, STAT.match(read(PROC / str(pid) / "stat"))) for pid in pids)  # no match: it has ended meanwhile
-    return {pid: Process(int(m[2]), m[1], int(m[3]) + int(m[4])) for pid, m in found if m}
+    return {pid: Process(int(m[2]), m[1], int(m[3]) + int(m[4]), int(m[5]) + int(m[6])) for pid, m in found if m}

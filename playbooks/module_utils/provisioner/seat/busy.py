@@ -1,6 +1,7 @@
 """Who uses a seat, and whether its containers may be stopped. Unknown use counts as use.
 
-Of a seat with GPUs, who uses these; of one without, who has a program in an SSH session or uses processor time.
+Of a seat with GPUs, who uses these; of one without, who has a program in an SSH session or uses processor time. In a
+self-service seat all of this counts, with or without GPUs, and kernels that run code.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.activity import container_activity
 from ansible.module_utils.provisioner.docker.containers import is_active
+from ansible.module_utils.provisioner.docker.kernels import kernel_use
 from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.use import gpu_use, may_run_in
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat, seats_of
 
 FIRST_PAUSE, LONGEST_PAUSE = 2.0, 60.0  # seconds between two queries
 SHOWN = 300  # characters of the list of users in progress messages
@@ -143,13 +145,16 @@ def _gpu_held(seat: Seat, other: Seat) -> GpuHeldError:
 
 def _seat_users(compose: Compose, journal: Journal) -> list[str]:
     uuids = seat_gpus(compose.seat, journal)
-    if uuids:
-        return gpu_users(uuids, compose.seat.name, shared_gpus(compose.seat, journal))
+    is_self_service = any(one.get("kind") == SELF_SERVICE for one in _wanted(compose.seat, journal))
+    users = gpu_users(uuids, compose.seat.name, shared_gpus(compose.seat, journal))
+    if users or (uuids and not is_self_service):
+        return users
     try:
         found = {service: compose.container(service) for service in SERVICES}
     except ProblemError as fault:
         return [f"the use of the containers is unknown: {fault}"]
-    return container_activity({name: one["State"].get("Pid", 0) for name, one in found.items() if one})
+    kernels = kernel_use(found["jupyter"]) if is_self_service else []
+    return kernels + container_activity({name: one["State"].get("Pid", 0) for name, one in found.items() if one})
 
 
 def gpu_users(uuids: list[str], seat: str = "", shared: Collection[str] = ()) -> list[str]:

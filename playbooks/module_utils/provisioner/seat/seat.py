@@ -30,6 +30,7 @@ FILE_NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 # Keys of an order that say who sent it and under which conditions, not what the seat is.
 CONDITIONS = {"run", "by", "deadlines", "claim", "expects", "held", "when_busy", "disk_limit"}
 BROKER = "broker"  # who an order is `by`, if it is not from the control machine
+SELF_SERVICE = "self_service"  # the kind of a seat that its person starts through the broker
 KEYS = "authorized_keys"  # a file of a seat, and the key of its lines
 # What a seat has that is not part of a generation: see `inherit` and `assign`.
 NOTHING_ASSIGNED: dict[str, Any] = {"gpus": [], "gpu_driver": "nvidia", "shared": False, KEYS: []}

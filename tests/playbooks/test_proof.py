@@ -276,6 +276,24 @@ def test_nvml_is_not_queried_for_a_seat_without_gpus(node: Node, monkeypatch: py
     assert not node.file.exists()
 
 
+@pytest.mark.parametrize("uuid", ["GPU-1", MIG])
+def test_a_self_service_seat_only_lists_its_gpus_and_proves_nothing(
+    node: Node, monkeypatch: pytest.MonkeyPatch, uuid: str
+) -> None:
+    """The image was tried when its environment was published."""
+    monkeypatch.setattr(proofs, "query_nvml", lambda: pytest.fail("queried"))
+    found = node.verify(gpus=[uuid], shared=False, kind="self_service")
+    assert (node.calls, found["gpu"]["method"]) == ([[uuid], [uuid]], "driver")
+    assert (found["problems"], node.file.exists()) == ([], False)
+    assert "not computed on" in found["detail"]
+
+
+def test_a_self_service_seat_without_its_gpus_fails_the_check(node: Node) -> None:
+    node.ok = False
+    with pytest.raises(ProblemError, match="jupyter: driver"):
+        node.verify(kind="self_service")
+
+
 def test_a_proof_that_cannot_be_written_does_not_fail_the_check(node: Node) -> None:
     node.file.mkdir(parents=True)
     assert node.verify()["problems"] == []

@@ -1,8 +1,9 @@
 import contextlib
 import json
+import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
@@ -124,6 +125,99 @@ def test_files_of_the_home_do_not_decide_about_the_login(
             verify.check_ssh(seat, 1, an_order(tmp_path)["seat"])
     else:
         assert verify.check_ssh(seat, 1, an_order(tmp_path)["seat"]) == text
+
+
+@pytest.fixture
+def server() -> Iterator[Callable[[bytes], dict[str, Any]]]:
+    """A server that answers each connection with a text, as the values of the seat that has its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(text: bytes) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.sendall(text)
+
+    threads: list[threading.Thread] = []
+
+    def start(text: bytes) -> dict[str, Any]:
+        threads.append(threading.Thread(target=serve, args=(text,)))
+        threads[-1].start()
+        return {"ports": {"ssh": listener.getsockname()[1]}, "binds": {"ssh": "127.0.0.1"}}
+
+    yield start
+    listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+    for thread in threads:
+        thread.join()
+
+
+def test_sshd_of_a_self_service_seat_answers(server: Callable[[bytes], dict[str, Any]]) -> None:
+    assert verify.check_banner(server(b"SSH-2.0-OpenSSH_9.2p1\r\n")) == "sshd answers"
+
+
+@pytest.mark.parametrize("text", [b"", b"220 mail\r\n", b"\x1b[2J" + b"x" * 10_000, b"\xff\xfe"])
+def test_another_program_on_the_port_of_ssh_is_no_sshd(server: Callable[[bytes], dict[str, Any]], text: bytes) -> None:
+    with pytest.raises(verify.NoAnswerError, match="is not sshd") as caught:
+        verify.check_banner(server(text))
+    assert vars(caught.value)["problem"]["what"].isprintable()
+    assert len(vars(caught.value)["problem"]["what"]) < 400
+
+
+def test_an_sshd_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "SSH_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        wanted = {"ports": {"ssh": silent.getsockname()[1]}, "binds": {"ssh": "127.0.0.1"}}
+        with pytest.raises(verify.NoAnswerError, match="no answer"):
+            verify.check_banner(wanted)
+    with pytest.raises(verify.NoAnswerError, match="no answer"):
+        verify.check_banner(wanted)
+
+
+class Started:
+    """A started seat: the checks that are made of it, in their order. All of them pass."""
+
+    seat = None
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.checks: list[str] = []
+        gpus = {"detail": "x", "gpu": {}, "problems": []}
+        for name, found in {"check_layers": "x", "check_jupyter": "x", "check_ssh": "x", "check_banner": "x"}.items():
+            monkeypatch.setattr(verify, name, self._noted(name, found))
+        monkeypatch.setattr(verify, "verify_gpus", self._noted("verify_gpus", gpus))
+
+    def _noted(self, name: str, found: Any) -> Callable[..., Any]:
+        def check(*_: Any) -> Any:
+            self.checks.append(name)
+            return found
+
+        return check
+
+    def wait_healthy(self, *_: Any) -> None:
+        self.checks.append("wait_healthy")
+
+    def stay_healthy(self, seconds: float) -> None:
+        self.checks.append(f"stay_healthy {seconds}")
+
+
+@pytest.mark.parametrize(
+    ("kind", "ssh", "end"),
+    [
+        (None, "check_ssh", ["stay_healthy 60"]),
+        ("", "check_ssh", ["stay_healthy 60"]),
+        ("self_service", "check_banner", []),
+    ],
+)
+def test_a_self_service_seat_is_checked_briefly_and_no_other_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str | None, ssh: str, end: list[str]
+) -> None:
+    order, started = an_order(tmp_path), Started(monkeypatch)
+    order["seat"] |= {} if kind is None else {"kind": kind}
+    order["deadlines"] |= {"min_healthy": 60}
+    found = verify.verify(started, 1, order, lambda *_, **__: None)
+    assert started.checks == ["wait_healthy", "check_layers", "check_jupyter", ssh, "verify_gpus", *end]
+    assert ("healthy" in found["checks"]) is bool(end)
 
 
 def test_a_check_without_an_answer_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,9 @@
 
 What a user has put into the home must not decide whether a node can be upgraded. The checks read nothing of it, but
 Jupyter and logins do: what fails is tried once more with an empty home, and if it works then, the home is at fault.
+
+A self-service seat starts while its person waits, and all of the image was tried when its environment was published: it
+is asked for its GPUs, without a program that computes, a login, or a time in which it has to stay healthy.
 """
 
 from __future__ import annotations
@@ -11,20 +14,21 @@ import http.client
 import json
 import os
 import shutil
+import socket
 import tempfile
 import time
 from pathlib import Path
-from typing import Any, Callable, Iterable, TypeVar
+from typing import Any, Callable, ContextManager, Iterable, TypeVar
 
 from ansible.module_utils.provisioner.base.command import CommandResult, run, run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.engine import client_environment
-from ansible.module_utils.provisioner.gpu.proof import chosen_gpus, record_proof
+from ansible.module_utils.provisioner.gpu.proof import GpuChoice, chosen_gpus, record_proof
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
-from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat
 
 Result = TypeVar("Result")
 
@@ -36,6 +40,8 @@ SETTLE_SECONDS = 15  # a port may be published a moment after the service behind
 PAUSE = 1.0
 MAY_BE_HOME = ("not_healthy", "jupyter_fails", "ssh_fails", "gpu_fails")
 LIST_SECONDS = 10
+BANNER_BYTES = 64
+PUBLISHED = "the image was tried on this node when its environment was published"
 
 
 def verify(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -43,20 +49,27 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
 
     Raises ProblemError at the first failed check.
     """
-    seat, wanted = compose.seat, order["seat"]
+    seat, wanted, is_brief = compose.seat, order["seat"], _is_brief(order)
     compose.wait_healthy(time.monotonic() + order["deadlines"]["healthy"], report)
     checks = {"image": check_layers(compose, order)}
     report("checking Jupyter")
     checks["jupyter"] = _retry_until_answer(lambda: check_jupyter(seat, wanted))
     report("checking the SSH login")
-    checks["ssh"] = _retry_until_answer(lambda: check_ssh(seat, number, wanted))
+    checks["ssh"] = _retry_until_answer(
+        lambda: check_banner(wanted) if is_brief else check_ssh(seat, number, wanted)
+    )
     report("checking the GPUs")
     gpus = verify_gpus(compose, order)
     checks["gpu"] = gpus["detail"]
-    report("checking that the containers stay healthy")
-    compose.stay_healthy(order["deadlines"]["min_healthy"])
-    checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
+    if not is_brief:
+        report("checking that the containers stay healthy")
+        compose.stay_healthy(order["deadlines"]["min_healthy"])
+        checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
     return {"checks": checks, "gpu": gpus["gpu"], "problems": gpus["problems"]}
+
+
+def _is_brief(order: dict[str, Any]) -> bool:
+    return bool(order["seat"].get("kind") == SELF_SERVICE)
 
 
 def verify_despite_home(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -197,6 +210,24 @@ def _status(where: tuple[str, int], path: str, headers: dict[str, str]) -> int:
     raise _failure("jupyter_fails", f"no answer from {where[0]}:{where[1]}: {reason}", NoAnswerError)
 
 
+def check_banner(wanted: dict[str, Any]) -> str:
+    """Check that sshd answers on the port of the seat."""
+    where = (wanted["binds"]["ssh"], wanted["ports"]["ssh"])
+
+    def ask() -> str:
+        with socket.create_connection(where, timeout=SSH_SECONDS) as connection:
+            return connection.recv(BANNER_BYTES).decode("ascii", "replace")
+
+    try:
+        banner = str(run_in_child(ask, SSH_SECONDS))
+    except (TimeoutError, ChildProcessError) as error:
+        reason = str(error) or f"it takes longer than {SSH_SECONDS} s"
+        raise _failure("ssh_fails", f"no answer from {where[0]}:{where[1]}: {reason}", NoAnswerError) from None
+    if not banner.startswith("SSH-"):
+        raise _failure("ssh_fails", f"{where[0]}:{where[1]} is not sshd: it answers {banner!r}", NoAnswerError)
+    return "sshd answers"
+
+
 def check_ssh(seat: Seat, number: int, wanted: dict[str, Any]) -> str:
     """Log in by SSH with a temporary key; the server has to present the seat's host key.
 
@@ -254,7 +285,7 @@ def verify_gpus(compose: Compose, order: dict[str, Any]) -> dict[str, Any]:
     No program computes on a GPU that others use, or that seats share and that was checked before. Return `detail`,
     `gpu` of the record, and in `problems` `proof_pending` if a GPU that is in use was never checked before.
     """
-    with chosen_gpus(order) as choice:
+    with _gpu_choice(order) as choice:
         found = {service: check_gpus(compose, service, order, choice.spared) for service in SERVICES}
         skipped = {uuid for result in found.values() for uuid in result["skipped"]}
         record_proof(order, choice.driver, set(order["seat"]["gpus"]) - skipped)
@@ -265,6 +296,14 @@ def verify_gpus(compose: Compose, order: dict[str, Any]) -> dict[str, Any]:
         "gpu": {name: found["jupyter"][name] for name in ("method", "uuids", "detail")},
         "problems": _pending(order["seat"]["name"], {u: why for u, why in reasons.items() if u not in choice.proved}),
     }
+
+
+def _gpu_choice(order: dict[str, Any]) -> ContextManager[GpuChoice]:
+    """Return the GPUs on which no program may compute now: in a self-service seat, all of them."""
+    if not _is_brief(order):
+        return chosen_gpus(order)
+    gpus = order["seat"]["gpus"]
+    return contextlib.nullcontext(GpuChoice("", set(gpus), dict.fromkeys(gpus, PUBLISHED)))
 
 
 def _pending(seat: str, reasons: dict[str, str]) -> list[dict[str, str]]:

@@ -1,5 +1,7 @@
 """The files of the broker: configuration, orders, audit; and who a caller is."""
 
+import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ import pytest
 
 from tests.playbooks.broker_world import DOCUMENT, a_config, a_group, an_environment, version_of
 from tests.playbooks.node_code import ProblemError, module_util
+from tests.playbooks.world import Killed
 
 configs, stores, callers, children, states = (
     module_util(name) for name in ("broker.config", "broker.store", "broker.callers", "base.child", "lease.state")
@@ -88,6 +91,99 @@ def test_lines_of_the_audit_are_added_and_each_is_one_line(store: Any) -> None:
     lines = (store.folder / "audit.jsonl").read_text().splitlines()
     assert [json.loads(line)["uid"] for line in lines] == [5001, 5002]
     assert all(json.loads(line)["at"] for line in lines)
+
+
+def test_long_texts_are_cut_in_the_audit(store: Any) -> None:
+    keys = ["ssh-rsa " + "A" * 900] * 4
+    store.audit(uid=5001, verb="up", asked={"keys": keys, "hours": 8, "switch": True}, outcome="starting")
+    (line,) = (store.folder / "audit.jsonl").read_text().splitlines()
+    asked = json.loads(line)["asked"]
+    assert asked == {"keys": ["ssh-rsa " + "A" * 120] * 4, "hours": 8, "switch": True}
+    assert len(line) < 1024
+
+
+class Audit:
+    """An audit whose files have room for ten lines, each with its number."""
+
+    def __init__(self, store: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self.written = store, 0
+        self.line()
+        monkeypatch.setattr(stores, "AUDIT_BYTES", 10 * (store.folder / "audit.jsonl").stat().st_size)
+
+    def line(self, lines: int = 1) -> None:
+        for _ in range(lines):
+            self.written += 1
+            self.store.audit(number=f"{self.written:05}")
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all lines, the oldest first."""
+        return [number for name in self.files()[::-1] for number in self.of(name)]
+
+    def of(self, name: str) -> list[int]:
+        lines = (self.store.folder / name).read_text().splitlines()
+        return [int(json.loads(line)["number"]) for line in lines]
+
+    def files(self) -> list[str]:
+        """Return the names of the files, the latest first."""
+        order = ["audit.jsonl", *(f"audit.{number}.jsonl" for number in range(1, 20))]
+        return [name for name in order if (self.store.folder / name).exists()]
+
+
+@pytest.fixture
+def audit(store: Any, monkeypatch: pytest.MonkeyPatch) -> Audit:
+    return Audit(store, monkeypatch)
+
+
+def test_ten_files_of_the_audit_are_kept_with_the_latest_lines(audit: Audit) -> None:
+    audit.line(9)
+    assert audit.files() == ["audit.jsonl"]
+    audit.line()
+    assert (audit.files(), audit.of("audit.jsonl")) == (["audit.jsonl", "audit.1.jsonl"], [11])
+    audit.line(489)
+    assert audit.files() == ["audit.jsonl", *(f"audit.{number}.jsonl" for number in range(1, 10))]
+    assert audit.numbers() == list(range(401, 501))
+
+
+@pytest.mark.parametrize("renamed", range(10))
+def test_a_rotation_that_is_interrupted_loses_no_line(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, renamed: int
+) -> None:
+    audit.line(99)
+    rename, left = Path.replace, iter(range(renamed))
+
+    def replace(path: Path, target: Path) -> Path:
+        if next(left, None) is None and renamed < 9:
+            raise Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", replace)
+        with contextlib.suppress(Killed):
+            audit.line()
+    oldest = 11 if renamed else 1  # the file of number 9 is replaced by the first rename
+    lost = [] if renamed == 9 else [101]  # the line that was being written
+    expected = [number for number in range(oldest, 102) if number not in lost]
+    assert audit.numbers() == expected
+    audit.line(2)
+    assert audit.numbers() == [*(number for number in expected if number > 10), 102, 103]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS])
+def test_where_files_cannot_be_renamed_lines_are_added_to_the_full_one(
+    audit: Audit, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def fail(*_: Any) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(Path, "replace", fail)
+    audit.line(30)
+    assert (audit.files(), audit.numbers()) == (["audit.jsonl"], list(range(1, 32)))
+
+
+def test_a_folder_in_the_place_of_an_earlier_file_stops_nothing(audit: Audit) -> None:
+    (audit.store.folder / "audit.9.jsonl" / "x").mkdir(parents=True)
+    audit.line(130)
+    assert audit.of("audit.jsonl")[-1] == 131
 
 
 def test_orders_of_jobs_that_are_not_known_are_removed(store: Any) -> None:

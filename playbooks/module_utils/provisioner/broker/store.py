@@ -3,6 +3,7 @@
 STATE_ROOT/self_service/leases.json      all leases, see lease/state.py
 STATE_ROOT/self_service/orders/RUN.json  the order of a job that has not ended
 STATE_ROOT/self_service/audit.jsonl      who asked for what, and what came of it; lines are only added
+STATE_ROOT/self_service/audit.N.jsonl    earlier lines, the latest in the file of number 1
 STATE_ROOT/self_service/reserve          room that is given up when the disk is full, so that ends can be recorded
 """
 
@@ -15,13 +16,16 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read, write_all, write_atomic
+from ansible.module_utils.provisioner.base.files import read, sync_folder, write_all, write_atomic
 from ansible.module_utils.provisioner.base.host import now
 from ansible.module_utils.provisioner.base.problem import io_problem
 from ansible.module_utils.provisioner.broker.config import FOLDER
 from ansible.module_utils.provisioner.lease.state import LeaseState, dump, load
 
 RESERVE_BYTES = 8 << 20
+AUDIT_BYTES = 16 << 20  # of a file of the audit
+EARLIER_FILES = 9
+LONGEST_TEXT = 128  # characters of a text in the audit: of a key, these are enough to know it
 
 
 class Store:
@@ -101,16 +105,35 @@ class Store:
 
     def audit(self, **words: Any) -> None:
         """Add a line to the audit. A disk that is full stops nothing; the line is missing then."""
-        line = json.dumps({"at": now(), **words}, ensure_ascii=False, sort_keys=True)
+        line = json.dumps({"at": now(), **_shortened(words)}, ensure_ascii=False, sort_keys=True)
         with contextlib.suppress(OSError, UnicodeError):
             self._append(f"{line}\n".encode())
 
     def _append(self, data: bytes) -> None:
-        descriptor = os.open(str(self.folder / "audit.jsonl"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._rotate()
+        descriptor = os.open(str(self._audit_path()), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         try:
             write_all(descriptor, data)
         finally:
             os.close(descriptor)
+
+    def _audit_path(self, number: int = 0) -> Path:
+        return self.folder / (f"audit.{number}.jsonl" if number else "audit.jsonl")
+
+    def _rotate(self) -> None:
+        """Give the file of the audit, if it is full, and the earlier ones the next number, up to one that is free.
+
+        If none is free, the oldest file is replaced. One is, where a rotation was interrupted. Where the disk refuses
+        it, lines are added to the full file.
+        """
+        with contextlib.suppress(OSError):
+            if self._audit_path().stat().st_size < AUDIT_BYTES:
+                return
+            numbers = range(1, EARLIER_FILES + 1)
+            free = next((number for number in numbers if not self._audit_path(number).exists()), EARLIER_FILES)
+            for number in range(free, 0, -1):
+                self._audit_path(number - 1).replace(self._audit_path(number))
+            sync_folder(self.folder)
 
     def give_up_reserve(self) -> bool:
         """Remove the reserve; return whether there was one."""
@@ -134,6 +157,15 @@ class Store:
             self.give_up_reserve()
         finally:
             os.close(descriptor)
+
+
+def _shortened(value: Any) -> Any:
+    """Return a value of JSON whose texts have at most LONGEST_TEXT characters."""
+    if isinstance(value, dict):
+        return {name: _shortened(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_shortened(one) for one in value]
+    return value[:LONGEST_TEXT] if isinstance(value, str) else value
 
 
 def fault_path(order: Path) -> Path:

@@ -302,3 +302,14 @@ def test_a_new_token_takes_effect_with_a_restart_of_jupyter_alone(world: BrokerW
 def test_the_limit_of_the_disk_is_set_with_the_seat(world: BrokerWorld) -> None:
     world.do(disk_limit=5 << 30)
     assert world.seat.disk_limit() == 5 << 30
+
+
+def test_another_limit_of_the_disk_counts_from_the_next_start(stopped: BrokerWorld) -> None:
+    assert stopped.do(**{**stopped.of_current(), "disk_limit": 5 << 30})["generation"] == 1
+    assert stopped.seat.disk_limit() == 5 << 30
+
+
+def test_a_resumed_seat_keeps_its_limit_of_the_disk(stopped: BrokerWorld) -> None:
+    (stopped.seat.folder / "disk_limit").write_text("7")
+    seat_jobs.carry_out(stopped.named(), Job("resume"), 0)
+    assert stopped.seat.disk_limit() == 7

@@ -417,6 +417,27 @@ def test_who_waits_gets_an_offer_and_then_the_gpu(node: Node) -> None:
     assert node.ask("cem", "up", gpus=1, wait_s=600)["seat"]["gpus"] == [GPUS[2]]
 
 
+def test_status_shows_what_the_seat_uses_on_the_disk_and_its_limit(node: Node) -> None:
+    assert node.ask("anna", "status")["disk"] is None
+    node.ask("anna", "up")
+    assert node.ask("anna", "status")["disk"] == {"use": None, "limit": None}
+    use = {"measured_at": "2026-11-30T03:00:00+00:00", "home_bytes": 7, "layer_bytes": None, "complete": False}
+    folder = node.seat("ml_anna").folder
+    (folder / "disk.json").write_text(json.dumps(use))
+    (folder / "disk_limit").write_text("9")
+    assert node.ask("anna", "status")["disk"] == {"use": use, "limit": 9}
+    assert node.ask("bob", "status")["disk"] is None
+
+
+def test_an_order_has_the_limit_of_the_group_as_it_is_now(node: Node) -> None:
+    node.configure(groups={"student": a_group(disk=5 << 30)})
+    node.ask("anna", "up", gpus=1)
+    assert node.order()["disk_limit"] == 5 << 30
+    node.configure(groups={"student": a_group(disk=6 << 30)})
+    node.ask("anna", "up", gpus=2, restart=True)  # keeps its version
+    assert node.order()["disk_limit"] == 6 << 30
+
+
 # --- the end of a lease
 
 

@@ -52,6 +52,19 @@ def test_the_record_has_home_and_layers_of_each_seat(tmp_path: Path, engine: Fak
     assert len([line for line in engine.requests if "size=1" in line]) == 1
 
 
+def test_self_service_seats_are_measured_whether_they_run_or_are_stopped(tmp_path: Path, engine: FakeEngine) -> None:
+    running, stopped = (a_persons_seat(tmp_path, name, kind="self_service") for name in ("ml_anna", "ml_bob"))
+    seat_containers(engine, "ml_anna", 5 * MIB, 2 * MIB)
+    seat_containers(engine, "ml_bob", 4 * MIB)
+    engine.containers[-1]["State"] = "exited"  # stopped by the broker: what was changed in it stays, and takes room
+    for seat in (running, stopped):
+        limits.limit_seat(seat, 3 * MIB)
+    measure.measure_seats(str(tmp_path / "state"))
+    assert (record(running)["layer_bytes"], record(stopped)["layer_bytes"]) == (7 * MIB, 4 * MIB)
+    assert len([line for line in engine.requests if "size=1" in line]) == 1
+    assert all("Disk: " in (seat.folder / "notice/disk.txt").read_text() for seat in (running, stopped))
+
+
 def test_without_an_answer_of_the_engine_the_record_is_incomplete(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -83,10 +83,11 @@ def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     order = with_driver(order)
     seat = seat_of(order)
     if seat.is_made_from(seat.current(), order):
-        return _start_again(order, job, lock)
-    stage(order, job, lock, {})
-    _check_use(Compose(seat, (lock,)), order["seat"]["gpus"])
-    record = switch(order, job, lock)
+        record = _start_again(order, job, lock)
+    else:
+        stage(order, job, lock, {})
+        _check_use(Compose(seat, (lock,)), order["seat"]["gpus"])
+        record = switch(order, job, lock)
     with contextlib.suppress(OSError):  # the next start sets it
         limit_seat(seat, order.get("disk_limit", seat.disk_limit()))
     return record

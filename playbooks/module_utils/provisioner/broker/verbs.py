@@ -267,7 +267,7 @@ class Verbs:
         seat = asked.own.seat
         order = other_gpus(asked.own, seat.order(seat.current()), gpus, keys)
         head = order_head(run, self._keeper.state_root, order["seat"])
-        return {**order, **head, "when_busy": consent(asked.caller)}
+        return {**order, **head, "disk_limit": asked.group.disk, "when_busy": consent(asked.caller)}
 
     def _down(self, asked: Asked) -> dict[str, Any]:
         self._keeper.accept(requests.give_back(self._keeper.state, asked.caller.uid))

@@ -57,8 +57,9 @@ class FakeEngine:
         return (200, found) if found else (404, {"message": "no such image"})
 
     def _containers(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
-        wanted = [label for text in query.get("filters", []) for label in json.loads(text)["label"]]
-        return [c for c in self.containers if all(_has(c, *label.split("=", 1)) for label in wanted)]
+        filters = {key: words for text in query.get("filters", []) for key, words in json.loads(text).items()}
+        found = [c for c in self.containers if c["Id"] in filters.get("id", [c["Id"]])]
+        return [c for c in found if all(_has(c, *label.split("=", 1)) for label in filters.get("label", []))]
 
     def _image(self, name: str) -> dict[str, Any] | None:
         return self.images.get(name) or next((i for i in self.images.values() if name in i.get("RepoTags", ())), None)

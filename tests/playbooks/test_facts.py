@@ -9,6 +9,7 @@ from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.fake_nvml import a_gpu, a_process
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import REFERENCE, NoJob, an_order, with_seat
+from tests.playbooks.people_seats import a_persons_seat
 
 seats, facts, removals, journals = (
     module_util(name) for name in ("seat.seat", "seat.facts", "transaction.remove", "seat.journal")
@@ -148,6 +149,23 @@ def test_the_containers_of_sixty_seats_are_listed_as_often_as_those_of_one(
     assert all(set(fact["services"].values()) == {"healthy"} for fact in found)
     lists = [request for request in engine.requests if request.startswith("GET /containers/json")]
     assert [("size=1" in request, "provisioner.seat" in request) for request in lists] == [(False, False), (True, True)]
+
+
+@pytest.mark.parametrize("has_other", [True, False])
+def test_containers_of_self_service_seats_are_not_measured_by_a_probe(
+    tmp_path: Path, engine: FakeEngine, has_other: bool
+) -> None:
+    a_persons_seat(tmp_path, "ml_anna", kind="self_service", gpus=[])
+    add_containers(engine, a_container("ssh", name="of-anna"), seat="ml_anna")
+    if has_other:
+        a_persons_seat(tmp_path, "ml_bob", gpus=[])
+        add_containers(engine, a_container("ssh", name="of-bob"), seat="ml_bob")
+    for container in engine.containers:
+        container["SizeRw"] = 7
+    found = {fact["name"]: fact["layer_bytes"] for fact in facts.seat_facts(str(tmp_path / "state"))}
+    assert found == {"ml_anna": None, **({"ml_bob": 7} if has_other else {})}
+    measured = [request for request in engine.requests if "size=1" in request]
+    assert [("of-bob" in request, "of-anna" in request) for request in measured] == [(True, False)] * has_other
 
 
 @pytest.mark.usefixtures("engine")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Collection, NamedTuple
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import get
@@ -55,10 +55,17 @@ def running_containers(label: str) -> dict[str, list[dict[str, Any]]] | None:
     return None if listed is None else found
 
 
-def list_containers(label: str) -> Listing:
-    """List all containers, and the sizes of those that have `label`: the size is what costs."""
+def list_containers(label: str, without: Collection[str] = ()) -> Listing:
+    """List all containers, and the sizes of those that have `label`: the size is what costs.
+
+    `without`: values of the label whose containers are left out when sizes are asked for.
+    """
     containers = _listed()
-    return Listing(containers, None if containers is None else _layers(label))
+    if containers is None or not without:
+        return Listing(containers, None if containers is None else _layers({"label": [label]}))
+    found = ((container["Id"], _labels(container).get(label)) for container in containers)
+    wanted = [number for number, value in found if value is not None and value not in without]
+    return Listing(containers, _layers({"id": wanted}) if wanted else {})
 
 
 def is_active(container: dict[str, Any]) -> bool:
@@ -73,9 +80,9 @@ def _listed() -> list[dict[str, Any]] | None:
         return None
 
 
-def _layers(label: str) -> dict[str, int] | None:
+def _layers(filters: dict[str, list[str]]) -> dict[str, int] | None:
     try:
-        listed = get("/containers/json", SIZE_SECONDS, all="1", size="1", filters={"label": [label]}) or []
+        listed = get("/containers/json", SIZE_SECONDS, all="1", size="1", filters=filters) or []
     except ProblemError:
         return None
     return {container["Id"]: container.get("SizeRw") or 0 for container in listed}

@@ -15,7 +15,7 @@ from ansible.module_utils.provisioner.seat.drift import find_drift
 from ansible.module_utils.provisioner.seat.identity import host_key, made_on
 from ansible.module_utils.provisioner.seat.journal import OPEN_STATES, Journal
 from ansible.module_utils.provisioner.seat.rollback_target import rollback_target
-from ansible.module_utils.provisioner.seat.seat import NAME, Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import NAME, SELF_SERVICE, Seat, seats_of
 
 DAY = len("2027-01-31")  # at the beginning of the time of a step
 
@@ -25,11 +25,21 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
 
     `gpus` are the GPU facts of the node.
     """
-    listing = list_containers(SEAT_LABEL)
+    seats = seats_of(state_root)
+    listing = list_containers(SEAT_LABEL, {seat.name for seat in seats if _is_self_service(seat)})
     running = {name for name in listing.labels(SEAT_LABEL) if NAME.fullmatch(name)}
-    names = {seat.name for seat in seats_of(state_root)} | running
+    names = {seat.name for seat in seats} | running
     facts = [_fact_or_damage(Seat(state_root, name), gpus, listing) for name in sorted(names)]
     return [fact for fact in facts if fact]
+
+
+def _is_self_service(seat: Seat) -> bool:
+    """Return whether its person has started the seat. No plan removes its containers: they are measured at night."""
+    try:
+        number = seat.current()
+        return bool(number) and seat.order(number)["seat"].get("kind") == SELF_SERVICE
+    except ProblemError:
+        return False
 
 
 def pack_files(seats: list[dict[str, Any]]) -> dict[str, Any]:
@@ -116,7 +126,8 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         "state": state,
         "run": last["run"] if last else "",
         "previous": _previous(seat),
-        "layer_bytes": listing.layer_bytes(listed),  # is lost when a container is removed
+        # What is lost when a container is removed.
+        "layer_bytes": None if wanted.get("kind") == SELF_SERVICE else listing.layer_bytes(listed),
         "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
         "drift": find_drift(seat, order, found, gpus, listing.active()) if order and found else [],
         "disk": seat.disk_use(),

@@ -93,6 +93,7 @@ class Node:
         self.ends: dict[str, str] = {}  # kind of a job -> how it ends, if not well
         self.exits: int | None = None  # the exit code of a program that does not begin its job
         self.foreign: set[str] = set()
+        self.gpus = GPUS
         self.publish(DOCUMENT)
         self.configure()
         self.start()
@@ -119,7 +120,7 @@ class Node:
     def look(self) -> None:
         """Let the broker look at the node."""
         held = {gpu: states.Card("foreign", 7, "root") for gpu in self.foreign}
-        cards = {**dict.fromkeys(GPUS, states.Card("free")), **held}
+        cards = {**dict.fromkeys(self.gpus, states.Card("free")), **held}
         wanted = {name: self.order(name)["seat"] for name in self.running}
         own = {name: one for name, one in wanted.items() if one.get("kind") == "self_service"}
         leased = {name: (one["uid"], tuple(one["gpus"])) for name, one in own.items()}

@@ -166,6 +166,52 @@ def test_a_seat_is_used_until_its_processor_time_is_known_for_five_minutes(node:
     assert found["samples"] == [*map(tuple, EARLIER), (300.0, {SEAT: 12.0})]
 
 
+MIGS = [f"MIG-5a3fbe51-0a55-4b7a-9c62-00000000000{number}" for number in (1, 2)]
+
+
+def a_split_card(**of_first: Any) -> list[dict[str, Any]]:
+    """Return a card and its MIG devices as the driver lists them: what they use is not measured."""
+    devices = [a_gpu(uuid, instance=number, utilization=None) for number, uuid in enumerate(MIGS)]
+    return [a_gpu("GPU-1", mig_enabled=True, utilization=None), {**devices[0], **of_first}, devices[1]]
+
+
+@pytest.mark.parametrize(
+    ("of_first", "states"),
+    [
+        ({}, ["free", "free"]),
+        ({"processes": [MINE]}, ["free", "free"]),
+        ({"processes": [OTHER]}, ["foreign", "free"]),
+        ({"processes": None}, ["unknown", "free"]),
+        ({"problems": [{"what": "x"}]}, ["unhealthy", "free"]),
+    ],
+)
+def test_mig_devices_are_gpus_of_their_own_and_their_card_is_none(
+    node: Path, gpus: list[Any], of_first: dict[str, Any], states: list[str]
+) -> None:
+    gpus[:] = a_split_card(**of_first)
+    found = observes.parse_seen(observes.observe(str(node / "state"), {MIGS[0]: SEAT}, EARLIER)).cards
+    assert [found[uuid].state for uuid in MIGS] == states
+    assert found["GPU-1"].state == "unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("of_first", "idle"),
+    [
+        ({}, True),
+        ({"processes": [MINE]}, False),  # it may compute: that is not measured
+        ({"memory_used": 4 << 30}, False),
+        ({"processes": None}, False),
+        ({"uuid": MIGS[0].replace("MIG", "GPU")}, False),  # the device was destroyed
+    ],
+)
+def test_a_mig_device_is_idle_when_no_process_has_it(
+    node: Path, gpus: list[Any], of_first: dict[str, Any], idle: bool
+) -> None:
+    gpus[:] = a_split_card(**of_first)
+    a_persons_seat(node, SEAT, kind="self_service", uid=5001, gpus=[MIGS[0]])
+    assert look(node).idle == {SEAT: idle}
+
+
 def test_without_an_engine_nothing_is_known_of_seats(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{node}/none.sock")
     seen = look(node)

@@ -85,6 +85,22 @@ def test_the_files_of_a_seat_are_those_that_the_control_machine_would_send(node:
     assert "cull_idle_timeout = 14400\n" in order["files"]["jupyter_server_config.py"]  # idle_hours of the group
 
 
+def test_mig_devices_are_leased_by_their_own_names(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.gpus = tuple(f"MIG-5a3fbe51-0a55-4b7a-9c62-00000000000{number}" for number in range(3))
+    monkeypatch.setattr(orders, "cdi_devices", lambda _: [f"nvidia.com/gpu={uuid}" for uuid in node.gpus])
+    node.configure(pool=list(node.gpus))
+    node.look()
+    node.ask("anna", "up", gpus=2)
+    order = node.order()
+    assert (order["seat"]["gpus"], order["seat"]["gpu_driver"]) == (list(node.gpus[:2]), "cdi")
+    assert all(f'- "nvidia.com/gpu={uuid}"' in order["files"]["compose.yaml"] for uuid in node.gpus[:2])
+    assert node.ask("anna", "status")["seat"]["gpus"] == list(node.gpus[:2])
+    assert node.refused("bob", "up", gpus=2)["code"] == "no_free_gpu"
+    assert node.ask("bob", "up", gpus=1)["seat"]["gpus"] == [node.gpus[2]]
+    node.start()  # a broker that reads them from disk
+    assert {lease.gpus for lease in node.keeper.state.leases.values()} == {node.gpus[:2], node.gpus[2:]}
+
+
 def test_up_twice_gives_one_seat_and_one_answer(node: Node) -> None:
     node.holds = True
     answers = [node.ask("anna", "up") for _ in range(3)]

@@ -64,8 +64,11 @@ def _gpus() -> dict[str, dict[str, Any]]:
 
 
 def _card(uuid: str, gpu: dict[str, Any], holder: str | None) -> Card:
-    """Return whether a GPU has processes of others than the seat that holds it. They are named, and never killed."""
-    if gpu["problems"]:
+    """Return whether a GPU has processes of others than the seat that holds it. They are named, and never killed.
+
+    A card that is split into MIG devices cannot be leased itself: a seat with it would see none of them, or all.
+    """
+    if gpu["problems"] or gpu.get("mig_enabled"):
         return Card("unhealthy")
     if gpu["processes"] is None:
         return Card("unknown")
@@ -131,5 +134,15 @@ def _pid(described: dict[str, Any]) -> int:
 
 
 def _has_idle_gpus(wanted: dict[str, Any], gpus: Mapping[str, dict[str, Any]]) -> bool:
-    """Return whether the GPUs of a seat compute nothing now; where that is unknown, they do. Held memory is no use."""
-    return all((gpus.get(uuid) or {}).get("utilization") == 0 for uuid in wanted["gpus"])
+    """Return whether the GPUs of a seat compute nothing now; where that is unknown, they do."""
+    return all(_is_idle(uuid, gpus.get(uuid) or {}) for uuid in wanted["gpus"])
+
+
+def _is_idle(uuid: str, gpu: dict[str, Any]) -> bool:
+    """Return whether a GPU computes nothing. Held memory is no use; in a MIG device it is.
+
+    The driver measures the use of a card only, and not that of its MIG devices.
+    """
+    if gpu.get("instance") is not None:
+        return not gpu_use(uuid, gpu)
+    return gpu.get("utilization") == 0

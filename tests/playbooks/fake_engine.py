@@ -58,7 +58,7 @@ class FakeEngine:
 
     def _containers(self, query: dict[str, list[str]]) -> list[dict[str, Any]]:
         filters = {key: words for text in query.get("filters", []) for key, words in json.loads(text).items()}
-        found = [c for c in self.containers if c["Id"] in filters.get("id", [c["Id"]])]
+        found = [c for c in self.containers if "id" not in filters or c["Id"] in filters["id"]]
         return [c for c in found if all(_has(c, *label.split("=", 1)) for label in filters.get("label", []))]
 
     def _image(self, name: str) -> dict[str, Any] | None:

@@ -9,7 +9,17 @@ import pytest
 
 from tests.builders import a_locked_image
 from tests.domain.seats import DOCUMENTS, a_seat
-from tests.playbooks.broker_world import DOCUMENT, GPUS, PEOPLE, Node, a_group, an_environment, orders, version_of
+from tests.playbooks.broker_world import (
+    DOCUMENT,
+    GPUS,
+    PEOPLE,
+    Node,
+    a_group,
+    an_environment,
+    orders,
+    verbs,
+    version_of,
+)
 from tests.playbooks.node_code import module_util
 from tests.playbooks.orders import HERE
 
@@ -21,6 +31,8 @@ OTHER_KEY = KEY.replace("C2Vb", "C2Vc")
 @pytest.fixture
 def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setattr(orders, "routes", list)
+    monkeypatch.setattr(orders, "is_clock_synchronised", lambda: True)
+    monkeypatch.setattr(verbs, "is_clock_synchronised", lambda: True)
     return Node(tmp_path)
 
 

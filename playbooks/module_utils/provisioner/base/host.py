@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from datetime import datetime, timezone
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.files import read
+
+CLOCK_STATES = range(5)  # of adjtimex(2): TIME_OK and those of leap seconds; TIME_ERROR is 5, and -1 an error
+TIMEX_BYTES = 512  # struct timex has 208
 
 
 def boot_id() -> str:
@@ -16,3 +20,8 @@ def boot_id() -> str:
 def now() -> str:
     """Return the current time in UTC (ISO 8601, seconds)."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def is_clock_synchronised() -> bool:
+    """Return whether the kernel says that a time service keeps the clock right; False where it does not say."""
+    return ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(TIMEX_BYTES)) in CLOCK_STATES

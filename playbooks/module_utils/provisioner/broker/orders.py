@@ -8,7 +8,7 @@ from typing import Any, Iterable, Iterator, NamedTuple, Sequence
 
 from ansible.module_utils.provisioner.base.allocation import folder_name, free_pair, free_subnet, unique_name
 from ansible.module_utils.provisioner.base.fill import fill, slotted
-from ansible.module_utils.provisioner.base.host import now
+from ansible.module_utils.provisioner.base.host import is_clock_synchronised, now
 from ansible.module_utils.provisioner.base.names import login_name
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker.callers import Caller
@@ -227,11 +227,13 @@ def _taken(ports: dict[str, int], config: Config) -> set[int]:
 def _of_all_seats(state_root: str, term_ends: str) -> Iterator[dict[str, Any]]:
     """Yield the seat of each generation; of a damaged one the job finds that its ports are taken.
 
-    A self-service seat that was stopped until the end of a term that is over has no ports any more.
+    A self-service seat that was stopped until the end of a term that is over has no ports any more. Where the clock of
+    the node may be wrong, no term is over.
     """
+    has_ended = bool(term_ends) and is_clock_synchronised() and now()[: len(term_ends)] > term_ends
     for seat in seats_of(state_root):
         with contextlib.suppress(ProblemError):
-            is_over = term_ends and now()[: len(term_ends)] > term_ends >= _stopped_on(seat) > ""
+            is_over = has_ended and term_ends >= _stopped_on(seat) > ""
             for number in seat.numbers():
                 wanted = seat.order(number)["seat"]
                 yield {**wanted, "ports": {}} if is_over and wanted.get("kind") == KIND else wanted

@@ -31,7 +31,7 @@ from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
 from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
 from ansible.module_utils.provisioner.transaction.stage import stage
 from ansible.module_utils.provisioner.transaction.switch import switch
-from ansible.module_utils.provisioner.transaction.undo import append_if_possible
+from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail
 from ansible.module_utils.provisioner.transaction.verify import verify_despite_home
 
 STARTED, STOPPED, REFUSED = 0, 3, 4  # exit codes; 3: stopped without a job, of which there is no record
@@ -127,7 +127,8 @@ def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         if not was_running:
             compose.stop()
         raise
-    append_if_possible(journal, "committed", generation=number, host_key=host_key(seat))
+    noticed = home_detail(verified.get("problems", []))
+    append_if_possible(journal, "committed", generation=number, host_key=host_key(seat), **noticed)
     return {**committed_record(seat), **verified}
 
 

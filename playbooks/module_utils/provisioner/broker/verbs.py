@@ -9,6 +9,7 @@ from typing import Any, Callable, NamedTuple
 from ansible.module_utils.provisioner.admin.seats import Hooks, RootVerbs
 from ansible.module_utils.provisioner.base.allocation import unique_name
 from ansible.module_utils.provisioner.base.child import Child
+from ansible.module_utils.provisioner.base.host import is_clock_synchronised
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker import refusals
 from ansible.module_utils.provisioner.broker.callers import Caller, check_member
@@ -457,8 +458,10 @@ def _new_run() -> str:
     return f"me-{secrets.token_hex(8)}"
 
 
-def _until(left_s: float) -> str:
-    """Return when so many seconds are over, by the wall clock: for people only."""
+def _until(left_s: float) -> str | None:
+    """Return when so many seconds are over by the wall clock, for people only; None where that clock is not right."""
+    if not is_clock_synchronised():
+        return None
     return (datetime.now(timezone.utc) + timedelta(seconds=left_s)).isoformat(timespec="seconds")
 
 

@@ -150,16 +150,31 @@ def _has_address(address: str) -> bool:
 def ensure_home(home: Path, uid: int, gid: int) -> None:
     """Make the home when it is missing; an existing home is never changed. Raises ProblemError."""
     try:
-        owner = run_in_child(lambda: home.stat().st_uid if home.exists() else None, STAT_SECONDS)
+        found = run_in_child(lambda: _look_at(home), STAT_SECONDS)
     except TimeoutError:
         raise _home_fault("home_hangs", f"{home} does not answer within {STAT_SECONDS} s", f"ls -ld {home}") from None
     except ChildProcessError as error:
         raise _home_fault("home_unreadable", f"{home}: {error}", f"ls -ld {home}") from None
-    if owner is None:
+    if found is None:
         _make_home(home, uid, gid)
-    elif owner != uid:
+        return
+    owner, is_folder = found
+    if not is_folder:
+        raise _home_fault("home_unreadable", f"{home} is not a folder", f"ls -ld {home}")
+    if owner != uid:
         what = f"{home} belongs to uid {owner}, but the seat has uid {uid}"
         raise _home_fault("home_owner", what, f"chown {uid}:{gid} {home}")
+
+
+def _look_at(home: Path) -> tuple[int, bool] | None:
+    """Return the owner of what is at this path, and whether it is a folder; None where there is nothing.
+
+    Raises OSError for a link that leads to nothing.
+    """
+    if not os.path.lexists(str(home)):
+        return None
+    found = home.stat()
+    return found.st_uid, stat.S_ISDIR(found.st_mode)
 
 
 def check_home_parents(home: Path) -> None:

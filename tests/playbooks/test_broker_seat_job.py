@@ -222,6 +222,17 @@ def test_stop_keeps_the_containers(world: BrokerWorld) -> None:
     assert (world.compose.calls, world.states, world.seat.current()) == (["stop"], ["stopping", "stopped"], 1)
 
 
+def test_a_person_who_starts_and_stops_again_and_again_fills_no_disk(
+    world: BrokerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journals, "LONGEST", 5_000)
+    monkeypatch.setattr(journals, "KEPT_LINES", 20)
+    for _ in range(60):
+        seat_jobs.carry_out(world.named(), Job("stop"), 0)
+    assert (world.seat.folder / "journal.jsonl").stat().st_size < 6_000
+    assert world.states[-2:] == ["stopping", "stopped"]
+
+
 def test_a_stop_ends_a_switch_that_was_left_open(made: Callable[[bool], BrokerWorld]) -> None:
     world = made(True)
     with pytest.raises(Killed):

@@ -191,6 +191,45 @@ def test_a_switch_takes_the_room_for_its_further_lines_before_it_begins(tmp_path
     assert [line["seq"] for line in journal.lines()] == list(range(1, 13))
 
 
+@pytest.fixture
+def long_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A journal with a commit and then 30 starts that failed, of which ten lines are kept when it is shortened."""
+    monkeypatch.setattr(journals, "KEPT_LINES", 10)
+    monkeypatch.setattr(journals, "LONGEST", 5000)
+    journal = journals.Journal(tmp_path, "r1")
+    journal.append("committed", generation=1, host_key="old")
+    journal.append("committed", generation=2, host_key="ssh-ed25519 A")
+    for _ in range(30):
+        journal.append("rolled_back", generation=2)
+    return journal
+
+
+def test_a_long_journal_keeps_its_latest_lines_and_the_last_commit(long_journal: Any) -> None:
+    before = long_journal.lines()
+    long_journal.shorten()
+    assert long_journal.lines() == [before[1], *before[-10:]]
+    assert (long_journal.host_key(), long_journal.last_step()) == ("ssh-ed25519 A", before[-1])
+    long_journal.append("stopped")
+    assert [line["seq"] for line in long_journal.lines()][-2:] == [32, 33]
+    kept = long_journal.lines()
+    long_journal.shorten()  # it is not long now
+    assert long_journal.lines() == kept
+
+
+def test_a_journal_with_an_open_switch_is_not_shortened(long_journal: Any) -> None:
+    long_journal.append("switching", to=3, back=2)
+    before = long_journal.lines()
+    long_journal.shorten()
+    assert long_journal.lines() == before
+
+
+def test_a_journal_that_cannot_be_written_stays_as_it_is(long_journal: Any) -> None:
+    before = long_journal.lines()
+    with no_file_may_exceed(100), pytest.raises(ProblemError) as caught:
+        long_journal.shorten()
+    assert (problem(caught)["code"], long_journal.lines()) == ("io_error", before)
+
+
 def test_a_switch_without_room_for_its_further_lines_does_not_begin(tmp_path: Path) -> None:
     journal = journals.Journal(tmp_path, "r1")
     journal.append("staged", generation=1)

@@ -153,6 +153,8 @@ def stop(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     job.report("stopping the containers")
     compose.stop()
     append_if_possible(journal, "stopped")
+    with contextlib.suppress(ProblemError):  # the next stop does it
+        journal.shorten()
     return {"state": "committed", "generation": seat.current()}
 
 

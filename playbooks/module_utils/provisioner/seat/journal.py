@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from ansible.module_utils.provisioner.base.files import read_record, sync_folder, write_all
+from ansible.module_utils.provisioner.base.files import read_record, sync_folder, write_all, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id, now
 from ansible.module_utils.provisioner.base.problem import ProblemError, io_problem
 
@@ -20,6 +20,8 @@ OPEN_STATES = ("switching", "verifying", "rolling_back")
 # Lines that neither begin nor end a transaction.
 NOTES = ("staged", "forced")
 KEYS = {"seq", "at", "run", "state", "detail"}  # of every line
+LONGEST = 1 << 20  # bytes; a journal that is longer can be shortened
+KEPT_LINES = 500  # about 150 kB
 ROOM = 1 << 14  # bytes taken before a switch; its further lines, with three attempts to undo it, need about 3 kB
 
 
@@ -39,7 +41,7 @@ class Journal:
             raise io_problem(error) from None
 
     def _write(self, state: str, detail: dict[str, Any]) -> None:
-        line = {"seq": len(self.lines()) + 1, "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
+        line = {"seq": _next_number(self.lines()), "at": now(), "boot_id": boot_id(), "run": self._run, "state": state}
         data = json.dumps({**line, "detail": detail}).encode()
         new = not self._path.exists()
         descriptor = os.open(str(self._path), os.O_RDWR | os.O_CREAT, 0o600)
@@ -55,6 +57,21 @@ class Journal:
             os.close(descriptor)
         if new:
             sync_folder(self._path.parent)
+
+    def shorten(self) -> None:
+        """Keep the latest KEPT_LINES, and the last commit, of a journal that is longer than LONGEST.
+
+        One with an open switch stays as it is. Raises ProblemError `io_error`.
+        """
+        try:
+            if self._path.stat().st_size <= LONGEST or self.open_switch():
+                return
+            lines = self.lines()
+            commits = [line for line in lines[:-KEPT_LINES] if line["state"] == "committed"]
+            kept = [*commits[-1:], *lines[-KEPT_LINES:]]
+            write_atomic(self._path, "".join(f"{json.dumps(line)}\n" for line in kept))
+        except OSError as error:
+            raise io_problem(error) from None
 
     def lines(self) -> list[dict[str, Any]]:
         """Return all complete lines, oldest first.
@@ -89,6 +106,11 @@ class Journal:
         if last is None or last["state"] not in OPEN_STATES:
             return None
         return next((line for line in reversed(self.lines()) if line["state"] == "switching"), None)
+
+
+def _next_number(lines: list[dict[str, Any]]) -> int:
+    last = lines[-1]["seq"] if lines else 0
+    return last + 1 if type(last) is int else len(lines) + 1
 
 
 def _end(descriptor: int) -> int:

@@ -520,6 +520,30 @@ def test_a_look_that_hangs_is_given_up_and_the_next_one_counts(broker: Broker, m
     assert broker.ask()["ok"]
 
 
+def test_each_look_gets_the_samples_of_the_one_before(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> None:
+    broker.until(lambda: broker.server._look is None)
+
+    def observe(_root: str, _holders: Any, samples: list[Any]) -> dict[str, Any]:
+        return {**SEEN, "samples": [*samples, [float(len(samples)), {}]]}
+
+    monkeypatch.setattr(servers, "observe", observe)
+
+    def has_looked_often() -> bool:
+        broker.server._next_look = 0.0
+        return len(broker.server._samples) >= 3
+
+    broker.until(has_looked_often)
+    broker.until(lambda: broker.server._look is None)
+    monkeypatch.setattr(servers, "observe", lambda *_: signal.pause())  # a look that is given up loses none
+    monkeypatch.setattr(servers, "LOOK_SECONDS", 0.1)
+    broker.server._next_look = 0.0
+    seq = broker.node.keeper.state.seq
+    broker.until(lambda: broker.node.keeper.state.seq > seq)
+    found = [sample[0] for sample in broker.server._samples]
+    assert found == [float(number) for number in range(len(found))]
+    assert len(found) >= 3
+
+
 def test_what_was_seen_while_a_job_changed_a_seat_starts_nothing(broker: Broker) -> None:
     broker.until(lambda: broker.server._look is None)
     broker.ask({**STATUS, "verb": "up"})

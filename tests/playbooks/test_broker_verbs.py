@@ -113,6 +113,14 @@ def test_mig_devices_are_leased_by_their_own_names(node: Node, monkeypatch: pyte
     assert {lease.gpus for lease in node.keeper.state.leases.values()} == {node.gpus[:2], node.gpus[2:]}
 
 
+def test_a_document_for_seats_that_the_engine_starts_by_itself_is_refused(node: Node) -> None:
+    made = DOCUMENTS.bundle(a_seat(name="ml_x", lab="ml"), a_locked_image()).document
+    node.configure(environments={"default": node.publish(json.loads(made.model_dump_json()))})
+    problem = node.refused("anna", "up")
+    assert (problem["code"], "without a lease" in problem["what"]) == ("bad_document", True)
+    assert not node.keeper.state.leases
+
+
 def test_up_twice_gives_one_seat_and_one_answer(node: Node) -> None:
     node.holds = True
     answers = [node.ask("anna", "up") for _ in range(3)]

@@ -21,6 +21,7 @@ from ansible.module_utils.provisioner.seat.precheck import is_port_taken
 from ansible.module_utils.provisioner.seat.seat import BROKER, SELF_SERVICE, Seat, seats_of, with_assigned
 
 KIND = SELF_SERVICE
+OF_OTHER_SEATS = 'restart: "unless-stopped"\n'  # a line of compose.yaml
 MOST_KEYS = 8  # of a seat; the latest ones
 
 
@@ -98,7 +99,7 @@ def build_order(
     wanted = [*_of_all_seats(state_root, change.config.term_ends), *(order["seat"] for order in pending)]
     seat = _seat(change, _Ledger(change.own.seat.name, wanted))
     try:
-        files = fill(document, seat)
+        files = _filled(document, seat)
     except (ValueError, KeyError, TypeError) as error:
         raise _bad_document(change.environment, error) from None
     environment = change.environment
@@ -113,6 +114,14 @@ def build_order(
         "disk_limit": change.group.disk,
         "when_busy": consent(change.caller),
     }
+
+
+def _filled(document: dict[str, Any], seat: dict[str, Any]) -> dict[str, str]:
+    """Return the files of a seat. Raises ValueError where it is a document for seats without a lease."""
+    files = fill(document, seat)
+    if OF_OTHER_SEATS in files["compose.yaml"]:
+        raise ValueError("the engine would start the seat by itself, also without a lease")
+    return files
 
 
 def other_gpus(own: Own, order: dict[str, Any], gpus: Sequence[str], keys: Sequence[str]) -> dict[str, Any]:
@@ -255,8 +264,9 @@ def _bad_document(environment: Environment, error: Exception) -> ProblemError:
     return ProblemError(
         "bad_document",
         f"the environment {environment.name} ({environment.version}) does not fit the seat: {error}",
-        "a value of a seat must not become anything else than this value in its files",
-        "ask the admin of the lab: the name of your account may have characters that are not allowed",
+        "the files of a seat say exactly what it may have, and each value in them stays this value",
+        "ask the admin of the lab: the environment has to be published again, or the name of your account has"
+        " characters that are not allowed",
     )
 
 

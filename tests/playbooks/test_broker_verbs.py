@@ -21,11 +21,11 @@ from tests.playbooks.broker_world import (
     version_of,
 )
 from tests.playbooks.node_code import module_util
-from tests.playbooks.orders import HERE
 
 pytestmark = pytest.mark.usefixtures("engine")
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIC2Vb3m3hGZ7gQkM1x7h1m9S9w3zqk3yq8e0mYbX6z1B"
 OTHER_KEY = KEY.replace("C2Vb", "C2Vc")
+BESIDE = "127.0.0.23"  # seats of the other tests, which run at the same time, have another address
 
 
 @pytest.fixture
@@ -241,14 +241,19 @@ def test_an_account_with_a_new_name_has_no_more_gpus_than_before(node: Node, mon
 
 
 def test_ports_on_which_a_program_listens_keep_no_person_from_a_seat(node: Node) -> None:
-    with socket.create_server((HERE, 24001)), socket.create_server((HERE, 24002)):
+    node.configure(binds={"ssh": BESIDE, "jupyter": BESIDE})
+    with socket.create_server((BESIDE, 24001)), socket.create_server((BESIDE, 24002)):
         assert node.ask("anna", "up")["seat"]["ssh"]["port"] == 24004
     assert node.ask("bob", "up")["seat"]["ssh"]["port"] == 24000
     environments = {"default": an_environment(), "nlp": an_environment()}
-    node.configure(environments=environments, groups={"student": a_group(environments=["default", "nlp"])})
+    node.configure(
+        binds={"ssh": BESIDE, "jupyter": BESIDE},
+        environments=environments,
+        groups={"student": a_group(environments=["default", "nlp"])},
+    )
     folder = node.folder / "environments"
     (folder / "nlp").symlink_to(folder / "default")
-    with socket.create_server((HERE, 24005)):
+    with socket.create_server((BESIDE, 24005)):
         seat = node.ask("anna", "up", environment="nlp", switch=True)["seat"]
         assert (seat["environment"], seat["ssh"]["port"]) == ("nlp", 24004)  # its own containers listen there
         node.ask("anna", "down")

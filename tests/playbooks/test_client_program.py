@@ -1,5 +1,6 @@
 """The installed client as a process, on the socket of a real broker, and of one that answers anything."""
 
+import contextlib
 import json
 import os
 import re
@@ -234,7 +235,8 @@ def serve(path: Path, answers: Callable[[Any], bytes | None]) -> "threading.Thre
             if data is None:
                 link.recv(1)
             else:
-                link.sendall(data)
+                with contextlib.suppress(BrokenPipeError):  # the client has given up
+                    link.sendall(data)
 
     thread = threading.Thread(target=answer)
     thread.start()

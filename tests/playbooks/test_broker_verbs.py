@@ -103,7 +103,7 @@ def test_mig_devices_are_leased_by_their_own_names(node: Node, monkeypatch: pyte
     node.configure(pool=list(node.gpus))
     node.look()
     node.ask("anna", "up", gpus=2)
-    order = node.order()
+    order = orders.with_driver(node.order())
     assert (order["seat"]["gpus"], order["seat"]["gpu_driver"]) == (list(node.gpus[:2]), "cdi")
     assert all(f'- "nvidia.com/gpu={uuid}"' in order["files"]["compose.yaml"] for uuid in node.gpus[:2])
     assert node.ask("anna", "status")["seat"]["gpus"] == list(node.gpus[:2])

@@ -33,7 +33,7 @@ from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.registry.copy_commands import RegistryEndpoint
-from provisioner.domain.rollout.order import OrderedImage
+from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import OnEvent

@@ -5,12 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry
 from provisioner.domain.rollout.order import (
     AssignOrder,
-    Deadlines,
     Order,
-    OrderedImage,
-    OrderedRegistry,
     Orders,
     OrderT,
     RemovalOrder,

@@ -41,6 +41,8 @@ EXPECTED = {
     "roster": "the name of a file in this directory, such as roster.csv",
     "groups": "names of lower-case letters, digits, _ and -, starting with a letter, at most 31",
     "unix": "the name of a group of accounts on the nodes, such as lab-staff",
+    "unix_group": "the name of a group of accounts on the nodes, such as lab-students",
+    "nodes": "the name of a node, or a pattern such as gpu*",
     "days": "a list of mon, tue, wed, thu, fri, sat and sun",
     "from": 'a day such as 2026-12-20 in freeze, an hour in quotes such as "22:00" in windows',
     "to": 'a day such as 2027-01-10 in freeze, an hour in quotes such as "06:00" in windows',

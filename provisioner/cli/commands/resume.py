@@ -24,7 +24,7 @@ from provisioner.cli.options import (
 from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun, build_claim, reopen_run_context
 from provisioner.cli.wiring import open_fleet, recheck_registry
-from provisioner.domain.rollout.order import OrderedImage
+from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError

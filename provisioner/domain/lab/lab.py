@@ -4,6 +4,7 @@ import math
 import re
 from contextlib import suppress
 from datetime import date
+from fnmatch import fnmatchcase
 from ipaddress import IPv4Address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
@@ -25,6 +26,7 @@ from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.model import UserInput
+from provisioner.domain.values.node import GPU_UUID_PATTERN
 from provisioner.domain.values.size import SIZE_PATTERN, Size
 from provisioner.domain.values.subnet import NetworkPool
 
@@ -235,17 +237,31 @@ class Limits(UserInput):
     shm: Size = "8g"
 
 
+_Port = Annotated[int, Field(ge=1024, le=32767)]
+
+
 class Ports(UserInput):
     """The range of published ports; each seat uses two. It is below the kernel's ephemeral range (32768)."""
 
-    first: Annotated[int, Field(ge=1024, le=32767)] = 22000
-    last: Annotated[int, Field(ge=1024, le=32767)] = 22999
+    first: _Port = 22000
+    last: _Port = 22999
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.last <= self.first:
             raise ValueError("last must be greater than first: a seat needs two ports")
         return self
+
+    def overlaps(self, other: "Ports") -> bool:
+        """Whether a port is in both ranges."""
+        return self.first <= other.last and other.first <= self.last
+
+
+class SelfServicePorts(Ports):
+    """The range of the ports of seats that people start themselves: nodes choose them, without the control machine."""
+
+    first: _Port = 24000
+    last: _Port = 24999
 
 
 Pools = Annotated[
@@ -285,12 +301,70 @@ class PeopleSettings(UserInput):
     term_ends: date | None = None
 
 
+def _check_environment(name: str) -> str:
+    if name != "default":
+        raise ValueError(f"the lab has no environment {name!r}: the one of `image` is called default")
+    return name
+
+
+def _check_pool(gpus: object) -> int | tuple[str, ...] | None:
+    if gpus is None or (isinstance(gpus, int) and not isinstance(gpus, bool) and 1 <= gpus <= MAX_GPUS):
+        return gpus
+    if not isinstance(gpus, list | tuple) or not gpus:
+        raise ValueError(f"neither a number of GPUs from 1 to {MAX_GPUS} nor a list of their UUIDs: {str(gpus)[:40]}")
+    wrong = [gpu for gpu in gpus if not isinstance(gpu, str) or not re.fullmatch(GPU_UUID_PATTERN, gpu)]
+    if wrong:
+        raise ValueError(f"not the UUID of a GPU, as `provision probe` shows it: {str(wrong[0])[:50]}")
+    if len(set(gpus)) < len(gpus):
+        raise ValueError("a GPU is in the list twice")
+    return tuple(gpus)
+
+
+EnvironmentName = Annotated[str, AfterValidator(_check_environment)]
+GpuPool = Annotated[
+    int | tuple[str, ...] | None,
+    PlainValidator(_check_pool),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_GPUS},
+                {"type": "array", "minItems": 1, "items": {"type": "string", "pattern": GPU_UUID_PATTERN}},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Hours = Annotated[float, Field(gt=0, le=8784, allow_inf_nan=False)]
+
+
+class SelfService(UserInput):
+    """Seats that people start themselves on the nodes that match `nodes`, within the ceilings of their group.
+
+    `gpus`: the pool that leases are given from, so many of each node, or these UUIDs; None: every GPU that no row of
+    the roster has alone. `unix_group`: whose accounts may ask. `show_names`: people see who has the GPUs.
+    """
+
+    nodes: Annotated[str, StringConstraints(pattern=r"^\S{1,253}$")] = "*"
+    gpus: GpuPool = None
+    unix_group: UnixGroup
+    ports: SelfServicePorts = SelfServicePorts()
+    show_names: bool = True
+
+    def covers(self, node: str) -> bool:
+        """Whether the node of this name is to have self-service."""
+        return fnmatchcase(node, self.nodes)
+
+
 class Group(UserInput):
     """A group of people: how many cards each may have on a node (`gpus`), and the limits of their containers.
 
     None: no such ceiling, and the limit of seat.limits. `unix`: accounts of this group on a node belong to it, if
     the roster does not say another. `disk`: what home and containers of a seat should stay below. It is measured each
     night and warned of, and nothing enforces it.
+
+    Of seats that people start themselves: `hours` is the longest lease, `idle_hours` the time without use after which
+    it ends (None: never), `grace_minutes` the time between its end and the stop of the seat, and `environments` what
+    they may start.
     """
 
     unix: UnixGroup | None = None
@@ -300,6 +374,10 @@ class Group(UserInput):
     pids: Annotated[int, Field(ge=256)] | None = None
     shm: Size | None = None
     disk: Size | None = None
+    hours: Hours = 24
+    idle_hours: Hours | None = None
+    grace_minutes: Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)] = 10
+    environments: Annotated[tuple[EnvironmentName, ...], Field(min_length=1)] = ("default",)
 
 
 class RolloutSettings(UserInput):
@@ -373,15 +451,31 @@ class Lab(UserInput):
     services: Services = Services()
     seat: SeatSettings = SeatSettings()
     people: PeopleSettings | None = None
+    self_service: SelfService | None = None
     groups: dict[GroupName, Group] = {}
     rollout: RolloutSettings = RolloutSettings()
     prepare: PrepareSettings = PrepareSettings()
 
+    @field_validator("self_service")
+    @classmethod
+    def _with_own_ports(cls, given: SelfService | None, info: ValidationInfo) -> SelfService | None:
+        seat = info.data.get("seat")
+        if given is not None and isinstance(seat, SeatSettings) and given.ports.overlaps(seat.ports):
+            raise ValueError(
+                f"its ports {given.ports.first}-{given.ports.last} overlap seat.ports {seat.ports.first}-"
+                f"{seat.ports.last}: nodes give the ones, and a rollout the others"
+            )
+        return given
+
     @field_validator("groups")
     @classmethod
     def _of_people(cls, groups: dict[str, Group], info: ValidationInfo) -> dict[str, Group]:
-        if groups and info.data.get("people", ...) is None:
-            raise ValueError("no person is in a group of a lab without a roster: add people, or remove groups")
+        has_people = any(info.data.get(name, ...) is not None for name in ("people", "self_service"))
+        if groups and not has_people:
+            raise ValueError(
+                "no person is in a group of a lab without a roster and without self_service: add people, or remove"
+                " groups"
+            )
         return groups
 
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import field_serializer, model_validator
 
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry, order_image, order_registry
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.seat import Seat
@@ -14,31 +14,6 @@ from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Value
 
 STATE_ROOT = "/var/lib/provisioner"
-
-
-class OrderedImage(Value):
-    """An image to pull. `reference` is by digest in the lab's registry; `rootfs`: diff IDs of the unpacked layers."""
-
-    reference: str
-    tag: str
-    platform: str
-    rootfs: tuple[str, ...] = ()
-    bytes: int = 0
-
-
-class OrderedRegistry(Value):
-    """The registry to pull from. `ca`: PEM text for the engine's certs.d; None: that folder is not changed."""
-
-    address: str
-    ca: str | None = None
-
-
-class Deadlines(Value):
-    """Time limits in seconds. `min_healthy`: how long the services must stay healthy."""
-
-    pull: int
-    healthy: int
-    min_healthy: int
 
 
 class HeldGpus(Value):
@@ -164,13 +139,6 @@ def documents_of(orders: Iterable[AnyOrder]) -> dict[str, SeatDocument]:
     return {order.document.digest: order.document for order in orders if isinstance(order, Order)}
 
 
-def order_image(image: LockedImage) -> OrderedImage:
-    """Return the locked image in the form of an order."""
-    return OrderedImage(
-        reference=image.lab, tag=image.reference, platform=image.platform, rootfs=image.rootfs, bytes=image.bytes
-    )
-
-
 def build_order(  # noqa: PLR0913  (an order combines them)
     bundle: SeatBundle,
     lab: Lab,
@@ -187,7 +155,7 @@ def build_order(  # noqa: PLR0913  (an order combines them)
         state_root=state_root,
         seat=bundle.seat,
         image=order_image(image),
-        registry=OrderedRegistry(address=image.lab.split("/", 1)[0], ca=ca),
+        registry=order_registry(image, ca),
         document=bundle.document,
         deadlines=Deadlines(
             pull=lab.rollout.pull_deadline_seconds,

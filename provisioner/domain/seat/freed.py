@@ -11,6 +11,7 @@ def without_freed_pairs(facts: NodeFacts, lab: Lab, present: Collection[str], to
     """Return the facts in which the seats of an earlier term have neither ports nor a subnet, so that others get them.
 
     Such a seat was stopped by the end of the term, and its person is not `present` in the roster. `today`: in the lab.
+    A seat that its person has started themselves keeps both, as the broker of the node has its own rule.
     """
     ends = lab.people.term_ends if lab.people else None
     if ends is None or today <= ends:
@@ -20,7 +21,7 @@ def without_freed_pairs(facts: NodeFacts, lab: Lab, present: Collection[str], to
 
 
 def _is_over(seat: RunningSeat, lab: str, present: Collection[str], ends: date) -> bool:
-    has_left = seat.lab == lab and bool(seat.person) and seat.person not in present
+    has_left = seat.lab == lab and bool(seat.person) and seat.person not in present and not seat.is_self_service
     return has_left and seat.is_down and seat.stopped_on is not None and seat.stopped_on <= ends
 
 

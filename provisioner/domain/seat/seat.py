@@ -117,8 +117,11 @@ def seat_name_on(node: NodeFacts, lab: str, user: str) -> str:
 
 
 def seat_names_on(node: NodeFacts, lab: str, user: str) -> tuple[str, ...]:
-    """Return the names of all seats of a lab on a node: that of its user, which may be absent, and all others."""
-    others = (seat.name for seat in node.seats if seat.lab == lab)
+    """Return the names of all seats of a lab on a node: that of its user, which may be absent, and all others.
+
+    Those that people have started themselves are left out: only the broker of the node changes them.
+    """
+    others = (seat.name for seat in node.seats if seat.lab == lab and not seat.is_self_service)
     return tuple(dict.fromkeys((seat_name_on(node, lab, user), *others)))
 
 
@@ -173,15 +176,9 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
             "set seat.subnets in lab.yml to a private network that the lab does not use",
             facts.name,
         )
-    binds = _binds(lab, lan_address(facts.addresses, host))
-    if binds is None:
-        return Problem(
-            "no_lan_address",
-            f"{facts.name} has no IPv4 address that a service could be published on",
-            "lab.yml asks for `bind: lan`, and a service is never published on every address",
-            "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
-            facts.name,
-        )
+    binds = binds_on(lab, facts, host)
+    if isinstance(binds, Problem):
+        return binds
     capacity = choose_capacity(owner.limits, held.capacity if held else None, _capacity(facts))
     return Seat(
         name=owner.name,
@@ -202,8 +199,24 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
         authorized_keys=owner.keys,
         limits=build_limits(owner.limits, capacity),
         capacity=capacity,
-        start_interval=facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE,
+        start_interval=has_start_interval(facts),
     )
+
+
+def binds_on(lab: Lab, facts: NodeFacts, host: str | None) -> dict[ServiceName, str] | Problem:
+    """Return the address of each service on a node, or why it has none. `host`: how Ansible connects to the node."""
+    return _binds(lab, lan_address(facts.addresses, host)) or Problem(
+        "no_lan_address",
+        f"{facts.name} has no IPv4 address that a service could be published on",
+        "lab.yml asks for `bind: lan`, and a service is never published on every address",
+        "set ansible_host to the node's address in hosts.yml, or `bind: loopback` in lab.yml",
+        facts.name,
+    )
+
+
+def has_start_interval(facts: NodeFacts) -> bool:
+    """Whether the engine of a node accepts start_interval in a compose file."""
+    return facts.engine is not None and _major(facts.engine.version) >= START_INTERVAL_SINCE
 
 
 def _own_ports(held: RunningSeat | None, taken: Collection[int]) -> Mapping[str, int]:

@@ -36,18 +36,26 @@ class Documents:
 
         Raises ProblemError `template_not_slotted` where the files of seats differ in more than the values of slots.
         """
-        key = (image.lab, image.reference, _variant(seat))
-        if key not in self._made:
-            render(seat, image, self._templates)  # what is wrong is said with the values of a real seat
-            self._made[key] = make_document(seat, image, self._templates)
+        document = self.document(seat, image)
         check_keys(seat.authorized_keys)
-        bundle = SeatBundle(seat=seat, image=image, document=self._made[key])
+        bundle = SeatBundle(seat=seat, image=image, document=document)
         try:
             bundle.files  # noqa: B018  (it is kept)
         except ValueError as error:
             render(seat, image, self._templates)  # which names the place in the file
             raise ProblemError(_unfit(seat, error)) from None
         return bundle
+
+    def document(self, seat: Seat, image: LockedImage) -> SeatDocument:
+        """Return the document of a seat and of all that differ from it in values of slots alone.
+
+        Raises ProblemError as `bundle` does.
+        """
+        key = (image.lab, image.reference, _variant(seat))
+        if key not in self._made:
+            render(seat, image, self._templates)  # what is wrong is said with the values of a real seat
+            self._made[key] = make_document(seat, image, self._templates)
+        return self._made[key]
 
 
 def _variant(seat: Seat) -> _Variant:

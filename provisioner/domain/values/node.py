@@ -18,7 +18,8 @@ KernelModule = Literal["open", "proprietary"]
 ToolkitMode = Literal["legacy", "cdi"]
 # These values go from a node into the seat of this node, into the lock and into requests: anything else is refused.
 PlatformName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]{1,16}/[a-z0-9_]{1,16}(/[a-z0-9]{1,16})?$")]
-GpuUuid = Annotated[str, StringConstraints(pattern=r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$")]
+GPU_UUID_PATTERN = r"^(GPU|MIG)(-[0-9a-fA-F]{1,16}){5}$"
+GpuUuid = Annotated[str, StringConstraints(pattern=GPU_UUID_PATTERN)]
 UserId = Annotated[int, Field(ge=0, lt=1 << 32)]  # also of a group
 AccountName = Annotated[str, StringConstraints(pattern=r"^[^\x00-\x1f\x7f:/]+$", max_length=255)]
 HomePath = Annotated[str, StringConstraints(pattern=r"^(/[^\x00-\x1f\x7f]*)?$", max_length=4096)]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 
-from provisioner.domain.rollout.order import OrderedImage, order_image
+from provisioner.domain.lab.ordered import OrderedImage, order_image
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-from provisioner.domain.rollout.order import OrderedImage
+from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import (
     NodeRecord,

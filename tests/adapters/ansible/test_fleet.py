@@ -23,7 +23,8 @@ import yaml
 from provisioner.adapters.ansible.fleet import AnsibleFleet, local_fleet
 from provisioner.adapters.ansible.play import HostEvent, connections, local_hostname, play_folder, run_playbook
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.domain.rollout.order import Deadlines, Order, OrderedImage, OrderedRegistry
+from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry
+from provisioner.domain.rollout.order import Order
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat

@@ -47,7 +47,19 @@ def test_the_commented_values_of_the_example_are_the_defaults() -> None:
 
 def test_options_without_a_default_are_shown_too() -> None:
     text = example_files("example")["lab.yml"]
-    options = ("ca", "push_port", "feed", "upstream", "apt_mirror", "people", "forks", "timezone", "docker", "nvidia")
+    options = (
+        "ca",
+        "push_port",
+        "feed",
+        "upstream",
+        "apt_mirror",
+        "people",
+        "self_service",
+        "forks",
+        "timezone",
+        "docker",
+        "nvidia",
+    )
     for option in options:
         assert re.search(rf"(?m)^ *# {option}: \S", text), option
 

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import pytest
 
-from provisioner.domain.rollout.order import OrderedImage, build_order
+from provisioner.domain.lab.ordered import OrderedImage
+from provisioner.domain.rollout.order import build_order
 from provisioner.domain.rollout.plan import Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport, SeatRecord, build_node_record
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec

@@ -137,7 +137,7 @@ def parse_config(found: Any) -> Config:
         homes=str(found["homes"]),
         binds={service: str(found["binds"][service]) for service in ("ssh", "jupyter")},
         term_ends=_fitting(DAY, found["term_ends"] or ""),
-        groups=tuple(_group(str(name), group) for name, group in found["groups"].items()),
+        groups=tuple(_group(str(name), found["groups"][name]) for name in found.get("order") or found["groups"]),
         environments={name: _environment(name, one) for name, one in found["environments"].items()},
     )
     if len(set(config.pool)) != len(config.pool):

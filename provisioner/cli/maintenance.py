@@ -15,7 +15,7 @@ def check_maintenance(calendar: Calendar, plan: Plan, overrides: Overrides, on_e
 
     A plan without changes is never refused. An override is recorded with its reason.
     """
-    problem = calendar.closed_problem(datetime.now(UTC)) if plan.pending else None
+    problem = calendar.closed_problem(datetime.now(UTC)) if plan.changed_nodes else None
     if overrides.ignore_freeze is not None:
         if problem:
             on_event(Event(phase="plan", kind="note", text=f"{problem.what}; ignored: {overrides.ignore_freeze}"))

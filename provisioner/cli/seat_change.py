@@ -1,6 +1,6 @@
 """What rollback and remove share: both change seats without a lock."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import NamedTuple
 
@@ -10,19 +10,22 @@ from provisioner.cli.exit_codes import FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions
 from provisioner.cli.run_context import build_claim, open_run_context
-from provisioner.cli.wiring import open_fleet
+from provisioner.cli.wiring import open_fleet, own_version
 from provisioner.domain.rollout.order import Orders, RollbackOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.run_spec import Rules, Verb, build_run_spec
+from provisioner.domain.self_service.config import Published
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Host, Probed
 from provisioner.workflow.rollout.claims import refuse_claimed
+from provisioner.workflow.rollout.publications import publication_orders
 
 
 class SeatChange(NamedTuple):
     """A rollback or a removal. `question` asks for confirmation and names the nodes that change.
 
-    `orders` builds the rollback orders of a plan for the run of that name; a removal needs none.
+    `orders` builds the rollback orders of a plan for the run of that name; a removal needs none. `publications` adds
+    self-service to a plan, with what each node gets; a removal has it in its plan.
     """
 
     verb: Verb
@@ -30,6 +33,7 @@ class SeatChange(NamedTuple):
     question: Callable[[Sequence[str]], str]
     rules: Rules
     orders: Callable[[Plan, str], Orders[RollbackOrder]] = lambda plan, run: {}  # noqa: ARG005
+    publications: Callable[[Plan, Probed], tuple[Plan, Mapping[str, Published]]] = lambda plan, probed: (plan, {})  # noqa: ARG005
 
 
 def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOptions) -> int:
@@ -41,7 +45,8 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
     ):
         with run.progress():
             probed = probe(fleet, run.on_event)
-        plan, name = change.plan(fleet.hosts(), probed), run.journal.run
+        plan, published = change.publications(change.plan(fleet.hosts(), probed), probed)
+        name = run.journal.run
         run.journal.keep("plan", plan)
         show_plan(output, plan)
         pending = plan.changed_nodes
@@ -61,5 +66,6 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
             place=str(directory.path),
             back=change.orders(plan, name),
             ignore_freeze=options.overrides.ignore_freeze or "",
+            publications=publication_orders(plan.publications, published, name, own_version(), plan.when_busy),
         ).with_claim(claim)
         return execute_run(run, run_spec, fleet, breaks=breaks, gate=gate)

@@ -20,6 +20,7 @@ from provisioner.adapters.mirror import profiles
 from provisioner.adapters.mirror.feed import read_job
 from provisioner.adapters.mirror.history import MirrorHistory
 from provisioner.adapters.registry.client import Registry
+from provisioner.adapters.state.published import PublishedRuns
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.options import AnsibleOptions
@@ -31,9 +32,9 @@ from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.registry.copy_commands import RegistryEndpoint
-from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import OnEvent
@@ -43,6 +44,7 @@ from provisioner.workflow.mirror.mirror_listing import MirrorQuery, MirrorSource
 from provisioner.workflow.protocols import Probed
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.rollout.preflight import check_images, images_to_pull
+from provisioner.workflow.rollout.publications import Program
 
 _FEW = 8  # connections: campus and public mirrors ban clients that open many (tuna/issues#1922, #2354)
 _ASK = "ask the lab's admin to run `provision lock` and to publish lab.lock again"
@@ -302,4 +304,12 @@ def plan_inputs(directory: LabDirectory, lock: Lockfile, limit: str | None) -> P
         people=directory.people,
         today=datetime.now(zone).date(),
         limited=limit is not None,
+        program=Program(own_version(), PublishedRuns(lab.name).config),
     )
+
+
+def own_version() -> str:
+    """Return the version of this release."""
+    from importlib.metadata import version  # noqa: PLC0415  (slow to import; not for `--help`)
+
+    return version("lab-provisioner")

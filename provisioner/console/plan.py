@@ -10,6 +10,7 @@ from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
 from provisioner.console.text import count, fold_names, safe_block, safe_line
 from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.self_service.publication import Publication, PublicationAction
 from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
@@ -26,8 +27,9 @@ class Sign(NamedTuple):
     style: str
 
 
-SIGNS: Mapping[Action, Sign] = {
+SIGNS: Mapping[Action | PublicationAction, Sign] = {
     "create": Sign("+", "green"),
+    "install": Sign("+", "green"),
     "update": Sign("~", "yellow"),
     "restart": Sign("-/+", "yellow"),
     "assign": Sign("~", "yellow"),
@@ -50,7 +52,9 @@ def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
         Text(),
     ]
     parts += _lines_of_seats(plan) if plan.has_many_seats else _lines_of_nodes(plan, diff_lines)
+    parts += _lines_of_self_service(plan)
     nodes = [(step.node, problem) for step in plan.steps for problem in _of_node(step)]
+    nodes += [(publication.node, problem) for publication in plan.publications for problem in publication.problems]
     people = [(step.person, problem) for step in plan.steps if step.person for problem in step.problems]
     people += plan.unplaced.items()
     return Group(*parts, problems(nodes), problems(people, noun="PERSON"), Text(f"\n{summary(plan)}"))
@@ -82,6 +86,22 @@ def _lines_of_seats(plan: Plan) -> Iterable[RenderableType]:
         yield from (_step_line(f"{nodes}{text}", step) for nodes, text in group_rows(rows))
 
 
+def _lines_of_self_service(plan: Plan) -> Iterable[RenderableType]:
+    """Yield one line for the nodes whose self-service changes in the same way, and one for each of its changes."""
+    rows = ((publication.node, _shown(publication)) for publication in plan.publications)
+    for names, (action, why, changes, busy) in group_rows(rows):
+        sign = SIGNS[action]
+        yield Text.assemble("  ", (f"{sign.mark:<3} {names}: self-service", sign.style), f"  {safe_line(why)}")
+        yield from (Text(f"        {safe_line(change)}") for change in changes)
+        yield from (Text(f"        busy: {safe_line(who)}", "magenta") for who in busy)
+
+
+def _shown(publication: Publication) -> tuple[PublicationAction, str, tuple[str, ...], tuple[str, ...]]:
+    """Return what is shown of a publication: nodes with the same changes share it."""
+    why = publication.why.removeprefix(f"{publication.node}: ")
+    return publication.action, why, publication.changes, publication.busy
+
+
 def _seats_text(names: list[str], most: int) -> str:
     """Return the names of up to so many seats, else how many they are; nothing for a whole node."""
     if names == [""]:
@@ -91,22 +111,30 @@ def _seats_text(names: list[str], most: int) -> str:
 
 def summary(plan: Plan) -> str:
     """Return one line: how many seats would change, or why none would."""
-    if not plan.steps:
+    if not plan.nodes:
         return "Nothing to do: the inventory and its limit name no node."
-    if not plan.pending:
+    if not plan.changed_nodes:
         return _no_changes(plan)
+    if not plan.pending:
+        return f"Plan: {_self_service_text(plan)}."
     done = {action: sum(step.action == action for step in plan.steps) for action in SIGNS}
     deferred = f", {done['defer']} deferred" if done["defer"] else ""
+    own = f", {_self_service_text(plan)}" if plan.published else ""
     if done["remove"]:
-        return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}.{_busy_text(plan)}"
+        return f"Plan: {done['remove']} to remove, {done['skip']} skipped{deferred}{own}.{_busy_text(plan)}"
     pull = sum({(step.node, step.image): step.bytes_to_pull for step in plan.pending}.values())
     assigned = f", {done['assign']} to change while it runs" if done["assign"] else ""
     stopped = f", {done['stop']} to stop" if done["stop"] else ""
     return (
         f"Plan: {done['create']} to create, {done['update']} to update, {done['restart']} to restart"
-        f"{assigned}{stopped}, {done['skip']} skipped{deferred}."
+        f"{assigned}{stopped}, {done['skip']} skipped{deferred}{own}."
         f"{f' {human_size(pull)} to pull in all.' if pull else ''}{_busy_text(plan)}"
     )
+
+
+def _self_service_text(plan: Plan) -> str:
+    """Return on how many nodes self-service changes."""
+    return f"self-service changes on {count(len(plan.published), 'node')}"
 
 
 def _busy_text(plan: Plan) -> str:
@@ -123,6 +151,8 @@ def _no_changes(plan: Plan) -> str:
     noun = "seat" if plan.has_many_seats else "node"
     others = " ".join(f"{count(number, noun)} {word}." for number, word in left_out if number)
     kept = len(plan.steps) - len(plan.deferred) - len(plan.skipped)
+    if not plan.steps:
+        return "No changes: no seat is planned, and self-service is as published or left as it is."
     if not kept:
         return f"No changes: there is no node to change. {others}"
     same = "Every other seat runs what the lock says." if others else "Every seat runs what the lock says."
@@ -131,7 +161,7 @@ def _no_changes(plan: Plan) -> str:
 
 def _legend(plan: Plan) -> Text:
     """Return the signs of the actions in this plan."""
-    used = {step.action for step in plan.steps}
+    used = {*(step.action for step in plan.steps), *(publication.action for publication in plan.publications)}
     legend = Text("   ").join(
         Text(f"{sign.mark} {action}", sign.style) for action, sign in SIGNS.items() if action in used
     )

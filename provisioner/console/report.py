@@ -52,6 +52,7 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     """
     many = [record for record in report.nodes if sum(record.counts.values()) > 1]
     served = [record for record in report.nodes if record.access is not None and record not in many]
+    published = ((record.node, _published(record)) for record in report.nodes if record.environments)
     others = [record for record in report.nodes if record.access is None and record not in many]
     parts: list[RenderableType] = [_seat(record) for record in served]
     words = _MEANS | means
@@ -62,6 +63,7 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     has_names = sum(any(seat.state not in DONE for seat in record.seats) for record in many) <= _MOST_LISTS
     rows = ((record.node, _counted(record, has_names=has_names)) for record in many)
     parts += [_many(names, state, text) for names, (state, text) in group_rows(rows)]
+    parts += [Text.assemble((names, "bold"), f"  self-service: {text}") for names, text in group_rows(published)]
     stopped = [("", report.stopped)] if report.stopped else []
     found = [*_problems(report.nodes), *report.unplaced.items(), *stopped]
     return Group(*parts, problems(found), _sum(report))
@@ -72,6 +74,12 @@ def _seat(record: NodeRecord) -> Text:
     head = Text.assemble((safe_line(record.node), "bold"), "  ", (record.state, _STYLES.get(record.state, "red")))
     head.append(f"  generation {record.generation}{took}")
     return head if record.access is None else head.append(access_text(record.access))
+
+
+def _published(record: NodeRecord) -> str:
+    """Return the environments of a node's self-service, and how their publication ended."""
+    found = record.environments.items()
+    return safe_line(", ".join(f"{name} {one.version} {one.state}" for name, one in found))
 
 
 def _counted(record: NodeRecord, *, has_names: bool) -> tuple[NodeState, str]:

@@ -9,6 +9,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.rollout.leases import BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder, SwitchOrder
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
@@ -140,7 +141,24 @@ class SupportsBrokers(Protocol):
         ...
 
 
-class NodeFleet(Fleet, SupportsClaims, SupportsRollback, SupportsRemoval, SupportsDiskLimits, Protocol):
+class SupportsPublication(Protocol):
+    """The part of a fleet that installs, updates and removes self-service."""
+
+    def publish(self, orders: Orders[PublicationOrder]) -> Mapping[str, NodeRecord]:
+        """Carry out one order a node, under the name that stands for self-service in the place of a seat."""
+        ...
+
+
+class NodeFleet(
+    Fleet,
+    SupportsClaims,
+    SupportsRollback,
+    SupportsRemoval,
+    SupportsDiskLimits,
+    SupportsPublication,
+    SupportsBrokers,
+    Protocol,
+):
     """All that a run on a lab needs of its nodes."""
 
 

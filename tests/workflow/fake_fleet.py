@@ -1,5 +1,6 @@
 """A fleet whose nodes are small files, with the real node code for claims. The files outlive the controller."""
 
+import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,13 +17,15 @@ from provisioner.domain.rollout.order import (
     SwitchOrder,
 )
 from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat
+from provisioner.domain.self_service.publication import SELF_SERVICE_NAME
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.model import Document
-from provisioner.domain.values.node import NodeFacts, RunningSeat
+from provisioner.domain.values.node import NodeFacts, RunningSeat, SelfServiceFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed, RunContext, StopRequested
 from provisioner.workflow.rollout.run import never_stop
@@ -96,6 +99,23 @@ class FakeFleet:
 
     def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
         return self._apply("remove", orders, self._remove, release=True)
+
+    def publish(self, orders: Orders[PublicationOrder]) -> Mapping[str, NodeRecord]:
+        return self._apply("publish", orders, self._publish, release=True)
+
+    def _publish(self, node: str, order: PublicationOrder) -> SeatRecord:
+        state = self._end("publish", node, SELF_SERVICE_NAME, "committed")
+        path = self.folder / node / "self_service.json"
+        if state == "committed" and order.config is None:
+            path.unlink()
+        elif state == "committed":
+            path.write_text(json.dumps(order.for_node()))
+        return SeatRecord(seat=SELF_SERVICE_NAME, state=state)
+
+    def self_service(self, node: str) -> SelfServiceFacts | None:
+        """Return what a node reports of its self-service: from the configuration as it was sent."""
+        path = self.folder / node / "self_service.json"
+        return reported(json.loads(path.read_text())) if path.exists() else None
 
     def limit_disks(self, limits: Mapping[str, Mapping[str, int | None]], run: str) -> Mapping[str, NodeRecord]:
         """Keep each limit with its seat; `run` is not recorded, as no generation changes."""
@@ -179,7 +199,8 @@ class FakeFleet:
         seats = tuple(self._running(seat, stored) for seat, stored in found if stored["generation"] or stored["run"])
         held = claims.read_claims(str(self.folder / node))
         active = tuple(map(Claim.model_validate, held.active))
-        return a_node(node, seats=seats, claims=active, fence=held.fences.highest)
+        own = self.self_service(node)
+        return a_node(node, seats=seats, claims=active, fence=held.fences.highest, self_service=own)
 
     @staticmethod
     def _running(seat: str, stored: Mapping[str, Any]) -> RunningSeat:
@@ -244,6 +265,23 @@ class FakeFleet:
     def _next(order: Order | RollbackOrder) -> int:
         before = order.expects or 0
         return before + 1 if isinstance(order, Order) else order.to or before - 1
+
+
+def reported(order: Mapping[str, Any], **over: Any) -> SelfServiceFacts:
+    """Return what a node reports once an order to publish was carried out. `order`: as it was sent."""
+    config = order["config"]
+    return SelfServiceFacts(
+        **{
+            "lab": config["lab"],
+            "config": hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest(),
+            "pool": config["pool"],
+            "version": order["version"],
+            "runs": True,
+            "started_by": "systemd",
+            "environments": {name: found["version"] for name, found in config["environments"].items()},
+            **over,
+        }
+    )
 
 
 class FakeJournal:

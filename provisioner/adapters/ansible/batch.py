@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 
 from provisioner.domain.rollout.order import AnyOrder, documents_of
+from provisioner.domain.rollout.publish import PublicationOrder
 
 
 def dump_batch(orders: Mapping[str, AnyOrder]) -> str:
@@ -18,3 +19,9 @@ def dump_batch(orders: Mapping[str, AnyOrder]) -> str:
     claim = next(iter(orders.values())).claim
     held = claim.of_seats(orders).model_dump() if claim else None
     return json.dumps({**shared, "claim": held, "orders": dumped, "documents": documents})
+
+
+def dump_publication(orders: Mapping[str, PublicationOrder]) -> str:
+    """Return the only order of a node as JSON, with the documents of its environments."""
+    (order,) = orders.values()
+    return json.dumps(order.for_node())

@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provisioner.adapters.ansible.batch import dump_batch
+from provisioner.adapters.ansible.batch import dump_batch, dump_publication
 from provisioner.adapters.ansible.broker_answers import parse_answers
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
@@ -26,7 +26,6 @@ from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.rollout.leases import BROKER_SOCKET, BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import (
     STATE_ROOT,
-    AnyOrder,
     DiskLimitOrder,
     NoticeOrder,
     Order,
@@ -36,6 +35,7 @@ from provisioner.domain.rollout.order import (
     SeatName,
     SwitchOrder,
 )
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim, implausible_fences
 from provisioner.domain.values.event import Event, OnEvent, Phase
@@ -44,6 +44,7 @@ from provisioner.domain.values.problem import Problem
 
 Result = TypeVar("Result")
 Some = TypeVar("Some", bound=Sized)
+OneOrder = TypeVar("OneOrder")
 
 _FINAL_STATUSES = {"ok", "failed", "unreachable"}
 _MAX_TOKEN = 512  # bytes; tokens are 64 hexadecimal digits. A longer file is not read whole
@@ -105,22 +106,26 @@ class AnsibleFleet:
         This and the next three methods take orders by node and by seat, and return a record with all ordered seats for
         each node that has an order.
         """
-        return self._run_jobs("stage", "stage", orders)
+        return self._run_jobs("stage", "stage", orders, dump_batch)
 
     def switch(self, orders: Orders[SwitchOrder]) -> Mapping[str, NodeRecord]:
         """Switch each seat to its staged generation. A seat that fails to verify returns to the previous one.
 
         A seat with a removal order is stopped; one with an order to assign goes on running.
         """
-        return self._run_jobs("switch", "switch", orders)
+        return self._run_jobs("switch", "switch", orders, dump_batch)
 
     def roll_back(self, orders: Orders[RollbackOrder]) -> Mapping[str, NodeRecord]:
         """Switch each seat to an earlier generation that its node still keeps."""
-        return self._run_jobs("rollback", "switch", orders)
+        return self._run_jobs("rollback", "switch", orders, dump_batch)
 
     def take_down(self, orders: Orders[RemovalOrder]) -> Mapping[str, NodeRecord]:
         """Remove each seat from its node. Homes are kept."""
-        return self._run_jobs("remove", "switch", orders)
+        return self._run_jobs("remove", "switch", orders, dump_batch)
+
+    def publish(self, orders: Orders[PublicationOrder]) -> Mapping[str, NodeRecord]:
+        """Install, update or remove self-service: one order a node."""
+        return self._run_jobs("self_service", "switch", orders, dump_publication)
 
     def claim(self, claims: Mapping[str, Claim], breaks: str) -> Mapping[str, Problem | None]:
         """Take claims by node: None for each that was taken. `breaks`: a run whose claims may be replaced."""
@@ -150,7 +155,7 @@ class AnsibleFleet:
     def notify(self, seats: Mapping[str, Sequence[str]], run: str, text: str | None) -> Mapping[str, NodeRecord]:
         """Show the notice `text` to the users of the `seats` of each node; None clears the notice."""
         orders = {node: {seat: self._notice_order(seat, run, text) for seat in names} for node, names in seats.items()}
-        return self._run_jobs("notify", "notice", orders)
+        return self._run_jobs("notify", "notice", orders, dump_batch)
 
     def _notice_order(self, seat: str, run: str, text: str | None) -> NoticeOrder:
         return NoticeOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), text=text)
@@ -161,7 +166,7 @@ class AnsibleFleet:
             node: {seat: self._disk_order(seat, run, limit) for seat, limit in seats.items()}
             for node, seats in limits.items()
         }
-        return self._run_jobs("disk", "disk", orders)
+        return self._run_jobs("disk", "disk", orders, dump_batch)
 
     def _disk_order(self, seat: str, run: str, limit: int | None) -> DiskLimitOrder:
         return DiskLimitOrder(run=run, state_root=self._state_root, seat=SeatName(name=seat), disk_limit=limit)
@@ -196,9 +201,13 @@ class AnsibleFleet:
         return {node: results.get(node, result_missing()) for node in orders}
 
     def _run_jobs(
-        self, playbook: str, phase: Phase, orders: Mapping[str, Mapping[str, AnyOrder]]
+        self,
+        playbook: str,
+        phase: Phase,
+        orders: Mapping[str, Mapping[str, OneOrder]],
+        dump: Callable[[Mapping[str, OneOrder]], str],
     ) -> Mapping[str, NodeRecord]:
-        """Start a job on each node that has an order, and follow the job to its end."""
+        """Start a job on each node that has an order, and follow the job to its end. `dump`: the orders as JSON."""
         records: dict[str, NodeRecord] = {}
         started: set[str] = set()
         wanted = _nonempty(orders)
@@ -219,7 +228,7 @@ class AnsibleFleet:
                 self._on_event(parse_progress(event))
 
         if wanted:
-            self._play(playbook, {node: dump_batch(seats) for node, seats in wanted.items()}, on_host_event)
+            self._play(playbook, {node: dump(seats) for node, seats in wanted.items()}, on_host_event)
         missing = result_missing()
         return {n: records.get(n) or same_record(n, list(seats), "unknown", missing) for n, seats in wanted.items()}
 

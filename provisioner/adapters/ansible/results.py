@@ -146,11 +146,14 @@ def same_record(node: str, seats: Sequence[str], state: NodeState, problem: Prob
 
 
 def _parse_node_record(node: str, seats: Sequence[str], record: Any) -> NodeRecord:
-    """Parse the record of a batch, or of a node that refused it: without `seats`, with a state and problems."""
+    """Parse the record of a batch; or one without `seats`, which is about all of them.
+
+    Such a record is that of a node that refused a batch, or of a job that is about no seat.
+    """
     try:
         check_bounds(record)
         released = record.get("released") is True
-        refusal = {name: record[name] for name in ("state", "problems") if name in record}
+        refusal = {name: record[name] for name in ("state", "problems", "checks", "seconds") if name in record}
         found = dict(record["seats"]) if "seats" in record else dict.fromkeys(seats, refusal)
     except UNREADABLE as error:
         return same_record(node, seats, "unknown", unreadable("the record of the node", error))

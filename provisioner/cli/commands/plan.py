@@ -71,13 +71,13 @@ def plan(  # noqa: PLR0913  (each is a flag)
     output.show(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
     note_cautions(directory, output)
     closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
-    if made.pending and closed and overrides.ignore_freeze is None:
+    if made.changed_nodes and closed and overrides.ignore_freeze is None:
         output.note(problems([("", closed)], "yellow"))
-    if made.pending:
+    if made.changed_nodes:
         output.note(f"Next: provision rollout {lab}{f' --plan {out}' if out else ''}")
-    if made.skipped or made.unplaced:
+    if made.is_incomplete:
         return FAILED
-    return PENDING if exit_code and made.pending else DONE
+    return PENDING if exit_code and made.changed_nodes else DONE
 
 
 def _show_selection(directory: LabDirectory, ansible: AnsibleOptions, output: Output, *, fresh: bool) -> bool:

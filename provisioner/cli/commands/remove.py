@@ -14,7 +14,7 @@ from provisioner.workflow.rollout.removal import plan_removal
 @lab_argument
 @changes_nodes
 def remove(*, lab: str, options: ChangeOptions) -> int:
-    """Remove seats with all their generations. Homes, tokens and host keys stay on the nodes."""
+    """Remove seats with all their generations, and self-service. Homes, tokens and host keys stay on the nodes."""
     directory = read_lab(lab)
     lab_name, when_busy = directory.lab.name, options.overrides.when_busy
     user, has_roster = directory.lab.seat.user, directory.lab.people is not None

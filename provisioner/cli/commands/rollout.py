@@ -19,7 +19,7 @@ from provisioner.cli.options import ChangeOptions, Overrides, changes_nodes, exa
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import PlanContext, note_cautions, require_lock
 from provisioner.cli.run_context import OpenRun, build_claim, open_run_context
-from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs, recheck_registry
+from provisioner.cli.wiring import new_lock, open_fleet, own_version, plan_inputs, recheck_registry
 from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.domain.lab.lock import Lockfile, Placement
@@ -35,6 +35,7 @@ from provisioner.workflow.protocols import Fleet, SupportsDiskLimits
 from provisioner.workflow.rollout.claims import refuse_claimed
 from provisioner.workflow.rollout.plan import build_plan, changed_disk_limits
 from provisioner.workflow.rollout.preflight import images_to_pull
+from provisioner.workflow.rollout.publications import publication_orders
 
 plan_option = click.option(
     "--plan",
@@ -208,6 +209,9 @@ def build_run_spec_from_plan(
         verb=verb,
         place=str(planned.directory.path),
         ignore_freeze=options.overrides.ignore_freeze or "",
+        publications=publication_orders(
+            planned.plan.publications, planned.context.prepared.published, run, own_version(), when_busy
+        ),
     ).with_claim(build_claim(run, lab.name, verb, planned.context.probed))
 
 

@@ -49,7 +49,7 @@ class PlannedUpgrade(NamedTuple):
     @property
     def changes(self) -> bool:
         """Whether the lock or a node would change."""
-        return bool(self.plan.pending) or not self.change.is_empty
+        return bool(self.plan.changed_nodes) or not self.change.is_empty
 
     @property
     def lock(self) -> Lockfile:

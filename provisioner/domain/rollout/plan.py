@@ -1,7 +1,7 @@
 """The plan of a rollout: for each seat the difference between the rendered files and what runs on the node."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Literal
 
@@ -12,6 +12,7 @@ from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.seat.render import STATIC_FILES
 from provisioner.domain.seat.seat import SERVICES
+from provisioner.domain.self_service.publication import SELF_SERVICE_NAME, Publication
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.limits import SeatLimits
@@ -75,7 +76,8 @@ class Step(Value):
 class Plan(Document):
     """The steps of all seats, in the order of the inventory. `image`: with its tag, for display.
 
-    `places`: of the people of a roster, by id; `unplaced`: why others of them have none.
+    `places`: of the people of a roster, by id; `unplaced`: why others of them have none. `publications`: what happens
+    to self-service on the nodes that have it or are to have it.
     """
 
     schema_: Literal["provisioner/plan/2", "provisioner/plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
@@ -85,6 +87,7 @@ class Plan(Document):
     when_busy: WhenBusy = WhenBusy()
     places: dict[str, Placement] = {}
     unplaced: dict[str, Problem] = {}
+    publications: tuple[Publication, ...] = ()
 
     @property
     def pending(self) -> tuple[Step, ...]:
@@ -92,16 +95,34 @@ class Plan(Document):
         return tuple(step for step in self.steps if step.action in _CHANGES)
 
     @property
+    def published(self) -> tuple[Publication, ...]:
+        """The publications that change a node."""
+        return tuple(publication for publication in self.publications if publication.changes_node)
+
+    @property
     def changed_nodes(self) -> tuple[str, ...]:
-        """The nodes of the pending steps, each once."""
-        return tuple(dict.fromkeys(step.node for step in self.pending))
+        """The nodes that the plan changes, each once, in its order."""
+        changed = {*(step.node for step in self.pending), *(publication.node for publication in self.published)}
+        return tuple(node for node in self.nodes if node in changed)
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        """The nodes of the plan, each once, in the order of the inventory."""
+        return _merge_names((step.node for step in self.steps), (one.node for one in self.publications))
+
+    @property
+    def changed_names(self) -> dict[str, tuple[str, ...]]:
+        """What changes on each node: the names of its seats, and SELF_SERVICE_NAME."""
+        found: dict[str, list[str]] = {}
+        for step in self.pending:
+            found.setdefault(step.node, []).append(step.seat or "")
+        for publication in self.published:
+            found.setdefault(publication.node, []).append(SELF_SERVICE_NAME)
+        return {node: tuple(names) for node, names in found.items()}
 
     def claims(self, claim: Claim) -> dict[str, Claim]:
-        """Return the claim of a run on each node that the plan changes: for the seats that it changes there."""
-        seats: dict[str, list[str]] = {}
-        for step in self.pending:
-            seats.setdefault(step.node, []).append(step.seat or "")
-        return {node: claim.of_seats(names) for node, names in seats.items()}
+        """Return the claim of a run on each node that the plan changes: for what it changes there."""
+        return {node: claim.of_seats(names) for node, names in self.changed_names.items()}
 
     @property
     def has_many_seats(self) -> bool:
@@ -122,6 +143,25 @@ class Plan(Document):
     def skipped(self) -> tuple[Step, ...]:
         """The steps of seats and nodes that are left out."""
         return tuple(step for step in self.steps if step.action == "skip")
+
+    @property
+    def is_incomplete(self) -> bool:
+        """Whether a node, a seat, a person or self-service of a node is left out."""
+        left_out = any(publication.action == "skip" for publication in self.publications)
+        return bool(self.skipped or self.unplaced or left_out)
+
+
+def _merge_names(first: Iterable[str], second: Iterable[str]) -> tuple[str, ...]:
+    """Return all names once. Those of `second` alone stand behind the one that they follow there."""
+    merged, place = list(dict.fromkeys(first)), 0
+    known = {*merged}
+    for name in second:
+        if name in known:
+            place = merged.index(name) + 1
+        else:
+            merged.insert(place, name)
+            place += 1
+    return tuple(merged)
 
 
 def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER) -> Step:
@@ -169,7 +209,7 @@ def with_busy_policy(step: Step, running: RunningSeat, when_busy: WhenBusy = DEF
     if step.action not in _INTERRUPTS:
         return step
     busy = running.at_work
-    problems = (_busy_problem(step.node, busy, when_busy),) if busy else ()
+    problems = (busy_problem(step.node, busy, when_busy),) if busy else ()
     is_removal = step.action in {"stop", "remove"}  # what its containers hold is meant to go
     losses = () if is_removal else _losses(step.node, running)
     changes: dict[str, object] = {"busy": busy, "problems": (*step.problems, *problems, *losses)}
@@ -266,7 +306,8 @@ def _first_limits(limits: SeatLimits, before: SeatLimits) -> str:
     return f"; each of its containers is limited for the first time, to {text} (seat.limits in lab.yml)" if text else ""
 
 
-def _busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Problem:
+def busy_problem(node: str, busy: tuple[str, ...], when_busy: WhenBusy) -> Problem:
+    """Return the problem of running work, and what the policy does with it."""
     code, why, fix = _BUSY_PROBLEMS[when_busy.policy]
     why = why.format(reason=when_busy.reason, duration=format_duration(when_busy.seconds))
     return Problem(code, f"{node}: {'; '.join(busy)}", why, fix, node)

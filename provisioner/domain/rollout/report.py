@@ -1,7 +1,7 @@
 """The result of a run: each seat and each node in exactly one state; the run is done only if every node is."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Literal
 
@@ -103,12 +103,19 @@ class SeatRecord(Value):
     seconds: float = 0.0
 
 
+class EnvironmentRecord(Value):
+    """An environment of a node's self-service: its version, and how its publication ended."""
+
+    version: str
+    state: NodeState | Literal["published", "removed"]
+
+
 class NodeRecord(Value):
     """The report of a node about the transactions of its seats: see `build_node_record`.
 
     Without `seats` it applies to all seats of the node. In a report `counts` says how many seats ended in each state,
     and `seats` leaves out those that are unchanged. Where the node has one seat, the other fields are those of this
-    seat.
+    seat. `environments`: of its self-service, by name; in a report alone, see `with_environments`.
     """
 
     node: str
@@ -122,6 +129,7 @@ class NodeRecord(Value):
     problems: tuple[Problem, ...] = ()
     seconds: float = 0.0
     released: bool = False  # the run no longer claims the node
+    environments: dict[str, EnvironmentRecord] = {}
 
 
 def build_node_record(node: str, seats: Sequence[SeatRecord], *, released: bool = False) -> NodeRecord:
@@ -141,6 +149,21 @@ def merge_records(before: NodeRecord | None, after: NodeRecord) -> NodeRecord:
         return after
     seats = {seat.seat: seat for seat in (*before.seats, *after.seats)}
     return build_node_record(after.node, tuple(seats.values()), released=after.released)
+
+
+def with_environments(
+    record: NodeRecord | None, own: SeatRecord, node: str, environments: Mapping[str, EnvironmentRecord]
+) -> NodeRecord:
+    """Return the record of a node with that of its self-service. `record`: of its seats, None where it has none."""
+    if record is None:
+        alone = build_node_record(node, [own])
+        return alone.model_copy(update={"seats": (), "environments": dict(environments)})
+    changes = {
+        "state": min(record.state, own.state, key=WORST_FIRST.index),
+        "problems": tuple(dict.fromkeys((*record.problems, *own.problems))),
+        "environments": dict(environments),
+    }
+    return record.model_copy(update=changes)
 
 
 def without_record(node: str, problem: Problem) -> NodeRecord:

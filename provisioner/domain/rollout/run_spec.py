@@ -10,6 +10,7 @@ from provisioner.domain.lab.lab import RolloutSettings
 from provisioner.domain.lab.waves import budget, waves
 from provisioner.domain.rollout.order import HeldGpus, Order, Orders, RollbackOrder, documents_of
 from provisioner.domain.rollout.plan import Plan, Step
+from provisioner.domain.rollout.publish import PublicationOrder, published_documents
 from provisioner.domain.rollout.report import (
     DONE,
     NodeRecord,
@@ -19,6 +20,7 @@ from provisioner.domain.rollout.report import (
     build_node_record,
 )
 from provisioner.domain.seat.document import SeatDocument
+from provisioner.domain.self_service.publication import SELF_SERVICE_NAME, Publication
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import UNREACHED
@@ -48,7 +50,8 @@ class Rules(NamedTuple):
 class RunSpec(Document):
     """`orders` are those of a rollout, `back` those of a rollback: by node and seat, without secrets.
 
-    In JSON, `documents` has the documents of the orders, by digest.
+    `publications`: the orders of self-service, by node. In JSON, `documents` has the documents of all orders, by
+    digest.
 
     `place`: the lab's folder. `settled`: nodes and seats that the run does not change, with the reason. `budget`: how
     many nodes may fail, including those. `ignore_freeze`: the reason for changes outside the maintenance window, empty
@@ -72,6 +75,7 @@ class RunSpec(Document):
     ignore_freeze: str = ""
     orders: dict[str, dict[str, Order]] = {}
     back: dict[str, dict[str, RollbackOrder]] = {}
+    publications: dict[str, PublicationOrder] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -93,12 +97,14 @@ class RunSpec(Document):
         orders = {
             node: {seat: _with_document(order, documents) for seat, order in seats.items()} for node, seats in nodes
         }
-        return {**data, "orders": orders}
+        published = {node: _with_published(order, documents) for node, order in data.get("publications", {}).items()}
+        return {**data, "orders": orders, "publications": published}
 
     @model_serializer(mode="wrap")
     def _dump_documents(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         orders = (order for seats in self.orders.values() for order in seats.values())
-        documents = {digest: document.model_dump(mode="json") for digest, document in documents_of(orders).items()}
+        found = documents_of(orders) | published_documents(self.publications.values())
+        documents = {digest: document.model_dump(mode="json") for digest, document in found.items()}
         return {**dump(self), "documents": documents}
 
     @property
@@ -119,13 +125,24 @@ class RunSpec(Document):
 
     def with_claim(self, claim: Claim) -> "RunSpec":
         """Return the spec with a new claim, and in each order that of its seat."""
-        orders, back = _with_claim(self.orders, claim), _with_claim(self.back, claim)
-        return self.model_copy(update={"claim": claim, "orders": orders, "back": back})
+        own = claim.of_seats([SELF_SERVICE_NAME])
+        changes = {
+            "claim": claim,
+            "orders": _with_claim(self.orders, claim),
+            "back": _with_claim(self.back, claim),
+            "publications": {n: order.model_copy(update={"claim": own}) for n, order in self.publications.items()},
+        }
+        return self.model_copy(update=changes)
 
 
 def _with_document(order: dict[str, Any], documents: Mapping[str, SeatDocument]) -> dict[str, Any]:
     document = documents.get(order.get("document", ""))
     return {**order, "document": document} if document else order
+
+
+def _with_published(order: dict[str, Any], documents: Mapping[str, SeatDocument]) -> dict[str, Any]:
+    found = {name: documents.get(digest, digest) for name, digest in order.get("documents", {}).items()}
+    return {**order, "documents": found}
 
 
 def _below_seats(orders: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -148,6 +165,7 @@ def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
     *,
     stale: frozenset[str] = frozenset(),
     local: bool = False,
+    publications: Mapping[str, PublicationOrder] = {},
     **other: object,
 ) -> RunSpec:
     """Build the spec of a run. Each order expects the generation that its seat had in the plan.
@@ -156,6 +174,7 @@ def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
     machine of the seat. `other`: further fields.
     """
     pending = [step for step in plan.pending if step.node not in stale]
+    changed = [node for node in plan.changed_nodes if node not in stale]
     settled = tuple(_settled_records(plan, orders, stale, local=local))
     spec = RunSpec.model_validate(
         {
@@ -164,10 +183,11 @@ def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
             "began": began,
             "plan": plan,
             "settled": settled,
-            "waves": waves(list(dict.fromkeys(step.node for step in pending)), rules.waves),
-            "budget": budget(rules.max_failures, len({step.node for step in plan.steps})),
+            "waves": waves(changed, rules.waves),
+            "budget": budget(rules.max_failures, len(plan.nodes)),
             "pulls": rules.pulls,
             "orders": _pending_orders(pending, orders),
+            "publications": {node: order for node, order in publications.items() if node in changed},
             **other,
         }
     )
@@ -195,9 +215,21 @@ def _settled_records(plan: Plan, orders: Orders[Order], stale: Collection[str], 
             order = orders.get(step.node, {}).get(record.seat)
             access = build_access(order.seat, "", local=local) if order and record.state in DONE else None
             left.setdefault(step.node, []).append(record.model_copy(update={"access": access}))
+    publications = {publication.node: publication for publication in plan.publications}
+    for node, publication in publications.items():
+        if node in stale or not publication.changes_node:
+            left.setdefault(node, []).append(_settled_publication(publication, node in stale))
     for node, seats in left.items():
         record_of_node = build_node_record(node, seats)
-        yield record_of_node if seats[0].seat else record_of_node.model_copy(update={"seats": ()})
+        is_whole = not seats[0].seat and node not in publications
+        yield record_of_node.model_copy(update={"seats": ()}) if is_whole else record_of_node
+
+
+def _settled_publication(publication: Publication, stale: bool) -> SeatRecord:
+    """Return the record of self-service that the run leaves as it is."""
+    states: dict[str, NodeState] = {"keep": "unchanged", "defer": "deferred"}
+    state = "stale" if stale else states.get(publication.action, "skipped")
+    return SeatRecord(seat=SELF_SERVICE_NAME, state=state, problems=publication.problems)
 
 
 def _settled_record(step: Step, stale: bool) -> SeatRecord:

@@ -2,6 +2,7 @@
 
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step
+from provisioner.domain.self_service.publication import Publication
 from provisioner.domain.values.problem import Problem
 
 _WHY = "a rollout applies exactly the plan that was reviewed, or nothing"
@@ -16,7 +17,12 @@ def find_stale_nodes(saved: Plan, now: Plan) -> list[Problem]:
         what = f"the saved plan is of the lab {saved.lab}, not of {now.lab}"
         return [Problem("plan_stale", what, _WHY, "give the plan of this lab")]
     reviewed, found = _by_node(saved), _by_node(now)
-    changed = [node for node in found if reviewed.get(node) != found[node]]
+    published, publications = _published(saved), _published(now)
+    changed = [
+        node
+        for node in now.nodes
+        if reviewed.get(node) != found.get(node) or published.get(node) != publications.get(node)
+    ]
     fix = "make and review the plan again: provision plan -o FILE"
     return [Problem("plan_stale", f"{node} has changed since the plan was saved", _WHY, fix, node) for node in changed]
 
@@ -26,6 +32,19 @@ def _by_node(plan: Plan) -> dict[str, list[tuple[Step, WhenBusy]]]:
     for step in plan.steps:
         by_node.setdefault(step.node, []).append(_relevant_fields(step, plan))
     return by_node
+
+
+def _published(plan: Plan) -> dict[str, Publication]:
+    """Return by node what decides the outcome of a publication: not the words, and not the problems."""
+    ignored: dict[str, object] = {"why": "", "changes": (), "problems": (), "bytes_to_pull": 0}
+    if plan.when_busy.policy == "wait":
+        ignored["busy"] = ()
+    return {
+        publication.node: publication.model_copy(update=ignored)
+        if publication.action not in {"skip", "defer"}
+        else Publication(node=publication.node, action=publication.action, why="")
+        for publication in plan.publications
+    }
 
 
 def _relevant_fields(step: Step, plan: Plan) -> tuple[Step, WhenBusy]:

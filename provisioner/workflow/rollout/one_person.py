@@ -13,8 +13,9 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.spelling import did_you_mean
 from provisioner.workflow.protocols import Host, Probed
-from provisioner.workflow.rollout.people import ServedNode
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan, serve_nodes
+from provisioner.workflow.rollout.pools import gpus_beside_pool
+from provisioner.workflow.rollout.served import ServedNode
 
 
 def place_on(inputs: PlanInputs, hosts: Sequence[Host], probed: Probed, person: Person, node: str) -> Placements:
@@ -25,7 +26,8 @@ def place_on(inputs: PlanInputs, hosts: Sequence[Host], probed: Probed, person: 
     served = serve_nodes(inputs, [host], probed)[node]
     if not isinstance(served, ServedNode):
         raise ProblemError(served)
-    found = move(inputs.people, [NodeOffer(name=node, gpus=served.gpus)], inputs.lock.people, person, node)
+    offer = NodeOffer(name=node, gpus=gpus_beside_pool(inputs.lab, served))
+    found = move(inputs.people, [offer], inputs.lock.people, person, node)
     if isinstance(found, Problem):
         raise ProblemError(found, "usage" if found.code == "row_names_another_node" else "failed")
     return found
@@ -72,7 +74,7 @@ def _only_of(lab: str, person: Person, plan: Plan, placements: Placements, probe
     steps = tuple(step for step in plan.steps if _is_of(lab, person, step, probed))
     unplaced = {name: problem for name, problem in plan.unplaced.items() if name == person.id}
     places = {**placements.places, person.id: plan.places[person.id]}
-    return plan.model_copy(update={"steps": steps, "places": places, "unplaced": unplaced})
+    return plan.model_copy(update={"steps": steps, "places": places, "unplaced": unplaced, "publications": ()})
 
 
 def _near(inputs: PlanInputs, person: Person, held: Placement, hosts: Sequence[Host], probed: Probed) -> Iterator[Host]:

@@ -1,13 +1,13 @@
 """Which seats the people of a roster have on each node, and which seats of the lab are stopped."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedImage, Placement
+from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.placement import NodeOffer, Placements, is_allowed, place, shared_gpus
+from provisioner.domain.people.placement import NodeOffer, Placements, is_allowed, shared_gpus
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Step, skipped, with_busy_policy
 from provisioner.domain.seat.owner import person_owner
@@ -15,19 +15,10 @@ from provisioner.domain.seat.seat import SeatOwner, person_seat_name_on
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size, size_bytes
-from provisioner.workflow.protocols import Host
+from provisioner.workflow.rollout.pools import Pools, has_self_service, place_beside_pools, pools_without_people
+from provisioner.workflow.rollout.served import ServedNode
 
 _MEMORY_TIMES = 2  # the limits of all seats of a node may add up to so many times its memory
-
-
-class ServedNode(NamedTuple):
-    """A node that gets seats: from this image and with these GPUs (UUIDs). `remarks`: problems that prevent none."""
-
-    host: Host
-    facts: NodeFacts
-    image: LockedImage
-    gpus: tuple[str, ...]
-    remarks: tuple[Problem, ...]
 
 
 class SeatRequest(NamedTuple):
@@ -57,7 +48,7 @@ class Seating(NamedTuple):
     """Who has a seat where. `requests`: by node, with a step in the place of each seat that cannot be planned.
 
     `ended`: by node the seats to stop, with the reason. `places` go into the lock. `unplaced`: people without a node.
-    `remarks`: of nodes, which prevent no seat.
+    `remarks`: of nodes, which prevent no seat. `pools`: of the nodes with self-service.
     """
 
     requests: dict[str, list[SeatRequest | Step]]
@@ -65,6 +56,7 @@ class Seating(NamedTuple):
     places: dict[str, Placement]
     unplaced: dict[str, Problem]
     remarks: dict[str, tuple[Problem, ...]]
+    pools: Pools = {}
 
 
 def people_within(
@@ -93,14 +85,12 @@ def seat_people(  # noqa: PLR0913  (the people, the nodes, and what is remembere
     """
     before = {**_places_of_seats(lab, people, served), **before}
     placed = people_within(people, served, before) if limited else people
-    offers = {name: NodeOffer(name=name, gpus=node.gpus if node else None) for name, node in served.items()}
-    if limited:
-        offers = {held.node: NodeOffer(name=held.node, gpus=None) for held in before.values()} | offers
-    placements = place(placed, list(offers.values()), before)
+    unknown = {held.node: NodeOffer(name=held.node, gpus=None) for held in before.values() if limited}
+    placements, pools, offers = place_beside_pools(lab, served, placed, before, unknown)
     shared = {name: shared_gpus(offers[name], placements.places) for name in served}
     rows = {person.id: person for person in people}
     table = _Table(lab, served, shared, placements, rows, today)
-    seating = Seating({}, {}, dict(placements.places), {}, {})
+    seating = Seating({}, {}, dict(placements.places), {}, {}, pools)
     for person in people:
         if table.has_seat(person.id):
             _seat_person(table, person, seating, limited=limited)
@@ -140,7 +130,7 @@ def _places_of_seats(
         for name, node in served.items()
         if node is not None
         for seat in node.facts.seats
-        if seat.lab == lab.name and seat.person in known and seat.runs
+        if seat.lab == lab.name and seat.person in known and seat.runs and not seat.is_self_service
     }
 
 
@@ -156,7 +146,7 @@ def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bo
     requests = seating.requests.setdefault(held.node, [])
     if problem is not None and limited and not is_allowed(person, held.node):
         problem = _outside_of_limit(person, held)
-    owner = problem or person_owner(table.lab, node.facts, person, held)
+    owner = problem or _own_seat_problem(table, person, node) or person_owner(table.lab, node.facts, person, held)
     if isinstance(owner, Problem):
         seat = person_seat_name_on(node.facts, table.lab.name, person.id)
         requests.append(skipped(held.node, (owner,), seat, person.id))
@@ -168,12 +158,29 @@ def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bo
     requests.append(SeatRequest(owner, gpus, is_shared, (caution,) if caution else ()))
 
 
+def _own_seat_problem(table: _Table, person: Person, node: ServedNode) -> Problem | None:
+    """Return why the person gets no seat while one that they have started themselves runs on the node."""
+    name = table.lab.name
+    own = (seat for seat in node.facts.seats if seat.is_self_service and seat.lab == name and seat.person == person.id)
+    running = next((seat.name for seat in own if seat.runs), None)
+    if running is None:
+        return None
+    return Problem(
+        "seat_of_self_service",
+        f"{node.host.name}: {person.id} (row {person.row} of the roster) runs {running}, which they have started"
+        " themselves",
+        "a person has one seat on a node, and a rollout ends no lease",
+        f"end it first: provision seats release {name} {person.id}; then roll out again",
+        node.host.name,
+    )
+
+
 def _ended(table: _Table, node: ServedNode, seating: Seating) -> Iterator[tuple[str, str]]:
     """Yield the running seats of the lab that no person of the roster has on this node, with the reason."""
     requests = seating.requests.get(node.host.name, [])
     kept = {request.seat if isinstance(request, Step) else request.owner.name for request in requests}
     for seat in node.facts.seats:
-        if seat.lab != table.lab.name or not seat.runs or seat.name in kept:
+        if seat.lab != table.lab.name or not seat.runs or seat.name in kept or seat.is_self_service:
             continue
         if not table.has_seat(seat.person) or _has_another_seat(seat.person, seating):
             yield seat.name, _why_ended(table, seat)
@@ -199,10 +206,29 @@ def _why_ended(table: _Table, seat: RunningSeat) -> str:
     return "its person has a seat on another node: this one is stopped, its home stays"
 
 
-def ended_with_roster(lab: Lab, facts: NodeFacts) -> dict[str, str]:
-    """Return the running seats of people on a node of a lab that has no roster any more, with the reason."""
+def seat_nodes(
+    lab: Lab, served: Mapping[str, ServedNode | None], owner: Callable[[NodeFacts], SeatOwner]
+) -> tuple[dict[str, list[SeatRequest | Step]], dict[str, dict[str, str]], Pools]:
+    """Return requests, ended seats and pools of a lab without a roster: a seat on each node without self-service."""
+    nodes = {name: node for name, node in served.items() if node is not None}
+    requests: dict[str, list[SeatRequest | Step]] = {
+        name: [SeatRequest(owner(node.facts), node.gpus)]
+        for name, node in nodes.items()
+        if not has_self_service(lab, node.facts)
+    }
+    ended = {name: _ended_without_roster(lab, node.facts) for name, node in nodes.items()}
+    return requests, ended, pools_without_people(lab, served)
+
+
+def _ended_without_roster(lab: Lab, facts: NodeFacts) -> dict[str, str]:
+    """Return the running seats that a node of a lab without a roster does not have any more, with the reason."""
+    seats = [seat for seat in facts.seats if seat.lab == lab.name and seat.runs and not seat.is_self_service]
     why = "the lab has no roster any more: the seat is stopped, its home stays"
-    return {seat.name: why for seat in facts.seats if seat.lab == lab.name and seat.person and seat.runs}
+    ended = {seat.name: why for seat in seats if seat.person}
+    if has_self_service(lab, facts):
+        why = "people start seats on this node themselves now, so this one is stopped; its home stays"
+        ended |= {seat.name: why for seat in seats if not seat.person}
+    return ended
 
 
 def stop_step(facts: NodeFacts, name: str, why: str, when_busy: WhenBusy) -> Step:

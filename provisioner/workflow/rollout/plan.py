@@ -25,18 +25,14 @@ from provisioner.domain.seat.freed import without_freed_pairs
 from provisioner.domain.seat.seat import Seat, lab_owner, seat_of, with_current_node
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
+from provisioner.domain.self_service.config import Published
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
 from provisioner.workflow.rollout.cards import PlannedSeat, defer_for_cards, held_by_leaving
-from provisioner.workflow.rollout.people import (
-    Seating,
-    SeatRequest,
-    ServedNode,
-    ended_with_roster,
-    seat_people,
-    stop_step,
-)
+from provisioner.workflow.rollout.people import Seating, SeatRequest, seat_nodes, seat_people, stop_step
+from provisioner.workflow.rollout.publications import Program, PublishInputs, plan_publications
+from provisioner.workflow.rollout.served import ServedNode
 
 
 class PlanInputs(NamedTuple):
@@ -44,7 +40,7 @@ class PlanInputs(NamedTuple):
 
     `keys`: public SSH keys; `home` replaces the home that lab.yml names.
     `people`: the rows of the roster, where lab.yml names one. `today`: the date in the lab, for their last days.
-    `limited`: not all nodes of the lab are planned for.
+    `limited`: not all nodes of the lab are planned for. `program`: this release, for self-service.
     """
 
     lab: Lab
@@ -56,17 +52,20 @@ class PlanInputs(NamedTuple):
     people: tuple[Person, ...] = ()
     today: date = date.min
     limited: bool = False
+    program: Program = Program()
 
 
 class PreparedPlan(NamedTuple):
     """A plan and its rendered seats, by node and by name. Applying it makes no further decision.
 
-    `disk_limits`: bytes, None for no limit, of the seats of people that are planned for.
+    `disk_limits`: bytes, None for no limit, of the seats of people that are planned for. `published`: what each node
+    with self-service gets.
     """
 
     plan: Plan
     bundles: Mapping[str, Mapping[str, SeatBundle]]
     disk_limits: Mapping[str, Mapping[str, int | None]] = {}
+    published: Mapping[str, Published] = {}
 
     def bundle(self, step: Step) -> SeatBundle | None:
         """Return the rendered seat of a step, None where the step has none."""
@@ -90,7 +89,11 @@ def build_plan(
         steps += _with_remarks([seat.step for seat in planned], node.remarks + seating.remarks.get(name, ()))
         if rendered := {seat.bundle.seat.name: seat.bundle for seat in planned if seat.bundle}:
             bundles[name] = rendered
-    references = sorted({bundle.image.reference for seats in bundles.values() for bundle in seats.values()})
+    publishing = PublishInputs(inputs.lab, inputs.documents, inputs.program, inputs.lock.registry_ca, when_busy)
+    nodes = [node for node in served.values() if node is not None]
+    publications, published = plan_publications(publishing, nodes, seating.pools)
+    of_seats = {bundle.image.reference for seats in bundles.values() for bundle in seats.values()}
+    references = sorted({*of_seats, *(image.tag for found in published.values() for image in found.config.images)})
     plan = Plan(
         lab=inputs.lab.name,
         image=", ".join(references) or None,
@@ -98,8 +101,10 @@ def build_plan(
         when_busy=when_busy,
         places=seating.places,
         unplaced=seating.unplaced,
+        publications=publications,
     )
-    return PreparedPlan(plan, bundles, {name: _disk_limits(found) for name, found in seating.requests.items()})
+    disk_limits = {name: _disk_limits(requests) for name, requests in seating.requests.items()}
+    return PreparedPlan(plan, bundles, disk_limits, published)
 
 
 def _disk_limits(requests: Sequence[SeatRequest | Step]) -> dict[str, int | None]:
@@ -143,13 +148,8 @@ def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Sea
     if lab.people is not None:
         before = inputs.lock.people
         return seat_people(lab, inputs.people, served, before, inputs.today, limited=inputs.limited)
-    nodes = {name: node for name, node in served.items() if node is not None}
-    requests: dict[str, list[SeatRequest | Step]] = {
-        name: [SeatRequest(lab_owner(lab, node.facts, inputs.keys, inputs.home), node.gpus)]
-        for name, node in nodes.items()
-    }
-    ended = {name: ended_with_roster(lab, node.facts) for name, node in nodes.items()}
-    return Seating(requests, ended, dict(inputs.lock.people), {}, {})
+    requests, ended, pools = seat_nodes(lab, served, lambda facts: lab_owner(lab, facts, inputs.keys, inputs.home))
+    return Seating(requests, ended, dict(inputs.lock.people), {}, {}, pools)
 
 
 def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy: WhenBusy) -> list[PlannedSeat]:

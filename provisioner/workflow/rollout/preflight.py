@@ -40,7 +40,14 @@ def images_to_pull(prepared: PreparedPlan) -> list[OrderedImage]:
     """Return the images that pending steps pull, each once. An image of unknown size counts as to be pulled."""
     bundles = [(step, prepared.bundle(step)) for step in prepared.plan.pending]
     images = [(step, order_image(bundle.image)) for step, bundle in bundles if bundle is not None]
-    return unique_images(image for step, image in images if step.bytes_to_pull or not image.bytes)
+    wanted = [image for step, image in images if step.bytes_to_pull or not image.bytes]
+    return unique_images((*wanted, *_published_images(prepared)))
+
+
+def _published_images(prepared: PreparedPlan) -> Iterable[OrderedImage]:
+    """Return the images of self-service that nodes lack."""
+    lacking = {publication.node for publication in prepared.plan.published if publication.bytes_to_pull}
+    return (image for node in lacking & prepared.published.keys() for image in prepared.published[node].config.images)
 
 
 def unique_images(images: Iterable[OrderedImage]) -> list[OrderedImage]:

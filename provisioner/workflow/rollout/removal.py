@@ -8,10 +8,11 @@ from provisioner.domain.seat.seat import seat_names_on
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Probed
+from provisioner.workflow.rollout.publications import withdrawals
 
 
 def plan_removal(lab: str, user: str, probed: Probed, *, has_roster: bool = False, when_busy: WhenBusy = DEFER) -> Plan:
-    """Plan to remove all seats of the lab from every probed node.
+    """Plan to remove all seats of the lab, and its self-service, from every probed node.
 
     `user`: of the seat of each node. In a lab with a roster that seat is only removed where the node has it.
     """
@@ -23,7 +24,8 @@ def plan_removal(lab: str, user: str, probed: Probed, *, has_roster: bool = Fals
         names = seat_names_on(facts, lab, user)
         found = [name for name in names if facts.seat(name)] if has_roster else names
         steps += [_step(facts, name, when_busy) for name in found] or [_nothing_to_remove(node)]
-    return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
+    publications = withdrawals(lab, probed, when_busy)
+    return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy, publications=publications)
 
 
 def removal_orders(run_spec: RunSpec) -> dict[str, dict[str, RemovalOrder]]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from provisioner.domain.lab.ordered import OrderedImage
 from provisioner.domain.rollout.plan import Step
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.rollout.report import (
     NodeRecord,
     NodeState,
@@ -15,6 +16,7 @@ from provisioner.domain.rollout.report import (
     merge_records,
 )
 from provisioner.domain.rollout.run_spec import RunSpec
+from provisioner.domain.self_service.publication import SELF_SERVICE_NAME, is_older
 from provisioner.domain.values.event import RecordedEvent
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
@@ -26,6 +28,7 @@ from provisioner.workflow.rollout.run import (
     build_outcome,
     build_wave_run,
     never_stop,
+    seat_steps,
     settled_records,
     wave_steps,
     with_settled,
@@ -86,6 +89,8 @@ def assess_nodes(run_spec: RunSpec, ended: Records, probed: Probed) -> ResumeSta
                 settled[node] = merge_records(settled.get(node), build_node_record(node, [found]))
             elif found == "begun":
                 begun.add((node, step.seat or ""))
+        if (order := _open_publication(run_spec, node, ended)) and (own := _assess_publication(run_spec, order, facts)):
+            settled[node] = merge_records(settled.get(node), build_node_record(node, [own]))
     return ResumeState(settled, frozenset(begun))
 
 
@@ -111,13 +116,59 @@ def _open_steps(run_spec: RunSpec, node: str, records: Records) -> list[Step]:
     return [step for step in run_spec.plan.pending if step.node == node and step.seat not in ended]
 
 
+def _open_publication(run_spec: RunSpec, node: str, records: Records) -> PublicationOrder | None:
+    """Return the order of self-service of a node that the run changes, and that `records` do not cover."""
+    record = records.get(node)
+    is_whole = record is not None and not record.seats
+    has_ended = record is not None and any(seat.seat == SELF_SERVICE_NAME for seat in record.seats)
+    return None if is_whole or has_ended or node not in run_spec.nodes else run_spec.publications.get(node)
+
+
+def _is_left(run_spec: RunSpec, node: str, records: Records) -> bool:
+    """Whether the run has to change something of a node that `records` do not cover."""
+    return bool(_open_steps(run_spec, node, records) or _open_publication(run_spec, node, records))
+
+
+def _assess_publication(run_spec: RunSpec, order: PublicationOrder, facts: NodeFacts | Problem) -> SeatRecord | None:
+    """Return a record where nothing is left to do for the self-service of a node; its order may be repeated."""
+    if isinstance(facts, Problem):
+        return _unprobed(SELF_SERVICE_NAME, facts)
+    found = facts.self_service if facts.self_service and facts.self_service.lab == run_spec.lab else None
+    if order.config is None:
+        return None if found else SeatRecord(seat=SELF_SERVICE_NAME, state="unchanged")
+    digest = found.config if found else ""
+    if found and digest == order.config.digest and found.runs and not is_older(found.version, order.version):
+        return SeatRecord(seat=SELF_SERVICE_NAME, state="unchanged")
+    was = next(one.was for one in run_spec.plan.publications if one.node == facts.name)
+    if digest in {"", was, order.config.digest}:
+        return None
+    return SeatRecord(seat=SELF_SERVICE_NAME, state="stale", problems=(_published_since(facts.name),))
+
+
+def _published_since(node: str) -> Problem:
+    return Problem(
+        "stale_plan",
+        f"the self-service of {node} has another configuration than when the run was planned",
+        "another run has published it since, and a run applies its plan exactly or not at all",
+        "see `provision plan` for what is left to do there",
+        node,
+    )
+
+
+def _unprobed(seat: str, problem: Problem) -> SeatRecord:
+    """Return the record of a node without facts.
+
+    Only the node knows whether the run had changed it, so the run stays open until the node can be probed.
+    """
+    state: NodeState = "skipped" if problem.code == "not_in_inventory" else "unknown"
+    return SeatRecord(seat=seat, state=state, problems=(problem,))
+
+
 def _assess(run_spec: RunSpec, step: Step, facts: NodeFacts | Problem) -> SeatRecord | str:
     """Return a record where nothing is left to do for the seat, else "begun" or "untouched"."""
     name = step.seat or ""
     if isinstance(facts, Problem):
-        # Only the node knows whether the run had changed it, so the run stays open until the node can be probed.
-        state: NodeState = "skipped" if facts.code == "not_in_inventory" else "unknown"
-        return SeatRecord(seat=name, state=state, problems=(facts,))
+        return _unprobed(name, facts)
     if step.action in {"stop", "remove"}:
         return "untouched"  # to stop or to remove a seat again changes nothing
     seat = facts.seat(name)
@@ -157,13 +208,13 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
     Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes.
     """
     steps, run_spec = wave_steps(run_spec, fleet, context.stop), with_settled(run_spec, state.settled)
-    left = [node for node in run_spec.nodes if _open_steps(run_spec, node, state.settled)]
+    left = [node for node in run_spec.nodes if _is_left(run_spec, node, state.settled)]
     completed: set[str] = set()
     if run_spec.claim and left and not context.stop():
         begun_nodes = {node for node, _ in state.begun}
         claims = {node: claim for node, claim in run_spec.claims.items() if node in left}
         unclaimed = claim_nodes(fleet, run_spec.claim, claims, breaks, context.on_event, begun=begun_nodes)
-        completing = _begun_only(steps[-1], state.begun, unclaimed)
+        completing = _begun_only(seat_steps(run_spec, fleet, context.stop)[-1], state.begun, unclaimed)
         # A change that has begun is completed whatever else fails, and also after a stop request.
         wave_run = WaveRun([list(completing.orders)], [completing], len(left))
         ended = run_all_waves(wave_run, {}, replace(context, stop=never_stop)).records
@@ -193,7 +244,8 @@ def _begun_only(step: WaveStep[Any], begun: Collection[tuple[str, str]], unclaim
 def _is_mixed(run_spec: RunSpec, state: ResumeState, node: str) -> bool:
     """Whether some of the node's changes had begun, and others had not."""
     open_steps = _open_steps(run_spec, node, state.settled)
-    return any((node, step.seat) not in state.begun for step in open_steps)
+    has_publication = _open_publication(run_spec, node, state.settled) is not None
+    return has_publication or any((node, step.seat) not in state.begun for step in open_steps)
 
 
 def _already_committed(run_spec: RunSpec, ended: Records, fleet: NodeFleet) -> Records:

@@ -1,14 +1,19 @@
 """Plan a rollback: the generation that each node returns to, among those it keeps."""
 
 from collections.abc import Iterator, Sequence
+from typing import Protocol
 
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.order import RollbackOrder, SeatName
 from provisioner.domain.rollout.plan import Plan, Step, skipped, with_busy_policy
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.seat.seat import running_seat_names_on
+from provisioner.domain.self_service.config import Published, SelfServiceConfig
+from provisioner.domain.self_service.publication import Publication, build_publication
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
+from provisioner.workflow.rollout.publications import is_installed
 
 
 def plan_rollback(  # noqa: PLR0913  (whose seats, to which generation, and the policy for busy ones)
@@ -20,6 +25,52 @@ def plan_rollback(  # noqa: PLR0913  (whose seats, to which generation, and the 
     """
     steps = (step for host in hosts for step in _steps(lab, user, host.name, probed[host.name], (to, when_busy)))
     return Plan(lab=lab, image=None, steps=tuple(steps), when_busy=when_busy)
+
+
+class EarlierPublications(Protocol):
+    """What earlier runs have published."""
+
+    def config(self, digest: str) -> SelfServiceConfig | None:
+        """Return the configuration with this digest, None where it is not known."""
+        ...
+
+    def before(self, node: str, digest: str) -> PublicationOrder | None:
+        """Return what the node had before this configuration, None where it is not known."""
+        ...
+
+
+def with_earlier_publications(
+    plan: Plan, probed: Probed, earlier: EarlierPublications, version: str
+) -> tuple[Plan, dict[str, Published]]:
+    """Return a plan of a rollback with the self-service of its nodes, and what each of them gets.
+
+    `version`: of the program of this release, which a rollback does not change.
+    """
+    publications, published = list[Publication](), dict[str, Published]()
+    for node in dict.fromkeys((*plan.nodes, *probed)):
+        facts = probed[node]
+        if not isinstance(facts, NodeFacts) or not is_installed(plan.lab, facts) or facts.self_service is None:
+            continue
+        digest = facts.self_service.config
+        order = earlier.before(node, digest)
+        if order is None or order.config is None:
+            publications.append(_no_earlier_publication(facts, digest))
+            continue
+        published[node] = Published(order.config, order.documents)
+        publications.append(build_publication(facts, order.config, version, earlier.config(digest)))
+    return plan.model_copy(update={"publications": tuple(publications)}), published
+
+
+def _no_earlier_publication(facts: NodeFacts, digest: str) -> Publication:
+    found = facts.self_service
+    return Publication(
+        node=facts.name,
+        action="keep",
+        why="no run on this machine has published anything before it",
+        was=digest,
+        config=digest,
+        environments=found.environments if found else {},
+    )
 
 
 def rollback_orders(plan: Plan, run: str, to: int | None) -> dict[str, dict[str, RollbackOrder]]:
@@ -39,7 +90,10 @@ def _steps(
     if isinstance(facts, Problem):
         yield skipped(node, (facts,))
         return
-    for name in running_seat_names_on(facts, lab, user):
+    names = running_seat_names_on(facts, lab, user)
+    if is_installed(lab, facts):
+        names = tuple(name for name in names if facts.seat(name))  # the node may have self-service alone
+    for name in names:
         yield _step(node, name, facts.seat(name), how)
 
 

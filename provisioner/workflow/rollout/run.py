@@ -2,18 +2,21 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from provisioner.domain.rollout.order import AssignOrder, Order
 from provisioner.domain.rollout.report import (
     DONE,
+    EnvironmentRecord,
     NodeRecord,
     SeatRecord,
     build_access,
     build_node_record,
     merge_records,
+    with_environments,
 )
 from provisioner.domain.rollout.run_spec import RunSpec
+from provisioner.domain.self_service.publication import SELF_SERVICE_NAME
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.protocols import Fleet, NodeFleet, RunContext, StopRequested
 from provisioner.workflow.rollout.claims import claim_nodes, release_claims
@@ -94,7 +97,14 @@ def first_node_failed(nodes: Sequence[str], _budget: int) -> Problem:
 
 
 def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
-    """Return the steps of each wave. The last of them is the one that changes a node for good."""
+    """Return the steps of each wave: those of seats, and after them the one of self-service."""
+    orders = {node: {SELF_SERVICE_NAME: order} for node, order in run_spec.publications.items()}
+    publishing = (WaveStep(fleet.publish, orders),) if orders else ()
+    return (*seat_steps(run_spec, fleet, stop), *publishing)
+
+
+def seat_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
+    """Return the steps of the seats of a wave. The last of them is the one that changes a seat for good."""
     if run_spec.verb == "rollback":
         return (WaveStep(fleet.roll_back, run_spec.back),)
     if run_spec.verb == "remove":
@@ -149,10 +159,11 @@ def settled_records(run_spec: RunSpec) -> Records:
 
 def build_outcome(run_spec: RunSpec, result: WavesResult, *, local: bool = False) -> Outcome:
     """Build the record of every node of the plan. `local`: the user is at the machine of the seat."""
-    pending: dict[str, list[str]] = {step.node: [] for step in run_spec.plan.steps}
-    for step in run_spec.plan.pending:
-        pending[step.node].append(step.seat or "")
-    records = (_final_record(run_spec, result.records.get(node), node, seats, local) for node, seats in pending.items())
+    pending = run_spec.plan.changed_names
+    records = (
+        _final_record(run_spec, result.records.get(node), node, pending.get(node, ()), local)
+        for node in run_spec.plan.nodes
+    )
     return Outcome(tuple(records), result.stopped)
 
 
@@ -165,10 +176,28 @@ def _final_record(
     known = record.seats if record else ()
     names = {seat.seat for seat in known}
     rest = [SeatRecord(seat=seat, state="not_started") for seat in pending if seat not in names]
-    seats = [_with_access(run_spec, node, seat, local) for seat in (*known, *rest)]
-    whole = build_node_record(node, seats, released=record.released if record else False)
+    own = next((seat for seat in (*known, *rest) if seat.seat == SELF_SERVICE_NAME), None)
+    seats = [_with_access(run_spec, node, seat, local) for seat in (*known, *rest) if seat is not own]
+    released = record.released if record else False
+    if own is None:
+        return _record_of_seats(node, seats, released=released)
+    of_seats = _record_of_seats(node, seats, released=released) if seats else None
+    whole = with_environments(of_seats, own, node, _environments(run_spec, node, own))
+    return whole.model_copy(update={"released": released})
+
+
+def _record_of_seats(node: str, seats: Sequence[SeatRecord], *, released: bool) -> NodeRecord:
     shown = tuple(seat for seat in seats if seat.state != "unchanged" or seat.problems)
-    return whole.model_copy(update={"counts": dict(Counter(seat.state for seat in seats)), "seats": shown})
+    counts = dict(Counter(seat.state for seat in seats))
+    return build_node_record(node, seats, released=released).model_copy(update={"counts": counts, "seats": shown})
+
+
+def _environments(run_spec: RunSpec, node: str, own: SeatRecord) -> dict[str, EnvironmentRecord]:
+    """Return how the publication of each environment of a node ended."""
+    publication = next(found for found in run_spec.plan.publications if found.node == node)
+    done: Literal["published", "removed"] = "removed" if publication.action == "remove" else "published"
+    state = done if own.state == "committed" else own.state
+    return {name: EnvironmentRecord(version=version, state=state) for name, version in publication.environments.items()}
 
 
 def _with_access(run_spec: RunSpec, node: str, record: SeatRecord, local: bool) -> SeatRecord:

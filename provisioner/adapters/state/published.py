@@ -1,0 +1,70 @@
+"""What earlier runs of a lab have published as self-service, by the records of these runs on this machine."""
+
+import json
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from pydantic import ValidationError
+
+from provisioner.adapters.state.journal import list_started_runs
+from provisioner.domain.rollout.publish import PublicationOrder
+from provisioner.domain.self_service.config import SelfServiceConfig
+
+
+class _Record(NamedTuple):
+    """An order of a run, and its documents by digest; as JSON, since few of them are used."""
+
+    node: str
+    order: dict[str, Any]
+    documents: dict[str, Any]
+
+    def read(self) -> PublicationOrder:
+        documents = {name: self.documents[digest] for name, digest in self.order["documents"].items()}
+        return PublicationOrder.model_validate({**self.order, "documents": documents})
+
+
+class PublishedRuns:
+    """The publications of earlier runs. The records are read at the first question; a damaged one is left out."""
+
+    def __init__(self, lab: str) -> None:
+        """Read nothing yet."""
+        self._lab = lab
+
+    def config(self, digest: str) -> SelfServiceConfig | None:
+        """Return the configuration with this digest, None where no run on this machine has published it."""
+        return next((config for config, _ in self._published() if config.digest == digest), None)
+
+    def before(self, node: str, digest: str) -> PublicationOrder | None:
+        """Return what the node had before the configuration with this digest; None where that is not known.
+
+        A rollback is no publication of its own: after one, there is no further way back than before.
+        """
+        found = [(config.digest, order) for config, order in self._published(node)]
+        later = next((place for place, (known, _) in enumerate(found) if known == digest), len(found))
+        return next((order for known, order in found[later:] if known != digest), None)
+
+    def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder]]:
+        """Yield what was published, the latest first."""
+        for record in self._records:
+            if node in {None, record.node}:
+                with suppress(ValidationError, KeyError, TypeError, AttributeError):
+                    order = record.read()
+                    if order.config is not None:
+                        yield order.config, order
+
+    @cached_property
+    def _records(self) -> list[_Record]:
+        folders = reversed(list_started_runs(self._lab))
+        return [record for folder in folders for record in _read(folder / "undertaking.json")]
+
+
+def _read(path: Path) -> Iterator[_Record]:
+    """Yield the publications of a run, without those of a rollback."""
+    with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
+        spec = json.loads(path.read_bytes())
+        if spec["verb"] != "rollback":
+            documents = spec.get("documents", {})
+            yield from (_Record(node, order, documents) for node, order in spec.get("publications", {}).items())

@@ -1,0 +1,147 @@
+"""Self-service from lab.yml to the nodes: plan, rollout, a changed setting, rollback by a new run, and its removal."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from provisioner.adapters.state.journal import list_started_runs
+from provisioner.adapters.state.published import PublishedRuns
+from provisioner.domain.values.node import SelfServiceFacts
+from tests.builders import a_uuid
+from tests.cli.commands.people import LAB
+from tests.cli.commands.people_fleet import PeopleLab
+from tests.cli.running import document, run
+
+HOURS = "groups: {{student: {{hours: {}}}}}\n"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PeopleLab:
+    found = PeopleLab(tmp_path, monkeypatch)
+    monkeypatch.setattr("provisioner.cli.seat_change.open_fleet", found._open)
+    return found
+
+
+def write(lab: PeopleLab, settings: str = "nodes: 'gpu*'", hours: int = 24) -> None:
+    own = f"self_service: {{unix_group: students, {settings}}}\n" if settings else ""
+    (lab.path / "lab.yml").write_text(LAB + own + (HOURS.format(hours) if own else ""))
+
+
+def roll_out(lab: PeopleLab, **settings: Any) -> dict[str, Any]:
+    write(lab, **settings)
+    done = run("rollout", str(lab.path), "--yes", "--json")
+    assert done.exit_code == 0, done.output
+    return document(done)
+
+
+def installed(lab: PeopleLab, node: str = "gpu1") -> SelfServiceFacts:
+    found = lab.fleet.self_service(node)
+    assert found is not None
+    return found
+
+
+def test_a_rollout_publishes_and_a_second_one_changes_nothing(lab: PeopleLab) -> None:
+    report = roll_out(lab)
+    version = installed(lab).environments["default"]
+    assert [node["environments"] for node in report["nodes"]] == [
+        {"default": {"version": version, "state": "published"}}
+    ] * 2
+    assert installed(lab).pool == (a_uuid("gpu1/0"), a_uuid("gpu1/1"))
+    lab.fleet.calls.clear()
+    assert roll_out(lab)["nodes"][0]["environments"] == {"default": {"version": version, "state": "unchanged"}}
+    assert [act for act, _ in lab.fleet.calls] == ["probe"]
+
+
+def test_a_plan_says_in_words_what_changes_and_counts_for_the_exit_code(lab: PeopleLab) -> None:
+    write(lab)
+    first = run("plan", str(lab.path), "--exit-code")
+    assert (first.exit_code, "self-service  no self-service on the node yet" in first.stdout) == (3, True), first.output
+    assert "2 GPUs for members of students" in first.stdout
+    roll_out(lab)
+    assert run("plan", str(lab.path), "--exit-code").exit_code == 0
+    write(lab, "gpus: 1", 48)
+    second = run("plan", str(lab.path), "--exit-code")
+    assert second.exit_code == 3
+    assert f"pool -{a_uuid('gpu1/1')}" in second.stdout
+    assert "group student hours 24 -> 48" in second.stdout
+    assert "self-service changes on 2 nodes" in second.stdout
+    publications = document(run("plan", str(lab.path), "--json"))["publications"]
+    assert {one["node"]: one["action"] for one in publications} == {"gpu1": "update", "gpu2": "update"}
+
+
+def test_a_saved_plan_is_applied_as_it_was_reviewed(lab: PeopleLab) -> None:
+    write(lab)
+    saved = lab.path / "monday.json"
+    assert run("plan", str(lab.path), "-o", str(saved)).exit_code == 0
+    assert run("rollout", str(lab.path), "--plan", str(saved), "--yes").exit_code == 0
+    assert installed(lab).runs
+    write(lab, hours=12)
+    assert run("rollout", str(lab.path), "--plan", str(saved), "--yes").exit_code == 6
+
+
+def test_a_rollback_publishes_what_was_before_and_goes_back_no_further(lab: PeopleLab) -> None:
+    roll_out(lab)
+    before = installed(lab)
+    roll_out(lab, hours=48)
+    assert installed(lab).config != before.config
+    done = run("rollback", str(lab.path), "--yes")
+    assert (done.exit_code, installed(lab)) == (0, before), done.output
+    assert "group student hours 48 -> 24" in done.stdout
+    again = run("rollback", str(lab.path), "--yes")
+    assert (again.exit_code, installed(lab)) == (0, before), again.output
+
+
+def test_a_rollback_to_a_generation_leaves_self_service_as_it_is(lab: PeopleLab) -> None:
+    roll_out(lab)
+    roll_out(lab, hours=48)
+    before = installed(lab)
+    run("rollback", str(lab.path), "--to", "1", "--yes")
+    assert installed(lab) == before
+
+
+def test_self_service_that_lab_yml_no_longer_has_is_removed(lab: PeopleLab) -> None:
+    roll_out(lab)
+    report = roll_out(lab, settings="nodes: gpu1")
+    assert lab.fleet.self_service("gpu2") is None
+    assert report["nodes"][1]["environments"]["default"]["state"] == "removed"
+    assert lab.fleet.self_service("gpu1")
+
+
+def test_a_removal_takes_self_service_too(lab: PeopleLab) -> None:
+    roll_out(lab)
+    for node in ("gpu1", "gpu2"):
+        lab.fleet._write(node, lab.fleet.read(node), "ml-student")
+    done = run("remove", str(lab.path), "--yes")
+    assert (done.exit_code, lab.fleet.self_service("gpu1"), lab.fleet.self_service("gpu2")) == (0, None, None), (
+        done.output
+    )
+
+
+def test_a_limit_publishes_on_its_nodes_alone(lab: PeopleLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(lab)
+    hosts = lab.fleet.hosts()[1:]
+    monkeypatch.setattr(lab.fleet, "hosts", lambda: hosts)
+    assert run("rollout", str(lab.path), "--limit", "gpu2", "--yes").exit_code == 0
+    assert lab.fleet.self_service("gpu1") is None
+    assert lab.fleet.self_service("gpu2")
+
+
+def test_a_run_that_lost_a_node_is_resumed_and_publishes_there(lab: PeopleLab) -> None:
+    write(lab)
+    lab.fail("publish", "gpu2", "unknown")
+    assert run("rollout", str(lab.path), "--yes").exit_code == 1
+    lab.fleet.ends = {}
+    done = run("resume", str(lab.path))
+    assert (done.exit_code, installed(lab, "gpu2").runs) == (0, True), done.output
+
+
+def test_damaged_records_of_runs_are_left_out_of_what_was_published(lab: PeopleLab) -> None:
+    roll_out(lab)
+    digest = installed(lab).config
+    assert PublishedRuns("ml").config(digest)
+    assert PublishedRuns("ml").config("0" * 64) is None
+    assert PublishedRuns("ml").before("gpu1", digest) is None
+    for folder in list_started_runs("ml"):
+        (folder / "undertaking.json").write_text('{"verb": "rollout", "publications": {"gpu1": {"documents": 1}}}')
+    assert PublishedRuns("ml").config(digest) is None

@@ -53,7 +53,9 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     many = [record for record in report.nodes if sum(record.counts.values()) > 1]
     served = [record for record in report.nodes if record.access is not None and record not in many]
     published = ((record.node, _published(record)) for record in report.nodes if record.environments)
-    others = [record for record in report.nodes if record.access is None and record not in many]
+    others = [
+        record for record in report.nodes if record.access is None and record not in many and not _has_none(record)
+    ]
     parts: list[RenderableType] = [_seat(record) for record in served]
     words = _MEANS | means
     parts += [
@@ -63,7 +65,7 @@ def report_view(report: RolloutReport, means: dict[NodeState, str] = _MEANS) -> 
     has_names = sum(any(seat.state not in DONE for seat in record.seats) for record in many) <= _MOST_LISTS
     rows = ((record.node, _counted(record, has_names=has_names)) for record in many)
     parts += [_many(names, state, text) for names, (state, text) in group_rows(rows)]
-    parts += [Text.assemble((names, "bold"), f"  self-service: {text}") for names, text in group_rows(published)]
+    parts += [_own(names, state, text) for names, (state, text) in group_rows(published)]
     stopped = [("", report.stopped)] if report.stopped else []
     found = [*_problems(report.nodes), *report.unplaced.items(), *stopped]
     return Group(*parts, problems(found), _sum(report))
@@ -76,10 +78,21 @@ def _seat(record: NodeRecord) -> Text:
     return head if record.access is None else head.append(access_text(record.access))
 
 
-def _published(record: NodeRecord) -> str:
-    """Return the environments of a node's self-service, and how their publication ended."""
+def _has_none(record: NodeRecord) -> bool:
+    """Whether a node has self-service and no seat of the lab."""
+    return bool(record.environments) and not record.counts
+
+
+def _published(record: NodeRecord) -> tuple[NodeState | None, str]:
+    """Return the environments of a node's self-service, with its state where no seat of the node shows that."""
     found = record.environments.items()
-    return safe_line(", ".join(f"{name} {one.version} {one.state}" for name, one in found))
+    text = safe_line(", ".join(f"{name} {one.version} {one.state}" for name, one in found))
+    return record.state if _has_none(record) else None, text
+
+
+def _own(names: str, state: NodeState | None, text: str) -> Text:
+    shown = ("  ", (state, _STYLES.get(state, "red"))) if state else ()
+    return Text.assemble((names, "bold"), *shown, f"  self-service: {text}")
 
 
 def _counted(record: NodeRecord, *, has_names: bool) -> tuple[NodeState, str]:

@@ -3,6 +3,7 @@ import pytest
 from provisioner.console.plan import plan_view, summary
 from provisioner.domain.rollout.busy import WhenBusy
 from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.self_service.publication import Publication
 from provisioner.domain.values.problem import Problem
 from tests.console.screen import expected_text, render_text
 
@@ -236,3 +237,35 @@ def test_people_without_a_place_fit_on_a_screen_however_many_they_are() -> None:
     assert "s0x0 s7x1 s14x2" in text
     assert "and 5988 more" in text
     assert len(text.splitlines()) <= 24
+
+
+def test_self_service_has_a_line_for_nodes_with_the_same_changes() -> None:
+    changes = ("environment default a1b2c3d4e5f6 -> 0123456789ab", "group student hours 24 -> 48")
+    update = Publication(node="n1", action="update", why="its self-service changes", changes=changes)
+    plan = a_plan(a_step("n1"), a_step("n2")).model_copy(
+        update={
+            "publications": (
+                update,
+                update.model_copy(update={"node": "n2"}),
+                Publication(node="n3", action="install", why="no self-service on the node yet"),
+                Publication(node="n4", action="keep", why="self-service as published"),
+                Publication(node="n5", action="defer", why="its seats are in use", busy=("demo_li: python",)),
+            )
+        }
+    )
+    assert render_text(plan_view(plan)) == expected_text("""
+        Lab demo: mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime
+
+          + install   ~ update   = keep   ! defer
+
+          =   n[1-2]  runs the locked image, unchanged and healthy
+          ~   n[1-2]: self-service  its self-service changes
+                environment default a1b2c3d4e5f6 -> 0123456789ab
+                group student hours 24 -> 48
+          +   n3: self-service  no self-service on the node yet
+          =   n4: self-service  self-service as published
+          !   n5: self-service  its seats are in use
+                busy: demo_li: python
+
+        Plan: self-service changes on 3 nodes.
+    """)

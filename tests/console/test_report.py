@@ -8,6 +8,7 @@ from provisioner.console.report import _MEANS, REMOVAL_MEANINGS, report_view
 from provisioner.console.status import status_view, summary, urls_view, with_token
 from provisioner.domain.rollout.report import (
     Access,
+    EnvironmentRecord,
     NodeRecord,
     NodeState,
     RolloutReport,
@@ -248,3 +249,30 @@ def test_a_status_names_people_without_a_node(drift: str, said: str) -> None:
     text = render_text(status_view(LabStatus(lab="demo", seats=seats, unplaced={"eve": eve})))
     assert "no_free_gpu  eve" in text
     assert text.endswith(f"{said} `provision plan` shows the difference.")
+
+
+def test_self_service_is_shown_beside_seats_and_alone() -> None:
+    found = {"default": EnvironmentRecord(version="4f1c9a02be77", state="published")}
+    failed = {"default": EnvironmentRecord(version="4f1c9a02be77", state="failed")}
+    report = a_report(
+        NodeRecord(node="n1", state="committed", counts={"committed": 1}, generation=3, access=LAN, environments=found),
+        NodeRecord(node="n2", state="committed", environments=found),
+        NodeRecord(node="n3", state="committed", environments=found),
+        NodeRecord(node="n4", state="failed", environments=failed, problems=(SICK,)),
+    )
+    assert render_text(report_view(report), 120) == expected_text("""
+        n1  committed  generation 3
+          jupyter   http://198.18.0.11:22001/lab
+          ssh       ssh -p 22000 student@198.18.0.11
+          host key  ssh-ed25519 AAAA
+        n1  self-service: default 4f1c9a02be77 published
+        n[2-3]  committed  self-service: default 4f1c9a02be77 published
+        n4  failed  self-service: default 4f1c9a02be77 failed
+        ╷ jupyter_silent  n4
+        │ n3: no answer in 180 s
+        │ why: so the old one was brought back
+        │ fix: docker logs
+        ╵
+
+        Not done: 4 nodes: 3 committed, 1 failed; 1:23 min.
+    """)

@@ -15,9 +15,13 @@ from provisioner.domain.self_service.config import SelfServiceConfig
 
 
 class _Record(NamedTuple):
-    """An order of a run, and its documents by digest; as JSON, since few of them are used."""
+    """An order of a run, and its documents by digest; as JSON, since few of them are used.
+
+    `was`: the digest of the configuration that the node had before.
+    """
 
     node: str
+    was: str
     order: dict[str, Any]
     documents: dict[str, Any]
 
@@ -35,25 +39,25 @@ class PublishedRuns:
 
     def config(self, digest: str) -> SelfServiceConfig | None:
         """Return the configuration with this digest, None where no run on this machine has published it."""
-        return next((config for config, _ in self._published() if config.digest == digest), None)
+        return next((config for config, *_ in self._published() if config.digest == digest), None)
 
     def before(self, node: str, digest: str) -> PublicationOrder | None:
         """Return what the node had before the configuration with this digest; None where that is not known.
 
         A rollback is no publication of its own: after one, there is no further way back than before.
         """
-        found = [(config.digest, order) for config, order in self._published(node)]
-        later = next((place for place, (known, _) in enumerate(found) if known == digest), len(found))
-        return next((order for known, order in found[later:] if known != digest), None)
+        found = [(config.digest, record.was, order) for config, order, record in self._published(node)]
+        was = next((was for known, was, _ in found if known == digest and was != digest), "")
+        return next((order for known, _, order in found if known == was), None)
 
-    def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder]]:
-        """Yield what was published, the latest first."""
+    def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder, _Record]]:
+        """Yield what was to be published, the latest first."""
         for record in self._records:
             if node in {None, record.node}:
                 with suppress(ValidationError, KeyError, TypeError, AttributeError):
                     order = record.read()
                     if order.config is not None:
-                        yield order.config, order
+                        yield order.config, order, record
 
     @cached_property
     def _records(self) -> list[_Record]:
@@ -67,4 +71,6 @@ def _read(path: Path) -> Iterator[_Record]:
         spec = json.loads(path.read_bytes())
         if spec["verb"] != "rollback":
             documents = spec.get("documents", {})
-            yield from (_Record(node, order, documents) for node, order in spec.get("publications", {}).items())
+            was = {one["node"]: one["was"] for one in spec["plan"].get("publications", ())}
+            orders = spec.get("publications", {}).items()
+            yield from (_Record(node, was[node], order, documents) for node, order in orders)

@@ -18,7 +18,8 @@ def remove(*, lab: str, options: ChangeOptions) -> int:
     directory = read_lab(lab)
     lab_name, when_busy = directory.lab.name, options.overrides.when_busy
     user, has_roster = directory.lab.seat.user, directory.lab.people is not None
-    whose = f"all seats of {lab_name}" if has_roster else f"the seat of {user}"
+    has_people = has_roster or directory.lab.self_service is not None
+    whose = f"all seats of {lab_name}" if has_people else f"the seat of {user}"
     change = SeatChange(
         verb="remove",
         plan=lambda _, probed: plan_removal(lab_name, user, probed, has_roster=has_roster, when_busy=when_busy),

@@ -19,7 +19,7 @@ from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.values.allocation import free_subnet
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Document, Value
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import SELF_SERVICE, NodeFacts
 from provisioner.domain.values.problem import Problem
 
 CONFIG_SCHEMA: Literal["provisioner/self_service/1"] = "provisioner/self_service/1"
@@ -179,21 +179,24 @@ def _environment(source: PublicationSource, document: SeatDocument) -> Published
 def _sample_seat(source: PublicationSource, binds: dict[ServiceName, str]) -> Seat:
     """Return a seat with values that any seat may have: a document has slots in their place."""
     lab = source.lab
-    return Seat(
-        name=f"{lab.name}_person",
-        lab=lab.name,
-        node=source.facts.name,
-        person="person",
-        user="person",
-        uid=1000,
-        gid=1000,
-        home=f"{lab.seat.homes}/person",
-        gpus=(),
-        gpu_driver="nvidia",
-        ports={"ssh": 24000, "jupyter": 24001},
-        binds=binds,
-        subnet=free_subnet("", lab.seat.subnets, ()) or "",
-        start_interval=has_start_interval(source.facts),
+    return Seat.model_validate(
+        {
+            "name": f"{lab.name}_person",
+            "kind": SELF_SERVICE,
+            "lab": lab.name,
+            "node": source.facts.name,
+            "person": "person",
+            "user": "person",
+            "uid": 1000,
+            "gid": 1000,
+            "home": f"{lab.seat.homes}/person",
+            "gpus": (),
+            "gpu_driver": "nvidia",
+            "ports": {"ssh": 24000, "jupyter": 24001},
+            "binds": binds,
+            "subnet": free_subnet("", lab.seat.subnets, ()) or "",
+            "start_interval": has_start_interval(source.facts),
+        }
     )
 
 

@@ -148,6 +148,14 @@ def test_a_node_without_a_record_is_unknown_if_its_job_may_have_started(
     assert [problem.code for problem in record.problems] == ([code] if code else [])
 
 
+@pytest.mark.parametrize("state", ["committed", "unchanged", "failed", "rolled_back", "needs_attention", "deferred"])
+def test_the_record_of_a_job_that_is_about_no_seat_has_its_checks(state: str) -> None:
+    sent = {"state": state, "problems": [], "checks": {"broker": "answers"}, "seconds": 2.5}
+    found = parse_record(HostEvent("n1", "ok", {"record": sent}), ["self service"], started=True)
+    assert found is not None
+    assert (found.state, found.checks, found.seconds) == (state, {"broker": "answers"}, 2.5)
+
+
 def test_each_ordered_seat_has_a_record_and_a_malformed_one_leaves_the_others() -> None:
     sent = a_batch(a={"state": "committed", "generation": 3}, b={"state": 7}, d={"state": "failed"})
     record = parse_record(HostEvent("n1", "ok", sent), ["a", "b", "c"], started=True)

@@ -192,6 +192,8 @@ SEAT_ORDER = {"deadlines": {"pull": 86400, "healthy": 3600, "min_healthy": 60}}
         ({"orders": [SEAT_ORDER]}, 2 * 86400 + 4 * 3600),
         ({"orders": [SEAT_ORDER] * 60}, 2 * 86400 + 60 * 2 * 3660),
         ({"orders": [{"when_busy": {"policy": "wait", "seconds": 604800}}, {}]}, 604800),
+        ({"config": {"environments": {"default": SEAT_ORDER}}}, 2 * 86400 + 4 * 3600),
+        ({"config": None, "when_busy": {"policy": "wait", "seconds": 604800}}, 604800),
     ],
 )
 def test_a_job_is_followed_for_longer_than_its_deadlines_and_not_for_ever(order: Any, seconds: int) -> None:

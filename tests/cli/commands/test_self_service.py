@@ -92,6 +92,26 @@ def test_a_rollback_publishes_what_was_before_and_goes_back_no_further(lab: Peop
     assert (again.exit_code, installed(lab)) == (0, before), again.output
 
 
+def test_a_rollback_leaves_out_what_was_never_in_force_on_the_node(lab: PeopleLab) -> None:
+    roll_out(lab)
+    before = installed(lab)
+    write(lab, hours=48)
+    lab.fail("publish", "gpu1", "failed")
+    assert run("rollout", str(lab.path), "--yes").exit_code == 1
+    lab.fleet.ends = {}
+    roll_out(lab, hours=72)
+    assert run("rollback", str(lab.path), "--yes").exit_code == 0
+    assert installed(lab) == before
+
+
+def test_a_node_whose_earlier_publication_is_not_known_stays_as_it_is(lab: PeopleLab) -> None:
+    roll_out(lab)
+    before = installed(lab)
+    done = run("rollback", str(lab.path), "--yes")
+    assert (done.exit_code, installed(lab)) == (0, before), done.output
+    assert "no run on this machine has published anything before it" in done.stdout
+
+
 def test_a_rollback_to_a_generation_leaves_self_service_as_it_is(lab: PeopleLab) -> None:
     roll_out(lab)
     roll_out(lab, hours=48)

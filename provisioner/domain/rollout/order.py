@@ -58,6 +58,11 @@ class Order(Value):
         return document.digest
 
     @property
+    def pull_seconds(self) -> int:
+        """How long the pull of the image may take."""
+        return self.deadlines.pull
+
+    @property
     def files(self) -> dict[str, str]:
         """The files of the seat by name; they contain no secret."""
         return self.document.fill(self.seat)

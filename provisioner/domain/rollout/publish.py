@@ -36,6 +36,12 @@ class PublicationOrder(Value):
     def _digests(self, documents: dict[str, SeatDocument]) -> dict[str, str]:
         return {name: document.digest for name, document in documents.items()}
 
+    @property
+    def pull_seconds(self) -> int:
+        """How long the pull of an image may take; 0 where none is published."""
+        environments = self.config.environments.values() if self.config else ()
+        return min((environment.deadlines.pull for environment in environments), default=0)
+
     def for_node(self) -> dict[str, Any]:
         """Return the order as a node gets it: with its documents."""
         documents = {name: document.model_dump(mode="json") for name, document in self.documents.items()}

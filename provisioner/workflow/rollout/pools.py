@@ -49,20 +49,23 @@ def place_beside_pools(
 ) -> PlacedBesidePools:
     """Place people and choose the pools. `unknown`: offers of nodes that are not planned for.
 
-    What is in a pool stays there, then people with own GPUs are placed, and then the pools get what they lack. So a
-    plan that is made again after its own rollout changes neither.
+    What is in a pool stays there, then people with own GPUs are placed, and then the pools get what they lack. Where
+    they get every GPU that is left, new people who share come after that: they are placed where there is no pool. So a
+    plan that is made again after its own rollout changes neither places nor pools.
     """
     sources, wanted = _sources(lab, served), lab.self_service.gpus if lab.self_service else None
     rows = {person.id for person in people}
     owned = {gpu for name, held in before.items() if name in rows for gpu in held.gpus}
     kept = {name: keep_pool(wanted, source, owned) for name, source in sources.items()}
     offers = {**unknown, **_offers(served, sources, kept)}
-    first = place(people, list(offers.values()), before)
-    pools = _pools(sources, wanted, people, first)
-    if pools == kept:
+    takes_all = bool(sources) and wanted is None
+    earlier = [one for one in people if not (takes_all and one.gpus == "shared" and one.id not in before)]
+    first = place(earlier, list(offers.values()), before)
+    pools = _pools(sources, wanted, earlier, first)
+    if pools == kept and len(earlier) == len(people):
         return PlacedBesidePools(first, pools, offers)
     offers = {**unknown, **_offers(served, sources, pools)}
-    again = place(people, list(offers.values()), _remembered(wanted, people, first, before))
+    again = place(people, list(offers.values()), {**before, **first.places})
     return PlacedBesidePools(again._replace(cautions=first.cautions), pools, offers)
 
 
@@ -97,14 +100,3 @@ def _pools(
     owned = {gpu for held in found.places.values() for gpu in held.gpus}
     sharing = {found.places[one.id].node for one in people if one.gpus == "shared" and one.id in found.places}
     return {name: choose_pool(wanted, source, owned, has_sharers=name in sharing) for name, source in sources.items()}
-
-
-def _remembered(
-    wanted: PoolSetting, people: Sequence[Person], found: Placements, before: Mapping[str, Placement]
-) -> dict[str, Placement]:
-    """Return the places to place people with again.
-
-    Where pools take every GPU that nobody has alone, who would share one of them is placed anew.
-    """
-    left = {one.id for one in people if wanted is None and one.gpus == "shared" and one.id not in before}
-    return {**before, **{name: held for name, held in found.places.items() if name not in left}}

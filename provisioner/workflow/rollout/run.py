@@ -99,8 +99,10 @@ def first_node_failed(nodes: Sequence[str], _budget: int) -> Problem:
 def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
     """Return the steps of each wave: those of seats, and after them the one of self-service."""
     orders = {node: {SELF_SERVICE_NAME: order} for node, order in run_spec.publications.items()}
-    publishing = (WaveStep(fleet.publish, orders),) if orders else ()
-    return (*seat_steps(run_spec, fleet, stop), *publishing)
+    if not orders:
+        return seat_steps(run_spec, fleet, stop)
+    publish = PullThrottle(fleet.publish, _bytes_to_publish(run_spec), run_spec.pulls, stop)
+    return (*seat_steps(run_spec, fleet, stop), WaveStep(publish, orders))
 
 
 def seat_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
@@ -142,6 +144,12 @@ def _bytes_to_pull(run_spec: RunSpec) -> dict[str, int]:
     for step in run_spec.plan.steps:
         sizes.setdefault(step.node, {})[step.image] = step.bytes_to_pull
     return {node: sum(images.values()) for node, images in sizes.items()}
+
+
+def _bytes_to_publish(run_spec: RunSpec) -> dict[str, int]:
+    """Return how much each node pulls for its self-service; what its seats have pulled before is there then."""
+    pulled = _bytes_to_pull(run_spec)
+    return {one.node: 0 if pulled.get(one.node) else one.bytes_to_pull for one in run_spec.plan.published}
 
 
 def with_settled(run_spec: RunSpec, records: Records) -> RunSpec:

@@ -198,3 +198,13 @@ def test_a_report_of_an_earlier_release_has_no_environments() -> None:
     old = json.loads(record.model_dump_json())
     del old["environments"]
     assert NodeRecord.model_validate(old) == record
+
+
+def test_no_more_nodes_pull_for_self_service_at_once_than_allowed(tmp_path: Path) -> None:
+    names = [f"n{number}" for number in range(1, 6)]
+    fleet = FakeFleet(tmp_path)
+    for name in names:
+        fleet.add(name, seats=())
+    spec = a_run([], names).model_copy(update={"pulls": 2, "waves": (tuple(names),)})
+    run_waves(spec, fleet, a_context())
+    assert [nodes for act, nodes in fleet.calls if act == "publish"] == [("n1", "n2"), ("n3", "n4"), ("n5",)]

@@ -267,6 +267,44 @@ def test_nothing_changes_in_a_plan_after_its_own_rollout(given_lab: GivenLab) ->
 
 
 @costly
+@given(labs(), SETTINGS, PEOPLE, st.integers(0, 2))
+def test_an_edit_changes_pools_once_and_ends_no_lease(
+    given_lab: GivenLab, settings: dict[str, Any], people: list[Person], leased: int
+) -> None:
+    lab, before, probed = given_lab
+    first = plan(lab, probed, *before)
+    probed = {
+        name: facts.model_copy(update={"accounts": accounts_of([*before, *people])})
+        for name, facts in after(first, probed).items()
+    }
+    probed["n1"] = with_leases(probed["n1"], leased)
+    edited = both_lab(**settings)
+    second = plan(edited, probed, *people, places=first.plan.places)
+    pools = {gpu for one in second.plan.publications for gpu in one.pool}
+    assert not pools & {gpu for held in second.plan.places.values() for gpu in held.gpus}
+    held = {gpu for seat in probed["n1"].seats if seat.is_self_service for gpu in seat.gpus}
+    changed = {(step.node, step.seat) for step in second.plan.pending if step.action != "stop"}
+    bundles = ((node, one.seat) for node, found in second.bundles.items() for one in found.values())
+    assert not [seat for node, seat in bundles if (node, seat.name) in changed and held & {*seat.gpus}]
+    again = plan(edited, after(second, probed), *people, places=second.plan.places)
+    assert {one.action for one in again.plan.publications} <= {"keep"}
+    assert again.plan.places == second.plan.places
+
+
+def with_leases(facts: NodeFacts, number: int) -> NodeFacts:
+    """Let so many people have leased a GPU of the pool each."""
+    own = facts.self_service
+    if own is None:
+        return facts
+    names = [f"lee{place}" for place in range(number)][: len(own.pool)]
+    pairs = list(zip(names, own.pool, strict=False))
+    seats = tuple(own_seat(name, gpus=(gpu,)) for name, gpu in pairs)
+    leases = tuple(Lease(seat=f"demo_{name}", gpus=(gpu,)) for name, gpu in pairs)
+    changes = {"seats": (*facts.seats, *seats), "self_service": own.model_copy(update={"leases": leases})}
+    return facts.model_copy(update=changes)
+
+
+@costly
 @given(labs())
 def test_pools_and_own_cards_are_disjoint_and_no_seat_of_people_is_in_a_step(given_lab: GivenLab) -> None:
     lab, people, probed = given_lab

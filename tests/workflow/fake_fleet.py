@@ -107,7 +107,7 @@ class FakeFleet:
         state = self._end("publish", node, SELF_SERVICE_NAME, "committed")
         path = self.folder / node / "self_service.json"
         if state == "committed" and order.config is None:
-            path.unlink()
+            path.unlink(missing_ok=True)
         elif state == "committed":
             path.write_text(json.dumps(order.for_node()))
         return SeatRecord(seat=SELF_SERVICE_NAME, state=state)

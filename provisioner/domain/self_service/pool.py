@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.node import NodeFacts, SelfServiceFacts
 from provisioner.domain.values.problem import Problem
 
 PoolSetting = int | tuple[str, ...] | None  # as in lab.yml
@@ -21,10 +21,15 @@ class PoolSource(NamedTuple):
     leased: frozenset[str] = frozenset()
 
 
+def is_of_another_lab(lab: str, found: SelfServiceFacts | None) -> bool:
+    """Whether a node has self-service of another lab; one whose configuration is damaged does not say whose it is."""
+    return found is not None and found.lab not in {"", lab}
+
+
 def pool_source(lab: str, facts: NodeFacts, offered: tuple[str, ...]) -> PoolSource:
     """Return what the pool of a node is chosen from; the pool of another lab does not count."""
     found = facts.self_service
-    if found is None or found.lab != lab:
+    if found is None or is_of_another_lab(lab, found):
         return PoolSource(facts.name, offered)
     leased = frozenset(gpu for lease in found.leases for gpu in lease.gpus)
     return PoolSource(facts.name, offered, found.pool, leased)

@@ -6,6 +6,7 @@ from typing import Literal
 from packaging.version import InvalidVersion, Version
 
 from provisioner.domain.self_service.config import PublishedGroup, SelfServiceConfig
+from provisioner.domain.self_service.pool import is_of_another_lab
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeFacts, SelfServiceFacts
 from provisioner.domain.values.problem import Problem
@@ -58,7 +59,7 @@ def build_publication(
     `before`: the configuration in force; None: it is not known.
     """
     found = facts.self_service
-    if found is not None and found.lab != config.lab:
+    if found is not None and is_of_another_lab(config.lab, found):
         return skip_publication(facts.name, elsewhere(facts.name, found.lab))
     action, why, changes = _compare(found, config, version, before)
     return Publication(

@@ -7,7 +7,14 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.people.placement import NodeOffer, Placements, place
-from provisioner.domain.self_service.pool import PoolSetting, PoolSource, choose_pool, keep_pool, pool_source
+from provisioner.domain.self_service.pool import (
+    PoolSetting,
+    PoolSource,
+    choose_pool,
+    is_of_another_lab,
+    keep_pool,
+    pool_source,
+)
 from provisioner.domain.values.node import NodeFacts
 from provisioner.workflow.rollout.served import ServedNode
 
@@ -24,7 +31,7 @@ class PlacedBesidePools(NamedTuple):
 
 def has_self_service(lab: Lab, facts: NodeFacts) -> bool:
     """Whether the lab is to have self-service on a node. A node where another lab has it is left to that one."""
-    is_elsewhere = facts.self_service is not None and facts.self_service.lab != lab.name
+    is_elsewhere = is_of_another_lab(lab.name, facts.self_service)
     return lab.self_service is not None and lab.self_service.covers(facts.name) and not is_elsewhere
 
 

@@ -16,6 +16,7 @@ from provisioner.domain.rollout.report import (
     merge_records,
 )
 from provisioner.domain.rollout.run_spec import RunSpec
+from provisioner.domain.self_service.pool import is_of_another_lab
 from provisioner.domain.self_service.publication import SELF_SERVICE_NAME, is_older
 from provisioner.domain.values.event import RecordedEvent
 from provisioner.domain.values.node import NodeFacts, RunningSeat
@@ -133,9 +134,9 @@ def _assess_publication(run_spec: RunSpec, order: PublicationOrder, facts: NodeF
     """Return a record where nothing is left to do for the self-service of a node; its order may be repeated."""
     if isinstance(facts, Problem):
         return _unprobed(SELF_SERVICE_NAME, facts)
-    found = facts.self_service if facts.self_service and facts.self_service.lab == run_spec.lab else None
     if order.config is None:
-        return None if found else SeatRecord(seat=SELF_SERVICE_NAME, state="unchanged")
+        return None  # to remove it again changes nothing
+    found = None if is_of_another_lab(run_spec.lab, facts.self_service) else facts.self_service
     digest = found.config if found else ""
     if found and digest == order.config.digest and found.runs and not is_older(found.version, order.version):
         return SeatRecord(seat=SELF_SERVICE_NAME, state="unchanged")

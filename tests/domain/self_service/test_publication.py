@@ -95,6 +95,14 @@ def test_a_node_with_self_service_of_another_lab_is_left_to_it() -> None:
     assert (found.action, [problem.code for problem in found.problems]) == ("skip", ["self_service_elsewhere"])
 
 
+def test_a_damaged_configuration_is_replaced() -> None:
+    """The node does not know then whose it was."""
+    config = a_config()
+    damaged = SelfServiceFacts(lab="", version="0.2", runs=True, environments=config.versions)
+    found = build_publication(a_node(self_service=damaged), config, "0.2")
+    assert (found.action, found.was) == ("update", "")
+
+
 def test_a_withdrawal_names_the_work_in_seats_that_people_have_started() -> None:
     seats = (
         RunningSeat(name="demo_ann", kind="self_service", generation=1, image="i", at_work=("python of ann",)),

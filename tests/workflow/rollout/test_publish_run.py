@@ -161,6 +161,18 @@ def test_a_run_that_was_stopped_between_seats_and_self_service_is_resumed(tmp_pa
     }
 
 
+@pytest.mark.parametrize("is_removed", [False, True])
+def test_an_interrupted_removal_is_repeated(tmp_path: Path, is_removed: bool) -> None:
+    fleet = FakeFleet(tmp_path).add("n1", seats=())
+    run_waves(a_run([], ["n1"]), fleet, a_context())
+    spec = withdrawing(fleet, "n1")
+    if is_removed:
+        (tmp_path / "n1/self_service.json").unlink()
+    state = assess_nodes(spec, {}, fleet.probe(["n1"]))
+    assert ended(resume(spec, state, fleet, a_context())) == {"n1": ("committed", "removed")}
+    assert fleet.self_service("n1") is None
+
+
 def test_self_service_that_another_run_has_published_since_is_left_to_it(tmp_path: Path) -> None:
     fleet, spec = FakeFleet(tmp_path).add("n1", seats=()), a_run([], ["n1"])
     other = publication_orders(spec.plan.publications, {"n1": published("n1", "others")}, "r0", "0.2")["n1"]

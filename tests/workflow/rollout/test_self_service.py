@@ -135,6 +135,12 @@ def test_a_node_of_another_lab_is_skipped_and_keeps_its_node_seat() -> None:
     assert prepared.plan.is_incomplete
 
 
+def test_damaged_self_service_is_repaired_where_the_lab_has_it_and_not_removed_elsewhere() -> None:
+    facts = a_node(self_service=SelfServiceFacts(lab=""))
+    assert published(plan(own_lab(), {"n1": facts})) == {"n1": ("update", cards("n1", 0))}
+    assert plan(a_lab(), {"n1": facts}).plan.publications == ()
+
+
 def test_a_node_that_does_not_answer_has_no_publication() -> None:
     prepared = plan(own_lab(), {"n1": a_node(engine=None)})
     assert prepared.plan.publications == ()

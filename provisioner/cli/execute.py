@@ -1,9 +1,11 @@
 """What all commands that change nodes share: show the plan, execute the run, report it, return the exit code."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 
 from rich.console import RenderableType
 
@@ -15,13 +17,19 @@ from provisioner.console.report import REMOVAL_MEANINGS, report_view
 from provisioner.domain.rollout.order import Orders, RemovalOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import DONE as GOOD
-from provisioner.domain.rollout.report import REPORT_SCHEMA, RolloutReport
+from provisioner.domain.rollout.report import REPORT_SCHEMA, NodeState, RolloutReport
 from provisioner.domain.rollout.run_spec import RunSpec, Verb
+from provisioner.domain.self_service.publication import PublicationAction
+from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.protocols import Fleet, NodeFleet, SupportsRemoval
+from provisioner.workflow.protocols import Fleet, NodeFleet, SupportsBrokers, SupportsRemoval
+from provisioner.workflow.rollout.leases import Pause, settle_leases, with_leases
 from provisioner.workflow.rollout.run import Outcome, roll_out_locally, run_waves
 from provisioner.workflow.rollout.waves import Gate, no_gate
 
+_PUBLISHING: frozenset[Verb] = frozenset({"rollout", "upgrade"})
+SERVED: frozenset[PublicationAction] = frozenset({"install", "update", "keep"})
+_LOST: frozenset[NodeState] = frozenset({"unreachable", "unknown", "not_started"})
 # Verbs whose seats without an address in the report are those that were taken down.
 _TAKING_DOWN: frozenset[Verb] = frozenset({"remove", "seats move", "seats stop"})
 
@@ -39,7 +47,26 @@ def execute_run(run: OpenRun, run_spec: RunSpec, fleet: NodeFleet, *, breaks: st
     """
     with interruptible(run, run_spec):
         outcome = run_waves(run_spec, fleet, run, breaks=breaks, gate=gate)
+        outcome = settle_seats(run, run_spec, fleet, outcome)
     return report_outcome(run, run_spec, outcome)
+
+
+def settle_seats(run: OpenRun, run_spec: RunSpec, fleet: SupportsBrokers, outcome: Outcome) -> Outcome:
+    """Treat the leases of seats that people have started as the run treats work, after their new version is published.
+
+    Return the outcome with them. Nodes that were lost, and those without self-service, are left out.
+    """
+    lost = {record.node for record in outcome.records if record.state in _LOST}
+    served = [one.node for one in run_spec.plan.publications if one.action in SERVED and one.node not in lost]
+    if run_spec.verb not in _PUBLISHING or not served or run.stop():
+        return outcome
+    pause = Pause(time.monotonic, time.sleep, run.stop, partial(_note, run))
+    leases = settle_leases(fleet, run_spec.lab, served, run_spec.plan.when_busy, pause)
+    return outcome._replace(records=with_leases(outcome.records, leases))
+
+
+def _note(run: OpenRun, text: str) -> None:
+    run.on_event(Event(phase="report", kind="note", text=text))
 
 
 @contextmanager

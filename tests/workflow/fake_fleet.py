@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry
+from provisioner.domain.rollout.leases import BrokerAnswer, BrokerRequest, LeasedSeat
 from provisioner.domain.rollout.order import (
     AssignOrder,
     Order,
@@ -59,6 +60,7 @@ class FakeFleet:
     ) -> None:
         self.folder, self.ends, self.at, self.seconds = folder, ends or {}, at, seconds
         self.calls: list[tuple[str, tuple[str, ...]]] = []
+        self.leased: dict[str, tuple[LeasedSeat, ...]] = {}
         self.seat_calls: list[tuple[str, str, tuple[str, ...]]] = []  # act, node, seats
 
     def add(self, *nodes: str, generation: int = 0, seats: Sequence[str] = (SEAT,)) -> "FakeFleet":
@@ -111,6 +113,12 @@ class FakeFleet:
         elif state == "committed":
             path.write_text(json.dumps(order.for_node()))
         return SeatRecord(seat=SELF_SERVICE_NAME, state=state)
+
+    def ask_brokers(
+        self, requests: Mapping[str, Sequence[BrokerRequest]]
+    ) -> Mapping[str, tuple[BrokerAnswer, ...] | Problem]:
+        """Answer for the seats of `leased`, which no request changes."""
+        return {node: (BrokerAnswer(seats=self.leased.get(node, ())),) * len(some) for node, some in requests.items()}
 
     def self_service(self, node: str) -> SelfServiceFacts | None:
         """Return what a node reports of its self-service: from the configuration as it was sent."""

@@ -9,7 +9,7 @@ import click
 
 from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.state.journal import events, list_started_runs, read_report, read_run_spec
-from provisioner.cli.execute import interruptible, report_outcome
+from provisioner.cli.execute import interruptible, report_outcome, settle_seats
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.maintenance import maintenance_gate
 from provisioner.cli.options import (
@@ -86,6 +86,7 @@ def finish_run(
     gate = no_gate if run_spec.ignore_freeze else gate
     with interruptible(run, run_spec):
         outcome = resume_run(run_spec, state, fleet, run, breaks=run_options.break_lock, gate=gate)
+        outcome = settle_seats(run, run_spec, fleet, outcome)
     return report_outcome(run, run_spec, outcome)
 
 

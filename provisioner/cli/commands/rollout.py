@@ -12,7 +12,7 @@ from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from provisioner.adapters.state.files import read_text
 from provisioner.cli.commands.lock import note_old_signature, save_lock
-from provisioner.cli.execute import execute_run, show_plan
+from provisioner.cli.execute import SERVED, execute_run, show_plan
 from provisioner.cli.exit_codes import FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions, Overrides, changes_nodes, example, fresh_option, lab_argument
@@ -28,8 +28,10 @@ from provisioner.domain.rollout.order import build_order
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, Verb, build_run_spec
 from provisioner.domain.rollout.stale import find_stale_nodes
+from provisioner.domain.self_service.publication import Publication
 from provisioner.domain.values.claim import Claim
-from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.node import NodeFacts
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, SupportsDiskLimits
 from provisioner.workflow.rollout.claims import refuse_claimed
@@ -67,10 +69,32 @@ class PlannedRun(NamedTuple):
         """The nodes that change."""
         return [node for node in self.plan.changed_nodes if node not in self.stale]
 
+    @property
+    def forced_leases(self) -> int:
+        """How many seats with a lease the run restarts for their new version, which `force` does."""
+        if self.plan.when_busy.policy != "force":
+            return 0
+        return sum(_outdated_leases(one, self.context.probed[one.node]) for one in self.plan.publications)
+
+    def question(self, question: str) -> str:
+        """Return a question for confirmation, with how many seats with a lease are restarted."""
+        leases = (
+            f" {count(self.forced_leases, 'seat')} with a lease: what runs there ends." if self.forced_leases else ""
+        )
+        return f"{question}{leases}"
+
     def claims(self, run: str, verb: Verb) -> dict[str, Claim]:
         """Return what the run would claim on each node that changes."""
         claims = self.plan.claims(build_claim(run, self.directory.lab.name, verb, self.context.probed))
         return {node: claims[node] for node in self.nodes}
+
+
+def _outdated_leases(publication: Publication, facts: NodeFacts | Problem) -> int:
+    """Return how many leases are of seats with another version than the published one."""
+    found = facts.self_service if isinstance(facts, NodeFacts) else None
+    versions = publication.environments if publication.action in SERVED else {}
+    leases = found.leases if found else ()
+    return sum(lease.version != versions.get(lease.environment, lease.version) for lease in leases)
 
 
 @click.command(epilog=example("provision rollout ai-lab --limit gpu01\n  provision rollout ai-lab --when-busy wait:2h"))
@@ -100,8 +124,8 @@ def rollout(*, lab: str, saved: Path | None, skip_stale: bool, fresh: bool, opti
             planned = planned._replace(stale=_stale_nodes(reviewed, planned.plan, skip_stale))
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
         refuse_claimed(planned.context.probed, planned.claims(run.journal.run, "rollout"), breaks)
-        question = f"Roll this out to {count(len(planned.nodes), 'node')}?"
-        if planned.nodes and not (options.yes or output.confirm(question)):
+        question = planned.question(f"Roll this out to {count(len(planned.nodes), 'node')}?")
+        if (planned.nodes or planned.forced_leases) and not (options.yes or output.confirm(question)):
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)

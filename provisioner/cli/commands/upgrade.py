@@ -111,7 +111,8 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         refuse_claimed(planned.context.probed, planned.claims(run.journal.run, "upgrade"), breaks)
         gate = check_maintenance(directory.lab.rollout.calendar, planned.plan, options.overrides, run.on_event)
         question = f"Hold the lab to this lock, and roll it out to {count(len(upgraded.plan.changed_nodes), 'node')}?"
-        if upgraded.changes and not (options.yes or output.confirm(question)):
+        is_change = upgraded.changes or planned.forced_leases
+        if is_change and not (options.yes or output.confirm(planned.question(question))):
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)

@@ -28,7 +28,7 @@ class LeasedLab:
         seats = {"gpu1": [a_leased_seat(), a_leased_seat("bob")], "gpu2": [a_leased_seat(), stopped]}
         self.fleet = BrokerFleet(**seats, gpu3=[])
         self.fleet.fails["gpu3"] = WITHOUT
-        (path / "lab.yml").write_text(LAB)
+        (path / "lab.yml").write_text(f"{LAB}self_service: {{unix_group: students}}\n")
         (path / "hosts.yml").write_text("all: {hosts: {gpu1: {}, gpu2: {}, gpu3: {}}}\n")
         monkeypatch.setattr("provisioner.cli.commands.seats.lease_change.open_fleet", self._open)
         monkeypatch.setattr("provisioner.cli.commands.usage.fleet", lambda *_: self.fleet)

@@ -8,10 +8,11 @@ import pytest
 from provisioner.adapters.state.journal import list_started_runs
 from provisioner.adapters.state.published import PublishedRuns
 from provisioner.domain.values.node import SelfServiceFacts
-from tests.builders import a_uuid
+from tests.builders import a_lease, a_uuid
 from tests.cli.commands.people import LAB
 from tests.cli.commands.people_fleet import PeopleLab
 from tests.cli.running import document, run
+from tests.workflow.broker_fleet import OLD, a_leased_seat
 
 HOURS = "groups: {{student: {{hours: {}}}}}\n"
 
@@ -165,3 +166,29 @@ def test_damaged_records_of_runs_are_left_out_of_what_was_published(lab: PeopleL
     for folder in list_started_runs("ml"):
         (folder / "undertaking.json").write_text('{"verb": "rollout", "publications": {"gpu1": {"documents": 1}}}')
     assert PublishedRuns("ml").config(digest) is None
+
+
+def test_a_new_version_is_left_to_the_people_whose_seats_have_a_lease(lab: PeopleLab) -> None:
+    roll_out(lab)
+    lab.fleet.leased = {"gpu1": (a_leased_seat(version=OLD), a_leased_seat("bob"))}
+    write(lab)
+    done = run("rollout", str(lab.path), "--yes", "--json")
+    assert done.exit_code == 4
+    gpu1, gpu2 = document(done)["nodes"]
+    assert (gpu1["state"], gpu1["problems"][0]["code"], gpu2["state"]) == ("deferred", "leased", "unchanged")
+    assert gpu1["seats"][-1]["seat"] == "ml_anna"
+
+
+def test_seats_with_a_lease_are_restarted_by_force_only_after_a_question(
+    lab: PeopleLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(lab)
+    lease = a_lease(version=OLD)
+    found = installed(lab).model_copy(update={"leases": (lease, lease.model_copy(update={"version": "?"}))})
+    others = installed(lab, "gpu2")
+    monkeypatch.setattr(lab.fleet, "self_service", {"gpu1": found, "gpu2": others}.get)
+    words = ("rollout", str(lab.path), "--when-busy", "force", "--reason", "driver update")
+    asked = run(*words)
+    assert (asked.exit_code, "2 seats with a lease: what runs there ends." in asked.stderr) == (2, True), asked.stderr
+    assert run(*words, "--yes").exit_code == 0
+    assert run("rollout", str(lab.path)).exit_code == 0

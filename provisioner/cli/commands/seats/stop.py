@@ -35,7 +35,7 @@ def stop_seat(*, lab: str, person: str, reason: str, options: ChangeOptions) -> 
     their leases end; they may start them again. `seats release` gives them the grace of their group.
     """
     directory = read_lab(lab)
-    if all(row.id != person for row in directory.people):
+    if directory.lab.self_service is not None and all(row.id != person for row in directory.people):
         return _stop_leased(directory, person, reason, options)
     row = find_person(directory, person)
     change = PersonChange(

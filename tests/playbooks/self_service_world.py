@@ -34,12 +34,13 @@ publishes, removals, daemons, verifications, units, images, layouts, installed, 
         "base.command",
     )
 )
+clients = module_util("self_service.client")
 trials, precheck, proofs, busies, steps = (
     module_util(name) for name in ("docker.trial", "seat.precheck", "gpu.proof", "seat.busy", "transaction.remove")
 )
 
 GROUP = grp.getgrgid(65534).gr_name
-CODE = {"provisioner/__init__.py": "", "provisioner/one.py": "x = 1\n"}
+CODE = {"provisioner/__init__.py": "", "provisioner/one.py": "x = 1\n", "provisioner/client/me.py": "import sys\n"}
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
 
 
@@ -73,12 +74,15 @@ class Site:
         for name in ("systemd", "units", "cron.d"):
             (root / name).mkdir()
         self.systemd, self.units, self.cron = root / "systemd", root / "units", root / "cron.d/provisioner-broker"
+        self.client, self.python = root / "bin/provision", "/usr/bin/python3"
         engine.images[REFERENCE] = {"RootFS": {"Layers": []}}
         self._patch(monkeypatch)
 
     def _patch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for name, value in (("RUNNING", self.systemd), ("UNITS", self.units), ("CRON", self.cron)):
             monkeypatch.setattr(units, name, value)
+        monkeypatch.setattr(clients, "CLIENT", self.client)
+        monkeypatch.setattr(clients, "python_path", lambda: self.python)
         monkeypatch.setattr(units, "shutil", SimpleNamespace(which=lambda name: name in self.programs or None))
         for module in (daemons, images, trials):
             monkeypatch.setattr(module, "run", self.run)
@@ -92,6 +96,7 @@ class Site:
         monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
         for module in (removals, steps):
             monkeypatch.setattr(module, "Compose", self.compose)
+        monkeypatch.setattr(busies, "kernel_use", lambda _: [])
         monkeypatch.setattr(busies, "query_nvml", lambda: {"gpus": [a_gpu("GPU-1", processes=self.at_work)]})
         for module in (images, proofs):
             monkeypatch.setattr(module, "query_nvml", lambda: {"driver": "570.172.08", "gpus": self.gpus})

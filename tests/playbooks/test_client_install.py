@@ -14,7 +14,7 @@ SOCKET = "/run/provisioner/broker.sock"
 
 @pytest.fixture
 def text() -> str:
-    return str(installs.client_text(boot.own_code(), SOCKET))
+    return str(installs.client_text(boot.own_code(), SOCKET, boot.PYTHON))
 
 
 @pytest.fixture

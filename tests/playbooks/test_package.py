@@ -32,7 +32,6 @@ ROOMS = (
     "prepare",
 )
 MOST_MODULES = 12
-STARTED_BY_THE_NODE = {"client": {"install"}}  # no module of this tree starts it
 VERMIN = str(Path(sys.executable).with_name("vermin"))
 MODULES = sorted(PACKAGE.rglob("*.py"))
 FILES = [*MODULES, *sorted(LIBRARY.glob("*.py"))]
@@ -90,7 +89,6 @@ def test_a_room_is_small_and_every_module_is_used(room: str) -> None:
     names = {path.stem for path in (PACKAGE / room).glob("*.py")} - {"__init__"}
     assert 0 < len(names) <= MOST_MODULES
     used = {name for path in FILES for name in imports(path)}
-    names -= STARTED_BY_THE_NODE.get(room, set())
     assert not [name for name in names if not any(f"{u}.".startswith(f"{NAME}.{room}.{name}.") for u in used)]
 
 

@@ -121,7 +121,7 @@ def test_an_older_release_never_replaces_the_program_of_a_newer_one(
     site: Site, installed: str, new: str, replaces: bool
 ) -> None:
     site.publish(version=installed)
-    record = site.publish("2", code={"provisioner/one.py": "other = 1\n"}, version=new)
+    record = site.publish("2", code={**CODE, "provisioner/one.py": "other = 1\n"}, version=new)
     assert (record["state"], site.config()["environments"]["default"]["version"]) == ("committed", site.version("2"))
     assert [problem["code"] for problem in record["problems"]] == ([] if replaces else ["program_newer"])
     assert site.layout.program_version() == (new if replaces else installed)
@@ -134,6 +134,34 @@ def test_a_newer_program_that_does_not_understand_the_configuration_keeps_its_ow
     record = site.publish("2", version="0.2.0", node="n2")
     assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("rolled_back", ["broker_silent"])
     assert (site.config()["node"], site.layout.program_version()) == ("n1", "0.3.0")
+
+
+# --- the command for people
+
+
+def test_the_command_for_people_comes_with_the_broker_and_follows_its_release(site: Site) -> None:
+    site.publish(version="0.2.0")
+    assert (site.client.stat().st_mode & 0o777, site.socket in site.client.read_text()) == (0o755, True)
+    site.publish("2", code={**CODE, "provisioner/client/me.py": "import os\n"}, version="0.3.0")
+    assert "import os" in site.client.read_text()
+    site.publish("3", code={**CODE, "provisioner/client/me.py": "import re\n"}, version="0.2.0")
+    assert "import os" in site.client.read_text()
+
+
+@pytest.mark.parametrize("hindrance", ["another program", "no python for all", "no folder"])
+def test_a_command_that_cannot_be_installed_is_a_caution(site: Site, hindrance: str, tmp_path: Path) -> None:
+    if hindrance == "another program":
+        site.client.parent.mkdir()
+        site.client.write_text("#!/bin/sh\n")
+    elif hindrance == "no python for all":
+        (tmp_path / "private").mkdir(mode=0o700)
+        (tmp_path / "private/python3").touch(0o755)
+        site.python = str(tmp_path / "private/python3")
+    else:
+        site.client.parent.write_text("")
+    record = site.publish()
+    assert (record["state"], [one["code"] for one in record["problems"]]) == ("committed", ["client_not_installed"])
+    assert hindrance != "another program" or site.client.read_text() == "#!/bin/sh\n"
 
 
 # --- versions
@@ -328,7 +356,7 @@ def test_a_configuration_that_cannot_be_verified_is_replaced_by_the_one_before(s
     site.publish("1")
     before, program = site.config(), site.program()
     site.unreadable = {"n2"}
-    record = site.publish("2", node="n2", code={"provisioner/one.py": "bad = 1\n"}, version="0.3.0")
+    record = site.publish("2", node="n2", code={**CODE, "provisioner/one.py": "bad = 1\n"}, version="0.3.0")
     assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("rolled_back", ["broker_silent"])
     assert (site.config(), site.program()) == (before, program)
     assert site.runs_from == program

@@ -41,9 +41,11 @@ def test_a_removal_takes_seats_broker_and_everything_that_was_published(site: Si
     seat, of_the_lab = a_running_seat(site, "ml_anna"), a_running_seat(site, "ml_bob", kind="")
     of_another = a_running_seat(site, "cv_anna", lab="cv")
     stores.Store(site.state_root).audit(uid=5001, verb="up")
+    (site.layout.folder / "usage").mkdir()
     record = site.remove(claim=None)
     assert (record["state"], record["checks"]) == ("committed", {"ml_anna": "removed; its home stays"})
-    assert {path.name for path in site.layout.folder.glob("*")} == {"jobs", "audit.jsonl"}
+    assert {path.name for path in site.layout.folder.glob("*")} == {"jobs", "audit.jsonl", "usage"}
+    assert not site.client.exists()
     assert (site.pid, site.tags()) == (None, set())
     assert not list(site.units.rglob("*.service"))
     assert (seat.current(), seat.numbers(), site.composes["ml_anna"].running) == (0, [], 0)

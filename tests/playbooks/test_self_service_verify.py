@@ -23,6 +23,7 @@ publishes, removals, daemons, verifications, units, images, layouts, installed =
     module_util(f"self_service.{name}")
     for name in ("publish", "removal", "daemon", "verify", "units", "image_check", "layout", "installed")
 )
+clients = module_util("self_service.client")
 boot, trials, precheck, command, jobfiles = (
     module_util(name) for name in ("transaction.boot", "docker.trial", "seat.precheck", "base.command", "jobs.jobfile")
 )
@@ -71,6 +72,8 @@ def machine(
     for module in (images, trials):
         monkeypatch.setattr(module, "run", lambda *_, **__: command.CommandResult(0, PASSWD, ""))
     monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
+    monkeypatch.setattr(clients, "CLIENT", tmp_path / "bin/provision")
+    monkeypatch.setattr(clients, "python_path", lambda: boot.PYTHON)
     made = Machine(tmp_path, open_folder)
     yield made
     daemons.stop(made.layout)

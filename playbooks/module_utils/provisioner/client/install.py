@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import stat
-import sys
 from pathlib import Path
 
 from ansible.module_utils.provisioner.base.files import sync_folder, write_atomic
 from ansible.module_utils.provisioner.client import me
 
-CLIENT = Path("/usr/local/bin/provision")
 MODE = 0o755
 MARK = "# The client of lab-provisioner for the people of a node. It is replaced by each rollout."
 SOURCE = "provisioner/client/me.py"
@@ -24,7 +22,7 @@ if __name__ == "__main__":
 """
 
 
-def client_text(code: dict[str, str], socket: str, interpreter: str = sys.executable) -> str:
+def client_text(code: dict[str, str], socket: str, interpreter: str) -> str:
     """Return the program. `code`: see `own_code` of transaction/boot.py. `socket`: the path of the broker's socket.
 
     `interpreter`: a Python that everybody on the node can run.

@@ -6,6 +6,7 @@ until the broker is verified.
 
 from __future__ import annotations
 
+import contextlib
 import grp
 import hashlib
 import json
@@ -20,7 +21,7 @@ from ansible.module_utils.provisioner.broker.config import Config, parse_config
 from ansible.module_utils.provisioner.broker.program import is_written, program_files, write_program
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
-from ansible.module_utils.provisioner.self_service import before, daemon
+from ansible.module_utils.provisioner.self_service import before, client, daemon
 from ansible.module_utils.provisioner.self_service.environments import (
     keep_image,
     publish_version,
@@ -38,6 +39,7 @@ from ansible.module_utils.provisioner.self_service.installed import (
 from ansible.module_utils.provisioner.self_service.layout import PLAIN, Layout
 from ansible.module_utils.provisioner.self_service.removal import withdraw
 from ansible.module_utils.provisioner.self_service.verify import verify
+from ansible.module_utils.provisioner.transaction import boot
 
 LOOKUP_SECONDS = 10
 RELEASE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})*")
@@ -80,7 +82,7 @@ def publish(order: dict[str, Any], job: Job, code: dict[str, str]) -> dict[str, 
     remove_unused(wanted.layout, wanted.config.environments)
     return {
         "state": "committed" if changed or restarted else "unchanged",
-        "problems": [*found.problems, *_cautions(wanted)],
+        "problems": [*found.problems, *_cautions(wanted), *_install_beside(wanted)],
         "checks": {**found.checks, **checks},
     }
 
@@ -249,6 +251,15 @@ def program_digest(layout: Layout) -> str:
 def _cautions(wanted: Wanted) -> list[dict[str, str]]:
     found = [_program_newer(wanted)] if _is_newer(wanted) else []
     return found + ([_not_at_boot()] if started_by(wanted.layout) == "none" else [])
+
+
+def _install_beside(wanted: Wanted) -> list[dict[str, str]]:
+    """Install the command for people, and let the node measure their seats each night. Return cautions."""
+    if _is_newer(wanted):
+        return []
+    with contextlib.suppress(OSError):  # as beside a rollout: the next one tries again
+        boot.install(wanted.order["state_root"], wanted.code, measures=True)
+    return client.install(wanted.code, wanted.order["socket"])
 
 
 # --- back

@@ -1,6 +1,6 @@
 """The job that removes self-service from a node: its seats, then the broker and everything that was published.
 
-Homes, tokens and host keys of the seats stay, and the audit.
+Homes, tokens and host keys of the seats stay, and so do the audit and the GPU hours.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.notice import FOLDER as NOTICES
 from ansible.module_utils.provisioner.seat.notice import LEASE_FILE
 from ansible.module_utils.provisioner.seat.seat import INTENT, Seat, seats_of
-from ansible.module_utils.provisioner.self_service import daemon, units
+from ansible.module_utils.provisioner.self_service import client, daemon, units
 from ansible.module_utils.provisioner.self_service.environments import remove_all
 from ansible.module_utils.provisioner.self_service.installed import STARTED, installed_lab
 from ansible.module_utils.provisioner.self_service.layout import Layout
@@ -31,7 +31,7 @@ from ansible.module_utils.provisioner.transaction import remove as removals
 
 LOCK_SECONDS = 120  # for the job of a seat that the broker has begun
 PAUSE = 0.2
-KEPT = ("audit", "jobs", "lock")  # the audit with its older parts, and what this job itself uses
+KEPT = ("audit", "usage", "jobs", "lock")  # the audit with its older parts, and what this job itself uses
 
 
 def remove(order: dict[str, Any], job: Job) -> dict[str, Any]:
@@ -145,9 +145,13 @@ def _with_broker_again(layout: Layout, order: dict[str, Any], fault: ProblemErro
 
 
 def withdraw(layout: Layout, socket: str) -> None:
-    """Stop the broker, and remove what starts it, its socket and its program. Raises ProblemError, OSError."""
+    """Stop the broker, and remove what starts it, its socket, its client and its program.
+
+    Raises ProblemError, OSError.
+    """
     daemon.stop(layout)
     units.remove(layout)
+    client.remove()
     for path in (Path(socket), Path(f"{socket}.new")):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

@@ -28,6 +28,8 @@ PROCESS_OPTIONS = ("KillMode=process", "Restart=on-failure", "RestartSec=5")
 # would be missing there.
 LIMITS = (
     "TimeoutStopSec=20",
+    "OOMScoreAdjust=-900",  # leases have to end also where programs of seats have taken all memory, or all processes
+    "TasksMax=infinity",
     "NoNewPrivileges=yes",
     "RestrictRealtime=yes",
     "LockPersonality=yes",

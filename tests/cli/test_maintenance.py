@@ -11,6 +11,7 @@ from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import Overrides
 from provisioner.domain.lab.calendar import Calendar, Freeze
 from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.self_service.publication import Publication
 from provisioner.domain.values.problem import ProblemError
 from tests.cli.running import run
 
@@ -28,6 +29,15 @@ def test_a_change_in_a_freeze_is_refused_as_deferred() -> None:
         check_maintenance(CLOSED, a_plan("update"), Overrides(), open_run("demo").record)
     assert refused.value.ending == "deferred"
     assert [problem.code for problem in refused.value.problems] == ["frozen"]
+
+
+def test_self_service_is_not_published_in_a_freeze() -> None:
+    publication = Publication(node="n1", action="update", why="")
+    plan = Plan(lab="demo", image=None, steps=(), publications=(publication,))
+    with pytest.raises(ProblemError):
+        check_maintenance(CLOSED, plan, Overrides(), open_run("demo").record)
+    kept = plan.model_copy(update={"publications": (publication.model_copy(update={"action": "keep"}),)})
+    check_maintenance(CLOSED, kept, Overrides(), open_run("demo").record)
 
 
 @pytest.mark.parametrize("action", ["keep", "defer", "skip"])

@@ -17,7 +17,7 @@ from provisioner.domain.self_service.config import SelfServiceConfig
 class _Record(NamedTuple):
     """An order of a run, and its documents by digest; as JSON, since few of them are used.
 
-    `was`: the digest of the configuration that the node had before.
+    `was`: the digest of the configuration that the node had before; empty in a rollback.
     """
 
     node: str
@@ -47,7 +47,7 @@ class PublishedRuns:
         A rollback is no publication of its own: after one, there is no further way back than before.
         """
         found = [(config.digest, record.was, order) for config, order, record in self._published(node)]
-        was = next((was for known, was, _ in found if known == digest and was != digest), "")
+        was = next((was for known, was, _ in found if known == digest and was not in {"", digest}), "")
         return next((order for known, _, order in found if known == was), None)
 
     def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder, _Record]]:
@@ -66,11 +66,10 @@ class PublishedRuns:
 
 
 def _read(path: Path) -> Iterator[_Record]:
-    """Yield the publications of a run, without those of a rollback."""
+    """Yield the publications of a run."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
         spec = json.loads(path.read_bytes())
-        if spec["verb"] != "rollback":
-            documents = spec.get("documents", {})
-            was = {one["node"]: one["was"] for one in spec["plan"].get("publications", ())}
-            orders = spec.get("publications", {}).items()
-            yield from (_Record(node, was[node], order, documents) for node, order in orders)
+        documents, is_rollback = spec.get("documents", {}), spec["verb"] == "rollback"
+        was = {one["node"]: "" if is_rollback else one["was"] for one in spec["plan"].get("publications", ())}
+        orders = spec.get("publications", {}).items()
+        yield from (_Record(node, was[node], order, documents) for node, order in orders)

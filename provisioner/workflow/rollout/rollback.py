@@ -44,7 +44,7 @@ def with_earlier_publications(
 ) -> tuple[Plan, dict[str, Published]]:
     """Return a plan of a rollback with the self-service of its nodes, and what each of them gets.
 
-    `version`: of the program of this release, which a rollback does not change.
+    The pool stays as it is. `version`: of the program of this release, which a rollback does not change.
     """
     publications, published = list[Publication](), dict[str, Published]()
     for node in dict.fromkeys((*plan.nodes, *probed)):
@@ -56,8 +56,10 @@ def with_earlier_publications(
         if order is None or order.config is None:
             publications.append(_no_earlier_publication(facts, digest))
             continue
-        published[node] = Published(order.config, order.documents)
-        publications.append(build_publication(facts, order.config, version, earlier.config(digest)))
+        # A GPU of the pool of before may be that of a row of the roster by now.
+        config = order.config.model_copy(update={"pool": facts.self_service.pool})
+        published[node] = Published(config, order.documents)
+        publications.append(build_publication(facts, config, version, earlier.config(digest)))
     return plan.model_copy(update={"publications": tuple(publications)}), published
 
 

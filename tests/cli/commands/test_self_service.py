@@ -93,6 +93,21 @@ def test_a_rollback_publishes_what_was_before_and_goes_back_no_further(lab: Peop
     assert (again.exit_code, installed(lab)) == (0, before), again.output
 
 
+def test_a_rollback_leaves_the_pool_as_it_is_and_the_next_one_knows_it(lab: PeopleLab) -> None:
+    """A GPU that has left the pool may be that of a person in the roster by now."""
+    roll_out(lab)
+    roll_out(lab, settings="gpus: 1", hours=48)
+    pool = installed(lab).pool
+    assert len(pool) == 1
+    assert run("rollback", str(lab.path), "--yes").exit_code == 0
+    back = installed(lab)
+    assert back.pool == pool
+    roll_out(lab, settings="gpus: 1", hours=72)
+    done = run("rollback", str(lab.path), "--yes")
+    assert (done.exit_code, installed(lab)) == (0, back), done.output
+    assert "group student hours 72 -> 24" in done.stdout
+
+
 def test_a_rollback_leaves_out_what_was_never_in_force_on_the_node(lab: PeopleLab) -> None:
     roll_out(lab)
     before = installed(lab)

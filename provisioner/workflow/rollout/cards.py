@@ -1,6 +1,7 @@
-"""Cards that running seats still have: no other seat gets them before these seats have changed.
+"""Cards that running seats still have, or that people can still lease: no other seat gets them before that has changed.
 
-Where the seats that have them change in the same run, the node carries out their orders first.
+Where the seats that have them change in the same run, the node carries out their orders first. A pool gets smaller only
+after the seats of its node.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -9,6 +10,7 @@ from typing import NamedTuple
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.seat.seat import Seat
+from provisioner.domain.self_service.pool import is_of_another_lab
 from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 
@@ -34,11 +36,44 @@ def defer_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) 
     A seat that is deferred holds on to its own cards in turn. Seats that get cards of each other are left out: none of
     them can be changed first.
     """
+    pool = pool_in_force(lab, facts)
+    planned = [_deferred_for_pool(seat, facts, pool) for seat in planned]
     found = _deferred_for_cards(planned, facts, lab)
     if names := _exchanging(_givers(found, facts)):
         left = [_left_out(seat, names, lab) if seat.step.seat in names else seat for seat in found]
         found = _deferred_for_cards(left, facts, lab)
     return found
+
+
+def pool_in_force(lab: str, facts: NodeFacts) -> frozenset[str]:
+    """Return the cards (UUIDs) that people can lease on a node now."""
+    found = facts.self_service
+    return frozenset() if found is None or is_of_another_lab(lab, found) else frozenset(found.pool)
+
+
+def _deferred_for_pool(planned: PlannedSeat, facts: NodeFacts, pool: Collection[str]) -> PlannedSeat:
+    """Defer a seat that gets cards which people can lease while it starts."""
+    step, seat = planned.step, planned.bundle.seat if planned.bundle else None
+    if seat is None or not (step.starts or step.action == "assign"):
+        return planned
+    running = facts.seat(seat.name)
+    had = running.gpus if running and running.runs else ()
+    cards = [card for card in seat.gpus if card in pool and card not in had]
+    if not cards:
+        return planned
+    problem = _still_in_pool(step, cards)
+    changes = {"action": "defer", "why": f"{step.why}; its GPUs can still be leased"}
+    return planned._replace(step=step.model_copy(update={**changes, "problems": (*step.problems, problem)}))
+
+
+def _still_in_pool(step: Step, cards: Sequence[str]) -> Problem:
+    return Problem(
+        "gpu_in_pool",
+        f"{step.node}: {step.seat} gets {', '.join(cards)}, which people can lease until this rollout has ended",
+        "an own GPU has one user: somebody could lease it while the seat starts",
+        "this rollout takes it from the pool; run it again afterwards",
+        step.node,
+    )
 
 
 def _deferred_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) -> list[PlannedSeat]:

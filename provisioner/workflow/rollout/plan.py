@@ -29,7 +29,7 @@ from provisioner.domain.self_service.config import Published
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
-from provisioner.workflow.rollout.cards import PlannedSeat, defer_for_cards, held_by_leaving
+from provisioner.workflow.rollout.cards import PlannedSeat, defer_for_cards, held_by_leaving, pool_in_force
 from provisioner.workflow.rollout.people import Seating, SeatRequest, seat_nodes, seat_people, stop_step
 from provisioner.workflow.rollout.publications import Program, PublishInputs, plan_publications
 from provisioner.workflow.rollout.served import ServedNode
@@ -157,7 +157,8 @@ def _plan_node(inputs: PlanInputs, node: ServedNode, seating: Seating, when_busy
     name, facts = node.host.name, node.facts
     ended = seating.ended.get(name, {})
     stops = [stop_step(facts, seat, why, when_busy) for seat, why in ended.items()]
-    planned, held = [PlannedSeat(step) for step in stops], held_by_leaving(stops, facts)
+    planned = [PlannedSeat(step) for step in stops]
+    held = held_by_leaving(stops, facts) | pool_in_force(inputs.lab.name, facts)
     for request in seating.requests.get(name, []):
         if isinstance(request, Step):
             planned.append(PlannedSeat(request))

@@ -138,10 +138,15 @@ def test_a_rollback_to_a_generation_leaves_self_service_as_it_is(lab: PeopleLab)
 
 def test_self_service_that_lab_yml_no_longer_has_is_removed(lab: PeopleLab) -> None:
     roll_out(lab)
-    report = roll_out(lab, settings="nodes: gpu1")
+    write(lab, settings="nodes: gpu1")
+    done = run("rollout", str(lab.path), "--yes", "--json")
+    assert done.exit_code == 4, done.output
+    left = document(done)["nodes"][1]
+    assert (left["environments"]["default"]["state"], left["counts"]) == ("removed", {"deferred": 1})
     assert lab.fleet.self_service("gpu2") is None
-    assert report["nodes"][1]["environments"]["default"]["state"] == "removed"
     assert lab.fleet.self_service("gpu1")
+    roll_out(lab, settings="nodes: gpu1")
+    assert lab.fleet.running() == {"gpu1": [], "gpu2": ["ml-student"]}
 
 
 def test_a_removal_takes_self_service_too(lab: PeopleLab) -> None:

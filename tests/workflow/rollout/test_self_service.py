@@ -102,9 +102,11 @@ def test_a_new_node_gets_self_service_and_no_seat() -> None:
 def test_a_node_that_leaves_the_pattern_loses_its_self_service_and_gets_a_seat() -> None:
     probed = after(plan(own_lab(), nodes({"n1": 1}, {})), nodes({"n1": 1}, {}))
     prepared = plan(own_lab(nodes="gpu*"), probed)
-    assert actions(prepared.plan) == {"demo-student": "create"}
+    assert actions(prepared.plan) == {"demo-student": "defer"}
+    assert codes(prepared.plan) == {"demo-student": ["gpu_in_pool"]}
     assert published(prepared) == {"n1": ("remove", ())}
-    assert plan(own_lab(nodes="gpu*"), after(prepared, probed)).plan.changed_nodes == ()
+    again = plan(own_lab(nodes="gpu*"), after(prepared, probed))
+    assert (actions(again.plan), again.plan.publications) == ({"demo-student": "create"}, ())
 
 
 @pytest.mark.parametrize(
@@ -162,6 +164,15 @@ def test_without_a_number_the_pool_is_what_no_row_has_alone() -> None:
     assert [problem.code for problem in prepared.plan.unplaced.values()] == ["no_shared_gpu"]
 
 
+def test_people_who_share_get_no_card_of_a_pool_before_it_is_smaller() -> None:
+    people = (person("eve", gpus="shared"),)
+    probed = nodes({"n1": 4}, accounts_of(people))
+    own = SelfServiceFacts(lab="demo", pool=cards("n1", 1, 2, 3))
+    first = plan(both_lab(gpus=1), {"n1": probed["n1"].model_copy(update={"self_service": own})}, *people)
+    assert published(first) == {"n1": ("update", cards("n1", 1))}
+    assert [bundle.seat.gpus for bundle in first.bundles["n1"].values()] == [cards("n1", 0)]
+
+
 def test_a_pool_that_gets_less_says_so() -> None:
     people = (person("ann", gpus=2),)
     prepared = plan(both_lab(gpus=4), nodes({"n1": 4}, accounts_of(people)), *people)
@@ -180,15 +191,19 @@ def test_a_row_gets_no_card_of_the_pool() -> None:
 
 
 def test_a_row_waits_for_a_card_that_somebody_has_leased() -> None:
-    """Without a number, rows come first: the pool gets smaller, and the lease ends by itself."""
+    """Without a number, rows come first: the pool gets smaller, then the lease ends by itself."""
     people = person("ann", gpus=1), person("bob", gpus=1)
     seats = (own_seat("zoe", gpus=cards("n1", 1)),)
     own = SelfServiceFacts(lab="demo", pool=cards("n1", 1), leases=(Lease(seat="demo_zoe", gpus=cards("n1", 1)),))
     (facts,) = nodes({"n1": 2}, accounts_of(people)).values()
-    prepared = plan(both_lab(), {"n1": facts.model_copy(update={"seats": seats, "self_service": own})}, *people)
+    probed = {"n1": facts.model_copy(update={"seats": seats, "self_service": own})}
+    prepared = plan(both_lab(), probed, *people)
     assert actions(prepared.plan) == {"ann": "create", "bob": "defer"}
-    assert codes(prepared.plan) == {"bob": ["gpu_held"]}
+    assert codes(prepared.plan) == {"bob": ["gpu_in_pool"]}
     assert published(prepared)["n1"] == ("update", ())
+    again = plan(both_lab(), after(prepared, probed), *people, places=prepared.plan.places)
+    assert actions(again.plan) == {"ann": "keep", "bob": "defer"}
+    assert codes(again.plan) == {"bob": ["gpu_held"]}
 
 
 def test_a_row_of_who_has_started_a_seat_waits_until_it_is_stopped() -> None:
@@ -288,7 +303,8 @@ def test_an_edit_changes_pools_once_and_ends_no_lease(
     second = plan(edited, probed, *people, places=first.plan.places)
     pools = {gpu for one in second.plan.publications for gpu in one.pool}
     assert not pools & {gpu for held in second.plan.places.values() for gpu in held.gpus}
-    held = {gpu for seat in probed["n1"].seats if seat.is_self_service for gpu in seat.gpus}
+    held = {gpu for facts in probed.values() if facts.self_service for gpu in facts.self_service.pool}
+    held |= {gpu for seat in probed["n1"].seats if seat.is_self_service for gpu in seat.gpus}
     changed = {(step.node, step.seat) for step in second.plan.pending if step.action != "stop"}
     bundles = ((node, one.seat) for node, found in second.bundles.items() for one in found.values())
     assert not [seat for node, seat in bundles if (node, seat.name) in changed and held & {*seat.gpus}]

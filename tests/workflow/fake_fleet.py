@@ -19,7 +19,7 @@ from provisioner.domain.rollout.order import (
 )
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.publish import PublicationOrder
-from provisioner.domain.rollout.report import NodeRecord, NodeState, SeatRecord, build_node_record
+from provisioner.domain.rollout.report import DONE, NodeRecord, NodeState, SeatRecord, build_node_record
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.self_service.publication import SELF_SERVICE_NAME
@@ -246,10 +246,13 @@ class FakeFleet:
 
     def _remove(self, node: str, order: RemovalOrder) -> SeatRecord:
         was = self.read(node, order.seat.name)
+        state = self._end("remove", node, order.seat.name, "committed" if was["generation"] else "unchanged")
+        if state not in DONE:
+            return SeatRecord(seat=order.seat.name, state=state)
         generation = was["generation"] if order.act == "stop" else 0
         ended = {"generation": generation, "run": order.run, "state": "removed"}
         self._write(node, was | ended, order.seat.name)
-        return SeatRecord(seat=order.seat.name, state="committed" if was["generation"] else "unchanged")
+        return SeatRecord(seat=order.seat.name, state=state)
 
     def _change(self, act: str, node: str, order: Order | RollbackOrder, image: str) -> SeatRecord:
         """Change a seat once for each run, as a real node does. A repeated order returns the record of the first."""

@@ -45,6 +45,12 @@ def defer_for_cards(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) 
     return found
 
 
+def held_by_unchanged(planned: Sequence[PlannedSeat], facts: NodeFacts, lab: str) -> frozenset[str]:
+    """Return the cards (UUIDs) of seats of the lab that are to have other ones, and are not changed by the plan."""
+    held = _held_cards(planned, facts, lab)
+    return frozenset(card for card, seat in held.items() if not seat.is_self_service)
+
+
 def pool_in_force(lab: str, facts: NodeFacts) -> frozenset[str]:
     """Return the cards (UUIDs) that people can lease on a node now."""
     found = facts.self_service

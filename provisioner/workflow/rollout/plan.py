@@ -29,7 +29,13 @@ from provisioner.domain.self_service.config import Published
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
-from provisioner.workflow.rollout.cards import PlannedSeat, defer_for_cards, held_by_leaving, pool_in_force
+from provisioner.workflow.rollout.cards import (
+    PlannedSeat,
+    defer_for_cards,
+    held_by_leaving,
+    held_by_unchanged,
+    pool_in_force,
+)
 from provisioner.workflow.rollout.people import Seating, SeatRequest, seat_nodes, seat_people, stop_step
 from provisioner.workflow.rollout.publications import Program, PublishInputs, plan_publications
 from provisioner.workflow.rollout.served import ServedNode
@@ -79,6 +85,7 @@ def build_plan(
     found = serve_nodes(inputs, hosts, probed)
     served = {name: node if isinstance(node, ServedNode) else None for name, node in found.items()}
     seating = _seating(inputs, served)
+    pools = dict(seating.pools)
     steps: list[Step] = []
     bundles: dict[str, dict[str, SeatBundle]] = {}
     for name, node in found.items():
@@ -86,12 +93,15 @@ def build_plan(
             steps.append(skipped(name, node))
             continue
         planned = list(_plan_node(inputs, node, seating, when_busy))
+        if name in pools:
+            held = held_by_unchanged(planned, node.facts, inputs.lab.name)
+            pools[name] = tuple(card for card in pools[name] if card not in held)
         steps += _with_remarks([seat.step for seat in planned], node.remarks + seating.remarks.get(name, ()))
         if rendered := {seat.bundle.seat.name: seat.bundle for seat in planned if seat.bundle}:
             bundles[name] = rendered
     publishing = PublishInputs(inputs.lab, inputs.documents, inputs.program, inputs.lock.registry_ca, when_busy)
     nodes = [node for node in served.values() if node is not None]
-    publications, published = plan_publications(publishing, nodes, seating.pools)
+    publications, published = plan_publications(publishing, nodes, pools)
     of_seats = {bundle.image.reference for seats in bundles.values() for bundle in seats.values()}
     references = sorted({*of_seats, *(image.tag for found in published.values() for image in found.config.images)})
     plan = Plan(

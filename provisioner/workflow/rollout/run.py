@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Collection, Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 from provisioner.domain.rollout.order import AssignOrder, Order
@@ -102,7 +103,24 @@ def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequ
     if not orders:
         return seat_steps(run_spec, fleet, stop)
     publish = PullThrottle(fleet.publish, _bytes_to_publish(run_spec), run_spec.pulls, stop)
-    return (*seat_steps(run_spec, fleet, stop), WaveStep(publish, orders))
+    return (*seat_steps(run_spec, fleet, stop), WaveStep(publish, orders, partial(_refuse_held_gpus, run_spec)))
+
+
+def _refuse_held_gpus(run_spec: RunSpec, node: str, record: NodeRecord | None) -> Problem | None:
+    """Return why self-service is not published: a seat still has GPUs of the new pool, as its change has failed."""
+    pool = {gpu for one in run_spec.plan.published if one.node == node for gpu in one.pool}
+    givers = {step.seat for step in run_spec.plan.pending if step.node == node and pool & {*step.gpus}}
+    done = {seat.seat for seat in record.seats if seat.state in DONE} if record else set()
+    left = sorted(name for name in givers - done if name)
+    if not left:
+        return None
+    return Problem(
+        "gpu_held",
+        f"{node}: {', '.join(left)} still has GPUs that are to be leased, and was neither changed nor stopped",
+        "an own GPU has one user: somebody could lease it while another person computes on it",
+        f"see the problems of {left[0]}, then run the command again",
+        node,
+    )
 
 
 def seat_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:

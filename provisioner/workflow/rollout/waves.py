@@ -25,15 +25,26 @@ Records = Mapping[str, NodeRecord]
 _LOST: frozenset[NodeState] = frozenset({"unreachable", "unknown"})
 
 
+Refusal = Callable[[str, NodeRecord | None], Problem | None]
+
+
+def no_refusal(node: str, record: NodeRecord | None) -> None:
+    """Return None: the orders of every node may be carried out."""
+
+
 def no_gate() -> None:
     """Return None: every wave may start."""
 
 
 class WaveStep(NamedTuple, Generic[OrderT]):
-    """One step of a wave: `apply` carries out the orders of the nodes and seats that it is given."""
+    """One step of a wave: `apply` carries out the orders of the nodes and seats that it is given.
+
+    `refuse` returns why the orders of a node are deferred, from the record of the steps before; None: they are not.
+    """
 
     apply: Callable[[Orders[OrderT]], Records]
     orders: Orders[OrderT]
+    refuse: Refusal = no_refusal
 
 
 def too_many_failures(nodes: Sequence[str], budget: int) -> Problem:
@@ -129,13 +140,27 @@ def _run_wave(
             continue
         if stopped := reason_to_stop(wave_run, records, context.stop):
             break
-        found = step.apply(left)
+        refused = _refused(step, left, records)
+        records |= {node: merge_records(records.get(node), record) for node, record in refused.items()}
+        found = step.apply({node: orders for node, orders in left.items() if node not in refused})
         records |= {node: merge_records(records.get(node), record) for node, record in found.items()}
     for node in nodes:
         _drop_staged(records, node)
     changed = [records[node] for node in nodes if node in records and records[node] != before.get(node)]
     report_records(changed, context.on_event)
     return stopped
+
+
+def _refused(step: WaveStep[OrderT], left: Orders[OrderT], records: Records) -> Records:
+    """Return records of the nodes whose orders are deferred because of how the steps before have ended."""
+    found = {node: step.refuse(node, records.get(node)) for node in left}
+    return {
+        node: build_node_record(
+            node, [SeatRecord(seat=seat, state="deferred", problems=(problem,)) for seat in left[node]]
+        )
+        for node, problem in found.items()
+        if problem is not None
+    }
 
 
 def _drop_staged(records: dict[str, NodeRecord], node: str) -> None:

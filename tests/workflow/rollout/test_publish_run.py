@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.domain.rollout.plan import Action, Plan
-from provisioner.domain.rollout.report import NodeRecord, RolloutReport, SeatRecord
+from provisioner.domain.rollout.plan import Action, Plan, Step
+from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport, SeatRecord
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
 from provisioner.domain.self_service.config import PublicationSource, Published, build_published
 from provisioner.domain.self_service.publication import (
@@ -22,9 +22,9 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.publications import publication_orders
 from provisioner.workflow.rollout.resume import assess_nodes, is_open, resume
 from provisioner.workflow.rollout.run import Outcome, run_waves
-from tests.builders import a_lab, a_locked_image, a_node
+from tests.builders import a_lab, a_locked_image, a_node, a_uuid
 from tests.domain.seats import DOCUMENTS
-from tests.workflow.fake_fleet import FakeFleet, a_claim, a_context, a_plan, orders_of, reported
+from tests.workflow.fake_fleet import SEAT, FakeFleet, a_claim, a_context, a_plan, orders_of, reported
 
 BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
 CREATE: Action = "create"
@@ -107,6 +107,26 @@ def test_a_failed_publication_counts_as_a_failed_node(tmp_path: Path) -> None:
     assert outcome.stopped is not None
     assert outcome.stopped.code == "too_many_failures"
     assert outcome.records[0].counts == {"committed": 1}
+
+
+@pytest.mark.parametrize(
+    ("end", "state", "counts"),
+    [("committed", "published", {"committed": 1}), ("deferred", "deferred", {"deferred": 1})],
+)
+def test_a_gpu_joins_the_pool_only_once_the_seat_that_had_it_is_stopped(
+    tmp_path: Path, end: NodeState, state: str, counts: dict[str, int]
+) -> None:
+    fleet = FakeFleet(tmp_path, {"remove": {"n1": end}}).add("n1", generation=1)
+    spec = a_run([], ["n1"])
+    gpu = a_uuid("n1/0")
+    step = Step(node="n1", seat=SEAT, action="stop", why="", generation=1, gpus=(gpu,))
+    growing = spec.plan.publications[0].model_copy(update={"pool": (gpu,)})
+    plan = spec.plan.model_copy(update={"steps": (step,), "publications": (growing,)})
+    outcome = run_waves(spec.model_copy(update={"plan": plan}), fleet, a_context())
+    (record,) = outcome.records
+    assert (record.environments["default"].state, record.counts) == (state, counts)
+    assert [problem.code for problem in record.problems] == (["gpu_held"] if state == "deferred" else [])
+    assert (fleet.self_service("n1") is None) == (state == "deferred")
 
 
 def test_what_is_published_already_and_what_cannot_be_is_in_the_report(tmp_path: Path) -> None:

@@ -34,6 +34,7 @@ from tests.workflow.rollout.roster_lab import (
     person,
     plan_people,
     roster_lab,
+    with_seat,
 )
 
 OWN = {"unix_group": "lab-students"}
@@ -181,6 +182,18 @@ def test_a_pool_that_gets_less_says_so() -> None:
     assert not prepared.plan.is_incomplete
 
 
+def test_a_card_of_a_seat_that_cannot_be_stopped_now_does_not_join_the_pool() -> None:
+    people = (person("ann", gpus=1),)
+    probed = after(plan(both_lab(gpus=1), nodes({"n1": 2}, accounts_of(people)), *people), nodes({"n1": 2}, {}))
+    busy = with_seat(probed["n1"], "demo_ann", at_work=("python of ann",))
+    prepared = plan(both_lab(gpus=2), {"n1": busy})
+    assert actions(prepared.plan) == {"ann": "defer"}
+    assert published(prepared)["n1"][1] == cards("n1", 1)
+    prepared = plan(both_lab(gpus=2), probed)
+    assert actions(prepared.plan) == {"ann": "stop"}
+    assert published(prepared)["n1"][1] == cards("n1", 0, 1)
+
+
 def test_a_row_gets_no_card_of_the_pool() -> None:
     people = person("ann"), person("bob", gpus=3)
     probed = nodes({"n1": 4}, accounts_of(people))
@@ -288,9 +301,9 @@ def test_nothing_changes_in_a_plan_after_its_own_rollout(given_lab: GivenLab) ->
 
 
 @costly
-@given(labs(), SETTINGS, PEOPLE, st.integers(0, 2))
+@given(labs(), SETTINGS, PEOPLE, st.integers(0, 2), st.booleans())
 def test_an_edit_changes_pools_once_and_ends_no_lease(
-    given_lab: GivenLab, settings: dict[str, Any], people: list[Person], leased: int
+    given_lab: GivenLab, settings: dict[str, Any], people: list[Person], leased: int, busy: bool
 ) -> None:
     lab, before, probed = given_lab
     first = plan(lab, probed, *before)
@@ -299,6 +312,8 @@ def test_an_edit_changes_pools_once_and_ends_no_lease(
         for name, facts in after(first, probed).items()
     }
     probed["n1"] = with_leases(probed["n1"], leased)
+    for seat in probed["n1"].seats if busy else ():
+        probed["n1"] = with_seat(probed["n1"], seat.name, at_work=("python",))
     edited = both_lab(**settings)
     second = plan(edited, probed, *people, places=first.plan.places)
     pools = {gpu for one in second.plan.publications for gpu in one.pool}
@@ -308,6 +323,9 @@ def test_an_edit_changes_pools_once_and_ends_no_lease(
     changed = {(step.node, step.seat) for step in second.plan.pending if step.action != "stop"}
     bundles = ((node, one.seat) for node, found in second.bundles.items() for one in found.values())
     assert not [seat for node, seat in bundles if (node, seat.name) in changed and held & {*seat.gpus}]
+    left = {(step.node, step.seat) for step in second.plan.steps if step.action in {"keep", "defer", "skip"}}
+    running = ((name, seat) for name, facts in probed.items() for seat in facts.seats if not seat.is_self_service)
+    assert not pools & {gpu for name, seat in running if seat.runs and (name, seat.name) in left for gpu in seat.gpus}
     again = plan(edited, after(second, probed), *people, places=second.plan.places)
     assert {one.action for one in again.plan.publications} <= {"keep"}
     assert again.plan.places == second.plan.places

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -31,11 +30,12 @@ class _Record(NamedTuple):
 
 
 class PublishedRuns:
-    """The publications of earlier runs. The records are read at the first question; a damaged one is left out."""
+    """The publications of earlier runs. Their records are read as far back as needed; a damaged one is left out."""
 
     def __init__(self, lab: str) -> None:
         """Read nothing yet."""
         self._lab = lab
+        self._records_of: dict[Path, list[_Record]] = {}  # by the folder of the run
 
     def config(self, digest: str) -> SelfServiceConfig | None:
         """Return the configuration with this digest, None where no run on this machine has published it."""
@@ -52,17 +52,18 @@ class PublishedRuns:
 
     def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder, _Record]]:
         """Yield what was to be published, the latest first."""
-        for record in self._records:
+        for record in self._records():
             if node in {None, record.node}:
                 with suppress(ValidationError, KeyError, TypeError, AttributeError):
                     order = record.read()
                     if order.config is not None:
                         yield order.config, order, record
 
-    @cached_property
-    def _records(self) -> list[_Record]:
-        folders = reversed(list_started_runs(self._lab))
-        return [record for folder in folders for record in _read(folder / "undertaking.json")]
+    def _records(self) -> Iterator[_Record]:
+        for folder in reversed(list_started_runs(self._lab)):
+            if folder not in self._records_of:
+                self._records_of[folder] = list(_read(folder / "undertaking.json"))
+            yield from self._records_of[folder]
 
 
 def _read(path: Path) -> Iterator[_Record]:

@@ -91,7 +91,8 @@ def _plan_node(inputs: PublishInputs, node: ServedNode, pools: Pools) -> Publica
 
 def _publication(inputs: PublishInputs, node: ServedNode, found: Published) -> Publication:
     facts, program, settings = node.facts, inputs.program, inputs.lab.self_service
-    before = program.known(facts.self_service.config) if facts.self_service else None
+    in_force = facts.self_service.config if facts.self_service else found.config.digest
+    before = None if in_force == found.config.digest else program.known(in_force)
     publication = build_publication(facts, found.config, program.version, before)
     wanted, source = settings.gpus if settings else None, pool_source(inputs.lab.name, facts, node.gpus)
     cautions = pool_cautions(wanted, source, found.config.pool, facts)

@@ -177,6 +177,16 @@ def test_a_run_that_lost_a_node_is_resumed_and_publishes_there(lab: PeopleLab) -
     assert (done.exit_code, installed(lab, "gpu2").runs) == (0, True), done.output
 
 
+def test_a_plan_of_what_is_in_force_reads_no_records_of_runs(lab: PeopleLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    roll_out(lab)
+
+    def refuse(_: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr("provisioner.adapters.state.published.list_started_runs", refuse)
+    assert run("plan", str(lab.path), "--exit-code").exit_code == 0
+
+
 def test_damaged_records_of_runs_are_left_out_of_what_was_published(lab: PeopleLab) -> None:
     roll_out(lab)
     digest = installed(lab).config

@@ -1,5 +1,6 @@
 """What earlier runs of a lab have published as self-service, by the records of these runs on this machine."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from contextlib import suppress
@@ -16,17 +17,21 @@ from provisioner.domain.self_service.config import SelfServiceConfig
 class _Record(NamedTuple):
     """An order of a run, and its documents by digest; as JSON, since few of them are used.
 
-    `was`: the digest of the configuration that the node had before; empty in a rollback.
+    `digest`: of its configuration. `was`: that of the one that the node had before; empty in a rollback.
     """
 
     node: str
+    digest: str
     was: str
     order: dict[str, Any]
     documents: dict[str, Any]
 
-    def read(self) -> PublicationOrder:
-        documents = {name: self.documents[digest] for name, digest in self.order["documents"].items()}
-        return PublicationOrder.model_validate({**self.order, "documents": documents})
+    def read(self) -> PublicationOrder | None:
+        """Return the order, None where it is damaged."""
+        with suppress(ValidationError, KeyError, TypeError, AttributeError):
+            documents = {name: self.documents[digest] for name, digest in self.order["documents"].items()}
+            return PublicationOrder.model_validate({**self.order, "documents": documents})
+        return None
 
 
 class PublishedRuns:
@@ -39,27 +44,21 @@ class PublishedRuns:
 
     def config(self, digest: str) -> SelfServiceConfig | None:
         """Return the configuration with this digest, None where no run on this machine has published it."""
-        return next((config for config, *_ in self._published() if config.digest == digest), None)
+        found = (record.read() for record in self._records() if record.digest == digest)
+        return next((order.config for order in found if order is not None), None)
 
     def before(self, node: str, digest: str) -> PublicationOrder | None:
         """Return what the node had before the configuration with this digest; None where that is not known.
 
         A rollback is no publication of its own: after one, there is no further way back than before.
         """
-        found = [(config.digest, record.was, order) for config, order, record in self._published(node)]
-        was = next((was for known, was, _ in found if known == digest and was not in {"", digest}), "")
-        return next((order for known, _, order in found if known == was), None)
-
-    def _published(self, node: str | None = None) -> Iterator[tuple[SelfServiceConfig, PublicationOrder, _Record]]:
-        """Yield what was to be published, the latest first."""
-        for record in self._records():
-            if node in {None, record.node}:
-                with suppress(ValidationError, KeyError, TypeError, AttributeError):
-                    order = record.read()
-                    if order.config is not None:
-                        yield order.config, order, record
+        later = (one.was for one in self._records() if one.node == node and one.digest == digest)
+        was = next((one for one in later if one not in {"", digest}), None)
+        found = (one.read() for one in self._records() if one.node == node and one.digest == was)
+        return next((order for order in found if order is not None), None)
 
     def _records(self) -> Iterator[_Record]:
+        """Yield what was to be published, the latest first."""
         for folder in reversed(list_started_runs(self._lab)):
             if folder not in self._records_of:
                 self._records_of[folder] = list(_read(folder / "undertaking.json"))
@@ -72,5 +71,6 @@ def _read(path: Path) -> Iterator[_Record]:
         spec = json.loads(path.read_bytes())
         documents, is_rollback = spec.get("documents", {}), spec["verb"] == "rollback"
         was = {one["node"]: "" if is_rollback else one["was"] for one in spec["plan"].get("publications", ())}
-        orders = spec.get("publications", {}).items()
-        yield from (_Record(node, was[node], order, documents) for node, order in orders)
+        for node, order in spec.get("publications", {}).items():
+            digest = hashlib.sha256(json.dumps(order["config"], sort_keys=True).encode()).hexdigest()
+            yield _Record(node, digest, was[node], order, documents)

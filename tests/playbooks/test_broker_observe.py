@@ -112,6 +112,18 @@ def test_a_seat_that_a_person_has_started_is_seen_with_its_gpus(node: Path) -> N
     assert seen.others == frozenset()
 
 
+@pytest.mark.parametrize("service", ["jupyter", "ssh"])
+def test_a_seat_that_lacks_a_service_does_not_run_and_is_still_its_person_s(
+    node: Path, engine: FakeEngine, service: str
+) -> None:
+    """The engine does not start a container of a leased seat again, so the broker has to."""
+    for container in engine.containers:
+        if container["Id"] == service:
+            container["State"] = "exited"
+    seen = look(node)
+    assert (seen.running, seen.own) == (frozenset(), {SEAT: (5001, ("GPU-1",))})
+
+
 def test_a_seat_of_the_control_machine_is_not_the_broker_s(node: Path, engine: FakeEngine) -> None:
     a_persons_seat(node, "ml_roster")
     add_containers(engine, a_container("jupyter", name="other"), seat="ml_roster")

@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.use import computing, gpu_use
 from ansible.module_utils.provisioner.lease.state import Card
 from ansible.module_utils.provisioner.lease.tick import Seen
+from ansible.module_utils.provisioner.seat.compose import SERVICES
 from ansible.module_utils.provisioner.seat.seat import NAME, Seat
 
 JUPYTER = "jupyter"  # the service whose health says whether kernels run code
@@ -35,7 +36,7 @@ def observe(state_root: str, holders: Mapping[str, str], samples: Sequence[Any])
     used, new_samples = _used(own, running or {}, samples)
     return {
         "cards": {uuid: _card(uuid, gpu, holders.get(uuid))._asdict() for uuid, gpu in gpus.items()},
-        "running": None if running is None else sorted(running),
+        "running": None if running is None else sorted(seat for seat in running if _is_complete(running[seat])),
         "idle": {seat: not used[seat] and _has_idle_gpus(wanted, gpus) for seat, wanted in own.items()},
         "own": {seat: [wanted["uid"], wanted["gpus"]] for seat, wanted in own.items()},
         "others": sorted(found.keys() - own.keys()),
@@ -80,6 +81,11 @@ def _card(uuid: str, gpu: dict[str, Any], holder: str | None) -> Card:
 
 def _is_of(process: dict[str, Any], seat: str | None) -> bool:
     return seat is not None and process.get("seat") == seat
+
+
+def _is_complete(containers: Iterable[Mapping[str, Any]]) -> bool:
+    """Return whether all services of a seat run: the engine starts none of a leased seat again."""
+    return {container["Labels"].get(SERVICE) for container in containers} >= set(SERVICES)
 
 
 def _wanted_seats(state_root: str, running: Iterable[str]) -> dict[str, dict[str, Any]]:

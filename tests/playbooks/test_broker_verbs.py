@@ -498,6 +498,16 @@ def test_a_lease_is_announced_and_then_the_seat_stops(node: Node) -> None:
     assert json.loads((node.seat("ml_anna").folder / "intent.json").read_text()) == {"wanted": "down", "by": "expired"}
 
 
+@pytest.mark.parametrize(("hours", "minutes"), [(0.05, 3), (0.5, 30)])
+def test_a_notice_says_how_much_is_left_of_a_lease_that_is_shorter_than_its_announcement(
+    node: Node, hours: float, minutes: int
+) -> None:
+    node.configure(groups={"student": a_group(hours=hours)})
+    node.ask("anna", "up")
+    node.after(30)
+    assert f"ends in {minutes} minutes" in (node.seat("ml_anna").folder / "notice/lease.txt").read_text()
+
+
 def test_renewing_removes_the_notice(node: Node) -> None:
     node.ask("anna", "up", hours=2)
     node.after(3660)

@@ -6,9 +6,10 @@ A lease is on disk before anything of its seat starts, and a seat has stopped be
 from __future__ import annotations
 
 import contextlib
+import math
 import subprocess
 import time
-from typing import Any, Callable, Protocol
+from typing import Any, Callable, Iterable, Protocol
 
 from ansible.module_utils.provisioner.admin.usage_file import UsageFile
 from ansible.module_utils.provisioner.base.files import read, write_atomic
@@ -275,12 +276,13 @@ class Keeper:
 
     def _show_notice(self, action: Action) -> None:
         leases = self.state.of_seat(action.seat)
-        grace = round(max((lease.grace_s for lease in leases), default=0.0) / 60)
+        left = _minutes(lease.left_s for lease in leases)
+        grace = _minutes(lease.grace_s for lease in leases)
         reason = next((lease.released for lease in leases if lease.released), "")
         if reason:
             text = IS_RELEASED.format(grace=grace, reason=reason)
         elif action.minutes:
-            text = ENDS_SOON.format(minutes=action.minutes)
+            text = ENDS_SOON.format(minutes=left)
         else:
             text = HAS_ENDED.format(grace=grace)
         self.write_notice(action.seat, text)
@@ -312,6 +314,11 @@ class Keeper:
         with contextlib.suppress(OSError):
             if seat.folder.is_dir():
                 write_atomic(make_notice_folder(seat) / LEASE_FILE, text, 0o644)
+
+
+def _minutes(seconds: Iterable[float]) -> int:
+    """Return the longest of these times in minutes, rounded up."""
+    return math.ceil(max(seconds, default=0.0) / 60)
 
 
 def _not_begun(code: int) -> dict[str, Any]:

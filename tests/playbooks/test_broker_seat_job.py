@@ -16,7 +16,7 @@ from tests.playbooks.orders import REFERENCE, NoJob
 from tests.playbooks.test_claims import a_claim
 from tests.playbooks.world import Killed, World, kill_at
 
-seat_jobs, orders, jobs, files, journals, identities, claims = (
+seat_jobs, orders, jobs, files, journals, identities, claims, fills = (
     module_util(name)
     for name in (
         "broker.seat_job",
@@ -26,6 +26,7 @@ seat_jobs, orders, jobs, files, journals, identities, claims = (
         "seat.journal",
         "seat.identity",
         "jobs.claims",
+        "base.fill",
     )
 )
 SEAT = "demo-student"
@@ -61,6 +62,12 @@ class BrokerWorld(World):
         """The order of a job that needs no more than the seat."""
         found: dict[str, Any] = orders.order_head("me-2", self.order["state_root"], {"name": SEAT})
         return found
+
+    def with_keys(self, order: dict[str, Any], *keys: str) -> dict[str, Any]:
+        """The order with these lines of authorized_keys, in the seat and in its file."""
+        document = {"files": {"authorized_keys": ["", "authorized_keys", ""]}}
+        order = {**order, "document": document, "seat": {**order["seat"], "authorized_keys": list(keys)}}
+        return {**order, "files": {**order["files"], **fills.fill(document, order["seat"])}}
 
     def of_current(self) -> dict[str, Any]:
         """The order of the current generation, as the broker sends it again."""
@@ -143,6 +150,27 @@ def test_a_seat_that_ran_like_this_before_is_started_as_it_is(stopped: BrokerWor
     assert (record["state"], record["generation"]) == ("committed", 1)
     assert stopped.compose.calls == ["up 1"]
     assert (stopped.staged, stopped.states) == ([], ["committed"])
+
+
+def test_a_seat_with_other_keys_than_before_keeps_its_containers(stopped: BrokerWorld) -> None:
+    """A new generation would mean new containers: what was installed in the old ones would be lost."""
+    first = stopped.with_keys(stopped.of_current(), "ssh-ed25519 AAAA laptop")
+    stopped.seat.write(1, first, {})
+    record = stopped.do(**stopped.with_keys(first, "ssh-ed25519 BBBB desktop", "ssh-ed25519 AAAA laptop"))
+    assert (record["state"], record["generation"]) == ("committed", 1)
+    assert stopped.compose.calls == ["up 1"]
+    keys = "ssh-ed25519 BBBB desktop\nssh-ed25519 AAAA laptop\n"
+    assert (stopped.seat.generation(1) / "authorized_keys").read_text() == keys
+
+
+def test_other_keys_do_not_hide_another_difference(stopped: BrokerWorld) -> None:
+    first = stopped.with_keys(stopped.of_current(), "ssh-ed25519 AAAA laptop")
+    stopped.seat.write(1, first, {})
+    other = stopped.with_keys(first, "ssh-ed25519 BBBB desktop")
+    other["seat"] = {**other["seat"], "home": "/srv/other/home"}
+    stopped.seat.write(2, other, {})
+    assert stopped.do(**other)["generation"] == 2
+    assert "up 2" in stopped.compose.calls
 
 
 @pytest.mark.parametrize("kind", ["up", "resume"])

@@ -27,7 +27,7 @@ from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key, rotate_token
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
-from ansible.module_utils.provisioner.seat.seat import Seat, seat_of
+from ansible.module_utils.provisioner.seat.seat import KEYS, Seat, seat_of, with_assigned
 from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
 from ansible.module_utils.provisioner.transaction.stage import stage
 from ansible.module_utils.provisioner.transaction.switch import switch
@@ -82,7 +82,7 @@ def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """
     order = with_driver(order)
     seat = seat_of(order)
-    if seat.is_made_from(seat.current(), order):
+    if _is_as_before(seat, order):
         record = _start_again(order, job, lock)
     else:
         stage(order, job, lock, {})
@@ -91,6 +91,16 @@ def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     with contextlib.suppress(OSError):  # the next start sets it
         limit_seat(seat, order.get("disk_limit", seat.disk_limit()))
     return record
+
+
+def _is_as_before(seat: Seat, order: dict[str, Any]) -> bool:
+    """Return whether the current generation has what an order says. Other keys need no other containers."""
+    number = seat.current()
+    return bool(number) and seat.is_made_from(number, with_assigned(order, {KEYS: _keys(seat.order(number))}))
+
+
+def _keys(order: dict[str, Any]) -> list[str]:
+    return list(order["seat"].get(KEYS, ()))
 
 
 def resume(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
@@ -118,6 +128,8 @@ def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     check_gpus_free(seat, order)
     if engine.image(order["image"]["reference"]) is None:
         raise _image_gone(order)
+    if _keys(order) != _keys(seat.order(number)):
+        seat.assign(_keys(order), shared=False)
     try:
         job.report("starting the containers", phase="switch")
         compose.up(number)

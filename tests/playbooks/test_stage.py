@@ -105,6 +105,17 @@ def test_the_seats_of_a_run_try_an_image_once_until_the_node_starts_anew(  # noq
     assert names == ["ann", "root"][: 2 - (os.getuid() == 0)]
 
 
+def test_seats_of_the_broker_try_an_image_once_whoever_asks_for_them(
+    tmp_path: Path, docker: list[list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trials, "boot_id", lambda: "b1")
+    for number, (run, sender) in enumerate([("me-1", "broker"), ("me-2", "broker"), ("r1", None)]):
+        ports, subnet = {"ssh": 22000 + 2 * number, "jupyter": 22001 + 2 * number}, f"10.213.0.{16 * number}/28"
+        order = with_seat(an_order(tmp_path, run, by=sender), name=f"demo_{number}", ports=ports, subnet=subnet)
+        assert stage(order)["state"] == "staged"
+    assert trials_of(docker) == 4  # the first one, and that of a run of the control machine
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"image": 1}'])
 def test_a_damaged_record_of_a_trial_is_replaced(tmp_path: Path, docker: list[list[str]], text: str) -> None:
     path = tmp_path / "state/node/trial.json"

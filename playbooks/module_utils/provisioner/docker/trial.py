@@ -1,5 +1,7 @@
 """The trial of an image: does it unpack and start, and which accounts has it? Once for all seats of a run.
 
+All orders of the broker count as one run until the node starts anew: people would wait for each other trial.
+
 STATE_ROOT/node/trial.json    the accounts of the image that was tried last
 """
 
@@ -26,7 +28,7 @@ def image_accounts(order: dict[str, Any]) -> dict[str, str]:
     Another seat of the run may have tried the image since the boot: a power cut can leave an incomplete one. Raises
     ProblemError `image_does_not_start`.
     """
-    key = {"image": order["image"]["reference"], "run": order["run"], "boot": boot_id()}
+    key = {"image": order["image"]["reference"], "run": order.get("by") or order["run"], "boot": boot_id()}
     path = Path(order["state_root"]) / "node" / "trial.json"
     if known := _known(path, key):
         return known

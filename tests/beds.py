@@ -18,6 +18,10 @@ BEDS: dict[str, tuple[str, ...]] = {
     "seat": ("playbooks/test_on_nodes.py",),
     "rollout": ("journeys/test_rollout.py",),
     "roster": ("journeys/test_roster.py",),
+    "self-service": (
+        "journeys/test_self_service.py",
+        "journeys/test_self_service_over_time.py",
+    ),
     "lab image": ("adapters/engine/test_lab_image.py",),
     "upgrade": ("journeys/test_upgrade.py",),
     "prepare": ("journeys/test_prepare.py",),

@@ -1,6 +1,6 @@
 """The trial of an image: does it unpack and start, and which accounts has it? Once for all seats of a run.
 
-All orders of the broker count as one run until the node starts anew: people would wait for each other trial.
+All orders of the broker count as one run, until the node starts anew: each person would wait for a trial of their own.
 
 STATE_ROOT/node/trial.json    the accounts of the image that was tried last
 """

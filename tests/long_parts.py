@@ -23,7 +23,7 @@ PARTS = {
     "mig": "a rollout to a card that is split into MIG devices",
     "roster": "sixty people on three nodes: costs, work, a power cut, a rollback; kills in every state of five seats",
     "scale": "ten nodes",
-    "self-service": "seats that people start: a rollout and an upgrade beside twenty; ends of leases, kills, a power cut",
+    "self-service": "seats that people start: an upgrade beside twenty of them; ends of leases, kills, a power cut",
 }
 
 

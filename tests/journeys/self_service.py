@@ -18,7 +18,8 @@ from provisioner.adapters import resources
 from provisioner.adapters.ansible.pynvml_part import pynvml_part
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.order import STATE_ROOT, order_image
+from provisioner.domain.lab.ordered import order_image
+from provisioner.domain.rollout.order import STATE_ROOT
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.seat.slotted import Documents

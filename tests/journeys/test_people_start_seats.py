@@ -109,7 +109,7 @@ def work(site: Site, people: dict[str, Seat]) -> Iterator[dict[str, "subprocess.
     yield sessions
     for session in sessions.values():
         session.kill()
-        session.wait()
+        session.communicate()
 
 
 def login(site: Site, answer: Seat, person: str) -> list[str]:

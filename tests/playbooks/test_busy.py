@@ -178,14 +178,14 @@ def test_two_seats_that_share_a_gpu_have_it_at_once(persons: World, neighbour: C
 
 
 @pytest.mark.usefixtures("idle")
-@pytest.mark.parametrize(("open_switch", "held"), [(False, False), (True, True)])
-def test_a_stopped_seat_has_no_gpu_unless_its_switch_is_unfinished(
-    persons: World, neighbour: Callable[..., Any], open_switch: bool, held: bool
+@pytest.mark.parametrize(("back", "held"), [(None, False), (1, True), (0, False)])
+def test_a_stopped_seat_has_no_gpu_unless_its_switch_is_unfinished_and_may_go_back(
+    persons: World, neighbour: Callable[..., Any], back: int | None, held: bool
 ) -> None:
-    """An undo may start it again, with the GPUs of the generation before."""
+    """An undo may start it again, with the GPUs of the generation before; that of the broker leaves it stopped (0)."""
     other = neighbour("exited")
-    if open_switch:
-        module_util("seat.journal").Journal(other.folder, "r0").append("switching", to=2, back=1)
+    if back is not None:
+        module_util("seat.journal").Journal(other.folder, "r0").append("switching", to=2, back=back)
     if held:
         with pytest.raises(busy.GpuHeldError):
             switched(persons)
@@ -496,6 +496,8 @@ def test_gpus_of_an_unfinished_switch_count_as_gpus_of_the_seat(world: World) ->
     assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1"]
     world.journal().append("switching", to=3, back=1)
     assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-1", "GPU-9"]
+    world.journal().append("switching", to=3, back=0)
+    assert busy.seat_gpus(world.seat, world.journal()) == ["GPU-9"]
 
 
 @pytest.mark.parametrize(

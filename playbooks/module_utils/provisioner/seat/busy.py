@@ -102,9 +102,15 @@ def shared_gpus(seat: Seat, journal: Journal) -> set[str]:
 
 
 def _wanted(seat: Seat, journal: Journal) -> list[dict[str, Any]]:
-    """Return the seat as the order of every generation that may run now has it."""
+    """Return the seat as the order of every generation that may run now has it.
+
+    When a switch begins that goes back to nothing (`back` 0), the current generation does not run, and it is not
+    started before that switch has ended.
+    """
     open_switch = journal.open_switch()
-    numbers = {seat.current(), open_switch["detail"]["to"] if open_switch else 0} & set(seat.numbers())
+    detail = open_switch["detail"] if open_switch else {}
+    current = 0 if detail.get("back") == 0 else seat.current()
+    numbers = {current, detail.get("to", 0)} & set(seat.numbers())
     return [seat.order(number)["seat"] for number in sorted(numbers)]
 
 

@@ -14,16 +14,7 @@ from collections.abc import Callable, Sequence
 from statistics import median
 from typing import NamedTuple
 
-from tests.journeys.self_service import (
-    PEOPLE,
-    SOCKET,
-    UNIX_GROUP,
-    SelfService,
-    a_document,
-    a_group,
-    running_self_service,
-    until,
-)
+from tests.journeys.self_service import ONE_GROUP, PEOPLE, SOCKET, UNIX_GROUP, SelfService, running_self_service, until
 from tests.lab.demo import PROGRAM
 from tests.lab.steps import setup
 
@@ -81,8 +72,7 @@ class Times(NamedTuple):
 
 def main(minutes: float = MINUTES) -> None:
     """Print both tables."""
-    with running_self_service(setup(), PROGRAM) as node:
-        node.publish(a_document(node), groups={"student": a_group(None)})
+    with running_self_service(setup(), PROGRAM, groups=ONE_GROUP) as node:
         node.up(PERSON, gpus=1)  # pulls the image, and fills the caches of the machine
         print(f"## From `up` to an answering JupyterLab: seconds, median of {REPETITIONS}\n")
         print("| | broker | by hand | ratio | above | all by the broker | all by hand | verified |")
@@ -112,7 +102,10 @@ def _measure(
         end_by_hand(node)
         folder = f"{node.seat_folder(PERSON)}/current"
         port = json.loads(node.node.exec("cat", f"{folder}/order.json"))["seat"]["ports"]["jupyter"]
-        file, url = node.node.exec("realpath", f"{folder}/compose.yaml"), f"http://127.0.0.1:{port}/api/status"
+        file, url = (
+            node.node.exec("realpath", f"{folder}/compose.yaml"),
+            f"http://{node.node.address}:{port}/api/status",
+        )
         program = ("python3", "-I", "-c", ANSWERS + BY_HAND)
         times.by_hand.extend(json.loads(node.node.exec(*program, file, node.seat_name(PERSON), url)))
         end_by_hand(node)

@@ -1,28 +1,16 @@
-"""A node of the bed with a broker, and people with accounts on it who ask through its socket.
+"""A node of the bed with self-service, and people with accounts on it who ask through the broker's socket."""
 
-`publish` writes by hand what a rollout is to install: program, configuration and documents.
-"""
-
+import hashlib
 import json
-import shutil
 import subprocess
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
-from provisioner.adapters import resources
-from provisioner.adapters.ansible.pynvml_part import pynvml_part
-from provisioner.adapters.lab.lockfile import read_lock
-from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.lab.ordered import order_image
 from provisioner.domain.rollout.order import STATE_ROOT
-from provisioner.domain.seat.document import SeatDocument
-from provisioner.domain.seat.seat import Seat
-from provisioner.domain.seat.slotted import Documents
 from tests.journeys.conftest import QUICK, Site, running_site
 from tests.lab.bed import make_key
 from tests.lab.demo import ssh_command
@@ -35,12 +23,18 @@ PROFILE = "cdi = 1\n" + profile_text("rtx5090x2-580")
 TORCH = "2.10.0"
 SOCKET = "/run/provisioner/broker.sock"
 FOLDER = f"{STATE_ROOT}/self_service"
-SOURCE, PROGRAM = "/opt/self_service", f"{FOLDER}/program"
 UNIX_GROUP = "lab-students"
 PEOPLE = {"anna": 5001, "bob": 5002, "dora": 5003, "emil": 5004, "carl": 5005}
 STRANGER = "carl"  # an account that is not in the group
 MEMORY, CPUS, PIDS = 2 << 30, 1.5, 1024
-LIMITS = {"memory": "2g", "cpus": CPUS, "pids": PIDS, "shm": "64m", "nofile": {"soft": 4096, "hard": 8192}}
+LIMITS = {"gpus": 2, "memory": "2g", "cpus": CPUS, "pids": PIDS, "shm": "64m"}
+ONE_GROUP = {"student": LIMITS}
+# dora is in the first group and emil in the second.
+GROUPS = {
+    "short": LIMITS | {"unix": "lab-short", "hours": 0.02, "grace_minutes": 0.2},
+    "idle": LIMITS | {"unix": "lab-idle", "idle_hours": 0.02},
+    "student": LIMITS,
+}
 WAIT_S = 240
 
 CLIENT = """\
@@ -49,14 +43,6 @@ with socket.socket(socket.AF_UNIX) as link:
     link.connect(sys.argv[1])
     link.sendall(sys.stdin.buffer.readline())
     sys.stdout.buffer.write(link.makefile("rb").readline())
-"""
-WRITE_PROGRAM = f"""\
-import sys
-from pathlib import Path
-sys.path.insert(0, {SOURCE!r})
-from ansible.module_utils.provisioner.broker.program import write_program
-from ansible.module_utils.provisioner.transaction.boot import own_code
-write_program(Path({PROGRAM!r}), own_code())
 """
 # GET of a page of Jupyter, as any program on the node can do it; prints the status, 0 without an answer.
 GET = """\
@@ -76,7 +62,6 @@ class SelfService(NamedTuple):
 
     site: Site
     node: Node
-    image: LockedImage
     keys: Path
 
     def as_user(self, person: str, *command: str, stdin: str | None = None) -> str:
@@ -123,7 +108,7 @@ class SelfService(NamedTuple):
     def jupyter(self, person: str, token: str = "", by: str = STRANGER) -> int:
         """Return the HTTP status that another account of the node gets from Jupyter of a person."""
         ports = json.loads(self.node.exec("cat", f"{self.seat_folder(person)}/current/order.json"))["seat"]["ports"]
-        url = f"http://127.0.0.1:{ports['jupyter']}/api/contents"
+        url = f"http://{self.node.address}:{ports['jupyter']}/api/contents"
         return int(self.as_user(by, "python3", "-I", "-c", GET, url, *filter(None, [token])))
 
     def containers(self, person: str, *, stopped: bool = False) -> dict[str, str]:
@@ -140,56 +125,32 @@ class SelfService(NamedTuple):
 
     # --- the broker
 
-    def publish(self, document: SeatDocument, **over: Any) -> None:
-        """Write the configuration, with this document as the environment `default`; `over` replaces parts of it."""
-        version = document.digest[:12]
-        path = f"{FOLDER}/environments/default/{version}/document.json"
-        self.node.exec("sh", "-c", f"mkdir -p {Path(path).parent} && cat >{path}", stdin=document.model_dump_json())
-        config = json.dumps(self.config(version) | over)
-        script = f"cat >{FOLDER}/config.new && mv {FOLDER}/config.new {FOLDER}/config.json"
-        self.node.exec("sh", "-c", script, stdin=config)
-
-    def config(self, version: str) -> dict[str, Any]:
-        """Return the configuration that the control machine is to write."""
-        environment = {
-            "version": version,
-            "torch": TORCH,
-            "image": order_image(self.image).model_dump(mode="json"),
-            "registry": {"address": self.site.lab.registry.address, "ca": None},
-            "deadlines": {"pull": 600, "healthy": 180, "min_healthy": 0},
-            "start_interval": True,
-        }
-        return {
-            "schema": "provisioner/self_service/1",
-            "lab": self.site.lab.prefix,
-            "node": self.node.name,
-            "unix_group": UNIX_GROUP,
-            "show_names": True,
-            "pool": self.gpus(),
-            "ports": {"first": 24000, "last": 24999},
-            "subnets": ["10.213.0.0/16"],
-            "homes": "/srv/provisioner/homes",
-            "binds": {"ssh": self.node.address, "jupyter": "127.0.0.1"},
-            "term_ends": None,
-            "groups": {
-                "short": a_group("lab-short", hours=0.02, grace_minutes=0.2),
-                "idle": a_group("lab-idle", idle_hours=0.02),
-                "student": a_group(None),
-            },
-            "environments": {"default": environment},
-        }
+    def publish_next_version(self) -> str:
+        """Publish the environment with one more line in a file, as a rollout does it; return its version."""
+        config = json.loads(self.node.exec("cat", f"{FOLDER}/config.json"))
+        environment = config["environments"]["default"]
+        folder = f"{FOLDER}/environments/default"
+        document = json.loads(self.node.exec("cat", f"{folder}/{environment['version']}/document.json"))
+        document["files"]["notice.sh"][-1] += "\n# the next version\n"
+        text = json.dumps(document, sort_keys=True)
+        environment["version"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        version = f"{folder}/{environment['version']}"
+        self.node.exec("sh", "-c", f"mkdir {version} && cat >{version}/document.json", stdin=text)
+        replace = f"cat >{FOLDER}/config.new && mv {FOLDER}/config.new {FOLDER}/config.json"
+        self.node.exec("sh", "-c", replace, stdin=json.dumps(config))
+        return str(environment["version"])
 
     def gpus(self) -> list[str]:
         listed = self.node.exec("nvidia-smi", "--query-gpu=uuid", "--format=csv,noheader")
         return listed.split()
 
     def start(self) -> None:
-        """Start the broker and wait until it has looked at the node."""
-        words = f"exec setsid --fork env -i PATH=$PATH python3 -I {PROGRAM}/broker.py {STATE_ROOT} {SOCKET}"
-        self.node.exec("sh", "-c", f"{words} </dev/null >>/var/log/broker.log 2>&1")
-        until(self._has_looked)
+        """Start the broker, as cron does it at boot, and wait until it has looked at the node."""
+        command = f"python3 -I {FOLDER}/program/broker.py {STATE_ROOT} {SOCKET}"
+        self.node.exec("sh", "-c", f"exec setsid --fork {command} </dev/null >>{FOLDER}/broker.log 2>&1")
+        until(self.has_looked)
 
-    def _has_looked(self) -> bool:
+    def has_looked(self) -> bool:
         try:
             cards = self.leases()["cards"]
         except BedError:
@@ -202,15 +163,10 @@ class SelfService(NamedTuple):
 
     def pid(self) -> str:
         """Return the process of the broker, empty without one."""
-        return self.node.exec("sh", "-c", f"pgrep -fo '^python3 -I {PROGRAM}/broker.py' || true")
+        return self.node.exec("sh", "-c", f"pid=$(cat {FOLDER}/broker.lock); ! kill -0 $pid 2>/dev/null || echo $pid")
 
     def audit(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.node.exec("cat", f"{FOLDER}/audit.jsonl").splitlines()]
-
-
-def a_group(unix: str | None, **over: Any) -> dict[str, Any]:
-    usual = {"unix": unix, "gpus": 2, "hours": 24, "idle_hours": 0, "grace_minutes": 10, "environments": ["default"]}
-    return {**usual, "limits": LIMITS, "disk": None, **over}
 
 
 def until(is_so: Callable[[], bool], seconds: float = WAIT_S) -> None:
@@ -221,23 +177,27 @@ def until(is_so: Callable[[], bool], seconds: float = WAIT_S) -> None:
 
 
 @contextmanager
-def running_self_service(engine: Engine, program: Path) -> Iterator[SelfService]:
-    """Start a node with two cards, lock a lab image with JupyterLab, add accounts, and start a broker."""
-    with running_site(engine, program, [PROFILE], rollout=QUICK) as site:
-        node, keys = site.lab.node("node1"), site.lab.folder / "keys"
-        locked = site.command.run("lock", str(site.folder), "--torch", TORCH)
-        assert locked.returncode == 0, locked.stderr
-        lock = read_lock(site.folder / "lab.lock")
-        assert lock
-        (image,) = lock.images
-        keys.mkdir()
+def running_self_service(
+    engine: Engine, program: Path, groups: Mapping[str, Mapping[str, object]] = GROUPS
+) -> Iterator[SelfService]:
+    """Start a node with two cards and accounts, and roll self-service out with an image that has JupyterLab."""
+    with running_site(
+        engine,
+        program,
+        [PROFILE],
+        rollout=QUICK,
+        image={"torch": TORCH},
+        self_service={"unix_group": UNIX_GROUP},
+        groups=groups,
+    ) as site:
+        made = SelfService(site, site.lab.node("node1"), site.lab.folder / "keys")
+        made.keys.mkdir()
         for person in PEOPLE:
-            make_key(keys / person)
-        add_accounts(node)
-        made = SelfService(site, node, image, keys)
-        write_program(node)
-        made.publish(a_document(made))
-        made.start()
+            make_key(made.keys / person)
+        add_accounts(made.node)
+        done = site.roll_out()
+        assert done.code == 0, done.output
+        until(made.has_looked)
         yield made
 
 
@@ -250,45 +210,6 @@ def add_accounts(node: Node) -> None:
         member = members.get(person, UNIX_GROUP)
         lines.append(f"useradd --uid {uid} --user-group --no-create-home --groups '{member}' {person}")
     node.exec("sh", "-ec", "\n".join(lines))
-
-
-def write_program(node: Node) -> None:
-    """Let the Python of the node write the program from the sources of this checkout."""
-    with TemporaryDirectory() as name:
-        utils = Path(name, "source/ansible/module_utils")
-        shutil.copytree(resources.playbooks() / "module_utils/provisioner", utils / "provisioner")
-        for package in (utils, utils.parent):
-            (package / "__init__.py").touch()
-        (utils / "pynvml.py").write_text(pynvml_part())
-        node.engine.docker("cp", f"{name}/source", f"{node.container}:{SOURCE}")
-    node.exec("mkdir", "-p", FOLDER)
-    node.exec("python3", "-I", "-c", WRITE_PROGRAM)
-
-
-def a_document(made: SelfService, more: str = "") -> SeatDocument:
-    """Return the document of self-service seats; `more` is added to a file of it, which makes another version."""
-    seat = Seat(
-        name=made.seat_name("anna"),
-        lab=made.site.lab.prefix,
-        node=made.node.name,
-        person="anna",
-        user="anna",
-        uid=PEOPLE["anna"],
-        gid=PEOPLE["anna"],
-        home="/srv/provisioner/homes/anna",
-        gpus=(),
-        gpu_driver="nvidia",
-        ports={"ssh": 24000, "jupyter": 24001},
-        binds={"ssh": made.node.address, "jupyter": "127.0.0.1"},
-        subnet="10.213.0.0/28",
-    )
-    templates = {path.name: path.read_text() for path in resources.templates().iterdir() if path.is_file()}
-    document = Documents(templates).bundle(seat, made.image).document
-    compose, notice = document.files["compose.yaml"], document.files["notice.sh"]
-    # The engine starts no leased seat by itself.
-    stays = tuple(part.replace('restart: "unless-stopped"', 'restart: "no"') for part in compose)
-    changed = {"compose.yaml": stays, "notice.sh": (*notice[:-1], notice[-1] + more)}
-    return document.model_copy(update={"files": document.files | changed})
 
 
 def login(node: SelfService, seat: dict[str, Any], person: str, command: str) -> "subprocess.CompletedProcess[str]":

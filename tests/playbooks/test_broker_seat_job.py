@@ -338,6 +338,71 @@ def test_a_new_token_takes_effect_with_a_restart_of_jupyter_alone(world: BrokerW
     assert list(world.seat.identity.glob("tmp*")) == []
 
 
+class Tokens:
+    """The token of a seat, and the one that it had when its containers were started."""
+
+    def __init__(self, world: BrokerWorld, monkeypatch: pytest.MonkeyPatch) -> None:
+        identities.make_identity(world.seat, os.getuid(), os.getgid())
+        self.path, self.host_key, self._world = world.seat.identity / "token", identities.host_key(world.seat), world
+        self.before, self._inode = self.now, self.path.stat().st_ino
+        self.at_start = ""
+        up = world.compose.up
+        monkeypatch.setattr(world.compose, "up", lambda number: self._start(up, number))
+
+    @property
+    def now(self) -> str:
+        return str(self.path.read_text())
+
+    def _start(self, up: Callable[[int], None], number: int) -> None:
+        self.at_start = self.at_start or self.now
+        up(number)
+
+    def has_only_a_new_token(self) -> bool:
+        """The file is mounted into containers that are started again, and `ssh` knows the host key."""
+        is_same_file = self.path.stat().st_ino == self._inode
+        return self.now != self.before and is_same_file and identities.host_key(self._world.seat) == self.host_key
+
+
+@pytest.mark.parametrize("kind", ["new", "same"])
+def test_a_seat_that_is_started_after_a_stop_has_a_new_token_before_its_containers_start(
+    stopped: BrokerWorld, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """While it was stopped, any account of the node could listen on its ports, and read the token of a bookmark."""
+    tokens = Tokens(stopped, monkeypatch)
+    assert stopped.do(**(stopped.order if kind == "new" else stopped.of_current()))["state"] == "committed"
+    assert tokens.has_only_a_new_token()
+    assert tokens.at_start == tokens.now
+
+
+@pytest.mark.parametrize("kind", ["up", "upgrade"])
+def test_a_switch_of_a_running_seat_keeps_its_token(
+    made: Callable[[bool], BrokerWorld], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    world = made(True)
+    tokens = Tokens(world, monkeypatch)
+    assert world.do(kind)["state"] == "committed"
+    assert tokens.at_start == tokens.now == tokens.before
+
+
+def test_a_seat_that_is_started_again_after_a_crash_keeps_its_token(
+    stopped: BrokerWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tokens = Tokens(stopped, monkeypatch)
+    seat_jobs.carry_out(stopped.named(), Job("resume"), 0)
+    assert tokens.at_start == tokens.now == tokens.before
+
+
+@pytest.mark.parametrize("kind", ["new", "same"])
+def test_a_start_that_is_refused_changes_no_token(
+    stopped: BrokerWorld, monkeypatch: pytest.MonkeyPatch, idle: list[Any], kind: str
+) -> None:
+    tokens = Tokens(stopped, monkeypatch)
+    idle[:] = [a_gpu("GPU-1", processes=[a_process(4242)])]
+    with pytest.raises(ProblemError):
+        stopped.do(**(stopped.order if kind == "new" else stopped.of_current()))
+    assert tokens.now == tokens.before
+
+
 def test_the_limit_of_the_disk_is_set_with_the_seat(world: BrokerWorld) -> None:
     world.do(disk_limit=5 << 30)
     assert world.seat.disk_limit() == 5 << 30

@@ -367,7 +367,7 @@ SEAT = {"name": "ml_anna", "gpus": [], "left_s": 0}
         ({"state": "absent", "seat": None}, "You have no seat on gpu1.\nNext: provision me (start it)"),
         (
             {"state": "stopped", "seat": SEAT},
-            "Your seat on gpu1 is stopped. Your files are kept.\nNext: provision me (",
+            "Your seat on gpu1 is stopped. Your files are kept; its token is new when it is started again.\nNext: ",
         ),
         ({"state": "starting", "seat": SEAT}, "Your seat ml_anna on gpu1 is being started.\nNext: provision me status"),
         ({"state": "stopping", "seat": SEAT}, "Your seat on gpu1 is being stopped.\nNext: provision me status"),

@@ -78,7 +78,9 @@ def carry_out(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
 def bring_up(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Start a seat as its order says. One that ran like this before is started as it is: its containers stay.
 
-    Raises ProblemError when nothing was changed; a seat that was stopped is stopped again when it does not start.
+    A seat that was stopped gets a new token: any account of the node could listen on its ports meanwhile, and read the
+    token that its person sends there. Raises ProblemError when nothing was changed; a seat that was stopped is stopped
+    again when it does not start.
     """
     order = with_driver(order)
     seat = seat_of(order)
@@ -130,6 +132,8 @@ def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         raise _image_gone(order)
     if _keys(order) != _keys(seat.order(number)):
         seat.assign(_keys(order), shared=False)
+    if job.kind == "up" and not was_running:
+        rotate_token(seat, order["seat"]["uid"], order["seat"]["gid"])
     try:
         job.report("starting the containers", phase="switch")
         compose.up(number)

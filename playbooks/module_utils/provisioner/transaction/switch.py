@@ -16,7 +16,7 @@ from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import check_gpus_free, is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
-from ansible.module_utils.provisioner.seat.identity import host_key
+from ansible.module_utils.provisioner.seat.identity import host_key, rotate_token
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
 from ansible.module_utils.provisioner.seat.seat import BROKER, Seat
@@ -63,10 +63,12 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
 def transact(compose: Compose, journal: Journal, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
     """Start and verify a generation, then commit it; undo the switch when that fails. Return the record."""
     seat = compose.seat
-    old = _undo_target(compose, order)
+    old, wanted, is_new_start = _undo_target(compose, order), order["seat"], _is_stopped_of_broker(compose, order)
     journal.append("switching", to=number, back=old)
     verified: dict[str, Any] = {}
     try:
+        if is_new_start:  # an account of the node could listen on its ports, and read the token that was sent there
+            rotate_token(seat, wanted["uid"], wanted["gid"])
         report("starting the new containers", phase="switch")
         compose.up(number)
         journal.append("verifying", to=number)
@@ -95,13 +97,17 @@ def _undo_target(compose: Compose, order: dict[str, Any]) -> int:
     Raises ProblemError `no_way_back` when its containers run without their image: they could not be started again.
     """
     seat, old = compose.seat, compose.seat.current()
-    if order.get("by") == BROKER and not is_running(compose):
+    if _is_stopped_of_broker(compose, order):
         return 0
     if not old or engine.image(seat.order(old)["image"]["reference"]):
         return old
     if is_running(compose):
         raise _no_way_back(seat, old)
     return 0
+
+
+def _is_stopped_of_broker(compose: Compose, order: dict[str, Any]) -> bool:
+    return order.get("by") == BROKER and not is_running(compose)
 
 
 def _no_way_back(seat: Seat, old: int) -> ProblemError:

@@ -164,8 +164,10 @@ class Node:
             number = seat.next_number()
             seat.write(number, order, {})
             seat.commit(number)
-        if ends == "committed":
-            (self.running.discard if kind == "stop" else self.running.add)(name)
+        if ends == "committed" and kind in ("up", "upgrade", "resume"):
+            self.running.add(name)
+        if ends == "committed" and kind == "stop":
+            self.running.discard(name)
         problems = [] if ends == "committed" else [{"code": "x", "what": "w", "why": "y", "fix": "f"}]
         job.finish({"state": ends, "problems": problems})
 

@@ -2,6 +2,7 @@
 
 import json
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -456,6 +457,45 @@ def test_who_waits_gets_an_offer_and_then_the_gpu(node: Node) -> None:
     assert node.refused("dora", "up", gpus=2)["code"] == "no_free_gpu"
     assert node.ask("bob", "up", gpus=2, wait_s=600)["seat"]["gpus"] == list(GPUS[:2])
     assert node.ask("cem", "up", gpus=1, wait_s=600)["seat"]["gpus"] == [GPUS[2]]
+
+
+def occupy(node: Node) -> None:
+    """Let four seats be changed, for longer than a place lasts without a request."""
+    node.holds = True
+    node.ask("anna", "rotate_token", now=True)
+    for name in ("bob", "cem", "dora"):
+        node.ask(name, "up", gpus=0)
+
+
+def change_often(node: Node) -> None:
+    """Let the person who waits change the own seat, which is stopped, as often as is allowed."""
+    for _ in range(9):
+        node.ask("eve", "rotate_token")
+
+
+@pytest.mark.parametrize(("refuse", "code"), [(occupy, "node_occupied"), (change_often, "too_often")])
+def test_who_waits_and_is_refused_for_a_while_keeps_the_place(
+    node: Node, refuse: Callable[[Node], None], code: str
+) -> None:
+    node.ask("anna", "up", gpus=2)
+    node.ask("eve", "up", gpus=0)
+    node.ask("eve", "down")
+    assert node.ask("eve", "up", gpus=2, wait_s=3600)["position"] == 1
+    refuse(node)
+    for _ in range(6):
+        node.after(20, step=20)
+        assert node.refused("eve", "up", gpus=2, wait_s=3600)["code"] == code
+    assert node.ask("eve", "status")["position"] == 1
+    assert node.refused("eve", "up", gpus=2)["code"] == code  # it does not wait
+    node.after(70)
+    assert node.ask("eve", "status")["state"] == "stopped"
+
+
+def test_who_is_refused_gets_no_place(node: Node) -> None:
+    node.ask("anna", "up", gpus=2)
+    occupy(node)
+    assert node.refused("eve", "up", gpus=2, wait_s=3600)["code"] == "node_occupied"
+    assert node.ask("eve", "status")["state"] == "absent"
 
 
 def test_status_shows_what_the_seat_uses_on_the_disk_and_its_limit(node: Node) -> None:

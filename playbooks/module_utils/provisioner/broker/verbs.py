@@ -27,7 +27,7 @@ from ansible.module_utils.provisioner.broker.orders import (
 )
 from ansible.module_utils.provisioner.broker.request import ROOT_VERBS, Request
 from ansible.module_utils.provisioner.lease import requests
-from ansible.module_utils.provisioner.lease.queue import leave, position, working_gpus
+from ansible.module_utils.provisioner.lease.queue import keep_place, leave, position, working_gpus
 from ansible.module_utils.provisioner.lease.rates import CHANGES_AN_HOUR, HOUR_S, Window
 from ansible.module_utils.provisioner.lease.requests import Wish
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, dump
@@ -189,6 +189,7 @@ class Verbs:
             return self._seat(asked)
         if lease and not self._is_change(asked, lease, environment, gpus):
             return self._with_keys(asked)
+        self._keep_place(asked)
         self._check_rate(asked)
         wish = _wish(asked, gpus, hours)
         granted = requests.grant(self._keeper.state, wish, asked.config.pool)
@@ -347,6 +348,12 @@ class Verbs:
         state = requests.start_job(self._keeper.state, asked.seat, kind, run, asked.caller.uid)
         self._keeper.start(state, asked.seat, order)
         self._changes.count(asked.caller.uid, self._keeper.clock().boottime)
+
+    def _keep_place(self, asked: Asked) -> None:
+        """Note that a person who waits asks again, also where the request is refused then."""
+        state, uid = self._keeper.state, asked.caller.uid
+        if asked.values.get("wait_s") and state.place(uid):
+            self._keeper.accept(keep_place(state, uid, self._keeper.clock().boottime))
 
     def _check_rate(self, asked: Asked) -> None:
         """Raise ProblemError where a person, or all together, change seats too often."""

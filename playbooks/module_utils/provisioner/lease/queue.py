@@ -60,6 +60,12 @@ def join(state: LeaseState, wanted: Waiting) -> LeaseState:
     return state._replace(queue=tuple(kept if place.uid == wanted.uid else place for place in state.queue))
 
 
+def keep_place(state: LeaseState, uid: int, now: float) -> LeaseState:
+    """Return the state in which a person who waits has asked again at `now` (CLOCK_BOOTTIME)."""
+    queue = (place._replace(seen=now) if place.uid == uid else place for place in state.queue)
+    return state._replace(queue=tuple(queue))
+
+
 def leave(state: LeaseState, uid: int) -> LeaseState:
     """Return the state without the place of a person, and without what is held for them."""
     queue = tuple(place for place in state.queue if place.uid != uid)

@@ -184,6 +184,36 @@ def test_what_was_left_is_announced_again_after_a_boot(node: Node) -> None:
 # --- accounts
 
 
+def test_after_a_boot_four_seats_at_a_time_are_started_again_and_ends_are_not_delayed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(orders, "routes", list)
+    people = {f"p{number:02}": 6000 + number for number in range(30)}
+    for name, uid in people.items():
+        monkeypatch.setitem(PEOPLE, name, uid)
+    node = Node(tmp_path)
+    for name in people:
+        node.ask(name, "up", gpus=0, hours=2 if name == "p29" else 24)
+    node.after(2 * HOUR + 300)  # the lease of p29 is in its grace
+    node.holds = True
+    begun = len(node.launched)
+    boot(node)
+    resumed = [1]
+    while resumed:
+        jobs = node.keeper.state.jobs
+        resumed = [seat for seat, job in jobs.items() if job.kind == "resume"]
+        assert len(resumed) <= 4
+        if "ml_p10" not in node.running and len(node.running) == 8:
+            assert node.ask("p10", "status")["state"] == "starting"
+            assert node.ask("p28", "down")["state"] == "stopping"
+            assert node.keeper.state.jobs["ml_p28"].kind == "stop"
+        node.finish()
+    kinds = [kind for kind, _, _ in node.launched[begun:]]
+    assert node.running == {f"ml_{name}" for name in people if name < "p28"}
+    assert kinds.count("resume") == 28
+    assert kinds.count("stop") == 2
+
+
 def test_the_lease_of_a_deleted_account_is_shown_with_its_number(node: Node) -> None:
     shown = node.ask("root", "status")["leases"]["leases"].values()
     assert {(lease["seat"], lease["uid"]) for lease in shown} == {("ml_anna", 5001), ("ml_bob", 5002)}

@@ -101,7 +101,8 @@ class SeatJob(NamedTuple):
 class LeaseState(NamedTuple):
     """Everything that is known of leases. `sampled`: when use was last looked at, in this boot.
 
-    `tries`: failed attempts to start a seat again, by seat.
+    `tries`: failed attempts to start a seat again, by seat. `down`: the seats with a lease that were seen not to run,
+    in the order in which they are started again.
     """
 
     seq: int = 0
@@ -113,6 +114,7 @@ class LeaseState(NamedTuple):
     held: Mapping[str, Held] = {}
     jobs: Mapping[str, SeatJob] = {}
     tries: Mapping[str, int] = {}
+    down: tuple[str, ...] = ()
 
     def of_seat(self, seat: str) -> list[Lease]:
         """Return the leases of a seat, the older one first."""
@@ -140,9 +142,10 @@ class LeaseState(NamedTuple):
         return self._replace(leases={name: lease for name, lease in self.leases.items() if name not in ended})
 
     def with_job(self, seat: str, job: SeatJob | None) -> LeaseState:
-        """Return the state with another job of a seat, None for no job."""
+        """Return the state with another job of a seat, None for no job. Whether the seat runs is not known any more."""
         others = {name: other for name, other in self.jobs.items() if name != seat}
-        return self._replace(jobs={**others, seat: job} if job else others)
+        down = tuple(name for name in self.down if name != seat)
+        return self._replace(jobs={**others, seat: job} if job else others, down=down)
 
 
 def dump(state: LeaseState) -> dict[str, Any]:
@@ -158,6 +161,7 @@ def dump(state: LeaseState) -> dict[str, Any]:
         "held": {gpu: held._asdict() for gpu, held in state.held.items()},
         "jobs": {seat: job._asdict() for seat, job in state.jobs.items()},
         "tries": dict(state.tries),
+        "down": list(state.down),
     }
 
 
@@ -181,6 +185,7 @@ def load(found: Any) -> LeaseState:
         held={str(gpu): Held(**held) for gpu, held in found["held"].items()},
         jobs={str(seat): SeatJob(**job) for seat, job in found["jobs"].items()},
         tries={str(seat): int(tries) for seat, tries in found["tries"].items()},
+        down=tuple(map(str, found.get("down", ()))),  # brokers before this one have written none
     )
     _check(state)
     return state

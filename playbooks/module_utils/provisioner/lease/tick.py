@@ -11,6 +11,7 @@ from ansible.module_utils.provisioner.lease.state import Card, Lease, LeaseState
 MINUTE_S = 60.0
 NOTICE_MINUTES = (60, 10, 0)  # before the end; at 0 the grace begins
 IDLE_SHARE = 0.95  # of the minutes
+RESUMES_AT_ONCE = 4  # after a boot all seats are down; ends are never delayed
 MOST_TRIES = 3  # to start a seat again that does not run, and to carry out a job whose process was killed
 ADOPTED_S = 3600.0
 ADOPTED_TERMS = Terms(86400.0, 0.0, 600.0)
@@ -53,10 +54,13 @@ def tick(state: LeaseState, moment: Moment, seen: Seen | None, pool: Sequence[st
     state = advance(state, moment)
     if seen is not None:
         state = _adopt(_with_samples(state._replace(cards=dict(seen.cards)), seen), seen)
+        state = _note_down(state, seen)
     actions: list[Action] = []
     for seat in sorted({lease.seat for lease in state.leases.values()} - set(state.jobs)):
         state, found = _settle(state, seat, seen)
         actions += found
+    state, resumes = _resume_some(state)
+    actions += resumes
     return offer(state, pool)._replace(seq=state.seq + 1), tuple(actions)
 
 
@@ -66,7 +70,7 @@ def advance(state: LeaseState, moment: Moment) -> LeaseState:
     elapsed = 0.0 if is_new_boot else max(0.0, moment.boottime - state.tick.boottime)
     leases = {name: _after(lease, elapsed) for name, lease in state.leases.items()}
     if is_new_boot:  # what was seen before is not known to be so any more
-        state = state._replace(cards={}, sampled=moment.boottime)
+        state = state._replace(cards={}, sampled=moment.boottime, down=())
     state = state._replace(leases=leases, tick=moment)
     return pass_time(state, elapsed, is_new_boot=is_new_boot)
 
@@ -96,6 +100,14 @@ def _adopt(state: LeaseState, seen: Seen) -> LeaseState:
         held = {gpu: held for gpu, held in state.held.items() if gpu not in gpus}
         state = state._replace(held=held).with_lease(lease._replace(why="adopted" if is_taken else ""))
     return state
+
+
+def _note_down(state: LeaseState, seen: Seen) -> LeaseState:
+    """Return the state with the seats that do not run, those that were known to be down first; unchanged if unknown."""
+    if seen.running is None:
+        return state
+    down = {lease.seat for lease in state.leases.values()} - seen.running - set(state.jobs)
+    return state._replace(down=(*(seat for seat in state.down if seat in down), *sorted(down - set(state.down))))
 
 
 def _with_samples(state: LeaseState, seen: Seen) -> LeaseState:
@@ -133,11 +145,22 @@ def _settle(state: LeaseState, seat: str, seen: Seen | None) -> Step:
         return state, ()
     if seen is None and any(lease.state == "stopping" for lease in leases):
         return state, ()  # it could not be stopped; that is tried again once a minute
-    is_down = seen is not None and seen.running is not None and seat not in seen.running
+    is_down = seat in state.down
     why = _reason_to_end(state, leases, is_down=is_down)
     if why:
         return _begin_stop(state, leases, why)
-    return _with_job(state, leases[0], "resume") if is_down else _notice(state, leases[0])
+    return (state, ()) if is_down else _notice(state, leases[0])
+
+
+def _resume_some(state: LeaseState) -> Step:
+    """Start seats that are down again, RESUMES_AT_ONCE at a time; the others follow when a job has ended."""
+    actions: tuple[Action, ...] = ()
+    room = RESUMES_AT_ONCE - sum(job.kind == "resume" for job in state.jobs.values())
+    waiting = [leases[0] for seat in state.down for leases in [state.of_seat(seat)] if leases]
+    for lease in waiting[: max(room, 0)]:
+        state, begun = _with_job(state, lease, "resume")
+        actions += begun
+    return state, actions
 
 
 def _reason_to_end(state: LeaseState, leases: Sequence[Lease], *, is_down: bool) -> str:

@@ -91,6 +91,7 @@ class Node:
         self.launched: list[tuple[str, str, str]] = []  # kind, run, seat
         self.running: set[str] = set()
         self.ends: dict[str, str] = {}  # kind of a job -> how it ends, if not well
+        self.problems = [{"code": "x", "what": "w", "why": "y", "fix": "f"}]  # of jobs that do not end well
         self.exits: int | None = None  # the exit code of a program that does not begin its job
         self.foreign: set[str] = set()
         self.gpus = GPUS
@@ -168,8 +169,7 @@ class Node:
             self.running.add(name)
         if ends == "committed" and kind == "stop":
             self.running.discard(name)
-        problems = [] if ends == "committed" else [{"code": "x", "what": "w", "why": "y", "fix": "f"}]
-        job.finish({"state": ends, "problems": problems})
+        job.finish({"state": ends, "problems": [] if ends == "committed" else self.problems})
 
     def seat(self, name: str) -> Any:
         return seats.Seat(self.state_root, name)

@@ -209,6 +209,53 @@ def test_a_gpu_that_another_program_uses_is_not_given_to_a_seat(
     assert (world.compose.running, world.seat.current()) == (0, 1)
 
 
+def a_program_on_the_gpu(idle: list[Any], _monkeypatch: pytest.MonkeyPatch) -> None:
+    idle[:] = [a_gpu("GPU-1", processes=[a_process(4242)])]
+
+
+def a_program_on_the_port(_idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_jobs, "check_ports", refuses("port_taken"))
+
+
+def another_network(_idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_jobs, "check_subnet", refuses("subnet_taken"))
+
+
+def another_seat(_idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_jobs, "check_gpus_free", refuses("gpu_held"))
+
+
+def refuses(code: str) -> Callable[..., None]:
+    def check(*_: Any) -> None:
+        raise ProblemError(code, "who", "why", "fix")
+
+    return check
+
+
+@pytest.mark.parametrize(
+    ("begin", "code"),
+    [
+        (a_program_on_the_gpu, "gpu_in_use"),
+        (a_program_on_the_port, "port_taken"),
+        (another_network, "subnet_taken"),
+        (another_seat, "gpu_held"),
+    ],
+)
+def test_what_others_do_is_no_attempt_to_start_a_seat_again(
+    stopped: BrokerWorld, idle: list[Any], monkeypatch: pytest.MonkeyPatch, begin: Callable[..., None], code: str
+) -> None:
+    """Three attempts end the lease: a program of somebody else on its GPU or port would do so after three minutes."""
+    begin(idle, monkeypatch)
+    with pytest.raises(seat_jobs.HeldError) as caught:
+        seat_jobs.carry_out(stopped.named(), Job("resume"), 0)
+    problem = vars(caught.value)["problem"]
+    assert (caught.value.state, problem["code"], "me down" in problem["fix"]) == ("unchanged", code, True)
+    assert stopped.compose.running == 0
+    with pytest.raises(ProblemError) as caught:
+        stopped.do(**stopped.of_current())
+    assert not isinstance(caught.value, seat_jobs.HeldError)
+
+
 # --- claims
 
 

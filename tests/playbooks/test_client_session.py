@@ -273,6 +273,38 @@ def test_an_upgrade_that_fails_is_exit_1(anna: Person) -> None:
     assert (result.code, result.problems[0]["code"], result.answer["state"]) == (1, "x", "running")
 
 
+IN_USE = {"code": "gpu_in_use", "what": "pid 7 of root", "why": "leases bind seats only", "fix": "provision me down"}
+
+
+@pytest.fixture
+def blocked(anna: Person, monkeypatch: pytest.MonkeyPatch) -> Person:
+    """Her seat crashed, and somebody's program is on its GPU."""
+    anna.up(gpus=1)
+    monkeypatch.setattr(anna.node, "problems", [IN_USE])
+    anna.node.ends["resume"] = "unchanged"
+    anna.node.running.clear()
+    anna.node.look()
+    return anna
+
+
+def test_who_cannot_get_the_seat_back_because_of_others_keeps_the_lease_and_sees_why(blocked: Person) -> None:
+    blocked.node.after(600)
+    result = blocked.does("status")
+    assert (result.code, result.answer["state"], result.problems) == (0, "starting", [IN_USE])
+    assert len(blocked.node.keeper.state.leases) == 1
+    again = blocked.up(gpus=1)
+    assert (again.code, again.problems, blocked.slept) == (1, [IN_USE], 0)
+    blocked.node.ends.clear()
+    blocked.node.after(60)
+    assert (blocked.does("status").answer["state"], blocked.does("status").problems) == ("running", ())
+
+
+def test_a_seat_that_somebody_else_has_started_again_is_no_longer_said_to_be_down(blocked: Person) -> None:
+    blocked.node.running.add("ml_anna")
+    blocked.node.look()
+    assert blocked.does("status").answer["state"] == "running"
+
+
 # --- what is shown
 
 SCREEN = """\

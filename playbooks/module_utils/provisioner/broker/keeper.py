@@ -109,6 +109,7 @@ class Keeper:
         self._count(before, state, seen)
         self.accept(state)
         if seen is not None:
+            self._forget_refusals(seen.running or frozenset())
             self.store.renew_reserve()
         for action in actions:
             self._act(action)
@@ -268,6 +269,16 @@ class Keeper:
     def _has_failed(self, seat: str) -> bool:
         """Return whether the last job of a seat has failed: the stop that follows does not hide why."""
         return self.ended.get(seat, {}).get("state", "committed") not in ("committed", "unchanged")
+
+    def was_not_resumed(self, seat: str) -> bool:
+        """Return whether a seat was to be started again, and was not: that is tried again at the next look."""
+        ended = self.ended.get(seat)
+        return ended is not None and ended["kind"] == "resume" and ended["state"] != "committed"
+
+    def _forget_refusals(self, running: frozenset[str]) -> None:
+        """Forget why seats were not started again that run by now, such as by a run of the control machine."""
+        for seat in filter(self.was_not_resumed, running):
+            del self.ended[seat]
 
     def _forget_process(self, run: str) -> None:
         process = self._processes.pop(run, None)

@@ -37,8 +37,17 @@ from ansible.module_utils.provisioner.transaction.verify import verify_despite_h
 STARTED, STOPPED, REFUSED = 0, 3, 4  # exit codes; 3: stopped without a job, of which there is no record
 
 
+# Problems of a seat that is to be started again, which end without it: others have what it needs.
+OF_OTHERS = ("gpu_in_use", "gpu_held", "port_taken", "subnet_taken")
+
+_WAIT_OR_CHANGE = (
+    "the seat is started again as soon as that has ended; or start it anew, with others: provision me down, then"
+    " provision me"
+)
+
+
 class HeldError(ProblemError):
-    """A run of the control machine holds the seat; it may be the reason why the seat does not run."""
+    """Others are in the way: a run of the control machine, or those who have what the seat needs."""
 
     state = "unchanged"
 
@@ -108,7 +117,8 @@ def _keys(order: dict[str, Any]) -> list[str]:
 def resume(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Start the current generation of a seat that is to run and does not.
 
-    Raises ProblemError as `bring_up` does, and HeldError while a run of the control machine holds the seat.
+    Raises ProblemError as `bring_up` does, and HeldError while a run of the control machine holds the seat, or others
+    have its GPUs, ports or subnet: its person keeps the lease, and need not lose it because of what others do.
     """
     seat = seat_of(order)
     current = seat.order(seat.current())
@@ -116,7 +126,12 @@ def resume(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         check_claim(order["state_root"], order["claim"])
     except ProblemError as fault:
         raise HeldError(**fault.problem) from None
-    return _start_again({**current, **order, "seat": current["seat"]}, job, lock)
+    try:
+        return _start_again({**current, **order, "seat": current["seat"]}, job, lock)
+    except ProblemError as fault:
+        if fault.problem["code"] in OF_OTHERS:
+            raise HeldError(**{**fault.problem, "fix": _WAIT_OR_CHANGE}) from None
+        raise
 
 
 def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:

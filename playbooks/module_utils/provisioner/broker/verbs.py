@@ -381,7 +381,9 @@ class Verbs:
         leases, job = state.of_seat(asked.seat), state.jobs.get(asked.seat)
         if any(lease.state == "stopping" or lease.why for lease in leases):
             return "stopping"
-        if (job and job.kind in ("up", "resume")) or asked.seat in state.down:
+        if job and job.kind in ("up", "resume"):
+            return "starting"
+        if leases and (asked.seat in state.down or self._keeper.was_not_resumed(asked.seat)):
             return "starting"
         if leases:
             return "ending" if leases[0].state == "ending" else "running"

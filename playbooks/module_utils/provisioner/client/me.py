@@ -551,7 +551,7 @@ class Session:
         while True:
             found = self._patiently("status")
             job = found["job"]
-            if job is None and found["state"] not in ("starting", "stopping"):
+            if job is None and (found["state"] not in ("starting", "stopping") or _is_refused(found)):
                 return _ended(found) if begun else Result(found)
             begun = begun or job is not None
             if self._clock() > deadline:
@@ -584,6 +584,13 @@ class Session:
         """Return the most hours that the caller may have with an environment of theirs."""
         listed = self.ask("environments")["environments"]
         return max([1, *(int(one["max_hours"]) for one in listed)])
+
+
+def _is_refused(found: dict[str, Any]) -> bool:
+    """Return whether a seat that does not run could not be started again: the node goes on trying."""
+    ended = found["ended"] or {}
+    is_down = found["state"] == "starting" and found["job"] is None
+    return is_down and ended.get("kind") == "resume" and ended["state"] != "committed"
 
 
 def _ended(found: dict[str, Any]) -> Result:
@@ -638,6 +645,8 @@ def carry_out(act: str, options: dict[str, Any], session: Session) -> Result:
     answer = session.ask(act.replace("-", "_"), **fields)
     if "leases" in answer:
         raise _is_root()
+    if act == "status" and _is_refused(answer):
+        return Result(answer, answer["ended"]["problems"])
     if act == "down":  # why a start has failed before is no concern of it
         return Result(session.follow(begun=False).answer)
     return session.follow(begun=False) if act in ("upgrade", "rotate-token") else Result(answer)

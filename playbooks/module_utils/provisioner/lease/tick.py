@@ -207,7 +207,7 @@ def job_ended(state: LeaseState, seat: str, ended: str) -> LeaseState:
         return _stopped(state, seat) if ended in ("committed", "unchanged") else state
     if job.kind == "up":
         state = _started(state, seat) if ended == "committed" else _not_started(state, seat, ended)
-    if job.kind == "resume" and ended != "unchanged":  # it was tried: no run of the control machine held the seat
+    if job.kind == "resume" and ended != "unchanged":  # it was tried: no others were in the way
         tries = {**state.tries, seat: 0 if ended == "committed" else state.tries.get(seat, 0) + 1}
         state = state._replace(tries={name: number for name, number in tries.items() if number})
     is_unsure = ended not in ("committed", *NOTHING_STARTED) and job.kind in ("up", "upgrade")

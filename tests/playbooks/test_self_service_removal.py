@@ -14,7 +14,9 @@ from tests.playbooks.self_service_world import Site, busies, removals, steps
 from tests.playbooks.test_claims import a_claim
 from tests.playbooks.world import FakeCompose
 
-seats, notices, stores = (module_util(name) for name in ("seat.seat", "seat.notice", "broker.store"))
+seats, notices, stores, journals = (
+    module_util(name) for name in ("seat.seat", "seat.notice", "broker.store", "seat.journal")
+)
 
 
 @pytest.fixture
@@ -82,6 +84,41 @@ def test_work_in_several_seats_is_waited_for_until_one_deadline(site: Site, monk
         monkeypatch.setattr(module, "require_consent", require_consent)
     assert site.remove(when_busy={"policy": "wait", "seconds": 100, "reason": ""})["state"] == "committed"
     assert waits == [100, 30, 0, 0]
+
+
+def damage(seat: Any) -> None:
+    (seat.generation(seat.current()) / "order.json").write_text("{")
+
+
+FORCE = {"policy": "force", "seconds": 0, "reason": "the node goes away"}
+
+
+def test_a_damaged_seat_of_a_person_is_removed_too_and_its_use_counts_as_unknown(site: Site) -> None:
+    seat = a_running_seat(site, "ml_anna")
+    journals.Journal(seat.folder, "me-1").append("committed", generation=1)
+    damage(seat)
+    with pytest.raises(busies.BusyError, match="unknown"):
+        site.remove()
+    assert site.pid is not None
+    assert site.remove(when_busy=FORCE)["checks"] == {"ml_anna": "removed; its home stays"}
+    assert (seat.current(), seat.numbers(), site.composes["ml_anna"].running) == (0, [], 0)
+    assert (seat.identity / "token").read_text() == "secret"
+
+
+@pytest.mark.parametrize(
+    ("name", "run"),
+    [("cv_anna", "me-1"), ("mlx_anna", "me-1"), ("ml-anna", "me-1"), ("ml_anna", "r1"), ("ml_anna", "")],
+)
+def test_a_damaged_seat_of_another_lab_or_of_the_control_machine_is_left_alone(site: Site, name: str, run: str) -> None:
+    """It may have been one of self-service before: what the broker wanted of it is still there."""
+    seat = a_running_seat(site, name)
+    if run:
+        for one in ("me-0", run):
+            journals.Journal(seat.folder, one).append("committed", generation=1)
+    damage(seat)
+    assert site.remove(when_busy=FORCE)["checks"] == {}
+    assert (seat.current(), seat.numbers()) == (1, [1])
+    assert name not in site.composes
 
 
 def test_a_seat_that_cannot_be_removed_keeps_the_broker(site: Site) -> None:

@@ -30,7 +30,7 @@ from ansible.module_utils.provisioner.lease import requests
 from ansible.module_utils.provisioner.lease.queue import keep_place, leave, position, working_gpus
 from ansible.module_utils.provisioner.lease.rates import CHANGES_AN_HOUR, HOUR_S, Window
 from ansible.module_utils.provisioner.lease.requests import Wish
-from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, dump
+from ansible.module_utils.provisioner.lease.state import RUNS, Lease, LeaseState, dump
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key
 from ansible.module_utils.provisioner.seat.seat import Seat
@@ -464,7 +464,7 @@ def _wish(asked: Asked, gpus: int, hours: float) -> Wish:
 
 def _new_run() -> str:
     """Return the name of a run that no request can choose."""
-    return f"me-{secrets.token_hex(8)}"
+    return f"{RUNS}{secrets.token_hex(8)}"
 
 
 def _until(left_s: float) -> str | None:

@@ -12,7 +12,7 @@ from ansible.module_utils.provisioner.lease.queue import (
     offered_gpus,
     somebody_waits,
 )
-from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, Samples, SeatJob, Terms, Waiting
+from ansible.module_utils.provisioner.lease.state import RUNS, Lease, LeaseState, Samples, SeatJob, Terms, Waiting
 
 HOUR_S = 3600.0
 
@@ -48,7 +48,7 @@ def grant(state: LeaseState, wish: Wish, pool: Sequence[str]) -> LeaseState | No
     released = next((lease.released for lease in older if lease.released), "")
     lease = Lease(wish.lease, wish.seat, wish.uid, gpus, "pending", left, wish.terms, wish.request, grace_s=grace)
     lease = lease._replace(released=released)
-    job = SeatJob("up", f"me-{wish.lease}", wish.uid)
+    job = SeatJob("up", f"{RUNS}{wish.lease}", wish.uid)
     return leave(state, wish.uid).with_lease(lease).with_job(wish.seat, job)
 
 

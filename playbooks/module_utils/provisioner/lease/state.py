@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Mapping, NamedTuple
 
 SCHEMA = "provisioner/leases/1"
+RUNS = "me-"  # the beginning of the names of all runs of the broker
 
 # pending: its job starts the seat. active, ending: the seat runs. stopping: the seat is to be stopped.
 LEASE_STATES = ("pending", "active", "ending", "stopping")

@@ -6,7 +6,7 @@ from typing import Mapping, NamedTuple, Sequence, Tuple
 
 from ansible.module_utils.provisioner.lease.queue import offer, pass_time
 from ansible.module_utils.provisioner.lease.requests import end, is_over
-from ansible.module_utils.provisioner.lease.state import Card, Lease, LeaseState, Moment, Samples, SeatJob, Terms
+from ansible.module_utils.provisioner.lease.state import RUNS, Card, Lease, LeaseState, Moment, Samples, SeatJob, Terms
 
 MINUTE_S = 60.0
 NOTICE_MINUTES = (60, 10, 0)  # before the end; at 0 the grace begins
@@ -182,7 +182,7 @@ def _begin_stop(state: LeaseState, leases: Sequence[Lease], why: str) -> Step:
 
 
 def _with_job(state: LeaseState, lease: Lease, kind: str) -> Step:
-    job = SeatJob(kind, f"me-{lease.id}-{kind}-{state.seq}", lease.uid)
+    job = SeatJob(kind, f"{RUNS}{lease.id}-{kind}-{state.seq}", lease.uid)
     return state.with_job(lease.seat, job), (Action("job", lease.seat),)
 
 

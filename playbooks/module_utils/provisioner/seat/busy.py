@@ -150,7 +150,12 @@ def _gpu_held(seat: Seat, other: Seat) -> GpuHeldError:
 
 
 def _seat_users(compose: Compose, journal: Journal) -> list[str]:
-    uuids = seat_gpus(compose.seat, journal)
+    try:
+        uuids = seat_gpus(compose.seat, journal)
+    except ProblemError as fault:
+        if fault.problem["code"] != "seat_damaged":
+            raise
+        return [f"the use of the seat is unknown: {fault}"]
     is_self_service = any(one.get("kind") == SELF_SERVICE for one in _wanted(compose.seat, journal))
     users = gpu_users(uuids, compose.seat.name, shared_gpus(compose.seat, journal))
     if users or (uuids and not is_self_service):

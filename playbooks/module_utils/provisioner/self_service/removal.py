@@ -17,6 +17,7 @@ from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
 from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.lease.state import RUNS
 from ansible.module_utils.provisioner.seat.busy import require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
@@ -88,13 +89,25 @@ def own_seats(layout: Layout, lab: str) -> list[Seat]:
 
 
 def _is_own(seat: Seat, lab: str) -> bool:
-    """Return whether the newest order of a seat is that of the broker; a damaged one counts as none of its own."""
+    """Return whether the newest order of a seat is that of the broker.
+
+    Of a seat whose order cannot be read, the name says whose lab it is of, and the journal who has set it up.
+    """
     try:
         numbers = seat.numbers()
         wanted = seat.order(seat.current() or numbers[-1])["seat"] if numbers else {}
     except ProblemError:
-        return False
+        return seat.name.startswith(f"{lab}_") and bool(seat.intent()["wanted"]) and _is_set_up_by_broker(seat)
     return wanted.get("kind") == KIND and wanted.get("lab") == lab
+
+
+def _is_set_up_by_broker(seat: Seat) -> bool:
+    """Return whether the last run that set the seat up was one of the broker; False if that cannot be read either."""
+    with contextlib.suppress(ProblemError):
+        lines = [line for line in Journal(seat.folder, "").lines() if line["state"] in ("switching", "committed")]
+        runs = [line["run"] for line in lines if not line["detail"].get("recovered")]
+        return bool(runs) and runs[-1].startswith(RUNS)
+    return False
 
 
 def is_installed(layout: Layout) -> bool:
@@ -105,6 +118,8 @@ def is_installed(layout: Layout) -> bool:
 def _remove_seat(seat: Seat, order: dict[str, Any], job: Job) -> None:
     with _locked(seat) as lock:
         removals.remove({**order, "seat": {"name": seat.name}}, job, lock)
+        for number in seat.numbers():  # those whose order cannot be read
+            seat.delete_generation(number)
     for path in (seat.folder / INTENT, seat.folder / NOTICES / LEASE_FILE):
         with contextlib.suppress(FileNotFoundError):
             path.unlink()

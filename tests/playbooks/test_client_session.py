@@ -249,6 +249,20 @@ def test_renew_asks_for_as_many_hours_as_are_allowed(anna: Person) -> None:
     assert anna.does("renew").answer["left_s"] == 24 * 3600
 
 
+@pytest.mark.parametrize(
+    ("wish", "is_shorter"), [({"hours": 8}, True), ({"hours": 1}, False), ({}, False), ({"hours": 8, "gpus": 2}, True)]
+)
+def test_hours_for_a_seat_that_runs_already_are_not_ignored_silently(
+    anna: Person, wish: dict[str, Any], is_shorter: bool
+) -> None:
+    anna.up(hours=2, gpus=1)
+    assert anna.stream.getvalue() == ""
+    anna.node.after(1800)
+    assert anna.up(restart=True, **wish).answer["seat"]["left_s"] == 5400
+    noted = anna.stream.getvalue()
+    assert ("1:30 h are left" in noted, "provision me renew --hours 8" in noted) == (is_shorter, is_shorter)
+
+
 def test_the_other_acts_are_verbs_of_the_broker(anna: Person) -> None:
     node = anna.node
     anna.up(hours=4)

@@ -62,6 +62,7 @@ TIMEOUT_S, LOGS_TIMEOUT_S = 20.0, 60.0
 POLL_S = (*[0.5] * 4, *[1.0] * 8, 4.0)  # while a job runs; the last one goes on: 30 requests a minute are allowed
 WAIT_POLL_S = 20.0  # who waits loses the place after a minute without a request
 PATIENCE_S = 90.0  # for a broker that is started again, or that is asked too often
+SLACK_S = 120.0  # of a lease that has begun a moment ago
 LONGEST_JOB_S = 4 * 3600.0
 OCCUPIED_S = 1800.0  # while the node starts the seats of others, some at once
 OCCUPIED = "node_occupied"
@@ -102,6 +103,8 @@ TEXTS = {
         "next_none": "Next: provision me (start it), provision me environments (what there is)",
         "next_waiting": "Next: provision me --wait 2h (keep the place), provision me cancel (give it up)",
         "renewed": "Your seat runs until {until} ({hours} left).",
+        "shorter": "Your seat runs already, and --hours does not prolong it: {left} are left. For {hours} hours from"
+        " now on: provision me renew --hours {hours}",
         "made_key": "You had no SSH key. A new one was made, without a passphrase: {path}",
         "place": "waiting for a GPU: place {position}{holders}",
         "occupied": "the node is starting other seats; this command asks again",
@@ -141,6 +144,8 @@ TEXTS = {
         "next_none": "下一步：provision me（启动），provision me environments（有哪些环境）",
         "next_waiting": "下一步：provision me --wait 2h（保住位置），provision me cancel（放弃）",
         "renewed": "你的座位运行到 {until}（还有 {hours}）。",
+        "shorter": "座位已在运行，--hours 不会延长它：还有 {left}。要从现在起 {hours} 小时："
+        "provision me renew --hours {hours}",
         "made_key": "你还没有 SSH 密钥，已生成一把新的（没有口令）：{path}",
         "place": "正在等待 GPU：第 {position} 位{holders}",
         "occupied": "节点正在启动其他座位，稍后会自动再问",
@@ -532,7 +537,14 @@ class Session:
         result = self.follow(begun=answer["state"] == "starting")
         if result.answer["state"] not in RUNNING and not result.code:
             raise _not_started(result.answer["state"])
+        self._note_shorter(result.answer, wish.get("hours", 0))
         return result
+
+    def _note_shorter(self, answer: dict[str, Any], hours: int) -> None:
+        """Say how a seat that ran before is prolonged, where it ends earlier than was asked for."""
+        left = (answer["seat"] or {}).get("left_s", 0)
+        if answer["state"] in RUNNING and left < hours * 3600 - SLACK_S:
+            self.screen.note(say("shorter", left=length(left), hours=hours))
 
     def _begin(self, wish: dict[str, Any]) -> dict[str, Any]:
         """Ask for the seat; one that is being changed or stopped is asked for when that has ended."""

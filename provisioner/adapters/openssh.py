@@ -19,7 +19,9 @@ from provisioner.domain.rollout.own_seat import (
     KNOWN_HOSTS,
     SshEntry,
     changes_key,
+    entry_file,
     has_include,
+    is_of_other_node,
     known_host,
     stanza,
     with_include,
@@ -113,17 +115,28 @@ def write_entry(entry: SshEntry) -> bool:
     """
     folder = ssh_folder()
     make_private_folder(folder / "config.d")
-    path, known_hosts = folder / INCLUDE.replace("*", entry.alias), folder / KNOWN_HOSTS
     with _locked(folder):
-        known = read_text(known_hosts, "remove the file") if known_hosts.exists() else ""
-        _write_private(known_hosts, with_known_host(known, entry))
-        _write_private(
-            path, f"# Written by provision me, which replaces it whenever it starts the seat.\n{stanza(entry)}"
-        )
+        known = _read_if_there(folder / KNOWN_HOSTS)
+        _write_private(folder / KNOWN_HOSTS, with_known_host(known, entry))
+        _write_private(_path_of(entry), entry_file(entry))
         config = _read_config()
         if not has_include(config):
             _write_private(folder / "config", with_include(config))
     return changes_key(known, entry)
+
+
+def is_taken(entry: SshEntry) -> bool:
+    """Return whether a seat on another node has the name of an entry in ssh's configuration. Raises ProblemError."""
+    text = _read_if_there(_path_of(entry))
+    return is_of_other_node(text, _read_if_there(ssh_folder() / KNOWN_HOSTS), entry)
+
+
+def _path_of(entry: SshEntry) -> Path:
+    return ssh_folder() / INCLUDE.replace("*", entry.alias)
+
+
+def _read_if_there(path: Path) -> str:
+    return read_text(path, "remove the file") if path.exists() else ""
 
 
 def entry_text(entry: SshEntry) -> str:

@@ -18,9 +18,11 @@ from provisioner.domain.rollout.own_seat import (
     ME_SCHEMA,
     PROBLEMS_SCHEMA,
     MeAnswer,
+    OwnSeat,
     SshEntry,
     alias_of,
     known_host,
+    long_alias_of,
     parse_document,
     parse_me_answer,
     stanza,
@@ -64,19 +66,20 @@ def up(asked: Up, output: Output) -> int:
     if not isinstance(answer, MeAnswer):  # the node has printed them, too
         output.document(PROBLEMS_SCHEMA, {"problems": [problem.model_dump() for problem in answer]})
         return _code(ran) or FAILED
-    login = answer.seat.ssh
-    entry = _checked(
-        asked.node,
-        lambda: SshEntry(
-            alias=alias_of(asked.node, answer.seat.name),
-            node=asked.node,
-            login=login,
-            jump=not openssh.is_reachable(login.host, login.port),
-            identities=tuple(key.name for key in keys),
-        ),
-    )
+    entry = _checked(asked.node, lambda: _entry(asked.node, answer.seat, keys))
     _show(answer, entry, output, writes=writes)
     return _open(entry, output) or _code(ran) if asked.opens else _code(ran)
+
+
+def _entry(node: str, seat: OwnSeat, keys: Sequence[node_client.KeyPair]) -> SshEntry:
+    """Return the seat as ssh is to find it: by a short name, or a long one where that is taken. Raises ValueError."""
+    jump, identities = not openssh.is_reachable(seat.ssh.host, seat.ssh.port), tuple(key.name for key in keys)
+
+    def named(alias: str) -> SshEntry:
+        return SshEntry(alias=alias, node=node, login=seat.ssh, jump=jump, identities=identities)
+
+    entry = named(alias_of(node, seat.name))
+    return named(long_alias_of(node, seat.name)) if openssh.is_taken(entry) else entry
 
 
 def _key_pairs(output: Output) -> tuple[node_client.KeyPair, ...]:

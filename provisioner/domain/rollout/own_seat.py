@@ -26,6 +26,8 @@ MOST_HOURS = 24 * 366
 _NODE = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_.-]{0,63}@)?([A-Za-z0-9_][A-Za-z0-9_.-]{0,252}|[0-9A-Fa-f:]{2,45})")
 _TOKEN_URL = re.compile(r"http://[0-9.]{7,15}:[0-9]{1,5}/lab\?token=(?P<token>[0-9a-f]{16,128})\n?")
 _ALIAS_LENGTH = 80
+_HEAD = "# Written by provision me, which replaces it whenever it starts the seat.\n"
+_NODE_LINE = "# node: "
 
 
 def _usable(text: str) -> str:
@@ -89,10 +91,31 @@ def alias_of(node: str, seat: str) -> str:
 
     The name of the seat itself would be the same on each node. `seat`: LAB_PERSON; a lab has no `_`.
     """
-    host = node.rpartition("@")[2].lower()
-    label = host if re.fullmatch("[0-9a-f.:]*[0-9.:][0-9a-f.:]*", host) else host.partition(".")[0]
-    lab = seat.partition("_")[0]
-    return f"{re.sub('[^a-z0-9]+', '-', label).strip('-')}-{lab}"[:_ALIAS_LENGTH]
+    host = _host_of(node)
+    return _alias(host if re.fullmatch("[0-9a-f.:]*[0-9.:][0-9a-f.:]*", host) else host.partition(".")[0], seat)
+
+
+def long_alias_of(node: str, seat: str) -> str:
+    """Return the name of a seat for ssh where that of `alias_of` is taken: of the whole name of its node."""
+    return _alias(_host_of(node), seat)
+
+
+def _alias(label: str, seat: str) -> str:
+    return f"{re.sub('[^a-z0-9]+', '-', label).strip('-')}-{seat.partition('_')[0]}"[:_ALIAS_LENGTH]
+
+
+def _host_of(node: str) -> str:
+    return node.rpartition("@")[2].lower()
+
+
+def is_of_other_node(text: str, known_hosts: str, entry: SshEntry) -> bool:
+    """Return whether the name of a seat for ssh is that of a seat on another node by now.
+
+    `text`: the file of this name in ssh's configuration, see `entry_file`; one without a node is nobody's. The same
+    node may be called by another name: then the seat has the host key that is known already.
+    """
+    named = [line.removeprefix(_NODE_LINE) for line in text.splitlines() if line.startswith(_NODE_LINE)]
+    return named[:1] not in ([], [_host_of(entry.node)]) and changes_key(known_hosts, entry)
 
 
 def parse_me_answer(text: str) -> MeAnswer | tuple[Problem, ...]:
@@ -137,6 +160,11 @@ def _wrong_fields(error: ValidationError) -> str:
     """Return the names of fields, and no values: they may hold anything."""
     names = dict.fromkeys(".".join(map(str, item["loc"])) for item in error.errors())
     return f"not what they should be: {', '.join(names)}"
+
+
+def entry_file(entry: SshEntry) -> str:
+    """Return the file of ssh's configuration for a seat."""
+    return f"{_HEAD}{_NODE_LINE}{_host_of(check_node(entry.node))}\n{stanza(entry)}"
 
 
 def stanza(entry: SshEntry) -> str:

@@ -133,6 +133,17 @@ def test_a_new_host_key_is_written_and_mentioned(node: Node, home: Path) -> None
     assert (home / ".ssh/provisioner_known_hosts").read_text() == f"gpu1-ml {other}\n"
 
 
+def test_seats_on_two_nodes_with_the_same_first_label_have_two_names(node: Node, home: Path) -> None:
+    assert document(run("me", "--on", "gpu1.a", "--yes", "--json"))["alias"] == "gpu1-ml"
+    other = HOST_KEY.replace("IAHg", "IAHh")
+    node.answers(an_answer(seat=an_own_seat(ssh=a_login(host_key=other))))
+    assert document(run("me", "--on", "anna@gpu1.b", "--yes", "--json"))["alias"] == "gpu1-b-ml"
+    node.answers(an_answer())
+    assert document(run("me", "--on", "gpu1.a", "--yes", "--json"))["alias"] == "gpu1-ml"
+    assert (home / ".ssh/provisioner_known_hosts").read_text() == f"gpu1-b-ml {other}\ngpu1-ml {HOST_KEY}\n"
+    assert {"config.d/provisioner-gpu1-ml.conf", "config.d/provisioner-gpu1-b-ml.conf"} <= files(home)
+
+
 def test_a_first_use_without_a_key_makes_one_and_says_where(node: Node, home: Path) -> None:
     (home / ".ssh/id_lab.pub").unlink()
     done = run("me", "--on", "gpu1", "--yes")

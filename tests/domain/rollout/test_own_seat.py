@@ -18,8 +18,11 @@ from provisioner.domain.rollout.own_seat import (
     alias_of,
     changes_key,
     check_node,
+    entry_file,
     has_include,
+    is_of_other_node,
     known_host,
+    long_alias_of,
     parse_me_answer,
     stanza,
     token_url,
@@ -193,6 +196,32 @@ def test_an_include_counts_where_it_is_for_all_hosts(config: str, expected: bool
 def test_a_seat_is_named_after_its_node_and_lab(node: str, seat: str, expected: str) -> None:
     assert alias_of(node, seat) == expected
     assert stanza(an_entry(alias=expected, node=node, jump=True)).endswith(f"  ProxyJump {node}\n")
+
+
+OTHER_KEY = HOST_KEY.replace("IAHg", "IAHh")
+
+
+@pytest.mark.parametrize(
+    ("before", "node", "key", "expected"),
+    [
+        ("gpu1.a", "gpu1.b", OTHER_KEY, True),
+        ("gpu1.a", "gpu1.b", HOST_KEY, False),  # the same node, called by another name
+        ("gpu1.a", "anna@GPU1.A", OTHER_KEY, False),  # the seat was made anew
+    ],
+)
+def test_a_name_is_taken_by_a_seat_with_another_key_on_another_node(
+    before: str, node: str, key: str, expected: bool
+) -> None:
+    text, known = entry_file(an_entry(node=before)), known_host(an_entry(node=before))
+    entry = an_entry(node=node, login=SeatLogin(**a_login(host_key=key)))
+    assert is_of_other_node(text, known, entry) == expected
+    assert not is_of_other_node("", "", entry)
+    assert not is_of_other_node(stanza(entry), known, entry)
+    assert text.endswith(stanza(an_entry(node=before)))
+
+
+def test_a_name_that_is_taken_is_replaced_by_the_whole_name_of_the_node() -> None:
+    assert long_alias_of("anna@gpu1.b.example", "ml_anna") == "gpu1-b-example-ml"
 
 
 @pytest.mark.parametrize("node", ["gpu1", "anna@gpu1.lab", "10.0.0.5", "fe80::1", "my_node"])

@@ -22,7 +22,7 @@ from provisioner.workflow.rollout.publications import publication_orders
 
 
 class SeatChange(NamedTuple):
-    """A rollback or a removal. `question` asks for confirmation and names the nodes that change.
+    """A rollback or a removal. `question` asks for confirmation and says what the plan changes.
 
     `orders` builds the rollback orders of a plan for the run of that name; a removal needs none. `publications` adds
     self-service to a plan, with what each node gets; a removal has it in its plan.
@@ -30,7 +30,7 @@ class SeatChange(NamedTuple):
 
     verb: Verb
     plan: Callable[[Sequence[Host], Probed], Plan]
-    question: Callable[[Sequence[str]], str]
+    question: Callable[[Plan], str]
     rules: Rules
     orders: Callable[[Plan, str], Orders[RollbackOrder]] = lambda plan, run: {}  # noqa: ARG005
     publications: Callable[[Plan, Probed], tuple[Plan, Mapping[str, Published]]] = lambda plan, probed: (plan, {})  # noqa: ARG005
@@ -49,11 +49,10 @@ def change_seats(directory: LabDirectory, change: SeatChange, options: ChangeOpt
         name = run.journal.run
         run.journal.keep("plan", plan)
         show_plan(output, plan)
-        pending = plan.changed_nodes
         claim = build_claim(name, lab.name, change.verb, probed)
         refuse_claimed(probed, plan.claims(claim), breaks)
         gate = check_maintenance(lab.rollout.calendar, plan, options.overrides, run.on_event)
-        if pending and not (options.yes or output.confirm(change.question(pending))):
+        if plan.changed_nodes and not (options.yes or output.confirm(change.question(plan))):
             output.note("Nothing was changed.")
             return FAILED
         run_spec = build_run_spec(

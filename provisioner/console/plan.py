@@ -57,7 +57,8 @@ def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
     nodes += [(publication.node, problem) for publication in plan.publications for problem in publication.problems]
     people = [(step.person, problem) for step in plan.steps if step.person for problem in step.problems]
     people += plan.unplaced.items()
-    return Group(*parts, problems(nodes), problems(people, noun="PERSON"), Text(f"\n{summary(plan)}"))
+    cautions = problems((("", caution) for caution in plan.cautions), "yellow")
+    return Group(*parts, cautions, problems(nodes), problems(people, noun="PERSON"), Text(f"\n{summary(plan)}"))
 
 
 def _of_node(step: Step) -> tuple[Problem, ...]:

@@ -37,7 +37,8 @@ def status_view(status: LabStatus) -> Group:
 def _self_service(found: SelfServiceStatus) -> Text:
     """Return how many GPUs of the pool are without a lease, who waits, and a line for each lease."""
     waiting = f", {found.waiting} waiting" if found.waiting else ""
-    head = f"  self-service  {len(found.free)} of {count(len(found.pool), 'GPU')} without a lease{waiting}"
+    drift = f"  drift: {safe_line(found.drift.removeprefix(f'{found.node}: '))}" if found.drift else ""
+    head = f"  self-service  {len(found.free)} of {count(len(found.pool), 'GPU')} without a lease{waiting}{drift}"
     lines = "".join(f"\n  {_lease(lease)}" for lease in sorted(found.leases, key=lambda lease: lease.left_s or 0))
     return Text.assemble((safe_line(found.node), "bold"), head, lines)
 
@@ -54,13 +55,15 @@ def summary(status: LabStatus) -> str:
     total = count(len(status.seats), "seat" if _nodes_with_many(status) else "node")
     unknown = sum(seat.seat is None for seat in status.seats)
     drifted = sum(bool(seat.drift) for seat in status.seats) - unknown
-    if not drifted and not unknown and not status.unplaced:
+    pending = sum(bool(found.drift) for found in status.self_service)
+    if not drifted and not unknown and not status.unplaced and not pending:
         return f"No drift: {total} as locked."
     parts = [f"{drifted} not as locked"] if drifted else []
     parts += [f"{unknown} without a known seat"] if unknown else []
     seats = f"Of {total} {' and '.join(parts)}." if parts else f"{total} as locked."
     people = f" Of the roster {len(status.unplaced)} without a node." if status.unplaced else ""
-    return f"{seats}{people} `provision plan` shows the difference."
+    own = f" Self-service of {count(pending, 'node')} not as published." if pending else ""
+    return f"{seats}{people}{own} `provision plan` shows the difference."
 
 
 def _nodes_with_many(status: LabStatus) -> dict[str, list[SeatStatus]]:

@@ -15,8 +15,9 @@ _FEW = 3  # seats of a claim are named up to this number, and counted above it
 def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False) -> LabStatus:
     """Return one entry per node of the plan, in its order. `local`: the user is at the machine of the seat."""
     seats = tuple(_seat_status(step, prepared, probed[step.node], local=local) for step in prepared.plan.steps)
-    lab = prepared.plan.lab
-    found = (self_service_status(facts, lab) for facts in probed.values() if isinstance(facts, NodeFacts))
+    lab, drift = prepared.plan.lab, {one.node: one.why for one in prepared.plan.publications if one.action != "keep"}
+    nodes = (facts for facts in probed.values() if isinstance(facts, NodeFacts))
+    found = (self_service_status(facts, lab, drift.get(facts.name, "")) for facts in nodes)
     own = tuple(status for status in found if status is not None)
     return LabStatus(lab=lab, seats=seats, unplaced=prepared.plan.unplaced, self_service=own)
 

@@ -23,8 +23,9 @@ def remove(*, lab: str, options: ChangeOptions) -> int:
     change = SeatChange(
         verb="remove",
         plan=lambda _, probed: plan_removal(lab_name, user, probed, has_roster=has_roster, when_busy=when_busy),
-        question=lambda nodes: (
-            f"Remove {whose} from {count(len(nodes), 'node')} ({fold_names(nodes)})? Everything that runs there ends."
+        question=lambda plan: (
+            f"Remove {whose} from {count(len(plan.changed_nodes), 'node')} ({fold_names(plan.changed_nodes)})?"
+            " Everything that runs there ends."
         ),
         # A removal that fails on one node is no reason to leave the seat on the others.
         rules=Rules(max_failures="100%"),

@@ -8,6 +8,7 @@ from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_a
 from provisioner.cli.seat_change import SeatChange, change_seats
 from provisioner.cli.wiring import own_version
 from provisioner.console.text import count
+from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.run_spec import Rules
 from provisioner.workflow.rollout.rollback import plan_rollback, rollback_orders, with_earlier_publications
 
@@ -29,7 +30,7 @@ def rollback(*, lab: str, to: int | None, options: ChangeOptions) -> int:
     change = SeatChange(
         verb="rollback",
         plan=lambda hosts, probed: plan_rollback(lab_name, user, hosts, probed, to, when_busy=when_busy),
-        question=lambda nodes: f"Roll {count(len(nodes), 'node')} back? Everything that runs in their seats ends.",
+        question=_question,
         rules=Rules.of(directory.lab.rollout, options.run.allow_unreachable),
         orders=lambda plan, run: rollback_orders(plan, run, to),
         publications=lambda plan, probed: (
@@ -37,3 +38,12 @@ def rollback(*, lab: str, to: int | None, options: ChangeOptions) -> int:
         ),
     )
     return change_seats(directory, change, options)
+
+
+def _question(plan: Plan) -> str:
+    """Return the question for confirmation: seats that go back are stopped, those that people have started are not."""
+    of_seats, published = len({step.node for step in plan.pending}), len(plan.published)
+    head = f"Roll {count(len(plan.changed_nodes), 'node')} back?"
+    seats = f" Everything that runs in the seats of {count(of_seats, 'node')} ends." if of_seats else ""
+    own = f" On {count(published, 'node')} self-service gets what was published before;" if published else ""
+    return f"{head}{seats}{own}{' seats that people have started there run on.' if published else ''}"

@@ -29,8 +29,9 @@ def status(lab: str, urls: bool, ansible: AnsibleOptions, output: Output) -> int
 
     Of self-service it shows for each node how many GPUs have no lease, who has the others for how long, and who waits.
 
-    Exit 3 where a seat differs from the lock; 1 where a node could not be compared, a person of the roster has no node,
-    a broker does not run, or a process of a registry that `provision prepare` set up does not serve.
+    Exit 3 where a seat differs from the lock, or self-service from what a rollout would publish; 1 where a node could
+    not be compared, a person of the roster has no node, a broker does not run, or a process of a registry that
+    `provision prepare` set up does not serve.
     """
     directory = read_lab(lab)
     lock = require_lock(directory)

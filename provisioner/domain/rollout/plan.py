@@ -77,7 +77,7 @@ class Plan(Document):
     """The steps of all seats, in the order of the inventory. `image`: with its tag, for display.
 
     `places`: of the people of a roster, by id; `unplaced`: why others of them have none. `publications`: what happens
-    to self-service on the nodes that have it or are to have it.
+    to self-service on the nodes that have it or are to have it. `cautions`: what may be a mistake in lab.yml.
     """
 
     schema_: Literal["provisioner/plan/2", "provisioner/plan/1"] = Field(default=PLAN_SCHEMA, alias="schema")
@@ -88,6 +88,7 @@ class Plan(Document):
     places: dict[str, Placement] = {}
     unplaced: dict[str, Problem] = {}
     publications: tuple[Publication, ...] = ()
+    cautions: tuple[Problem, ...] = ()
 
     @property
     def pending(self) -> tuple[Step, ...]:

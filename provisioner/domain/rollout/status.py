@@ -70,7 +70,8 @@ def disk_problems(node: str, seat: str, disk: DiskUse | None, limit: int | None)
 class SelfServiceStatus(Value):
     """The seats of a node that people start themselves. `pool`: the GPUs for leases; `free`: those without a lease.
 
-    `waiting`: people who wait for a GPU. `problems`: why nothing can be started there now.
+    `waiting`: people who wait for a GPU. `problems`: why nothing can be started there now. `drift`: why a rollout would
+    change it, or would leave it out; empty where it is as published.
     """
 
     node: str
@@ -79,6 +80,7 @@ class SelfServiceStatus(Value):
     leases: tuple[Lease, ...] = ()
     waiting: int = 0
     problems: tuple[Problem, ...] = ()
+    drift: str = ""
 
 
 def leases_of(facts: NodeFacts, lab: str) -> tuple[Lease, ...]:
@@ -87,11 +89,11 @@ def leases_of(facts: NodeFacts, lab: str) -> tuple[Lease, ...]:
     return found.leases if found is not None and found.lab == lab else ()
 
 
-def self_service_status(facts: NodeFacts, lab: str) -> SelfServiceStatus | None:
-    """Return what a node reports of the self-service of this lab, None where it has none."""
+def self_service_status(facts: NodeFacts, lab: str, drift: str = "") -> SelfServiceStatus | None:
+    """Return what a node reports of the self-service of this lab, None where it neither has nor is to have any."""
     found = facts.self_service
     if found is None or found.lab != lab:
-        return None
+        return SelfServiceStatus(node=facts.name, drift=drift) if drift else None
     leased = {gpu for lease in found.leases for gpu in lease.gpus}
     return SelfServiceStatus(
         node=facts.name,
@@ -100,6 +102,7 @@ def self_service_status(facts: NodeFacts, lab: str) -> SelfServiceStatus | None:
         leases=found.leases,
         waiting=found.waiting,
         problems=() if found.runs else (_broker_down(facts.name),),
+        drift=drift,
     )
 
 
@@ -116,7 +119,7 @@ def _broker_down(node: str) -> Problem:
 class LabStatus(Document):
     """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up.
 
-    `unplaced`: why people of the roster have no node, by id. `self_service`: by node, where it is installed.
+    `unplaced`: why people of the roster have no node, by id. `self_service`: by node, where it is or is to be.
     """
 
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
@@ -128,5 +131,5 @@ class LabStatus(Document):
 
     @property
     def drifted(self) -> bool:
-        """Whether any seat differs from the lock."""
-        return any(seat.drift for seat in self.seats)
+        """Whether any seat differs from the lock, or self-service of a node from what is to be published."""
+        return any(seat.drift for seat in self.seats) or any(found.drift for found in self.self_service)

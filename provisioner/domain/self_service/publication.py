@@ -181,6 +181,20 @@ def _text(value: object) -> str:
     return "none" if value in {None, ""} else f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def pattern_cautions(pattern: str, matches: Iterable[bool]) -> tuple[Problem, ...]:
+    """Return a caution where the pattern of lab.yml matches no node. `matches`: for each node of the inventory."""
+    if any(matches):
+        return ()
+    return (
+        Problem(
+            "no_node_with_self_service",
+            f"self_service.nodes: {pattern} matches no node of the inventory",
+            "so nobody can start a seat, and a node that has self-service loses it",
+            "correct the pattern in lab.yml, or remove self_service there",
+        ),
+    )
+
+
 def elsewhere(node: str, lab: str) -> Problem:
     """Return why a node gets no self-service: another lab has it there."""
     return Problem(

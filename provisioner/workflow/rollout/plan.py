@@ -26,6 +26,7 @@ from provisioner.domain.seat.seat import Seat, lab_owner, seat_of, with_current_
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.selection.selection import NodeChoice, Selection, select
 from provisioner.domain.self_service.config import Published
+from provisioner.domain.self_service.publication import pattern_cautions
 from provisioner.domain.values.node import NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import Host, Probed
@@ -112,9 +113,18 @@ def build_plan(
         places=seating.places,
         unplaced=seating.unplaced,
         publications=publications,
+        cautions=_cautions(inputs, hosts),
     )
     disk_limits = {name: _disk_limits(requests) for name, requests in seating.requests.items()}
     return PreparedPlan(plan, bundles, disk_limits, published)
+
+
+def _cautions(inputs: PlanInputs, hosts: Sequence[Host]) -> tuple[Problem, ...]:
+    """Return what may be a mistake in lab.yml. With a limit the other nodes of the inventory are not known."""
+    settings = inputs.lab.self_service
+    if settings is None or inputs.limited:
+        return ()
+    return pattern_cautions(settings.nodes, (settings.covers(host.name) for host in hosts))
 
 
 def _disk_limits(requests: Sequence[SeatRequest | Step]) -> dict[str, int | None]:

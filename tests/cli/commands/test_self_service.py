@@ -11,6 +11,7 @@ from provisioner.domain.values.node import SelfServiceFacts
 from tests.builders import a_lease, a_uuid
 from tests.cli.commands.people import LAB
 from tests.cli.commands.people_fleet import PeopleLab
+from tests.cli.commands.test_me import answering
 from tests.cli.running import document, run
 from tests.workflow.broker_fleet import OLD, a_leased_seat
 
@@ -91,6 +92,42 @@ def test_a_rollback_publishes_what_was_before_and_goes_back_no_further(lab: Peop
     assert "group student hours 48 -> 24" in done.stdout
     again = run("rollback", str(lab.path), "--yes")
     assert (again.exit_code, installed(lab)) == (0, before), again.output
+
+
+def test_the_question_of_a_rollback_of_self_service_alone_says_that_no_seat_is_stopped(
+    lab: PeopleLab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roll_out(lab)
+    roll_out(lab, hours=48)
+    asked = answering(monkeypatch, False)
+    assert run("rollback", str(lab.path)).exit_code == 1
+    (question,) = asked
+    assert question.startswith("Roll 2 nodes back? On 2 nodes self-service gets what was published before; seats")
+
+
+def test_a_publication_that_is_pending_is_drift_of_the_status(lab: PeopleLab, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("provisioner.cli.commands.status.fleet", lambda *_: lab.fleet)
+    write(lab)
+    first = run("status", str(lab.path))
+    assert (first.exit_code, "drift: no self-service on the node yet" in first.stdout) == (3, True), first.output
+    roll_out(lab)
+    done = run("status", str(lab.path))
+    assert (done.exit_code, "No drift" in done.stdout) == (0, True), done.output
+    write(lab, hours=48)
+    changed = run("status", str(lab.path))
+    assert (changed.exit_code, "Self-service of 2 nodes not as published." in changed.stdout) == (3, True)
+    found = document(run("status", str(lab.path), "--json"))["self_service"]
+    assert [one["drift"] for one in found] == ["its self-service changes"] * 2
+
+
+def test_a_pattern_that_matches_no_node_is_a_caution_of_the_plan(lab: PeopleLab) -> None:
+    write(lab, "nodes: 'gpx*'")
+    done = run("plan", str(lab.path))
+    assert "no_node_with_self_service" in done.stdout, done.output
+    (caution,) = document(run("plan", str(lab.path), "--json"))["cautions"]
+    assert "gpx* matches no node" in caution["what"]
+    write(lab)
+    assert document(run("plan", str(lab.path), "--json"))["cautions"] == []
 
 
 def test_a_rollback_leaves_the_pool_as_it_is_and_the_next_one_knows_it(lab: PeopleLab) -> None:

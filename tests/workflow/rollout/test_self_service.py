@@ -368,6 +368,16 @@ def test_publications_do_not_depend_on_the_order_of_the_nodes(given_lab: GivenLa
     assert found(probed) == found(turned)
 
 
+@pytest.mark.parametrize(
+    ("pattern", "only", "expected"), [("x*", (), 1), ("x*", ("n1",), 0), ("n2", (), 0), ("n2", ("n1",), 0)]
+)
+def test_a_pattern_without_a_node_is_a_caution_unless_others_may_match(
+    pattern: str, only: tuple[str, ...], expected: int
+) -> None:
+    made = plan(own_lab(nodes=pattern), nodes({"n1": 1, "n2": 1}, {}), only=only)
+    assert len(made.plan.cautions) == expected
+
+
 def test_a_limit_plans_the_self_service_of_its_nodes_alone() -> None:
     prepared = plan(own_lab(), nodes({"n1": 1, "n2": 1}, {}), only=("n2",))
     assert published(prepared) == {"n2": ("install", cards("n2", 0))}

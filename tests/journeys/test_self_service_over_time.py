@@ -76,7 +76,7 @@ def test_a_broker_that_is_killed_while_a_seat_starts_is_followed_by_one_that_end
     node: SelfService, anna: Status
 ) -> None:
     before = started_at(node, "anna")
-    assert node.ask("bob", "up", gpus=1)["state"] == "starting"
+    assert node.ask("bob", "up", gpus=1, keys=[node.public_key("bob")])["state"] == "starting"
     until(lambda: bool(node.containers("bob")))
     node.kill()
     node.start()
@@ -157,10 +157,28 @@ def test_a_seat_keeps_its_version_until_its_person_upgrades_it(node: SelfService
     assert login(node, anna, "anna", "cat ~/in-the-home").stdout.split() == ["kept"]
 
 
+def test_a_second_card_comes_with_new_containers_and_takes_the_place_of_the_lease(
+    node: SelfService, anna: Status
+) -> None:
+    before = node.containers("anna")
+    assert node.ask("bob", "down")["ok"]
+    assert node.settled("bob")["state"] == "stopped"
+    assert refused(node, "anna", "up", gpus=2) == "restart_needed"
+    assert node.containers("anna") == before
+    assert node.ask("anna", "up", gpus=2, restart=True)["ok"]
+    status = node.settled("anna")
+    assert (status["state"], status["ended"]["state"]) == ("running", "committed")
+    assert (set(status["seat"]["gpus"]), status["seat"]["gpus"][:1]) == (set(node.gpus()), anna["gpus"])
+    wanted = [f"nvidia.com/gpu={uuid}" for uuid in status["seat"]["gpus"]]
+    assert [found["HostConfig"]["DeviceRequests"][0]["DeviceIDs"] for found in node.inspect("anna")] == [wanted] * 2
+    (lease,) = node.leases()["leases"].values()
+    assert (lease["uid"], lease["gpus"], lease["state"]) == (PEOPLE["anna"], status["seat"]["gpus"], "active")
+
+
 def test_the_audit_has_a_line_for_every_change_and_no_token(node: SelfService, anna: Status) -> None:
     assert anna
     lines = node.audit()
     jobs = [(line["job"], line["outcome"]) for line in lines if line.get("uid") == PEOPLE["anna"] and "job" in line]
-    kinds = ["up", "stop", "up", "resume", "rotate_token", "upgrade"]
+    kinds = ["up", "stop", "up", "resume", "rotate_token", "upgrade", "up"]
     assert jobs == [(kind, "committed") for kind in kinds]
     assert all(node.token(person) not in json.dumps(lines) for person in ("anna", "bob", "dora", "emil"))

@@ -424,6 +424,15 @@ def test_who_finds_no_free_gpu_learns_who_has_them_and_until_when(node: Node) ->
     assert "somebody (until 2" in problem["what"]
 
 
+def test_a_gpu_with_a_lease_is_no_gpu_without_one_where_the_clock_is_not_kept_right(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(verbs, "is_clock_synchronised", lambda: False)
+    node.configure(pool=list(GPUS[:2]))
+    node.ask("anna", "up", gpus=2)
+    assert node.refused("bob", "up")["what"].endswith("in use: anna, anna")
+
+
 @pytest.mark.parametrize("code", ["gpu_in_use", "gpu_held", "port_taken", "claimed", "not_healthy"])
 def test_what_a_job_has_found_names_others_only_where_the_lab_shows_names(node: Node, code: str) -> None:
     naming = {"code": code, "what": "pid 7 of bob", "why": "y", "fix": "see ml_bob"}

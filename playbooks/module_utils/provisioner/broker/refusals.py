@@ -141,7 +141,10 @@ def no_free_gpu(wanted: int, holders: Sequence[dict[str, Any]]) -> ProblemError:
 
 
 def _end(holder: dict[str, Any]) -> str:
-    return f" (until {holder['until']})" if holder["until"] else " (not by a lease)"
+    """Return until when somebody has a GPU, as far as the clock says so."""
+    if "state" in holder:
+        return " (not by a lease)"
+    return f" (until {holder['until']})" if holder["until"] else ""
 
 
 def somebody_waits() -> ProblemError:

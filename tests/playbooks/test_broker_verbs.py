@@ -433,6 +433,53 @@ def test_a_gpu_with_a_lease_is_no_gpu_without_one_where_the_clock_is_not_kept_ri
     assert node.refused("bob", "up")["what"].endswith("in use: anna, anna")
 
 
+# --- time that has passed since the last look counts for what was there, and not for what is asked for now
+
+
+def test_who_waits_has_the_place_for_as_long_as_was_asked_for(node: Node) -> None:
+    node.configure(pool=list(GPUS[:2]))
+    node.ask("anna", "up", gpus=2)
+    node.now += 50
+    assert node.ask("bob", "up", wait_s=40)["state"] == "waiting"
+    node.now += 39
+    node.keeper.tick()
+    assert node.ask("bob", "status")["position"] == 1
+    node.now += 1
+    node.keeper.tick()
+    assert "position" not in node.ask("bob", "status")
+
+
+def test_renewed_and_kept_alive_hours_begin_when_they_are_asked_for(node: Node) -> None:
+    node.ask("anna", "up", hours=1)
+    node.now += 50
+    assert node.ask("anna", "renew", hours=2)["left_s"] == 7200
+    node.now += 50
+    node.ask("anna", "keep_alive", hours=1, reason="a long run")
+    node.keeper.tick()
+    (lease,) = node.keeper.state.of_seat("ml_anna")
+    assert (lease.left_s, lease.awake_s) == (7150, 3600)
+
+
+def test_a_lease_begins_when_its_seat_runs(node: Node) -> None:
+    node.holds = True
+    node.ask("anna", "up", hours=1)
+    node.now += 50
+    node.finish()
+    assert node.ask("anna", "status")["lease"]["left_s"] == 3600
+
+
+def test_an_extended_lease_and_the_grace_of_a_released_one_have_their_whole_time(node: Node) -> None:
+    node.ask("anna", "up", hours=1)
+    node.now += 50
+    node.ask("root", "extend", seat="ml_anna", hours=2, reason="a course")
+    (lease,) = node.keeper.state.of_seat("ml_anna")
+    assert lease.left_s == 7200
+    node.now += 50
+    node.ask("root", "release", seat="ml_anna", reason="the course is over")
+    (lease,) = node.keeper.state.of_seat("ml_anna")
+    assert (lease.left_s, lease.grace_s) == (0, lease.terms.grace_s)
+
+
 @pytest.mark.parametrize("code", ["gpu_in_use", "gpu_held", "port_taken", "claimed", "not_healthy"])
 def test_what_a_job_has_found_names_others_only_where_the_lab_shows_names(node: Node, code: str) -> None:
     naming = {"code": code, "what": "pid 7 of bob", "why": "y", "fix": "see ml_bob"}

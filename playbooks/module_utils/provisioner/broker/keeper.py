@@ -215,9 +215,10 @@ class Keeper:
         """Look at the jobs; return whether one has ended."""
         found = {seat: self._record(seat, job) for seat, job in self.state.jobs.items()}
         ended = {seat: record for seat, record in found.items() if record}
-        for seat, record in ended.items():
-            self._end(seat, record)
         if ended:
+            self.tick()  # a lease that begins now does not get shorter by the time before
+            for seat, record in ended.items():
+                self._end(seat, record)
             self.tick()
         return bool(ended)
 

@@ -39,6 +39,7 @@ JOBS_AT_ONCE = 4  # that people have asked for
 UNASKED = ("stop", "resume")  # a seat that crashes again and again takes no place from others
 LOG_SECONDS = 40
 USAGE_SECONDS = 20
+TIMED = ("up", "renew", "keep_alive", "extend", "release")  # they set a time that begins now
 WITHOUT_RECORDS = ("down", "cancel", "status")
 LOG_LINES = 100
 LOG_CHARACTERS = 12_000  # up to 48 kB as UTF-8
@@ -88,10 +89,16 @@ class Verbs:
         group = config.group_of(caller.groups)
         if group is None:
             raise refusals.no_group(caller.name)
+        self._pass_time(request.verb)
         own = self._own(request.verb, config, caller)
         asked = Asked(request.values, caller, config, group, own, request.id)
         act: Callable[[Asked], dict[str, Any] | Later] = getattr(self, f"_{request.verb}")
         return act(asked)
+
+    def _pass_time(self, verb: str) -> None:
+        """Let time pass until now, before a time is set that would get shorter by it."""
+        if verb in TIMED:
+            self._keeper.tick()
 
     def _own(self, verb: str, config: Config, caller: Caller) -> Own:
         """Return the seat of a person. One whose records are damaged can still be stopped."""
@@ -119,6 +126,7 @@ class Verbs:
         if caller.uid:
             raise refusals.for_root_only(request.verb)
         if request.verb != "usage":
+            self._pass_time(request.verb)
             return self._root.answer(request.verb, request.values)
         usage, since = self._keeper.usage, request.values.get("since", "")
         lab = self._keeper.config.read().lab

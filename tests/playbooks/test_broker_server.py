@@ -564,6 +564,18 @@ def test_what_was_seen_while_a_job_changed_a_seat_starts_nothing(broker: Broker)
     broker.until(lambda: "resume" in broker.node.kinds())
 
 
+def test_a_job_that_changes_one_seat_keeps_no_other_one_down(broker: Broker) -> None:
+    node = broker.node
+    broker.until(lambda: broker.server._look is None)
+    broker.ask({**STATUS, "verb": "up"}, BOB)
+    broker.until(lambda: not node.keeper.state.jobs)
+    node.holds = True
+    broker.ask({**STATUS, "verb": "up"}, ANNA)  # a start of which the pull takes an hour
+    broker.server._next_look = 0.0  # the look sees no seat that runs
+    broker.until(lambda: "ml_bob" in node.keeper.state.jobs)
+    assert node.kinds() == ["up", "up", "resume"]
+
+
 def test_the_configuration_of_another_lab_group_counts_at_once(broker: Broker) -> None:
     assert broker.ask()["ok"]
     broker.node.configure(unix_group="others")

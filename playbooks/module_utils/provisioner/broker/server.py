@@ -115,7 +115,7 @@ class Server:
         self._look = self._add_child(child, self._end_look)
 
     def _end_look(self) -> None:
-        """Take what was seen. Which seats run is left out where a job has changed one meanwhile."""
+        """Take what was seen. Which seats run is left out where a job has begun or ended meanwhile."""
         child, self._look = self._look, None
         if child is None:
             return
@@ -126,7 +126,7 @@ class Server:
             self._go_on()
             return
         seen, self._samples = parse_seen(found), found["samples"]
-        if self._changes != self._keeper.changes or self._keeper.state.jobs:
+        if self._changes != self._keeper.changes:  # a seat that a job has changed all the while is left out by `tick`
             seen = seen._replace(running=None, own={}, others=frozenset())
         self._keeper.tick(seen)
 

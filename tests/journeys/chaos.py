@@ -1,8 +1,9 @@
 """A lab under random faults: controllers, engines, nodes and lines are killed or cut while runs go on.
 
 In each round a run is started, faults are injected at random moments and healed, and the run is completed as an admin
-would do it: `resume`, then `rollout`. Then the laws of every seat are checked. The faults of a round depend only on the
-seed and on the number of the round, so that a round can be repeated:
+would do it: `resume`, then `rollout`. On a node with self-service people ask for seats all the while. Then the laws of
+every seat are checked. The faults of a round depend only on the seed and on the number of the round, so that a round
+can be repeated:
 
     python -m tests.journeys.chaos SECONDS [SEED [ROUND]]
 """
@@ -28,6 +29,16 @@ from typing import Any, TypeVar
 
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.domain.lab.lock import LockedImage
+from tests.journeys.chaos_people import (
+    GROUP,
+    KILL_BROKER,
+    KILL_SHELLS,
+    PEOPLE,
+    START_BROKER,
+    STUDENT,
+    People,
+    make_accounts,
+)
 from tests.journeys.small_lab import find_leftovers, processes_with_folder
 from tests.lab.bed import Lab
 from tests.lab.demo import write_lab
@@ -40,11 +51,12 @@ from tests.playbooks.on_nodes import push_base
 
 Result = TypeVar("Result")
 
-PROFILES = ("rtx5090x2-580", "rtx4090-570", "rtx4090-570", "rtx4090-570", "rtx4090-570")
+# The last node has self-service; the others have the seat of the node.
+PROFILES = ("rtx4090-570", "rtx4090-570", "rtx4090-570", "rtx4090-570", "rtx5090x2-580")
 TORCH = ("2.8.0", "2.9.1", "2.10.0")
 SEATS = "/var/lib/provisioner/seats"
 HOME = "/srv/provisioner/homes/student"
-DISK_MIB = 48
+DISK_MIB = 96
 RUN_SECONDS = 1800  # a run that takes longer hangs
 ATTEMPTS = 4  # of resume and rollout, until a lab without faults is complete
 # Texts of a run after which faults begin: its start, the first wave, which has one node, and the second wave.
@@ -53,6 +65,8 @@ MOMENTS = ("", "wave 1 of", "wave 2 of", "wave 2 of")
 SSH_ARGS = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=2"
 # Exit codes of a run under faults: done, a node failed, deferred, locked by another run; minus a signal.
 CODES = {0, 1, 4, 5, 130, -signal.SIGKILL}
+DEFERRED = 4
+CAUTIONS = {"broker_not_at_boot", "proof_pending"}  # a node of the bed has no cron; people may have all GPUs
 
 
 class SmallDiskLab(Lab):
@@ -92,8 +106,14 @@ def chaos_lab(engine: Engine) -> Iterator[SmallDiskLab]:
             lab.up(PROFILES)
             for torch in TORCH:
                 push_base(lab, torch)
-            rollout = {"waves": ["1", "100%"], "min_healthy_seconds": 1}
-            write_lab(lab, lab.folder / "lab", image={"complete": True, "torch": TORCH[0]}, rollout=rollout)
+            make_accounts(lab.nodes[-1])
+            settings = {
+                "image": {"complete": True, "torch": TORCH[0]},
+                "rollout": {"waves": ["1", "100%"], "min_healthy_seconds": 1},
+                "self_service": {"nodes": lab.nodes[-1].name, "unix_group": GROUP},
+                "groups": {"student": STUDENT},
+            }
+            write_lab(lab, lab.folder / "lab", **settings)
             yield lab
         finally:
             lab.down()
@@ -192,34 +212,44 @@ class Chaos:
     homes: dict[str, dict[str, str]] = field(default_factory=dict)
     identities: dict[str, object] = field(default_factory=dict)
     number: int = 0
+    published: dict[str, str] = field(default_factory=dict)  # the version of each environment, as last reported
     _rng: random.Random = field(default_factory=random.Random)
     _commands: int = 0
     _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        """Nothing has begun."""
+        self.nodes, self.node = self.lab.nodes[:-1], self.lab.nodes[-1]
+        self.people = People(self.node, self.seed, self._violate, self._say)
 
     # ---- rounds
 
     def first_rollout(self) -> None:
         """Roll out once without faults. Two folders of systemd exist meanwhile, so that nodes get their recovery."""
-        for node in self.lab.nodes:
+        for node in self.nodes:
             node.exec("mkdir", "-p", "/run/systemd/system", "/etc/systemd/system")
         done = self._wait(self._start("rollout", "--yes"))
         assert done == 0, self._tail()
-        for node in self.lab.nodes:
+        for node in self.nodes:
             node.exec("rm", "-r", "/run/systemd")
         self.identities = {name: self._identity(state) for name, state in self._inspected().items()}
-        self.homes = {node.name: {} for node in self.lab.nodes}
+        self.homes = {node.name: {} for node in self.nodes}
+        self.people.start_all()
 
     def round(self, number: int) -> None:
-        """Start a run, inject faults, heal them, complete the run and check the laws."""
+        """Start a run, inject faults, heal them, complete the run and check the laws. People ask all the while."""
         self.number, self._rng = number, random.Random(f"{self.seed}/{number}")
         before = {name: state["current"] for name, state in self._inspected().items()}
         self._write_home()
+        self.people.begin(number)
         words = self._choose_run()
         code = self._run_with_faults(words)
         self._check_ledger(words, code, before)
         if self._rng.random() < 1 / 3:
             self._run_with_faults(["resume"])
         self._complete()
+        self.people.end()
+        self.people.check(self._until, self.published)
         self._check_seats()
         self._say(f"round {number} is complete; violations: {len(self.violations)}")
 
@@ -229,7 +259,7 @@ class Chaos:
         if kind == "rollback":
             return ["rollback", "--yes", *allowed]
         if kind == "damage":  # a rollout that finds containers removed by hand
-            for node in self._rng.sample(self.lab.nodes, 3):
+            for node in self._rng.sample(self.nodes, 3):
                 node.exec("sh", "-c", "docker rm -f $(docker ps -q --filter label=provisioner.seat | head -n 1)")
             return ["rollout", "--yes", *allowed]
         others = [torch for torch in TORCH if torch != str(self._locked_image().torch)]
@@ -273,10 +303,11 @@ class Chaos:
     def _plan_faults(self, controller: Controller) -> list[tuple[str, float, Fault]]:
         """Return faults, each with a text that the command prints and the seconds after it at which the fault begins.
 
-        They are of different nodes, and at most one of the controller and one of the registry.
+        They are of different nodes, and at most one of the controller and one of the registry. Those of the node with
+        self-service come in addition.
         """
-        rng, count = self._rng, self._rng.choice((2, 2, 3, 4, 5))
-        nodes = rng.sample(self.lab.nodes, len(PROFILES))
+        rng, count = self._rng, self._rng.choice((2, 2, 3, 4))
+        nodes = rng.sample(self.nodes, len(self.nodes))
         others = [self._controller_faults(controller), self._registry_faults()]
         plan = []
         for _ in range(count):
@@ -284,10 +315,33 @@ class Chaos:
             if rng.random() < 1 / 3 and others:
                 kinds = others.pop(rng.randrange(len(others)))
             else:
-                first = moment == MOMENTS[1] and self.lab.nodes[0] in nodes
-                kinds = self._node_faults(nodes.pop(nodes.index(self.lab.nodes[0]) if first else 0))
+                first = moment == MOMENTS[1] and self.nodes[0] in nodes
+                kinds = self._node_faults(nodes.pop(nodes.index(self.nodes[0]) if first else 0), RECOVER)
             plan.append((moment, rng.uniform(0, 30), rng.choice(kinds)))
-        return plan
+        return plan + self._plan_self_service_faults()
+
+    def _plan_self_service_faults(self) -> list[tuple[str, float, Fault]]:
+        """Return one fault that lasts, and up to two kills, of the node with self-service."""
+        rng = self._rng
+        lasting = [rng.choice(self._node_faults(self.node, START_BROKER))] if rng.random() < 2 / 3 else []
+        kills = [rng.choice(self._self_service_faults()) for _ in range(rng.choice((1, 1, 2)))]
+        return [("", rng.uniform(0, 60), fault) for fault in (*lasting, *kills)]
+
+    def _self_service_faults(self) -> list[Fault]:
+        """Return what is killed on the node with self-service. A broker starts again as at boot, or by a rollout."""
+        node, seconds = self.node, self._rng.uniform(0, 30)
+        kill, restart = partial(node.exec, "python3", "-c", KILL_BROKER), shell(node, START_BROKER)
+        job = partial(node.exec, "python3", "-c", KILL_JOBS)
+        number = self._rng.randrange(len(PEOPLE))
+        return [
+            Fault("broker killed, restart", node.name, kill, restart, seconds),
+            Fault("broker killed, restart", node.name, kill, restart, seconds),
+            Fault("broker killed", node.name, kill),
+            Fault("job of the broker killed", node.name, job),
+            Fault("job of the broker killed", node.name, job),
+            Fault("shells killed", node.name, partial(node.exec, "python3", "-c", KILL_SHELLS)),
+            Fault("lease released", node.name, partial(self.people.release, number)),
+        ]
 
     def _controller_faults(self, controller: Controller) -> list[Fault]:
         pid = controller.process.pid
@@ -322,12 +376,13 @@ class Chaos:
             ),
         ]
 
-    def _node_faults(self, node: Node) -> list[Fault]:
+    def _node_faults(self, node: Node, at_boot: str) -> list[Fault]:
+        """Return the faults of a node. `at_boot`: a line of the shell that does what the node does at boot."""
         seconds, disk = self._rng.uniform(3, 40), self.lab.disks / node.name
 
         def boot() -> None:
             node.start()
-            node.exec("sh", "-c", "cd / && python3 -I /var/lib/provisioner/node/program/recover.py || true")
+            node.exec("sh", "-c", at_boot)
 
         kinds: list[tuple[str, Callable[[], object], Callable[[], object]]] = [
             ("node power cut", node.kill, node.start),
@@ -414,10 +469,20 @@ class Chaos:
             rollout = self._start("rollout", "--yes")
             code = self._wait(rollout)
             self._check_end(rollout.words, code, rollout)
-            if code == 0:
+            if self._is_complete(rollout, code):
                 return
             self._resolve(rollout)
         self._violate(f"a lab without faults is not complete after {ATTEMPTS} attempts: {self._tail()}")
+
+    def _is_complete(self, rollout: Controller, code: int) -> bool:
+        """Return whether a rollout has done everything, but for leases, which go on with the version of before."""
+        records = rollout.states()
+        record = records.get(self.node.name)
+        if record:
+            self.published = {name: one["version"] for name, one in record.get("environments", {}).items()}
+        left = [problem["code"] for one in records.values() for problem in find_problems(one)]
+        is_leased = code == DEFERRED and set(left) <= {"leased", *CAUTIONS}
+        return code == 0 or is_leased
 
     def _resolve(self, ended: Controller) -> None:
         """Do what the report advises for seats whose undo failed."""
@@ -442,7 +507,8 @@ class Chaos:
         if code == -signal.SIGKILL:
             return
         now = self._inspected()
-        for node, record in self._last.states().items():
+        records = {node: record for node, record in self._last.states().items() if node in now}
+        for node, record in records.items():
             self.checks["record of a node"] += 1
             expected = {"committed": {record["generation"]}, "unknown": {before[node], now[node]["current"]}}
             if now[node]["current"] not in expected.get(record["state"], {before[node]}):
@@ -499,7 +565,7 @@ class Chaos:
 
     def _write_home(self) -> None:
         """Write a file into each home as the student does: in the container, over the seat's user."""
-        for node in self.lab.nodes:
+        for node in self.nodes:
             name, text = f"round-{self.number}", f"{self.number}:{self._rng.random()}"
             container = node.exec("sh", "-c", "docker ps -q --filter label=provisioner.service=ssh")
             node.exec("docker", "exec", "-i", container, "sh", "-c", f"cat > $HOME/{name}", stdin=text)
@@ -507,10 +573,10 @@ class Chaos:
 
     def _inspected(self) -> dict[str, dict[str, Any]]:
         with ThreadPoolExecutor(4) as pool:
-            return dict(zip((n.name for n in self.lab.nodes), pool.map(inspect, self.lab.nodes), strict=True))
+            return dict(zip((n.name for n in self.nodes), pool.map(inspect, self.nodes), strict=True))
 
     def _wait_for_jobs(self) -> None:
-        for node in self.lab.nodes:
+        for node in self.nodes:
             self._until(partial(has_no_job, node), 900, f"the job on {node.name} has ended")
 
     def _until(self, condition: Callable[[], bool], seconds: float, what: str) -> None:
@@ -539,7 +605,15 @@ class Chaos:
 
     def summary(self) -> str:
         """Return the counts as text."""
-        parts = {"faults": self.faults, "commands": self.runs, "ends": self.ends, "checks": self.checks}
+        parts = {
+            "faults": self.faults,
+            "commands": self.runs,
+            "ends": self.ends,
+            "checks": self.checks,
+            "requests of people": self.people.requests,
+            "laws of their seats": self.people.laws,
+            "looks at their GPUs": Counter({"all": self.people.looks}),
+        }
         rows = [
             f"| {part} | {name} | {number} |"
             for part, counts in parts.items()
@@ -548,6 +622,7 @@ class Chaos:
         return "\n".join([f"seed {self.seed}, {self.number} rounds", *rows, *self.violations])
 
 
+RECOVER = "cd / && python3 -I /var/lib/provisioner/node/program/recover.py || true"
 KILL_CONTAINERS = "docker kill $(docker ps -q --filter label=provisioner.seat)"
 CRASH_CONTAINERS = (
     "kill -9 $(docker inspect -f '{{.State.Pid}}' $(docker ps -q --filter label=provisioner.seat | head -n 1))"
@@ -564,6 +639,12 @@ for path in glob.glob("{SEATS}/*/jobs/*.json"):
         except OSError:
             pass
 """
+
+
+def find_problems(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the problems of the record of a node, and of its seats and environments."""
+    parts = [record, *record.get("seats", ()), *record.get("environments", {}).values()]
+    return [problem for part in parts for problem in part.get("problems", ())]
 
 
 def shell(node: Node, line: str) -> Callable[[], str]:

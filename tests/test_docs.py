@@ -39,6 +39,20 @@ def test_every_test_named_in_a_row_exists(fault: str) -> None:
     assert not [f"{file}::{name}" for file, name in named if name not in functions(TESTS / file)]
 
 
+@pytest.mark.parametrize("fault", ["F24", "F26", "F29", "F30"])
+def test_the_faults_of_self_service_name_tests_of_the_broker_and_of_its_client(fault: str) -> None:
+    files = {Path(file).stem for file, _ in NAMED.findall(rows()[fault])}
+    assert any(name.startswith("test_broker_") for name in files)
+    assert any(name.startswith("test_client_") for name in files)
+
+
+@pytest.mark.parametrize("page", ["broker.md", "broker.zh-CN.md"])
+def test_the_files_of_tests_that_a_page_names_exist(page: str) -> None:
+    named = set(re.findall(r"`(test_\w+\.py)`", (PAGE.parent / page).read_text()))
+    assert named
+    assert named <= {path.name for path in TESTS.rglob("test_*.py")}
+
+
 def test_every_state_and_code_in_a_row_exists_in_the_code() -> None:
     code = "".join(path.read_text() for folder in CODE for path in (TESTS.parent / folder).rglob("*.py"))
     words = {word for row in rows().values() for word in WORD.findall(row)}

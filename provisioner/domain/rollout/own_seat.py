@@ -111,7 +111,7 @@ def _host_of(node: str) -> str:
 def is_of_other_node(text: str, known_hosts: str, entry: SshEntry) -> bool:
     """Return whether the name of a seat for ssh is that of a seat on another node by now.
 
-    `text`: the file of this name in ssh's configuration, see `entry_file`; one without a node is nobody's. The same
+    `text`: the file of this name in ssh's configuration, see `entry_file`; one without a node is free. The same
     node may be called by another name: then the seat has the host key that is known already.
     """
     named = [line.removeprefix(_NODE_LINE) for line in text.splitlines() if line.startswith(_NODE_LINE)]

@@ -189,7 +189,7 @@ def pattern_cautions(pattern: str, matches: Iterable[bool]) -> tuple[Problem, ..
         Problem(
             "no_node_with_self_service",
             f"self_service.nodes: {pattern} matches no node of the inventory",
-            "so nobody can start a seat, and a node that has self-service loses it",
+            "people can start no seat of their own, and a node that has self-service loses it",
             "correct the pattern in lab.yml, or remove self_service there",
         ),
     )

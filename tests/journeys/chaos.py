@@ -325,7 +325,7 @@ class Chaos:
         rng = self._rng
         lasting = [rng.choice(self._node_faults(self.node, START_BROKER))] if rng.random() < 2 / 3 else []
         kills = [rng.choice(self._self_service_faults()) for _ in range(rng.choice((1, 1, 2)))]
-        return [("", rng.uniform(0, 60), fault) for fault in (*lasting, *kills)]
+        return [("", rng.uniform(0, 25), fault) for fault in (*lasting, *kills)]
 
     def _self_service_faults(self) -> list[Fault]:
         """Return what is killed on the node with self-service. A broker starts again as at boot, or by a rollout."""

@@ -51,7 +51,8 @@ def main(argv: list[str]) -> None:
     """Print the first host on the way whose key is not known: `label`, `jump`, `file`, `keys`, `said`.
 
     `keys` have a line for known_hosts, a fingerprint and a type; it is empty where ssh got no key or refused it, and
-    `said` gives the reason. `file` is the user's known_hosts. Where all keys are known, an empty object is printed.
+    `said` gives the reason. `file` is the user's known_hosts. Where all keys are known, an object with `known` is
+    printed: the ed25519 key of the node, empty where known_hosts has none or several.
     """
     arguments, host = argv[:-2], argv[-2]  # the last is a command for the node
     if arguments[-1:] == ["-tt"]:
@@ -64,7 +65,7 @@ def main(argv: list[str]) -> None:
             found = {"label": hop.label, "jump": hop is not hops[-1], "file": (files or ["none"])[0]}
             print(json.dumps({**found, "keys": keys, "said": said}))  # noqa: T201  (it is the result of the task)
             return
-    print("{}")  # noqa: T201
+    print(json.dumps({"known": _known_key(hops[-1])}))  # noqa: T201
 
 
 def _hops(arguments: list[str], host: str, depth: int = 0) -> Iterator[Hop]:
@@ -96,6 +97,19 @@ def _learn(hop: Hop, files: list[str]) -> tuple[list[dict[str, str]], str]:
         done = _run([*(word for option in options for word in ("-o", option)), *hop.arguments, hop.host, "true"])
         lines = new.read_text().splitlines() if new.exists() else []
         return [{"line": line, **_fingerprint(line, folder)} for line in lines], done.stderr.strip()
+
+
+def _known_key(hop: Hop) -> str:
+    """Return the ed25519 key that known_hosts has for a host, as `type base64`; empty where it has none or several."""
+    files = [file for kind in ("user", "global") for file in hop.config.get(f"{kind}knownhostsfile", "").split()]
+    lines = [line.split() for file in files for line in _lines_for(hop.label, file)]
+    keys = {" ".join(words[1:3]) for words in lines if words[1:2] == ["ssh-ed25519"]}
+    return keys.pop() if len(keys) == 1 else ""
+
+
+def _lines_for(label: str, file: str) -> list[str]:
+    argv = ["ssh-keygen", "-F", label, "-f", file]
+    return subprocess.run(argv, capture_output=True, text=True, errors="replace", check=False).stdout.splitlines()
 
 
 def _fingerprint(line: str, folder: str) -> dict[str, str]:

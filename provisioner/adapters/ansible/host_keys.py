@@ -51,11 +51,27 @@ def new_hosts(settings: Settings, nodes: Sequence[str]) -> Mapping[str, NewHost]
     Nodes that are not reached by ssh or do not answer are left out, and those for which ssh keeps no keys. Raises
     ProblemError where Ansible did not run.
     """
-    found: dict[str, NewHost] = {}
+    hosts = {node: _parse(text) for node, text in _ask_ssh(settings, nodes).items()}
+    return {node: host for node, host in hosts.items() if host is not None}
+
+
+def known_host_keys(settings: Settings, nodes: Sequence[str]) -> Mapping[str, str]:
+    """Return, by node, the ed25519 key by which ssh knows it, as `type base64`.
+
+    Nodes whose key ssh does not know or refuses are left out, and those of another type. Raises ProblemError where
+    Ansible did not run.
+    """
+    keys = {node: _parse_known(text) for node, text in _ask_ssh(settings, nodes).items()}
+    return {node: key for node, key in keys.items() if key}
+
+
+def _ask_ssh(settings: Settings, nodes: Sequence[str]) -> dict[str, str]:
+    """Return what `host_key_ssh` prints, by node."""
+    found: dict[str, str] = {}
 
     def on_host_event(event: HostEvent) -> None:
-        if event.status == "ok" and (host := _parse(str(event.result.get("stdout", "")))):
-            found[event.node] = host
+        if event.status == "ok":
+            found[event.node] = str(event.result.get("stdout", ""))
 
     if nodes:
         with play_folder(dict.fromkeys(nodes, "{}")) as folder:
@@ -69,6 +85,15 @@ def _parse(text: str) -> NewHost | None:
     except (ValueError, ValidationError):
         return None
     return host if host.keys and host.file not in _NO_FILES else None
+
+
+def _parse_known(text: str) -> str:
+    """Return the known key in what `host_key_ssh` printed; a node that is not reached by ssh prints something else."""
+    try:
+        found = json.loads(text)
+    except ValueError:
+        return ""
+    return str(found.get("known", "")) if isinstance(found, dict) else ""
 
 
 def write_host_keys(hosts: Iterable[NewHost]) -> None:

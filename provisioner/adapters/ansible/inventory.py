@@ -23,6 +23,7 @@ _JUMP = r"(?:[A-Za-z0-9_][A-Za-z0-9_.-]*@)?(?:[A-Za-z0-9][A-Za-z0-9.-]*|\[[0-9A-
 _JUMPS = re.compile(f"(?!none$){_JUMP}(?:,{_JUMP})*")
 _LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
 _UNWRITABLE_HOME = "Unable to create local directories"  # in the message of Ansible; a path and a reason follow
+_SSH_PORT, _LAST_PORT = 22, 65535
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 
@@ -31,11 +32,13 @@ class InventoryHost:
     """A host of the inventory. `address`: ansible_host, None where it is not set or is a template.
 
     `jump`: the jump hosts that its variables give to ssh, as [USER@]HOST[:PORT] with commas between them; None: none.
+    `port`: ansible_port, that of ssh where it is not set or is a template.
     """
 
     name: str
     address: str | None
     jump: str | None = None
+    port: int = _SSH_PORT
 
 
 def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
@@ -142,7 +145,15 @@ def _hosts_of_group(listing: Mapping[str, Any], group: str, parents: frozenset[s
 
 def _host(name: str, variables: Mapping[str, Any]) -> InventoryHost:
     address = variables.get("ansible_host")
-    return InventoryHost(name, address if isinstance(address, str) and "{" not in address else None, _jump(variables))
+    plain = address if isinstance(address, str) and "{" not in address else None
+    return InventoryHost(name, plain, _jump(variables), _port(variables.get("ansible_port")))
+
+
+def _port(given: object) -> int:
+    """Return the port in a variable, a number or its digits."""
+    text = str(given)
+    number = int(text) if re.fullmatch("[0-9]{1,5}", text) else 0
+    return number if 0 < number <= _LAST_PORT else _SSH_PORT
 
 
 def _jump(variables: Mapping[str, Any]) -> str | None:

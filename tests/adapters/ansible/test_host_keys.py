@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from provisioner.adapters.ansible.host_keys import HostKey, NewHost, new_hosts, write_host_keys
+from provisioner.adapters.ansible.host_keys import HostKey, NewHost, known_host_keys, new_hosts, write_host_keys
 from provisioner.adapters.ansible.settings import Settings
 from provisioner.domain.values.problem import ProblemError
 
@@ -79,6 +79,17 @@ def test_new_keys_are_shown_as_ssh_meets_them_and_a_changed_one_is_not(lab: Sett
         f"10.0.0.3 {OLD}",
         *(f"10.0.0.{number} {KEY}" for number in (1, 9, 2)),
     ]
+
+
+def test_known_keys_are_those_by_which_ssh_knows_a_node_and_none_is_asked_for(lab: Settings, tmp_path: Path) -> None:
+    """Neither a key that ssh refuses now, nor one of two."""
+    file = tmp_path / "known_hosts"
+    assert known_host_keys(lab, NODES) == {}
+    file.write_text(f"10.0.0.1 {KEY}\n10.0.0.3 {OLD}\n")
+    assert known_host_keys(lab, NODES) == {"n1": KEY}
+    file.write_text(f"10.0.0.1 {KEY}\n10.0.0.1 {OLD}\n10.0.0.2 {KEY}\n10.0.0.9 {KEY}\n")
+    assert known_host_keys(lab, NODES) == {"n2": KEY}
+    assert known_host_keys(lab, []) == {}
 
 
 def a_host(file: Path) -> NewHost:

@@ -188,3 +188,12 @@ def test_a_jump_is_read_from_the_ssh_arguments_of_a_host_and_only_where_it_is_pl
     inventory.write_text(json.dumps({"nodes": {"hosts": {name: given for name, (given, _) in cases.items()}}}))
     found = {host.name: host.jump for host in hosts(Settings(inventory), None)}
     assert found == {name: jump for name, (_, jump) in cases.items()}
+
+
+def test_a_port_is_read_where_it_is_one(inventory: Path) -> None:
+    cases = {"number": (2222, 2222), "text": ("2222", 2222), "zero": (0, 22), "high": (65536, 22), "none": (None, 22)}
+    cases |= {"template": ("{{ port }}", 22), "negative": (-1, 22), "words": ("22 -J a", 22), "true": (True, 22)}
+    given = {name: {"ansible_port": port} for name, (port, _) in cases.items()}
+    inventory.write_text(json.dumps({"nodes": {"hosts": given | {"plain": {}}}}))
+    found = {host.name: host.port for host in hosts(Settings(inventory), None)}
+    assert found == {name: port for name, (_, port) in cases.items()} | {"plain": 22}

@@ -29,7 +29,7 @@ VERBS = {
     "status": "Show what runs on each node, compared with the lock",
     "seats": "Show who sits where, with which GPUs; move or stop the seat of a person; end or prolong leases",
     "usage": "Show for how long people have held and used GPUs",
-    "letters": "Write a letter to each person of the roster: how to reach their seat",
+    "letters": "Write letters: to each person of the roster, and to those who may start a seat",
     "remove": "Remove seats; homes and volumes are kept",
     "me": "Your own seat, on a node with self-service or on this machine",
     "facts": "Show the compatibility data: its date, sources and rows",

@@ -1,7 +1,8 @@
-"""Seats, their access and letters, with good defaults."""
+"""Seats, their access and letters, also those to everybody, with good defaults."""
 
 from typing import Any
 
+from provisioner.domain.rollout.common_letter import Ceilings, CommonLetter, LetterNode
 from provisioner.domain.rollout.letter import Letter
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import SeatStatus
@@ -49,3 +50,16 @@ def a_letter(**over: Any) -> Letter:
         "tunnel": True,
     }
     return Letter(**(given | over))
+
+
+def a_letter_node(name: str = "gpu1", **over: Any) -> LetterNode:
+    return LetterNode(**({"name": name, "address": "198.18.0.11", "gpus": 2} | over))
+
+
+def some_ceilings(**over: Any) -> Ceilings:
+    return Ceilings(**({"gpus": 1, "hours": 24, "idle_hours": 4, "grace_minutes": 10} | over))
+
+
+def a_common_letter(*nodes: LetterNode, **over: Any) -> CommonLetter:
+    given = {"lab": "ml", "nodes": nodes or (a_letter_node(),), "unix_group": "lab-students"}
+    return CommonLetter(**({"ceilings": some_ceilings(), **given} | over))

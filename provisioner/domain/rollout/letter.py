@@ -20,6 +20,7 @@ from provisioner.domain.values.node import GpuUuid
 from provisioner.domain.values.problem import Problem
 
 LETTERS_SCHEMA: Literal["provisioner/letters/1"] = "provisioner/letters/1"
+UNSAFE = "unsafe_letter"  # the code of a letter that is not written because of its fields
 _FORWARDED = "http://127.0.0.1:8888/lab"  # Jupyter's address on the user's machine while the tunnel is open
 _MAX_CONTACT = 200
 _PLAIN_ID = re.compile(r"[a-z0-9][a-z0-9_-]{0,30}")
@@ -135,7 +136,7 @@ def _build_letter(
             shared=seat.shared,
             until=person.until,
             contact=contact,
-            **_connection(seat.access, _without_accounts(jumps.get(seat.node) or "")),
+            **_connection(seat.access, without_accounts(jumps.get(seat.node) or "")),
         )
     except ValidationError as error:
         return _unsafe(person, seat, error)
@@ -155,9 +156,14 @@ def _connection(access: Access, jump: str) -> dict[str, str | int | bool]:
     }
 
 
-def _without_accounts(jump: str) -> str:
+def without_accounts(jump: str) -> str:
     """Return jump hosts without account names: those in the inventory are the admin's."""
     return ",".join(host.rpartition("@")[2] for host in jump.split(","))
+
+
+def wrong_fields(error: ValidationError) -> str:
+    """Return the names of fields, and no values: one that is not what it should be may be a secret."""
+    return ", ".join(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
 
 
 def _is_stopped(person: Person, held: Placement) -> Problem:
@@ -191,11 +197,9 @@ def _not_there(person: Person, seat: SeatStatus) -> Problem:
 
 
 def _unsafe(person: Person, seat: SeatStatus, error: ValidationError) -> Problem:
-    # Only their names: a value that is not what it should be may be a secret.
-    fields = ", ".join(dict.fromkeys(str(item["loc"][0]) for item in error.errors()))
     return Problem(
-        "unsafe_letter",
-        f"{person.id}: not what they should be: {fields}",
+        UNSAFE,
+        f"{person.id}: not what they should be: {wrong_fields(error)}",
         "its lines go into the configuration of ssh, so each value must be what it is said to be",
         "set services.ssh.bind in lab.yml to `lan`; `provision status` shows what the node reports of the seat",
         seat.node,

@@ -101,12 +101,13 @@ def self_service_status(facts: NodeFacts, lab: str, drift: str = "") -> SelfServ
         free=tuple(gpu for gpu in found.pool if gpu not in leased),
         leases=found.leases,
         waiting=found.waiting,
-        problems=() if found.runs else (_broker_down(facts.name),),
+        problems=() if found.runs else (broker_down(facts.name),),
         drift=drift,
     )
 
 
-def _broker_down(node: str) -> Problem:
+def broker_down(node: str) -> Problem:
+    """Return that the broker of a node does not run."""
     return Problem(
         BROKER_DOWN,
         f"{node}: the broker does not run",

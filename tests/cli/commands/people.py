@@ -23,25 +23,32 @@ registry: {address: "127.0.0.1:5998", plain_http: true}
 
 
 class Nodes:
-    """Two nodes, the first behind a jump host."""
+    """Two nodes, the first behind a jump host. `facts`: of nodes that are not as they are by default."""
+
+    def __init__(self, facts: Mapping[str, NodeFacts | Problem] | None = None) -> None:
+        self._facts = facts or {}
 
     def hosts(self) -> Sequence[InventoryHost]:
         return (InventoryHost("gpu1", None, "admin@jump.lab"), InventoryHost("gpu2", None))
 
     def probe(self, nodes: Sequence[str]) -> Mapping[str, NodeFacts | Problem]:
-        return {name: a_node(name) for name in nodes}
+        return {name: self._facts.get(name, a_node(name)) for name in nodes}
 
 
 class RosterLab:
-    """The directory of a lab. `report` says who is in its roster, and what is known of their seats."""
+    """The directory of a lab. `report` says who is in its roster, and what is known of their seats.
+
+    `facts`: what nodes answer, where it is not that of any node.
+    """
 
     def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.path, self._monkeypatch = path, monkeypatch
+        self.facts: dict[str, NodeFacts | Problem] = {}
         path.mkdir()
         (path / "lab.yml").write_text(LAB)
         (path / "hosts.yml").write_text("all: {hosts: {gpu1: {}, gpu2: {}}}\n")
         write_lock(path / "lab.lock", a_lock())
-        monkeypatch.setattr("provisioner.cli.plan_context.fleet", lambda *_: Nodes())
+        monkeypatch.setattr("provisioner.cli.plan_context.fleet", lambda *_: Nodes(self.facts))
 
     def report(self, command: str, people: Sequence[Person], *seats: SeatStatus) -> None:
         def read_with_people(name: str) -> Any:

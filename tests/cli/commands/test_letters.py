@@ -1,5 +1,6 @@
 """`provision letters`: which files are written, for whom, and who can read them."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -7,12 +8,14 @@ import pytest
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.status import SeatStatus
 from provisioner.domain.values.problem import Problem
-from tests.cli.commands.people import RosterLab
+from tests.builders import a_node, self_service_facts
+from tests.cli.commands.people import LAB, RosterLab
 from tests.cli.running import document, run
 from tests.domain.letters import HOST_KEY, a_seat_status
 
 ANNA, LI, BOB = Person(id="anna"), Person(id="li.lei@example.edu"), Person(id="bob")
 LI_SEAT = a_seat_status(node="gpu2", person=LI.id, seat="ml__li-lei-example-e-0123456789")
+COMMON = ["letters-ml/everybody.self-service.txt", "letters-ml/everybody.self-service.html"]
 LI_FILE = "li-lei-example-e.9cd1d3804e"
 
 
@@ -128,3 +131,96 @@ def test_a_folder_that_cannot_be_made_is_a_usage_error(roster_lab: RosterLab) ->
     roster_lab.report("letters", [ANNA], a_seat_status())
     result = run("letters", str(roster_lab.path), "--to", "/proc/letters", "--json")
     assert (result.exit_code, document(result)["problems"][0]["code"]) == (2, "unwritable")
+
+
+# --- the letter to everybody
+
+
+@pytest.fixture
+def served(roster_lab: RosterLab, monkeypatch: pytest.MonkeyPatch) -> RosterLab:
+    """A lab with self-service on both nodes, gpu1 with a host key that the control machine knows."""
+
+    def known(_: object, nodes: Sequence[str]) -> Mapping[str, str]:
+        return {node: HOST_KEY for node in nodes if node == "gpu1"}
+
+    monkeypatch.setattr("provisioner.cli.commands.letters.known_host_keys", known)
+    (roster_lab.path / "lab.yml").write_text(f"{LAB}self_service: {{unix_group: lab-students}}\n")
+    for number in (1, 2):
+        facts = a_node(f"gpu{number}", self_service=self_service_facts(), addresses=(f"198.18.0.1{number}",))
+        roster_lab.facts[facts.name] = facts
+    roster_lab.report("letters", [])
+    return roster_lab
+
+
+def test_a_lab_with_self_service_and_without_a_roster_has_one_letter(served: RosterLab) -> None:
+    result = run("letters", str(served.path), "--contact", "李雷", "--json")
+    found = document(result)
+    assert (result.exit_code, found["letters"], found["without"], found["old"]) == (0, {}, {}, [])
+    assert found["self_service"] == {"files": COMMON, "nodes": ["gpu1", "gpu2"], "without": {}}
+    assert sorted(map(str, Path("letters-ml").iterdir())) == sorted(COMMON)
+    assert {Path(path).stat().st_mode & 0o777 for path in COMMON} == {0o600}
+    text = Path(COMMON[0]).read_text()
+    assert "    Host gpu1 198.18.0.11\n      HostName 198.18.0.11\n      ProxyJump jump.lab\n\n" in text
+    assert f"    198.18.0.11 {HOST_KEY}\n" in text
+    assert "198.18.0.12 ssh-ed25519" not in text
+    assert "Ask: 李雷\n" in text
+    assert "admin@" not in text
+
+
+def test_a_lab_with_both_has_letters_to_people_and_the_one_to_everybody(served: RosterLab) -> None:
+    served.report("letters", [ANNA], a_seat_status())
+    result = run("letters", str(served.path), "--json")
+    found = document(result)
+    assert (result.exit_code, list(found["letters"]), found["self_service"]["files"]) == (0, ["anna"], COMMON)
+    shown = " ".join(run("letters", str(served.path)).stdout.split())
+    everybody = "The letter to everybody, with 2 of 2 nodes with self-service: everybody.self-service in letters-ml."
+    assert shown == f"1 of 1 letter in letters-ml. {everybody}"
+
+
+def test_nodes_without_a_running_broker_are_left_out_and_named(served: RosterLab) -> None:
+    served.facts["gpu1"] = a_node("gpu1", self_service=self_service_facts(runs=False))
+    result = run("letters", str(served.path), "--json")
+    found = document(result)["self_service"]
+    assert (result.exit_code, found["nodes"], list(found["without"])) == (1, ["gpu2"], ["gpu1"])
+    assert found["without"]["gpu1"]["code"] == "broker_down"
+    assert "gpu1" not in Path(COMMON[0]).read_text()
+    assert "broker_down  gpu1" in run("letters", str(served.path)).stdout
+
+
+def test_without_any_node_to_name_an_earlier_letter_stays_and_is_not_old(served: RosterLab) -> None:
+    assert run("letters", str(served.path)).exit_code == 0
+    down = Problem("unreachable", "gpu1: no answer", "why", "fix", "gpu1")
+    served.facts |= {"gpu1": down, "gpu2": a_node("gpu2")}
+    result = run("letters", str(served.path), "--json")
+    found = document(result)
+    assert (result.exit_code, found["old"], found["self_service"]["files"]) == (1, [], [])
+    codes = {node: problem["code"] for node, problem in found["self_service"]["without"].items()}
+    assert codes == {"gpu1": "unreachable", "gpu2": "no_self_service"}
+    assert "198.18.0.12" in Path(COMMON[0]).read_text()
+
+
+def test_only_nodes_that_are_to_have_self_service_are_expected(served: RosterLab) -> None:
+    (served.path / "lab.yml").write_text(f"{LAB}self_service: {{nodes: gpu2, unix_group: lab-students}}\n")
+    served.facts["gpu1"] = a_node("gpu1")
+    result = run("letters", str(served.path), "--json")
+    assert (result.exit_code, document(result)["self_service"]["nodes"]) == (0, ["gpu2"])
+
+
+def test_a_pattern_that_no_node_matches_is_a_letter_that_is_missing(served: RosterLab) -> None:
+    (served.path / "lab.yml").write_text(f"{LAB}self_service: {{nodes: 'a*', unix_group: lab-students}}\n")
+    result = run("letters", str(served.path))
+    assert (result.exit_code, "0 of 0 nodes with self-service: not written" in result.stdout) == (1, True)
+
+
+def test_a_limit_without_any_such_node_leaves_the_letter_to_everybody_out(served: RosterLab) -> None:
+    (served.path / "lab.yml").write_text(f"{LAB}self_service: {{nodes: 'a*', unix_group: lab-students}}\n")
+    result = run("letters", str(served.path), "--limit", "gpu1", "--json")
+    assert (result.exit_code, document(result)["self_service"]) == (0, None)
+
+
+def test_the_letter_of_a_lab_that_has_self_service_no_longer_is_old(roster_lab: RosterLab) -> None:
+    Path("letters-ml").mkdir()
+    Path(COMMON[0]).write_text("old")
+    roster_lab.report("letters", [ANNA], a_seat_status())
+    found = document(run("letters", str(roster_lab.path), "--json"))
+    assert (found["old"], found["self_service"]) == (COMMON[:1], None)

@@ -72,12 +72,12 @@ def letters_view(letters: Letters, folder: str, old: Iterable[str], common: Buil
 
     `common`: the letter to everybody, None in a lab without self-service.
     """
-    unread = ((node, problem) for node, found in letters.unread.items() for problem in found)
+    # In one list: a node that does not answer is in both for the same reason, which is shown once.
+    left_out = [(node, problem) for node, found in letters.unread.items() for problem in found]
+    left_out += common.missing.items() if common else ()
     # Without the names of nodes, which would be folded: each person is listed.
     missing = (("", problem) for problem in letters.missing.values())
-    parts: list[RenderableType] = [problems(unread), problems(missing)]
-    if common:
-        parts.append(problems(common.missing.items()))
+    parts: list[RenderableType] = [problems(left_out), problems(missing)]
     parts += [Text(f"{safe_line(name)} is {_why_old(name)}; it was not deleted") for name in old]
     return Group(*parts, Text("\n" + "\n".join(_sums(letters, folder, common))))
 

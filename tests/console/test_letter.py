@@ -295,6 +295,14 @@ def test_summary_names_the_nodes_that_the_letter_to_everybody_leaves_out(
     assert render_text(letters_view(letters, "letters-ml", [], common)).strip("\n") == shown.strip("\n")
 
 
+def test_a_node_that_both_kinds_of_letters_lack_is_named_once() -> None:
+    off = Problem("unreachable", "gpu2: no answer", "why", "fix", "gpu2")
+    shown = render_text(
+        letters_view(Letters({}, {}, {"gpu2": (off,)}), "letters-ml", [], BuiltLetter(FULL_COMMON, {"gpu2": off}))
+    )
+    assert (shown.count("unreachable  gpu2"), shown.count("no answer")) == (1, 1)
+
+
 def test_the_letter_to_everybody_of_a_lab_without_self_service_is_old() -> None:
     shown = render_text(letters_view(NONE, "letters-ml", ["everybody.self-service.txt"]))
     assert "everybody.self-service.txt is the letter of a lab with self-service, which this lab does not have" in shown

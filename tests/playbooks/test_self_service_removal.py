@@ -76,7 +76,7 @@ def test_work_in_several_seats_is_waited_for_until_one_deadline(site: Site, monk
     now, waits = [100.0], list[int]()
     monkeypatch.setattr(removals, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=lambda _: None))
 
-    def require_consent(_compose: Any, _journal: Any, order: dict[str, Any], _report: Any) -> None:
+    def require_consent(_compose: Any, _journal: Any, order: dict[str, Any], _report: Any, **_: bool) -> None:
         waits.append(order["when_busy"]["seconds"])
         now[0] += 70
 

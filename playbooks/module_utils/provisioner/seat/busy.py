@@ -39,12 +39,15 @@ class GpuHeldError(ProblemError):
     state = "deferred"
 
 
-def require_consent(compose: Compose, journal: Journal, order: dict[str, Any], report: Report) -> None:
+def require_consent(
+    compose: Compose, journal: Journal, order: dict[str, Any], report: Report, *, removes: bool = False
+) -> None:
     """Return once the seat's containers may be stopped; raise BusyError when they may not.
 
     The policy is `when_busy` of the order: defer, wait or force. Force is recorded in the journal before anything
     stops: by whom, for what reason, and which processes are ended. The claim of the order is checked after each pause:
     a run that takes the node over meanwhile ends this job, with ProblemError `fenced`, and finds the seat unlocked.
+    `removes`: the seat is to be removed, also a damaged one, whose use is unknown; else that raises `seat_damaged`.
     """
     wanted = {"policy": "defer", "seconds": 0, "reason": "", **(order.get("when_busy") or {})}
     _check_policy(wanted)
@@ -53,7 +56,7 @@ def require_consent(compose: Compose, journal: Journal, order: dict[str, Any], r
         return
     end, pause = time.monotonic() + (wanted["seconds"] if wanted["policy"] == "wait" else 0), FIRST_PAUSE
     while True:
-        users = _seat_users(compose, journal)
+        users = _users_of_removed(compose, journal) if removes else _seat_users(compose, journal)
         check_claim(order["state_root"], order.get("claim"))
         if not users:
             return
@@ -149,13 +152,17 @@ def _gpu_held(seat: Seat, other: Seat) -> GpuHeldError:
     )
 
 
-def _seat_users(compose: Compose, journal: Journal) -> list[str]:
+def _users_of_removed(compose: Compose, journal: Journal) -> list[str]:
     try:
-        uuids = seat_gpus(compose.seat, journal)
+        return _seat_users(compose, journal)
     except ProblemError as fault:
         if fault.problem["code"] != "seat_damaged":
             raise
         return [f"the use of the seat is unknown: {fault}"]
+
+
+def _seat_users(compose: Compose, journal: Journal) -> list[str]:
+    uuids = seat_gpus(compose.seat, journal)
     is_self_service = any(one.get("kind") == SELF_SERVICE for one in _wanted(compose.seat, journal))
     users = gpu_users(uuids, compose.seat.name, shared_gpus(compose.seat, journal))
     if users or (uuids and not is_self_service):

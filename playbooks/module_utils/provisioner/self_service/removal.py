@@ -48,7 +48,7 @@ def remove(order: dict[str, Any], job: Job) -> dict[str, Any]:
     deadline = time.monotonic() + (order.get("when_busy") or {}).get("seconds", 0)
     for seat in seats:
         journal = Journal(seat.folder, order["run"])
-        require_consent(Compose(seat, ()), journal, _with_time_left(order, deadline), job.report)
+        require_consent(Compose(seat, ()), journal, _with_time_left(order, deadline), job.report, removes=True)
     job.report("stopping the broker", phase="switch")
     daemon.stop(layout)  # else it would start the seats again
     try:

@@ -39,7 +39,7 @@ def remove(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     if not (compose.ours() or seat.numbers()):
         return {"state": "unchanged"}
     if order.get("when_busy"):
-        require_consent(compose, journal, order, job.report)
+        require_consent(compose, journal, order, job.report, removes=True)
     check_claim(order["state_root"], order.get("claim"))
     job.report("removing the containers")
     journal.append("removing")

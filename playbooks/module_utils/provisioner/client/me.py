@@ -108,6 +108,7 @@ TEXTS = {
         "made_key": "You had no SSH key. A new one was made, without a passphrase: {path}",
         "place": "waiting for a GPU: place {position}{holders}",
         "occupied": "the node is starting other seats; this command asks again",
+        "begins": "the node begins",
         "in_use": "; in use by {names}",
         "somebody": "somebody",
         "interrupted": "Interrupted. What has begun goes on, see provision me status; a place in the queue is lost.",
@@ -149,6 +150,7 @@ TEXTS = {
         "made_key": "你还没有 SSH 密钥，已生成一把新的（没有口令）：{path}",
         "place": "正在等待 GPU：第 {position} 位{holders}",
         "occupied": "节点正在启动其他座位，稍后会自动再问",
+        "begins": "节点开始处理",
         "in_use": "；使用者：{names}",
         "somebody": "某人",
         "interrupted": "已中断。已经开始的操作会继续，见 provision me status；排队的位置会失去。",
@@ -621,7 +623,7 @@ def _place(answer: dict[str, Any]) -> str:
 def _job_text(job: dict[str, Any]) -> str:
     done, total = job["done"], job["total"]
     part = f" {100 * done // total}%" if isinstance(done, int) and isinstance(total, int) and total > 0 else ""
-    return f"{job['text'] or job['kind']}{part}"
+    return f"{job['text'] or say('begins')}{part}"
 
 
 def _no_card(answer: dict[str, Any]) -> FaultError:

@@ -134,6 +134,19 @@ def test_a_wait_that_ends_without_a_gpu_is_exit_4_and_leaves_the_queue(anna: Per
     assert anna.node.keeper.state.queue == ()
 
 
+def test_who_waits_for_a_gpu_beside_a_seat_that_runs_gets_it_or_exit_4(anna: Person) -> None:
+    node = anna.node
+    anna.up(gpus=0)
+    node.ask("bob", "up", gpus=2)
+    node.ask("cem", "up", gpus=1)
+    error = anna.fault(lambda: anna.up(gpus=1, restart=True, wait_s=90))
+    assert (error.code, error.problem["code"], node.keeper.state.queue) == (4, "no_free_gpu", ())
+    assert anna.does("status").answer["state"] == "running"
+    anna.events = [lambda: None] * 3 + [lambda: node.ask("cem", "down")]
+    result = anna.up(gpus=1, restart=True, wait_s=7200)
+    assert (result.code, result.answer["seat"]["gpus"]) == (0, [GPUS[2]])
+
+
 def test_who_has_closed_the_connection_does_not_wait_on(anna: Person) -> None:
     anna.node.ask("bob", "up", gpus=2)
     anna.node.ask("cem", "up", gpus=1)

@@ -528,7 +528,7 @@ class Session:
         """Start the seat, and wait for GPUs as long as the wish says. Raises FaultError, with NO_CARD without any."""
         answer = self._begin(wish)
         deadline = self._clock() + wish.get("wait_s", 0)
-        while answer["state"] in WAITING:
+        while _waits(answer):
             left = deadline - self._clock()
             if left <= 0:
                 self._patiently("cancel")
@@ -612,6 +612,11 @@ def _ended(found: dict[str, Any]) -> Result:
     problems = ended["problems"] if ended else []
     is_done = ended is None or ended["state"] in ("committed", "unchanged")
     return Result(found, problems, DONE if is_done and not problems else FAILED)
+
+
+def _waits(answer: dict[str, Any]) -> bool:
+    """Return whether an answer to `up` gives a place in the queue; the person may have a seat that runs meanwhile."""
+    return answer["state"] in WAITING or "holders" in answer
 
 
 def _place(answer: dict[str, Any]) -> str:

@@ -406,6 +406,26 @@ def test_a_change_is_refused_while_another_one_runs(node: Node) -> None:
     assert node.refused("anna", "rotate_token", now=True)["code"] == "seat_changing"
 
 
+@pytest.mark.parametrize("again", [{}, {"gpus": 1}, {"gpus": 1, "environment": "default"}], ids=str)
+def test_who_asks_again_while_the_seat_starts_follows_the_same_start(node: Node, again: dict[str, Any]) -> None:
+    node.holds = True
+    node.ask("anna", "up", gpus=1)
+    assert node.ask("anna", "up", **again)["state"] == "starting"
+    assert node.kinds() == ["up"]
+
+
+@pytest.mark.parametrize("begun", ["up", "rotate_token"])
+def test_who_asks_for_other_gpus_while_the_seat_is_changed_asks_again_after_that(node: Node, begun: str) -> None:
+    node.ask("anna", "up", gpus=0)
+    node.holds = True
+    node.ask("anna", begun, **({"gpus": 2, "restart": True} if begun == "up" else {"now": True}))
+    assert node.refused("anna", "up", gpus=1, restart=True)["code"] == "seat_changing"
+    node.finish()
+    node.ask("anna", "up", gpus=1, restart=True)
+    node.finish()
+    assert len(node.ask("anna", "up", gpus=1)["seat"]["gpus"]) == 1
+
+
 # --- who waits
 
 

@@ -193,6 +193,8 @@ class Verbs:
         self._check_all_gpus(asked, gpus)
         if (job and job.kind == "stop") or (lease and requests.is_over(lease)):
             raise refusals.stopping()
+        if job and not self._is_as_wished(asked, environment, gpus):
+            raise refusals.stopping()
         if job:
             return self._seat(asked)
         if lease and not self._is_change(asked, lease, environment, gpus):
@@ -232,6 +234,11 @@ class Verbs:
                 raise refusals.restart_needed("other GPUs", "--restart")
             return True
         return False
+
+    def _is_as_wished(self, asked: Asked, environment: Environment, gpus: int) -> bool:
+        """Return whether the seat has, once its job has ended, what is asked for."""
+        latest = self._latest(asked)
+        return latest is not None and (latest["environment"], len(latest["gpus"])) == (environment.name, gpus)
 
     def _with_keys(self, asked: Asked) -> dict[str, Any]:
         """Answer for a seat that runs already; keys that it does not have are added while it runs."""

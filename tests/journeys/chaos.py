@@ -599,6 +599,7 @@ class Chaos:
 
     def end(self) -> None:
         """Kill what still runs after an error or an interrupt."""
+        self.people.stop()
         for process in self._processes:
             if process.poll() is None:
                 process.kill()

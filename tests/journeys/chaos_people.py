@@ -233,9 +233,13 @@ class People:
         for thread in self._threads:
             thread.start()
 
+    def stop(self) -> None:
+        """Let people ask for nothing more."""
+        self._stop.set()
+
     def end(self) -> None:
         """Let people finish what they have begun."""
-        self._stop.set()
+        self.stop()
         for thread in self._threads:
             thread.join(REQUEST_SECONDS)
             if thread.is_alive():

@@ -26,7 +26,7 @@ lint: $(READY) ## format, style, types, architecture, playbooks
 # that apt installs, such as the registry. Those tests mostly wait, so there are more workers than processors.
 test test-long: export PYTHONDONTWRITEBYTECODE = # empty, so that the command keeps its compiled modules
 test: $(READY) ## all tests; LAB=0 leaves out those on real nodes
-	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 4)
+	$(BIN)/pytest $(if $(filter 0,$(LAB)),-n auto -m 'not lab',-n 5)
 
 test-long: $(READY) ## run the long tests PART=NAME in the background; without PART, list the names
 	$(BIN)/python -m tests.run_long $(PART)

@@ -4,6 +4,8 @@ Each test starts from the state that the one before left.
 """
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,3 +136,42 @@ def test_the_third_one_waits_and_is_offered_the_card_that_is_given_back(node: Se
     assert node.ask("dora", "status")["state"] == "offered"
     assert refused(node, "bob", "up", gpus=1) == "no_free_gpu"
     assert node.up("dora", gpus=1)["seat"]["gpus"] == bob["gpus"]
+
+
+def test_from_another_computer_one_command_gives_a_seat_that_ssh_knows_by_name(
+    node: SelfService, tmp_path: Path
+) -> None:
+    """ssh finds its files by the account and not by HOME: the folder takes the place of the own one for the command."""
+    at = f"emil@{node.node.address}"
+    add_login(node, "emil")
+    shutil.copy(node.keys / "emil", tmp_path / "id_ed25519")
+    shutil.copy(node.keys / "emil.pub", tmp_path / "id_ed25519.pub")
+    (tmp_path / "config").write_text("Host *\n  StrictHostKeyChecking accept-new\n")
+
+    def run(*words: str) -> str:
+        mount = 'mkdir -p ~/.ssh && mount --bind "$0" ~/.ssh && exec "$@"'
+        command = ["unshare", "--mount", "sh", "-c", mount, str(tmp_path), *words]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd="/")
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    program = str(node.site.command.program)
+    shown = run(program, "me", "--on", at, "--gpus", "0", "--yes")
+    (entry,) = (tmp_path / "config.d").iterdir()
+    alias = entry.name.removeprefix("provisioner-").removesuffix(".conf")
+    assert f"ssh {alias}" in shown
+    assert run("ssh", alias, "id -un") == "emil\n"
+    assert run("ssh", alias, "provision-url").startswith(f"http://{node.node.address}:")
+    assert "running" in run(program, "me", "status", "--on", at)
+    assert "is stopped" in run(program, "me", "down", "--on", at)
+
+
+def add_login(node: SelfService, person: str) -> None:
+    """Let a person log in to the node with their key."""
+    home = f"/home/{person}"
+    lines = [
+        f"usermod --shell /bin/sh --home {home} {person}",
+        f"install -d -o {person} -g {person} -m 700 {home} {home}/.ssh",
+        f"cat >{home}/.ssh/authorized_keys",
+    ]
+    node.node.exec("sh", "-ec", "\n".join(lines), stdin=f"{node.public_key(person)}\n")

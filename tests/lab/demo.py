@@ -83,7 +83,7 @@ class Command:
     """The command `provision`, with its records beside the lab."""
 
     def __init__(self, engine: Engine, lab: Lab, program: Path = PROGRAM) -> None:
-        self._program = program
+        self.program = program
         state = {name: str(lab.folder / name.lower()) for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME", "XDG_DATA_HOME")}
         self.own_env = engine.client_env() | state
         self.env = {**os.environ, **self.own_env}
@@ -91,12 +91,12 @@ class Command:
     def env_file(self, folder: Path) -> str:
         """Return POSIX shell lines that set up the same environment; `$LAB` is the lab directory."""
         values = self.own_env | {"LAB": str(folder)}
-        path = f"export PATH={shlex.quote(str(self._program.parent))}:$PATH\n"
+        path = f"export PATH={shlex.quote(str(self.program.parent))}:$PATH\n"
         return path + "".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items())
 
     def run(self, *words: str, env: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [self._program, *words],
+            [self.program, *words],
             env=self.env | dict(env or {}),
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -108,7 +108,7 @@ class Command:
     def start(self, *words: str) -> "subprocess.Popen[str]":
         """Start the command, whose output is discarded, without waiting for its end."""
         return subprocess.Popen(
-            [self._program, *words],
+            [self.program, *words],
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -120,7 +120,7 @@ class Command:
     def show(self, *words: str) -> None:
         """Run the command with its output on the terminal; exit with its code if it fails."""
         print(f"\n$ provision {' '.join(words)}", flush=True)
-        code = subprocess.run([self._program, *words], env=self.env, check=False).returncode
+        code = subprocess.run([self.program, *words], env=self.env, check=False).returncode
         if code:
             sys.exit(code)
 

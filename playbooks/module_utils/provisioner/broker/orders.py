@@ -255,9 +255,7 @@ def _stopped_on(seat: Seat) -> str:
 
 
 def _full(code: str, what: str, key: str) -> ProblemError:
-    return ProblemError(
-        code, f"{what} is taken", "each seat has its own", f"ask the admin to widen {key} in lab.yml"
-    )
+    return ProblemError(code, f"{what} is taken", "each seat has its own", f"ask the admin to widen {key} in lab.yml")
 
 
 def _bad_document(environment: Environment, error: Exception) -> ProblemError:

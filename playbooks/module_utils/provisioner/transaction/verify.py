@@ -55,9 +55,7 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
     report("checking Jupyter")
     checks["jupyter"] = _retry_until_answer(lambda: check_jupyter(seat, wanted))
     report("checking the SSH login")
-    checks["ssh"] = _retry_until_answer(
-        lambda: check_banner(wanted) if is_brief else check_ssh(seat, number, wanted)
-    )
+    checks["ssh"] = _retry_until_answer(lambda: check_banner(wanted) if is_brief else check_ssh(seat, number, wanted))
     report("checking the GPUs")
     gpus = verify_gpus(compose, order)
     checks["gpu"] = gpus["detail"]

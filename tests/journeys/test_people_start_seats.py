@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from tests.journeys.conftest import COMPLETE, QUICK, CommandResult, Site, running_site
+from tests.journeys.self_service import until
 from tests.journeys.test_roster import container_of, first_process, profile_with_processes
 from tests.lab.demo import ssh_command
 from tests.lab.engine import Engine
@@ -196,8 +197,9 @@ def test_an_upgrade_ends_nothing_and_offers_the_new_version(
     assert not [person for person, session in work.items() if session.poll() is not None]
     for person in PEOPLE:
         assert identity(site, provision_me(site, person, "status")) == known[person]
-    notice = node_of(site).exec("cat", f"{FOLDER}/seats/{people['s07']['seat']['name']}/notice/lease.txt")
-    assert "provision me upgrade --now" in notice
+    notice = f"{FOLDER}/seats/{people['s07']['seat']['name']}/notice/lease.txt"
+    # The broker looks at what is published once a minute.
+    until(lambda: "provision me upgrade --now" in node_of(site).exec("cat", notice))
 
 
 def test_a_person_takes_the_new_version_when_it_suits_them(site: Site, people: Mapping[str, Seat]) -> None:

@@ -33,6 +33,9 @@ STOP_SECONDS = 180  # until a seat without a lease is stopped
 SETTLE_SECONDS = 600  # until the seats with a lease run, and no job changes one
 WATCH_SECONDS = 4.0
 EXIT_CODES = (0, 1, 4)
+KILLED = 137  # with the shell of the person
+NEW_TOKEN = ("rotate-token", "down")  # a seat has a new token when it is started after a stop
+UNKNOWN_ENDS = ("lost", "no_broker", "no_answer", "seat_not_started", "starting", "stopped")  # it may have been stopped
 TICK_SECONDS = 60
 
 Words = tuple[str, ...]
@@ -182,7 +185,9 @@ def outcome(text: str) -> tuple[str, Found]:
 
 def _is_meant(code: int, end: str, document: Found) -> bool:
     """Whether a command may end so while faults go on: its shell was killed, a refusal, or a seat and its problems."""
-    return end == "lost" or code == 0 or (code in EXIT_CODES and (end in REFUSALS or bool(document.get("seat"))))
+    return (
+        end == "lost" or code in (0, KILLED) or (code in EXIT_CODES and (end in REFUSALS or bool(document.get("seat"))))
+    )
 
 
 def _reasons(document: Found) -> str:
@@ -204,7 +209,7 @@ class People:
     laws: Counter[str] = field(default_factory=Counter)
     looks: int = 0
     until: dict[str, float] = field(default_factory=dict)  # the latest end of a lease that was asked for, monotonic
-    rotated: set[str] = field(default_factory=set)  # who has asked for another token since the last check
+    rotated: set[str] = field(default_factory=set)  # who may have another token since the last check
     known: dict[str, Found] = field(default_factory=dict)  # by person
     files: dict[str, dict[str, str]] = field(default_factory=dict)
     _stop: Event = field(default_factory=Event)
@@ -254,12 +259,14 @@ class People:
 
     def _ask(self, person: str, words: Words) -> str:
         """Ask as a person, and note how it ended. A power cut may end the shell of the person, and so the answer."""
-        if words[0] == "rotate-token":
+        if words[0] in NEW_TOKEN:
             self.rotated.add(person)
         argv = ["exec", "-i", self.node.container, *command(person, words)]
         done = self.node.engine.try_docker(*argv)
         end, document = outcome(done.stdout)
         self._note_lease(person, words)
+        if words[0] == "up" and end in UNKNOWN_ENDS:
+            self.rotated.add(person)
         with self._lock:
             self.requests[f"{words[0]}: {end}"] += 1
         self.say(f"    {person}: me {' '.join(words)}: {end} {_reasons(document)}")
@@ -313,7 +320,9 @@ class People:
         """End a lease as the admin does."""
         seats = sorted(leased(look(self.node)))
         if seats:
-            self.ask_as_root(verb="release", seat=seats[number % len(seats)], reason="chaos")
+            seat = seats[number % len(seats)]
+            self.rotated.add(seat.rpartition("_")[2])
+            self.ask_as_root(verb="release", seat=seat, reason="chaos")
 
     def _answers(self) -> bool:
         try:

@@ -403,7 +403,7 @@ def test_a_disk_that_becomes_full_leaves_what_was_there(site: Site, monkeypatch:
 
     for name in ("self_service.environments", "self_service.before", "self_service.publish", "self_service.daemon"):
         monkeypatch.setattr(module_util(name), "write_atomic", full)
-    monkeypatch.setattr(module_util("broker.program"), "write_atomic", full)
+    monkeypatch.setattr(module_util("base.program"), "write_atomic", full)
     new = {**CODE, "provisioner/one.py": "x = 2\n"}
     try:
         state = site.publish("2", code=new)["state"]
@@ -412,7 +412,7 @@ def test_a_disk_that_becomes_full_leaves_what_was_there(site: Site, monkeypatch:
     assert state == ("io_error" if room < 4 else "rolled_back")
     assert (site.config(), site.program(), site.runs_from) == (config, program, program)
     assert (site.pid is not None, site.layout.link("default", "current")) == (True, site.version("1"))
-    monkeypatch.setattr(module_util("broker.program"), "write_atomic", write)
+    monkeypatch.setattr(module_util("base.program"), "write_atomic", write)
     left[0] = 100
     assert site.publish("2", code=new)["state"] == "committed"
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import compileall
-import shutil
 import sys
 from pathlib import Path
 from typing import Sequence
 
-from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.base import program as programs
 from ansible.module_utils.provisioner.broker.config import MAIN_FILE, VERSION_FILE
 from ansible.module_utils.provisioner.broker.seat_job import run_job
 from ansible.module_utils.provisioner.broker.server import serve
@@ -39,32 +38,15 @@ def write_program(program: Path, code: dict[str, str], version: str = "", before
 
     `version`: of the release that it is from. `before`: where the earlier program is kept, unless one is there already.
     """
-    new = program.with_name(f".{program.name}")
-    shutil.rmtree(str(new), ignore_errors=True)
-    new.mkdir(mode=0o700, parents=True)
-    for path, text in program_files(program, code, version).items():
-        (new / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(new / path, text)
-    if before and program.exists() and not before.exists():
-        program.replace(before)
-    shutil.rmtree(str(program), ignore_errors=True)
-    new.replace(program)
-    sync_folder(program.parent)
+    programs.write_program(program, program_files(program, code, version), before)
     compileall.compile_dir(str(program), quiet=2)  # a broker that compiles them itself keeps 15 MB of memory for that
-
-
-def is_written(program: Path, files: dict[str, str]) -> bool:
-    """Return whether a program has these files, see `program_files`."""
-    return {path: read(program / path) for path in files} == files
 
 
 def program_files(program: Path, code: dict[str, str], version: str) -> dict[str, str]:
     """Return the files of a program by their path in its folder."""
-    modules = {f"ansible/module_utils/{path}": text for path, text in code.items()}
-    packages = {"ansible/__init__.py": "", "ansible/module_utils/__init__.py": ""}
     mains = {MAIN_FILE: run_broker, JOB_FILE: run_job}
     texts = {
         file: MAIN.format(program=str(program), module=function.__module__, name=function.__name__)
         for file, function in mains.items()
     }
-    return {**modules, **packages, **texts, VERSION_FILE: f"{version}\n"}
+    return {**programs.packaged(code), **texts, VERSION_FILE: f"{version}\n"}

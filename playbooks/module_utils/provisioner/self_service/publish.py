@@ -17,8 +17,9 @@ from typing import Any, NamedTuple
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault, io_problem
+from ansible.module_utils.provisioner.base.program import is_written
 from ansible.module_utils.provisioner.broker.config import Config, parse_config
-from ansible.module_utils.provisioner.broker.program import is_written, program_files, write_program
+from ansible.module_utils.provisioner.broker.program import program_files, write_program
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.self_service import before, client, daemon

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Callable
 
 from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
+from ansible.module_utils.provisioner.base.program import is_written, packaged, write_program
 from ansible.module_utils.provisioner.disk.measure import measure_node
 from ansible.module_utils.provisioner.disk.schedule import Program, measure_beside, schedule, unschedule
 from ansible.module_utils.provisioner.transaction.recover_node import recover_at_boot
@@ -83,8 +84,8 @@ def install(state_root: str, code: dict[str, str], *, measures: bool = False) ->
         return
     program = Path(state_root) / "node" / "program"
     files = _program(program, state_root, code)
-    if {path: read(program / path) for path in files} != files:
-        _replace(program, files)
+    if not is_written(program, files):
+        write_program(program, files)
     if has_systemd:
         _install_unit(program / "recover.py")
     if measures:
@@ -104,29 +105,14 @@ def _measure(program: Program, state_root: str, units: Path | None) -> None:
 
 
 def _program(program: Path, state_root: str, code: dict[str, str]) -> dict[str, str]:
-    modules = {f"ansible/module_utils/{path}": text for path, text in code.items()}
-    packages = {"ansible/__init__.py": "", "ansible/module_utils/__init__.py": ""}
     mains = {"recover.py": recover_at_boot, "measure.py": measure_node}
     texts = {file: _main(program, state_root, function) for file, function in mains.items()}
-    return {**modules, **packages, **texts}
+    return {**packaged(code), **texts}
 
 
 def _main(program: Path, state_root: str, function: Callable[[str], int]) -> str:
     where = {"program": str(program), "state_root": state_root}
     return MAIN.format(**where, module=function.__module__, name=function.__name__)
-
-
-def _replace(program: Path, files: dict[str, str]) -> None:
-    """Replace the program as a whole, so that it never mixes two releases."""
-    new = program.with_name(".program")
-    shutil.rmtree(str(new), ignore_errors=True)
-    new.mkdir(mode=0o700, parents=True)
-    for path, text in files.items():
-        (new / path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_atomic(new / path, text)
-    shutil.rmtree(str(program), ignore_errors=True)
-    new.replace(program)
-    sync_folder(program.parent)
 
 
 def _enable() -> None:

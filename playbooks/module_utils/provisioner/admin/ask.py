@@ -63,7 +63,7 @@ def _no_self_service() -> ProblemError:
         "no_self_service",
         "this node has no self-service",
         "only a node with a broker has seats with a lease",
-        "name nodes that have it with --limit or --node; `provision status` shows which ones do",
+        "name nodes that have it with --limit; `provision status` shows which ones do",
     )
 
 

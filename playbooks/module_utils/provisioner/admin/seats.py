@@ -9,9 +9,8 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.lease import admin
 from ansible.module_utils.provisioner.lease.requests import is_over
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState
-from ansible.module_utils.provisioner.seat.seat import Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat, seats_of
 
-KIND = "self_service"
 PROLONGED = """\
 管理员延长了您的座位，还有至少 {hours} 小时。原因：{reason}
 The admin has prolonged your seat: at least {hours} hours are left. Reason: {reason}
@@ -84,7 +83,7 @@ class RootVerbs:
         return sorted({*recorded, *(lease.seat for lease in self._leases.state.leases.values())})
 
     def _is_own(self, name: str) -> bool:
-        return bool(self._leases.wanted(name).get("kind") == KIND)
+        return bool(self._leases.wanted(name).get("kind") == SELF_SERVICE)
 
     def _exists(self, name: str) -> bool:
         return bool(self._leases.state.of_seat(name)) or self._is_own(name)
@@ -168,7 +167,7 @@ def _require_lease(leases: list[Lease], seat: str) -> None:
 def _no_such_seat(seat: str) -> ProblemError:
     return ProblemError(
         "no_seat",
-        f"{seat} is no seat of a person that the broker of this node has set up",
+        f"the broker of this node has set up no seat with the name {seat}",
         "the broker changes no seat that the control machine has set up",
         "`provision seats list` shows all seats",
     )

@@ -99,7 +99,7 @@ class UsageFile:
 
 
 def _read(path: Path) -> list[Row] | None:
-    """Return the rows of a file, none where there is no file; None where it cannot be read."""
+    """Return the rows of a file: an empty result where there is no file, None where it cannot be read."""
     try:
         found = json.loads(path.read_text())
         return [_row(row) for row in found["rows"]]

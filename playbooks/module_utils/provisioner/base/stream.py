@@ -68,7 +68,10 @@ def _close_kept() -> None:
 
 
 def _close_in_child(link: socket.socket) -> None:
-    """Close a connection here while a child has it, too, which then ends. Raises OSError when there is no child."""
+    """Close a connection in this process while a child process still has it open; then the child ends.
+
+    Raises OSError when no child process could be started.
+    """
     reader, writer = os.pipe()
     try:
         child = fork()

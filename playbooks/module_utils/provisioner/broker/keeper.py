@@ -16,14 +16,13 @@ from ansible.module_utils.provisioner.base.files import read, write_atomic
 from ansible.module_utils.provisioner.base.host import boot_id
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.broker.config import ConfigFile
-from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.broker.seat_job import STOPPED
 from ansible.module_utils.provisioner.broker.store import Store
 from ansible.module_utils.provisioner.jobs.jobfile import follow, job_path, read_job
 from ansible.module_utils.provisioner.lease.state import Lease, LeaseState, Moment, SeatJob
 from ansible.module_utils.provisioner.lease.tick import Action, Seen, job_ended, tick
 from ansible.module_utils.provisioner.seat.notice import FOLDER, LEASE_FILE, make_notice_folder
-from ansible.module_utils.provisioner.seat.seat import Seat
+from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat
 
 MOST_SHOWN = 5  # problems of a job that has ended
 ENDS_SOON = """\
@@ -183,7 +182,7 @@ class Keeper:
         seat = self.seat(name)
         try:
             number = seat.current()
-            return not number or seat.order(number)["seat"].get("kind") == KIND
+            return not number or seat.order(number)["seat"].get("kind") == SELF_SERVICE
         except ProblemError:
             return True
 

@@ -6,7 +6,6 @@ import contextlib
 from typing import Any, Iterable, Mapping, Sequence
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
-from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.docker.activity import activity_by_seat, read_samples, uses_processors
 from ansible.module_utils.provisioner.docker.containers import running_containers
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, get
@@ -17,7 +16,7 @@ from ansible.module_utils.provisioner.gpu.use import computing, gpu_use
 from ansible.module_utils.provisioner.lease.state import Card
 from ansible.module_utils.provisioner.lease.tick import Seen
 from ansible.module_utils.provisioner.seat.compose import SERVICES
-from ansible.module_utils.provisioner.seat.seat import NAME, Seat
+from ansible.module_utils.provisioner.seat.seat import NAME, SELF_SERVICE, Seat
 
 JUPYTER = "jupyter"  # the service whose health says whether kernels run code
 SERVICE = "com.docker.compose.service"  # a label of a container
@@ -32,7 +31,7 @@ def observe(state_root: str, holders: Mapping[str, str], samples: Sequence[Any])
     running = running_containers(SEAT_LABEL)
     gpus = _gpus()
     found = {} if running is None else _wanted_seats(state_root, running)
-    own = {name: wanted for name, wanted in found.items() if wanted.get("kind") == KIND}
+    own = {name: wanted for name, wanted in found.items() if wanted.get("kind") == SELF_SERVICE}
     used, new_samples = _used(own, running or {}, samples)
     return {
         "cards": {uuid: _card(uuid, gpu, holders.get(uuid))._asdict() for uuid, gpu in gpus.items()},

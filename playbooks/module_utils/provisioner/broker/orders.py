@@ -20,7 +20,6 @@ from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import is_port_taken
 from ansible.module_utils.provisioner.seat.seat import BROKER, SELF_SERVICE, Seat, seats_of, with_assigned
 
-KIND = SELF_SERVICE
 OF_OTHER_SEATS = 'restart: "unless-stopped"\n'  # a line of compose.yaml
 MOST_KEYS = 8  # of a seat; the latest ones
 
@@ -67,7 +66,7 @@ def _is_of(wanted: dict[str, Any], config: Config, caller: Caller) -> bool:
 
 
 def _check_own(seat: Seat, wanted: dict[str, Any], caller: Caller) -> None:
-    if wanted.get("kind") != KIND:
+    if wanted.get("kind") != SELF_SERVICE:
         raise _of_the_lab(seat)
     if wanted["uid"] != caller.uid:
         raise _identity_changed(seat, wanted["uid"], caller)
@@ -156,7 +155,7 @@ def _seat(change: Change, ledger: _Ledger) -> dict[str, Any]:
     config, caller, kept = change.config, change.caller, change.own.wanted or {}
     return {
         "name": change.own.seat.name,
-        "kind": KIND,
+        "kind": SELF_SERVICE,
         "version": change.environment.version,
         "lab": config.lab,
         "node": config.node,
@@ -245,7 +244,7 @@ def _of_all_seats(state_root: str, term_ends: str) -> Iterator[dict[str, Any]]:
             is_over = has_ended and term_ends >= _stopped_on(seat) > ""
             for number in seat.numbers():
                 wanted = seat.order(number)["seat"]
-                yield {**wanted, "ports": {}} if is_over and wanted.get("kind") == KIND else wanted
+                yield {**wanted, "ports": {}} if is_over and wanted.get("kind") == SELF_SERVICE else wanted
 
 
 def _stopped_on(seat: Seat) -> str:

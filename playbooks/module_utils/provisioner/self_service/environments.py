@@ -13,9 +13,8 @@ from typing import Any, Iterable
 
 from ansible.module_utils.provisioner.base.files import read, sync_folder, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
-from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.docker import engine
-from ansible.module_utils.provisioner.seat.seat import seats_of
+from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, seats_of
 from ansible.module_utils.provisioner.self_service.layout import CURRENT, DOCUMENT, ENVIRONMENT, LINKS, PREVIOUS, Layout
 from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, drop_image
 
@@ -129,6 +128,6 @@ def _used_by_seats(state_root: str) -> dict[str, set[str]]:
         with contextlib.suppress(ProblemError):
             number = seat.current()
             wanted = seat.order(number)["seat"] if number else {}
-            if wanted.get("kind") == KIND:
+            if wanted.get("kind") == SELF_SERVICE:
                 used.setdefault(str(wanted.get("environment")), set()).add(str(wanted.get("version")))
     return used

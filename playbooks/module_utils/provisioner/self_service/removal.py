@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, Iterator
 
 from ansible.module_utils.provisioner.base.problem import ProblemError, as_fault
-from ansible.module_utils.provisioner.broker.orders import KIND
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.lease.state import RUNS
@@ -23,7 +22,7 @@ from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.notice import FOLDER as NOTICES
 from ansible.module_utils.provisioner.seat.notice import LEASE_FILE
-from ansible.module_utils.provisioner.seat.seat import INTENT, Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import INTENT, SELF_SERVICE, Seat, seats_of
 from ansible.module_utils.provisioner.self_service import client, daemon, units
 from ansible.module_utils.provisioner.self_service.environments import remove_all
 from ansible.module_utils.provisioner.self_service.installed import STARTED, installed_lab
@@ -98,7 +97,7 @@ def _is_own(seat: Seat, lab: str) -> bool:
         wanted = seat.order(seat.current() or numbers[-1])["seat"] if numbers else {}
     except ProblemError:
         return seat.name.startswith(f"{lab}_") and bool(seat.intent()["wanted"]) and _is_set_up_by_broker(seat)
-    return wanted.get("kind") == KIND and wanted.get("lab") == lab
+    return wanted.get("kind") == SELF_SERVICE and wanted.get("lab") == lab
 
 
 def _is_set_up_by_broker(seat: Seat) -> bool:

@@ -13,7 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from provisioner.adapters.ansible.settings import PasswordKind, Passwords, asked_passwords
 from provisioner.adapters.lab.directory import LAB_FILE, LABS, find_lab, read_lab
 from provisioner.cli.output import Output
-from provisioner.domain.lab.lab import TorchSpec
+from provisioner.domain.lab.environments import TorchSpec
 from provisioner.domain.rollout.busy import WhenBusy, when_busy
 from provisioner.domain.values.image import PLATFORMS, base_platform
 from provisioner.domain.values.line import one_line

@@ -1,6 +1,6 @@
 """Build the settings of a student's own seat on the student's own machine from the published lock."""
 
-from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatSettings, Service, Services
+from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatSettings, Service, Services, SshService
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.lab.lock_trust import read_trust
 from provisioner.domain.values.model import Value
@@ -23,11 +23,10 @@ def build_personal_lab(lock: Lockfile, account: Account | None) -> Lab:
     """
     read_trust(lock)
     address, _, repository = lock.images[0].lab.partition("@")[0].partition("/")
-    loopback = Service(bind="loopback")
     return Lab(
         name=lock.lab,
         mirror=Mirror(address=lock.mirror),
         registry=Registry(address=address, repository=repository),
-        services=Services(jupyter=loopback, ssh=loopback),
+        services=Services(jupyter=Service(bind="loopback"), ssh=SshService(bind="loopback")),
         seat=SeatSettings(**account.model_dump()) if account else SeatSettings(),
     )

@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 
 from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.domain.lab.lab import ImageSettings
+from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lock import LockedImage, verdict_variables
 from provisioner.domain.registry.catalog import Listing

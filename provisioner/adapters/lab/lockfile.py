@@ -4,7 +4,7 @@ import hashlib
 import json
 from http import HTTPStatus
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from provisioner.adapters.lab.documents import read_document
@@ -24,10 +24,20 @@ _ASK_ADMIN = "ask the lab's admin where lab.lock is published"
 
 
 def lock_text(lock: Lockfile) -> str:
-    """Return the lock as JSON, one value a line, nodes and people sorted by name. Equal locks give equal bytes."""
-    document = lock.model_dump(mode="json")
-    document |= {name: dict(sorted(document[name].items())) for name in ("nodes", "people") if name in document}
+    """Return the lock as JSON, one value a line, sorted by the names of nodes, environments and people.
+
+    Equal locks give equal bytes.
+    """
+    document = _with_sorted(lock.model_dump(mode="json"), "nodes", "environments", "people")
+    if "environments" in document:
+        document["environments"] = {
+            name: _with_sorted(environment, "nodes") for name, environment in document["environments"].items()
+        }
     return json.dumps(document, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_sorted(document: dict[str, Any], *names: str) -> dict[str, Any]:
+    return document | {name: dict(sorted(document[name].items())) for name in names if name in document}
 
 
 def write_lock(path: Path, lock: Lockfile) -> None:

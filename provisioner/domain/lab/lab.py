@@ -22,9 +22,17 @@ from pydantic import (
 )
 
 from provisioner.domain.lab.calendar import Calendar, Freeze, Window
+from provisioner.domain.lab.environments import (
+    DEFAULT_ENVIRONMENT,
+    EnvironmentName,
+    Environments,
+    ImageSettings,
+    resolve_environments,
+)
+from provisioner.domain.lab.inside import Inside, TimeZone
+from provisioner.domain.lab.mounts import AbsolutePath, Mounts
 from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
-from provisioner.domain.values.image import Flavour
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.node import GPU_UUID_PATTERN
 from provisioner.domain.values.size import SIZE_PATTERN, Size
@@ -35,6 +43,10 @@ MAX_GPUS = 64  # of one node
 _MAX_PORT = 65535
 _HTTPS_PORT = 443
 _LOOPBACK = "127.0.0.1"
+_SERVICE_PORTS = frozenset({8888, 2222})  # of Jupyter and sshd inside of a seat
+# First parts of the paths of Jupyter's own pages.
+_JUPYTER_NAMES = {"api", "custom", "doc", "edit", "files", "hub", "lab", "login", "logout", "metrics", "proxy"}
+_JUPYTER_NAMES |= {"nbconvert", "nbextensions", "notebooks", "static", "terminals", "tree", "user", "view"}
 
 
 def _split_port(address: str) -> tuple[str, int]:
@@ -53,12 +65,6 @@ def _check_address(text: str) -> str:
     return text
 
 
-def _check_path(text: str) -> str:
-    if {".", ".."} & set(text.split("/")):
-        raise ValueError(f"{text!r} is not the path itself: it has a part . or ..")
-    return text
-
-
 def _check_user(text: str) -> str:
     if text == "root":
         raise ValueError("a seat never belongs to root: name another user")
@@ -69,7 +75,6 @@ Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_ch
 Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$"), AfterValidator(_check_user)]
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$"), AfterValidator(_check_path)]
 # auto: from the size of the node; none: no limit.
 MemoryLimit = Annotated[str, StringConstraints(pattern=f"^(auto|none|{SIZE_PATTERN})$")]
 FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
@@ -83,30 +88,6 @@ MirrorKind = Literal["static", "registry-proxy", "harbor-proxy", "lazy", "redire
 
 # Mirrors that fetch an image on request instead of on a schedule.
 ON_DEMAND: frozenset[MirrorKind] = frozenset({"registry-proxy", "harbor-proxy", "lazy", "redirector"})
-
-
-def _specifier(text: str) -> str:
-    from packaging.specifiers import InvalidSpecifier, SpecifierSet  # noqa: PLC0415  (only when lab.yml is read)
-
-    try:
-        SpecifierSet(text if re.match(r"[<>=!~]", text) else f"=={text}")
-    except InvalidSpecifier:
-        raise ValueError(f"not a version or a range such as 2.8.0 or >=2.6,<3: {text!r}") from None
-    return text
-
-
-TorchSpec = Annotated[str, AfterValidator(_specifier)]
-
-
-def _zone(text: str) -> str:
-    try:
-        ZoneInfo(text)
-    except (KeyError, ValueError, OSError):  # not found, a path outside the folder, a folder
-        raise ValueError(f"no time zone is named so: {text!r}") from None
-    return text
-
-
-TimeZone = Annotated[str, AfterValidator(_zone)]
 
 
 class FeedSettings(UserInput):
@@ -183,26 +164,44 @@ class Registry(UserInput):
         return f"{_LOOPBACK if is_local else host}:{self.push_port or following}"
 
 
-class ImageSettings(UserInput):
-    """The environment to install. `complete`: the mirror's images already contain Jupyter and sshd."""
-
-    torch: TorchSpec = ">=2"
-    flavour: Flavour = "runtime"
-    complete: bool = False
-    apt_mirror: str | None = None  # replaces the host in the image's package sources during the build
-
-
 class Service(UserInput):
     """The address a service listens on: the node's loopback or its address in the lab, never all addresses."""
 
     bind: Literal["loopback", "lan"]
 
 
+class SshService(Service):
+    """SSH. `agent_forwarding`: a student may use the keys of their own machine in the seat, such as for git."""
+
+    bind: Literal["loopback", "lan"] = "lan"
+    agent_forwarding: bool = True
+
+
+ExtraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
+ExtraPort = Annotated[int, Field(ge=1024, le=_MAX_PORT)]
+
+
+def _check_extra(extra: dict[str, int]) -> dict[str, int]:
+    for name, port in extra.items():
+        if port in _SERVICE_PORTS:
+            raise ValueError(f"{name}: Jupyter or SSH listens on {port} in a seat")
+        if name in _JUPYTER_NAMES:
+            raise ValueError(f"Jupyter has pages of the name {name}")
+    if len(set(extra.values())) < len(extra):
+        raise ValueError("two names have the same port")
+    return extra
+
+
 class Services(UserInput):
-    """The services of a seat and their addresses."""
+    """The services of a seat and their addresses.
+
+    `extra`: ports inside of a seat by name, such as {tensorboard: 6006}. Jupyter shows what listens there at its own
+    address, under /NAME/; no further port is open.
+    """
 
     jupyter: Service = Service(bind="loopback")
-    ssh: Service = Service(bind="lan")
+    ssh: SshService = SshService()
+    extra: Annotated[dict[ExtraName, ExtraPort], Field(max_length=8), AfterValidator(_check_extra)] = {}
 
 
 def _check_cpus(value: object) -> float | Literal["auto", "none"]:
@@ -278,9 +277,11 @@ class SeatSettings(UserInput):
     """The seat of a lab without a roster: one on each node, with all of its GPUs.
 
     `subnets`: private networks; the containers of each seat get a /28 of the first that is free on its node.
+    `environment`: the name of the environment that these seats run.
     """
 
     user: UserName = "student"
+    environment: EnvironmentName = DEFAULT_ENVIRONMENT
     uid: Annotated[int, Field(ge=1000, le=60000)] = 1000
     gid: Annotated[int, Field(ge=1000, le=60000)] = 1000
     authorized_keys: tuple[str, ...] = Field(default=(), description="Public key files, relative to the lab")
@@ -301,12 +302,6 @@ class PeopleSettings(UserInput):
     term_ends: date | None = None
 
 
-def _check_environment(name: str) -> str:
-    if name != "default":
-        raise ValueError(f"the lab has no environment {name!r}: the one of `image` is called default")
-    return name
-
-
 def _check_pool(gpus: object) -> int | tuple[str, ...] | None:
     if gpus is None or (isinstance(gpus, int) and not isinstance(gpus, bool) and 1 <= gpus <= MAX_GPUS):
         return gpus
@@ -320,7 +315,6 @@ def _check_pool(gpus: object) -> int | tuple[str, ...] | None:
     return tuple(gpus)
 
 
-EnvironmentName = Annotated[str, AfterValidator(_check_environment)]
 GpuPool = Annotated[
     int | tuple[str, ...] | None,
     PlainValidator(_check_pool),
@@ -448,6 +442,9 @@ class Lab(UserInput):
     mirror: Mirror
     registry: Registry
     image: ImageSettings = ImageSettings()
+    environments: Environments = {}
+    inside: Inside = Inside()
+    mounts: Mounts = ()
     services: Services = Services()
     seat: SeatSettings = SeatSettings()
     people: PeopleSettings | None = None
@@ -477,6 +474,11 @@ class Lab(UserInput):
                 " groups"
             )
         return groups
+
+    @property
+    def all_environments(self) -> dict[str, ImageSettings]:
+        """The settings of every environment by name, `default` first."""
+        return resolve_environments(self.image, self.environments)
 
 
 def lan_address(candidates: tuple[str, ...], host: str | None) -> str | None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lab import MAX_GPUS, Group
-from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.spelling import did_you_mean
 

@@ -3,9 +3,8 @@
 from datetime import date
 from typing import Literal
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.values.model import Value
-
-DEFAULT_ENVIRONMENT = "default"
 
 
 class Person(Value):

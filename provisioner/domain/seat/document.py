@@ -5,8 +5,8 @@ import json
 from collections.abc import Mapping
 from functools import cached_property
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.fill import fill
 from provisioner.domain.seat.seat import Seat
 from provisioner.domain.values.model import Value

@@ -96,6 +96,7 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
     return {
         "seat": seat.model_dump(mode="json"),
         "image": image.model_dump(mode="json"),
+        "options": seat.options.model_dump(mode="json"),
         "home": proof.container_home(seat),
         "hostname": host_name(seat.node, seat.name),
         "jupyter_url": jupyter_url(seat),

@@ -3,11 +3,14 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from ipaddress import IPv4Network
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+from pydantic import SerializerFunctionWrapHandler, model_serializer
+
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lab import Lab, Limits, Ports, lan_address
-from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.limits import build_limits, choose_capacity, with_known
+from provisioner.domain.seat.options import SeatOptions, seat_options
 from provisioner.domain.values.allocation import SEAT_PREFIX, free_pair, free_subnet, unique_name
 from provisioner.domain.values.limits import Capacity, SeatLimits
 from provisioner.domain.values.model import Value
@@ -33,6 +36,8 @@ class Seat(Value):
 
     `kind`: `self_service` for a seat that its person starts through the broker of the node. `cull_s`: after so many
     seconds an idle kernel of such a seat is ended, 0: never.
+
+    `options` are those of its lab.
     """
 
     name: str
@@ -56,6 +61,15 @@ class Seat(Value):
     capacity: Capacity = Capacity()
     start_interval: bool = True
     cull_s: int = 0
+    options: SeatOptions = SeatOptions()
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out the options of a lab that has none: a node has thousands of seats."""
+        fields: dict[str, Any] = serialize(self)
+        if self.options == SeatOptions():
+            fields.pop("options", None)
+        return fields
 
 
 def needs_tunnel(seat: Seat) -> bool:
@@ -146,7 +160,8 @@ def lab_owner(lab: Lab, facts: NodeFacts, keys: tuple[str, ...], home: str | Non
     """Return the owner of the seats of a lab without a roster: the user of lab.yml."""
     seat = lab.seat
     name = seat_name_on(facts, lab.name, seat.user)
-    return SeatOwner(name, seat.user, seat.uid, seat.gid, home or f"{seat.homes}/{seat.user}", keys, seat.limits)
+    place = home or f"{seat.homes}/{seat.user}"
+    return SeatOwner(name, seat.user, seat.uid, seat.gid, place, keys, seat.limits, environment=seat.environment)
 
 
 def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
@@ -200,6 +215,7 @@ def seat_of(  # noqa: PLR0913  (a seat combines the lab, the node and the owner)
         limits=build_limits(owner.limits, capacity),
         capacity=capacity,
         start_interval=has_start_interval(facts),
+        options=seat_options(lab),
     )
 
 

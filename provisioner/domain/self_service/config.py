@@ -7,13 +7,14 @@ from typing import Literal, NamedTuple
 
 from pydantic import Field
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.groups import disk_limit_of, limits_of, with_default_group
 from provisioner.domain.lab.lab import Group, Lab
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry, order_image, order_registry
-from provisioner.domain.people.person import DEFAULT_ENVIRONMENT
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.limits import build_limits
+from provisioner.domain.seat.options import seat_options
 from provisioner.domain.seat.seat import Seat, ServiceName, binds_on, has_start_interval
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.values.allocation import free_subnet
@@ -196,6 +197,7 @@ def _sample_seat(source: PublicationSource, binds: dict[ServiceName, str]) -> Se
             "binds": binds,
             "subnet": free_subnet("", lab.seat.subnets, ()) or "",
             "start_interval": has_start_interval(source.facts),
+            "options": seat_options(lab),
         }
     )
 

@@ -12,7 +12,8 @@ from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.lab.lab import ImageSettings, Registry
+from provisioner.domain.lab.environments import ImageSettings
+from provisioner.domain.lab.lab import Registry
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event

@@ -14,7 +14,7 @@ from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
-from provisioner.domain.lab.lab import ImageSettings
+from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat.render import render

@@ -1,0 +1,87 @@
+"""What the tools inside of every seat are set to: package indexes, proxy, time zone, variables. It has no secrets."""
+
+import re
+from typing import Annotated
+from urllib.parse import urlsplit
+from zoneinfo import ZoneInfo
+
+from pydantic import AfterValidator, Field, StringConstraints
+
+from provisioner.domain.values.model import UserInput
+
+# By name, and by look: keys of well-known services, and the text of a private key.
+SECRET_NAME = re.compile("token|secret|passw|credential|api_?key|private_?key|auth", re.IGNORECASE)
+_SECRET_LOOK = re.compile(
+    r"hf_[A-Za-z0-9]{20,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_|glpat-|sk-[A-Za-z0-9_-]{20,}|AKIA[0-9A-Z]{16}"
+    r"|xox[abprs]-|eyJ[A-Za-z0-9_-]{10,}\.eyJ|-----BEGIN|(?<![0-9a-f])[0-9a-f]{40}(?![0-9a-f])"
+)
+# Variables that a seat depends on, or that would replace a file of lowest precedence.
+_OWN = re.compile(
+    r"(PROVISIONER|JUPYTER|NVIDIA|CUDA_VISIBLE|LD_|DOCKER).*|HOME|PATH|SHELL|USER|LOGNAME|PYTHONUSERBASE|PYTHONPATH"
+    r"|PYTHONHOME|HF_HOME|HF_ENDPOINT|TZ|MPLCONFIGDIR|BASH_ENV|ENV|PROMPT_COMMAND|(https?|all|no)_proxy",
+    re.IGNORECASE,
+)
+_PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,4096}$"
+
+
+def _check_url(text: str) -> str:
+    place = urlsplit(text)
+    if place.scheme not in {"http", "https"} or not place.hostname:
+        raise ValueError(f"not an http or https URL: {text!r}")
+    if "@" in place.netloc:
+        raise ValueError("the URL has a user or a password: every student could read it")
+    if place.query or place.fragment:
+        raise ValueError(f"the URL has a query or a fragment: {text!r}")
+    return text
+
+
+def _check_zone(text: str) -> str:
+    try:
+        ZoneInfo(text)
+    except (KeyError, ValueError, OSError):  # not found, a path outside the folder, a folder
+        raise ValueError(f"no time zone is named so: {text!r}") from None
+    return text
+
+
+def check_variables(variables: dict[str, str]) -> dict[str, str]:
+    """Return the variables. Raises ValueError where one is the seat's own, or looks like a secret."""
+    for name, value in variables.items():
+        if SECRET_NAME.search(name) or _SECRET_LOOK.search(value):
+            raise ValueError(
+                f"{name} looks like a secret, and every student could read it: people keep their own in their homes"
+            )
+        if _OWN.fullmatch(name):
+            raise ValueError(f"{name} is set by the seat, or by another key of lab.yml")
+    return variables
+
+
+Url = Annotated[
+    str, StringConstraints(pattern=r"^[!#-&(-;=?-Z_a-z~\[\]]{1,512}$"), AfterValidator(_check_url)
+]  # without space, quote, <, >, \, ^, `, {, | and }
+TimeZone = Annotated[str, AfterValidator(_check_zone)]
+Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,254}$")]
+ProxyHost = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.*:\[\]/-]{1,253}$")]
+VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
+VariableValue = Annotated[str, StringConstraints(pattern=_PRINTABLE)]
+
+
+class SeatProxy(UserInput):
+    """The proxy that programs in seats use. `no_proxy`: hosts that are reached without it."""
+
+    http: Url
+    https: Url | None = None  # None: as http
+    no_proxy: Annotated[tuple[ProxyHost, ...], Field(max_length=64)] = ()
+
+
+class Inside(UserInput):
+    """Settings of tools inside of every seat. A setting of the student wins.
+
+    `pip_index`: also for uv. `conda_channels`: in their order. `hf_endpoint`: in place of huggingface.co.
+    """
+
+    pip_index: Url | None = None
+    conda_channels: Annotated[tuple[Channel, ...], Field(max_length=16)] = ()
+    hf_endpoint: Url | None = None
+    proxy: SeatProxy | None = None
+    timezone: TimeZone | None = None
+    env: Annotated[dict[VariableName, VariableValue], AfterValidator(check_variables), Field(max_length=64)] = {}

@@ -11,13 +11,14 @@ from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import fleet, plan_inputs
 from provisioner.console.problems import problems
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.status import LabStatus
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.workflow.lock.lock import Choices
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet, Probed
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
@@ -86,11 +87,12 @@ def read_seats(directory: LabDirectory, ansible: AnsibleOptions, output: Output)
     return SeatsContext(status, people, context.probed, nodes.hosts(), lock.people)
 
 
-def catalog_fields(catalog: Catalog) -> dict[str, Any]:
-    """Return what a JSON document has about the mirror: its address, its problems, the next better tag."""
-    better = catalog.next_best
+def choices_fields(choices: Choices) -> dict[str, Any]:
+    """Return what a JSON document has about the mirror: its address, its problems, the next better tag of `default`."""
+    better = choices[DEFAULT_ENVIRONMENT].catalog.next_best
+    found = dict.fromkeys(problem for choice in choices.values() for problem in choice.catalog.problems)
     return {
-        "mirror": catalog.mirror,
-        "problems": [problem.model_dump() for problem in catalog.problems],
+        "mirror": choices[DEFAULT_ENVIRONMENT].catalog.mirror,
+        "problems": [problem.model_dump() for problem in found],
         "next_best": None if better is None else better.model_dump(mode="json"),
     }

@@ -28,18 +28,16 @@ from provisioner.cli.registry_access import connect_engine
 from provisioner.console.text import safe_block
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.forecast.feed import FeedReading
-from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
+from provisioner.domain.lab.lab import ON_DEMAND, Lab, MirrorKind
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.lab.ordered import OrderedImage
-from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.registry.copy_commands import RegistryEndpoint
 from provisioner.domain.seat.slotted import Documents
-from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import OnEvent
 from provisioner.workflow.lock.better_tag import BetterTagSources
-from provisioner.workflow.lock.lock import LockResult, choose, make_lock
+from provisioner.workflow.lock.lock import Choices, LockResult, choose_all, make_lock
 from provisioner.workflow.mirror.mirror_listing import MirrorQuery, MirrorSources
 from provisioner.workflow.protocols import Probed
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
@@ -191,7 +189,7 @@ def recheck_with_lock(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent)
     with tempfile.NamedTemporaryFile("w", prefix="provisioner-ca-", suffix=".pem") as file:
         file.write(lock.registry_ca or "")
         file.flush()
-        address, ca = lock.images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
+        address, ca = lock.all_images[0].lab.partition("/")[0], Path(file.name) if lock.registry_ca else None
         with Registry(address, ca=ca, on_event=on_event) as own:
             check_images(images_to_pull(prepared), own, on_event, fix=_ASK, only_certain=True)
 
@@ -207,11 +205,11 @@ def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> Lab
     authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
     return LabImageBuilder(
         lab.registry,
-        lab.image,
+        lab.all_environments,
         lookup=lookup,
         engine=lambda: connect_engine(directory, authorities, on_event),
         records=PushedImages(),
-        locked=() if locked is None else locked.images,
+        locked=() if locked is None else locked.all_images,
         templates=templates(directory.path),
         facts=lambda image: read_facts(image, data),
         on_event=on_event,
@@ -242,49 +240,55 @@ def _place(directory: LabDirectory, endpoint: UpstreamSettings | RegistrySetting
     return RegistryEndpoint(address=endpoint.address, ca=ca and str(ca.absolute()), plain_http=endpoint.plain_http)
 
 
-def choose_images(
-    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False
-) -> tuple[Selection, Catalog]:
-    """Select images as a lock made now would. Nothing is built and nothing is written."""
+def choose_images(directory: LabDirectory, probed: Probed, on_event: OnEvent, *, fresh: bool = False) -> Choices:
+    """Select images of each environment as a lock made now would. Nothing is built and nothing is written."""
     with registry(directory, on_event) as own:
         return _choose(directory, probed, own, on_event, fresh=fresh)
 
 
-def new_lock(
-    directory: LabDirectory, probed: Probed, on_event: OnEvent, *, torch: str | None = None, fresh: bool = False
+def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
+    directory: LabDirectory,
+    probed: Probed,
+    on_event: OnEvent,
+    *,
+    torch: str | None = None,
+    fresh: bool = False,
+    keep_as: str | None = None,
 ) -> LockResult:
-    """Select images of the mirror and pin them. Lab images are built and pushed; lab.lock is not written."""
+    """Select images of the mirror and pin them. Lab images are built and pushed; lab.lock is not written.
+
+    `torch` stands for image.torch of lab.yml: environments without a torch of their own follow it, too.
+    """
     data = compatibility_data.load_for_lab(directory.path)
+    directory = directory._replace(lab=_with_torch(directory.lab, torch))
     with registry(directory, on_event) as own:
-        chosen = _choose(directory, probed, own, on_event, torch=torch, fresh=fresh)
+        choices = _choose(directory, probed, own, on_event, fresh=fresh)
         return make_lock(
             directory.lab,
             probed,
-            chosen,
+            choices,
             builder(directory, own, on_event),
             data,
             registry_ca=directory.registry_ca,
             before=read_lock(directory.lock),
+            keep_as=keep_as,
         )
 
 
-def _choose(  # noqa: PLR0913
-    directory: LabDirectory,
-    probed: Probed,
-    own: Registry,
-    on_event: OnEvent,
-    *,
-    torch: str | None = None,
-    fresh: bool,
-) -> tuple[Selection, Catalog]:
+def _with_torch(lab: Lab, torch: str | None) -> Lab:
+    image = lab.image if torch is None else lab.image.model_copy(update={"torch": torch})
+    return lab.model_copy(update={"image": image})
+
+
+def _choose(directory: LabDirectory, probed: Probed, own: Registry, on_event: OnEvent, *, fresh: bool) -> Choices:
     with mirror(directory, on_event, fresh=fresh) as offered, upstream(directory, on_event) as above:
-        return choose(
+        return choose_all(
             directory.lab,
+            directory.people,
             probed,
             offered,
             compatibility_data.load_for_lab(directory.path),
             on_event,
-            torch=torch,
             upstream=above,
             registries=around(directory, above, own),
             metered=is_metered(directory),

@@ -1,14 +1,14 @@
 """A new lock: the selection it was made from, and its difference to the previous one."""
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.text import Text
 
 from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.console.text import count, safe_block, safe_line
-from provisioner.domain.lab.lock import LockedImage, Lockfile, Placement
+from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile, Placement
 from provisioner.domain.lab.lock_trust import Consent, LockTrust, TrustChange, VerifiedBy
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
@@ -16,9 +16,37 @@ from provisioner.domain.values.size import human_size
 
 
 def lock_view(lock: Lockfile, selection: Selection, catalog: Catalog, width: int) -> Group:
-    """Render the selection, better tags that are incomplete, and the pinned images. `width` in columns."""
-    images = (Text.assemble((safe_line(image.reference), "bold"), _pinned(image)) for image in lock.images)
-    return Group(selection_view(selection, width), better_tags_view(selection, catalog), Text(), *images)
+    """Render the selection of `default`, better tags that are incomplete, and its images. `width` in columns."""
+    return Group(selection_view(selection, width), better_tags_view(selection, catalog), Text(), *_images(lock.default))
+
+
+def named_environments_view(lock: Lockfile, choices: Mapping[str, tuple[Selection, Catalog]], width: int) -> Group:
+    """Render the environments beside `default`, each as `lock_view` does; nothing in a lab that has none.
+
+    `choices`: of the environments that were selected anew. Of the others only the images are shown.
+    """
+    return Group(*(part for name in sorted(lock.environments) for part in _environment(lock, name, choices, width)))
+
+
+def _environment(
+    lock: Lockfile, name: str, choices: Mapping[str, tuple[Selection, Catalog]], width: int
+) -> Iterator[RenderableType]:
+    environment = lock.environments[name]
+    yield Text(f"\nEnvironment {name}{_why_unchanged(environment, name in choices)}", "bold")
+    if name in choices:
+        selection, catalog = choices[name]
+        yield from (selection_view(selection, width), better_tags_view(selection, catalog), Text())
+    yield from _images(environment)
+
+
+def _why_unchanged(environment: LockedEnvironment, is_selected: bool) -> str:
+    if environment.kept_from:
+        return f", kept from {safe_line(environment.kept_from)}"
+    return "" if is_selected else ": none of its nodes answered, so that it stays as it was"
+
+
+def _images(environment: LockedEnvironment) -> Iterator[Text]:
+    return (Text.assemble((safe_line(image.reference), "bold"), _pinned(image)) for image in environment.images)
 
 
 def _pinned(image: LockedImage) -> str:
@@ -26,16 +54,29 @@ def _pinned(image: LockedImage) -> str:
     return f"\n  base  {safe_line(image.base)}\n  lab   {safe_line(image.lab)}{size}"
 
 
-def lock_diff(old: str, new: str, people: str = "") -> Text:
+def lock_diff(old: str, new: str, summary: Iterable[str] = ()) -> Text:
     """Render the difference of two lock files' texts, or a line that nothing changes.
 
-    `people`: what `people_change` says, for texts without people: each of them would be several lines.
+    `summary`: lines about what the texts do not show, or show in many lines, as `people_change` says it.
     """
-    if old == new and not people:
+    said = [Text(line) for line in summary if line]
+    if old == new and not said:
         return Text("No changes: the lock holds this already.")
     lines = difflib.unified_diff(_lines(old), _lines(new), "lab.lock", "lab.lock", lineterm="", n=2)
-    shown = [Text(safe_block(text), _style(text)) for text in lines]
-    return Text("\n").join([*shown, Text(people)] if people else shown)
+    return Text("\n").join([*(Text(safe_block(text), _style(text)) for text in lines), *said])
+
+
+def environments_change(old: Mapping[str, LockedEnvironment], new: Mapping[str, LockedEnvironment]) -> Iterator[str]:
+    """Yield a line for each named environment that a new lock adds, or has no more."""
+    for name in sorted(old.keys() | new.keys()):
+        if name not in old:
+            kept = new[name].kept_from
+            yield f"environment {name} is new" + (f": it is what {safe_line(kept)} was" if kept else "")
+        elif name not in new:
+            yield (
+                f"environment {name} goes: lab.yml does not name it any more. Seats keep its image until the next"
+                " rollout"
+            )
 
 
 def people_change(old: Mapping[str, Placement], new: Mapping[str, Placement]) -> str:

@@ -8,7 +8,7 @@ from rich.text import Text
 from provisioner.console.tables import group_rows
 from provisioner.console.text import safe_line
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.rollout.upgrade import LockChange
+from provisioner.domain.rollout.upgrade import EnvironmentChange, LockChange, NamedChange
 
 NO_IMAGE = "no image"
 
@@ -17,16 +17,33 @@ def lock_change_view(change: LockChange) -> Group:
     """Render the change of a lock. Problems of nodes that are left behind are reported elsewhere."""
     if change.is_empty:
         return Group(Text("\nThe lock stays as it is: no newer image serves the lab."))
-    return Group(Text(f"\n{_head(change)}", "bold"), *_images(change), *_moves(change))
+    of_default = change.model_copy(update={"environments": {}})
+    parts = [] if of_default.is_empty else [_environment(_head(change), change)]
+    return Group(*parts, *(_environment(_named_head(name, one), one) for name, one in change.environments.items()))
 
 
-def _head(change: LockChange) -> str:
+def _environment(head: str, change: EnvironmentChange) -> Group:
+    return Group(Text(f"\n{head}", "bold"), *_images(change), *_moves(change))
+
+
+def _named_head(name: str, change: NamedChange) -> str:
+    torch = safe_line(change.torch_after or "unknown")
+    said = {
+        "added": f"new, torch {torch}",
+        "kept": f"the images of before stay under this name, torch {torch}",
+        "removed": "lab.yml does not name it any more; seats keep its image until the rollout",
+        "changed": _head(change),
+    }
+    return f"environment {name}: {said[change.state]}"
+
+
+def _head(change: EnvironmentChange) -> str:
     if change.torch_before == change.torch_after:
         return f"torch stays {safe_line(change.torch_after or 'unknown')}; its image changes:"
     return f"torch {safe_line(change.torch_before or 'unknown')} -> {safe_line(change.torch_after or 'unknown')}"
 
 
-def _images(change: LockChange) -> Iterator[RenderableType]:
+def _images(change: EnvironmentChange) -> Iterator[RenderableType]:
     yield from (Text(f"  - {_image(image)}", "red") for image in change.gone)
     yield from (Text(f"  + {_image(image)}", "green") for image in change.new)
 
@@ -36,7 +53,7 @@ def _image(image: LockedImage) -> str:
     return f"{safe_line(image.reference)}{cuda}\n      {safe_line(image.lab)}"
 
 
-def _moves(change: LockChange) -> Iterator[Text]:
+def _moves(change: EnvironmentChange) -> Iterator[Text]:
     for names, (before, after) in group_rows(
         (move.node, (_tag(move.before), _tag(move.after))) for move in change.moves
     ):

@@ -22,7 +22,7 @@ def build_personal_lab(lock: Lockfile, account: Account | None) -> Lab:
     Raises ProblemError for a lock that may not be used here, see `read_trust`.
     """
     read_trust(lock)
-    address, _, repository = lock.images[0].lab.partition("@")[0].partition("/")
+    address, _, repository = lock.all_images[0].lab.partition("@")[0].partition("/")
     return Lab(
         name=lock.lab,
         mirror=Mirror(address=lock.mirror),

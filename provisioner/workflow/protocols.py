@@ -205,6 +205,6 @@ class ImageCheck(Protocol):
 class Builder(Protocol):
     """Builds lab images."""
 
-    def lab_image(self, base: Listing) -> LockedImage:
-        """Return the lab image of `base` in the lab's registry: the one that exists, or a new one."""
+    def lab_image(self, base: Listing, environment: str) -> LockedImage:
+        """Return the lab image of `base` for an environment of lab.yml: the one in the lab's registry, or a new one."""
         ...

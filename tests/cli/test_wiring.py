@@ -16,6 +16,7 @@ from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import ProblemError
+from provisioner.workflow.lock.lock import Choice
 from tests.adapters.registry.made_image import an_image
 from tests.adapters.registry.scripted_registry import ScriptedRegistry, served
 from tests.builders import a_lock, a_locked_image
@@ -75,11 +76,11 @@ def test_a_new_lock_takes_the_people_of_the_one_before_over(tmp_path: Path, monk
     monkeypatch.chdir(tmp_path)
     run("init", "demo")
     directory, people, events = read_lab("demo"), {"anna": Placement(node="n1")}, list[Event]()
-    chosen = (
+    chosen = Choice(
         Selection(decision="none", torch=None, tag=None, nodes={}, advice=()),
         Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 29, tzinfo=UTC)),
     )
-    monkeypatch.setattr(wiring, "_choose", lambda *_, **__: chosen)
+    monkeypatch.setattr(wiring, "_choose", lambda *_, **__: {"default": chosen})
     assert new_lock(directory, {}, events.append).lock.people == {}
     write_lock(directory.lock, a_lock().model_copy(update={"people": people}))
     assert new_lock(directory, {}, events.append).lock.people == people

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import click
+from rich.console import RenderableType
 from rich.text import Text
 
 from provisioner.adapters.lab import compatibility_data
@@ -22,13 +23,20 @@ from provisioner.cli.options import (
     with_output,
 )
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import catalog_fields
+from provisioner.cli.plan_context import choices_fields
 from provisioner.cli.run_context import OpenRun, hold_lab
 from provisioner.cli.wiring import fleet, new_lock
 from provisioner.console.facts import check_data_age
-from provisioner.console.lock import lock_diff, lock_view, people_change
+from provisioner.console.lock import (
+    environments_change,
+    lock_diff,
+    lock_view,
+    named_environments_view,
+    people_change,
+)
 from provisioner.console.problems import problems
 from provisioner.domain.lab.lock import LOCK_SCHEMA, Lockfile
+from provisioner.domain.people.environments import environment_nodes
 from provisioner.workflow.lock.lock import LockResult
 from provisioner.workflow.probe import probe
 
@@ -66,7 +74,8 @@ def lock(  # noqa: PLR0913, PLR0917  (flags)
 ) -> int:
     """Select an image that runs on every node, build its lab image where needed, and pin both in lab.lock.
 
-    Exit 1 where a node got no image. No node is changed.
+    Every environment of lab.yml gets images for the nodes that may run it. Exit 1 where one of these nodes got no image
+    of it. No node is changed.
     """
     directory = read_lab(lab)
     if public is not None and public.resolve() == directory.lock.resolve():
@@ -100,8 +109,10 @@ def _lock(  # noqa: PLR0913  (flags)
     save_lock(directory, locked, output)
     _publish(directory, locked.lock, publication, output)
     note_old_signature(directory, output)
-    output.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | catalog_fields(locked.catalog))
-    return DONE if set(probed) == set(locked.lock.nodes) else FAILED
+    output.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | choices_fields(locked.choices))
+    nodes = environment_nodes(directory.lab, directory.people, list(probed))
+    served = locked.lock.all_environments
+    return DONE if all(set(nodes[name]) <= served[name].nodes.keys() for name in nodes) else FAILED
 
 
 def _publish(directory: LabDirectory, locked: Lockfile, publication: Publication, output: Output) -> None:
@@ -126,7 +137,7 @@ def note_old_signature(directory: LabDirectory, output: Output) -> None:
 def save_lock(directory: LabDirectory, locked: LockResult, output: Output) -> None:
     """Write the lock, and show what was selected and what changes."""
     before = read_lock(directory.lock)
-    output.show(lock_view(locked.lock, locked.selection, locked.catalog, output.out.width))
+    show_choices(locked, output)
     output.show(_difference(before, locked.lock))
     if before != locked.lock:
         write_lock(directory.lock, locked.lock)
@@ -135,8 +146,15 @@ def save_lock(directory: LabDirectory, locked: LockResult, output: Output) -> No
     output.note(f"{directory.lock} belongs under version control: rollouts follow it.")
 
 
+def show_choices(locked: LockResult, output: Output, *further: RenderableType) -> None:
+    """Show what was selected for each environment, and the pinned images; then `further`."""
+    lock, width = locked.lock, output.out.width
+    named = named_environments_view(lock, locked.choices, width)
+    output.show(lock_view(lock, *locked.default, width), *([named] if lock.environments else []), *further)
+
+
 def _difference(before: Lockfile | None, now: Lockfile) -> Text:
     if before is None:
-        return lock_diff("", lock_text(now.without_people()), people_change({}, now.people))
-    people = people_change(before.people, now.people)
-    return lock_diff(lock_text(before.without_people()), lock_text(now.without_people()), people)
+        return lock_diff("", lock_text(now.without_people()), [people_change({}, now.people)])
+    summary = [*environments_change(before.environments, now.environments), people_change(before.people, now.people)]
+    return lock_diff(lock_text(before.without_people()), lock_text(now.without_people()), summary)

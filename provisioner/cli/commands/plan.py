@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import click
+from rich.text import Text
 
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import read_lock
@@ -21,12 +22,14 @@ from provisioner.cli.options import (
     with_overrides,
 )
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import build_context, catalog_fields, note_cautions, require_lock
+from provisioner.cli.plan_context import build_context, choices_fields, note_cautions, require_lock
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import choose_images, fleet, plan_inputs
 from provisioner.console.plan import MAX_DIFF_LINES, plan_view
 from provisioner.console.problems import problems
 from provisioner.console.selection import better_tags_view, selection_view
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
+from provisioner.domain.people.environments import environment_nodes
 from provisioner.domain.rollout.plan import PLAN_SCHEMA
 from provisioner.domain.selection.selection import SELECTION_SCHEMA
 from provisioner.workflow.probe import probe
@@ -84,10 +87,16 @@ def _show_selection(directory: LabDirectory, ansible: AnsibleOptions, output: Ou
     """Show what a new lock would contain. Return whether it would serve every node."""
     with show_progress(output) as on_event:
         probed = probe(fleet(directory, ansible, output.verbose, on_event), on_event)
-        selection, catalog = choose_images(directory, probed, on_event, fresh=fresh)
-    output.document(SELECTION_SCHEMA, selection.to_json() | catalog_fields(catalog))
-    output.show(selection_view(selection, output.out.width), better_tags_view(selection, catalog))
+        choices = choose_images(directory, probed, on_event, fresh=fresh)
+    shown = {name: choice.selection.to_json() for name, choice in choices.items()}
+    first = shown.pop(DEFAULT_ENVIRONMENT)
+    output.document(SELECTION_SCHEMA, first | ({"environments": shown} if shown else {}) | choices_fields(choices))
+    for name, (selection, catalog) in choices.items():
+        if name != DEFAULT_ENVIRONMENT:
+            output.show(Text(f"\nEnvironment {name}", "bold"))
+        output.show(selection_view(selection, output.out.width), better_tags_view(selection, catalog))
     output.note(
         f"No lock yet. `provision rollout {directory.path}` creates it, shows the plan and asks for confirmation."
     )
-    return all(name in selection.nodes and selection.nodes[name].tag for name in probed)
+    nodes = environment_nodes(directory.lab, directory.people, list(probed))
+    return all(name in choices and choices[name].serves(nodes[name]) for name in nodes)

@@ -1,12 +1,13 @@
 """`provision upgrade`: make a new lock, show what changes, and roll it out."""
 
+import re
 from typing import NamedTuple
 
 import click
 
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
-from provisioner.cli.commands.lock import note_old_signature
+from provisioner.cli.commands.lock import note_old_signature, show_choices
 from provisioner.cli.commands.notify import notice_argument, notify_seats
 from provisioner.cli.commands.rollout import PlannedRun, build_run_spec_from_plan, recheck_planned, set_disk_limits
 from provisioner.cli.execute import execute_run, show_plan
@@ -18,11 +19,13 @@ from provisioner.cli.plan_context import PlanContext, note_cautions, require_loc
 from provisioner.cli.run_context import OpenRun, open_run_context
 from provisioner.cli.wiring import fleet as lab_fleet
 from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs
-from provisioner.console.lock import lock_view
 from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.console.upgrade import lock_change_view
+from provisioner.domain.lab.environments import ENVIRONMENT_PATTERN
+from provisioner.domain.lab.kept import keep_problem
 from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.people.environments import environment_nodes
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, compare_locks
 from provisioner.domain.values.problem import ProblemError
@@ -57,14 +60,36 @@ class PlannedUpgrade(NamedTuple):
         return self.locked.lock.model_copy(update={"people": self.plan.places})
 
 
+def _environment_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
+    if value is not None and not re.fullmatch(ENVIRONMENT_PATTERN, value):
+        allowed = "at most 31 lower-case letters, digits, _ and -, the first a letter or a digit"
+        raise click.BadParameter(f"{value!r} is not the name of an environment: {allowed}", ctx, param)
+    return value
+
+
+class NewLockOptions(NamedTuple):
+    """What the new lock is to be. `torch` stands for image.torch; `keep_as`: the name that `default` is kept under."""
+
+    torch: str | None
+    keep_as: str | None
+
+
 @click.command(
     epilog=example(
         "provision upgrade ai-lab --check\n"
-        '  provision upgrade ai-lab --torch ">=2.10,<2.11" --when-busy wait:2h --notice "torch 2.10 comes tonight"'
+        '  provision upgrade ai-lab --torch ">=2.10,<2.11" --when-busy wait:2h --notice "torch 2.10 comes tonight"\n'
+        "  provision upgrade ai-lab --keep-as 2026s"
     )
 )
 @lab_argument
 @torch_option
+@click.option(
+    "--keep-as",
+    metavar="NAME",
+    callback=_environment_name,
+    help="Keep the environment `default` of before under this name, for those who may have `default`, until `provision"
+    " environments remove`.",
+)
 @click.option("--check", is_flag=True, help="Show what would change, and change neither lab.lock nor a node.")
 @click.option(
     "--leave-behind", is_flag=True, help="Accept that nodes which the new lock does not serve stay as they are."
@@ -77,6 +102,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     *,
     lab: str,
     torch: str | None,
+    keep_as: str | None,
     check: bool,
     leave_behind: bool,
     notice: str | None,
@@ -90,15 +116,17 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
     """
     directory = read_lab(lab)
     old = require_lock(directory)
+    if keep_as is not None and (taken := keep_problem(keep_as, directory.lab.all_environments, old)):
+        raise ProblemError(taken, "usage")
     output, breaks = options.output, options.run.break_lock
     with (
         open_run_context(directory.lab.name, "upgrade", breaks, output) as run,
         open_fleet(directory, options.ansible._replace(limit=None), output.verbose, run.on_event) as fleet,
     ):
-        upgraded = _plan_upgrade(directory, old, run, fleet, options, torch)
+        upgraded = _plan_upgrade(directory, old, run, fleet, options, NewLockOptions(torch, keep_as))
         _show(output, upgraded)
         note_cautions(directory, output)
-        left_behind = list(upgraded.change.left_behind.items())
+        left_behind = list(upgraded.change.all_left_behind)
         if check:
             document = Upgrade(change=upgraded.change, lock=upgraded.locked.lock, plan=upgraded.plan)
             output.document(UPGRADE_SCHEMA, document)
@@ -129,25 +157,24 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
 
 
 def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and what is requested)
-    directory: LabDirectory, old: Lockfile, run: OpenRun, fleet: Fleet, options: ChangeOptions, torch: str | None
+    directory: LabDirectory, old: Lockfile, run: OpenRun, fleet: Fleet, options: ChangeOptions, wanted: NewLockOptions
 ) -> PlannedUpgrade:
     """Make a new lock and plan it. `fleet` is the whole lab, since a lock always serves all nodes."""
     with run.progress():
         hosts = lab_fleet(directory, options.ansible, options.output.verbose, run.on_event).hosts()
         probed = probe(fleet, run.on_event)
-        locked = new_lock(directory, probed, run.on_event, torch=torch)
+        locked = new_lock(directory, probed, run.on_event, torch=wanted.torch, keep_as=wanted.keep_as)
         inputs = plan_inputs(directory, locked.lock, options.ansible.limit)
         when_busy = options.overrides.when_busy
         prepared = build_plan(inputs, hosts, probed, when_busy=when_busy)
-    change = compare_locks(old, locked.lock, unserved_reasons(locked.selection, probed))
+    selections = {name: choice.selection for name, choice in locked.choices.items()}
+    nodes = environment_nodes(directory.lab, directory.people, list(probed))
+    change = compare_locks(old, locked.lock, unserved_reasons(selections, nodes, probed))
     return PlannedUpgrade(locked, change, PlanContext(probed, prepared))
 
 
 def _show(output: Output, upgraded: PlannedUpgrade) -> None:
-    locked = upgraded.locked
-    output.show(
-        lock_view(locked.lock, locked.selection, locked.catalog, output.out.width), lock_change_view(upgraded.change)
-    )
+    show_choices(upgraded.locked, output, lock_change_view(upgraded.change))
     output.show("")
     if not output.as_json:
         show_plan(output, upgraded.plan)

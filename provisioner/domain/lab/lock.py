@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
-from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, OtherName
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.reference import Digest, PinnedReference
@@ -134,7 +134,7 @@ class Lockfile(Document):
     images: tuple[LockedImage, ...] = ()
     nodes: dict[str, LockedNode] = {}
     unserved: tuple[str, ...] = ()
-    environments: dict[str, LockedEnvironment] = {}
+    environments: dict[OtherName, LockedEnvironment] = {}
     people: dict[str, Placement] = {}
 
     @model_serializer(mode="wrap")

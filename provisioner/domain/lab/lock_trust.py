@@ -81,7 +81,7 @@ def read_trust(lock: Lockfile) -> LockTrust:
     Raises ProblemError for a lock without an image, and (usage) for one whose images lie in several registries, whose
     CA is no certificate, or that brings a CA for a public registry. The CA of a lock is for its own registry alone.
     """
-    registries = sorted({image.lab.partition("/")[0] for image in lock.images})
+    registries = sorted({image.lab.partition("/")[0] for image in lock.all_images})
     if not registries:
         raise ProblemError(_empty_lock(lock))
     if len(registries) > 1:
@@ -89,7 +89,7 @@ def read_trust(lock: Lockfile) -> LockTrust:
     fingerprints = () if lock.registry_ca is None else _fingerprints(lock, lock.registry_ca)
     if fingerprints and _is_public(registries[0]):
         raise ProblemError(_ca_for_public(lock, registries[0]), "usage")
-    images = tuple(dict.fromkeys(image.lab for image in lock.images))
+    images = tuple(dict.fromkeys(image.lab for image in lock.all_images))
     return LockTrust(lab=lock.lab, registry=registries[0], ca=fingerprints, images=images)
 
 

@@ -76,7 +76,7 @@ def find_users(locks: Mapping[str, Lockfile], nodes: Iterable[NodeFacts]) -> Ima
     """
     users: ImageUsers = {}
     for name, lock in locks.items():
-        for image in lock.images:
+        for image in lock.all_images:
             _add_user(users, image.lab, f"lock {name}")
             _add_user(users, image.base, f"lock {name}")
     for node in nodes:

@@ -1,12 +1,17 @@
-"""Choose among the complete images of the mirror for the probed nodes, and build the lock."""
+"""Choose among the complete images of the mirror for the nodes of each environment, and build the lock."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
+from provisioner.domain.lab.kept import elsewhere_problems, keep_default, kept_environments
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedNode, Lockfile
+from provisioner.domain.lab.lock import LockedEnvironment, LockedNode, Lockfile
+from provisioner.domain.people.environments import environment_nodes
+from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.event import OnEvent
@@ -20,12 +25,86 @@ from provisioner.workflow.protocols import Builder, Mirror, Probed, Upstream
 _MAX_PLATFORMS = 3  # each is a search of the mirror; labs have one, rarely two
 
 
-class LockResult(NamedTuple):
-    """The lock, with the selection and the catalog that it was built from."""
+class Choice(NamedTuple):
+    """The selection of an environment, and the catalog of the registry that it was made from."""
 
-    lock: Lockfile
     selection: Selection
     catalog: Catalog
+
+    def serves(self, nodes: Iterable[str]) -> bool:
+        """Whether each of these nodes gets an image."""
+        chosen = self.selection.nodes
+        return all(node in chosen and chosen[node].tag for node in nodes)
+
+
+Choices = Mapping[str, Choice]  # by environment; without a named one whose nodes did not answer
+
+
+class LockResult(NamedTuple):
+    """The lock, and the choices that it was built from."""
+
+    lock: Lockfile
+    choices: Choices
+
+    @property
+    def default(self) -> Choice:
+        """The choice of the environment `default`."""
+        return self.choices[DEFAULT_ENVIRONMENT]
+
+
+def choose_all(  # noqa: PLR0913, PLR0917  (settings, nodes, registries and data)
+    lab: Lab,
+    people: Sequence[Person],
+    probed: Probed,
+    mirror: Mirror,
+    data: CompatibilityData,
+    on_event: OnEvent,
+    *,
+    upstream: Upstream | None = None,
+    registries: BetterTagSources | None = None,
+    metered: bool = False,
+) -> Choices:
+    """Return the choice of each environment for the nodes that may run it, `default` first; see `choose`.
+
+    Environments that ask for the same on the same nodes share one search. Problems of a named one name it.
+    """
+    choices, searched = dict[str, Choice](), dict[object, Choice]()
+    for name, nodes in environment_nodes(lab, people, list(probed)).items():
+        found = {node: probed[node] for node in nodes}
+        if name != DEFAULT_ENVIRONMENT and not any(isinstance(facts, NodeFacts) for facts in found.values()):
+            continue
+        settings = lab.all_environments[name]
+        search = (settings.torch, settings.flavour, nodes)
+        if search not in searched:
+            with _naming(name):
+                searched[search] = choose(
+                    lab,
+                    found,
+                    mirror,
+                    data,
+                    on_event,
+                    environment=name,
+                    upstream=upstream,
+                    registries=registries,
+                    metered=metered,
+                )
+        choices[name] = searched[search]
+    return choices
+
+
+@contextmanager
+def _naming(environment: str) -> Iterator[None]:
+    """Add the name of the environment to every problem that ends the block; nothing for `default`."""
+    try:
+        yield
+    except ProblemError as error:
+        if environment == DEFAULT_ENVIRONMENT:
+            raise
+        named = (
+            problem.model_copy(update={"what": f"environment {environment}: {problem.what}"})
+            for problem in error.problems
+        )
+        raise ProblemError(named, error.ending) from error
 
 
 def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
@@ -35,11 +114,11 @@ def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
     data: CompatibilityData,
     on_event: OnEvent,
     *,
-    torch: str | None = None,
+    environment: str = DEFAULT_ENVIRONMENT,
     upstream: Upstream | None = None,
     registries: BetterTagSources | None = None,
     metered: bool = False,
-) -> tuple[Selection, Catalog]:
+) -> Choice:
     """Return the selection from the mirror, or from upstream instead of it, and the catalog of that source.
 
     A tag that means another image upstream is never chosen. `registries`: where to look for a better tag. `metered`:
@@ -50,7 +129,8 @@ def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
     if not profiles:
         raise ProblemError([value for value in probed.values() if isinstance(value, Problem)])
-    spec, flavour = torch or lab.image.torch, lab.image.flavour
+    settings = lab.all_environments[environment]
+    spec, flavour = settings.torch, settings.flavour
 
     def pick(images: Sequence[TaggedImage]) -> Selection:
         return select(profiles, images, data, torch=spec, flavour=flavour)
@@ -61,9 +141,9 @@ def choose(  # noqa: PLR0913  (settings, nodes, registries and data)
     is_mirror = found.catalog.mirror == lab.mirror.address
     better = find_better_tag(search, found, registries) if registries and is_mirror else None
     if found.selection.decision == "none":
-        problems = _refusals(lab, spec, found.catalog, found.selection)
+        problems = _refusals(lab, environment, found.catalog, found.selection)
         raise ProblemError(problems if better is None else [*problems, better.to_problem()])
-    return found.selection, found.catalog.model_copy(update={"next_best": better})
+    return Choice(found.selection, found.catalog.model_copy(update={"next_best": better}))
 
 
 def rank_platforms(platforms: Iterable[str]) -> list[str]:
@@ -94,37 +174,64 @@ def _find_best_source(
 def make_lock(  # noqa: PLR0913
     lab: Lab,
     probed: Probed,
-    chosen: tuple[Selection, Catalog],
+    choices: Choices,
     builder: Builder,
     data: CompatibilityData,
     *,
     registry_ca: str | None,
     before: Lockfile | None,
+    keep_as: str | None = None,
 ) -> LockResult:
     """Build the lab image of every chosen tag and pin both by digest.
 
     Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text. `before`: the lock
-    that is replaced; people keep their places.
+    that is replaced; people keep their places, kept environments stay, and so does a named one without a choice.
+    `keep_as`: the name under which `default` of the lock before is kept.
+    Raises ProblemError (usage) where a kept environment lies in another registry than the lab's.
     """
-    selection, catalog = chosen
-    served = {
-        name: _locked_node(facts, selection)
-        for name, facts in sorted(probed.items())
-        if isinstance(facts, NodeFacts) and selection.nodes[name].tag is not None
-    }
-    images = [builder.lab_image(entry) for entry in catalog.listings if entry.image.reference in selection.tags]
+    kept = keep_default(before, keep_as) if before and keep_as else kept_environments(before)
+    if problems := elsewhere_problems(kept, lab.registry.address):
+        raise ProblemError(problems, "usage")
+    locked = {name: _lock_environment(name, choice, probed, builder) for name, choice in choices.items()}
+    default = locked.pop(DEFAULT_ENVIRONMENT)
+    silent = {name: _as_before(before, name) for name in lab.environments if name not in locked}
     lock = Lockfile(
         lab=lab.name,
-        mirror=catalog.mirror,
+        mirror=choices[DEFAULT_ENVIRONMENT].catalog.mirror,
         registry_ca=registry_ca,
         data_version=data.version,
+        torch=default.torch,
+        images=default.images,
+        nodes=default.nodes,
+        unserved=default.unserved,
+        environments=kept | silent | locked,
+        people={} if before is None else before.people,
+    )
+    return LockResult(lock, choices)
+
+
+def _as_before(before: Lockfile | None, name: str) -> LockedEnvironment:
+    """Return an environment none of whose nodes answered: as it was locked, or without images."""
+    found = {} if before is None else before.environments
+    return found.get(name, LockedEnvironment())
+
+
+def _lock_environment(name: str, choice: Choice, probed: Probed, builder: Builder) -> LockedEnvironment:
+    selection, catalog = choice
+    served = {
+        node: _locked_node(facts, selection)
+        for node, facts in sorted(probed.items())
+        if isinstance(facts, NodeFacts) and node in selection.nodes and selection.nodes[node].tag is not None
+    }
+    chosen = [entry for entry in catalog.listings if entry.image.reference in selection.tags]
+    with _naming(name):
+        images = [builder.lab_image(entry, name) for entry in chosen]
+    return LockedEnvironment(
         torch=selection.torch,
         images=tuple(images),
         nodes=served,
-        unserved=tuple(sorted(name for name, choice in selection.nodes.items() if choice.tag is None)),
-        people={} if before is None else before.people,
+        unserved=tuple(sorted(node for node, given in selection.nodes.items() if given.tag is None)),
     )
-    return LockResult(lock, selection, catalog)
 
 
 def _locked_node(facts: NodeFacts, selection: Selection) -> LockedNode:
@@ -137,15 +244,17 @@ def _locked_node(facts: NodeFacts, selection: Selection) -> LockedNode:
     )
 
 
-def _refusals(lab: Lab, spec: str, catalog: Catalog, selection: Selection) -> list[Problem]:
+def _refusals(lab: Lab, environment: str, catalog: Catalog, selection: Selection) -> list[Problem]:
     """Return why no tag serves any node: an empty catalog, or each different problem once."""
     if not catalog.listings:
+        spec = lab.all_environments[environment].torch
+        setting = "image.torch" if environment == DEFAULT_ENVIRONMENT else f"environments.{environment}.torch"
         return [
             Problem(
                 "no_tag",
                 f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
                 "images are chosen among the tags that the mirror lists",
-                "see `provision mirror tags`; widen image.torch in lab.yml or name another mirror",
+                f"see `provision mirror tags`; widen {setting} in lab.yml or name another mirror",
             )
         ]
     found = {

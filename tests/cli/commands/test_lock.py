@@ -11,7 +11,7 @@ from provisioner.cli.commands import lock as lock_command
 from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
-from provisioner.workflow.lock.lock import LockResult
+from provisioner.workflow.lock.lock import Choice, LockResult
 from tests.adapters.lab.test_signature import allow, make_key
 from tests.builders import a_lock
 from tests.cli.running import run
@@ -30,7 +30,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def makes(monkeypatch: pytest.MonkeyPatch, lock: Lockfile) -> None:
     selection = Selection(decision="none", torch=None, tag=None, nodes={}, advice=())
-    result = LockResult(lock, selection, Catalog(mirror=lock.mirror, checked_at=NEVER))
+    result = LockResult(lock, {"default": Choice(selection, Catalog(mirror=lock.mirror, checked_at=NEVER))})
 
     def new_lock(*_: Any, **__: Any) -> LockResult:
         return result

@@ -1,5 +1,8 @@
+from collections.abc import Mapping
+
 from provisioner.domain.lab.lock import LockedNode, Lockfile
-from provisioner.domain.rollout.upgrade import ImageChange, compare_locks
+from provisioner.domain.rollout.upgrade import ImageChange, LockChange
+from provisioner.domain.rollout.upgrade import compare_locks as compare
 from provisioner.domain.values.problem import Problem
 from tests.builders import a_lock, a_locked_image
 
@@ -16,6 +19,11 @@ def lock(torch: str, **nodes: str) -> Lockfile:
 
 
 BEFORE = lock("2.8.0", n1=OLD.reference, n2=OLD.reference)
+
+
+def compare_locks(old: Lockfile, new: Lockfile, reasons: Mapping[str, Problem | None]) -> LockChange:
+    """Compare locks that have `default` alone."""
+    return compare(old, new, {"default": reasons})
 
 
 def test_equal_locks_have_no_changes() -> None:

@@ -13,7 +13,7 @@ from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.node import NodeFacts, NodeProfile
 from provisioner.domain.values.sync import SyncState
-from provisioner.workflow.lock.lock import choose, make_lock
+from provisioner.workflow.lock.lock import choose_all, make_lock
 from tests.builders import a_gpu, a_lab, a_node
 from tests.workflow.lock.test_lock import ABuilder, AMirror
 
@@ -43,7 +43,7 @@ def main(seed: int) -> None:
     order.shuffle(tags)
     probed = {name: _node(name) for name in names}
     events: list[object] = []
-    chosen = choose(a_lab(), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), events.append)
+    chosen = choose_all(a_lab(), (), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), events.append)
     mixed = [_mixed(name, order) for name in names]
     selection = select(
         mixed, [TaggedImage(reference=f"{repository}:{tag}") for tag in tags for repository in "ba"], load()

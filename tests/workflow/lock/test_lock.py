@@ -15,7 +15,7 @@ from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
-from provisioner.workflow.lock.lock import LockResult, choose, make_lock, rank_platforms
+from provisioner.workflow.lock.lock import LockResult, choose, choose_all, make_lock, rank_platforms
 from tests.builders import a_digest, a_gpu, a_lab, a_lock, a_locked_image, a_node
 
 DATA = load()
@@ -98,7 +98,7 @@ class AnUpstream(AMirror):
 
 
 class ABuilder:
-    def lab_image(self, base: Listing) -> LockedImage:
+    def lab_image(self, base: Listing, environment: str) -> LockedImage:  # noqa: ARG002
         return a_locked_image(base.image.reference)
 
 
@@ -114,9 +114,10 @@ def make_a_lock(  # noqa: PLR0913  (everything in one call)
 ) -> LockResult:
     found = probed or {"n1": a_node()}
     settings = {} if upstream is None else {"upstream": {"address": "docker.io", "fallback": fallback}}
-    lab = a_lab(mirror={"address": "mirror.lab:5200"} | settings)
+    image = {} if torch is None else {"torch": torch}
+    lab = a_lab(mirror={"address": "mirror.lab:5200"} | settings, image=image)
     seen = list[Event]() if events is None else events
-    chosen = choose(lab, found, mirror, DATA, seen.append, torch=torch, upstream=upstream)
+    chosen = choose_all(lab, (), found, mirror, DATA, seen.append, upstream=upstream)
     return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None, before=before)
 
 
@@ -128,7 +129,7 @@ def test_the_newest_complete_tag_is_chosen() -> None:
     mirror = AMirror({OLD: SyncState.COMPLETE, NEW: SyncState.PARTIAL, MIDDLE: SyncState.COMPLETE})
     found = make_a_lock(mirror)
     assert locked_tags(found.lock) == [MIDDLE]
-    refused = found.selection.nodes["n1"].verdicts[PREFIX + NEW]
+    refused = found.default.selection.nodes["n1"].verdicts[PREFIX + NEW]
     assert [problem.code for problem in refused.problems] == ["not_synced"]
     assert mirror.inspected == []
 
@@ -199,7 +200,7 @@ def test_a_tag_of_another_image_than_upstreams_is_not_chosen(
     upstream = AnUpstream(ALL, moved)
     found = make_a_lock(AMirror(ALL), upstream=upstream)
     assert (locked_tags(found.lock), upstream.asked) == ([chosen], asked)
-    states = {entry.report.reference.removeprefix(PREFIX): entry.report for entry in found.catalog.listings}
+    states = {entry.report.reference.removeprefix(PREFIX): entry.report for entry in found.default.catalog.listings}
     assert {tag for tag, report in states.items() if report.state is SyncState.STALE} == {*moved} & {*asked}
     for tag in {*moved} & {*asked}:
         (problem,) = states[tag].problems
@@ -247,7 +248,7 @@ def test_fallback_takes_all_images_from_upstream_where_the_mirror_serves_no_node
     found = make_a_lock(POOR[mirror], upstream=upstream, fallback=True)
     assert [image.reference for image in found.lock.images] == [UPSTREAM_PREFIX + NEW]
     assert (found.lock.mirror, upstream.inspected) == ("docker.io", [NEW])
-    (problem,) = found.catalog.problems
+    (problem,) = found.default.catalog.problems
     assert problem.code == "taken_from_upstream"
     assert "come from docker.io, none from mirror.lab:5200" in problem.what
     assert "mirror.lab:5200 serves 0 of 1 nodes, docker.io serves 1" in problem.why
@@ -264,7 +265,11 @@ def test_no_fallback_to_upstream_unless_lab_yml_allows_it(mirror: str) -> None:
 def test_no_fallback_where_the_mirror_serves_every_node() -> None:
     upstream = AnUpstream(ALL)
     found = make_a_lock(AMirror({OLD: SyncState.COMPLETE, NEW: SyncState.PARTIAL}), upstream=upstream, fallback=True)
-    assert (found.lock.mirror, locked_tags(found.lock), found.catalog.problems) == ("mirror.lab:5200", [OLD], ())
+    assert (found.lock.mirror, locked_tags(found.lock), found.default.catalog.problems) == (
+        "mirror.lab:5200",
+        [OLD],
+        (),
+    )
     assert "list" not in upstream.asked
 
 

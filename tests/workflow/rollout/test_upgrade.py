@@ -19,7 +19,8 @@ def test_each_unserved_node_has_its_own_reason() -> None:
     nodes = {"n1": a_node("n1", driver="580.95.05"), "n2": volta}
     tags = [TaggedImage(reference="m/pytorch/pytorch:2.14.1-cuda13.0-cudnn9-runtime")]
     selection = select([profile(facts) for facts in nodes.values()], tags, DATA)
-    found = unserved_reasons(selection, nodes | {"n3": OFF})
+    probed = nodes | {"n3": OFF}
+    found = unserved_reasons({"default": selection}, {"default": list(probed)}, probed)["default"]
     assert found["n1"] is None
     assert found["n3"] == OFF
     refused = found["n2"]

@@ -3,11 +3,12 @@
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from provisioner.adapters.lab.environments import EnvironmentNames, name_problems, read_names, read_requirements
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
 from provisioner.adapters.lab.rosterfile import read_roster
-from provisioner.adapters.lab.source_location import SourceDocument, read_yaml
+from provisioner.adapters.lab.source_location import SourceDocument, items, read_yaml, texts
 from provisioner.adapters.lab.validation import validate_document
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.groups import disk_cautions
@@ -48,6 +49,10 @@ EXPECTED = {
     "to": 'a day such as 2027-01-10 in freeze, an hour in quotes such as "06:00" in windows',
     "why": "the reason that users are shown, in a few words",
     "timezone": "a name such as Europe/Berlin or Asia/Shanghai",
+    "environment": "the name of an environment, such as default",
+    "environments": "names of lower-case letters, digits, _ and -, the first a letter or a digit, at most 31",
+    "pip": "the path of a requirements file below this directory, such as environments/nlp/requirements.txt",
+    "apt": "names of packages without a version, such as git-lfs",
     "torch": 'a version or a range in quotes, such as "2.8.0" or ">=2.6,<3"',
 }
 
@@ -62,7 +67,8 @@ class LabDirectory(NamedTuple):
 
     `registry_ca`: the CA certificates of the registry (PEM). `package_keys`: the text of the signing key of each
     package source (docker, nvidia). `people`: of the roster; empty in a lab without one. `cautions`: what may be wrong
-    in the roster, and which limits do not hold by themselves.
+    in the roster, and which limits do not hold by themselves. `requirements`: by environment the text of the file that
+    lab.yml names for it.
     """
 
     path: Path
@@ -73,6 +79,7 @@ class LabDirectory(NamedTuple):
     package_keys: Mapping[str, str] = {}
     people: tuple[Person, ...] = ()
     cautions: tuple[Problem, ...] = ()
+    requirements: Mapping[str, str] = {}
 
     @property
     def lock(self) -> Path:
@@ -106,10 +113,13 @@ def read_lab(name: str) -> LabDirectory:
     document = read_yaml(str(lab_file), read_text(lab_file, _init(path)))
     keys, authorities = list(_read_ssh_keys(path, document)), dict(_read_authorities(path, document))
     packages, inventory = dict(_read_package_keys(path, document)), _find_inventory(path)
-    roster = _read_roster(path, document)
-    found = [*keys, *authorities.values(), *packages.values(), inventory, roster]
+    names = read_names(path / LOCK_FILE, document)
+    roster, requirements = _read_roster(path, document, names), dict(read_requirements(path, document))
+    named = list(name_problems(document, names))
+    found = [*keys, *authorities.values(), *packages.values(), inventory, roster, *requirements.values(), *named]
     people = roster if isinstance(roster, Roster) else Roster()
-    lab = _validate(document, [value for value in found if isinstance(value, Problem)], people.problems)
+    beside = (*people.problems, *names.unread_if_missed([*named, *people.problems]))
+    lab = _validate(document, [value for value in found if isinstance(value, Problem)], beside)
     lab = lab.model_copy(update={"registry": _with_managed_ca(path, lab.registry)})
     return LabDirectory(
         path=path,
@@ -120,18 +130,19 @@ def read_lab(name: str) -> LabDirectory:
         package_keys={name: key for name, key in packages.items() if isinstance(key, str)},
         people=people.people,
         cautions=(*people.cautions, *disk_cautions(lab)),
+        requirements={name: text for name, text in requirements.items() if isinstance(text, str)},
     )
 
 
-def _validate(document: SourceDocument, others: Iterable[Problem], of_roster: Iterable[Problem]) -> Lab:
-    """Return the lab. Raises ProblemError (usage) with the mistakes of lab.yml and `others`, and then `of_roster`."""
+def _validate(document: SourceDocument, others: Iterable[Problem], beside: Iterable[Problem]) -> Lab:
+    """Return the lab. Raises ProblemError (usage) with the mistakes of lab.yml and `others`, and then `beside`."""
     found = list[Problem]()
     lab = None
     try:
         lab = validate_document(document, Lab, EXPECTED, others)
     except ProblemError as error:
         found.extend(error.problems)
-    found.extend(of_roster)
+    found.extend(beside)
     if lab is None or found:
         raise ProblemError(found, "usage")
     return lab
@@ -153,40 +164,29 @@ def _registry_ca(path: Path, registry: Registry, authorities: Mapping[str, str |
 
 
 def _read_ssh_keys(path: Path, document: SourceDocument) -> Iterator[tuple[str, ...] | Problem]:
-    for index, name in enumerate(_texts(document.data, "seat", "authorized_keys")):
+    for index, name in enumerate(texts(document.data, "seat", "authorized_keys")):
         yield public_keys(path / name, document.place(("seat", "authorized_keys", index)))
 
 
-def _read_roster(path: Path, document: SourceDocument) -> Roster | Problem:
-    name = next(_texts(document.data, "people", "roster"), "")
+def _read_roster(path: Path, document: SourceDocument, names: EnvironmentNames) -> Roster | Problem:
+    name = next(texts(document.data, "people", "roster"), "")
     if not name:
         return Roster()
-    return read_roster(path, name, document.place(("people", "roster")), next(iter(_items(document.data, "groups"))))
+    groups = next(iter(items(document.data, "groups")))
+    return read_roster(path, name, document.place(("people", "roster")), groups, names.origins)
 
 
 def _read_authorities(path: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
     for section in (("mirror",), ("mirror", "upstream"), ("registry",)):
-        for name in _texts(document.data, *section, "ca"):
+        for name in texts(document.data, *section, "ca"):
             yield section[-1], certificates(path / name, document.place((*section, "ca")))
 
 
 def _read_package_keys(path: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
     for name in ("docker", "nvidia"):
-        for index, source in enumerate(_items(document.data, "prepare", name)):
-            for file in _texts(source, "key"):
+        for index, source in enumerate(items(document.data, "prepare", name)):
+            for file in texts(source, "key"):
                 yield file, package_key(path / file, document.place(("prepare", name, index, "key")))
-
-
-def _texts(data: Any, *loc: str) -> Iterator[str]:
-    """Yield the text, or the texts of a list, at a place in a document that is not validated yet."""
-    yield from (item for item in _items(data, *loc) if isinstance(item, str))
-
-
-def _items(data: Any, *loc: str) -> list[Any]:
-    """Return the value, or the items of a list, at a place in a document that is not validated yet."""
-    for key in loc:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data if isinstance(data, list) else [data]
 
 
 def inventories(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """Read the roster that lab.yml names, and the files of public keys that it names."""
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from provisioner.domain.people.roster import COLUMNS, Roster, parse_roster
 from provisioner.domain.values.problem import Problem, ProblemError
 
 
-def read_roster(folder: Path, name: str, place: str, groups: Any) -> Roster | Problem:
+def read_roster(folder: Path, name: str, place: str, groups: Any, environments: Mapping[str, str]) -> Roster | Problem:
     """Return the roster, with its mistakes; a Problem where the file cannot be read.
 
     `name`: relative to `folder`, the directory of the lab. `place`: where lab.yml names the file. `groups`: that
-    section of lab.yml, which may hold mistakes.
+    section of lab.yml, which may hold mistakes. `environments`: as `parse_roster` takes them.
     """
     file = folder / name
     try:
@@ -26,7 +27,8 @@ def read_roster(folder: Path, name: str, place: str, groups: Any) -> Roster | Pr
     except ProblemError as error:
         problem = error.problems[0]
         return problem.model_copy(update={"what": f"{place}: {problem.what}"})
-    return parse_roster(str(file), raw, with_default_group(_read_groups(groups)), partial(keys_of_cell, folder))
+    known = with_default_group(_read_groups(groups))
+    return parse_roster(str(file), raw, known, environments, partial(keys_of_cell, folder))
 
 
 def _read_groups(data: Any) -> dict[str, Group]:

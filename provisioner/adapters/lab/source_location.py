@@ -47,6 +47,18 @@ class SourceDocument(NamedTuple):
         return node.value if isinstance(node, yaml.ScalarNode) else None
 
 
+def texts(data: Any, *loc: str) -> Iterator[str]:
+    """Yield the text, or the texts of a list, at a place in a document that is not validated yet."""
+    yield from (item for item in items(data, *loc) if isinstance(item, str))
+
+
+def items(data: Any, *loc: str) -> list[Any]:
+    """Return the value, or the items of a list, at a place in a document that is not validated yet."""
+    for key in loc:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data if isinstance(data, list) else [data]
+
+
 class _Loader(yaml.SafeLoader):
     """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February.
 

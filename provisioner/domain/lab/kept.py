@@ -16,7 +16,7 @@ def kept_environments(lock: Lockfile | None) -> dict[str, LockedEnvironment]:
 def allowed_environments(names: Sequence[str], lock: Lockfile | None) -> tuple[str, ...]:
     """Return what a group with these environments may have: them, then what was kept from one of them, by name."""
     kept = kept_environments(lock).items()
-    return (*names, *(name for name, environment in kept if environment.kept_from in names and name not in names))
+    return tuple(dict.fromkeys((*names, *(name for name, environment in kept if environment.kept_from in names))))
 
 
 def name_origins(names: Iterable[str], lock: Lockfile | None) -> dict[str, str]:

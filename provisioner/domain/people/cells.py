@@ -2,11 +2,10 @@
 
 import re
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
-from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lab import MAX_GPUS, Group
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.spelling import did_you_mean
@@ -102,16 +101,20 @@ def read_gpus(cell: Cell) -> int | Literal["shared"] | Problem:
     )
 
 
-def read_environment(cell: Cell) -> str | Problem:
-    """Return the name of an environment. Only the default one exists."""
-    if cell.text == DEFAULT_ENVIRONMENT:
-        return cell.text
-    return Problem(
-        "unknown_environment",
-        f"{cell.place}: there is no environment {cell.shown}",
-        "a seat runs the image that lab.lock has for its environment",
-        f"write {DEFAULT_ENVIRONMENT}, or leave the cell empty",
-    )
+def environment_reader(names: Collection[str]) -> Reader:
+    """Return a reader of the names of these environments."""
+
+    def read_environment(cell: Cell) -> str | Problem:
+        if cell.text in names:
+            return cell.text
+        return Problem(
+            "unknown_environment",
+            f"{cell.place}: there is no environment {cell.shown}{did_you_mean(cell.text, names)}",
+            "a seat runs the image that lab.lock has for its environment",
+            f"write one of {', '.join(names)}, or describe this one below environments in lab.yml",
+        )
+
+    return read_environment
 
 
 def group_reader(groups: Mapping[str, Group]) -> Reader:

@@ -7,15 +7,16 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.groups import DEFAULT_GROUP
 from provisioner.domain.lab.lab import Group
 from provisioner.domain.people.cells import (
     Cell,
     Reader,
+    environment_reader,
     group_reader,
     odd_character,
     once,
-    read_environment,
     read_gpus,
     read_id,
     read_text,
@@ -57,11 +58,26 @@ class _Columns(NamedTuple):
         return Cell(text, self.file, row.line, index + 1)
 
 
-def parse_roster(name: str, raw: bytes, groups: Mapping[str, Group], read_keys: KeyReader) -> Roster:
+class _Known(NamedTuple):
+    """What lab.yml and lab.lock have. `origins`: the environments, each with the one that a group must be allowed."""
+
+    groups: Mapping[str, Group]
+    origins: Mapping[str, str]
+
+    @property
+    def usual(self) -> str | None:
+        """The group of a row without one; None where accounts decide, so that only the node knows it."""
+        return None if any(group.unix for group in self.groups.values()) else DEFAULT_GROUP
+
+
+def parse_roster(
+    name: str, raw: bytes, groups: Mapping[str, Group], environments: Mapping[str, str], read_keys: KeyReader
+) -> Roster:
     """Return the people of a roster, or all of its mistakes; of many, the first ones.
 
-    `name`: of the file, for messages. `groups`: those of lab.yml, with the default one. `read_keys` is called for each
-    cell of the column `key` that is not empty.
+    `name`: of the file, for messages. `groups`: those of lab.yml, with the default one. `environments`: each with the
+    one that a group must be allowed for it: itself, or what it was kept from. `read_keys` is called for each cell of
+    the column `key` that is not empty.
     """
     text = decode_table(raw, name)
     if isinstance(text, Problem):
@@ -74,7 +90,7 @@ def parse_roster(name: str, raw: bytes, groups: Mapping[str, Group], read_keys: 
     if "id" not in columns.indices:
         return Roster(problems=(*problems, _more(name) if len(problems) >= MAX_PROBLEMS else _without_id(columns)))
     people = list[Person]()
-    for found in _read_people(columns, rows, groups, read_keys):
+    for found in _read_people(columns, rows, _Known(groups, environments), read_keys):
         if len(problems) >= MAX_PROBLEMS:
             problems.append(_more(name))
             break
@@ -131,7 +147,7 @@ def _header_problem(cell: Cell, indices: Mapping[str, int]) -> Problem | None:
 
 
 def _read_people(
-    columns: _Columns, rows: Iterator[Row], groups: Mapping[str, Group], read_keys: KeyReader
+    columns: _Columns, rows: Iterator[Row], known: _Known, read_keys: KeyReader
 ) -> Iterator[Sequence[Person | Problem]]:
     """Yield for each row its person, or its problems in the order of the columns."""
     readers: Mapping[str, Reader] = {
@@ -139,20 +155,20 @@ def _read_people(
         "uid": once(read_uid),
         "node": read_text,
         "gpus": read_gpus,
-        "environment": read_environment,
-        "group": group_reader(groups),
+        "environment": environment_reader(known.origins),
+        "group": group_reader(known.groups),
         "until": read_until,
         "key": lambda cell: read_keys(cell.text, cell.place),
     }
-    # Where accounts decide, the group of a row without one is known on the node only.
-    usual = None if any(group.unix for group in groups.values()) else DEFAULT_GROUP
     for row in rows:
         if row.is_broken:
             yield [_bad_quotes(columns, row)]
             return
         values = _read_values(columns, row, readers)
-        if above := _above_ceiling(columns, row, values, groups, usual):
+        if above := _above_ceiling(columns, row, values, known):
             values["gpus"] = above
+        if refused := _not_of_group(columns, row, values, known):
+            values["environment"] = refused
         found = [*values.values(), _without_header(columns, row)]
         problems = [value for value in found if isinstance(value, Problem)]
         yield problems or [_person(row, values)]
@@ -181,11 +197,25 @@ def _person(row: Row, values: Mapping[str, Any]) -> Person:
     return Person(**{"keys" if column == "key" else column: value for column, value in values.items()}, row=row.line)
 
 
-def _above_ceiling(
-    columns: _Columns, row: Row, values: Mapping[str, Any], groups: Mapping[str, Group], usual: str | None
-) -> Problem | None:
-    gpus, name = values.get("gpus"), values.get("group", usual)
-    ceiling = groups[name].gpus if isinstance(name, str) else None
+def _not_of_group(columns: _Columns, row: Row, values: Mapping[str, Any], known: _Known) -> Problem | None:
+    environment, name = values.get("environment", DEFAULT_ENVIRONMENT), values.get("group", known.usual)
+    if not isinstance(environment, str) or not isinstance(name, str):
+        return None
+    allowed, origin = known.groups[name].environments, known.origins[environment]
+    if origin in allowed:
+        return None
+    cell = columns.cell(row, columns.indices.get("environment", columns.indices["id"]))
+    return Problem(
+        "environment_not_allowed",
+        f"{cell.place}: group {name} may not have the environment {environment}, only {', '.join(allowed)}",
+        "groups say what their people may run; a row without an environment has default",
+        f"write one of these, name another group in this row, or add {origin} to groups.{name}.environments in lab.yml",
+    )
+
+
+def _above_ceiling(columns: _Columns, row: Row, values: Mapping[str, Any], known: _Known) -> Problem | None:
+    gpus, name = values.get("gpus"), values.get("group", known.usual)
+    ceiling = known.groups[name].gpus if isinstance(name, str) else None
     if not isinstance(gpus, int) or ceiling is None or gpus <= ceiling:
         return None
     return Problem(

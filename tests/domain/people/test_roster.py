@@ -20,6 +20,7 @@ CASES: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "cases" / "rosters.yaml").read_text(encoding="utf-8")
 )
 GROUPS = {"student": Group(gpus=1), "staff": Group(gpus=4)}
+NAMES = {"default": "default"}
 MISSING = "missing.pub"
 
 
@@ -27,8 +28,8 @@ def a_key(text: str, place: str) -> tuple[str, ...] | Problem:
     return Problem("no_such_file", f"{place}: there is no such key", "why", "fix") if text == MISSING else (text,)
 
 
-def parse(raw: str | bytes, groups: Mapping[str, Group] = GROUPS) -> Roster:
-    return parse_roster("roster.csv", raw.encode() if isinstance(raw, str) else raw, groups, a_key)
+def parse(raw: str | bytes, groups: Mapping[str, Group] = GROUPS, names: Mapping[str, str] = NAMES) -> Roster:
+    return parse_roster("roster.csv", raw.encode() if isinstance(raw, str) else raw, groups, names, a_key)
 
 
 def whats(problems: tuple[Problem, ...]) -> list[str]:

@@ -28,6 +28,7 @@ VERBS = {
     "rollback": "Return seats to their previous generation, offline",
     "status": "Show what runs on each node, compared with the lock",
     "seats": "Show who sits where, with which GPUs; move or stop the seat of a person; end or prolong leases",
+    "environments": "Show the environments of a lab; remove one that an upgrade has kept",
     "usage": "Show for how long people have held and used GPUs",
     "letters": "Write letters: to each person of the roster, and to those who may start a seat",
     "remove": "Remove seats; homes and volumes are kept",
@@ -37,7 +38,7 @@ VERBS = {
     "completion": "Print the completion script of your shell",
     "help": "Show the help of a verb",
 }
-GROUPS = {"mirror", "registry", "seats"}
+GROUPS = {"environments", "mirror", "registry", "seats"}
 _OPTIONS_OF_VERBS = {"--json", "--no-color", "-v", "--verbose"}
 WIDTH = 100
 _DATA = Path(__file__).parent.parent / "data" / "compatibility.yaml"

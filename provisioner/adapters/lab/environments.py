@@ -15,6 +15,7 @@ from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.spelling import did_you_mean
 
+_MAX_SHOWN = 40  # characters of a name in a message
 _LAB_FILE = TypeAdapter(LabFile)
 
 
@@ -102,9 +103,6 @@ def _path(loc: Loc) -> str:
 
 def _shown(name: str) -> str:
     return f'"{name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"}"'
-
-
-_MAX_SHOWN = 40  # characters of a name in a message
 
 
 def read_requirements(folder: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:

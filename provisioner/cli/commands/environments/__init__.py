@@ -1,0 +1,1 @@
+"""The commands of `provision environments`: one module each, and their group."""

@@ -116,7 +116,7 @@ def test_the_difference_of_a_lock_counts_people_instead_of_listing_them() -> Non
     people = people_change(old, new)
     assert people == "4 places of people: 2 added, 1 removed, 1 with another place"
     assert render_text(lock_diff("a\n", "a\n", [people])) == people
-    assert render_text(lock_diff("a\n", "b\n", people)).splitlines()[-2:] == ["+b", people]
+    assert render_text(lock_diff("a\n", "b\n", [people])).splitlines()[-2:] == ["+b", people]
     assert people_change(old, old) == people_change({}, {}) == ""
 
 

@@ -1,5 +1,7 @@
+from typing import Any
+
 from provisioner.console.upgrade import lock_change_view
-from provisioner.domain.rollout.upgrade import ImageChange, LockChange
+from provisioner.domain.rollout.upgrade import ImageChange, LockChange, NamedChange
 from tests.builders import a_locked_image
 from tests.console.screen import expected_text, render_text
 
@@ -37,3 +39,22 @@ def test_an_upgrade_without_changes() -> None:
 def test_an_upgrade_to_another_image_with_the_same_torch() -> None:
     change = LockChange(torch_before="2.8.0", torch_after="2.8.0", gone=(OLD,), new=(OLD,))
     assert "torch stays 2.8.0; its image changes:" in render_text(lock_change_view(change))
+
+
+def test_named_environments_are_shown_after_default_and_alone_where_it_stays() -> None:
+    move = ImageChange(node="n1", before=None, after=OLD.reference)
+    torch: dict[str, Any] = {"torch_before": None, "torch_after": "2.8.0"}
+    named = {
+        "2026s": NamedChange(state="kept", new=(OLD,), moves=(move,), **torch),
+        "cv": NamedChange(state="added", **torch),
+        "nlp": NamedChange(state="removed", torch_before="2.8.0", torch_after=None, gone=(OLD,)),
+        "rl": NamedChange(state="changed", torch_before="2.8.0", torch_after="2.14.1"),
+    }
+    text = render_text(lock_change_view(LockChange(torch_before="2.8.0", torch_after="2.8.0", environments=named)))
+    assert [line for line in text.splitlines() if line.startswith(("environment", "torch"))] == [
+        "environment 2026s: the images of before stay under this name, torch 2.8.0",
+        "environment cv: new, torch 2.8.0",
+        "environment nlp: lab.yml does not name it any more; seats keep its image until the rollout",
+        "environment rl: torch 2.8.0 -> 2.14.1",
+    ]
+    assert "n1  no image -> 2.8.0-cuda12.8" in text

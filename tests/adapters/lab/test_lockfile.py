@@ -19,7 +19,7 @@ from provisioner.adapters.lab.lockfile import PublishedLock, fetch_lock, lock_te
 from provisioner.adapters.lab.signature import sign
 from provisioner.adapters.registry.http import MAX_REDIRECTS
 from provisioner.adapters.state.files import MAX_BYTES
-from provisioner.domain.lab.lock import LockedNode, Lockfile, Placement
+from provisioner.domain.lab.lock import LockedEnvironment, LockedNode, Lockfile, Placement
 from provisioner.domain.values.problem import ProblemError
 from provisioner.domain.values.version import ComputeCapability
 from tests.adapters.lab.test_signature import allow, make_key
@@ -349,3 +349,37 @@ def test_every_text_is_a_lock_or_is_refused(fields: dict[str, Any], text: str) -
     for document in (json.dumps(fields | {"schema": "provisioner/lock/1"}), text):
         with suppress(ProblemError):
             read_document("f", document, Lockfile)
+
+
+def test_a_lock_of_an_earlier_release_keeps_its_bytes(tmp_path: Path) -> None:
+    """Written by the release before there were named environments: people and stops, two images, a node without one."""
+    before = Path(__file__).with_name("before_environments.lock")
+    found = read_lock(before)
+    assert found is not None
+    assert (found.environments, list(found.all_environments)) == ({}, ["default"])
+    write_lock(tmp_path / "lab.lock", found)
+    assert (tmp_path / "lab.lock").read_bytes() == before.read_bytes()
+
+
+def test_named_environments_are_read_back_and_their_order_gives_no_other_bytes() -> None:
+    named = {
+        name: LockedEnvironment(torch="2.8.0", images=LOCK.images, nodes=nodes, kept_from=origin)
+        for name, nodes, origin in (("nlp", LOCK.nodes, ""), ("2026s", {}, "default"))
+    }
+    lock = LOCK.model_copy(update={"environments": named})
+    document = json.loads(lock_text(lock))
+    assert list(document["environments"]) == ["2026s", "nlp"]
+    assert list(document["environments"]["nlp"]["nodes"]) == ["n1", "n10", "n2"]
+    assert "kept_from" not in document["environments"]["nlp"]
+    assert read_document("lab.lock", lock_text(lock), Lockfile) == lock
+    turned = LOCK.model_copy(update={"environments": dict(reversed(named.items()))})
+    assert lock_text(turned) == lock_text(lock)
+
+
+@pytest.mark.parametrize("name", ["../../etc", "a/b", "default", "", "NLP", "a\nb", "\x1b[31m", "x" * 32])
+def test_a_lock_whose_environment_has_a_name_of_a_path_is_refused(name: str) -> None:
+    """The name becomes a folder on nodes, and is printed."""
+    document = json.loads(lock_text(LOCK)) | {"environments": {name: {"torch": "2.8.0"}}}
+    with pytest.raises(ProblemError) as refusal:
+        read_document("lab.lock", json.dumps(document), Lockfile)
+    assert refusal.value.ending == "usage"

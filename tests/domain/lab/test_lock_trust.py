@@ -6,7 +6,7 @@ import hashlib
 import pytest
 from pydantic import ValidationError
 
-from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile
 from provisioner.domain.lab.lock_trust import LockTrust, VerifiedBy, build_consent, read_trust
 from provisioner.domain.values.problem import ProblemError
 from tests.builders import a_digest, a_lock, a_locked_image
@@ -113,3 +113,18 @@ def test_consent_is_needed_for_what_was_not_agreed_to(
     consent = build_consent(before, NOW, verified_by)
     assert (consent.is_needed, consent.by_hand) == (needed, by_hand)
     assert [change.field for change in consent.changes] == fields
+
+
+def test_images_of_every_environment_are_agreed_to() -> None:
+    nlp = image_at("registry.lab:5201")
+    lock = a_lock().model_copy(update={"environments": {"nlp": LockedEnvironment(images=(nlp,))}})
+    assert read_trust(lock).images == (a_lock().images[0].lab, nlp.lab)
+    assert not build_consent(read_trust(a_lock()), read_trust(a_lock()), "").is_needed
+    assert build_consent(read_trust(a_lock()), read_trust(lock), "").is_needed
+
+
+def test_an_environment_of_another_registry_is_refused() -> None:
+    other = LockedEnvironment(images=(image_at("evil.example:5000"),))
+    lock = a_lock().model_copy(update={"environments": {"nlp": other}})
+    with pytest.raises(ProblemError, match="several_registries"):
+        read_trust(lock)

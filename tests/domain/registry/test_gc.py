@@ -3,6 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.domain.lab.lock import LockedEnvironment
 from provisioner.domain.registry.gc import HeldImage, ImageUsers, find_users, has_complete_facts, sweep
 from provisioner.domain.registry.manifest import Blob
 from provisioner.domain.values.node import NodeFacts, RunningSeat
@@ -42,6 +43,15 @@ def test_image_stays_if_a_lock_names_it_or_a_node_can_roll_back_to_it() -> None:
         "other": ("lock other.lock",),
     }
     assert [image.tags for image in removed] == [("older",)]
+
+
+def test_images_of_named_and_kept_environments_stay() -> None:
+    course = LockedEnvironment(images=(a_locked_image(lab=at("nlp")),))
+    old = LockedEnvironment(images=(a_locked_image(lab=at("old")),), kept_from="default")
+    lock = a_lock().model_copy(update={"environments": {"nlp": course, "2026s": old}})
+    kept, removed, _ = sweep([held(name) for name in ("nlp", "old", "older")], find_users({"lab.lock": lock}, []))
+    assert [image.tags[0] for image in kept] == ["nlp", "old"]
+    assert [image.tags[0] for image in removed] == ["older"]
 
 
 def test_facts_are_incomplete_if_a_generation_has_no_digest() -> None:

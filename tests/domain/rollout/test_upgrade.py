@@ -1,6 +1,8 @@
 from collections.abc import Mapping
 
-from provisioner.domain.lab.lock import LockedNode, Lockfile
+import pytest
+
+from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, LockedNode, Lockfile
 from provisioner.domain.rollout.upgrade import ImageChange, LockChange
 from provisioner.domain.rollout.upgrade import compare_locks as compare
 from provisioner.domain.values.problem import Problem
@@ -69,3 +71,55 @@ def test_node_that_left_the_inventory_is_not_left_behind() -> None:
 def test_node_that_never_had_an_image_is_not_left_behind() -> None:
     before = BEFORE.model_copy(update={"unserved": ("n9",)})
     assert compare_locks(before, before, {"n1": None, "n2": None, "n9": OFF}).left_behind == {}
+
+
+def with_named(**environments: LockedEnvironment) -> Lockfile:
+    return BEFORE.model_copy(update={"environments": environments})
+
+
+def environment(image: LockedImage, *nodes: str, kept_from: str = "") -> LockedEnvironment:
+    locked = {node: LockedNode(image=image.reference, gpus=(), capabilities=()) for node in nodes}
+    return LockedEnvironment(torch=image.torch, images=(image,), nodes=locked, kept_from=kept_from)
+
+
+NONE = {"default": {"n1": None, "n2": None}}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "state"),
+    [
+        ({}, {"nlp": environment(OLD, "n1")}, "added"),
+        ({}, {"nlp": environment(OLD, "n1", kept_from="default")}, "kept"),
+        ({"nlp": environment(OLD, "n1")}, {}, "removed"),
+        ({"nlp": environment(OLD, "n1")}, {"nlp": environment(NEW, "n1")}, "changed"),
+    ],
+)
+def test_a_named_environment_changes_the_lock(
+    old: dict[str, LockedEnvironment], new: dict[str, LockedEnvironment], state: str
+) -> None:
+    change = compare(with_named(**old), with_named(**new), NONE)
+    assert not change.is_empty
+    assert (change.moves, change.gone, change.new) == ((), (), ())
+    assert change.environments["nlp"].state == state
+    assert [move.node for move in change.environments["nlp"].moves] == ["n1"]
+    assert list(change.all_left_behind) == []
+
+
+def test_an_environment_that_stays_is_not_in_the_change() -> None:
+    lock = with_named(nlp=environment(OLD, "n1"), old=environment(OLD, "n2", kept_from="default"))
+    change = compare(lock, lock, NONE)
+    assert change.is_empty
+    assert "environments" not in change.model_dump(mode="json")
+
+
+def test_a_node_that_loses_its_image_of_a_named_environment_is_left_behind() -> None:
+    old, new = with_named(nlp=environment(OLD, "n1", "n2")), with_named(nlp=environment(NEW, "n1"))
+    change = compare(old, new, {**NONE, "nlp": {"n1": None, "n2": OFF}})
+    ((node, problem),) = change.all_left_behind
+    assert node == "n2"
+    assert problem.what == "n2 has an image of nlp now, and would have none: no route to host"
+
+
+def test_a_node_that_may_no_longer_run_an_environment_is_not_left_behind() -> None:
+    old, new = with_named(nlp=environment(OLD, "n1", "n2")), with_named(nlp=environment(NEW, "n1"))
+    assert list(compare(old, new, {**NONE, "nlp": {"n1": None}}).all_left_behind) == []

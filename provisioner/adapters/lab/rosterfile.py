@@ -1,6 +1,6 @@
 """Read the roster that lab.yml names, and the files of public keys that it names."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,18 @@ def read_roster(folder: Path, name: str, place: str, groups: Any, environments: 
     except ProblemError as error:
         problem = error.problems[0]
         return problem.model_copy(update={"what": f"{place}: {problem.what}"})
-    known = with_default_group(_read_groups(groups))
+    known = with_default_group(_read_groups(groups, environments))
     return parse_roster(str(file), raw, known, environments, partial(keys_of_cell, folder))
 
 
-def _read_groups(data: Any) -> dict[str, Group]:
+def _read_groups(data: Any, environments: Iterable[str]) -> dict[str, Group]:
     pairs = data.items() if isinstance(data, dict) else ()
-    return {str(name): _read_group(value) for name, value in pairs}
+    return {str(name): _read_group(value, environments) for name, value in pairs}
 
 
-def _read_group(data: Any) -> Group:
-    """Return a group; one with mistakes, which are reported with lab.yml, as if it had no ceiling."""
+def _read_group(data: Any, environments: Iterable[str]) -> Group:
+    """Return a group; one with mistakes, which are reported with lab.yml, as if everything were allowed."""
     try:
         return Group.model_validate(data)
     except ValidationError:
-        return Group()
+        return Group().model_copy(update={"environments": tuple(environments)})

@@ -132,7 +132,8 @@ N1_ONLY = Person(id="anna", node="n1", environment="nlp", row=2)
 @pytest.mark.parametrize(("before", "locked"), [(BEFORE, [OLD]), (None, [])])
 def test_an_environment_whose_nodes_are_all_silent_stays_as_it_was(before: Lockfile | None, locked: list[str]) -> None:
     """One broken node of a course must not keep the others from a new lock, nor take the course's image away."""
-    lab, probed = lab_with({"nlp": {"torch": "2.10.*"}}, **ROSTER), {"n1": SILENT, "n2": BLACKWELL}
+    lab = lab_with({"nlp": {"torch": "2.10.*"}}, **ROSTER)
+    probed: Mapping[str, NodeFacts | Problem] = {"n1": SILENT, "n2": BLACKWELL}
     found = lock_of(lab, (N1_ONLY,), probed, before=before)
     assert tags(found.lock.environments["nlp"]) == locked
     assert "nlp" not in found.choices

@@ -11,7 +11,7 @@ from provisioner.adapters.lab.keyfiles import keys_of_cell
 from provisioner.adapters.state.files import read_bytes
 from provisioner.domain.lab.groups import with_default_group
 from provisioner.domain.lab.lab import Group
-from provisioner.domain.people.roster import COLUMNS, Roster, parse_roster
+from provisioner.domain.people.roster import COLUMNS, KnownNames, Roster, parse_roster
 from provisioner.domain.values.problem import Problem, ProblemError
 
 
@@ -19,7 +19,7 @@ def read_roster(folder: Path, name: str, place: str, groups: Any, environments: 
     """Return the roster, with its mistakes; a Problem where the file cannot be read.
 
     `name`: relative to `folder`, the directory of the lab. `place`: where lab.yml names the file. `groups`: that
-    section of lab.yml, which may hold mistakes. `environments`: as `parse_roster` takes them.
+    section of lab.yml, which may hold mistakes. `environments`: as `KnownNames` has them.
     """
     file = folder / name
     try:
@@ -27,8 +27,8 @@ def read_roster(folder: Path, name: str, place: str, groups: Any, environments: 
     except ProblemError as error:
         problem = error.problems[0]
         return problem.model_copy(update={"what": f"{place}: {problem.what}"})
-    known = with_default_group(_read_groups(groups, environments))
-    return parse_roster(str(file), raw, known, environments, partial(keys_of_cell, folder))
+    known = KnownNames(with_default_group(_read_groups(groups, environments)), environments)
+    return parse_roster(str(file), raw, known, partial(keys_of_cell, folder))
 
 
 def _read_groups(data: Any, environments: Iterable[str]) -> dict[str, Group]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Mapping
 from datetime import date
 from typing import Any, Literal, NamedTuple
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lab import MAX_GPUS, Group
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.spelling import did_you_mean
@@ -111,7 +112,7 @@ def environment_reader(names: Collection[str]) -> Reader:
             "unknown_environment",
             f"{cell.place}: there is no environment {cell.shown}{did_you_mean(cell.text, names)}",
             "a seat runs the image that lab.lock has for its environment",
-            f"write one of {', '.join(names)}, or describe this one below environments in lab.yml",
+            f"write one of: {', '.join(names)}; an empty cell is {DEFAULT_ENVIRONMENT}",
         )
 
     return read_environment

@@ -58,11 +58,14 @@ class _Columns(NamedTuple):
         return Cell(text, self.file, row.line, index + 1)
 
 
-class _Known(NamedTuple):
-    """What lab.yml and lab.lock have. `origins`: the environments, each with the one that a group must be allowed."""
+class KnownNames(NamedTuple):
+    """What rows may name: groups of lab.yml with the default one, and environments of lab.yml and kept ones.
+
+    `environments`: each with the one that a group must be allowed for it: itself, or what it was kept from.
+    """
 
     groups: Mapping[str, Group]
-    origins: Mapping[str, str]
+    environments: Mapping[str, str]
 
     @property
     def usual(self) -> str | None:
@@ -70,14 +73,10 @@ class _Known(NamedTuple):
         return None if any(group.unix for group in self.groups.values()) else DEFAULT_GROUP
 
 
-def parse_roster(
-    name: str, raw: bytes, groups: Mapping[str, Group], environments: Mapping[str, str], read_keys: KeyReader
-) -> Roster:
+def parse_roster(name: str, raw: bytes, known: KnownNames, read_keys: KeyReader) -> Roster:
     """Return the people of a roster, or all of its mistakes; of many, the first ones.
 
-    `name`: of the file, for messages. `groups`: those of lab.yml, with the default one. `environments`: each with the
-    one that a group must be allowed for it: itself, or what it was kept from. `read_keys` is called for each cell of
-    the column `key` that is not empty.
+    `name`: of the file, for messages. `read_keys` is called for each cell of the column `key` that is not empty.
     """
     text = decode_table(raw, name)
     if isinstance(text, Problem):
@@ -90,7 +89,7 @@ def parse_roster(
     if "id" not in columns.indices:
         return Roster(problems=(*problems, _more(name) if len(problems) >= MAX_PROBLEMS else _without_id(columns)))
     people = list[Person]()
-    for found in _read_people(columns, rows, _Known(groups, environments), read_keys):
+    for found in _read_people(columns, rows, known, read_keys):
         if len(problems) >= MAX_PROBLEMS:
             problems.append(_more(name))
             break
@@ -147,7 +146,7 @@ def _header_problem(cell: Cell, indices: Mapping[str, int]) -> Problem | None:
 
 
 def _read_people(
-    columns: _Columns, rows: Iterator[Row], known: _Known, read_keys: KeyReader
+    columns: _Columns, rows: Iterator[Row], known: KnownNames, read_keys: KeyReader
 ) -> Iterator[Sequence[Person | Problem]]:
     """Yield for each row its person, or its problems in the order of the columns."""
     readers: Mapping[str, Reader] = {
@@ -155,7 +154,7 @@ def _read_people(
         "uid": once(read_uid),
         "node": read_text,
         "gpus": read_gpus,
-        "environment": environment_reader(known.origins),
+        "environment": environment_reader(known.environments),
         "group": group_reader(known.groups),
         "until": read_until,
         "key": lambda cell: read_keys(cell.text, cell.place),
@@ -197,11 +196,11 @@ def _person(row: Row, values: Mapping[str, Any]) -> Person:
     return Person(**{"keys" if column == "key" else column: value for column, value in values.items()}, row=row.line)
 
 
-def _not_of_group(columns: _Columns, row: Row, values: Mapping[str, Any], known: _Known) -> Problem | None:
+def _not_of_group(columns: _Columns, row: Row, values: Mapping[str, Any], known: KnownNames) -> Problem | None:
     environment, name = values.get("environment", DEFAULT_ENVIRONMENT), values.get("group", known.usual)
     if not isinstance(environment, str) or not isinstance(name, str):
         return None
-    allowed, origin = known.groups[name].environments, known.origins[environment]
+    allowed, origin = known.groups[name].environments, known.environments[environment]
     if origin in allowed:
         return None
     cell = columns.cell(row, columns.indices.get("environment", columns.indices["id"]))
@@ -213,7 +212,7 @@ def _not_of_group(columns: _Columns, row: Row, values: Mapping[str, Any], known:
     )
 
 
-def _above_ceiling(columns: _Columns, row: Row, values: Mapping[str, Any], known: _Known) -> Problem | None:
+def _above_ceiling(columns: _Columns, row: Row, values: Mapping[str, Any], known: KnownNames) -> Problem | None:
     gpus, name = values.get("gpus"), values.get("group", known.usual)
     ceiling = known.groups[name].gpus if isinstance(name, str) else None
     if not isinstance(gpus, int) or ceiling is None or gpus <= ceiling:

@@ -13,14 +13,13 @@ from hypothesis import strategies as st
 
 from provisioner.domain.lab.lab import Group
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.roster import COLUMNS, MAX_PROBLEMS, Roster, parse_roster
+from provisioner.domain.people.roster import COLUMNS, MAX_PROBLEMS, KnownNames, Roster, parse_roster
 from provisioner.domain.values.problem import Problem
 
 CASES: list[dict[str, Any]] = yaml.safe_load(
     (Path(__file__).parents[1] / "cases" / "rosters.yaml").read_text(encoding="utf-8")
 )
 GROUPS = {"student": Group(gpus=1), "staff": Group(gpus=4)}
-NAMES = {"default": "default"}
 MISSING = "missing.pub"
 
 
@@ -28,8 +27,9 @@ def a_key(text: str, place: str) -> tuple[str, ...] | Problem:
     return Problem("no_such_file", f"{place}: there is no such key", "why", "fix") if text == MISSING else (text,)
 
 
-def parse(raw: str | bytes, groups: Mapping[str, Group] = GROUPS, names: Mapping[str, str] = NAMES) -> Roster:
-    return parse_roster("roster.csv", raw.encode() if isinstance(raw, str) else raw, groups, names, a_key)
+def parse(raw: str | bytes, groups: Mapping[str, Group] = GROUPS) -> Roster:
+    known = KnownNames(groups, {"default": "default"})
+    return parse_roster("roster.csv", raw.encode() if isinstance(raw, str) else raw, known, a_key)
 
 
 def whats(problems: tuple[Problem, ...]) -> list[str]:

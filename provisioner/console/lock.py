@@ -42,7 +42,7 @@ def _environment(
 def _why_unchanged(environment: LockedEnvironment, is_selected: bool) -> str:
     if environment.kept_from:
         return f", kept from {safe_line(environment.kept_from)}"
-    return "" if is_selected else ": none of its nodes answered, so that it stays as it was"
+    return "" if is_selected else ": no node that may run it answered, so that it stays as it was"
 
 
 def _images(environment: LockedEnvironment) -> Iterator[Text]:

@@ -77,7 +77,8 @@ def test_completion_of_people_of_a_roster(
     "verb",
     [[verb] for verb in VERBS]
     + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")]
-    + [["seats", verb] for verb in ("list", "move", "stop", "start")],
+    + [["seats", verb] for verb in ("list", "move", "stop", "start")]
+    + [["environments", verb] for verb in ("list", "remove")],
     ids=" ".join,
 )
 def test_every_verb_shows_an_example_of_itself(verb: list[str]) -> None:

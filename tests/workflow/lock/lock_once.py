@@ -43,7 +43,11 @@ def main(seed: int) -> None:
     order.shuffle(tags)
     probed = {name: _node(name) for name in names}
     events: list[object] = []
-    chosen = choose_all(a_lab(), (), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), events.append)
+    named = {"nlp": {"torch": "2.8.0"}, "cv": {}, "rl": {"torch": "2.11.*"}}
+    environments = [*named]
+    order.shuffle(environments)
+    lab = a_lab(environments={name: named[name] for name in environments})
+    chosen = choose_all(lab, (), probed, AMirror(dict.fromkeys(tags, SyncState.COMPLETE)), load(), events.append)
     mixed = [_mixed(name, order) for name in names]
     selection = select(
         mixed, [TaggedImage(reference=f"{repository}:{tag}") for tag in tags for repository in "ba"], load()
@@ -51,7 +55,7 @@ def main(seed: int) -> None:
     nodes = {name: (node["tag"], node["verdicts"]) for name, node in selection.to_json()["nodes"].items()}
     sys.stdout.buffer.write(json.dumps([selection.decision, nodes]).encode() + b"\n")
     sys.stdout.buffer.write(
-        lock_text(make_lock(a_lab(), probed, chosen, ABuilder(), load(), registry_ca=None, before=None).lock).encode()
+        lock_text(make_lock(lab, probed, chosen, ABuilder(), load(), registry_ca=None, before=None).lock).encode()
     )
 
 

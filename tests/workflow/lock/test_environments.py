@@ -164,3 +164,9 @@ def test_a_kept_image_in_another_registry_stops_the_lock_before_anything_is_buil
     with pytest.raises(ProblemError, match="kept_elsewhere") as ended:
         lock_of(lab_with({}), before=before, builder=builder)
     assert (ended.value.ending, builder.built) == ("usage", [])
+
+
+def test_a_limit_without_the_nodes_of_an_environment_leaves_it_as_it_was() -> None:
+    lab = lab_with({"nlp": {"torch": "2.10.*"}}, **ROSTER)
+    found = lock_of(lab, (N1_ONLY,), {"n2": BLACKWELL}, before=BEFORE).lock
+    assert found.environments["nlp"] == BEFORE.environments["nlp"]

@@ -4,7 +4,8 @@ import hashlib
 from typing import Any
 
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedImage, LockedNode, Lockfile
+from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, LockedNode, Lockfile
+from provisioner.domain.self_service.config import PublicationSource
 from provisioner.domain.values.limits import Capacity
 from provisioner.domain.values.node import EngineFacts, Gpu, Lease, NodeFacts, SelfServiceFacts
 from provisioner.domain.values.version import ComputeCapability, DriverVersion
@@ -95,3 +96,14 @@ def a_lock(*images: LockedImage, nodes: dict[str, LockedNode] | None = None) -> 
         images=images or (a_locked_image(),),
         nodes=nodes or {},
     )
+
+
+def publication_source(
+    lab: Lab, node: NodeFacts | None = None, pool: tuple[str, ...] = (), ca: str | None = None, **images: LockedImage
+) -> PublicationSource:
+    """Return what the configuration of a node is made from. `images`: by environment, in the lock and on the node."""
+    found = images or {"default": a_locked_image()}
+    others = {name: LockedEnvironment(images=(image,)) for name, image in found.items() if name != "default"}
+    lock = a_lock(*(image for name, image in found.items() if name == "default"))
+    lock = lock.model_copy(update={"environments": others, "registry_ca": ca})
+    return PublicationSource(lab, lock, node or a_node(), found, pool)

@@ -1,6 +1,6 @@
 """Who sits on which node, and whose each card is, while places are chosen."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
@@ -11,12 +11,16 @@ class NodeRoom:
 
     `free`: those that no person has alone, in the same order. `people` have a place here; `sharing` of them share
     cards. `spare`: how many own cards can be given: where people share cards, one stays for them. `load`: the people
-    per card, for comparison: a node without cards comes after all that have some.
+    per card, for comparison: a node without cards comes after all that have some. `environments`: the cards of those
+    that cannot use all of them.
     """
 
-    def __init__(self, name: str, gpus: tuple[str, ...] | None) -> None:
+    def __init__(
+        self, name: str, gpus: tuple[str, ...] | None, environments: Mapping[str, tuple[str, ...]] | None = None
+    ) -> None:
         """Begin with a node without people."""
         self.name, self.gpus = name, gpus
+        self._environments = environments or {}
         self.people = self.sharing = 0
         self.set_free(gpus or ())
         self.count(0, 0)
@@ -34,15 +38,29 @@ class NodeRoom:
         self.load = (not cards, self.people / (cards or 1))
         self._set_spare()
 
+    def has_environment(self, name: str) -> bool:
+        """Whether an environment has an image on the node, as far as is known."""
+        return name not in self._environments or bool(self._environments[name])
+
+    def free_for(self, person: Person) -> tuple[str, ...]:
+        """Return those of the free cards that the environment of a person can use."""
+        usable = self._environments.get(person.environment)
+        return self.free if usable is None else tuple(card for card in self.free if card in usable)
+
+    def spare_for(self, person: Person) -> int:
+        """Return how many own cards the node can give to a person."""
+        return min(self.spare, len(self.free_for(person)))
+
     def _set_spare(self) -> None:
         self.spare = max(0, len(self.free) - bool(self.sharing))
 
 
 def with_room(nodes: Iterable[NodeRoom], person: Person) -> Iterator[NodeRoom]:
     """Return those of the nodes that answered and have what the person asks for."""
+    having = (node for node in nodes if node.has_environment(person.environment))
     if person.gpus == "shared":
-        return (node for node in nodes if node.free)
-    return (node for node in nodes if node.spare >= person.gpus and node.gpus is not None)
+        return (node for node in having if node.free_for(person))
+    return (node for node in having if node.spare_for(person) >= person.gpus and node.gpus is not None)
 
 
 class Occupancy:
@@ -51,9 +69,9 @@ class Occupancy:
     `freed` counts the changes after which a person who had no room may have some.
     """
 
-    def __init__(self, offers: Iterable[tuple[str, tuple[str, ...] | None]]) -> None:
-        """Take the name and the cards of each node; None: it did not answer."""
-        self.nodes = {name: NodeRoom(name, gpus) for name, gpus in offers}
+    def __init__(self, nodes: Iterable[NodeRoom]) -> None:
+        """Begin with nodes without people."""
+        self.nodes = {node.name: node for node in nodes}
         self.places: dict[str, Placement] = {}
         self.freed = 0
         self._owners: dict[str, str] = {}

@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
-from operator import attrgetter
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.occupancy import NodeRoom
@@ -56,11 +55,11 @@ def not_placed_yet(person: Person, held: Placement | None, silent: Sequence[str]
 
 def no_free_gpu(person: Person, held: Placement | None, allowed: Iterable[NodeRoom]) -> Problem:
     """No node that the row allows has as many free cards as the person asks for."""
-    best = max(allowed, key=attrgetter("spare"))
+    best = max(allowed, key=lambda node: node.spare_for(person))
     return Problem(
         "no_free_gpu",
-        f"{_named(person)} asks for {_wanted(person)}; the most that are free on a node are {best.spare}, on"
-        f" {best.name}" + _as_it_is(held),
+        f"{_named(person)} asks for {_wanted(person)}; the most that are free on a node are"
+        f" {best.spare_for(person)}, on {best.name}" + _as_it_is(held),
         "an own card has one user, and where people share cards, one stays for them",
         "lower gpus in this row of the roster or in others" + _or_another_node(person),
         best.name,
@@ -76,6 +75,18 @@ def no_shared_gpu(person: Person, nodes: Sequence[NodeRoom]) -> Problem:
         "people share the cards of their node that no person has alone",
         "lower gpus in the rows of those who have cards there" + _or_another_node(person),
         names[0] if len(names) == 1 else None,
+    )
+
+
+def no_environment(person: Person, held: Placement | None, nodes: Sequence[NodeRoom]) -> Problem:
+    """No node that the row allows has an image of the person's environment."""
+    return Problem(
+        "environment_unserved",
+        f"{_named(person)} is to have the environment {person.environment}, which has no image on"
+        f" {_listed([node.name for node in nodes])}" + _as_it_is(held),
+        "a seat runs the image that the lock has for its environment and its node",
+        "name another environment in this row of the roster, or choose a torch in lab.yml that runs there"
+        + _or_another_node(person),
     )
 
 

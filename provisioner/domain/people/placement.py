@@ -14,10 +14,14 @@ from provisioner.domain.values.problem import Problem
 
 
 class NodeOffer(Value):
-    """A node of the inventory. `gpus`: UUIDs that a seat can use, in NVML's order; None: the node did not answer."""
+    """A node of the inventory. `gpus`: UUIDs that a seat can use, in NVML's order; None: the node did not answer.
+
+    `environments`: those whose seats can use only some of them, or that have no image there (no card), by name.
+    """
 
     name: str
     gpus: tuple[str, ...] | None
+    environments: dict[str, tuple[str, ...]] = {}
 
 
 class Placements(NamedTuple):
@@ -68,7 +72,9 @@ def move(
         return place_problems.not_placed_yet(person, held, [node])
     if not any(with_room([room], person)):
         return place_problems.no_room_there(person, held, room)
-    moved = (held or Placement(node=node)).model_copy(update={"node": node, "gpus": room.free[: _own_cards(person)]})
+    moved = (held or Placement(node=node)).model_copy(
+        update={"node": node, "gpus": room.free_for(person)[: _own_cards(person)]}
+    )
     cautions = {person.id: place_problems.is_moved(person, held, moved)} if held else {}
     return Placements({**before, person.id: _with_uid(person, moved)}, {}, cautions)
 
@@ -77,7 +83,7 @@ def _room_beside(
     people: Sequence[Person], nodes: Sequence[NodeOffer], before: Mapping[str, Placement], person: Person
 ) -> dict[str, NodeRoom]:
     """Return the room of each node beside everybody but this person."""
-    occupancy = Occupancy((node.name, node.gpus) for node in nodes)
+    occupancy = Occupancy(NodeRoom(node.name, node.gpus, node.environments) for node in nodes)
     rows = {row.id: row for row in people}
     for name, held in before.items():
         if name != person.id:
@@ -109,7 +115,7 @@ class _Search:
 
     def __init__(self, people: Sequence[Person], nodes: Sequence[NodeOffer], before: Mapping[str, Placement]) -> None:
         self._people = people
-        self._occupancy = Occupancy((node.name, node.gpus) for node in nodes)
+        self._occupancy = Occupancy(NodeRoom(node.name, node.gpus, node.environments) for node in nodes)
         self._nodes = self._occupancy.nodes
         self._allowed: dict[str, list[NodeRoom]] = {}
         self.places = self._occupancy.places
@@ -163,9 +169,9 @@ class _Search:
         """Add free cards of the same node. Return whether there are enough."""
         held = self.places[person.id]
         node, missing = self._nodes.get(held.node), _own_cards(person) - len(held.gpus)
-        if node is None or node.gpus is None or node.spare < missing:
+        if node is None or node.gpus is None or node.spare_for(person) < missing:
             return False
-        self._occupancy.seat(person, held.model_copy(update={"gpus": held.gpus + node.free[:missing]}))
+        self._occupancy.seat(person, held.model_copy(update={"gpus": held.gpus + node.free_for(person)[:missing]}))
         return True
 
     def _grow_or_move(self, person: Person) -> bool:
@@ -179,7 +185,7 @@ class _Search:
         if node is None:
             return False
         held = self.places.get(person.id, Placement(node=node.name))
-        gpus = node.free[: _own_cards(person)]
+        gpus = node.free_for(person)[: _own_cards(person)]
         self._occupancy.seat(person, held.model_copy(update={"node": node.name, "gpus": gpus}))
         return True
 
@@ -217,6 +223,8 @@ class _Search:
             silent = [held.node]
         if silent:
             return place_problems.not_placed_yet(person, held, silent)
+        if not any(node.has_environment(person.environment) for node in allowed):
+            return place_problems.no_environment(person, held, allowed)
         if person.gpus == "shared":
             return place_problems.no_shared_gpu(person, allowed)
         return place_problems.no_free_gpu(person, held, allowed)
@@ -229,7 +237,11 @@ class _Search:
             return None
         if gone := [card for card in held.gpus if card not in node.gpus]:
             return place_problems.gpu_gone(person, held, gone)
-        return place_problems.no_shared_gpu(person, [node]) if person.gpus == "shared" and not node.free else None
+        return (
+            place_problems.no_shared_gpu(person, [node])
+            if person.gpus == "shared" and not node.free_for(person)
+            else None
+        )
 
 
 def _own_cards(person: Person) -> int:

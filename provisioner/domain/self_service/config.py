@@ -2,15 +2,15 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal, NamedTuple
 
 from pydantic import Field
 
-from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.groups import disk_limit_of, limits_of, with_default_group
+from provisioner.domain.lab.kept import allowed_environments
 from provisioner.domain.lab.lab import Group, Lab
-from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.lab.ordered import Deadlines, OrderedImage, OrderedRegistry, order_image, order_registry
 from provisioner.domain.seat.document import SeatDocument
 from provisioner.domain.seat.limits import build_limits
@@ -106,29 +106,42 @@ class Published(NamedTuple):
 
 
 class PublicationSource(NamedTuple):
-    """What the configuration of a node is made from. `address`: how Ansible connects to it. `ca`: of the registry."""
+    """What the configuration of a node is made from. `address`: how Ansible connects to it.
+
+    `images`: of the environments that run on the whole `pool` there, by name.
+    """
 
     lab: Lab
+    lock: Lockfile
     facts: NodeFacts
-    image: LockedImage
+    images: Mapping[str, LockedImage]
     pool: tuple[str, ...]
     address: str | None = None
-    ca: str | None = None
 
 
 def build_published(source: PublicationSource, documents: Documents) -> Published | Problem:
-    """Build what a node gets, or return why it has no address for the services of seats.
+    """Build what a node gets: each environment that a group may have. Or return why it gets none.
 
     Raises ProblemError as `Documents.document` does.
     """
     binds = binds_on(source.lab, source.facts, source.address)
     if isinstance(binds, Problem):
         return binds
-    document = documents.document(_sample_seat(source, binds), source.image)
-    return Published(_config(source, binds, document), {DEFAULT_ENVIRONMENT: document})
+    allowed = [_allowed(source, group) for group in with_default_group(source.lab.groups).values()]
+    images = {name: image for name, image in source.images.items() if any(name in names for names in allowed)}
+    if not images:
+        return _nothing_to_publish(source, allowed)
+    found = {name: documents.document(_sample_seat(source, name, binds), image) for name, image in images.items()}
+    return Published(_config(source, binds, found), found)
 
 
-def _config(source: PublicationSource, binds: dict[ServiceName, str], document: SeatDocument) -> SelfServiceConfig:
+def _allowed(source: PublicationSource, group: Group) -> tuple[str, ...]:
+    return allowed_environments(group.environments, source.lock)
+
+
+def _config(
+    source: PublicationSource, binds: dict[ServiceName, str], documents: Mapping[str, SeatDocument]
+) -> SelfServiceConfig:
     lab, settings = source.lab, source.lab.self_service
     if settings is None:
         raise ValueError(f"the lab {lab.name} has no self_service")
@@ -147,7 +160,7 @@ def _config(source: PublicationSource, binds: dict[ServiceName, str], document: 
         term_ends=ends.isoformat() if ends else "",
         groups={name: _group(source, name, group) for name, group in groups.items()},
         order=tuple(groups),
-        environments={DEFAULT_ENVIRONMENT: _environment(source, document)},
+        environments={name: _environment(source, name, document) for name, document in documents.items()},
     )
 
 
@@ -158,26 +171,26 @@ def _group(source: PublicationSource, name: str, group: Group) -> PublishedGroup
         hours=group.hours,
         idle_hours=group.idle_hours,
         grace_minutes=group.grace_minutes,
-        environments=group.environments,
+        environments=_allowed(source, group),
         limits=build_limits(limits_of(source.lab, name), _capacity(source.facts)),
         disk=disk_limit_of(source.lab, name),
     )
 
 
-def _environment(source: PublicationSource, document: SeatDocument) -> PublishedEnvironment:
-    """Return the environment of `image` in lab.yml. The broker does not wait until a seat has stayed healthy."""
-    rules = source.lab.rollout
+def _environment(source: PublicationSource, name: str, document: SeatDocument) -> PublishedEnvironment:
+    """Return what the node is given of an environment. The broker does not wait until a seat has stayed healthy."""
+    rules, image = source.lab.rollout, source.images[name]
     return PublishedEnvironment(
         version=document.digest[:_VERSION_LENGTH],
-        torch=source.image.torch or "",
-        image=order_image(source.image),
-        registry=order_registry(source.image, source.ca),
+        torch=image.torch or "",
+        image=order_image(image),
+        registry=order_registry(image, source.lock.registry_ca),
         deadlines=Deadlines(pull=rules.pull_deadline_seconds, healthy=rules.healthy_deadline_seconds, min_healthy=0),
         start_interval=has_start_interval(source.facts),
     )
 
 
-def _sample_seat(source: PublicationSource, binds: dict[ServiceName, str]) -> Seat:
+def _sample_seat(source: PublicationSource, environment: str, binds: dict[ServiceName, str]) -> Seat:
     """Return a seat with values that any seat may have: a document has slots in their place."""
     lab = source.lab
     return Seat.model_validate(
@@ -187,6 +200,7 @@ def _sample_seat(source: PublicationSource, binds: dict[ServiceName, str]) -> Se
             "lab": lab.name,
             "node": source.facts.name,
             "person": "person",
+            "environment": environment,
             "user": "person",
             "uid": 1000,
             "gid": 1000,
@@ -204,3 +218,14 @@ def _sample_seat(source: PublicationSource, binds: dict[ServiceName, str]) -> Se
 
 def _capacity(facts: NodeFacts) -> Capacity:
     return facts.engine.capacity if facts.engine else Capacity()
+
+
+def _nothing_to_publish(source: PublicationSource, allowed: Iterable[tuple[str, ...]]) -> Problem:
+    names = dict.fromkeys(name for names in allowed for name in names)
+    return Problem(
+        "no_environment",
+        f"{source.facts.name}: none of the environments that groups may have can be published: {', '.join(names)}",
+        "people start a seat in an environment; self-service of the node stays as it is",
+        "name one that the lock has for this node in groups.NAME.environments; `provision plan -v` says what it has",
+        source.facts.name,
+    )

@@ -62,6 +62,7 @@ def build_publication(
     if found is not None and is_of_another_lab(config.lab, found):
         return skip_publication(facts.name, elsewhere(facts.name, found.lab))
     action, why, changes = _compare(found, config, version, before)
+    sizes = {image.digest: image.bytes for image in config.images}  # environments may have the same image
     return Publication(
         node=facts.name,
         action=action,
@@ -71,7 +72,7 @@ def build_publication(
         config=config.digest,
         environments=config.versions,
         pool=config.pool,
-        bytes_to_pull=sum(image.bytes for image in config.images if image.digest not in facts.images),
+        bytes_to_pull=sum(sizes[digest] for digest in sizes if digest not in facts.images),
     )
 
 

@@ -5,7 +5,7 @@ from datetime import date
 
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
-from provisioner.domain.people.placement import NodeOffer, Placements, move
+from provisioner.domain.people.placement import Placements, move
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step, with_problems
 from provisioner.domain.seat.seat import person_seat_name_on
@@ -26,7 +26,9 @@ def place_on(inputs: PlanInputs, hosts: Sequence[Host], probed: Probed, person: 
     served = serve_nodes(inputs, [host], probed)[node]
     if not isinstance(served, ServedNode):
         raise ProblemError(served)
-    offer = NodeOffer(name=node, gpus=gpus_beside_pool(inputs.lab, served))
+    if refusal := served.refusal(person.environment, person.id):
+        raise ProblemError(refusal)
+    offer = served.offer(gpus_beside_pool(inputs.lab, served))
     found = move(inputs.people, [offer], inputs.lock.people, person, node)
     if isinstance(found, Problem):
         raise ProblemError(found, "usage" if found.code == "row_names_another_node" else "failed")

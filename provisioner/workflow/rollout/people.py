@@ -16,7 +16,7 @@ from provisioner.domain.values.node import NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size, size_bytes
 from provisioner.workflow.rollout.pools import Pools, has_self_service, place_beside_pools, pools_without_people
-from provisioner.workflow.rollout.served import ServedNode
+from provisioner.workflow.rollout.served import ServedNode, unusable_gpus
 
 _MEMORY_TIMES = 2  # the limits of all seats of a node may add up to so many times its memory
 
@@ -146,16 +146,28 @@ def _seat_person(table: _Table, person: Person, seating: Seating, *, limited: bo
     requests = seating.requests.setdefault(held.node, [])
     if problem is not None and limited and not is_allowed(person, held.node):
         problem = _outside_of_limit(person, held)
+    problem = node.refusal(person.environment, f"{person.id} (row {person.row} of the roster)") or problem
     owner = problem or _own_seat_problem(table, person, node) or person_owner(table.lab, node.facts, person, held)
+    if not isinstance(owner, Problem):
+        owner = _unusable_gpus(person, node, held) or owner
     if isinstance(owner, Problem):
         seat = person_seat_name_on(node.facts, table.lab.name, person.id)
         requests.append(skipped(held.node, (owner,), seat, person.id))
         return
     seating.places[person.id] = held.model_copy(update={"uid": owner.uid})
     is_shared = person.gpus == "shared"
-    gpus = table.shared[held.node] if is_shared else held.gpus
+    usable = node.environments[person.environment].gpus
+    gpus = tuple(gpu for gpu in table.shared[held.node] if gpu in usable) if is_shared else held.gpus
     caution = table.placements.cautions.get(person.id)
     requests.append(SeatRequest(owner, gpus, is_shared, (caution,) if caution else ()))
+
+
+def _unusable_gpus(person: Person, node: ServedNode, held: Placement) -> Problem | None:
+    """Return why the person gets no seat with the cards of their place: their environment does not run on some."""
+    usable = {*node.environments[person.environment].gpus}
+    wrong = tuple(gpu for gpu in held.gpus if gpu not in usable)
+    whose = f"{person.id} (row {person.row} of the roster)"
+    return unusable_gpus(node.host.name, person.environment, whose, wrong) if wrong else None
 
 
 def _own_seat_problem(table: _Table, person: Person, node: ServedNode) -> Problem | None:
@@ -212,12 +224,19 @@ def seat_nodes(
     """Return requests, ended seats and pools of a lab without a roster: a seat on each node without self-service."""
     nodes = {name: node for name, node in served.items() if node is not None}
     requests: dict[str, list[SeatRequest | Step]] = {
-        name: [SeatRequest(owner(node.facts), node.gpus)]
+        name: [_node_request(node, owner(node.facts))]
         for name, node in nodes.items()
         if not has_self_service(lab, node.facts)
     }
     ended = {name: _ended_without_roster(lab, node.facts) for name, node in nodes.items()}
     return requests, ended, pools_without_people(lab, served)
+
+
+def _node_request(node: ServedNode, owner: SeatOwner) -> SeatRequest | Step:
+    refusal = node.refusal(owner.environment, "seat.environment in lab.yml")
+    if refusal is not None:
+        return skipped(node.host.name, (refusal,))
+    return SeatRequest(owner, node.environments[owner.environment].gpus)
 
 
 def _ended_without_roster(lab: Lab, facts: NodeFacts) -> dict[str, str]:

@@ -1,13 +1,13 @@
 """Build a plan from lock and facts: the image, seat and files of each node, and how they differ from what runs."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.toolkit import toolkit_problems
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import LockedImage, Lockfile
+from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import (
@@ -39,7 +39,7 @@ from provisioner.workflow.rollout.cards import (
 )
 from provisioner.workflow.rollout.people import Seating, SeatRequest, seat_nodes, seat_people, stop_step
 from provisioner.workflow.rollout.publications import Program, PublishInputs, plan_publications
-from provisioner.workflow.rollout.served import ServedNode
+from provisioner.workflow.rollout.served import ServedEnvironment, ServedNode
 
 
 class PlanInputs(NamedTuple):
@@ -100,7 +100,7 @@ def build_plan(
         steps += _with_remarks([seat.step for seat in planned], node.remarks + seating.remarks.get(name, ()))
         if rendered := {seat.bundle.seat.name: seat.bundle for seat in planned if seat.bundle}:
             bundles[name] = rendered
-    publishing = PublishInputs(inputs.lab, inputs.documents, inputs.program, inputs.lock.registry_ca, when_busy)
+    publishing = PublishInputs(inputs.lab, inputs.lock, inputs.documents, inputs.program, when_busy)
     nodes = [node for node in served.values() if node is not None]
     publications, published = plan_publications(publishing, nodes, pools)
     of_seats = {bundle.image.reference for seats in bundles.values() for bundle in seats.values()}
@@ -153,13 +153,14 @@ def serve_nodes(
     inputs: PlanInputs, hosts: Sequence[Host], probed: Probed
 ) -> dict[str, ServedNode | tuple[Problem, ...]]:
     """Return by node what the seats of each host are made from, or why it cannot have one. `probed`: all nodes."""
-    replay, present = _select_locked(inputs, probed), {person.id for person in inputs.people}
+    present = {person.id for person in inputs.people}
+    replays = {name: _select_locked(inputs, name, probed) for name in inputs.lock.all_environments}
 
     def facts_of(node: str) -> NodeFacts | Problem:
         facts = probed[node]
         return facts if isinstance(facts, Problem) else without_freed_pairs(facts, inputs.lab, present, inputs.today)
 
-    return {host.name: _serve(inputs, host, facts_of(host.name), replay) for host in hosts}
+    return {host.name: _serve(inputs, host, facts_of(host.name), replays) for host in hosts}
 
 
 def _seating(inputs: PlanInputs, served: Mapping[str, ServedNode | None]) -> Seating:
@@ -195,7 +196,8 @@ def _plan_seat(inputs: PlanInputs, node: ServedNode, request: SeatRequest, when_
     seat = seat_of(inputs.lab, facts, owner, gpus, host=node.host.address, shared=request.shared)
     if isinstance(seat, Problem):
         return PlannedSeat(skipped(facts.name, (seat,), owner.name if owner.person else None, owner.person))
-    bundle = _bundle_unless_in_force(inputs, facts, request, seat, node.image)
+    image = node.environments[owner.environment].image
+    bundle = _bundle_unless_in_force(inputs, facts, request, seat, image)
     cautions = (*request.cautions, *_changed_ports(seat, facts))
     return PlannedSeat(with_problems(build_step(bundle, facts, when_busy), cautions), bundle)
 
@@ -249,36 +251,62 @@ def unserved_problems(node: str, choice: NodeChoice) -> tuple[Problem, ...]:
     )
 
 
-def _remarks(facts: NodeFacts, choice: NodeChoice, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Return the problems of a node that gets a seat all the same, such as a lost GPU or one without an image."""
+def _remarks(
+    facts: NodeFacts, choices: Sequence[NodeChoice], served: Collection[str], data: CompatibilityData
+) -> tuple[Problem, ...]:
+    """Return the problems of a node that gets a seat all the same, such as a lost GPU or one without an image.
+
+    `served`: the GPUs (UUIDs) that an environment runs on.
+    """
+    gpus = _usable_gpus(facts)
+    left_out = (gpu for choice in choices for gpu in choice.left_out if gpus[gpu.gpu] not in served)
     return (
         *facts.problems,
         *facts.gpu_problems,
-        *(problem for gpu in choice.left_out for problem in gpu.problems),
+        *dict.fromkeys(problem for gpu in left_out for problem in gpu.problems),
         *toolkit_problems(facts, data),
     )
 
 
-def _select_locked(inputs: PlanInputs, probed: Probed) -> Selection:
-    """Select again among the locked images alone. Law of replay: each node gets what the lock was made with."""
+def _select_locked(inputs: PlanInputs, environment: str, probed: Probed) -> Selection:
+    """Select again among the locked images alone. Law of replay: each node gets what the lock was made with.
+
+    The lock of an environment that is no longer in lab.yml has only images of its flavour.
+    """
     profiles = [profile(facts) for facts in probed.values() if isinstance(facts, NodeFacts)]
-    return select(profiles, inputs.lock.tagged(), inputs.data, flavour=inputs.lab.image.flavour)
+    images = inputs.lock.all_environments[environment].tagged()
+    settings = inputs.lab.all_environments.get(environment)
+    return select(profiles, images, inputs.data, flavour=settings.flavour if settings else "runtime")
 
 
 def _serve(
-    inputs: PlanInputs, host: Host, facts: NodeFacts | Problem, replay: Selection
+    inputs: PlanInputs, host: Host, facts: NodeFacts | Problem, replays: Mapping[str, Selection]
 ) -> ServedNode | tuple[Problem, ...]:
     """Return what the seats of a node are made from, or why it cannot have one."""
     if isinstance(facts, Problem):
         return (facts,)
     if problems := _blocking_problems(facts):
         return problems
-    choice = replay.nodes[host.name]
-    image = inputs.lock.image(choice.tag) if choice.tag else None
-    if image is None or host.name in inputs.lock.unserved:
-        return unserved_problems(host.name, choice)
-    gpus = tuple(_usable_gpus(facts)[index] for index in choice.gpus)
-    return ServedNode(host, facts, image, gpus, _remarks(facts, choice, inputs.data))
+    locked = inputs.lock.all_environments
+    found = {name: _serve_environment(locked[name], facts, replay) for name, replay in replays.items()}
+    served = {name: one for name, one in found.items() if isinstance(one, ServedEnvironment)}
+    unserved = {name: one for name, one in found.items() if not isinstance(one, ServedEnvironment)}
+    if not served:
+        return next(iter(unserved.values()))
+    choices = [replays[name].nodes[host.name] for name in served]
+    gpus = {gpu for environment in served.values() for gpu in environment.gpus}
+    return ServedNode(host, facts, served, unserved, _remarks(facts, choices, gpus, inputs.data))
+
+
+def _serve_environment(
+    locked: LockedEnvironment, facts: NodeFacts, replay: Selection
+) -> ServedEnvironment | tuple[Problem, ...]:
+    """Return what an environment has on a node, or why it has no image there."""
+    choice = replay.nodes[facts.name]
+    image = locked.image(choice.tag) if choice.tag else None
+    if image is None or facts.name in locked.unserved:
+        return unserved_problems(facts.name, choice)
+    return ServedEnvironment(image, tuple(_usable_gpus(facts)[index] for index in choice.gpus))
 
 
 def _bundle_unless_in_force(

@@ -78,7 +78,7 @@ def place_beside_pools(
 
 def _sources(lab: Lab, served: Mapping[str, ServedNode | None]) -> dict[str, PoolSource]:
     return {
-        name: pool_source(lab.name, node.facts, node.gpus)
+        name: pool_source(lab.name, node.facts, node.lent_gpus)
         for name, node in served.items()
         if node is not None and has_self_service(lab, node.facts)
     }
@@ -88,7 +88,9 @@ def _offers(
     served: Mapping[str, ServedNode | None], sources: Mapping[str, PoolSource], pools: Pools
 ) -> dict[str, NodeOffer]:
     return {
-        name: NodeOffer(name=name, gpus=None if node is None else _offered(node.gpus, sources.get(name), pools))
+        name: NodeOffer(name=name, gpus=None)
+        if node is None
+        else node.offer(_offered(node.gpus, sources.get(name), pools))
         for name, node in served.items()
     }
 

@@ -1,9 +1,10 @@
 """Plan what happens to the self-service of each node: install, update, keep or remove it."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from provisioner.domain.lab.lab import Lab
+from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import busy_problem
 from provisioner.domain.rollout.publish import PublicationOrder
@@ -44,12 +45,12 @@ class Program(NamedTuple):
 
 
 class PublishInputs(NamedTuple):
-    """What publications are planned from. `ca`: PEM text of the registry, or None."""
+    """What publications are planned from."""
 
     lab: Lab
+    lock: Lockfile
     documents: Documents
     program: Program
-    ca: str | None
     when_busy: WhenBusy = DEFER
 
 
@@ -78,7 +79,8 @@ def _plan_node(inputs: PublishInputs, node: ServedNode, pools: Pools) -> Publica
     lab, facts = inputs.lab, node.facts
     if has_self_service(lab, facts):
         pool = pools.get(facts.name, ())
-        source = PublicationSource(lab, facts, node.image, pool, node.host.address, inputs.ca)
+        images = {name: found.image for name, found in node.environments.items() if {*pool} <= {*found.gpus}}
+        source = PublicationSource(lab, inputs.lock, facts, images, pool, node.host.address)
         found = build_published(source, inputs.documents)
         return skip_publication(facts.name, found) if isinstance(found, Problem) else found
     installed = facts.self_service
@@ -94,9 +96,33 @@ def _publication(inputs: PublishInputs, node: ServedNode, found: Published) -> P
     in_force = facts.self_service.config if facts.self_service else found.config.digest
     before = None if in_force == found.config.digest else program.known(in_force)
     publication = build_publication(facts, found.config, program.version, before)
-    wanted, source = settings.gpus if settings else None, pool_source(inputs.lab.name, facts, node.gpus)
-    cautions = pool_cautions(wanted, source, found.config.pool, facts)
+    wanted, source = settings.gpus if settings else None, pool_source(inputs.lab.name, facts, node.lent_gpus)
+    cautions = (*pool_cautions(wanted, source, found.config.pool, facts), *_not_published(node, found.config))
     return publication.model_copy(update={"problems": (*publication.problems, *cautions)})
+
+
+def _not_published(node: ServedNode, config: SelfServiceConfig) -> Iterator[Problem]:
+    """Yield why the node has not each environment that a group may have."""
+    allowed = dict.fromkeys(name for group in config.groups.values() for name in group.environments)
+    for name in allowed:
+        if name in config.environments:
+            continue
+        refusal = node.refusal(name, "self-service")
+        if refusal is not None:
+            yield refusal
+        else:
+            gpus = node.environments[name].gpus
+            yield _not_for_pool(node.host.name, name, [gpu for gpu in config.pool if gpu not in gpus])
+
+
+def _not_for_pool(node: str, environment: str, gpus: Sequence[str]) -> Problem:
+    return Problem(
+        "environment_not_for_pool",
+        f"{node}: the environment {environment} does not run on {', '.join(gpus)}, which people can lease",
+        "any GPU of the pool is given to a seat of any environment, so this one is not published there",
+        "take these GPUs out of the pool: list those that it runs on as self_service.gpus in lab.yml",
+        node,
+    )
 
 
 def withdraw(facts: NodeFacts, why: str, when_busy: WhenBusy) -> Publication:

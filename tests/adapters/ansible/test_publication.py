@@ -4,9 +4,9 @@ import json
 
 from provisioner.adapters.ansible.batch import dump_publication
 from provisioner.domain.rollout.publish import PublicationOrder
-from provisioner.domain.self_service.config import PublicationSource, Published, build_published
+from provisioner.domain.self_service.config import Published, build_published
 from provisioner.domain.self_service.publication import SELF_SERVICE_NAME
-from tests.builders import a_lab, a_locked_image, a_node
+from tests.builders import a_lab, publication_source
 from tests.domain.seats import DOCUMENTS
 from tests.playbooks.node_code import module_util
 from tests.workflow.fake_fleet import a_claim
@@ -16,7 +16,7 @@ KEYS = {"run", "state_root", "claim", "act", "version", "socket", "config", "doc
 
 def test_an_order_to_publish_has_the_configuration_and_the_documents() -> None:
     lab = a_lab(self_service={"unix_group": "students"})
-    found = build_published(PublicationSource(lab, a_node(), a_locked_image(), ()), DOCUMENTS)
+    found = build_published(publication_source(lab), DOCUMENTS)
     assert isinstance(found, Published)
     order = PublicationOrder(
         run="r1",

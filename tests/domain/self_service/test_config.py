@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.self_service.config import PublicationSource, Published, SelfServiceConfig, build_published
+from provisioner.domain.self_service.config import Published, SelfServiceConfig, build_published
 from provisioner.domain.values.problem import Problem
-from tests.builders import a_lab, a_locked_image, a_node, a_uuid
+from tests.builders import a_lab, a_locked_image, a_node, a_uuid, publication_source
 from tests.domain.seats import DOCUMENTS
 from tests.playbooks.node_code import module_util
 
@@ -23,7 +23,7 @@ GROUPS = {
 
 def published(**over: Any) -> Published:
     lab = a_lab(**({"self_service": {"unix_group": "lab-students"}, "groups": GROUPS} | over))
-    found = build_published(PublicationSource(lab, a_node(), a_locked_image(), POOL, ca="PEM"), DOCUMENTS)
+    found = build_published(publication_source(lab, pool=POOL, ca="PEM"), DOCUMENTS)
     assert isinstance(found, Published)
     return found
 
@@ -81,7 +81,7 @@ def test_version_is_that_of_the_document_and_a_node_can_fill_it(tmp_path: Any) -
 def test_documents_do_not_depend_on_the_node() -> None:
     lab = a_lab(self_service={"unix_group": "lab-students"})
     nodes = [a_node("n1"), a_node("n2", addresses=("198.18.0.12",))]
-    found = [build_published(PublicationSource(lab, node, a_locked_image(), ()), DOCUMENTS) for node in nodes]
+    found = [build_published(publication_source(lab, node), DOCUMENTS) for node in nodes]
     first, second = [one for one in found if isinstance(one, Published)]
     assert first.documents == second.documents
     assert first.config.versions == second.config.versions
@@ -96,7 +96,7 @@ def test_digest_is_the_same_once_it_was_written_and_read() -> None:
 
 def test_a_node_without_an_address_has_a_reason() -> None:
     lab = a_lab(self_service={"unix_group": "lab-students"})
-    found = build_published(PublicationSource(lab, a_node(addresses=()), a_locked_image(), POOL), DOCUMENTS)
+    found = build_published(publication_source(lab, a_node(addresses=()), POOL), DOCUMENTS)
     assert isinstance(found, Problem)
     assert found.code == "no_lan_address"
 

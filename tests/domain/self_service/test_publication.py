@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from provisioner.domain.self_service.config import PublicationSource, Published, SelfServiceConfig, build_published
+from provisioner.domain.self_service.config import Published, SelfServiceConfig, build_published
 from provisioner.domain.self_service.publication import build_publication, build_withdrawal, is_older
 from provisioner.domain.values.node import RunningSeat, SelfServiceFacts
-from tests.builders import a_lab, a_locked_image, a_node, a_uuid
+from tests.builders import a_lab, a_locked_image, a_node, a_uuid, publication_source
 from tests.domain.seats import DOCUMENTS
 
 A, B = a_uuid("n1/0"), a_uuid("n1/1")
@@ -16,7 +16,7 @@ A, B = a_uuid("n1/0"), a_uuid("n1/1")
 def a_config(pool: tuple[str, ...] = (A,), tag: str = "", group: Any = None, **settings: Any) -> SelfServiceConfig:
     lab = a_lab(self_service={"unix_group": "students", **settings}, groups={"student": group or {}})
     image = a_locked_image(tag) if tag else a_locked_image()
-    found = build_published(PublicationSource(lab, a_node(), image, pool), DOCUMENTS)
+    found = build_published(publication_source(lab, pool=pool, default=image), DOCUMENTS)
     assert isinstance(found, Published)
     return found.config
 

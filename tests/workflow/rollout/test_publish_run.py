@@ -10,7 +10,7 @@ import pytest
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.rollout.report import NodeRecord, NodeState, RolloutReport, SeatRecord
 from provisioner.domain.rollout.run_spec import Rules, RunSpec, build_run_spec
-from provisioner.domain.self_service.config import PublicationSource, Published, build_published
+from provisioner.domain.self_service.config import Published, build_published
 from provisioner.domain.self_service.publication import (
     SELF_SERVICE_NAME,
     Publication,
@@ -22,7 +22,7 @@ from provisioner.domain.values.problem import Problem
 from provisioner.workflow.rollout.publications import publication_orders
 from provisioner.workflow.rollout.resume import assess_nodes, is_open, resume
 from provisioner.workflow.rollout.run import Outcome, run_waves
-from tests.builders import a_lab, a_locked_image, a_node, a_uuid
+from tests.builders import a_lab, a_node, a_uuid, publication_source
 from tests.domain.seats import DOCUMENTS
 from tests.workflow.fake_fleet import SEAT, FakeFleet, a_claim, a_context, a_plan, orders_of, reported
 
@@ -32,7 +32,7 @@ CREATE: Action = "create"
 
 def published(node: str, group: str = "students") -> Published:
     lab = a_lab(self_service={"unix_group": group})
-    found = build_published(PublicationSource(lab, a_node(node), a_locked_image(), ()), DOCUMENTS)
+    found = build_published(publication_source(lab, a_node(node)), DOCUMENTS)
     assert isinstance(found, Published)
     return found
 

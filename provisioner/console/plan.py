@@ -9,6 +9,7 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
 from provisioner.console.text import count, fold_names, safe_block, safe_line
+from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.self_service.publication import Publication, PublicationAction
 from provisioner.domain.values.duration import format_duration
@@ -174,12 +175,15 @@ def _without_node(step: Step) -> Step:
     # The problem of a person names them; it is shown below.
     why = step.problems[0].code if step.person and step.action == "skip" else step.why.removeprefix(f"{step.node}: ")
     size = step.bytes_to_pull if step.starts else 0
-    return Step(node="", seat=None, action=step.action, why=why, busy=step.busy, bytes_to_pull=size)
+    shown = Step(node="", seat=None, action=step.action, why=why, busy=step.busy, bytes_to_pull=size)
+    return shown.model_copy(update={"environment": step.environment})
 
 
 def _step_line(names: str, step: Step) -> Text:
     sign = SIGNS[step.action]
     head = Text.assemble("  ", (f"{sign.mark:<3} {names}", sign.style), f"  {safe_line(step.why)}")
+    if not is_default_environment(step.environment):
+        head.append(f"; environment {safe_line(step.environment)}")
     if step.bytes_to_pull:
         head.append(f"; {human_size(step.bytes_to_pull)} to pull")
     return head.append("".join(f"\n        busy: {safe_line(who)}" for who in step.busy), "magenta")

@@ -11,6 +11,7 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, group_rows, make_table
 from provisioner.console.text import count, human_duration
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, is_default_environment
 from provisioner.domain.rollout.seat_list import Card, SeatEntry, SeatList, SeatState
 from provisioner.domain.rollout.status import disk_size, is_above_limit
 from provisioner.domain.values.size import binary_size
@@ -45,10 +46,14 @@ def _table(seats: Sequence[SeatEntry]) -> Table:
     """Return a row for each seat; with the disk where a seat has a limit of it, or was measured."""
     has_disk = any(seat.disk or seat.disk_limit is not None for seat in seats)
     disk = ("disk",) if has_disk else ()
-    rows = make_table("person", "node", "seat", "GPUs", "state", *disk, "since", "group", "until")
+    has_environment = not all(is_default_environment(seat.environment) for seat in seats)
+    environment = ("environment",) if has_environment else ()
+    rows = make_table("person", "node", "seat", *environment, "GPUs", "state", *disk, "since", "group", "until")
     for seat in seats:
         rows.add_row(
-            *map(cell, (seat.person, seat.node, seat.seat or "", _gpus(seat))),
+            *map(cell, (seat.person, seat.node, seat.seat or "")),
+            *([cell(seat.environment or DEFAULT_ENVIRONMENT)] if has_environment else []),
+            cell(_gpus(seat)),
             cell(_state(seat), _STYLES.get(seat.state, "red")),
             *([_disk(seat)] if has_disk else []),
             *map(cell, (_day(seat.since), seat.group, _until(seat))),

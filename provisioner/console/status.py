@@ -10,6 +10,7 @@ from provisioner.console.problems import problems
 from provisioner.console.report import access_text
 from provisioner.console.tables import group_rows
 from provisioner.console.text import count, human_duration, safe_line
+from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus, SelfServiceStatus
 from provisioner.domain.values.node import Lease
@@ -99,7 +100,8 @@ def _seat(seat: SeatStatus) -> Text:
     drift = f"  {safe_line(seat.drift)}" if seat.drift else ""
     services = ", ".join(f"{safe_line(name)} {safe_line(state)}" for name, state in seat.services.items())
     remarks = "".join(f"\n  {safe_line(remark)}" for remark in seat.remarks)
-    head.append(f"{drift}{remarks}\n  image     {safe_line(seat.image or '')}\n  services  {services}")
+    named = "" if is_default_environment(seat.environment) else f" (environment {safe_line(seat.environment)})"
+    head.append(f"{drift}{remarks}\n  image     {safe_line(seat.image or '')}{named}\n  services  {services}")
     return head if seat.access is None else head.append(access_text(seat.access))
 
 

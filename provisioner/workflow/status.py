@@ -48,6 +48,7 @@ def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem,
             *disk_problems(step.node, step.seat or "", disk, limit),
         ),
         remarks=_remarks(facts, step, running),
+        environment=bundle.seat.environment if bundle else running.environment if running else "",
     )
 
 

@@ -42,6 +42,7 @@ def test_seat_facts_of_a_committed_seat(tmp_path: Path, engine: FakeEngine) -> N
         "gpus": ["GPU-1"],
         "shared": False,
         "person": "",
+        "environment": "",
         "uid": os.getuid(),
         "home": str(tmp_path / "homes/student"),
         "limits": None,

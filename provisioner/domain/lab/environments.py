@@ -82,6 +82,11 @@ class EnvironmentSettings(UserInput):
 Environments = Annotated[dict[OtherName, EnvironmentSettings], Field(max_length=MAX_ENVIRONMENTS)]
 
 
+def is_default_environment(name: str) -> bool:
+    """Whether this is the name of the default environment, or no name: documents of a lab without others lack it."""
+    return name in {"", DEFAULT_ENVIRONMENT}
+
+
 def resolve_environments(image: ImageSettings, others: Mapping[str, EnvironmentSettings]) -> dict[str, ImageSettings]:
     """Return the settings of every environment by name, `default` first, then in the order of lab.yml."""
     found = {DEFAULT_ENVIRONMENT: image}

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, is_default_environment
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.seat.document import SeatBundle
@@ -49,7 +50,7 @@ class Step(Value):
     whether others use its GPUs, changes while the seat runs. `defer`: the seat is in use by the work in `busy`. With
     the policy wait or force such a step keeps its action, and `problems` names the work that it waits for or stops.
     `gpus`: those that the seat runs with now; `shared`: others use them, too. `remarks`: of a node with seats of
-    people, on its first step; else they are among its `problems`.
+    people, on its first step; else they are among its `problems`. `environment`: the one that the seat is to run.
     """
 
     node: str
@@ -66,6 +67,7 @@ class Step(Value):
     busy: tuple[str, ...] = ()  # work on the seat's GPUs that a switch would end
     problems: tuple[Problem, ...] = ()
     remarks: tuple[Problem, ...] = ()
+    environment: str = Field(default=DEFAULT_ENVIRONMENT, exclude_if=is_default_environment)
 
     @property
     def starts(self) -> bool:
@@ -181,6 +183,7 @@ def build_step(bundle: SeatBundle, facts: NodeFacts, when_busy: WhenBusy = DEFER
         action=action,
         why=why,
         image=bundle.image.reference,
+        environment=seat.environment,
         generation=running.generation if running else 0,
         gpus=running.gpus if running and running.runs else (),
         shared=running.shared if running else False,

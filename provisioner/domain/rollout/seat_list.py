@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.lab.lock import Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.status import LabStatus, SeatStatus, leases_of
@@ -37,7 +38,7 @@ class SeatEntry(Value):
     first set-up. `uid`: of its user. `disk`: what it used when it was measured last; None: never measured.
     `disk_limit`: that of its group, in bytes. `group`, `until`: as in the roster. `reason`: why it was stopped, or is
     to be, by the admin. `kind` self_service: its person has started it; `left_s`: seconds that are left of its lease,
-    None without one; `environment`: what it runs.
+    None without one. `environment`: what it runs; empty for the default one of a seat that its person has not started.
     """
 
     person: str = ""
@@ -153,6 +154,7 @@ def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card], r
         group=person.group if person else "",
         until=person.until if person else None,
         reason=reasons.get(seat.person, ""),
+        environment="" if is_default_environment(seat.environment) else seat.environment,
     )
 
 

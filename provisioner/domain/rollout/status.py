@@ -5,6 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.rollout.leases import BROKER_DOWN
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.values.model import Document, Value
@@ -20,7 +21,7 @@ class SeatStatus(Value):
 
     `person`: the id in the roster; empty: the seat of a lab without one. `gpus`: UUIDs; `shared`: others use them, too.
     `since`: the day on which it was set up for the first time. `uid`: of its user. `disk`: what it used when it was
-    measured last. `disk_limit`: that of its group, in bytes.
+    measured last. `disk_limit`: that of its group, in bytes. `environment`: what it is to run, or else runs.
     """
 
     node: str
@@ -39,6 +40,7 @@ class SeatStatus(Value):
     access: Access | None = None
     problems: tuple[Problem, ...] = ()
     remarks: tuple[str, ...] = ()  # changes that a person made or is making on the node
+    environment: str = Field(default="", exclude_if=is_default_environment)
 
 
 def is_above_limit(disk: DiskUse | None, limit: int | None) -> bool:

@@ -144,6 +144,7 @@ class RunningSeat(Value):
     person: str = ""  # whose seat it is, as the roster names them; empty: that of the node
     uid: UserId | None = None  # of its user; None: the node's record does not say
     home: HomePath = ""  # empty: the node's record does not say
+    environment: Annotated[_ShortText, Field(exclude_if=lambda name: name in {"", "default"})] = ""
     limits: SeatLimits | None = None  # of each container; None: the node's record does not say
     capacity: Capacity | None = None  # from which the limits were computed; None: by a release without such limits
     host_key: str = ""  # public half, "ssh-ed25519 AAAA…"

@@ -115,6 +115,7 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         "gpus": order["seat"]["gpus"] if order else [],
         "shared": wanted.get("shared", False),
         "person": wanted.get("person", ""),
+        "environment": wanted.get("environment", ""),
         "uid": wanted.get("uid"),
         "home": wanted.get("home", ""),
         "limits": wanted.get("limits"),

@@ -107,7 +107,7 @@ class Node:
 
     def publish(self, document: dict[str, Any]) -> dict[str, Any]:
         """Publish a document; return its environment."""
-        path = self.folder / "environments/default" / version_of(document) / "document.json"
+        path = self.folder / "environments" / document["environment"] / version_of(document) / "document.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(document))
         return an_environment(document)

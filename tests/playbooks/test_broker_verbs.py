@@ -300,17 +300,59 @@ def test_other_gpus_need_restart_and_keep_version_and_what_is_left(node: Node) -
     assert "anna" in node.order()["when_busy"]["reason"]
 
 
+NLP = {**DOCUMENT, "environment": "nlp"}
+
+
+def with_two_environments(node: Node, **over: Any) -> None:
+    """Publish default and nlp for all groups."""
+    both = {"default": node.publish(DOCUMENT), "nlp": node.publish(NLP)}
+    node.configure(**{"environments": both, "groups": {"student": a_group(environments=["default", "nlp"])}, **over})
+
+
 def test_another_environment_needs_switch(node: Node) -> None:
-    other = json.loads(json.dumps(DOCUMENT)) | {"environment": "nlp"}
-    path = node.folder / "environments/nlp" / version_of(other) / "document.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps(other))
-    both = {"default": an_environment(), "nlp": an_environment(other)}
-    node.configure(environments=both, groups={"student": a_group(environments=["default", "nlp"])})
+    with_two_environments(node)
     node.ask("anna", "up")
     assert node.refused("anna", "up", environment="nlp")["code"] == "other_environment"
     node.ask("anna", "up", environment="nlp", switch=True)
     assert node.ask("anna", "up")["seat"]["environment"] == "nlp"
+
+
+def test_an_upgrade_brings_a_seat_to_the_newest_version_of_its_own_environment(node: Node) -> None:
+    with_two_environments(node)
+    node.ask("anna", "up", environment="nlp")
+    newer = {**NLP, "files": {**NLP["files"], "gpu_check.py": ["print(2)\n"]}}
+    with_two_environments(node, environments={"default": an_environment(), "nlp": node.publish(newer)})
+    node.ask("anna", "upgrade", now=True)
+    seat = node.ask("anna", "status")["seat"]
+    assert (seat["environment"], seat["version"]) == ("nlp", version_of(newer))
+
+
+@pytest.mark.parametrize(
+    "left", [{"environments": {"default": an_environment()}}, {"groups": {"student": a_group()}}], ids=["node", "group"]
+)
+def test_a_seat_keeps_an_environment_that_is_withdrawn_until_it_stops(node: Node, left: dict[str, Any]) -> None:
+    """Withdrawn from the node, or from the group of its person: no lease is broken by that."""
+    with_two_environments(node)
+    node.ask("anna", "up", environment="nlp", gpus=1)
+    with_two_environments(node, **left)
+    for asked in ({}, {"environment": "nlp"}):
+        assert node.ask("anna", "up", **asked)["state"] == "running"
+    assert node.ask("anna", "environments")["used"] == "nlp"
+    assert node.ask("anna", "up", gpus=2, restart=True)["seat"]["environment"] == "nlp"
+    assert len(node.ask("anna", "status")["seat"]["gpus"]) == 2
+    refused = node.refused("anna", "upgrade", now=True)
+    assert (refused["code"], refused["fix"]) == ("no_such_environment", "choose with --env one of: default")
+    node.ask("anna", "down")
+    assert node.ask("anna", "environments")["used"] == ""
+    assert node.refused("anna", "up")["fix"] == "choose with --env one of: default"
+    assert node.ask("anna", "up", environment="default")["seat"]["environment"] == "default"
+
+
+def test_who_has_had_no_seat_gets_the_first_environment_that_the_node_has(node: Node) -> None:
+    with_two_environments(node, environments={"nlp": node.publish(NLP)})
+    assert node.ask("anna", "up")["seat"]["environment"] == "nlp"
+    node.configure(environments={})
+    assert node.refused("bob", "up")["fix"] == "ask the admin of the lab: none is published"
 
 
 def test_new_keys_are_added_while_the_seat_runs(node: Node) -> None:

@@ -482,6 +482,37 @@ def test_lines_of_a_log_stay_lines() -> None:
     assert me.shown("logs", {"text": "a\tb\r\n\x1b[31mred\n"}) == "a   b\n\\x1b[31mred\n"
 
 
+def listed(*names: str) -> list[dict[str, Any]]:
+    return [{"name": name, "torch": "2.8.0", "max_gpus": 2, "max_hours": 24} for name in names]
+
+
+@pytest.mark.parametrize(
+    ("answer", "lines"),
+    [
+        ({"environments": listed("default"), "used": "default"}, ["default  PyTorch 2.8.0  up to 2 GPUs, 24 hours"]),
+        ({"environments": listed("default")}, ["default  PyTorch 2.8.0  up to 2 GPUs, 24 hours"]),
+        ({"environments": [], "used": ""}, ["No environment is published for you."]),
+        (
+            {"environments": listed("default", "nlp"), "used": "nlp"},
+            [
+                "default  PyTorch 2.8.0  up to 2 GPUs, 24 hours",
+                "nlp  PyTorch 2.8.0  up to 2 GPUs, 24 hours; your seat has it",
+                "Next: provision me --env NAME (for a seat that runs with another one: --switch)",
+            ],
+        ),
+        (
+            {"environments": listed("default"), "used": "nlp"},
+            [
+                "default  PyTorch 2.8.0  up to 2 GPUs, 24 hours",
+                "nlp  not published any more; your seat keeps it until it stops or is upgraded",
+            ],
+        ),
+    ],
+)
+def test_environments_show_which_one_the_seat_has(answer: dict[str, Any], lines: list[str]) -> None:
+    assert me.shown("environments", answer).split("\n") == lines
+
+
 TEXT = st.text(st.characters() | st.sampled_from("\x1b\x07\x9b\u202e\r\n\ud800"))
 
 
@@ -492,7 +523,7 @@ def test_no_text_of_the_broker_reaches_the_terminal_as_it_is(one: str, two: str,
     environment = {"name": one, "torch": two, "max_gpus": 1, "max_hours": 1.5}
     texts = [
         me.shown("up", {"state": state, "seat": seat}),
-        me.shown("environments", {"environments": [environment]}),
+        me.shown("environments", {"environments": [environment, {**environment, "name": two}], "used": one}),
         me.shown("logs", {"text": one}),
         me.problem_text({"code": one, "what": two, "why": one, "fix": two}),
         me._place({"position": 1, "holders": [{"name": one}]}).replace("\n", ""),

@@ -310,6 +310,20 @@ def test_the_check_of_a_gpu_is_made_once_for_each_image_and_boot(site: Site) -> 
     assert record["checks"]["gpu default"] == "a program has computed with this image since the boot"
 
 
+def test_environments_with_one_image_check_it_once_and_keep_it_until_none_has_it(site: Site) -> None:
+    order = site.order(environments={name: an_environment(a_document(name)) for name in ("default", "nlp")})
+    order["documents"] = {name: a_document(name) for name in ("default", "nlp")}
+    site.gpus = [a_gpu(gpu["uuid"], processes=[a_process(4242)]) for gpu in site.gpus]
+    record = publishes.publish(order, NoJob(), CODE)
+    assert [problem["code"] for problem in record["problems"]] == ["proof_pending"]
+    assert record["checks"]["image nlp"] == "is that of default"
+    assert (len(site.tags()), len(site.layout.names())) == (2, 2)
+    for _ in range(2):  # the version before is kept once
+        site.publish("default")
+    assert site.tags() == {f"provisioner/keep:self-service-default-{site.version('default')}"}
+    assert site.engine.images
+
+
 def test_without_a_free_gpu_the_check_is_pending_and_the_environment_is_published(site: Site) -> None:
     site.gpus = [a_gpu(gpu["uuid"], processes=[a_process(4242)]) for gpu in site.gpus]
     record = site.publish()

@@ -125,7 +125,7 @@ def no_such_environment(name: str, known: Sequence[str]) -> ProblemError:
         "no_such_environment",
         f"there is no environment {name!r} for you",
         "only what the admin of the lab has published for your group can be started",
-        f"choose one of: {', '.join(known) or 'none is published'}",
+        f"choose with --env one of: {', '.join(known)}" if known else "ask the admin of the lab: none is published",
     )
 
 

@@ -154,8 +154,12 @@ class Verbs:
     # --- what there is
 
     def _environments(self, asked: Asked) -> dict[str, Any]:
-        known = [one for name, one in asked.config.environments.items() if name in asked.group.environments]
-        return {"state": self._state(asked), "environments": [_listed(one, (asked.group,)) for one in known]}
+        known = [asked.config.environments[name] for name in _known(asked)]
+        used = (self._latest(asked) or {}).get("environment", "")
+        if used not in _known(asked) and not self._lease(asked):
+            used = ""  # it cannot be started again
+        listed = [_listed(one, (asked.group,)) for one in known]
+        return {"state": self._state(asked), "environments": listed, "used": used}
 
     def _status(self, asked: Asked) -> dict[str, Any]:
         seat, state = asked.own.seat, self._keeper.state
@@ -206,7 +210,7 @@ class Verbs:
         if granted is None:
             return self._wait(asked, wish)
         keeps_version = lease is not None and not self._switches(asked, environment)
-        self._start(asked, granted, environment, keeps_version=keeps_version)
+        self._start(asked, granted, None if keeps_version else environment)
         return self._seat(asked)
 
     def _check_all_gpus(self, asked: Asked, gpus: int) -> None:
@@ -220,12 +224,12 @@ class Verbs:
         found = self._keeper.state.of_seat(asked.seat)
         return found[0] if found else None
 
-    def _switches(self, asked: Asked, environment: Environment) -> bool:
-        return (asked.own.wanted or {}).get("environment") != environment.name
+    def _switches(self, asked: Asked, environment: Environment | None) -> bool:
+        return environment is not None and (asked.own.wanted or {}).get("environment") != environment.name
 
-    def _is_change(self, asked: Asked, lease: Lease, environment: Environment, gpus: int) -> bool:
+    def _is_change(self, asked: Asked, lease: Lease, environment: Environment | None, gpus: int) -> bool:
         """Return whether a running seat has to be started anew; refuse it unless that was asked for."""
-        if self._switches(asked, environment):
+        if environment and self._switches(asked, environment):
             if not asked.values.get("switch"):
                 raise refusals.other_environment(str((asked.own.wanted or {}).get("environment")), environment.name)
             return True
@@ -235,10 +239,12 @@ class Verbs:
             return True
         return False
 
-    def _is_as_wished(self, asked: Asked, environment: Environment, gpus: int) -> bool:
+    def _is_as_wished(self, asked: Asked, environment: Environment | None, gpus: int) -> bool:
         """Return whether the seat has, once its job has ended, what is asked for."""
         latest = self._latest(asked)
-        return latest is not None and (latest["environment"], len(latest["gpus"])) == (environment.name, gpus)
+        if latest is None or len(latest["gpus"]) != gpus:
+            return False
+        return environment is None or bool(latest["environment"] == environment.name)
 
     def _with_keys(self, asked: Asked) -> dict[str, Any]:
         """Answer for a seat that runs already; keys that it does not have are added while it runs."""
@@ -259,13 +265,14 @@ class Verbs:
         self._keeper.tick()
         return {**self._seat(asked), "holders": self._holders(asked.config)}
 
-    def _start(self, asked: Asked, granted: LeaseState, environment: Environment, *, keeps_version: bool) -> None:
+    def _start(self, asked: Asked, granted: LeaseState, environment: Environment | None) -> None:
+        """Start a seat with the published version of an environment; None: it goes on with the version that it has."""
         run = granted.jobs[asked.seat].run
         gpus = next(
             lease.gpus for lease in granted.leases.values() if lease.state == "pending" and lease.seat == asked.seat
         )
         keys = asked.values.get("keys", ())
-        if keeps_version:
+        if environment is None:
             order = self._of_current(asked, run, gpus, keys)
         else:
             runs = self._lease(asked) is not None
@@ -505,17 +512,19 @@ def _lease(lease: Lease) -> dict[str, Any]:
     return {**shown, "until": _until(lease.left_s), "why": lease.why, "awake_s": round(lease.awake_s)}
 
 
-def _wanted(asked: Asked, lease: Lease | None) -> tuple[Environment, int, float]:
+def _wanted(asked: Asked, lease: Lease | None) -> tuple[Environment | None, int, float]:
     """Return environment, number of GPUs and hours of a request within the ceilings of its group.
 
-    What it does not say is as it is for a seat that runs, and else as it was, or the first that is allowed.
+    What it does not say is as it is for a seat that runs, and else as it was, or the first that is allowed. No
+    environment: the seat runs in one that is no longer published for its person, and keeps it until it stops.
     """
     group, values = asked.group, asked.values
-    before = (asked.own.wanted or {}).get("environment")
-    usual = before if before in group.environments else next(iter(group.environments), "")
-    environment = _environment(asked, values.get("environment", usual))
     gpus = values.get("gpus", len(lease.gpus) if lease else min(1, group.gpus))
     hours = values.get("hours", group.hours)
+    known, before = _known(asked), (asked.own.wanted or {}).get("environment")
+    name = values.get("environment") or before or next(iter(known), group.environments[0] if group.environments else "")
+    is_kept = lease is not None and name == before and name not in known
+    environment = None if is_kept else _environment(asked, name)
     if gpus > group.gpus:
         raise refusals.too_many("GPUs", gpus, group.gpus, group.name)
     if hours > group.hours:
@@ -523,9 +532,13 @@ def _wanted(asked: Asked, lease: Lease | None) -> tuple[Environment, int, float]
     return environment, gpus, hours
 
 
+def _known(asked: Asked) -> list[str]:
+    """Return the names of the environments that are published for the person."""
+    return [name for name in asked.group.environments if name in asked.config.environments]
+
+
 def _environment(asked: Asked, name: str) -> Environment:
-    found = asked.config.environments.get(name)
-    if found is None or name not in asked.group.environments:
-        known = [one for one in asked.group.environments if one in asked.config.environments]
+    known = _known(asked)
+    if name not in known:
         raise refusals.no_such_environment(name, known)
-    return found
+    return asked.config.environments[name]

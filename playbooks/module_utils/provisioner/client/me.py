@@ -115,6 +115,9 @@ TEXTS = {
         "why": "why: ",
         "fix": "fix: ",
         "environments": "{name}  PyTorch {torch}  up to {max_gpus:g} GPUs, {max_hours:g} hours",
+        "is_used": "; your seat has it",
+        "withdrawn": "{name}  not published any more; your seat keeps it until it stops or is upgraded",
+        "next_environment": "Next: provision me --env NAME (for a seat that runs with another one: --switch)",
         "no_environment": "No environment is published for you.",
     },
     "zh": {
@@ -157,6 +160,9 @@ TEXTS = {
         "why": "原因：",
         "fix": "处理：",
         "environments": "{name}  PyTorch {torch}  最多 {max_gpus:g} 张 GPU、{max_hours:g} 小时",
+        "is_used": "；你的座位正在用它",
+        "withdrawn": "{name}  已不再发布；你的座位在停止或升级之前继续用它",
+        "next_environment": "下一步：provision me --env 名称（座位正在用另一个环境时：--switch）",
         "no_environment": "没有为你发布的环境。",
     },
 }
@@ -707,12 +713,24 @@ def ssh_folder() -> Path:
 def shown(act: str, answer: dict[str, Any]) -> str:
     """Return the screen at the end of an act, in which no text of the broker is left as it is."""
     if act == "environments":
-        return "\n".join(say("environments", **one) for one in answer["environments"]) or say("no_environment")
+        return "\n".join(_environment_lines(answer)) or say("no_environment")
     if act == "logs":
         return "\n".join(escape(line.rstrip("\r").expandtabs(4)) for line in str(answer["text"]).split("\n"))
     if act in ("renew", "keep-alive"):
         return say("renewed", until=moment(answer["left_s"]), hours=length(answer["left_s"]))
     return "\n".join(_seat_lines(answer))
+
+
+def _environment_lines(answer: dict[str, Any]) -> Iterator[str]:
+    """Yield what can be started; where there is more than one, also which of them the person's seat has."""
+    listed, used = answer["environments"], answer.get("used")
+    names = [one["name"] for one in listed]
+    for one in listed:
+        yield say("environments", **one) + (say("is_used") if len(names) > 1 and one["name"] == used else "")
+    if used and used not in names:
+        yield say("withdrawn", name=used)
+    if len(names) > 1:
+        yield say("next_environment")
 
 
 def _seat_lines(answer: dict[str, Any]) -> Iterator[str]:

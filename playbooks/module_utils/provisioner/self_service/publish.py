@@ -141,12 +141,18 @@ def _check_lab(wanted: Wanted) -> None:
 
 
 def _check_images(wanted: Wanted, job: Job) -> Checked:
-    """Check the image of each environment. Raises ProblemError."""
+    """Check the image of each environment; what environments have in common is checked once. Raises ProblemError."""
     order, pool = wanted.order, Pool(wanted.config.pool, leased_gpus(wanted.layout))
     job.report("checking the images", phase="stage")
     checks: dict[str, str] = {}
     problems: list[dict[str, str]] = []
+    first: dict[tuple[str, str], str] = {}
     for name, environment in wanted.config.environments.items():
+        program = "".join(order["documents"][name]["files"][CHECK])
+        same = first.setdefault((environment.image["reference"], program), name)
+        if same != name:
+            checks[f"image {name}"] = f"is that of {same}"
+            continue
         head = {"run": order["run"], "state_root": order["state_root"]}
         of_image = {"image": environment.image, "registry": environment.registry, "deadlines": environment.deadlines}
         found = check_image({**head, **of_image}, name, order["documents"][name], pool, job.report)

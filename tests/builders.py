@@ -98,12 +98,17 @@ def a_lock(*images: LockedImage, nodes: dict[str, LockedNode] | None = None) -> 
     )
 
 
+def a_lock_of(**images: LockedImage) -> Lockfile:
+    """Return a lock with an image for each environment, by its name."""
+    others = {name: LockedEnvironment(images=(image,)) for name, image in images.items() if name != "default"}
+    lock = a_lock(*(image for name, image in images.items() if name == "default"))
+    return lock.model_copy(update={"environments": others})
+
+
 def publication_source(
     lab: Lab, node: NodeFacts | None = None, pool: tuple[str, ...] = (), ca: str | None = None, **images: LockedImage
 ) -> PublicationSource:
     """Return what the configuration of a node is made from. `images`: by environment, in the lock and on the node."""
     found = images or {"default": a_locked_image()}
-    others = {name: LockedEnvironment(images=(image,)) for name, image in found.items() if name != "default"}
-    lock = a_lock(*(image for name, image in found.items() if name == "default"))
-    lock = lock.model_copy(update={"environments": others, "registry_ca": ca})
+    lock = a_lock_of(**found).model_copy(update={"registry_ca": ca})
     return PublicationSource(lab, lock, node or a_node(), found, pool)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from provisioner.adapters.lab.compatibility_data import load
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import Placement
+from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.busy import DEFER, WhenBusy
 from provisioner.domain.rollout.plan import Plan, Step
@@ -67,9 +67,10 @@ def plan_people(  # noqa: PLR0913  (what a plan is made from)
     lab: Lab = LAB,
     when_busy: WhenBusy = DEFER,
     only: Collection[str] = (),
+    lock: Lockfile | None = None,
 ) -> PreparedPlan:
     """Build the plan of a lab. `only`: the nodes of --limit; empty: all of them."""
-    lock = a_lock().model_copy(update={"people": dict(places or {})})
+    lock = (lock or a_lock()).model_copy(update={"people": dict(places or {})})
     shown = {name: facts for name, facts in probed.items() if not only or name in only}
     inputs = PlanInputs(lab, lock, DATA, DOCUMENTS, (), people=tuple(people), today=TODAY, limited=bool(only))
     return build_plan(inputs, [FakeHost(name) for name in shown], shown, when_busy=when_busy)

@@ -7,9 +7,11 @@ from rich.console import Group
 from rich.text import Text
 
 from provisioner.console.text import safe_line
+from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.rollout.own_seat import MeAnswer, SshEntry, tunnel_command
 
 _LABEL = 9  # columns
+_USED = "; your seat has it"
 _FORWARDED = "http://127.0.0.1:8888/lab"
 
 
@@ -20,6 +22,22 @@ def own_seat_view(answer: MeAnswer, entry: SshEntry, until: datetime) -> Group:
     on = f"--on {safe_line(entry.node)}"
     last = Text(f"Next: provision me renew {on} (more time), provision me down {on} (stop it; your files are kept)")
     return Group(head, *rows, last)
+
+
+def environments_view(lock: Lockfile, used: str) -> Group:
+    """Render the environments of a lock, and which one the seat on this machine has; `used` empty: there is none."""
+    rows = [(name, f"PyTorch {torch}{_USED if name == used else ''}") for name, torch in _torch(lock)]
+    if used and used not in lock.all_environments:
+        rows.append((safe_line(used), f"not in the lock any more{_USED}"))
+    return Group(*(Text(f"{name}  {text}") for name, text in rows), Text("Next: provision me --env NAME"))
+
+
+def _torch(lock: Lockfile) -> Iterator[tuple[str, str]]:
+    """Yield the name of each environment, and the versions of torch of its images."""
+    for name, environment in lock.all_environments.items():
+        versions = dict.fromkeys(image.torch or "of an unknown version" for image in environment.images)
+        if versions:
+            yield safe_line(name), safe_line(", ".join(versions))
 
 
 def _rows(answer: MeAnswer, entry: SshEntry, until: datetime) -> Iterator[tuple[str, str]]:

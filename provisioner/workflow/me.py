@@ -4,6 +4,8 @@ from provisioner.domain.lab.lab import Lab, Mirror, Registry, SeatSettings, Serv
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.lab.lock_trust import read_trust
 from provisioner.domain.values.model import Value
+from provisioner.domain.values.problem import Problem, ProblemError
+from provisioner.domain.values.spelling import did_you_mean
 
 
 class Account(Value):
@@ -12,6 +14,18 @@ class Account(Value):
     user: str
     uid: int
     gid: int
+
+
+def choose_environment(lock: Lockfile, asked: str | None, running: str) -> str:
+    """Return the environment of a personal seat: what is asked for, else what the seat has, else the first of the lock.
+
+    Raises ProblemError (usage) where the lock has none of that name.
+    """
+    names = [name for name, environment in lock.all_environments.items() if environment.images]
+    name = asked or running or names[0]
+    if name not in names:
+        raise ProblemError(_no_such_environment(lock, name, names), "usage")
+    return name
 
 
 def build_personal_lab(lock: Lockfile, account: Account | None) -> Lab:
@@ -29,4 +43,13 @@ def build_personal_lab(lock: Lockfile, account: Account | None) -> Lab:
         registry=Registry(address=address, repository=repository),
         services=Services(jupyter=Service(bind="loopback"), ssh=SshService(bind="loopback")),
         seat=SeatSettings(**account.model_dump()) if account else SeatSettings(),
+    )
+
+
+def _no_such_environment(lock: Lockfile, name: str, names: list[str]) -> Problem:
+    return Problem(
+        "no_such_environment",
+        f"the lock of {lock.lab} has no environment {name}{did_you_mean(name, names)}",
+        "a seat runs an image that the lock names",
+        f"choose with --env one of: {', '.join(names)}",
     )

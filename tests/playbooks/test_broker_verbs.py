@@ -306,7 +306,8 @@ NLP = {**DOCUMENT, "environment": "nlp"}
 def with_two_environments(node: Node, **over: Any) -> None:
     """Publish default and nlp for all groups."""
     both = {"default": node.publish(DOCUMENT), "nlp": node.publish(NLP)}
-    node.configure(**{"environments": both, "groups": {"student": a_group(environments=["default", "nlp"])}, **over})
+    usual: dict[str, Any] = {"environments": both, "groups": {"student": a_group(environments=["default", "nlp"])}}
+    node.configure(**{**usual, **over})
 
 
 def test_another_environment_needs_switch(node: Node) -> None:
@@ -320,7 +321,8 @@ def test_another_environment_needs_switch(node: Node) -> None:
 def test_an_upgrade_brings_a_seat_to_the_newest_version_of_its_own_environment(node: Node) -> None:
     with_two_environments(node)
     node.ask("anna", "up", environment="nlp")
-    newer = {**NLP, "files": {**NLP["files"], "gpu_check.py": ["print(2)\n"]}}
+    newer = json.loads(json.dumps(NLP))
+    newer["files"]["gpu_check.py"] = ["print(2)\n"]
     with_two_environments(node, environments={"default": an_environment(), "nlp": node.publish(newer)})
     node.ask("anna", "upgrade", now=True)
     seat = node.ask("anna", "status")["seat"]

@@ -24,27 +24,31 @@ from provisioner.cli.execute import execute_locally, remove_locally, show_plan
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import ca_option, example, with_output, yes_option
 from provisioner.cli.output import Output
-from provisioner.cli.plan_context import PlanContext, build_context
+from provisioner.cli.plan_context import PlanContext
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.run_context import OpenRun
 from provisioner.cli.wiring import recheck_with_lock, templates
 from provisioner.console.lock import consent_view
+from provisioner.console.own_seat import environments_view
 from provisioner.console.status import urls_view, with_token
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.lab.lock_trust import LockTrust, build_consent, read_trust
 from provisioner.domain.rollout.order import RemovalOrder, SeatName, build_order
+from provisioner.domain.rollout.own_seat import ME_SCHEMA
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from provisioner.domain.seat.seat import seat_name_on
 from provisioner.domain.seat.slotted import Documents
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.me import Account, build_personal_lab
+from provisioner.workflow.me import Account, build_personal_lab, choose_environment
 from provisioner.workflow.probe import probe
-from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
+from provisioner.workflow.protocols import Probed
+from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from provisioner.workflow.status import build_status
 
+_ACTS = ("up", "status", "down", "environments")  # without a broker
 _GIVE_SIGNERS = "give the public keys of those who sign the lab's lock: a file of allowed signers, see ssh-keygen(1)"
 
 
@@ -69,10 +73,11 @@ signers_option = click.option(
 
 
 class PersonalLab(NamedTuple):
-    """The published lock, and the lab with one seat that is made from it."""
+    """The published lock, the lab with one seat that is made from it, and the environment that was asked for."""
 
     lock: Lockfile
     lab: Lab
+    environment: str | None = None
 
 
 @click.command(epilog=example("provision me --on gpu1 --gpus 1 --hours 8 --open"))
@@ -102,8 +107,9 @@ def me(  # noqa: PLR0913  (each is a flag)
     """Start your own seat (up, the default), show it (status) or stop it (down); your files are kept.
 
     On a node with self-service, and on another computer with --on NODE, the node decides what you may have: renew,
-    keep-alive, cancel, upgrade, rotate-token, logs and environments are for such a seat. --on writes a file
-    ~/.ssh/config.d/provisioner-*.conf, so that ssh and editors know your seat by its name.
+    keep-alive, cancel, upgrade, rotate-token and logs are for such a seat. --on writes a file
+    ~/.ssh/config.d/provisioner-*.conf, so that ssh and editors know your seat by its name. environments shows what
+    there is for --env; to change it while your seat runs, add --switch.
 
     On your own machine with Docker: with the lab's image, as its published lock says. Token, host key and ports stay
     the same through down and up. The ports are open to this machine only. A lock names the images that run here and
@@ -121,17 +127,20 @@ def me(  # noqa: PLR0913  (each is a flag)
                 "--urls and --ca are for a seat from a lab's lock; the token: ssh SEAT provision-url"
             )
         return _ask_node(act, words, seat, output, yes=yes)
-    if seat.are_given or act not in ("up", "status", "down"):
+    if seat.need_broker or act not in _ACTS:
         raise click.UsageError("this machine is no node with self-service: name one with --on NODE")
     published = _read_lock(source, ca, sha256, signers)
-    personal = PersonalLab(published.lock, _personal_lab(published.lock))
+    personal = PersonalLab(published.lock, _personal_lab(published.lock), seat.environment)
     if act == "status":
         return _status(personal, output, urls=urls)
+    if act == "environments":
+        return _environments(personal, output)
     with hold_seat_lock(personal.lab.name, lambda: output.note("Waiting for another `provision me` of yours to end.")):
         run = OpenRun.of(open_run(personal.lab.name), output)
         if act == "down":
             return _down(personal, run)
-        return _up(personal, _ask_for(published, signers, output, yes=yes), run, yes=yes)
+        agreement = _ask_for(published, signers, output, yes=yes)
+        return _up(personal, agreement, run, yes=yes, switch=bool(seat.asked["switch"]))
 
 
 def _ask_node(act: str, words: list[str], seat: NodeOptions, output: Output, *, yes: bool) -> int:
@@ -190,13 +199,13 @@ def _agreed_before() -> LockTrust | None:
         return None
 
 
-def _up(personal: PersonalLab, agreement: Agreement, run: OpenRun, *, yes: bool) -> int:
+def _up(personal: PersonalLab, agreement: Agreement, run: OpenRun, *, yes: bool, switch: bool) -> int:
     began, output, fleet = datetime.now(UTC), run.output, _fleet(run.on_event)
     with run.progress():
         prepared = _plan_context(personal, fleet, run.on_event).prepared
     run.journal.keep("plan", prepared.plan)
     show_plan(output, prepared.plan)
-    replaces = any(step.action == "update" for step in prepared.plan.steps)
+    replaces = any(step.action == "update" for step in prepared.plan.steps) and not switch
     if (agreement.is_open or (replaces and not yes)) and not output.confirm(_question(agreement, replaces=replaces)):
         output.note("Nothing was changed.")
         return FAILED
@@ -250,17 +259,49 @@ def _show_urls(prepared: PreparedPlan, output: Output) -> None:
 def _status(personal: PersonalLab, output: Output, *, urls: bool) -> int:
     with show_progress(output) as on_event:
         fleet = _fleet(on_event)
-        context = _plan_context(personal, fleet, on_event)
+        context = _plan_context(personal, fleet, on_event, is_choice=False)
         found = build_status(context.prepared, context.probed, local=True)
         tokens = read_tokens(fleet, found) if urls else None
     return show_status(output, found, tokens)
 
 
-def _plan_context(personal: PersonalLab, fleet: AnsibleFleet, on_event: OnEvent) -> PlanContext:
+def _environments(personal: PersonalLab, output: Output) -> int:
+    with show_progress(output) as on_event:
+        used = _environment_in_force(personal.lab, probe(_fleet(on_event), on_event))
+    output.show(environments_view(personal.lock, used))
+    listed = [
+        {"name": name, "torch": environment.torch, "images": [image.reference for image in environment.images]}
+        for name, environment in personal.lock.all_environments.items()
+        if environment.images
+    ]
+    output.document(ME_SCHEMA, {"act": "environments", "environments": listed, "used": used})
+    return DONE
+
+
+def _plan_context(
+    personal: PersonalLab, fleet: AnsibleFleet, on_event: OnEvent, *, is_choice: bool = True
+) -> PlanContext:
+    """Probe this machine, and plan its seat: in the environment that was asked for, else in the one that it has.
+
+    `is_choice`: an environment that is no longer in the lock is an error; else the plan is for another one.
+    """
+    lab, lock, probed = personal.lab, personal.lock, probe(fleet, on_event)
+    running = _environment_in_force(lab, probed)
+    is_gone = not is_choice and running not in lock.all_environments
+    environment = choose_environment(lock, personal.environment, "" if is_gone else running)
+    lab = lab.model_copy(update={"seat": lab.seat.model_copy(update={"environment": environment})})
     data, keys, home = compatibility_data.load(), read_user_keys(), str(seat_home())
-    return build_context(
-        PlanInputs(personal.lab, personal.lock, data, Documents(templates(None)), keys, home), fleet, on_event
-    )
+    inputs = PlanInputs(lab, lock, data, Documents(templates(None)), keys, home)
+    return PlanContext(probed, build_plan(inputs, fleet.hosts(), probed))
+
+
+def _environment_in_force(lab: Lab, probed: Probed) -> str:
+    """Return the environment of the seat on this machine, empty where there is none or it is not known."""
+    (facts,) = probed.values()
+    if isinstance(facts, Problem):
+        return ""
+    running = facts.seat(seat_name_on(facts, lab.name, lab.seat.user))
+    return running.environment if running else ""
 
 
 def _fleet(on_event: OnEvent) -> AnsibleFleet:
@@ -302,7 +343,7 @@ def _no_lock() -> Problem:
         "no_lock",
         "no lock was given, and none is remembered on this machine",
         "the lock names the image that the lab uses",
-        "provision me --lock FILE-or-URL, as your lab's admin has published it",
+        "provision me --lock FILE-or-URL, as your lab's admin has published it; for a seat on a node: --on NODE",
     )
 
 

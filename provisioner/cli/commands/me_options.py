@@ -53,9 +53,15 @@ class NodeOptions(NamedTuple):
                 yield f"--{name}={value}"
 
     @property
-    def are_given(self) -> bool:
-        """Whether any was given, which then needs a node with self-service."""
-        return bool(self.service or self.node or self.opens or self.prints or [*self._options()])
+    def need_broker(self) -> bool:
+        """Whether any was given that a seat on this machine from a lab's lock does not have."""
+        others = [name for name, value in self.asked.items() if value not in (None, False) and name not in _OF_LOCK]
+        return bool(self.service or self.node or self.opens or self.prints or others)
+
+    @property
+    def environment(self) -> str | None:
+        """The environment that was asked for."""
+        return self.asked.get("env")
 
 
 def _node(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -89,4 +95,5 @@ def with_node_options(command: Command) -> Command:
     return wrapper
 
 
+_OF_LOCK = ("env", "switch")
 _NAMES = ("env", "gpus", "hours", "wait", "switch", "restart", "reason", "now", "lines")

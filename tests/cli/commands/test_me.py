@@ -1,6 +1,7 @@
 """What a published lock may do to the machine of its user, and when the user is asked."""
 
 import hashlib
+import json
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from provisioner.adapters.user import account, seat_root
 from provisioner.cli.commands import me
 from provisioner.cli.exit_codes import DONE
 from provisioner.cli.output import Output
-from provisioner.domain.lab.lock import Placement
+from provisioner.domain.lab.lock import LockedEnvironment, Placement
 from provisioner.domain.rollout.order import RemovalOrder
 from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.rollout.run_spec import RunSpec
@@ -36,6 +37,7 @@ class Machine:
         self.orders: list[tuple[str, str | None]] = []
         self.seats: tuple[RunningSeat, ...] = ()
         self.stopped: list[str] = []
+        self.ran: list[tuple[str, str]] = []  # environment and image of these orders
 
     def hosts(self) -> list[Any]:
         return [self]
@@ -46,6 +48,7 @@ class Machine:
     def execute(self, _run: Any, run_spec: RunSpec, _fleet: Any) -> int:
         orders = [order for seats in run_spec.orders.values() for order in seats.values()]
         self.orders += [(order.registry.address, order.registry.ca) for order in orders]
+        self.ran += [(order.seat.environment, order.image.reference) for order in orders]
         return DONE
 
     def take_down(self, orders: Mapping[str, Mapping[str, RemovalOrder]]) -> Mapping[str, NodeRecord]:
@@ -256,3 +259,76 @@ def test_down_stops_the_seat_that_the_machine_has(machine: Machine, tmp_path: Pa
     machine.seats = (RunningSeat(name=f"demo-{user}", lab="other", generation=1, image="x"),)
     assert run("me", "down", "--lock", str(published(tmp_path))).exit_code == 0
     assert machine.stopped == [f"demo_{user}"]
+
+
+# --- environments of the lock
+
+
+NLP = a_locked_image(lab=f"registry.lab:5201/provisioner/lab@{a_digest('nlp')}", torch="2.9.1")
+
+
+def with_environments(folder: Path) -> Path:
+    """Write a published lock with the environments default and nlp."""
+    path = published(folder, ca=None)
+    lock = read_lock(path)
+    assert lock is not None
+    others = {"nlp": LockedEnvironment(torch="2.9.1", images=(NLP,)), "empty": LockedEnvironment()}
+    path.write_text(lock_text(lock.model_copy(update={"environments": others})))
+    return path
+
+
+def own_seat(environment: str) -> RunningSeat:
+    user = found.pw_name if (found := account()) else "student"
+    return RunningSeat(name=f"demo-{user}", lab="demo", generation=1, image="x", environment=environment)
+
+
+def test_a_seat_in_another_environment_of_the_lock(machine: Machine, tmp_path: Path) -> None:
+    lock = with_environments(tmp_path)
+    assert up(lock, "--env", "nlp", "--yes").exit_code == 0
+    assert machine.ran == [("nlp", NLP.lab)]
+
+
+def test_an_environment_that_the_lock_does_not_have_is_exit_2_and_lists_those_that_it_has(
+    machine: Machine, tmp_path: Path
+) -> None:
+    done = up(with_environments(tmp_path), "--env", "nlpp", "--yes")
+    assert (done.exit_code, machine.orders) == (2, [])
+    assert "choose with --env one of: default, nlp" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "runs", "asks"),
+    [
+        ((), "nlp", True),  # its image is another one than that of the lock
+        (("--env", "default"), "default", True),
+        (("--env", "default", "--switch"), "default", False),
+    ],
+)
+def test_another_environment_of_a_seat_that_runs_is_agreed_to(  # noqa: PLR0913, PLR0917  (fixtures)
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], runs: str, asks: bool
+) -> None:
+    lock = with_environments(tmp_path)
+    assert up(lock, "--env", "nlp", "--yes").exit_code == 0
+    machine.seats, machine.ran = (own_seat("nlp"),), []
+    asked = answering(monkeypatch, answer=True)
+    assert run("me", "up", *words).exit_code == 0
+    assert [environment for environment, _ in machine.ran] == [runs]
+    assert bool(asked) == asks
+
+
+def test_environments_and_status_show_which_one_the_seat_has(machine: Machine, tmp_path: Path) -> None:
+    lock = with_environments(tmp_path)
+    machine.seats = (own_seat("nlp"),)
+    done = run("me", "environments", "--lock", str(lock))
+    assert done.stdout.splitlines() == [
+        "default  PyTorch 2.10.0",
+        "nlp  PyTorch 2.9.1; your seat has it",
+        "Next: provision me --env NAME",
+    ]
+    found = json.loads(run("me", "environments", "--lock", str(lock), "--json").stdout)
+    assert (found["used"], [one["name"] for one in found["environments"]]) == ("nlp", ["default", "nlp"])
+    assert "(environment nlp)" in run("me", "status", "--lock", str(lock)).stdout
+    machine.seats = (own_seat("gone"),)
+    assert "gone  not in the lock any more; your seat has it" in run("me", "environments", "--lock", str(lock)).stdout
+    assert "the image changes" in run("me", "status", "--lock", str(lock)).stdout
+    assert run("me", "up", "--lock", str(lock), "--yes").exit_code == 2

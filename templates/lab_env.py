@@ -7,13 +7,17 @@ has installed, the base's packages (torch) and, last, those of ROOT/jupyter, for
 environment, pip works in it where the base's Python is externally managed (PEP 668), and installs into the student's
 own folder; as it holds no package, pip never finds that one of its own would hide what a student wants.
 
-BUILD holds requirements.txt and wheels/.
+ROOT/jupyter/apart is what only a program needs, run by Jupyter's Python: people do not see it among their packages.
+
+BUILD holds requirements.txt, wheels/ and provisioner_matplotlib.py, which every Python of ROOT/env runs at its start.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import site
 import subprocess
 import sys
@@ -25,6 +29,7 @@ from pathlib import Path
 PATHS = """\
 import os, site; p = site.getusersitepackages(); site.check_enableusersite() and os.path.isdir(p) and site.addsitedir(p)
 {}
+import provisioner_matplotlib
 """
 PROGRAM = """\
 #!{python}
@@ -32,6 +37,24 @@ import runpy
 runpy.run_module("{module}", run_name="__main__", alter_sys=True)
 """
 PROGRAMS = {"pip": "pip", "pip3": "pip", "ipython": "IPython"}
+APART = ("nvitop", "nvidia-ml-py")
+NVITOP = """\
+#!{python} -I
+import sys
+sys.path.append("{apart}")
+from nvitop.cli import main
+sys.exit(main())
+"""
+# As etc/jupyter/FILE of Jupyter's environment; a person's own settings in ~/.jupyter come before them.
+SETTINGS = {
+    "jupyter_config.json": {
+        "LabApp": {
+            "news_url": None,
+            "check_for_updates_class": "jupyterlab.handlers.announcements.NeverCheckForUpdate",
+        }
+    },
+    "labconfig/page_config.json": {"disabledExtensions": {"@jupyterlab/apputils-extension:announcements": True}},
+}
 
 
 def packages_of(env: Path) -> Path:
@@ -43,22 +66,41 @@ def make_jupyter(env: Path, build: Path) -> None:
     wheels = build / "wheels"
     pip = next(wheels.glob("pip-*.whl")) / "pip"  # pip runs from its own wheel
     offline = ["--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--no-warn-script-location"]
-    what = ["--find-links", str(wheels), "-r", str(build / "requirements.txt")]
+    text = (build / "requirements.txt").read_text(encoding="utf-8")
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.MULTILINE)
+    apart = [block for block in blocks if block.startswith(tuple(f"{name}==" for name in APART))]
     # Without the base's settings of pip: some bases (NVIDIA's) hold every version by a constraint.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PIP_")}
     environment["PIP_CONFIG_FILE"] = os.devnull
-    subprocess.run([str(env / "bin/python"), str(pip), "install", *offline, *what], check=True, env=environment)
+    install = [str(env / "bin/python"), str(pip), "install", *offline, "--find-links", str(wheels)]
+    for wanted, where in (([block for block in blocks if block not in apart], []), (apart, ["-t", str(env / "apart")])):
+        if wanted:
+            requirements = build / "wanted.txt"
+            requirements.write_text("".join(wanted), encoding="utf-8")
+            subprocess.run([*install, *where, "-r", str(requirements)], check=True, env=environment)
 
 
-def make_env(env: Path, jupyter: Path) -> None:
+def write_settings(jupyter: Path) -> None:
+    for name, content in SETTINGS.items():
+        path = jupyter / "etc/jupyter" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def write_program(path: Path, text: str) -> None:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+
+
+def make_env(env: Path, jupyter: Path, build: Path) -> None:
     venv.EnvBuilder(system_site_packages=True, symlinks=True, with_pip=False).create(env)
     base = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     paths = dict.fromkeys([*base, str(packages_of(jupyter))])
     (packages_of(env) / "provisioner.pth").write_text(PATHS.format("\n".join(paths)), encoding="utf-8")
+    shutil.copy(build / "provisioner_matplotlib.py", packages_of(env))
     for name, module in PROGRAMS.items():
-        program = env / "bin" / name
-        program.write_text(PROGRAM.format(python=env / "bin/python", module=module), encoding="utf-8")
-        program.chmod(0o755)
+        write_program(env / "bin" / name, PROGRAM.format(python=env / "bin/python", module=module))
+    write_program(env / "bin/nvitop", NVITOP.format(python=jupyter / "bin/python", apart=jupyter / "apart"))
     (env / "bin/jupyter").symlink_to(jupyter / "bin/jupyter")
 
 
@@ -75,7 +117,8 @@ def make_kernel(env: Path, jupyter: Path) -> None:
 def main(root: Path, build: Path) -> None:
     env, jupyter = root / "env", root / "jupyter"
     make_jupyter(jupyter, build)
-    make_env(env, jupyter)
+    write_settings(jupyter)
+    make_env(env, jupyter, build)
     make_kernel(env, jupyter)
 
 

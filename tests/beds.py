@@ -56,7 +56,7 @@ BEDS: dict[str, tuple[str, ...]] = {
         "playbooks/test_boot.py",
         "playbooks/test_registry_process.py",
         "templates/test_gpu_check.py",
-        "templates/test_install_sshd.py",
+        "templates/test_install_packages.py",
     ),
 }
 # Files without nodes whose fixtures are too expensive to be set up in each worker.

@@ -22,6 +22,7 @@ JUPYTER = {
     "ipykernel-7.0.data/data/share/jupyter/kernels/python3/kernel.json": KERNEL,
     "ipykernel-7.0.dist-info/entry_points.txt": "[console_scripts]\njupyter = ipykernel:main\n",
 }
+NVITOP = {"nvitop/__init__.py": "", "nvitop/cli.py": "def main():\n    import shared\n    print(shared.version)\n"}
 
 
 def pip_wheel() -> Path:
@@ -44,8 +45,10 @@ def make(folder: Path, *, with_pip: bool = True, **modules: str) -> subprocess.C
     for name, text in modules.items():
         (packages(base) / f"{name}.py").write_text(text)
     (build / "wheels").mkdir(parents=True)
+    shutil.copy(templates() / "provisioner_matplotlib.py", build)
     pip = Path(shutil.copy(pip_wheel(), build / "wheels"))
     wheels = [a_wheel(build / "wheels", "ipykernel", "7.0", JUPYTER), a_wheel(build / "wheels", "shared", "2.0")]
+    wheels += [a_wheel(build / "wheels", "nvitop", "1.7", NVITOP)]
     (build / "requirements.txt").write_text("".join(map(locked, [pip, *wheels] if with_pip else wheels)))
     # A base may pin versions with its own constraint file.
     (folder / "constraint.txt").write_text("shared==1.0\n")
@@ -83,6 +86,12 @@ def test_packages_of_the_base_take_precedence_over_jupyters(root: Path, student:
 def test_jupyter_imports_only_its_own_packages(root: Path, student: dict[str, str]) -> None:
     assert output(student, root / "env/bin/jupyter") == "2.0"
     assert "No module named 'torch'" in output(student, root / "jupyter/bin/python", "-c", "import torch")
+
+
+def test_nvitop_runs_on_jupyters_packages_and_is_none_of_a_students(root: Path, student: dict[str, str]) -> None:
+    assert output(student, root / "env/bin/nvitop") == "2.0"
+    assert "nvitop" not in output(student, root / "env/bin/pip", "list")
+    assert "No module named 'nvitop'" in output(student, root / "env/bin/python", "-c", "import nvitop")
 
 
 def test_kernels_run_in_the_environment_with_torch(root: Path) -> None:

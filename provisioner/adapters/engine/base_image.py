@@ -11,7 +11,10 @@ OLDEST_PYTHON = (3, 10)
 
 
 class BaseFacts(Value):
-    """Contents of a base image. `python`: the path of its `python3`. `glibc`: empty with another C library."""
+    """Contents of a base image. `python`: the path of its `python3`. `glibc`: empty with another C library.
+
+    `missing_tools`: Debian's names of the packages that `image.tools` adds, of those that the base lacks.
+    """
 
     python: str
     version: str
@@ -20,11 +23,7 @@ class BaseFacts(Value):
     jupyter: bool
     sshd: bool
     apt: bool
-
-    @property
-    def complete(self) -> bool:
-        """Whether the image has both Jupyter and sshd, so that nothing has to be built."""
-        return self.jupyter and self.sshd
+    missing_tools: tuple[str, ...] = ()
 
 
 def parse_base_facts(reference: str, output: str) -> BaseFacts:

@@ -7,12 +7,15 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from jinja2 import Environment, StrictUndefined
 
 from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
+from provisioner.adapters.engine.build_failure import packages_failed
+from provisioner.adapters.engine.parts import Parts, check_settings, choose_parts, normal_names
+from provisioner.adapters.state.pushed_images import PushedImage
 from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lock import LockedImage, verdict_variables
@@ -21,12 +24,16 @@ from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import ImageFacts, TaggedImage
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
+from provisioner.domain.values.size import human_size
 from provisioner.domain.values.sync import SyncState
 
 INPUTS_LABEL = "provisioner.inputs"
 
 _DOCKERFILE, _REQUIREMENTS, _BASE_FACTS = "Dockerfile.j2", "requirements-lab.txt", "base_facts.py"
-_CONTEXT = ("install_sshd.sh", "lab_env.py", "provisioner.sh")
+_JUPYTER = ("lab_env.py", "provisioner_matplotlib.py")  # in the context's folder of that name, which one stage copies
+_COURSE = "course_env.py"
+_CONTEXT = ("install_packages.sh", "provisioner.sh", "matplotlibrc")
+_PACKAGES = "/opt/provisioner/packages"  # written by install_packages.sh
 _TAG_LENGTH = 128
 _SOURCE = re.compile(r"(?:https?://)?[A-Za-z0-9][A-Za-z0-9.-]*(?::\d{1,5})?(?:/[A-Za-z0-9._~/-]*)?")
 
@@ -44,11 +51,32 @@ class Lookup(Protocol):
 class Records(Protocol):
     """The digests of the images that this control machine has pushed."""
 
-    def find(self, target: ImageReference, inputs: str, platform: str) -> str | None:
-        """Return the digest that was recorded for a build of `inputs`, None if there is none."""
+    def find(self, target: ImageReference, inputs: str, platform: str) -> PushedImage | None:
+        """Return what was recorded for a build of `inputs`, None if there is nothing."""
 
-    def add(self, target: ImageReference, inputs: str, platform: str, digest: str) -> None:
+    def add(self, target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]) -> None:
         """Record a digest. Raises ProblemError where it cannot be written."""
+
+
+class Course(Protocol):
+    """A course's pip packages for one kind of base."""
+
+    @property
+    def sha256(self) -> str:
+        """The hash of the file requirements.lock: by it the lab image is found again."""
+
+
+class Courses(Protocol):
+    """The pip packages of environments. Methods raise ProblemError."""
+
+    def find(self, environment: str, base: str) -> Course | None:
+        """Return the committed packages for a base (its digest), None where they were not made from these inputs."""
+
+    def resolve(self, environment: str, base: str, facts: BaseFacts) -> Course:
+        """Return the packages for a base: the committed ones where they fit, else newly resolved ones."""
+
+    def fill(self, folder: Path, course: Course, facts: BaseFacts) -> None:
+        """Put what course_env.py reads into `folder`: requirements and wheels."""
 
 
 class Engine(Protocol):
@@ -65,6 +93,9 @@ class Engine(Protocol):
     ) -> None:
         """Build `target` from the Dockerfile in the directory `context`."""
 
+    def read_file(self, reference: ImageReference, path: str) -> str:
+        """Return a text file of an image."""
+
     def tag(self, reference: str, target: ImageReference) -> None:
         """Give an image that the engine has another name."""
 
@@ -73,6 +104,40 @@ class Engine(Protocol):
 
     def close(self) -> None:
         """Close the connection to the engine."""
+
+
+class _Order(NamedTuple):
+    """The base of a lab image, and the environment for which it is built."""
+
+    base: Listing
+    origin: ImageReference
+    environment: str
+    settings: ImageSettings
+
+    @property
+    def digest(self) -> str:
+        return self.origin.digest or ""
+
+    @property
+    def platform(self) -> str:
+        return self.base.report.platform
+
+
+class _Result(NamedTuple):
+    """A lab image in the registry: its tag, what it was built from, and the packages that the build installed."""
+
+    target: ImageReference
+    inputs: str
+    found: Listing
+    packages: Mapping[str, str]
+    course: Course | None
+
+
+class _Trusted(NamedTuple):
+    """A digest that this control machine has pushed, or the lab's own lock pins, and what is known of its packages."""
+
+    digest: str
+    packages: Mapping[str, str]
 
 
 class LabImageBuilder:
@@ -85,19 +150,21 @@ class LabImageBuilder:
     def __init__(  # noqa: PLR0913  (settings, registry and engine come together here)
         self,
         registry: RegistrySettings,
-        settings: ImageSettings,
+        settings: Mapping[str, ImageSettings],
         *,
         lookup: Lookup,
         engine: Callable[[], Engine],
         records: Records,
         locked: Sequence[LockedImage] = (),
+        courses: Courses | None = None,
         templates: Mapping[str, str],
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,
     ) -> None:
-        """Store the settings. `locked`: the images of the lab's own lab.lock, never of a fetched lock.
+        """Store the settings, by environment. `locked`: the images of the lab's own lab.lock, never of a fetched lock.
 
-        `templates`: text by file name. `facts` reads torch and CUDA of a base image.
+        `courses`: needed where an environment has `pip`. `templates`: text by file name. `facts` reads torch and CUDA
+        of a base image.
         """
         self._registry = registry
         self._settings = settings
@@ -105,29 +172,48 @@ class LabImageBuilder:
         self._engine = engine
         self._records = records
         self._locked = locked
+        self._courses = courses
         self._templates = templates
         self._facts = facts
         self._on_event = on_event
 
-    def lab_image(self, base: Listing) -> LockedImage:
-        """Return the lab image of a base, built if the registry does not have it.
+    def lab_image(self, base: Listing, environment: str) -> LockedImage:
+        """Return the lab image of a base for an environment, built if the registry does not have it.
 
-        Raises ProblemError where it cannot be built or pushed.
+        Environments with the same contents have one image. Raises ProblemError where it cannot be built or pushed.
         """
-        origin = _pinned(base)
-        inputs = self._hash_inputs(origin)
-        target = self._target(origin, inputs)
-        found = self._find(target, base, inputs)
-        if found is None:
-            found = self._create(origin, base, target, inputs)
+        settings = self._settings[environment]
+        check_settings(environment, settings)
+        order = _Order(base, _pinned(base), environment, settings)
+        result = self._find_known(order)
+        if result is None:
+            result = self._create(order)
         else:
-            self._on_event(Event(phase="build", kind="skipped", text=f"{target} was built before from the same inputs"))
-        return self._locked_image(origin, base, target, inputs, found)
+            text = f"{result.target} was built before from the same inputs"
+            self._on_event(Event(phase="build", kind="skipped", text=text))
+        return self._locked_image(order, result)
 
-    def _hash_inputs(self, origin: ImageReference) -> str:
-        """Return the hash of what determines the image, without `apt_mirror`: all mirrors hold the same packages."""
-        parts = {name: self._templates[name] for name in (_DOCKERFILE, _REQUIREMENTS, *_CONTEXT)}
-        inputs = {"base": origin.digest, "complete": self._settings.complete, "parts": parts}
+    def _find_known(self, order: _Order) -> _Result | None:
+        """Return an image that can be found without its base."""
+        if order.settings.pip is None or self._courses is None:
+            return self._find(order, None)
+        course = self._courses.find(order.environment, order.digest)
+        return None if course is None else self._find(order, course)
+
+    def _hash_inputs(self, order: _Order, course: Course | None) -> str:
+        """Return the hash of what determines the image.
+
+        Without `apt_mirror`, as all mirrors hold the same packages, and without the name of the environment.
+        """
+        names = (_DOCKERFILE, _REQUIREMENTS, _BASE_FACTS, *_JUPYTER, *_CONTEXT, *(() if course is None else (_COURSE,)))
+        inputs = {
+            "base": order.digest,
+            "complete": order.settings.complete,
+            "tools": order.settings.tools,
+            "apt": normal_names(order.settings),
+            "course": None if course is None else course.sha256,
+            "parts": {name: self._templates[name] for name in names},
+        }
         return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
     def _target(self, origin: ImageReference, inputs: str) -> ImageReference:
@@ -135,47 +221,82 @@ class LabImageBuilder:
         tag = (origin.tag or "latest")[: _TAG_LENGTH - len(suffix)] + suffix
         return ImageReference(registry=self._registry.address, repository=self._registry.repository, tag=tag)
 
-    def _find(self, target: ImageReference, base: Listing, inputs: str) -> Listing | None:
+    def _find(self, order: _Order, course: Course | None) -> _Result | None:
         """Return the complete image by the first trusted digest under which the registry has one."""
-        for digest in self._trusted_digests(target, inputs, base.report.platform):
-            found = self._lookup.inspect(target.pinned(digest), base.report.platform)
-            if found.report.state is SyncState.COMPLETE and self._is_based_on(found, base, self._settings.complete):
-                return found
+        inputs = self._hash_inputs(order, course)
+        target = self._target(order.origin, inputs)
+        for trusted in self._trusted(target, inputs, order.platform):
+            found = self._lookup.inspect(target.pinned(trusted.digest), order.platform)
+            is_based = self._is_based_on(found, order.base, order.settings.complete)
+            if found.report.state is SyncState.COMPLETE and is_based:
+                return _Result(target, inputs, found, trusted.packages, course)
         return None
 
-    def _trusted_digests(self, target: ImageReference, inputs: str, platform: str) -> Iterator[str]:
+    def _trusted(self, target: ImageReference, inputs: str, platform: str) -> Iterator[_Trusted]:
         recorded = self._records.find(target, inputs, platform)
         if recorded is not None:
-            yield recorded
+            yield _Trusted(recorded.digest, recorded.packages)
         place = f"{target.registry}/{target.repository}@"
         for image in self._locked:
             if (image.inputs, image.platform) == (inputs, platform) and image.lab.startswith(place):
-                yield image.lab.removeprefix(place)
+                yield _Trusted(image.lab.removeprefix(place), image.packages)
 
-    def _create(self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str) -> Listing:
-        """Build or copy the image, push it, and return what the registry has under the pushed digest.
+    def _create(self, order: _Order) -> _Result:
+        """Build or copy the image, and push it."""
+        source = _package_source(order.settings.apt_mirror)
+        # A registry that gives no answer is reported before the build, not after it.
+        self._lookup.exists(self._target(order.origin, self._hash_inputs(order, None)))
+        with closing(self._engine()) as engine:
+            engine.pull(order.origin, order.base.report.bytes)
+            facts = self._read_base(engine, order)
+            course = self._resolve_course(order, facts)
+            if course is not None and (known := self._find(order, course)):
+                return known
+            return self._build_and_push(engine, order, facts, course, source)
+
+    def _resolve_course(self, order: _Order, facts: BaseFacts | None) -> Course | None:
+        if order.settings.pip is None or self._courses is None or facts is None:
+            return None
+        return self._courses.resolve(order.environment, order.digest, facts)
+
+    def _build_and_push(
+        self, engine: Engine, order: _Order, facts: BaseFacts | None, course: Course | None, source: str
+    ) -> _Result:
+        inputs = self._hash_inputs(order, course)
+        target = self._target(order.origin, inputs)
+        is_copy, packages = True, {}
+        parts = None if facts is None else self._choose_parts(order, facts)
+        if facts is None or parts is None or parts.is_nothing:
+            engine.tag(order.origin.by_digest(), target)
+        else:
+            is_copy = False
+            with tempfile.TemporaryDirectory(prefix="provisioner-build-") as folder:
+                self._fill_context(Path(folder), facts, parts, course)
+                arguments = {"BASE": order.origin.by_digest(), "APT_MIRROR": source, "PYTHON": facts.python}
+                engine.build(Path(folder), target, arguments, {INPUTS_LABEL: inputs})
+            packages = _read_packages(engine, target, parts.apt)
+        found = self._push(engine, order, target, is_copy=is_copy)
+        self._records.add(target, inputs, order.platform, found.report.digest or "", packages)
+        self._report_size(order.base, target, found)
+        return _Result(target, inputs, found, packages, course)
+
+    def _push(self, engine: Engine, order: _Order, target: ImageReference, *, is_copy: bool) -> Listing:
+        """Push the image, and return what the registry has under the pushed digest.
 
         The tag is not read again: another user may have pushed to it since.
         """
-        source, platform = _package_source(self._settings.apt_mirror), base.report.platform
-        self._lookup.exists(target)  # a registry that gives no answer is reported before the build, not after it
-        with closing(self._engine()) as engine:
-            engine.pull(origin, base.report.bytes)
-            facts = self._read_base(engine, origin)
-            is_copy = True
-            if facts is None or facts.complete:
-                engine.tag(origin.by_digest(), target)
-            else:
-                is_copy = False
-                self._build(engine, target, facts, {"BASE": origin.by_digest(), "APT_MIRROR": source}, inputs)
-            digest = engine.push(target)
-        found = self._lookup.inspect(target.pinned(digest), platform)
-        if found.report.state is not SyncState.COMPLETE:
+        digest = engine.push(target)
+        found = self._lookup.inspect(target.pinned(digest), order.platform)
+        if found.report.state is not SyncState.COMPLETE or found.report.digest is None:
             raise ProblemError(found.report.problems or _no_digest(target))
-        if not self._is_based_on(found, base, is_copy):
-            raise ProblemError(_other_base(target.pinned(digest), origin))
-        self._records.add(target, inputs, platform, digest)
+        if not self._is_based_on(found, order.base, is_copy):
+            raise ProblemError(_other_base(target.pinned(digest), order.origin))
         return found
+
+    def _report_size(self, base: Listing, target: ImageReference, found: Listing) -> None:
+        size, own = found.report.bytes, max(found.report.bytes - base.report.bytes, 0)
+        text = f"{target}: a pull has {human_size(size)}, of which {human_size(own)} are not of the base"
+        self._on_event(Event(phase="build", kind="note", text=text))
 
     @staticmethod
     def _is_based_on(found: Listing, base: Listing, is_copy: bool) -> bool:
@@ -186,50 +307,71 @@ class LabImageBuilder:
             return found.config.digest == base.config.digest
         return found.config.diff_ids[: len(base.config.diff_ids)] == base.config.diff_ids
 
-    def _read_base(self, engine: Engine, origin: ImageReference) -> BaseFacts | None:
+    def _read_base(self, engine: Engine, order: _Order) -> BaseFacts | None:
         """Return None where lab.yml declares the base as complete."""
-        return None if self._settings.complete else engine.base_facts(origin.by_digest(), self._templates[_BASE_FACTS])
+        script = self._templates[_BASE_FACTS]
+        return None if order.settings.complete else engine.base_facts(order.origin.by_digest(), script)
 
-    def _build(
-        self, engine: Engine, target: ImageReference, facts: BaseFacts, arguments: Mapping[str, str], inputs: str
-    ) -> None:
-        with tempfile.TemporaryDirectory(prefix="provisioner-build-") as folder:
-            self._fill_context(Path(folder), facts)
-            engine.build(Path(folder), target, {**arguments, "PYTHON": facts.python}, {INPUTS_LABEL: inputs})
+    def _choose_parts(self, order: _Order, facts: BaseFacts) -> Parts:
+        if order.settings.tools and facts.missing_tools and not facts.apt:
+            text = f"{order.origin} has no apt-get, so it stays without {', '.join(facts.missing_tools)}"
+            self._on_event(Event(phase="build", kind="note", text=text))
+        return choose_parts(order.origin.by_digest(), order.settings, facts, order.base.image.env or {})
 
-    def _fill_context(self, folder: Path, facts: BaseFacts) -> None:
+    def _fill_context(self, folder: Path, facts: BaseFacts, parts: Parts, course: Course | None) -> None:
         template = Environment(undefined=StrictUndefined, trim_blocks=True).from_string(self._templates[_DOCKERFILE])  # noqa: S701
-        text = template.render(jupyter=not facts.jupyter, sshd=not facts.sshd)
+        text = template.render(**parts._asdict(), programs=parts.programs)
         (folder / "Dockerfile").write_text(text, encoding="utf-8")
-        for name in _CONTEXT:
+        self._put(folder, _CONTEXT)
+        if parts.jupyter:
+            self._fill_jupyter(folder / "jupyter", facts)
+        if course is not None and self._courses is not None:
+            self._put(folder / "course", (_COURSE,))
+            self._courses.fill(folder / "course", course, facts)
+
+    def _put(self, folder: Path, names: Sequence[str]) -> None:
+        folder.mkdir(exist_ok=True)
+        for name in names:
             path = folder / name
             path.write_text(self._templates[name], encoding="utf-8")
-            path.chmod(0o644)  # independent of the umask: users of the image read provisioner.sh
-        if not facts.jupyter:
-            requirements = folder / "requirements.txt"
-            requirements.write_text(wheels.select_requirements(self._templates[_REQUIREMENTS], facts), encoding="utf-8")
-            self._on_event(Event(phase="build", kind="started", text="downloading Jupyter's wheels"))
-            wheels.download_wheels(requirements, folder / "wheels", facts)
+            path.chmod(0o644)  # independent of the umask: users of the image read some of them
 
-    def _locked_image(
-        self, origin: ImageReference, base: Listing, target: ImageReference, inputs: str, found: Listing
-    ) -> LockedImage:
-        config, digest = found.config, found.report.digest
-        if config is None or digest is None:
-            raise ProblemError(found.report.problems or _no_digest(target))
+    def _fill_jupyter(self, folder: Path, facts: BaseFacts) -> None:
+        self._put(folder, _JUPYTER)
+        requirements = folder / "requirements.txt"
+        requirements.write_text(wheels.select_requirements(self._templates[_REQUIREMENTS], facts), encoding="utf-8")
+        self._on_event(Event(phase="build", kind="started", text="downloading Jupyter's wheels"))
+        wheels.download_wheels(requirements, folder / "wheels", facts)
+
+    def _locked_image(self, order: _Order, result: _Result) -> LockedImage:
+        base, found = order.base, result.found
+        if found.config is None or found.report.digest is None:
+            raise ProblemError(found.report.problems or _no_digest(result.target))
         facts = self._facts(base.image)
         return LockedImage(
             reference=base.image.reference,
-            base=origin.by_digest(),
-            lab=target.pinned(digest).by_digest(),
-            platform=base.report.platform,
+            base=order.origin.by_digest(),
+            lab=result.target.pinned(found.report.digest).by_digest(),
+            platform=order.platform,
             torch=facts.torch,
             cuda=facts.cuda,
             env=verdict_variables(base.image.env or {}),
-            inputs=inputs,
+            inputs=result.inputs,
             bytes=found.report.bytes,
-            rootfs=config.diff_ids,
+            rootfs=found.config.diff_ids,
+            format=2,
+            packages=dict(result.packages),
+            requirements="" if result.course is None else result.course.sha256,
         )
+
+
+def _read_packages(engine: Engine, target: ImageReference, names: Sequence[str]) -> dict[str, str]:
+    """Return the version of each package that the environment names, as the build has recorded them."""
+    lines = engine.read_file(target, _PACKAGES).splitlines() if names else []
+    versions = dict(line.split(" ", 1) for line in lines if " " in line)
+    if missing := [name for name in names if name not in versions]:
+        raise ProblemError(packages_failed(str(target), ", ".join(missing), "the build has recorded no version"))
+    return {name: versions[name] for name in names}
 
 
 def _pinned(base: Listing) -> ImageReference:

@@ -1,5 +1,7 @@
 """The Docker Engine of this machine, through its API."""
 
+import io
+import tarfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from provisioner.adapters.engine import stream as engine_stream
 from provisioner.adapters.engine.base_image import BaseFacts, parse_base_facts, unfit_base
+from provisioner.adapters.engine.build_failure import build_failed
 from provisioner.adapters.engine.stream import EngineError, ProgressUpdate
 from provisioner.adapters.engine.trust import CERTS, install_ca
 from provisioner.adapters.state.push_logins import PushLogin
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 _TIMEOUT = 1800  # seconds; an engine sends nothing while it unpacks or commits a large layer
+_MAX_FILE = 1 << 20  # bytes of a file that is read from an image
 _PLAIN_HTTP = "a registry without TLS must be listed under insecure-registries in /etc/docker/daemon.json"
 _LOCAL = "http+docker://localhost"  # the SDK's base URL for a unix socket
 
@@ -142,6 +146,20 @@ class DockerEngine:
             )
             self._report(f"building {target}", engine_stream.build_progress(messages), "steps")
 
+    def read_file(self, reference: ImageReference, path: str) -> str:
+        """Return a text file of an image, of 1 MiB at most. Nothing runs in the image for that."""
+        with _engine_errors("build", reference):
+            container = self._client.api.create_container(str(reference), entrypoint=["true"], network_disabled=True)
+            try:
+                parts, stat = self._client.api.get_archive(container["Id"], path)
+                if stat["size"] > _MAX_FILE:
+                    raise EngineError(f"{path} has {stat['size']} bytes")
+                with tarfile.open(fileobj=io.BytesIO(b"".join(parts))) as archive:
+                    file = archive.extractfile(archive.next() or path)
+                    return "" if file is None else file.read().decode(errors="replace")
+            finally:
+                self._client.api.remove_container(container["Id"], force=True, v=True)
+
     def tag(self, reference: str, target: ImageReference) -> None:
         """Give an image of the engine the name `target`, also where that name is in use."""
         with _engine_errors("build", target):
@@ -217,18 +235,6 @@ def _pull_failed(reference: str, error: str) -> Problem:
     )
 
 
-def _build_failed(reference: str, error: str) -> Problem:
-    return Problem(
-        "build_failed",
-        f"Docker could not build {reference}; its last lines:\n{error}",
-        "a seat needs Jupyter and sshd beside the base's torch",
-        (
-            "if a package source cannot be reached, set image.apt_mirror to one that can; "
-            "or push a complete image to the mirror and set image.complete: true"
-        ),
-    )
-
-
 def _push_failed(reference: str, error: str) -> Problem:
     return Problem(
         "push_failed",
@@ -255,7 +261,7 @@ def _push_by_login_failed(reference: str, error: str) -> Problem:
 
 _PROBLEMS = {
     "pull": _pull_failed,
-    "build": _build_failed,
+    "build": build_failed,
     "push": _push_failed,
     "push by login": _push_by_login_failed,
 }

@@ -4,6 +4,7 @@ A registry proves nothing about who pushed an image: tags and labels can be set 
 """
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -19,7 +20,10 @@ _MAX_BYTES = 1 << 16
 
 
 class PushedImage(Document):
-    """One image: where it was pushed, what it was built from (`inputs`, a hash), and its digest there."""
+    """One image: where it was pushed, what it was built from (`inputs`, a hash), and its digest there.
+
+    `packages`: the versions of its environment's apt packages, which only the build knows.
+    """
 
     schema_: Literal["provisioner/pushed/1"] = Field(default=PUSHED_SCHEMA, alias="schema")
     registry: str
@@ -27,6 +31,7 @@ class PushedImage(Document):
     inputs: str
     platform: str
     digest: Digest
+    packages: dict[str, str] = {}
 
 
 class PushedImages:
@@ -36,8 +41,8 @@ class PushedImages:
         """Use `folder`, by default the one below the user's state folder."""
         self._folder = folder or state_home() / _FOLDER
 
-    def find(self, target: ImageReference, inputs: str, platform: str) -> str | None:
-        """Return the digest that was recorded for a build of `inputs`.
+    def find(self, target: ImageReference, inputs: str, platform: str) -> PushedImage | None:
+        """Return what was recorded for a build of `inputs`.
 
         None if there is none, or if the file is damaged: the image is then built again.
         """
@@ -46,11 +51,11 @@ class PushedImages:
                 read = PushedImage.model_validate_json(file.read(_MAX_BYTES))
         except (OSError, ValidationError):
             return None
-        return read.digest if read == _record(target, inputs, platform, read.digest) else None
+        return read if read == _record(target, inputs, platform, read.digest, read.packages) else None
 
-    def add(self, target: ImageReference, inputs: str, platform: str, digest: str) -> None:
+    def add(self, target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]) -> None:
         """Record a digest in place of an older one. Raises ProblemError (`unwritable`)."""
-        text = _record(target, inputs, platform, digest).model_dump_json(indent=2)
+        text = _record(target, inputs, platform, digest, packages).model_dump_json(indent=2)
         write_text(self._path(target, inputs, platform), text + "\n", mode=0o600)
 
     def _path(self, target: ImageReference, inputs: str, platform: str) -> Path:
@@ -58,11 +63,14 @@ class PushedImages:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _record(target: ImageReference, inputs: str, platform: str, digest: str) -> PushedImage:
+def _record(
+    target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]
+) -> PushedImage:
     return PushedImage(
         registry=target.registry or "",
         repository=target.repository,
         inputs=inputs,
         platform=platform,
         digest=digest,
+        packages=dict(packages),
     )

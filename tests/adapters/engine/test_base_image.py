@@ -1,11 +1,12 @@
 import json
 import subprocess
 import sys
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from provisioner.adapters.engine.base_image import parse_base_facts
+from provisioner.adapters.engine.parts import FONT
 from provisioner.adapters.resources import templates
 from provisioner.domain.values.problem import ProblemError
 
@@ -27,17 +28,19 @@ def test_the_script_reports_the_python_that_runs_it() -> None:
     assert facts.version == ".".join(map(str, sys.version_info[:3]))
 
 
-@pytest.mark.parametrize(
-    ("change", "complete"),
-    [
-        ({}, False),
-        ({"jupyter": True}, False),
-        ({"sshd": True, "apt": False}, False),
-        ({"jupyter": True, "sshd": True}, True),
-    ],
-)
-def test_a_base_is_complete_with_jupyter_and_sshd(change: dict[str, Any], complete: bool) -> None:
-    assert parse_base_facts("x", json.dumps(GOOD | change)).complete is complete
+def test_the_script_names_the_tools_that_are_missing(tmp_path: Path) -> None:
+    """With a `git`, a font and no other tool, by the packages that bring them."""
+    git, font = tmp_path / "git", tmp_path / "font"
+    git.write_text("#!/bin/sh\n")
+    git.chmod(0o755)
+    font.touch()
+    text = (templates() / "base_facts.py").read_text()
+    text = text.replace("/usr/local/bin:/usr/bin:/bin", str(tmp_path)).replace("zh_CN.UTF-8", "xx_XX.UTF-8")
+    text = text.replace("/usr/share/fonts/truetype/wqy/wqy-microhei.ttc", str(font))
+    output = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True).stdout
+    missing = parse_base_facts("x", output).missing_tools
+    assert {"tmux", "procps", "openssh-client", "locales"} <= set(missing)
+    assert not {"git", FONT} & set(missing)
 
 
 @pytest.mark.parametrize(

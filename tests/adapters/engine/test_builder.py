@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
+from provisioner.adapters.engine.builder import INPUTS_LABEL, Course, LabImageBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
@@ -23,7 +23,8 @@ from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
 from tests.builders import TAG, a_digest
 
-TEMPLATES = read_templates(templates())
+# course_env.py: of a course's wheels.
+TEMPLATES = {"course_env.py": "", **read_templates(templates())}
 BASE = a_digest("base")
 ENV = {"PYTORCH_VERSION": "2.10.0", "HOME": "/root"}
 HISTORY = ("ADD rootfs", "COPY torch")
@@ -74,6 +75,8 @@ class FakeEngine:
     context: dict[str, str] = field(default_factory=dict)
     arguments: Mapping[str, str] = field(default_factory=dict)
     built: dict[str, ImageConfig] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    courses: "FakeCourses | None" = None
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         assert platform == "linux/amd64"
@@ -100,7 +103,8 @@ class FakeEngine:
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
         self.calls.append(f"build {target}")
-        self.context = {path.name: path.read_text() for path in context.iterdir() if path.is_file()}
+        files = [path for path in context.rglob("*") if path.is_file()]
+        self.context = {str(path.relative_to(context)): path.read_text() for path in files}
         self.arguments = arguments
         self.built[str(target)] = a_build("layer", labels=labels)
 
@@ -122,22 +126,58 @@ class FakeEngine:
     def close(self) -> None:
         self.calls.append("close")
 
-    def builder(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LabImageBuilder:
+    def read_file(self, reference: ImageReference, path: str) -> str:
+        self.calls.append(f"read {reference} {path}")
+        return "".join(f"{name} {version}\n" for name, version in self.versions.items())
+
+    def builder(
+        self,
+        settings: ImageSettings | None = None,
+        changed: Mapping[str, str] = TEMPLATES,
+        environment: str = "default",
+    ) -> LabImageBuilder:
         self.events: list[Event] = []
         return LabImageBuilder(
             Registry(address="registry.lab:5201"),
-            settings or ImageSettings(),
+            {environment: settings or ImageSettings()},
             lookup=self,
             engine=lambda: self,
             records=PushedImages(),
             locked=self.locked,
+            courses=self.courses,
             templates={**TEMPLATES, **changed},
             facts=lambda image: ImageFacts(reference=image.reference, torch="2.10.0", cuda="12.8"),
             on_event=self.events.append,
         )
 
     def lab_image(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
-        return self.builder(settings, changed).lab_image(a_listing(TAG))
+        return self.builder(settings, changed).lab_image(a_listing(TAG), "default")
+
+
+@dataclass(frozen=True)
+class FakeCourse:
+    sha256: str
+
+
+@dataclass
+class FakeCourses:
+    """The courses of a lab: a file requirements.lock once it was resolved, and what asks for that."""
+
+    file: FakeCourse | None = None
+    resolved: FakeCourse = FakeCourse("1" * 64)
+
+    def find(self, environment: str, base: str) -> FakeCourse | None:
+        assert (environment, base) == ("default", BASE)
+        return self.file
+
+    def resolve(self, environment: str, base: str, facts: BaseFacts) -> FakeCourse:
+        assert (environment, base, facts) == ("default", BASE, SSHD_ONLY)
+        self.file = self.resolved
+        return self.resolved
+
+    def fill(self, folder: Path, course: Course, facts: BaseFacts) -> None:
+        assert facts == SSHD_ONLY
+        (folder / "requirements.txt").write_text(f"# {course.sha256}\n")
 
 
 def digest_of(config: ImageConfig) -> str:
@@ -169,7 +209,7 @@ def test_only_missing_parts_are_added_to_the_base() -> None:
     engine = FakeEngine(base=SSHD_ONLY)
     image = engine.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
     assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "build", "push", "close"]
-    assert "install_sshd.sh" in engine.context["Dockerfile"]
+    assert "install_packages.sh" in engine.context["Dockerfile"]
     assert "lab_env.py" not in engine.context["Dockerfile"]
     assert engine.arguments == {
         "BASE": image.base,
@@ -195,7 +235,11 @@ def test_the_apt_mirror_does_not_change_the_image() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["Dockerfile.j2", "requirements-lab.txt", "lab_env.py", "install_sshd.sh", "provisioner.sh"]
+    "name",
+    [
+        *("Dockerfile.j2", "requirements-lab.txt", "lab_env.py", "install_packages.sh", "provisioner.sh"),
+        *("base_facts.py", "matplotlibrc", "provisioner_matplotlib.py"),
+    ],
 )
 def test_every_input_changes_the_image(name: str) -> None:
     engine = FakeEngine(base=SSHD_ONLY)
@@ -225,7 +269,7 @@ def test_an_image_of_another_machine_with_our_tag_and_label_is_built_again(
 def test_a_copy_with_equal_settings_and_other_layers_is_not_taken_for_the_base() -> None:
     engine, settings = FakeEngine(), ImageSettings(complete=True)
     target = ImageReference.parse(target_of(FakeEngine().lab_image(settings)))
-    PushedImages().add(target, FakeEngine().lab_image(settings).inputs, "linux/amd64", BASE)
+    PushedImages().add(target, FakeEngine().lab_image(settings).inputs, "linux/amd64", BASE, {})
     evil = BASE_CONFIG.model_copy(update={"diff_ids": (a_digest("backdoor"),), "digest": a_digest("other config")})
     engine.images |= {str(target): evil, target.pinned(BASE).by_digest(): evil}
     assert engine.lab_image(settings).rootfs == BASE_CONFIG.diff_ids
@@ -254,7 +298,7 @@ def test_an_image_that_the_own_lock_pins_is_used_without_a_record(
     assert engine.calls == []
     for other in ({"inputs": "0" * 64}, {"platform": "linux/arm64"}, {"lab": f"elsewhere.lab/x@{a_digest('x')}"}):
         engine.locked = (image.model_copy(update=other),)
-        assert engine.builder().lab_image(a_listing(TAG)) == image
+        assert engine.builder().lab_image(a_listing(TAG), "default") == image
         shutil.rmtree(tmp_path / "provisioner")
     assert [call.split()[0] for call in engine.calls].count("push") == 3
 
@@ -283,13 +327,13 @@ def test_an_image_with_a_missing_layer_is_pushed_again() -> None:
 
 def test_a_tag_of_maximum_length_is_shortened() -> None:
     long = f"mirror.lab:5200/pytorch/pytorch:{'a' * 128}"
-    image = FakeEngine().builder().lab_image(a_listing(long))
+    image = FakeEngine().builder().lab_image(a_listing(long), "default")
     assert image.reference == long
 
 
 def codes(listing: Listing, settings: ImageSettings | None = None) -> list[str]:
     with pytest.raises(ProblemError) as refused:
-        FakeEngine(base=SSHD_ONLY).builder(settings).lab_image(listing)
+        FakeEngine(base=SSHD_ONLY).builder(settings).lab_image(listing, "default")
     return [problem.code for problem in refused.value.problems]
 
 
@@ -323,3 +367,103 @@ def test_a_registry_that_does_not_answer_is_reported_before_the_build() -> None:
     with pytest.raises(ProblemError, match="unreachable"):
         engine.lab_image()
     assert engine.calls == []
+
+
+COURSE = ImageSettings(apt=("sox", "ffmpeg"))
+VERSIONS = {"ffmpeg": "7:5.1.6", "sox": "14.4.2", "of an earlier layer": "1"}
+
+
+def test_versions_of_packages_are_read_from_the_built_image_and_locked() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, versions=VERSIONS)
+    image = engine.lab_image(COURSE)
+    assert image.packages == {"ffmpeg": "7:5.1.6", "sox": "14.4.2"}
+    assert image.format == 2
+    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "build", "read", "push", "close"]
+    assert '"${APT_MIRROR}" ffmpeg sox' in engine.context["Dockerfile"]
+
+
+def test_a_found_image_has_the_versions_with_which_it_was_built(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    engine = FakeEngine(base=SSHD_ONLY, versions=VERSIONS)
+    image = engine.lab_image(COURSE)
+    assert engine.lab_image(COURSE) == image
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # another machine, with the lab's own lock
+    engine.locked, engine.calls = (image,), []
+    assert engine.lab_image(COURSE) == image
+    assert engine.calls == []
+
+
+def test_order_repetition_and_names_of_environments_do_not_change_an_image() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, versions=VERSIONS)
+    image = engine.lab_image(COURSE)
+    engine.calls.clear()
+    again = ImageSettings(apt=("ffmpeg", "sox", "ffmpeg"))
+    assert engine.builder(again, environment="nlp").lab_image(a_listing(TAG), "nlp") == image
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("change", [{"apt": ("ffmpeg",)}, {"tools": False}, {"complete": True, "apt": ()}])
+def test_what_an_environment_contains_changes_the_image(change: Mapping[str, object]) -> None:
+    engine = FakeEngine(base=SSHD_ONLY, versions=VERSIONS)
+    changed = engine.lab_image(COURSE.model_copy(update=dict(change)))
+    assert changed.inputs != engine.lab_image(COURSE).inputs
+
+
+def test_a_build_that_recorded_no_version_of_a_package_is_not_pushed() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, versions={"ffmpeg": "7:5.1.6"})
+    with pytest.raises(ProblemError, match="sox cannot be installed"):
+        engine.lab_image(COURSE)
+    assert "push" not in [call.split()[0] for call in engine.calls]
+
+
+def test_tools_that_cannot_be_installed_are_left_out_with_a_note() -> None:
+    base = COMPLETE.model_copy(update={"apt": False, "missing_tools": ("git", "tmux")})
+    engine = FakeEngine(base=base)
+    engine.lab_image()
+    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "tag", "push", "close"]
+    notes = [event.text for event in engine.events if event.kind == "note"]
+    assert "stays without git, tmux" in notes[0]
+
+
+def test_the_size_of_a_new_image_is_reported() -> None:
+    engine = FakeEngine(base=SSHD_ONLY)
+    engine.lab_image()
+    assert "a pull has 4.26 kB, of which 0 B are not of the base" in engine.events[-1].text
+
+
+WITH_PIP = ImageSettings(tools=False, pip="course.txt")
+
+
+def test_wheels_of_a_course_are_installed_in_a_stage_of_their_own() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
+    image = engine.lab_image(WITH_PIP)
+    assert image.requirements == "1" * 64
+    assert engine.context["course/requirements.txt"] == f"# {image.requirements}\n"
+    assert "course/course_env.py" in engine.context
+    assert "FROM ${BASE} AS course" in engine.context["Dockerfile"]
+    assert "ENV PATH=/opt/provisioner/course/bin:${PATH}" in engine.context["Dockerfile"]
+
+
+def test_a_committed_course_is_found_without_an_engine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
+    image = engine.lab_image(WITH_PIP)
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))  # another machine, with the lab's own files
+    engine.locked, engine.calls = (image,), []
+    assert engine.lab_image(WITH_PIP) == image
+    assert engine.calls == []
+
+
+def test_a_course_that_resolves_as_it_did_before_is_not_built_again() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
+    image = engine.lab_image(WITH_PIP)
+    engine.courses, engine.calls = FakeCourses(), []  # the file is not there any more
+    assert engine.lab_image(WITH_PIP) == image
+    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "close"]
+
+
+def test_another_version_of_a_courses_package_changes_the_image() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
+    image = engine.lab_image(WITH_PIP)
+    engine.courses = FakeCourses(resolved=FakeCourse("2" * 64))
+    assert engine.lab_image(WITH_PIP).inputs != image.inputs

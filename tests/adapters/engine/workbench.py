@@ -27,6 +27,7 @@ from tests.domain.seats import a_seat
 from tests.lab.bed import Lab, make_key
 from tests.lab.host import run
 
+PLAIN = ImageSettings(tools=False)  # the tools take a minute, and most tests do not need them
 TOKEN = "5f" * 32
 STATE = "/var/lib/provisioner/seats/demo-student"
 GENERATION = f"{STATE}/gens/1"
@@ -58,7 +59,7 @@ class Bench:
     events: list[Event] = field(default_factory=list)
 
     def lab_image(
-        self, name: str, settings: ImageSettings | None = None, before_build: Callable[[], object] = lambda: None
+        self, name: str, settings: ImageSettings = PLAIN, before_build: Callable[[], object] = lambda: None
     ) -> LockedImage:
         """Build the lab image of REPOSITORY:TAG of the mirror. `before_build` runs after the mirror was inspected."""
         self.events.clear()
@@ -66,7 +67,7 @@ class Bench:
         with Registry(mirror, ca=self.lab.ca) as base_registry, Registry(registry, ca=self.lab.ca) as lab_registry:
             builder = LabImageBuilder(
                 RegistrySettings(address=registry),
-                settings or ImageSettings(),
+                {"default": settings},
                 lookup=lab_registry,
                 engine=partial(DockerEngine.connect, {}, self.events.append),
                 records=PushedImages(self.lab.folder / "pushed_images"),
@@ -76,7 +77,7 @@ class Bench:
             )
             base = base_registry.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
             before_build()
-            return builder.lab_image(base)
+            return builder.lab_image(base, "default")
 
     def steps(self) -> list[str]:
         """Return the steps of the last build: pulling, downloading, building, pushing."""

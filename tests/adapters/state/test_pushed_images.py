@@ -1,5 +1,6 @@
 """The record of pushed images: read back for the same key only, private, and absent if it is damaged."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ AMD64 = "linux/amd64"
 
 
 def test_a_digest_is_found_by_registry_repository_inputs_and_platform() -> None:
-    PushedImages().add(TARGET, "inputs", AMD64, a_digest("old"))
-    PushedImages().add(TARGET, "inputs", AMD64, a_digest("new"))
-    assert PushedImages().find(TARGET.model_copy(update={"tag": "other"}), "inputs", AMD64) == a_digest("new")
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("old"), {})
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("new"), {"ffmpeg": "7:5.1.6"})
+    found = PushedImages().find(TARGET.model_copy(update={"tag": "other"}), "inputs", AMD64)
+    assert found is not None
+    assert (found.digest, found.packages) == (a_digest("new"), {"ffmpeg": "7:5.1.6"})
     assert PushedImages().find(TARGET, "inputs", "linux/arm64") is None
     assert PushedImages().find(TARGET, "others", AMD64) is None
     for other in ({"registry": "registry.lab:5202"}, {"repository": "provisioner/other"}):
@@ -24,7 +27,7 @@ def test_a_digest_is_found_by_registry_repository_inputs_and_platform() -> None:
 
 
 def test_a_record_is_private() -> None:
-    PushedImages().add(TARGET, "inputs", AMD64, a_digest("image"))
+    PushedImages().add(TARGET, "inputs", AMD64, a_digest("image"), {})
     (path,) = (state_home() / "pushed_images").iterdir()
     assert path.stat().st_mode & 0o777 == 0o600
 
@@ -32,7 +35,7 @@ def test_a_record_is_private() -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"\xff", b" " * (1 << 17)])
 def test_a_damaged_record_counts_as_absent(tmp_path: Path, content: bytes) -> None:
     records = PushedImages(tmp_path)
-    records.add(TARGET, "inputs", AMD64, a_digest("image"))
+    records.add(TARGET, "inputs", AMD64, a_digest("image"), {})
     (path,) = tmp_path.iterdir()
     path.write_bytes(content)
     assert records.find(TARGET, "inputs", AMD64) is None
@@ -40,9 +43,21 @@ def test_a_damaged_record_counts_as_absent(tmp_path: Path, content: bytes) -> No
 
 def test_a_record_under_another_name_counts_as_absent(tmp_path: Path) -> None:
     records = PushedImages(tmp_path)
-    records.add(TARGET, "one", AMD64, a_digest("one"))
+    records.add(TARGET, "one", AMD64, a_digest("one"), {})
     (one,) = tmp_path.iterdir()
-    records.add(TARGET, "two", AMD64, a_digest("two"))
+    records.add(TARGET, "two", AMD64, a_digest("two"), {})
     (two,) = set(tmp_path.iterdir()) - {one}
     one.replace(two)
     assert records.find(TARGET, "two", AMD64) is None
+
+
+def test_a_record_of_an_earlier_release_has_no_packages(tmp_path: Path) -> None:
+    records = PushedImages(tmp_path)
+    records.add(TARGET, "inputs", AMD64, a_digest("image"), {})
+    (path,) = tmp_path.iterdir()
+    before = json.loads(path.read_text())
+    del before["packages"]
+    path.write_text(json.dumps(before))
+    found = records.find(TARGET, "inputs", AMD64)
+    assert found is not None
+    assert (found.digest, found.packages) == (a_digest("image"), {})

@@ -1,0 +1,69 @@
+"""Why a build failed: from the line that the scripts of a build print themselves, never from the words of a tool."""
+
+import re
+from collections.abc import Callable
+
+from provisioner.domain.values.problem import Problem
+
+# install_packages.sh and course_env.py end with it: a code, and the names that it is about.
+_MARK = re.compile(r"^provisioner: (?P<code>[a-z_]+)(?P<names>(?: \S+)*)\s*$", re.MULTILINE)
+
+
+def build_failed(reference: str, output: str) -> Problem:
+    """Return the problem of a failed build. `output`: its last lines, with the engine's own message."""
+    marks = list(_MARK.finditer(output))
+    explain = _EXPLAINED.get(marks[-1]["code"]) if marks else None
+    if explain is None:
+        return _unknown(reference, output)
+    before = output[: marks[-1].start()].strip()
+    return explain(reference, ", ".join(marks[-1]["names"].split()), before)
+
+
+def packages_failed(reference: str, names: str, output: str) -> Problem:
+    """Return the problem of Debian packages that cannot be installed. `output`: the lines that say why."""
+    return Problem(
+        "apt_package",
+        f"{names} cannot be installed in {reference}; the last lines:\n{output}",
+        "the sources of the base have no such package, or it does not go with what the base has",
+        (
+            "correct the name in `apt` of lab.yml: packages.ubuntu.com and packages.debian.org list them by release; "
+            "if it is not in your list, it is one of image.tools or sshd, so look at image.apt_mirror"
+        ),
+    )
+
+
+def _mirror(reference: str, _: str, output: str) -> Problem:
+    return Problem(
+        "apt_mirror_failed",
+        f"the package sources for {reference} did not answer, or not completely; the last lines:\n{output}",
+        "packages are installed from the distribution's sources, or from image.apt_mirror instead",
+        "set image.apt_mirror to a mirror that this machine reaches, or try again later if it is being updated",
+    )
+
+
+def _sources(reference: str, _: str, output: str) -> Problem:
+    return Problem(
+        "apt_no_sources",
+        f"the base of {reference} has no package sources of Debian or Ubuntu; the last lines:\n{output}",
+        "packages are installed from sources whose URL ends with /ubuntu, /ubuntu-ports, /debian or /debian-security",
+        "choose another base by image.torch or image.flavour, or remove `apt` and set image.tools: false",
+    )
+
+
+def _unknown(reference: str, output: str) -> Problem:
+    return Problem(
+        "build_failed",
+        f"Docker could not build {reference}; its last lines:\n{output}",
+        "a seat needs Jupyter and sshd beside the base's torch",
+        (
+            "if a package source cannot be reached, set image.apt_mirror to one that can; "
+            "or push a complete image to the mirror and set image.complete: true"
+        ),
+    )
+
+
+_EXPLAINED: dict[str, Callable[[str, str, str], Problem]] = {
+    "apt_package": packages_failed,
+    "apt_mirror_failed": _mirror,
+    "apt_no_sources": _sources,
+}

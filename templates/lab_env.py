@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import json
 import os
+import py_compile
 import re
 import shutil
 import site
@@ -97,7 +98,8 @@ def make_env(env: Path, jupyter: Path, build: Path) -> None:
     base = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     paths = dict.fromkeys([*base, str(packages_of(jupyter))])
     (packages_of(env) / "provisioner.pth").write_text(PATHS.format("\n".join(paths)), encoding="utf-8")
-    shutil.copy(build / "provisioner_matplotlib.py", packages_of(env))
+    # People cannot write there, so without its bytecode each start of Python would compile it again.
+    py_compile.compile(shutil.copy(build / "provisioner_matplotlib.py", packages_of(env)), doraise=True)
     for name, module in PROGRAMS.items():
         write_program(env / "bin" / name, PROGRAM.format(python=env / "bin/python", module=module))
     write_program(env / "bin/nvitop", NVITOP.format(python=jupyter / "bin/python", apart=jupyter / "apart"))

@@ -65,6 +65,7 @@ TOGETHER = (
     "adapters/registry/test_real.py",
     "adapters/registry/test_faults.py",
     "templates/test_lab_env.py",
+    "templates/test_matplotlib.py",
 )
 _BED_OF = {f"tests/{file}": bed for bed, files in BEDS.items() for file in files}
 _POSITIONS = {file: position for position, file in enumerate(_BED_OF)}

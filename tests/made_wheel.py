@@ -2,6 +2,8 @@
 
 import base64
 import hashlib
+import subprocess
+import sys
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,3 +31,12 @@ def locked(wheel: Path) -> str:
 def _recorded(path: str, text: str) -> str:
     digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode().rstrip("=")
     return f"{path},sha256={digest},{len(text.encode())}\n"
+
+
+def install_wheels(folder: Path, *names: str, python: str = "") -> Path:
+    """Install packages from the index of this machine into `folder`, for another Python (3.13) where one is named."""
+    uv = Path(sys.executable).with_name("uv")
+    where = ("--target", str(folder), *(("--python-version", python) if python else ()))
+    command = [uv, "pip", "install", "--quiet", "--only-binary", ":all:", "--python", sys.executable, *where, *names]
+    subprocess.run(command, check=True)
+    return folder

@@ -186,7 +186,7 @@ def running_self_service(
         program,
         [PROFILE],
         rollout=QUICK,
-        image={"torch": TORCH},
+        image={"torch": TORCH, "tools": False},
         self_service={"unix_group": UNIX_GROUP},
         groups=groups,
     ) as site:

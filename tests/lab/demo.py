@@ -69,6 +69,7 @@ def write_lab(lab: Lab, folder: Path, **over: object) -> None:
         "name": lab.prefix,
         "mirror": {"address": lab.mirror.address, "ca": str(lab.ca)},
         "registry": {"address": lab.registry.address, "ca": str(lab.ca)},
+        "image": {"tools": False},  # they take a minute of apt, and tests/adapters/engine/test_lab_image.py has them
         "services": {"jupyter": {"bind": "lan"}, "ssh": {"bind": "lan"}},
         "seat": {"authorized_keys": [str(student_key(lab).with_suffix(".pub"))]},
     }

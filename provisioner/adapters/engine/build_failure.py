@@ -5,25 +5,28 @@ from collections.abc import Callable
 
 from provisioner.domain.values.problem import Problem
 
-# install_packages.sh and course_env.py end with it: a code, and the names that it is about.
-_MARK = re.compile(r"^provisioner: (?P<code>[a-z_]+)(?P<names>(?: \S+)*)\s*$", re.MULTILINE)
+# install_packages.sh and course_env.py end with such lines: a code, and what it is about.
+_MARK = re.compile(r"^provisioner: (?P<code>[a-z_]+):?(?P<words>(?: .*)?)$", re.MULTILINE)
+# The colors of apt, and the builder's own lines, which do not say why.
+_NOISE = re.compile(r"\x1b\[[0-9;]*m|^(?:Step \d+/\d+ :| --->|--->).*\n?", re.MULTILINE)
 
 
 def build_failed(reference: str, output: str) -> Problem:
     """Return the problem of a failed build. `output`: its last lines, with the engine's own message."""
-    marks = list(_MARK.finditer(output))
+    text = _NOISE.sub("", output)
+    marks = list(_MARK.finditer(text))
     explain = _EXPLAINED.get(marks[-1]["code"]) if marks else None
     if explain is None:
         return _unknown(reference, output)
-    before = output[: marks[-1].start()].strip()
-    return explain(reference, ", ".join(marks[-1]["names"].split()), before)
+    words = [mark["words"].strip() for mark in marks if mark["code"] == marks[-1]["code"]]
+    return explain(reference, "\n".join(words), text[: marks[0].start()].strip())
 
 
 def packages_failed(reference: str, names: str, output: str) -> Problem:
     """Return the problem of Debian packages that cannot be installed. `output`: the lines that say why."""
     return Problem(
         "apt_package",
-        f"{names} cannot be installed in {reference}; the last lines:\n{output}",
+        f"{', '.join(names.split())} cannot be installed in {reference}; the last lines:\n{output}",
         "the sources of the base have no such package, or it does not go with what the base has",
         (
             "correct the name in `apt` of lab.yml: packages.ubuntu.com and packages.debian.org list them by release; "
@@ -50,6 +53,15 @@ def _sources(reference: str, _: str, output: str) -> Problem:
     )
 
 
+def _course(reference: str, reasons: str, output: str) -> Problem:
+    return Problem(
+        "course_not_installed",
+        f"the course's packages do not work in {reference}: {reasons}\nthe last lines:\n{output}",
+        "the packages of `pip` are installed beside torch and Jupyter of the image, which must stay as they are",
+        "change the versions that the requirements file of this environment asks for, then run `provision lock` again",
+    )
+
+
 def _unknown(reference: str, output: str) -> Problem:
     return Problem(
         "build_failed",
@@ -66,4 +78,5 @@ _EXPLAINED: dict[str, Callable[[str, str, str], Problem]] = {
     "apt_package": packages_failed,
     "apt_mirror_failed": _mirror,
     "apt_no_sources": _sources,
+    "course": _course,
 }

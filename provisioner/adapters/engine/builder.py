@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from jinja2 import Environment, StrictUndefined
 
@@ -66,16 +66,19 @@ class Course(Protocol):
         """The hash of the file requirements.lock: by it the lab image is found again."""
 
 
-class Courses(Protocol):
+AnyCourse = TypeVar("AnyCourse", bound=Course)
+
+
+class Courses(Protocol[AnyCourse]):
     """The pip packages of environments. Methods raise ProblemError."""
 
-    def find(self, environment: str, base: str) -> Course | None:
+    def find(self, environment: str, base: str) -> AnyCourse | None:
         """Return the committed packages for a base (its digest), None where they were not made from these inputs."""
 
-    def resolve(self, environment: str, base: str, facts: BaseFacts) -> Course:
+    def resolve(self, environment: str, base: str, facts: BaseFacts) -> AnyCourse:
         """Return the packages for a base: the committed ones where they fit, else newly resolved ones."""
 
-    def fill(self, folder: Path, course: Course, facts: BaseFacts) -> None:
+    def fill(self, folder: Path, course: AnyCourse, facts: BaseFacts) -> None:
         """Put what course_env.py reads into `folder`: requirements and wheels."""
 
 
@@ -156,7 +159,7 @@ class LabImageBuilder:
         engine: Callable[[], Engine],
         records: Records,
         locked: Sequence[LockedImage] = (),
-        courses: Courses | None = None,
+        courses: Courses[Any] | None = None,
         templates: Mapping[str, str],
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,

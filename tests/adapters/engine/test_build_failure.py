@@ -18,6 +18,11 @@ ENGINE = "The command '/bin/sh -c sh /tmp/install_packages.sh ...' returned a no
         ("provisioner: something_else x\n" + ENGINE, "build_failed", "something_else"),
         ("echo provisioner: apt_package x\n" + ENGINE, "build_failed", ENGINE),
         ("", "build_failed", "lab:1"),
+        (
+            "provisioner: course: a 1 needs b<2\nprovisioner: course: c 1 needs d\n" + ENGINE,
+            "course_not_installed",
+            "do not work in lab:1: a 1 needs b<2\nc 1 needs d\n",
+        ),
         # A package's script may print such a line; what ended the build comes last.
         ("provisioner: apt_no_sources\nprovisioner: apt_package x\n" + ENGINE, "apt_package", "x cannot"),
     ],
@@ -29,5 +34,6 @@ def test_a_failure_is_known_by_its_mark(output: str, code: str, what: str) -> No
 
 
 def test_the_last_lines_before_the_mark_say_why() -> None:
-    what = build_failed("lab:1", f"first\nlast\n\nprovisioner: apt_package x\n{ENGINE}").what
+    builder = "Step 3/9 : COPY x /\n ---> Using cache\n---> 78583b819856\n"
+    what = build_failed("lab:1", f"{builder}first\n\x1b[91mlast\x1b[0m\n\nprovisioner: apt_package x\n{ENGINE}").what
     assert what.endswith("the last lines:\nfirst\nlast")

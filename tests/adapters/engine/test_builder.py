@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.adapters.engine.builder import INPUTS_LABEL, Course, LabImageBuilder
+from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
 from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
@@ -175,7 +175,7 @@ class FakeCourses:
         self.file = self.resolved
         return self.resolved
 
-    def fill(self, folder: Path, course: Course, facts: BaseFacts) -> None:
+    def fill(self, folder: Path, course: FakeCourse, facts: BaseFacts) -> None:
         assert facts == SSHD_ONLY
         (folder / "requirements.txt").write_text(f"# {course.sha256}\n")
 

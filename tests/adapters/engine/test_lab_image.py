@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from provisioner.adapters.engine.docker_engine import DockerEngine
+from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lock import LockedImage
-from provisioner.domain.values.problem import ProblemError
+from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from tests.adapters.engine.workbench import GENERATION, ODD, STATE, TOKEN, Bench
 from tests.lab.bed import Lab, running_lab
@@ -86,6 +87,83 @@ def test_a_tag_that_moves_after_inspection_is_pulled_by_its_old_digest(bench: Be
         bench.lab.mirror.push(next(tag.image for tag in DEMO_TAGS if tag.name == CONDA), CONDA)
     assert image.base.endswith(f"@{was}")
     assert_complete(bench, image, "/opt/conda/lib/")
+
+
+# Three packages of a course, small ones.
+COURSE = ImageSettings(apt=("jq", "tree", "file"))
+TOOLS = ("git", "tmux", "vim", "nano", "less", "htop", "curl", "wget", "rsync", "unzip", "ps", "ssh", "nvitop")
+
+
+@pytest.fixture(scope="module")
+def course(bench: Bench) -> LockedImage:
+    """The image of a course on a base with conda: tools, and packages of its own."""
+    return bench.lab_image(CONDA, COURSE)
+
+
+def test_an_environment_has_tools_and_packages_and_their_versions(bench: Bench, course: LockedImage) -> None:
+    form = "${Package} ${Version}\\n"
+    found = bench.as_student(course.lab, f"dpkg-query -W -f '{form}' file jq tree").splitlines()
+    assert [f"{name} {version}" for name, version in course.packages.items()] == found
+    assert list(course.packages) == ["file", "jq", "tree"]
+    words = " ".join(TOOLS)
+    assert len(bench.as_student(course.lab, f"bash -lc 'which {words} jq tree file'").splitlines()) == len(TOOLS) + 3
+    assert bench.as_student(course.lab, "ls /tmp /var/lib/apt/lists") == "/tmp:\n\n/var/lib/apt/lists:"
+    assert_complete(bench, course, "/opt/conda/lib/")
+
+
+def test_an_environment_with_tools_speaks_chinese(bench: Bench, course: LockedImage) -> None:
+    month = "import locale, time; locale.setlocale(locale.LC_ALL, 'zh_CN.UTF-8'); print(time.strftime('%B'))"
+    answers = bench.as_student(
+        course.lab,
+        f'python -c "{month}"; echo $LANG; python -c "import os; print(os.environ[\'MATPLOTLIBRC\'])"; '
+        "TZ=Asia/Shanghai date +%Z; test -s /usr/share/fonts/truetype/wqy/wqy-microhei.ttc && echo font",
+    ).splitlines()
+    assert answers[0].endswith("月")
+    assert answers[1:] == ["C.UTF-8", "/opt/provisioner/matplotlib/matplotlibrc", "CST", "font"]
+
+
+def test_a_package_more_is_a_layer_of_its_own(bench: Bench, course: LockedImage) -> None:
+    """The layers before it are those that nodes have. The copied script is a layer, and what removes it is the next."""
+    more = bench.lab_image(CONDA, COURSE.model_copy(update={"apt": (*COURSE.apt, "bc")}))
+    assert len(more.rootfs) == len(course.rootfs)
+    assert [one == other for one, other in zip(more.rootfs, course.rootfs, strict=True)].index(False) == len(
+        more.rootfs
+    ) - 1
+    assert set(more.packages) - set(course.packages) == {"bc"}
+
+
+def test_another_order_of_the_packages_builds_nothing(bench: Bench, course: LockedImage) -> None:
+    again = COURSE.model_copy(update={"apt": tuple(reversed(COURSE.apt)), "apt_mirror": "http://127.0.0.1:9"})
+    assert bench.lab_image(CONDA, again) == course
+    assert bench.steps() == []
+
+
+def refused(bench: Bench, settings: ImageSettings) -> Problem:
+    with pytest.raises(ProblemError) as problems:
+        bench.lab_image(SYSTEM, settings)
+    return problems.value.problems[0]
+
+
+@pytest.mark.usefixtures("system")
+def test_packages_that_do_not_exist_are_named_all_at_once(bench: Bench) -> None:
+    """`sox-` would have apt remove sox, and `li.bc6` is a pattern for it."""
+    problem = refused(bench, ImageSettings(tools=False, apt=("jq", "no-such-package", "sox-", "li.bc6")))
+    assert problem.code == "apt_package"
+    assert problem.what.startswith("li.bc6, no-such-package, sox- cannot be installed")
+
+
+@pytest.mark.usefixtures("system")
+def test_a_name_that_only_others_provide_is_refused_with_the_reason(bench: Bench) -> None:
+    problem = refused(bench, ImageSettings(tools=False, apt=("mail-transport-agent", "jq")))
+    assert problem.code == "apt_package"
+    assert problem.what.startswith("mail-transport-agent cannot be installed")
+    assert "Step" not in problem.what
+
+
+def test_a_mirror_of_packages_that_does_not_answer_is_the_cause(bench: Bench) -> None:
+    problem = refused(bench, ImageSettings(tools=False, apt=("jq",), apt_mirror="http://127.0.0.1:9/x"))
+    assert problem.code == "apt_mirror_failed"
+    assert "http://127.0.0.1:9/x/debian" in problem.what
 
 
 def assert_complete(bench: Bench, image: LockedImage, packages: str) -> None:
@@ -233,6 +311,19 @@ def test_jupyter_and_a_terminal_in_it_show_the_notice(bench_with_seat: Bench) ->
     assert request(bench_with_seat, "/static/notice.txt", None) == (200, "exam at noon\n")
     shell = ("docker", "exec", "demo-student-jupyter-1", "bash", "-lic", "true")
     assert "*** exam at noon" in bench_with_seat.on_node(*shell)
+
+
+def test_jupyter_asks_no_server_for_news_and_speaks_chinese(bench_with_seat: Bench) -> None:
+    assert json.loads(request(bench_with_seat, "/lab/api/news", TOKEN)[1]) == {"news": []}
+    assert json.loads(request(bench_with_seat, "/lab/api/update", TOKEN)[1]) == {"notification": None}
+    assert '"zh_CN"' in request(bench_with_seat, "/lab/api/translations/", TOKEN)[1]
+    page = request(bench_with_seat, "/lab", TOKEN)[1]
+    assert '"disabledExtensions": ["@jupyterlab/apputils-extension:announcements"]' in page
+
+
+def test_nvitop_sees_the_gpu_of_the_seat_alone(bench_with_seat: Bench) -> None:
+    shown = bench_with_seat.ssh("TERM=xterm nvitop --once --ascii 2>&1 || true")
+    assert shown.count("RTX 4090") == 1, shown
 
 
 def test_a_notebook_and_a_terminal_can_be_opened(bench_with_seat: Bench) -> None:

@@ -260,7 +260,8 @@ class LabImageBuilder:
     def _resolve_course(self, order: _Order, facts: BaseFacts | None) -> Course | None:
         if order.settings.pip is None or self._courses is None or facts is None:
             return None
-        return self._courses.resolve(order.environment, order.digest, facts)
+        course: Course = self._courses.resolve(order.environment, order.digest, facts)
+        return course
 
     def _build_and_push(
         self, engine: Engine, order: _Order, facts: BaseFacts | None, course: Course | None, source: str

@@ -14,12 +14,12 @@ from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
-from tests.adapters.engine.workbench import GENERATION, ODD, STATE, TOKEN, Bench
+from tests.adapters.engine.workbench import GENERATION, ODD, STATE, STUDENT, TOKEN, Bench
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.images import make_small
 from tests.lab.tags import DEMO_TAGS, push_demo_tags
-from tests.made_wheel import a_wheel
+from tests.made_wheel import a_wheel, install_wheels
 
 pytestmark = pytest.mark.lab
 
@@ -120,6 +120,27 @@ def test_an_environment_with_tools_speaks_chinese(bench: Bench, course: LockedIm
     ).splitlines()
     assert answers[0].endswith("月")
     assert answers[1:] == ["C.UTF-8", "/opt/provisioner/matplotlib/matplotlibrc", "CST", "font"]
+
+
+# Warnings are errors: a letter or a font that is missing is one.
+PLOT = """
+import warnings; warnings.simplefilter("error")
+import matplotlib; matplotlib.use("agg")
+import matplotlib.pyplot as plt
+plt.plot([-2, -1, 0], [-1e-3, 0, 1e-3]); plt.title("训练损失"); plt.savefig("/tmp/plot.png")
+print(matplotlib.rcParams["font.family"], matplotlib.rcParams["axes.unicode_minus"])
+"""
+
+
+def test_a_plot_has_chinese_letters_and_minus_signs(bench: Bench, course: LockedImage, tmp_path: Path) -> None:
+    version = bench.as_student(course.lab, "python -c 'import sys; print(\"%d.%d\" % sys.version_info[:2])'").strip()
+    install_wheels(tmp_path / "packages", "matplotlib", python=version)
+    tmp_path.chmod(0o755)
+    (tmp_path / "plot.py").write_text(PLOT)
+    mounts = ("-v", f"{tmp_path}:/mnt:ro", "-e", "PYTHONPATH=/mnt/packages", "-e", "HOME=/tmp")
+    who = ("--user", f"{STUDENT}:{STUDENT}", "--entrypoint", "python")
+    shown = bench.lab.engine.docker("run", "--rm", *who, *mounts, course.lab, "-s", "/mnt/plot.py")
+    assert shown == "['sans-serif', 'WenQuanYi Micro Hei'] True"
 
 
 def test_a_package_more_is_a_layer_of_its_own(bench: Bench, course: LockedImage) -> None:

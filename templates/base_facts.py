@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import json
 import locale
 import platform
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -63,6 +65,28 @@ def missing_tools() -> list[str]:
     return missing + [package for package, path in FILES.items() if not Path(path).exists()]
 
 
+def installed_packages() -> dict[str, str]:
+    """Return the version of each package that this Python imports; of two with one name, the one that it imports."""
+    packages: dict[str, str] = {}
+    for found in importlib.metadata.distributions():
+        if found.metadata["Name"]:
+            packages.setdefault(re.sub(r"[-_.]+", "-", found.metadata["Name"]).lower(), found.version)
+    if "torch" not in packages and (version := torch_version()):
+        packages["torch"] = version
+    return packages
+
+
+def torch_version() -> str:
+    """Return the version of a torch without metadata, from its own file; it is not imported, as that takes seconds."""
+    found = importlib.util.find_spec("torch")
+    for folder in (found and found.submodule_search_locations) or ():
+        file = Path(folder) / "version.py"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        if version := re.search(r"""^__version__\s*(?::[^=]*)?=\s*['"]([^'"]+)['"]""", text, re.MULTILINE):
+            return version[1]
+    return ""
+
+
 def main() -> None:
     """Print the facts. Their names are the fields of BaseFacts."""
     facts = {
@@ -74,6 +98,7 @@ def main() -> None:
         "sshd": shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") is not None,
         "apt": shutil.which("apt-get") is not None,
         "missing_tools": missing_tools(),
+        "packages": installed_packages(),
     }
     print(json.dumps(facts))  # noqa: T201
 

@@ -14,6 +14,7 @@ class BaseFacts(Value):
     """Contents of a base image. `python`: the path of its `python3`. `glibc`: empty with another C library.
 
     `missing_tools`: Debian's names of the packages that `image.tools` adds, of those that the base lacks.
+    `packages`: the version of each Python package, by its canonical name.
     """
 
     python: str
@@ -24,6 +25,7 @@ class BaseFacts(Value):
     sshd: bool
     apt: bool
     missing_tools: tuple[str, ...] = ()
+    packages: dict[str, str] = {}
 
 
 def parse_base_facts(reference: str, output: str) -> BaseFacts:

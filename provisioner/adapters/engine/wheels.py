@@ -37,10 +37,13 @@ def select_requirements(lock: str, base: BaseFacts) -> str:
     return "".join(_without_marker(block) for block in blocks if _matches(block, target))
 
 
-def download_wheels(requirements: Path, folder: Path, base: BaseFacts, seconds: float = 1800) -> None:
+def download_wheels(
+    requirements: Path, folder: Path, base: BaseFacts, seconds: float = 1800, *, own: Path | None = None
+) -> None:
     """Download one wheel for each requirement into `folder`, in `seconds` at most.
 
-    Raises ProblemError with the end of pip's output.
+    `own`: a folder of wheels beside those of the index, which may not exist. Raises ProblemError with the end of pip's
+    output.
     """
     python = ".".join(base.version.split(".")[:2])
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
@@ -48,6 +51,7 @@ def download_wheels(requirements: Path, folder: Path, base: BaseFacts, seconds: 
     command += ["--implementation", "cp", "--python-version", python]
     command += [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={platform}" for platform in platform_tags(base)]
+    command += [f"--find-links={own}"] if own is not None and own.is_dir() else []
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:  # an index that sends a byte now and then keeps pip's own time limits from ending
@@ -59,8 +63,8 @@ def download_wheels(requirements: Path, folder: Path, base: BaseFacts, seconds: 
 def _no_wheels(base: BaseFacts, output: str) -> Problem:
     return Problem(
         "no_wheels",
-        f"pip could not download Jupyter for Python {base.version} on {base.machine}:\n{output}",
-        "the lab image gets Jupyter from wheels that the pip of this machine downloads",
+        f"pip could not download wheels for Python {base.version} on {base.machine}:\n{output}",
+        "the lab image gets Python packages from wheels that the pip of this machine downloads, by their hashes",
         "configure the package index of this machine, for example `pip config set global.index-url URL`",
     )
 

@@ -3,9 +3,10 @@
 
 ROOT/jupyter is JupyterLab's own environment: it sees no other package, so nothing that a student installs stops it.
 ROOT/env is where `python`, `pip` and kernels come from. It holds no package. It sees, in this order, what the student
-has installed, the base's packages (torch) and, last, those of ROOT/jupyter, for ipykernel's sake. As it is an
-environment, pip works in it where the base's Python is externally managed (PEP 668), and installs into the student's
-own folder; as it holds no package, pip never finds that one of its own would hide what a student wants.
+has installed, the packages of the course in ROOT/course, the base's (torch) and, last, those of ROOT/jupyter, for
+ipykernel's sake. As it is an environment, pip works in it where the base's Python is externally managed (PEP 668), and
+installs into the student's own folder; as it holds no package, pip never finds that one of its own would hide what a
+student wants.
 
 ROOT/jupyter/apart is what only a program needs, run by Jupyter's Python: people do not see it among their packages.
 
@@ -29,7 +30,8 @@ from pathlib import Path
 # Lines of a .pth file come before a student's own packages; the first one puts those before the others again.
 PATHS = """\
 import os, site; p = site.getusersitepackages(); site.check_enableusersite() and os.path.isdir(p) and site.addsitedir(p)
-{}
+import os, site; p = {course!r}; os.path.isdir(p) and site.addsitedir(p)
+{others}
 import provisioner_matplotlib
 """
 PROGRAM = """\
@@ -97,7 +99,8 @@ def make_env(env: Path, jupyter: Path, build: Path) -> None:
     venv.EnvBuilder(system_site_packages=True, symlinks=True, with_pip=False).create(env)
     base = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     paths = dict.fromkeys([*base, str(packages_of(jupyter))])
-    (packages_of(env) / "provisioner.pth").write_text(PATHS.format("\n".join(paths)), encoding="utf-8")
+    text = PATHS.format(course=str(packages_of(env.parent / "course")), others="\n".join(paths))
+    (packages_of(env) / "provisioner.pth").write_text(text, encoding="utf-8")
     # People cannot write there, so without its bytecode each start of Python would compile it again.
     py_compile.compile(shutil.copy(build / "provisioner_matplotlib.py", packages_of(env)), doraise=True)
     for name, module in PROGRAMS.items():

@@ -5,16 +5,25 @@ import hashlib
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
-def a_wheel(folder: Path, name: str, version: str, files: Mapping[str, str] | None = None) -> Path:
+def a_wheel(  # noqa: PLR0913
+    folder: Path,
+    name: str,
+    version: str,
+    files: Mapping[str, str] | None = None,
+    *,
+    needs: Iterable[str] = (),
+    tag: str = "py3-none-any",
+) -> Path:
     """Write a wheel; `files` maps paths in it to text, by default one module with the name of the wheel."""
-    path, info = folder / f"{name}-{version}-py3-none-any.whl", f"{name}-{version}.dist-info"
+    path, info = folder / f"{name}-{version}-{tag}.whl", f"{name}-{version}.dist-info"
     content = dict(files or {f"{name}.py": f"version = '{version}'\n"})
     content[f"{info}/METADATA"] = f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"
-    content[f"{info}/WHEEL"] = "Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    content[f"{info}/METADATA"] += "".join(f"Requires-Dist: {need}\n" for need in needs)
+    content[f"{info}/WHEEL"] = f"Wheel-Version: 1.0\nGenerator: tests\nRoot-Is-Purelib: true\nTag: {tag}\n"
     with zipfile.ZipFile(path, "w") as wheel:
         for inner, text in content.items():
             wheel.writestr(inner, text)

@@ -24,6 +24,7 @@ from packaging.utils import canonicalize_name
 
 from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
+from provisioner.adapters.engine.index_settings import uv_settings
 from provisioner.adapters.engine.resolve import Question, resolve
 from provisioner.adapters.state.files import read_bytes, read_text, write_text
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
@@ -178,6 +179,7 @@ class CourseRequirements:
             preferred=_preferred(wanted, target, facts),
             source=wanted.source,
             setting=_setting(environment),
+            index=uv_settings(),
         )
 
 

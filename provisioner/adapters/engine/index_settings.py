@@ -7,6 +7,7 @@ import os
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from provisioner.adapters.mirror.pip_index import pip_settings
 
@@ -15,17 +16,24 @@ _OWN_KEYS = frozenset({"index", "index-url", "extra-index-url", "find-links", "n
 _SECTIONS = (":env:", "download", "global")  # of pip, by precedence; `pip download` gets the wheels later
 
 
-def uv_settings() -> tuple[dict[str, str], list[str]]:
-    """Return the environment of uv, and its options: by both it asks the index that this machine is configured with."""
+class IndexSettings(NamedTuple):
+    """By which uv asks the index that this machine is configured with. They may hold a password."""
+
+    environment: Mapping[str, str]
+    options: tuple[str, ...] = ()
+
+
+def uv_settings() -> IndexSettings:
+    """Return the environment of uv, and its options."""
     environment = {**os.environ, "UV_NO_PROGRESS": "1", "UV_PYTHON_DOWNLOADS": "never", "NO_COLOR": "1"}
     environment.setdefault("UV_SYSTEM_CERTS", "1")  # as pip does: a university may have a CA of its own
     if has_own_index(environment):
-        return environment, []
+        return IndexSettings(environment)
     found = pip_settings()
     settings = {
         key.partition(".")[2]: found[key] for section in reversed(_SECTIONS) for key in _keys_of(found, section)
     }
-    return {**_from_pip(settings), **environment}, _options(settings)
+    return IndexSettings({**_from_pip(settings), **environment}, _options(settings))
 
 
 def has_own_index(environment: Mapping[str, str]) -> bool:
@@ -73,7 +81,7 @@ def _from_pip(settings: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in found.items() if value}
 
 
-def _options(settings: Mapping[str, str]) -> list[str]:
+def _options(settings: Mapping[str, str]) -> tuple[str, ...]:
     is_offline = settings.get("no-index", "").lower() in {"1", "true", "yes", "on"}
     # pip takes the best version of all its indexes, uv by itself those of the first one that has the package.
-    return ["--index-strategy", "unsafe-best-match", *(["--no-index"] if is_offline else [])]
+    return ("--index-strategy", "unsafe-best-match", *(("--no-index",) if is_offline else ()))

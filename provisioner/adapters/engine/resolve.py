@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.adapters.engine.index_settings import uv_settings
+from provisioner.adapters.engine.index_settings import IndexSettings
 from provisioner.domain.lab.requirements import Named
 from provisioner.domain.lab.requirements_lock import Entry, Target, entries_of
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -39,7 +39,7 @@ class Question:
     """Which versions fit. `pins`: packages of the base with their full versions; `wheels`: a folder of own wheels.
 
     `preferred`: packages in the form of a lock, whose versions are kept where they fit. `source`: the requirements
-    file as a person calls it. `setting`: the environment's place in lab.yml.
+    file as a person calls it. `setting`: the environment's place in lab.yml. `index`: the index of this machine.
     """
 
     requirements: tuple[Named, ...]
@@ -50,6 +50,7 @@ class Question:
     preferred: str
     source: str
     setting: str
+    index: IndexSettings
 
 
 def resolve(question: Question) -> tuple[Entry, ...]:
@@ -90,7 +91,7 @@ def _command(question: Question, folder: Path) -> tuple[list[str], dict[str, str
     (folder / source).write_text("".join(f"{each.text}\n" for each in question.requirements), encoding="utf-8")
     (folder / "constraints").write_text("".join(f"{each}\n" for each in constraints), encoding="utf-8")
     (folder / "output.txt").write_text(question.preferred, encoding="utf-8")
-    environment, options = uv_settings()
+    environment = dict(question.index.environment)
     command = [sys.executable, "-m", "uv", "pip", "compile", source, "-c", "constraints", "-o", "output.txt"]
     command += ["--quiet", "--generate-hashes", "--no-header", "--only-binary", ":all:", "--python", sys.executable]
     command += ["--python-version", question.target.python, "--python-platform", question.target.platform]
@@ -98,7 +99,7 @@ def _command(question: Question, folder: Path) -> tuple[list[str], dict[str, str
     if question.wheels.is_dir():  # beside the folders of this machine: an option would replace these
         folders = [environment.get("UV_FIND_LINKS", ""), str(question.wheels)]
         environment["UV_FIND_LINKS"] = ",".join(filter(None, folders))
-    return [*command, *options], environment
+    return [*command, *question.index.options], environment
 
 
 def _stub(folder: Path, name: str, version: str) -> Path:

@@ -28,7 +28,8 @@ PATHS = """\
 import site, sys; n = len(sys.path); site.addsitedir({course!r}); p = sys.path[n:]; del sys.path[n:]; \
 i = sys.path.index({base!r}) if {base!r} in sys.path else n; sys.path[i:i] = p
 """
-COMPANIONS = ("torch", "torchvision", "torchaudio", "triton")
+# What a course's versions must not break, though it did not ask for it.
+KEPT = ("torch", "torchvision", "torchaudio", "triton", "ipykernel")
 
 
 class CourseError(Exception):
@@ -64,7 +65,7 @@ def install(root: Path, build: Path, pip: Path, python: str) -> None:
 
 
 def look(course: Path, pip: Path) -> None:
-    """Print, as the student's Python, the file of torch, and what packages of the course or torch need and lack."""
+    """Print, as the student's Python, the file of torch, and what packages of the course, torch or Jupyter lack."""
     try:
         import torch  # noqa: PLC0415
 
@@ -73,10 +74,12 @@ def look(course: Path, pip: Path) -> None:
         if error.name != "torch":
             raise
         file = None
+    if importlib.util.find_spec("ipykernel"):
+        import ipykernel.kernelapp  # noqa: F401, PLC0415
     sys.path.append(str(pip))
     found = {name_of(each): each for each in importlib.metadata.distributions(path=[str(course)])}
     lacking = [text for each in found.values() for text in unsatisfied(each, set())]
-    for name in COMPANIONS:
+    for name in KEPT:
         try:
             lacking += unsatisfied(importlib.metadata.distribution(name), set(found))
         except importlib.metadata.PackageNotFoundError:
@@ -116,7 +119,7 @@ def check(python: str, root: Path, pip: Path, base: str | None) -> None:
     command = [python, __file__, "--look", str(packages_of(root)), str(pip)]
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     if done.returncode:
-        raise CourseError(f"torch cannot be imported beside the packages: {done.stderr.strip()[-2000:]}")
+        raise CourseError(f"torch or a notebook does not start with the packages: {done.stderr.strip()[-2000:]}")
     torch, lacking = json.loads(done.stdout.splitlines()[-1])
     if torch != base:
         raise CourseError(f"`import torch` would give {torch}, and not the image's {base}")

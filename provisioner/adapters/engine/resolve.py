@@ -4,6 +4,7 @@ torch and what belongs to it stay the base's: uv is given them as wheels of thei
 """
 
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -205,8 +206,8 @@ def _unresolved(question: Question, answer: Answer) -> Problem:
         ),
         "every package is installed from a wheel: nothing is compiled while an image is built",
         (
-            "correct the name or the versions; where a package has no wheel for this Python, choose a version that has "
-            f"one, or build one and put it into {question.wheels}"
+            "correct the name or the versions; where a package has no wheel for this Python, take a version that has one, "
+            f"or build one: pip wheel --no-deps --wheel-dir {shlex.quote(str(question.wheels))} NAME==VERSION"
         ),
     )
 

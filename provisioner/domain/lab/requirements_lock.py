@@ -16,7 +16,7 @@ _PINNED = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton|(?:nvi
 _NVML = "nvidia-ml-py"  # it reads the driver's library, and has no part in CUDA
 _HEADER = re.compile(r"# (python|platform|pin|base|inputs): (\S+)")
 _COMMENT = re.compile(r"\s*(?:#.*)?")
-_ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+) \\")
+_ENTRY = re.compile(r"(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)==(?P<version>[A-Za-z0-9.!+_-]+)(?P<more> \\)?")
 _HASH = re.compile(r"    --hash=(sha256:[0-9a-f]{64})(?P<more> \\)?")
 
 
@@ -167,7 +167,7 @@ def _read_lines(name: str, text: str) -> Iterator[Entry | tuple[str, str] | Prob
     while at < len(lines):
         if entry := _ENTRY.fullmatch(lines[at]):
             start, at = at, at + 1
-            hashes, at = _read_hashes(lines, at)
+            hashes, at = _read_hashes(lines, at) if entry["more"] else ((), at)
             comment, at = _read_comment(lines, at)
             found = Entry(entry["name"], entry["version"], hashes, comment)
             reason = _problem_of(found)

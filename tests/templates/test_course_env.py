@@ -4,7 +4,7 @@ import json
 import shutil
 import subprocess
 import venv
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -38,7 +38,7 @@ class Base:
     def course(self) -> Path:
         return self.root / "course"
 
-    def add(self, name: str, version: str = "2.0", needs: tuple[str, ...] = (), **files: str) -> None:
+    def add(self, name: str, version: str = "2.0", files: Mapping[str, str] = {}, needs: tuple[str, ...] = ()) -> None:
         content = {path.replace("__", "/"): text for path, text in files.items()} or None
         wheel = a_wheel(self.build / "wheels", name, version, content, needs=needs)
         with (self.build / "requirements.txt").open("a") as file:
@@ -97,7 +97,7 @@ TOOL = {
 
 def test_the_course_comes_before_the_base_and_after_the_student(with_env: Base, student: dict[str, str]) -> None:
     with_env.add("shared")
-    with_env.add("tool", "1.0", **TOOL)
+    with_env.add("tool", "1.0", TOOL)
     done = with_env.installed()
     assert done.returncode == 0, done.stderr
     python = with_env.env / "bin/python"
@@ -126,7 +126,7 @@ def test_in_a_base_with_its_own_jupyter_the_order_is_the_same(base: Base, studen
 
 
 def another_torch(base: Base) -> None:
-    base.add("evil", "1.0", **{"torch.py": "__version__ = '9.9'\n"})
+    base.add("evil", "1.0", {"torch.py": "__version__ = '9.9'\n"})
 
 
 def lacking(base: Base) -> None:

@@ -206,7 +206,7 @@ def _unresolved(question: Question, answer: Answer) -> Problem:
         ),
         "every package is installed from a wheel: nothing is compiled while an image is built",
         (
-            "correct the name or the versions; where a package has no wheel for this Python, take a version that has one, "
+            "correct the name or the versions; where a package has no wheel for this Python, take one that has, "
             f"or build one: pip wheel --no-deps --wheel-dir {shlex.quote(str(question.wheels))} NAME==VERSION"
         ),
     )

@@ -238,3 +238,64 @@ def test_without_the_index_the_failure_says_so(place: Place, monkeypatch: pytest
     assert problem.code == "course_index_failed"
     assert "127.0.0.1:9" in problem.what
     assert "secret" not in str(problem)
+
+
+def test_files_of_editors_and_files_that_they_name(place: Place) -> None:
+    (place.nlp / "requirements.txt").write_bytes("# \u8bfe\u7a0b\r\nplain\r\n-r ../common/more.txt\r\n".encode("gbk"))
+    (place.nlp.parent / "common").mkdir()
+    more = "-r ../nlp/requirements.txt\r\ntrainer\r\n-c limits.txt\r\n"
+    (place.nlp.parent / "common/more.txt").write_bytes(b"\xef\xbb\xbf" + more.encode())
+    (place.nlp.parent / "common/limits.txt").write_text("numpy==2.3.0\n")
+    assert entries(place.resolved().requirements) == ["numpy==2.3.0", "plain==1.0", "trainer==1.0"]
+
+
+def test_mistakes_of_all_files_come_at_once_and_before_a_base_is_pulled(place: Place) -> None:
+    place.write("plain\n-r missing.txt\n-r ../../../secret.txt\nnumpy=1\n")
+    place.write("numpy==1.0\n", "requirements.lock")
+    with pytest.raises(ProblemError) as refused:
+        place.courses().find("nlp", BASE)
+    whats = [problem.what.replace(f"{place.nlp}/", "") for problem in refused.value.problems]
+    assert refused.value.ending == "usage"
+    assert whats[0].startswith("requirements.txt:4: not a requirement: numpy=1")
+    assert whats[1].startswith("requirements.txt:2: missing.txt: there is no such file")
+    assert whats[2].startswith("requirements.txt:3: ")
+    assert "not below the directory of the lab" in whats[2]
+    assert any(what.startswith("requirements.lock:1: numpy has no hash") for what in whats)
+
+
+def test_a_missing_requirements_file_says_where_it_is_named(place: Place) -> None:
+    (problem,) = place.problems()
+    assert problem.code == "no_such_file"
+    assert "environments.nlp.pip in lab.yml" in problem.fix
+
+
+def test_a_lock_of_other_inputs_is_not_taken(place: Place) -> None:
+    place.write("plain\n")
+    place.resolved()
+    place.write("plain\ntrainer\n")
+    assert place.courses().find("nlp", BASE) is None
+    # What a person writes into the head of the file counts no more than what is hashed there.
+    (place.nlp / "requirements.lock").write_text(place.lock.replace("torch==2.8.0", "torch==2.9.0"))
+    place.write("plain\n")
+    assert place.courses().find("nlp", BASE) is None
+
+
+def test_an_empty_file_installs_nothing(place: Place) -> None:
+    place.write("# packages follow\n")
+    assert place.resolved().requirements == ""
+    assert place.courses().find("nlp", BASE) is not None
+
+
+def test_a_base_of_a_nightly_torch_is_kept(place: Place) -> None:
+    place.write("trainer\n")
+    nightly = a_base({"torch": "2.8.0a0+34c6371d24.nv25.08", "numpy": "1.26.4+vendor"})
+    assert entries(place.resolved(nightly).requirements) == ["numpy==2.3.0", "trainer==1.0"]
+    assert "# pin: torch==2.8.0a0\n" in place.lock
+
+
+def test_saving_twice_writes_once(place: Place) -> None:
+    place.write("plain\n")
+    place.resolved()
+    before = (place.nlp / "requirements.lock").stat().st_mtime_ns
+    place.resolved()
+    assert (place.nlp / "requirements.lock").stat().st_mtime_ns == before

@@ -11,6 +11,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.compose import ComposeProject, Service
 from provisioner.domain.seat.fill import device_names, visible_devices
+from provisioner.domain.seat.inside import INSIDE_FILES, inside_files, inside_variables
 from provisioner.domain.seat.seat import SERVICES, Seat, SeatKind, ServiceName
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -56,9 +57,35 @@ def container_home(seat: Seat) -> str:
 
 def python_user_base(seat: Seat, image: LockedImage) -> str:
     """Return the folder of `pip install --user` in the container: one a base image, so that none outlives its torch."""
+    return f"{container_home(seat)}/.provisioner/python/{_base_name(image)}"
+
+
+def _base_name(image: LockedImage) -> str:
+    """Return the name of what belongs to a base image in a home."""
     digest = image.base.rpartition("sha256:")[2][:12]
-    name = re.sub(r"[^A-Za-z0-9.+-]", "-", f"{image.torch or 'image'}-{digest}")
-    return f"{container_home(seat)}/.provisioner/python/{name}"
+    return re.sub(r"[^A-Za-z0-9.+-]", "-", f"{image.torch or 'image'}-{digest}")
+
+
+def variables(seat: Seat, image: LockedImage) -> dict[str, str]:
+    """Return the variables of both services that follow from lab.yml, and the folders of caches of a base image."""
+    caches = _cache_variables(seat, image) if image.format > 1 else {}
+    return {**caches, **inside_variables(seat.options.inside)}
+
+
+def _cache_variables(seat: Seat, image: LockedImage) -> dict[str, str]:
+    """Return where caches are that would be wrong with another image.
+
+    Matplotlib keeps the list of fonts under its own version alone, and torch keeps compiled extensions under the
+    versions of Python and CUDA, not under its own. The caches of Triton, Numba and CUDA know all that they depend on.
+    MATPLOTLIBRC: a student's own file stays where it is; matplotlib goes on to its next one where there is none.
+    """
+    home = container_home(seat)
+    cache = f"{home}/.provisioner/cache/{_base_name(image)}"
+    return {
+        "MPLCONFIGDIR": f"{cache}/matplotlib",
+        "MATPLOTLIBRC": f"{home}/.config/matplotlib/matplotlibrc",
+        "TORCH_EXTENSIONS_DIR": f"{cache}/torch_extensions",
+    }
 
 
 def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
@@ -70,6 +97,7 @@ def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
         *(_bind(f"../../identity/{name}", f"{CONFIG}/{name}") for name in _IDENTITY[service]),
         _bind("../../notice", NOTICE),
         *(_bind(f"./{name}", target) for name, target in _OWN_FILES[service].items()),
+        *(_bind(f"./{name}", INSIDE_FILES[name]) for name in inside_files(seat.options.inside)),
     ]
 
 
@@ -157,6 +185,7 @@ def _environment_faults(
         "PYTHONUSERBASE": python_user_base(seat, image),
         "NVIDIA_VISIBLE_DEVICES": visible_devices(seat.gpu_driver, seat.gpus),
         "JUPYTER_TOKEN_FILE": f"{CONFIG}/token" if name == "jupyter" else None,
+        **variables(seat, image),
     }
     for key, value in expected.items():
         yield from _differences(f"services.{name}.environment.{key}", service.environment.get(key), value)

@@ -12,6 +12,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text, proof
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.fill import device_names, host_name, visible_devices
+from provisioner.domain.seat.inside import extra_lines, inside_files
 from provisioner.domain.seat.seat import SERVICES, Seat, jupyter_url
 from provisioner.domain.seat.self_service import self_service_texts
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -58,6 +59,8 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
     files |= {name: templates[name] for name in STATIC_FILES}
     if seat.kind == "self_service":
         files |= self_service_texts(templates, seat.cull_s)
+    files["jupyter_server_config.py"] += extra_lines(seat.options)
+    files |= inside_files(seat.options.inside)
     return SeatBundle(seat=seat, image=image, document=SeatDocument.of_texts(files))
 
 
@@ -103,6 +106,9 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
         "python_user_base": proof.python_user_base(seat, image),
         "visible_devices": visible_devices(seat.gpu_driver, seat.gpus),
         "devices": device_names(seat.gpu_driver, seat.gpus),
+        "variables": proof.variables(seat, image),
+        # The files of an image that an earlier release has built keep their bytes.
+        "is_of_this_release": image.format > 1,
         "restart": proof.RESTART[seat.kind],
         "mounts": {name: proof.mounts(seat, name) for name in SERVICES},
     }

@@ -19,8 +19,8 @@ _GPU = "GPU-{0}{0}{0}{0}{0}{0}{0}{0}-0000-4000-8000-0000000000{0}{0}"
 _LOOPBACK = "127.0.0.1"
 
 # In these all seats of a document are the same: lab, kind, environment, start_interval, services on the loopback
-# interface.
-_Variant = tuple[str, SeatKind, str, bool, frozenset[ServiceName]]
+# interface, options as JSON.
+_Variant = tuple[str, SeatKind, str, bool, frozenset[ServiceName], str]
 
 
 class Documents:
@@ -29,7 +29,7 @@ class Documents:
     def __init__(self, templates: Mapping[str, str]) -> None:
         """`templates`: text by file name."""
         self._templates = templates
-        self._made: dict[tuple[str, str, _Variant], SeatDocument] = {}  # by the image's digest and tag
+        self._made: dict[tuple[str, str, int, _Variant], SeatDocument] = {}  # by the image's digest, tag and format
 
     def bundle(self, seat: Seat, image: LockedImage) -> SeatBundle:
         """Return the seat with its document. Raises ProblemError if the proof of a file fails.
@@ -51,7 +51,7 @@ class Documents:
 
         Raises ProblemError as `bundle` does.
         """
-        key = (image.lab, image.reference, _variant(seat))
+        key = (image.lab, image.reference, image.format, _variant(seat))
         if key not in self._made:
             render(seat, image, self._templates)  # what is wrong is said with the values of a real seat
             self._made[key] = make_document(seat, image, self._templates)
@@ -60,7 +60,8 @@ class Documents:
 
 def _variant(seat: Seat) -> _Variant:
     on_loopback = frozenset(name for name in SERVICES if seat.binds[name] == _LOOPBACK)
-    return seat.lab, seat.kind, seat.environment, seat.start_interval, on_loopback
+    options = seat.options.model_dump_json()
+    return seat.lab, seat.kind, seat.environment, seat.start_interval, on_loopback, options
 
 
 def make_document(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> SeatDocument:
@@ -96,7 +97,7 @@ def _parts(text: str, slots: Mapping[str, str]) -> Iterator[str]:
 
 def _known_seat(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat:
     """Return a seat whose values are unlike each other and any text of its files."""
-    texts = "\n".join((image.model_dump_json(), *templates.values()))
+    texts = "\n".join((image.model_dump_json(), seat.options.model_dump_json(), *templates.values()))
     ports = iter(port for port in range(90001, 99999) if str(port) not in texts)
     return seat.model_copy(
         update={

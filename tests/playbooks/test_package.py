@@ -23,6 +23,7 @@ ROOMS = (
     "docker",
     "gpu",
     "seat",
+    "inside",
     "disk",
     "transaction",
     "lease",

@@ -18,6 +18,8 @@ INSIDE_FILES = {
     "uv.toml": "/etc/uv/uv.toml",
     "condarc": "/etc/conda/.condarc",
 }
+# What is asked for from inside of a seat or of a trial, see inside/check.py of the nodes; it is not in the container.
+QUESTIONS_FILE = "inside.json"
 # The URL of a channel: where it is, and its name. Mirrors have the parts of `defaults` below /pkgs/.
 _CHANNEL_URL = re.compile(r"(https?://[^/]+(?:/[^/]+)*)/([A-Za-z0-9][A-Za-z0-9._-]*)/?")
 _DEFAULT_CHANNEL = re.compile("^https?://.*/pkgs/")
@@ -73,6 +75,19 @@ def _proxy_variables(proxy: SeatProxy) -> dict[str, str]:
         "no_proxy": ",".join(dict.fromkeys((*_OWN_HOSTS, *proxy.no_proxy))),
     }
     return {**values, **{name.upper(): value for name, value in values.items()}}
+
+
+def questions_text(options: SeatOptions) -> str:
+    """Return what a node asks for from inside, as JSON; empty where nothing is to be asked.
+
+    `variables` are those of a trial, which has no compose file.
+    """
+    inside = options.inside
+    if not (inside.pip_index or inside.hf_endpoint or options.extra):
+        return ""
+    proxy = _proxy_variables(inside.proxy) if inside.proxy else {}
+    questions = {"index": inside.pip_index, "hf": inside.hf_endpoint, "extra": bool(options.extra), "variables": proxy}
+    return json.dumps(questions, indent=1) + "\n"
 
 
 def extra_lines(options: SeatOptions) -> str:

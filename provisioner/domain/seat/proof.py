@@ -77,15 +77,9 @@ def _cache_variables(seat: Seat, image: LockedImage) -> dict[str, str]:
 
     Matplotlib keeps the list of fonts under its own version alone, and torch keeps compiled extensions under the
     versions of Python and CUDA, not under its own. The caches of Triton, Numba and CUDA know all that they depend on.
-    MATPLOTLIBRC: a student's own file stays where it is; matplotlib goes on to its next one where there is none.
     """
-    home = container_home(seat)
-    cache = f"{home}/.provisioner/cache/{_base_name(image)}"
-    return {
-        "MPLCONFIGDIR": f"{cache}/matplotlib",
-        "MATPLOTLIBRC": f"{home}/.config/matplotlib/matplotlibrc",
-        "TORCH_EXTENSIONS_DIR": f"{cache}/torch_extensions",
-    }
+    cache = f"{container_home(seat)}/.provisioner/cache/{_base_name(image)}"
+    return {"MPLCONFIGDIR": f"{cache}/matplotlib", "TORCH_EXTENSIONS_DIR": f"{cache}/torch_extensions"}
 
 
 def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:

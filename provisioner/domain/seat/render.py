@@ -12,7 +12,7 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text, proof
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.fill import device_names, host_name, visible_devices
-from provisioner.domain.seat.inside import extra_lines, inside_files
+from provisioner.domain.seat.inside import QUESTIONS_FILE, extra_lines, inside_files, questions_text
 from provisioner.domain.seat.seat import SERVICES, Seat, jupyter_url
 from provisioner.domain.seat.self_service import self_service_texts
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -61,6 +61,8 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
         files |= self_service_texts(templates, seat.cull_s)
     files["jupyter_server_config.py"] += extra_lines(seat.options)
     files |= inside_files(seat.options.inside)
+    if questions := questions_text(seat.options):
+        files[QUESTIONS_FILE] = questions
     return SeatBundle(seat=seat, image=image, document=SeatDocument.of_texts(files))
 
 

@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.proof import proved_gpus, record_proof
 from ansible.module_utils.provisioner.gpu.use import gpu_use
+from ansible.module_utils.provisioner.inside.check import QUESTIONS, check_trial
 from ansible.module_utils.provisioner.seat.precheck import check_disk_space, check_engine
 from ansible.module_utils.provisioner.seat.seat import ordered_cas
 from ansible.module_utils.provisioner.transaction.verify import GPU_SECONDS, parse_check
@@ -23,6 +24,10 @@ from ansible.module_utils.provisioner.transaction.verify import GPU_SECONDS, par
 ACCOUNT = 65534  # uid and gid of the trial: of no person
 CHECK = "gpu_check.py"
 KILL_SECONDS = 60
+LIMITS = [
+    *("--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{ACCOUNT}:{ACCOUNT}"),
+    *("--log-driver", "none", "--workdir", "/", "--env", "HOME=/nonexistent"),
+]
 
 
 class Pool(NamedTuple):
@@ -50,7 +55,14 @@ def check_image(order: dict[str, Any], name: str, document: Mapping[str, Any], p
     image_accounts(trial)
     report(f"checking a GPU with the image of {name}")
     text, problems = _check_gpu(trial, document["files"][CHECK], pool)
+    problems += _check_inside(trial, document["files"].get(QUESTIONS, ()))
     return Checked({f"image {name}": "is on the node and starts", f"gpu {name}": text}, problems)
+
+
+def _check_inside(order: dict[str, Any], parts: Sequence[str]) -> list[dict[str, str]]:
+    """Ask what lab.yml sets inside, in a container with a network. `parts`: the questions, as slotted."""
+    argv = [*LIMITS, "--env", "NVIDIA_VISIBLE_DEVICES=void", *_python(order)]
+    return check_trial(f"provisioner-inside-{order['seat']['name']}", argv, "".join(parts))
 
 
 def _pull(order: dict[str, Any], report: Report) -> None:
@@ -83,10 +95,8 @@ def _compute(order: dict[str, Any], uuid: str, program: str) -> str:
     name, environment = f"provisioner-trial-{order['seat']['name']}", engine.client_environment()
     remove = ["docker", "rm", "-f", name]
     run(remove, KILL_SECONDS, env=environment)  # left by a killed job
-    limits = ["--cap-drop", "ALL", "--security-opt", "no-new-privileges", "--user", f"{ACCOUNT}:{ACCOUNT}"]
-    isolation = ["--network", "none", "--log-driver", "none", "--workdir", "/", "--env", "HOME=/nonexistent"]
-    command = ["--pull", "never", "--entrypoint", "python3", order["image"]["reference"], "-I", "-"]
-    argv = ["docker", "run", "--rm", "-i", "--name", name, *limits, *isolation, *_gpu_words(uuid), *command]
+    words = [*LIMITS, "--network", "none", *_gpu_words(uuid), *_python(order)]
+    argv = ["docker", "run", "--rm", "-i", "--name", name, *words]
     ran = run(argv, GPU_SECONDS, text=program, env=environment)
     found = parse_check(ran.out)
     if ran.code != 0:
@@ -96,6 +106,11 @@ def _compute(order: dict[str, Any], uuid: str, program: str) -> str:
     if found["uuids"] != [uuid] or not found["ok"]:
         raise _fails(order, f"{found['detail']}; it saw {', '.join(found['uuids']) or 'no GPU'}, and was given {uuid}")
     return f"{found['detail']} ({uuid})"
+
+
+def _python(order: dict[str, Any]) -> list[str]:
+    """Return the last words of a `docker run` of the image, which run a program from stdin."""
+    return ["--pull", "never", "--entrypoint", "python3", order["image"]["reference"], "-I", "-"]
 
 
 def _gpu_words(uuid: str) -> list[str]:

@@ -12,6 +12,7 @@ from ansible.module_utils.provisioner.base.files import write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
+from ansible.module_utils.provisioner.inside.check import QUESTIONS, check_seat
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
 from ansible.module_utils.provisioner.seat.busy import check_gpus_free, is_running, require_consent
@@ -81,7 +82,23 @@ def transact(compose: Compose, journal: Journal, number: int, order: dict[str, A
             return undo_switch(compose, journal, old, problem_of(error), report)
     noticed = home_detail(verified.get("problems", []))
     append_if_possible(journal, "committed", generation=number, host_key=host_key(seat), **noticed)
-    return {**committed_record(seat), **verified}
+    problems = [*verified.get("problems", []), *_cautions_inside(compose, order, report)]
+    return {**committed_record(seat), **verified, **({"problems": problems} if problems else {})}
+
+
+def _cautions_inside(compose: Compose, order: dict[str, Any], report: Report) -> list[dict[str, str]]:
+    """Return what the check from inside finds, after the commit: nothing of it fails a seat.
+
+    The broker does not ask: a person waits for the seat, and its environment was asked when it was published.
+    """
+    questions = order.get("files", {}).get(QUESTIONS)
+    if not questions or order.get("by") == BROKER:
+        return []
+    report("asking from inside what lab.yml sets there")
+    try:
+        return check_seat(order, questions, (compose.container("jupyter") or {"Id": "missing"})["Id"])
+    except ProblemError as fault:
+        return [fault.problem]
 
 
 def _keep_logs(compose: Compose, number: int) -> None:

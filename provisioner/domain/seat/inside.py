@@ -45,7 +45,8 @@ def _pip_text(index: str) -> str:
 
 
 def _uv_text(index: str) -> str:
-    return f"[[index]]\nurl = {json.dumps(index)}\ndefault = true\n"
+    """Return uv.toml. `index-url`, and not `[[index]]`: that one would win over a student's own `index-url`."""
+    return f"index-url = {json.dumps(index)}\n"
 
 
 def _conda_text(channels: tuple[str, ...]) -> str:

@@ -44,7 +44,7 @@ def test_the_unit_runs_the_recovery_program_once_after_the_engine(root: Path) ->
     text.read(unit(root))
     assert text["Service"]["ExecStart"].split() == [boot.python_path(), "-I", str(root / "node/program/recover.py")]
     assert text["Service"]["Type"] == "oneshot"
-    assert {"docker.service", "nvidia-persistenced.service", "nvidia-cdi-refresh.service"} == set(
+    assert {"docker.service", "remote-fs.target", "nvidia-persistenced.service", "nvidia-cdi-refresh.service"} == set(
         text["Unit"]["After"].split()
     )
     assert int(text["Service"]["TimeoutStartSec"]) > 0

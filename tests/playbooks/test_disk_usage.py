@@ -192,7 +192,7 @@ def test_a_mount_point_is_not_even_looked_at(home: Path, monkeypatch: pytest.Mon
     mounts = home.parent / "mountinfo"
     at = str(home / "fuse mount").replace(" ", "\\040")
     mounts.write_text(f"22 1 0:21 / / rw - ext4 /dev/sda rw\n23 22 0:22 / {at} rw - fuse.x none rw\nshort line\n")
-    monkeypatch.setattr(usage, "MOUNTS", mounts)
+    monkeypatch.setattr(module_util("mount.table"), "TABLE", mounts)
     entered: list[str] = []
 
     def enter(walk: Any, name: str, path: str, parent: int | None) -> None:

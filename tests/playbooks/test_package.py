@@ -22,6 +22,7 @@ ROOMS = (
     "jobs",
     "docker",
     "gpu",
+    "mount",
     "seat",
     "inside",
     "disk",

@@ -30,7 +30,7 @@ from provisioner.domain.lab.environments import (
     resolve_environments,
 )
 from provisioner.domain.lab.inside import Inside, TimeZone
-from provisioner.domain.lab.mounts import AbsolutePath, Mounts
+from provisioner.domain.lab.mounts import AbsolutePath, Mounts, overlap
 from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.model import UserInput
@@ -474,6 +474,14 @@ class Lab(UserInput):
                 " groups"
             )
         return groups
+
+    @model_validator(mode="after")
+    def _apart_from_homes(self) -> Self:
+        if found := [mount.source for mount in self.mounts if overlap(mount.source, self.seat.homes)]:
+            raise ValueError(
+                f"mounts: {', '.join(found)} and seat.homes ({self.seat.homes}) overlap: every seat would see all homes"
+            )
+        return self
 
     @property
     def all_environments(self) -> dict[str, ImageSettings]:

@@ -1,6 +1,8 @@
 """Folders of a node that every seat of the lab sees, such as data sets: only the admin names them."""
 
 import re
+from collections.abc import Iterator
+from itertools import combinations
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, StringConstraints
@@ -8,9 +10,11 @@ from pydantic import AfterValidator, Field, StringConstraints
 from provisioner.domain.values.model import UserInput
 
 # Folders of the system, of the engine and of provisioner, on a node and in a seat.
-_SYSTEM = r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|sys|usr|var)(/|$)"
+_SYSTEM = r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|snap|srv/provisioner|sys|usr|var)(/|$)"
+# What people of the node have there is theirs, and any of them could put a link in its place.
+_OF_PEOPLE = r"/(home|tmp)(/|$)"
 # Below these a mount would hide what a seat runs on, or what is another person's.
-_RESERVED = r"/(home|opt/(provisioner|conda)|tmp)(/|$)|/opt$"
+_RESERVED = r"/(home|opt/(provisioner|conda|nvidia)|tmp)(/|$)|/(opt|srv)$"
 MAX_MOUNTS = 16
 
 
@@ -23,7 +27,9 @@ def check_path(text: str) -> str:
 
 def _check_source(text: str) -> str:
     if re.match(_SYSTEM, text):
-        raise ValueError(f"{text!r} is a system folder, or the engine's: whoever has it, has the node")
+        raise ValueError(f"{text!r} is a system folder, the engine's or provisioner's: with it, a person has the node")
+    if re.match(_OF_PEOPLE, text):
+        raise ValueError(f"{text!r} belongs to people of the node: put the data into a folder of root, such as /data")
     return text
 
 
@@ -34,15 +40,16 @@ def _check_target(text: str) -> str:
 
 
 AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$"), AfterValidator(check_path)]
-Source = Annotated[AbsolutePath, AfterValidator(_check_source)]
-Target = Annotated[AbsolutePath, AfterValidator(_check_target)]
+Source = Annotated[AbsolutePath, Field(max_length=1024), AfterValidator(_check_source)]
+Target = Annotated[AbsolutePath, Field(max_length=1024), AfterValidator(_check_target)]
 
 
 class Mount(UserInput):
     """A folder `source` of the node that each seat sees as `target`, read-only unless it says otherwise.
 
     `mounted`: it must be a mount point on the node, such as one of NFS, and not the empty folder below it. `autofs`:
-    file systems that are mounted below it later are seen, too.
+    file systems that are mounted below it later are seen, too. `read_only` does not count for these: the node has to
+    mount them read-only itself, see mount(2), MS_REC.
     """
 
     source: Source
@@ -52,11 +59,25 @@ class Mount(UserInput):
     autofs: bool = False
 
 
+def is_at_or_above(folder: str, path: str) -> bool:
+    """Whether a path is the folder, or in it."""
+    return f"{path}/".startswith(f"{folder}/")
+
+
+def overlap(one: str, other: str) -> bool:
+    """Whether two paths are the same, or one is in the other."""
+    return is_at_or_above(one, other) or is_at_or_above(other, one)
+
+
+def _overlaps(mounts: tuple[Mount, ...]) -> Iterator[str]:
+    for one, other in combinations(mounts, 2):
+        if overlap(one.target, other.target):
+            yield f"{one.target} and {other.target}"
+
+
 def _check_targets(mounts: tuple[Mount, ...]) -> tuple[Mount, ...]:
-    for number, mount in enumerate(mounts):
-        for other in mounts[:number]:
-            if f"{mount.target}/".startswith(f"{other.target}/") or f"{other.target}/".startswith(f"{mount.target}/"):
-                raise ValueError(f"the targets {other.target} and {mount.target} overlap")
+    if found := tuple(_overlaps(mounts)):
+        raise ValueError(f"targets overlap, and one would hide the other: {', '.join(found)}")
     return mounts
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, ConfigDict, Field, StringConstraints
 
+from provisioner.domain.lab.mounts import Source
 from provisioner.domain.seat.fill import HOST_NAME, MAX_USER_ID, SYSTEM_FOLDER
 from provisioner.domain.seat.seat import ServiceName
 from provisioner.domain.values.model import UserInput
@@ -81,16 +82,20 @@ SeatFile = Annotated[
 
 
 class BindOptions(UserInput):
-    """Options of a bind mount: a missing source is an error and is not created."""
+    """Options of a bind mount: a missing source is an error and is not created. `rslave`: for a mount with autofs."""
 
     create_host_path: Literal[False]
+    propagation: Literal["rslave"] | None = None
 
 
 class Bind(UserInput):
-    """A bind mount. `source` is the home, a file of the seat's generation or identity, or the folder of its notice."""
+    """A bind mount.
+
+    `source` is the home, a file of the seat's generation or identity, the folder of its notice, or that of a mount.
+    """
 
     type: Literal["bind"] = "bind"
-    source: HomeFolder | SeatFile
+    source: HomeFolder | SeatFile | Source
     target: Text
     read_only: bool
     bind: BindOptions = BindOptions(create_host_path=False)

@@ -12,13 +12,11 @@ from provisioner.domain.seat import compose_text
 from provisioner.domain.seat.compose import ComposeProject, Service
 from provisioner.domain.seat.fill import device_names, visible_devices
 from provisioner.domain.seat.inside import INSIDE_FILES, inside_files, inside_variables
-from provisioner.domain.seat.seat import SERVICES, Seat, SeatKind, ServiceName
+from provisioner.domain.seat.seat import SERVICES, Seat, ServiceName
 from provisioner.domain.values.problem import Problem, ProblemError
 
 CONTAINER_PORTS: dict[ServiceName, int] = {"jupyter": 8888, "ssh": 2222}
 CONFIG = "/etc/provisioner"
-# The broker starts a seat with a lease, once the lease counts; the engine would start it without one after a boot.
-RESTART: dict[SeatKind, str] = {"": "unless-stopped", "self_service": "no"}
 
 _SHARED_FILES = (
     "authorized_keys",
@@ -48,6 +46,16 @@ _ENTRYPOINTS: dict[ServiceName, tuple[str, ...]] = {
     "jupyter": ("jupyter", "lab", f"--config={CONFIG}/jupyter_server_config.py"),
     "ssh": ("python3", "-I", f"{CONFIG}/start-ssh.py"),
 }
+
+
+def restart_policy(seat: Seat) -> str:
+    """Return whether the engine starts the seat after a boot.
+
+    Where a lease has to count first, the broker starts it; where something has to be mounted first, the recovery of the
+    node does, or the broker.
+    """
+    has_to_wait = seat.kind or any(mount.mounted for mount in seat.options.mounts)
+    return "no" if has_to_wait else "unless-stopped"
 
 
 def container_home(seat: Seat) -> str:
@@ -92,11 +100,15 @@ def mounts(seat: Seat, service: ServiceName) -> list[dict[str, Any]]:
         _bind("../../notice", NOTICE),
         *(_bind(f"./{name}", target) for name, target in _OWN_FILES[service].items()),
         *(_bind(f"./{name}", INSIDE_FILES[name]) for name in inside_files(seat.options.inside)),
+        *(
+            _bind(mount.source, mount.target, read_only=mount.read_only, is_slave=mount.autofs)
+            for mount in seat.options.mounts
+        ),
     ]
 
 
-def _bind(source: str, target: str, *, read_only: bool = True) -> dict[str, Any]:
-    options = {"create_host_path": False}
+def _bind(source: str, target: str, *, read_only: bool = True, is_slave: bool = False) -> dict[str, Any]:
+    options = {"create_host_path": False, **({"propagation": "rslave"} if is_slave else {})}
     return {"type": "bind", "source": source, "target": target, "read_only": read_only, "bind": options}
 
 
@@ -136,7 +148,7 @@ def _expected_fields(seat: Seat, image: LockedImage, name: ServiceName) -> dict[
         "image": image.lab,
         "user": f"{seat.uid}:{seat.gid}",
         "working_dir": container_home(seat),
-        "restart": RESTART[seat.kind],
+        "restart": restart_policy(seat),
         "entrypoint": list(_ENTRYPOINTS[name]),
         "pids_limit": seat.limits.pids,
         "mem_limit": seat.limits.memory,

@@ -1,5 +1,6 @@
 """Render the files of a seat from its values and a locked image. Pure: the same values give the same bytes."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -9,6 +10,7 @@ from jinja2 import StrictUndefined, Template, TemplateError, TemplateSyntaxError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.lab.mounts import Mount
 from provisioner.domain.seat import compose_text, proof
 from provisioner.domain.seat.document import SeatBundle, SeatDocument
 from provisioner.domain.seat.fill import device_names, host_name, visible_devices
@@ -20,6 +22,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 COMPOSE_TEMPLATE = "compose.yaml.j2"
 SSHD_TEMPLATE = "sshd_config.j2"
 URL_TEMPLATE = "provision-url.j2"
+MOUNTS_FILE = "mounts.json"  # what the node checks before it starts the seat; not there without mounts
 # Files that are the same for every seat of a kind.
 STATIC_FILES = (
     "jupyter_server_config.py",
@@ -57,6 +60,8 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
         "verify_keys": "",
     }
     files |= {name: templates[name] for name in STATIC_FILES}
+    if seat.options.mounts:
+        files[MOUNTS_FILE] = _mounts_text(seat.options.mounts)
     if seat.kind == "self_service":
         files |= self_service_texts(templates, seat.cull_s)
     files["jupyter_server_config.py"] += extra_lines(seat.options)
@@ -79,6 +84,12 @@ def fill(template: str, values: Mapping[str, Any]) -> str:
             "correct the lab's templates/compose.yaml.j2, or remove it: the shipped template is used then",
         )
         raise ProblemError(problem) from None
+
+
+def _mounts_text(mounts: tuple[Mount, ...]) -> str:
+    """Return the mounts as JSON, one a line, so that a plan shows which of them change."""
+    lines = ",\n".join(json.dumps(mount.model_dump(mode="json")) for mount in mounts)
+    return f"[\n{lines}\n]\n"
 
 
 @lru_cache(maxsize=8)
@@ -111,7 +122,7 @@ def _values(seat: Seat, image: LockedImage) -> dict[str, Any]:
         "variables": proof.variables(seat, image),
         # The files of an image that an earlier release has built keep their bytes.
         "is_of_this_release": image.format > 1,
-        "restart": proof.RESTART[seat.kind],
+        "restart": proof.restart_policy(seat),
         "mounts": {name: proof.mounts(seat, name) for name in SERVICES},
     }
 

@@ -25,6 +25,16 @@ def fork() -> int:
     return os.fork()
 
 
+def become(uid: int, gid: int) -> None:
+    """Give up all rights but those of this account, for good. Raises PermissionError for root and for another one."""
+    if os.geteuid() == 0 and uid and gid:
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+    if not uid or (uid, uid) != (os.getuid(), os.geteuid()):
+        raise PermissionError(f"this process has the uid {os.geteuid()}, and cannot have {uid}")
+
+
 def leave(child: int) -> None:
     """Do not wait for a child that ends soon, or never: one that is blocked in the kernel does not end at SIGKILL.
 

@@ -22,6 +22,7 @@ from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.job import start
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.mount.check import CODES, check_mounts
 from ansible.module_utils.provisioner.seat.busy import BusyError, check_gpus_free, gpu_users, is_running, seat_gpus
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key, rotate_token
@@ -37,8 +38,8 @@ from ansible.module_utils.provisioner.transaction.verify import verify_despite_h
 STARTED, STOPPED, REFUSED = 0, 3, 4  # exit codes; 3: stopped without a job, of which there is no record
 
 
-# Problems of a seat that is to be started again, which end without it: others have what it needs.
-OF_OTHERS = ("gpu_in_use", "gpu_held", "port_taken", "subnet_taken")
+# Problems of a seat that is to be started again, which end without it: others have what it needs, or a server is down.
+OF_OTHERS = ("gpu_in_use", "gpu_held", "port_taken", "subnet_taken", *CODES)
 
 _WAIT_OR_CHANGE = (
     "the seat is started again as soon as that has ended; or start it anew, with others: provision me down, then"
@@ -118,7 +119,8 @@ def resume(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     """Start the current generation of a seat that is to run and does not.
 
     Raises ProblemError as `bring_up` does, and HeldError while a run of the control machine holds the seat, or others
-    have its GPUs, ports or subnet: its person keeps the lease, and need not lose it because of what others do.
+    have its GPUs, ports or subnet, or a mount is not there: its
+    person keeps the lease, and need not lose it because of what others do.
     """
     seat = seat_of(order)
     current = seat.order(seat.current())
@@ -142,6 +144,7 @@ def _start_again(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
     check_claim(order["state_root"], order["claim"])
     check_ports(order["seat"])
     check_subnet(order["seat"])
+    check_mounts(order)
     check_gpus_free(seat, order)
     if engine.image(order["image"]["reference"]) is None:
         raise _image_gone(order)

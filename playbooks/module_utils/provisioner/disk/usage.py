@@ -7,21 +7,19 @@ and is killed at the time limit. So what lies in a home can spoil the count of t
 from __future__ import annotations
 
 import os
-import re
 import stat
 import time
-from pathlib import Path
 from typing import Any, Iterator, NamedTuple
 
+from ansible.module_utils.provisioner.base.child import become
 from ansible.module_utils.provisioner.base.command import collect_in_child
-from ansible.module_utils.provisioner.base.files import read
+from ansible.module_utils.provisioner.mount.table import mount_points
 
 MOST_DEPTH = 200  # folders in one another: each has two open descriptors
 MOST_LINKS = 500_000  # files with several links that are remembered, to count each of them once
 REPORT_SECONDS = 1.0
 MOST_BYTES = 1 << 20  # of the reports of a child: a line each second
 BLOCK = 512  # bytes, of st_blocks (stat(2))
-MOUNTS = Path("/proc/self/mountinfo")
 FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -44,18 +42,8 @@ def measure_home(home: str, uid: int, gid: int, seconds: float) -> Usage:
 
 
 def _count_as_person(home: str, uid: int, gid: int) -> Iterator[tuple[int, bool]]:
-    _become(uid, gid)
+    become(uid, gid)
     yield from _reports(_Walk(os.path.realpath(home)))
-
-
-def _become(uid: int, gid: int) -> None:
-    """Give up all rights but those of this account, for good. Raises PermissionError for root and for another one."""
-    if os.geteuid() == 0 and uid and gid:
-        os.setgroups([])
-        os.setresgid(gid, gid, gid)
-        os.setresuid(uid, uid, uid)
-    if not uid or (uid, uid) != (os.getuid(), os.geteuid()):
-        raise PermissionError(f"a home is not counted with the uid {os.geteuid()}")
 
 
 def _reports(walk: _Walk) -> Iterator[tuple[int, bool]]:
@@ -165,11 +153,5 @@ class _Walk:
 
 
 def mounts_below(home: str) -> set[str]:
-    """Return the paths below a home at which something is mounted (proc_pid_mountinfo(5))."""
-    lines = [line.split(" ") for line in read(MOUNTS).splitlines()]
-    paths = (_unescaped(fields[4]) for fields in lines if len(fields) > 4)  # noqa: PLR2004  (its position)
-    return {path for path in paths if path.startswith(f"{home}/")}
-
-
-def _unescaped(path: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+    """Return the paths below a home at which something is mounted."""
+    return {path for path in mount_points() if path.startswith(f"{home}/")}

@@ -9,6 +9,8 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.containers import Listing, list_containers
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL
 from ansible.module_utils.provisioner.jobs.job import problem_of
+from ansible.module_utils.provisioner.mount.check import find_faults, mounts_of
+from ansible.module_utils.provisioner.mount.record import noted
 from ansible.module_utils.provisioner.seat.busy import affected_users, any_running
 from ansible.module_utils.provisioner.seat.compose import SERVICES, describe_service, service_state
 from ansible.module_utils.provisioner.seat.drift import find_drift
@@ -18,6 +20,8 @@ from ansible.module_utils.provisioner.seat.rollback_target import rollback_targe
 from ansible.module_utils.provisioner.seat.seat import NAME, SELF_SERVICE, Seat, seats_of
 
 DAY = len("2027-01-31")  # at the beginning of the time of a step
+STARTED = {"running", "restarting", "healthy", "unhealthy"}
+MOUNT_SECONDS = 5  # for all mounts of the node together
 
 
 def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dict[str, Any]]:
@@ -30,7 +34,18 @@ def seat_facts(state_root: str, gpus: Iterable[dict[str, Any]] = ()) -> list[dic
     running = {name for name in listing.labels(SEAT_LABEL) if NAME.fullmatch(name)}
     names = {seat.name for seat in seats} | running
     facts = [_fact_or_damage(Seat(state_root, name), gpus, listing) for name in sorted(names)]
-    return [fact for fact in facts if fact]
+    return _with_mount_faults([fact for fact in facts if fact])
+
+
+def _with_mount_faults(facts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the facts with what is wrong with the mounts of each seat now. Each mount is looked at once."""
+    mounts = [mounts_of(fact) for fact in facts]
+    distinct = {str(mount): mount for found in mounts for mount in found}
+    faults = dict(zip(distinct, find_faults(distinct.values(), None, MOUNT_SECONDS)))
+    for fact, own in zip(facts, mounts):
+        found = [faults[str(mount)] for mount in own]
+        fact["drift"] = [*(fault.problem for fault in found if fault), *fact["drift"]]
+    return facts
 
 
 def _is_self_service(seat: Seat) -> bool:
@@ -130,7 +145,10 @@ def _fact(seat: Seat, gpus: Iterable[dict[str, Any]], listing: Listing) -> dict[
         # What is lost when a container is removed.
         "layer_bytes": None if wanted.get("kind") == SELF_SERVICE else listing.layer_bytes(listed),
         "at_work": affected_users(seat, gpus) if listed is None or any_running(listed) else [],
-        "drift": find_drift(seat, order, found, gpus, listing.active()) if order and found else [],
+        "drift": [
+            *(noted(seat.folder) if not STARTED.intersection(services.values()) else []),
+            *(find_drift(seat, order, found, gpus, listing.active()) if order and found else []),
+        ],
         "disk": seat.disk_use(),
         "disk_limit": seat.disk_limit(),
         "home_fault": last["detail"].get("home_fault") if last and set(services.values()) != {"healthy"} else None,

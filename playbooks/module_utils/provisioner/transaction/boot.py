@@ -43,7 +43,7 @@ sys.exit({name}({state_root!r}))
 TEXT = """\
 [Unit]
 Description=Recover the seats of provisioner after a power cut
-After=docker.service nvidia-persistenced.service nvidia-cdi-refresh.service
+After=docker.service remote-fs.target nvidia-persistenced.service nvidia-cdi-refresh.service
 ConditionPathExists={main}
 
 [Service]

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import sys
+import time
 from typing import Any, Iterator
 
 from ansible.module_utils.provisioner.base.host import boot_id
@@ -14,13 +15,17 @@ from ansible.module_utils.provisioner.base.problem import ProblemError, printabl
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.engine import wait_for_engine
 from ansible.module_utils.provisioner.jobs.job import problem_of
+from ansible.module_utils.provisioner.mount.check import CODES, has_to_be_mounted, wait_for_mounts
+from ansible.module_utils.provisioner.mount.record import note
+from ansible.module_utils.provisioner.seat.busy import is_running
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
-from ansible.module_utils.provisioner.seat.seat import BROKER, Seat, seats_of
+from ansible.module_utils.provisioner.seat.seat import BROKER, SELF_SERVICE, Seat, seats_of
 from ansible.module_utils.provisioner.transaction.recover import check_usable, recover_seat
 
 BOOT_SECONDS = 300  # until engine and driver answer after a boot
-LEFT = "left"
+MOUNT_SECONDS = 900  # until what seats need is mounted after a boot: their server may have lost its power, too
+LEFT, STARTED = "left", "started"
 # Worst first: the state of a node is the worst state of its seats.
 STATES = ("needs_attention", "failed", "unknown", "deferred", "rolled_back", "committed", "unchanged")
 
@@ -28,9 +33,13 @@ STATES = ("needs_attention", "failed", "unknown", "deferred", "rolled_back", "co
 def recover_seats(order: dict[str, Any], report: Report) -> dict[str, Any]:
     """End unfinished switches on all seats, but for those of the broker, and return the record.
 
+    Seats that the engine does not start, as something has to be mounted first, come last, and are started.
+
     `checks` has a line for each seat; `generation` is set when the node has one seat only.
     """
-    records = {seat.name: _recover_one(seat, order, report) for seat in seats_of(order["state_root"])}
+    deadline = time.monotonic() + MOUNT_SECONDS
+    seats = sorted(seats_of(order["state_root"]), key=_waits_for_mounts)
+    records = {seat.name: _recover_one(seat, order, deadline, report) for seat in seats}
     found = [record["state"] for record in records.values()]
     return {
         "state": next((state for state in STATES if state in found), "unchanged"),
@@ -40,20 +49,40 @@ def recover_seats(order: dict[str, Any], report: Report) -> dict[str, Any]:
     }
 
 
-def _recover_one(seat: Seat, order: dict[str, Any], report: Report) -> dict[str, Any]:
+def _waits_for_mounts(seat: Seat) -> bool:
+    """Return whether this recovery has to start a seat, as far as it can be read; the broker starts its own."""
+    with contextlib.suppress(ProblemError):
+        number = seat.current()
+        kept = seat.order(number) if number and not seat.is_wanted_down() else None
+        return bool(kept and has_to_be_mounted(kept) and kept["seat"].get("kind") != SELF_SERVICE)
+    return False
+
+
+def _recover_one(seat: Seat, order: dict[str, Any], deadline: float, report: Report) -> dict[str, Any]:
     problems: list[dict[str, str]] = []
     generation = 0
     try:
+        is_to_start = _waits_for_mounts(seat)
+        if is_to_start:
+            wait_for_mounts(seat.order(seat.current()), deadline, report)
         with _locked(seat) as lock:
             state = _end_open_switch(seat, order, lock, report)
+            if is_to_start and state == "unchanged":
+                state = _start(seat, order, lock)
         generation = seat.current()
     except BlockingIOError:
         state, generation = "unknown", _generation(seat)  # the running job reports its own result
     except Exception as error:  # noqa: BLE001  (one damaged seat must not stop the recovery of the others)
         state = error.state if isinstance(error, ProblemError) else "failed"
         problems, generation = [problem_of(error)], _generation(seat)
-    texts = {"unknown": "a job is running", "unchanged": "no unfinished switch", LEFT: "the broker ends its switch"}
-    text, state = texts.get(state, state), "unchanged" if state == LEFT else state
+    note(seat.folder, next((problem for problem in problems if problem["code"] in CODES), None))
+    texts = {
+        "unknown": "a job is running",
+        "unchanged": "no unfinished switch",
+        LEFT: "the broker ends its switch",
+        STARTED: "its mounts are there, and it was started",
+    }
+    text, state = texts.get(state, state), "unchanged" if state in (LEFT, STARTED) else state
     return {"state": state, "generation": generation, "text": f"{text}; generation {generation}", "problems": problems}
 
 
@@ -74,6 +103,16 @@ def _end_open_switch(seat: Seat, order: dict[str, Any], lock: int, report: Repor
         return LEFT  # the lease may be over: the broker alone knows whether the seat is to run, and with which GPUs
     recover_seat(compose, journal, order, report)
     return str((journal.last_step() or {})["state"])
+
+
+def _start(seat: Seat, order: dict[str, Any], lock: int) -> str:
+    """Start a seat that the boot has stopped, and return STARTED. One that was stopped or removed before stays down."""
+    compose, last = Compose(seat, (lock,)), Journal(seat.folder, order["run"]).last_step()
+    is_stopped = last is not None and last["state"] == "stopped"
+    if is_stopped or not compose.ours() or is_running(compose):
+        return "unchanged"
+    compose.up(seat.current())
+    return STARTED
 
 
 def _is_of_broker(seat: Seat, number: int) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.mount.check import check_mounts
 from ansible.module_utils.provisioner.seat.busy import check_gpus_free, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
@@ -47,4 +48,5 @@ def _check_ready(compose: Compose, order: dict[str, Any]) -> int:
     compose.check(number)
     check_gpus_free(compose.seat, {**kept, "state_root": order["state_root"]})
     check_ports(kept["seat"])
+    check_mounts(kept)
     return number

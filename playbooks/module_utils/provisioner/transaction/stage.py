@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.docker.trial import image_accounts
 from ansible.module_utils.provisioner.docker.trust import install_ca
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.mount.check import check_mounts
 from ansible.module_utils.provisioner.seat.accounts import with_group, with_user
 from ansible.module_utils.provisioner.seat.busy import is_running
 from ansible.module_utils.provisioner.seat.compose import Compose
@@ -88,6 +89,7 @@ def _check(order: dict[str, Any]) -> None:
     if seat.get("person"):
         check_home_parents(Path(seat["home"]))
     ensure_home(Path(seat["home"]), seat["uid"], seat["gid"])
+    check_mounts(order)
 
 
 def _trust(registry: dict[str, Any], state_root: str) -> None:

@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.inside.check import QUESTIONS, check_seat
 from ansible.module_utils.provisioner.jobs.job import problem_of
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.mount.check import check_mounts
 from ansible.module_utils.provisioner.seat.busy import check_gpus_free, is_running, require_consent
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.identity import host_key, rotate_token
@@ -58,6 +59,7 @@ def _check_ready(seat: Seat, order: dict[str, Any]) -> int:
     check_gpus_free(seat, order)
     check_ports(order["seat"])
     check_subnet(order["seat"])
+    check_mounts(order)
     return number
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import Any
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.jobs.job import problem_of
+from ansible.module_utils.provisioner.mount.check import wait_for_mounts
 from ansible.module_utils.provisioner.seat.compose import Compose
 from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import wait_for_addresses
@@ -16,6 +18,7 @@ from ansible.module_utils.provisioner.transaction.verify import clear_verify_key
 
 TRIES = 2  # of starting the generation before
 ENGINE_SECONDS = 60
+MOUNT_SECONDS = 60  # it was there before the switch
 ADDRESS_SECONDS = 600  # time to plug a cable in again; without it the seat cannot be reached in any case
 
 
@@ -52,6 +55,7 @@ def _restore(compose: Compose, old: int, report: Report) -> list[dict[str, str]]
         return []
     order = compose.seat.order(old)
     wait_for_addresses(order["seat"], ADDRESS_SECONDS)
+    wait_for_mounts(order, time.monotonic() + MOUNT_SECONDS, report)
     compose.up(old)
     return wait_despite_home(compose, old, order, report)
 

@@ -26,6 +26,8 @@ from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.engine import client_environment
 from ansible.module_utils.provisioner.gpu.proof import GpuChoice, chosen_gpus, record_proof
+from ansible.module_utils.provisioner.mount.check import mounts_of
+from ansible.module_utils.provisioner.mount.inside import look_inside
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
 from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat
@@ -45,7 +47,7 @@ PUBLISHED = "the image was tried on this node when its environment was published
 
 
 def verify(compose: Compose, number: int, order: dict[str, Any], report: Report) -> dict[str, Any]:
-    """Run all checks and return `checks`, `gpu` and `problems` of the record: `proof_pending`, as `verify_gpus` does.
+    """Run all checks and return `checks`, `gpu` and `problems` of the record: those of `verify_gpus` and of mounts.
 
     Raises ProblemError at the first failed check.
     """
@@ -59,11 +61,22 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
     report("checking the GPUs")
     gpus = verify_gpus(compose, order)
     checks["gpu"] = gpus["detail"]
+    noticed = [*gpus["problems"], *check_mounts_inside(compose, order)]
     if not is_brief:
         report("checking that the containers stay healthy")
         compose.stay_healthy(order["deadlines"]["min_healthy"])
         checks["healthy"] = f"healthy for {order['deadlines']['min_healthy']} s"
-    return {"checks": checks, "gpu": gpus["gpu"], "problems": gpus["problems"]}
+    return {"checks": checks, "gpu": gpus["gpu"], "problems": noticed}
+
+
+def check_mounts_inside(compose: Compose, order: dict[str, Any]) -> list[dict[str, str]]:
+    """Return what is wrong with the mounts as the person of the seat sees them, see `look_inside`."""
+    mounts, seat = mounts_of(order), order["seat"]
+    if not mounts:
+        return []
+    container = compose.container("jupyter") or {"Id": "missing"}
+    argv = exec_python(container["Id"], f"{seat['uid']}:{seat['gid']}")
+    return look_inside(argv, mounts, seat["name"])
 
 
 def _is_brief(order: dict[str, Any]) -> bool:

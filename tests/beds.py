@@ -16,6 +16,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "interrupted": ("journeys/test_interrupted.py", "journeys/test_rollback.py"),
     "faults": ("playbooks/test_faults_on_nodes.py",),
     "seat": ("playbooks/test_on_nodes.py",),
+    "mounts": ("playbooks/test_mounts_on_nodes.py",),
     "rollout": ("journeys/test_rollout.py",),
     "roster": ("journeys/test_roster.py",),
     "self-service": ("journeys/test_self_service.py", "journeys/test_self_service_over_time.py"),

@@ -18,10 +18,18 @@ ROOT, FILE = 1, 2  # numbers of the two nodes
 NAME = b"sample"
 HEADER = struct.Struct("<IIQQIIII")  # fuse_in_header
 ANSWER = struct.Struct("<IiQ")  # fuse_out_header
-ENOENT, ENOSYS, EROFS = 2, 38, 30
+ENOENT, ENOSYS = 2, 38
 LOOKUP, FORGET, GETATTR, STATFS, INIT, OPENDIR, READDIR = 1, 2, 3, 17, 26, 27, 28
 RELEASEDIR, ACCESS, BATCH_FORGET = 29, 34, 42
 DETACH = 2  # of umount2(2)
+
+
+_PLAIN: dict[int, bytes] = {
+    OPENDIR: bytes(16),
+    STATFS: struct.pack("<QQQQQIIII24x", 1, 1, 1, 1, 1, 512, 255, 512, 0),
+    RELEASEDIR: b"",
+    ACCESS: b"",
+}
 
 
 def _attr(node: int) -> bytes:
@@ -43,14 +51,10 @@ def _answer(opcode: int, node: int, body: bytes) -> bytes | int:
     if opcode == LOOKUP:
         is_file = body.rstrip(b"\0") == NAME
         return struct.pack("<QQQQII", FILE, 0, 0, 0, 0, 0) + _attr(FILE) if is_file else ENOENT
-    if opcode == OPENDIR:
-        return struct.pack("<QII", 0, 0, 0)
     if opcode == READDIR:
         is_first = struct.unpack_from("<QQ", body)[1] == 0
         return _entry(ROOT, 1, 4, b".") + _entry(FILE, 2, 8, NAME) if is_first else b""
-    if opcode == STATFS:
-        return struct.pack("<QQQQQIIII24x", 1, 1, 1, 1, 1, 512, 255, 512, 0)
-    return b"" if opcode in (RELEASEDIR, ACCESS) else ENOSYS
+    return _PLAIN.get(opcode, ENOSYS)
 
 
 def serve(folder: Path, silence: Path, *, options: str = "") -> None:

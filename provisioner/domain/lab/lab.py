@@ -446,12 +446,22 @@ class Lab(UserInput):
     inside: Inside = Inside()
     mounts: Mounts = ()
     services: Services = Services()
-    seat: SeatSettings = SeatSettings()
+    seat: SeatSettings = Field(default=SeatSettings(), validate_default=True)
     people: PeopleSettings | None = None
     self_service: SelfService | None = None
     groups: dict[GroupName, Group] = {}
     rollout: RolloutSettings = RolloutSettings()
     prepare: PrepareSettings = PrepareSettings()
+
+    @field_validator("seat")
+    @classmethod
+    def _apart_from_mounts(cls, seat: SeatSettings, info: ValidationInfo) -> SeatSettings:
+        sources = [mount.source for mount in info.data.get("mounts", ())]
+        if found := [source for source in sources if overlap(source, seat.homes)]:
+            raise ValueError(
+                f"homes {seat.homes} and mounts {', '.join(found)} overlap: every seat would see the homes of all"
+            )
+        return seat
 
     @field_validator("self_service")
     @classmethod
@@ -474,14 +484,6 @@ class Lab(UserInput):
                 " groups"
             )
         return groups
-
-    @model_validator(mode="after")
-    def _apart_from_homes(self) -> Self:
-        if found := [mount.source for mount in self.mounts if overlap(mount.source, self.seat.homes)]:
-            raise ValueError(
-                f"mounts: {', '.join(found)} and seat.homes ({self.seat.homes}) overlap: every seat would see all homes"
-            )
-        return self
 
     @property
     def all_environments(self) -> dict[str, ImageSettings]:

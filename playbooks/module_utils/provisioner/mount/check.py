@@ -15,13 +15,14 @@ from ansible.module_utils.provisioner.mount.look import Account, Mount, look
 FILE = "mounts.json"  # of a generation
 LOOK_SECONDS = 10
 PAUSE = 5.0
-CODES = ("mount_missing", "not_mounted", "mount_hangs", "mount_denied", "mount_path_unsafe")
+CODES = ("mount_missing", "not_mounted", "mount_hangs", "mount_denied", "mount_path_unsafe", "mount_not_shared")
 FIXES = {
     "mount_missing": "put it there on the node, or correct `mounts` in lab.yml",
     "not_mounted": "mount it on the node (mount {source}; see /etc/fstab), or take `mounted` out of lab.yml",
     "mount_hangs": "start its server again, or unmount it on the node: umount -l {source}",
     "mount_denied": "give the seats the right to read it (a group of its own counts for nothing inside); with"
     " root_squash, let root pass the folders above it: chmod o+x",
+    "mount_not_shared": "let the node pass new mounts on: mount --make-rshared / (systemd does it)",
     "mount_path_unsafe": "give each folder above it to root and take the right to write from others; or mount it on the"
     " node, below a folder of root: mount --bind {source} /data",
 }

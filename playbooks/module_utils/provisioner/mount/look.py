@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Dict, NamedTuple
 
 from ansible.module_utils.provisioner.base.child import become
-from ansible.module_utils.provisioner.mount.table import mount_points
+from ansible.module_utils.provisioner.mount.table import is_shared, mount_points
 
 STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # O_DIRECTORY lets autofs mount what is not mounted yet
 Mount = Dict[str, Any]
@@ -90,6 +90,8 @@ def _fault(mount: Mount, walk: _Walk, account: Account | None, *, is_mount_point
             return ["mount_path_unsafe", f"an account other than root can replace {unsafe}"]
     if mount["mounted"] and not is_mount_point:
         return ["not_mounted", f"{walk.path} is a folder of the node itself: nothing is mounted there"]
+    if mount["autofs"] and not is_shared(walk.path):
+        return ["mount_not_shared", f"what is mounted below {walk.path} later would not be seen in a seat"]
     return None
 
 

@@ -1,0 +1,106 @@
+"""Mounts of a seat on a real node. A file system of FUSE that hangs stands for NFS whose server is down."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.bed import running_lab
+from tests.lab.engine import Engine
+from tests.lab.host import BedError
+from tests.lab.node import Node
+from tests.playbooks import fuse_server
+from tests.playbooks.on_nodes import SEAT, Images, Rollout, new_run_id
+
+pytestmark = pytest.mark.lab
+
+DATA = {"source": "/data", "target": "/data"}
+HUNG = {"source": "/mnt/nfs", "target": "/nfs", "mounted": True}
+LATE = {"source": "/net", "target": "/net", "autofs": True}
+SILENCE = "/run/fuse.silence"
+CONTAINER = f"{SEAT}-jupyter-1"
+
+
+@pytest.fixture(scope="module")
+def rollout(testbed: Engine) -> Iterator[Rollout]:
+    with running_lab(testbed, ["rtx5090x2-580"]) as lab:
+        yield Rollout(lab, mounts=[DATA, HUNG, LATE])
+
+
+@pytest.fixture(scope="module")
+def images(rollout: Rollout) -> Images:
+    return Images(rollout.lab)
+
+
+@pytest.fixture(scope="module")
+def node(rollout: Rollout) -> Node:
+    """A node with the folder /data, a file system of FUSE at /mnt/nfs, and /net for autofs."""
+    node = rollout.lab.node("node1")
+    node.exec("sh", "-c", "mkdir -p /data /mnt/nfs /net && echo numbers > /data/set && mount --bind /net /net")
+    node.exec("sh", "-c", "mount --make-shared /net; test -e /dev/fuse || mknod /dev/fuse c 10 229")
+    node.exec("sh", "-c", "cat > /opt/fuse_server.py", stdin=Path(fuse_server.__file__).read_text())
+    return node
+
+
+def serve(node: Node) -> None:
+    node.exec("rm", "-f", SILENCE)
+    node.exec("sh", "-c", f"setsid python3 /opt/fuse_server.py /mnt/nfs {SILENCE} > /dev/null 2>&1 &")
+    while " /mnt/nfs " not in node.exec("cat", "/proc/mounts"):
+        time.sleep(0.1)
+
+
+def inside(node: Node, command: str) -> str:
+    return node.exec("docker", "exec", CONTAINER, "sh", "-c", command)
+
+
+def test_a_seat_is_not_staged_before_its_file_system_is_mounted(rollout: Rollout, images: Images, node: Node) -> None:
+    record = rollout.stage(rollout.order(images.first, new_run_id()))
+    assert [problem.code for problem in record.problems] == ["not_mounted"]
+    assert node.exec("docker", "ps", "-aq") == ""
+
+
+def test_a_seat_reads_its_mounts_and_cannot_write_to_them(rollout: Rollout, images: Images, node: Node) -> None:
+    serve(node)
+    record = rollout.roll_out(images.first)
+    assert (record.state, record.problems) == ("committed", ())
+    assert inside(node, "cat /data/set; ls /nfs") == "numbers\nsample"
+    with pytest.raises(BedError, match="Read-only file system"):
+        inside(node, "touch /data/own")
+    policy = node.exec("docker", "inspect", "-f", "{{.HostConfig.RestartPolicy.Name}}", CONTAINER)
+    assert policy == "no"
+    assert rollout.seat().drift == ()
+
+
+def test_what_is_mounted_later_is_seen_and_named_if_it_can_be_written(
+    rollout: Rollout, images: Images, node: Node
+) -> None:
+    node.exec(
+        "sh", "-c", "mkdir -p /net/late && mount -t tmpfs -o mode=777 late /net/late && echo new > /net/late/file"
+    )
+    assert inside(node, "cat /net/late/file") == "new"
+    record = rollout.roll_out(images.second)
+    assert (record.state, [problem.code for problem in record.problems]) == ("committed", ["mount_writable_below"])
+    node.exec("umount", "/net/late")
+
+
+def test_a_server_that_is_down_stops_neither_probe_nor_plan_and_the_seat_runs_on(
+    rollout: Rollout, images: Images, node: Node
+) -> None:
+    before = rollout.seat()
+    node.exec("touch", SILENCE)
+    began = time.monotonic()
+    after = rollout.seat()
+    assert [problem.code for problem in after.drift] == ["mount_hangs"]
+    staged = rollout.stage(rollout.order(images.third, new_run_id()))
+    assert (staged.state, [problem.code for problem in staged.problems]) == ("failed", ["mount_hangs"])
+    assert rollout.roll_back().state == "failed"
+    assert time.monotonic() - began < 60
+    assert (after.generation, rollout.seat().services) == (before.generation, before.services)
+
+
+def test_the_seat_is_removed_while_the_server_is_down(rollout: Rollout, node: Node) -> None:
+    began = time.monotonic()
+    assert rollout.take_down("remove").state == "committed"
+    assert time.monotonic() - began < 60
+    assert node.exec("docker", "ps", "-aq") == ""

@@ -6,7 +6,6 @@ It speaks the protocol of /dev/fuse (fuse(4)) itself, as far as a folder with on
 import argparse
 import ctypes
 import os
-import signal
 import struct
 import time
 from collections.abc import Iterator
@@ -102,8 +101,7 @@ def served(folder: Path) -> Iterator[Served]:
     try:
         yield Served(folder, silence)
     finally:
-        if process.pid:
-            os.kill(process.pid, signal.SIGKILL)  # which ends the connection, and each process that waits for it
+        process.kill()  # which ends the connection, and each process that waits for it
         ctypes.CDLL(None).umount2(str(folder).encode(), DETACH)
 
 

@@ -225,6 +225,10 @@ def another_seat(_idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seat_jobs, "check_gpus_free", refuses("gpu_held"))
 
 
+def a_server_that_is_down(_idle: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seat_jobs, "check_mounts", refuses("mount_hangs"))
+
+
 def refuses(code: str) -> Callable[..., None]:
     def check(*_: Any) -> None:
         raise ProblemError(code, "who", "why", "fix")
@@ -239,6 +243,7 @@ def refuses(code: str) -> Callable[..., None]:
         (a_program_on_the_port, "port_taken"),
         (another_network, "subnet_taken"),
         (another_seat, "gpu_held"),
+        (a_server_that_is_down, "mount_hangs"),
     ],
 )
 def test_what_others_do_is_no_attempt_to_start_a_seat_again(

@@ -88,6 +88,7 @@ def test_a_server_that_is_down_stops_neither_probe_nor_plan_and_the_seat_runs_on
     rollout: Rollout, images: Images, node: Node
 ) -> None:
     before = rollout.seat()
+    node.exec("docker", "exec", "-d", CONTAINER, "sh", "-c", "while :; do ls /nfs; done")  # it is blocked in the kernel
     node.exec("touch", SILENCE)
     began = time.monotonic()
     after = rollout.seat()

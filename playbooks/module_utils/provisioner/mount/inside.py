@@ -55,11 +55,10 @@ def look_inside(argv: Sequence[str], mounts: Sequence[Mount], seat: str) -> list
     ran = run(argv, INSIDE_SECONDS, text=SCRIPT % wanted, env=client_environment())
     try:
         found = json.loads(ran.out)
-        problems = [problem for one in found for problem in _judge(seat, one)]
-    except (ValueError, KeyError, TypeError):
+        return [problem for number, _ in enumerate(mounts) for problem in _judge(seat, found[number])]
+    except (ValueError, LookupError, TypeError):
         targets = ", ".join(mount["target"] for mount in mounts)
         return [_unreadable(seat, targets, f"no answer within {INSIDE_SECONDS} s: {ran.message}")]
-    return problems
 
 
 def _judge(seat: str, found: dict[str, Any]) -> list[dict[str, str]]:

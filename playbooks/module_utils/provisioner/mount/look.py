@@ -31,27 +31,28 @@ def look(mount: Mount, account: Account | None) -> list[str] | None:
     `account`: also look whether it may read the folder; this process becomes the account for that.
     """
     source = mount["source"]
-    walk = _Walk()
+    walk = _Walk(account)
     try:
         folder = walk.to(source)
         is_mount_point = source in mount_points()
-        fault = _fault(mount, walk, account, is_mount_point=is_mount_point)
+        fault = _fault(mount, walk, is_mount_point=is_mount_point)
     except PermissionError:
         return ["mount_denied", _denied_to_root(walk.path, source, account)]
     except OSError as error:
-        return ["mount_missing", f"{walk.path}: {error.strerror}"]
+        return ["mount_missing", f"{source}: {error.strerror}{'' if walk.path == source else f' ({walk.path})'}"]
     return fault or (None if account is None else _read_as(folder, source, account))
 
 
 class _Walk:
-    """The way from the root folder to a source. `path`: the part that was looked at last."""
+    """The way from the root folder to a source, for the seat of an account.
 
-    def __init__(self) -> None:
-        self.path = ""
-        self.link = ""  # the first part that is a link
-        self.owned = ""  # the first part that its owner, who is not root, can replace
-        self.unsafe = ""  # the first part that others can replace
-        self.owners: set[int] = set()  # of all folders on the way
+    `path`: the part that was looked at last; `link`: the first one that is a link; `unsafe`: the first one that another
+    account than root can replace.
+    """
+
+    def __init__(self, account: Account | None) -> None:
+        self.path = self.link = self.unsafe = ""
+        self._account, self._mount_points = account, mount_points()
 
     def to(self, source: str) -> int:
         """Return a descriptor of the source. Raises OSError."""
@@ -69,25 +70,26 @@ class _Walk:
         return os.open(name, STEP & ~os.O_NOFOLLOW, dir_fd=folder)
 
     def _judge(self, folder: os.stat_result, found: os.stat_result) -> None:
-        """Note who can put something else in the place of this part, as `home_unsafe` of a home has it."""
-        self.owners.add(folder.st_uid)
+        """Note whether another account than root can put something in the place of this part.
+
+        The kernel replaces no mount point (EBUSY, rename(2)), so that the owner of the folder it is in does not count,
+        unless that is the person of the seat.
+        """
+        is_of_person = self._account is not None and folder.st_uid == self._account.uid
+        is_owned = folder.st_uid != 0 and (is_of_person or self.path not in self._mount_points)
         others = folder.st_mode & stat.S_IWOTH or (folder.st_mode & stat.S_IWGRP and folder.st_gid)
         is_kept = folder.st_mode & stat.S_ISVTX and found.st_uid == 0
-        if others and not is_kept:
+        if is_owned or (others and not is_kept):
             self.unsafe = self.unsafe or self.path
-        if folder.st_uid:
-            self.owned = self.owned or self.path
 
 
-def _fault(mount: Mount, walk: _Walk, account: Account | None, *, is_mount_point: bool) -> list[str] | None:
+def _fault(mount: Mount, walk: _Walk, *, is_mount_point: bool) -> list[str] | None:
     """Return what is wrong with the way and the kind of the source. A user, who starts seats as itself, may own it."""
     if os.geteuid() == 0:
-        is_of_seat = account is not None and account.uid in walk.owners
-        unsafe = walk.unsafe or (walk.owned if is_of_seat or not is_mount_point else "")
         if walk.link:
             return ["mount_path_unsafe", f"{walk.link} is a link: write the path that it leads to"]
-        if unsafe:
-            return ["mount_path_unsafe", f"an account other than root can replace {unsafe}"]
+        if walk.unsafe:
+            return ["mount_path_unsafe", f"an account other than root can replace {walk.unsafe}"]
     if mount["mounted"] and not is_mount_point:
         return ["not_mounted", f"{walk.path} is a folder of the node itself: nothing is mounted there"]
     if mount["autofs"] and not is_shared(walk.path):

@@ -24,7 +24,8 @@ from ansible.module_utils.provisioner.transaction.recover_node import recover_at
 RUNNING = Path("/run/systemd/system")  # sd_booted(3)
 UNITS = Path("/etc/systemd/system")
 UNIT = "provisioner-recover.service"
-WANTS = "multi-user.target.wants"
+# An engine that restarts, as after an update, stops the seats that it does not start itself.
+WANTS = ("multi-user.target.wants", "docker.service.wants")
 SYSTEM = "/var/lib/"  # the seats of `provision me` are in a home folder and get no system unit
 PLAIN = re.compile(r"/[A-Za-z0-9._/+-]+")  # systemd may interpret other characters
 PYTHON = "/usr/bin/python3"
@@ -52,7 +53,7 @@ ExecStart={python} -I {main}
 TimeoutStartSec=3600
 
 [Install]
-WantedBy=multi-user.target
+WantedBy=multi-user.target docker.service
 """
 
 
@@ -116,18 +117,18 @@ def _main(program: Path, state_root: str, function: Callable[[str], int]) -> str
 
 
 def _enable() -> None:
-    link = UNITS / WANTS / UNIT
-    if not link.is_symlink():
-        link.parent.mkdir(exist_ok=True)
-        link.symlink_to(UNITS / UNIT)
-        sync_folder(link.parent)
+    for link in (UNITS / wants / UNIT for wants in WANTS):
+        if not link.is_symlink():
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(UNITS / UNIT)
+            sync_folder(link.parent)
 
 
 def uninstall(state_root: str) -> None:
     """Remove the program, and the units that belong to this state root."""
     program = Path(state_root) / "node" / "program"
     if str(program) in read(UNITS / UNIT):
-        for path in (UNITS / WANTS / UNIT, UNITS / UNIT):
+        for path in (*(UNITS / wants / UNIT for wants in WANTS), UNITS / UNIT):
             with contextlib.suppress(FileNotFoundError):
                 path.unlink()
     unschedule(str(program / "measure.py"), UNITS)

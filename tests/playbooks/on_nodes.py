@@ -3,7 +3,7 @@
 import json
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -118,7 +118,7 @@ class Rollout:
     events: list[Event] = field(default_factory=list)
     node: str = "node1"
     ansible: bool = False  # through Ansible
-    mounts: list[dict[str, object]] = field(default_factory=list)  # as in lab.yml
+    mounts: Sequence[Mapping[str, object]] = ()  # as in lab.yml
 
     @cached_property
     def fleet(self) -> AnsibleFleet:
@@ -145,8 +145,7 @@ class Rollout:
         """Build an order; `over` replaces settings of the rollout."""
         settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
         base = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
-        base["mounts"] = self.mounts
-        lab = LabSettings.model_validate(base | {"rollout": settings})
+        lab = LabSettings.model_validate(base | {"rollout": settings, "mounts": self.mounts})
         gpus = tuple(gpu.uuid for gpu in self._facts_without_seats.gpus if gpu.uuid)
         keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
         facts, host = self._facts_without_seats, self.lab.node(self.node).address

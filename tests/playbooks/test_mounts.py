@@ -343,10 +343,8 @@ def test_a_mount_that_can_be_read_inside_is_fine(tmp_path: Path, monkeypatch: py
     assert looked(tmp_path, monkeypatch) == []
 
 
-def test_a_read_only_mount_that_can_be_written_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ProblemError, match="could be written") as caught:
-        looked(tmp_path, monkeypatch, read_only=True)
-    assert problem(caught)["code"] == "mount_writable"
+def test_a_read_only_mount_that_can_be_written_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert [text.split()[0] for text in looked(tmp_path, monkeypatch, read_only=True)] == ["mount_writable"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["enforce"]
 
 
@@ -358,7 +356,7 @@ def test_selinux_is_named_where_it_is_enforced(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_program_inside_that_prints_anything_is_a_caution() -> None:
-    for text in ("", "[1]", "null", "{}", '[{"target": "/x"}]', "no json"):
+    for text in ("", "[1]", "null", "{}", '[{"target": "/x"}]', "no json", "[" * 9999):
         argv = ["printf", "%s", text]
         found = inside.look_inside(argv, [{"target": "/data", "read_only": True}], "demo")
         assert [one["code"] for one in found] == ["mount_unreadable"], text

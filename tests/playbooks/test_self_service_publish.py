@@ -437,3 +437,13 @@ def test_leases_survive_a_publication(site: Site) -> None:
     before = (site.layout.folder / "leases.json").read_text()
     site.publish("2", code={**CODE, "provisioner/two.py": ""})
     assert (site.layout.folder / "leases.json").read_text() == before
+
+
+def test_a_mount_that_is_not_there_is_a_caution(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What runs goes on, and seats start as soon as it is there: the broker looks again for each of them."""
+    mount = {"source": "/no/such", "target": "/data", "read_only": True, "mounted": False, "autofs": False}
+    document = a_document("1")
+    document["files"]["mounts.json"] = [json.dumps([mount])]
+    monkeypatch.setattr("tests.playbooks.self_service_world.a_document", lambda _: document)
+    record = site.publish()
+    assert (record["state"], [one["code"] for one in record["problems"]]) == ("committed", ["mount_missing"])

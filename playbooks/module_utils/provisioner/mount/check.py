@@ -18,7 +18,7 @@ PAUSE = 5.0
 CODES = ("mount_missing", "not_mounted", "mount_hangs", "mount_denied", "mount_path_unsafe", "mount_not_shared")
 FIXES = {
     "mount_missing": "put it there on the node, or correct `mounts` in lab.yml",
-    "not_mounted": "mount it on the node (mount {source}; see /etc/fstab), or take `mounted` out of lab.yml",
+    "not_mounted": "mount it on the node (mount {source}; see /etc/fstab), or name the mount point itself in lab.yml",
     "mount_hangs": "start its server again, or unmount it on the node: umount -l {source}",
     "mount_denied": "give the seats the right to read it (a group of its own counts for nothing inside); with"
     " root_squash, let root pass the folders above it: chmod o+x",

@@ -47,30 +47,34 @@ print(json.dumps([look(*each) for each in json.loads(%r)]))
 def look_inside(argv: Sequence[str], mounts: Sequence[Mount], seat: str) -> list[dict[str, str]]:
     """Return what is wrong with the mounts of a seat that runs. `argv`: runs a Python program from stdin inside of it.
 
-    The node had looked at them before, so that what fails here is no fault of the node: the seat stays, and the problem
-    `mount_unreadable` or `mount_writable_below` names it. Raises ProblemError `mount_writable` where a read-only mount
-    could be written to: then it is not what lab.yml says.
+    The node has looked at them before, and programs of the person can change what is answered inside. So nothing here
+    is a fault of the node: the seat stays, with the problem `mount_unreadable`, `mount_writable` or
+    `mount_writable_below`.
     """
     wanted = json.dumps([[mount["target"], mount["read_only"]] for mount in mounts])
     ran = run(argv, INSIDE_SECONDS, text=SCRIPT % wanted, env=client_environment())
     try:
         found = json.loads(ran.out)
         return [problem for number, _ in enumerate(mounts) for problem in _judge(seat, found[number])]
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         targets = ", ".join(mount["target"] for mount in mounts)
         return [_unreadable(seat, targets, f"no answer within {INSIDE_SECONDS} s: {ran.message}")]
 
 
 def _judge(seat: str, found: dict[str, Any]) -> list[dict[str, str]]:
-    if found["written"]:
-        raise ProblemError(
-            "mount_writable",
-            f"{seat}: a file could be written in {found['target']}, which is read-only in lab.yml",
-            "every seat would change the data of all",
-            "this is a bug of the engine or of provisioner: report it, with `docker version`",
-        )
-    faults = [_unreadable(seat, found["target"], found["fault"])] if found["fault"] else []
-    return faults + ([_writable_below(seat, found["target"], found["below"])] if found["below"] else [])
+    target, fault, below = str(found["target"]), str(found["fault"]), ", ".join(found["below"])
+    problems = [_unreadable(seat, target, fault)] if fault else []
+    problems += [_writable(seat, target)] if found["written"] else []
+    return problems + ([_writable_below(seat, target, below)] if below else [])
+
+
+def _writable(seat: str, target: str) -> dict[str, str]:
+    return ProblemError(
+        "mount_writable",
+        f"{seat}: a file could be written in {target}, which is read-only in lab.yml",
+        "every seat could change the data of all",
+        "look at it on the node: docker inspect, Mounts; mount the source read-only until it is mended",
+    ).problem
 
 
 def _unreadable(seat: str, target: str, reason: str) -> dict[str, str]:
@@ -86,10 +90,10 @@ def _unreadable(seat: str, target: str, reason: str) -> dict[str, str]:
     return ProblemError("mount_unreadable", what, why, fix).problem
 
 
-def _writable_below(seat: str, target: str, below: Sequence[str]) -> dict[str, str]:
+def _writable_below(seat: str, target: str, below: str) -> dict[str, str]:
     return ProblemError(
         "mount_writable_below",
-        f"{seat}: {target} is read-only, but not what is mounted below it: {', '.join(below)}",
+        f"{seat}: {target} is read-only, but not what is mounted below it: {below}",
         "the kernel makes a mount read-only, and not those below it that come later",
         "mount these read-only on the node (ro in /etc/fstab or in the map of autofs)",
     ).problem

@@ -91,7 +91,7 @@ def _fault(mount: Mount, walk: _Walk, *, is_mount_point: bool) -> list[str] | No
         if walk.unsafe:
             return ["mount_path_unsafe", f"an account other than root can replace {walk.unsafe}"]
     if mount["mounted"] and not is_mount_point:
-        return ["not_mounted", f"{walk.path} is a folder of the node itself: nothing is mounted there"]
+        return ["not_mounted", f"nothing is mounted at {walk.path}: it is an ordinary folder"]
     if mount["autofs"] and not is_shared(walk.path):
         return ["mount_not_shared", f"what is mounted below {walk.path} later would not be seen in a seat"]
     return None

@@ -12,7 +12,7 @@ import hashlib
 import json
 import re
 import shlex
-from typing import Any, NamedTuple
+from typing import Any, Iterable, NamedTuple
 
 from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.files import read, write_atomic
@@ -22,6 +22,7 @@ from ansible.module_utils.provisioner.broker.config import Config, parse_config
 from ansible.module_utils.provisioner.broker.program import program_files, write_program
 from ansible.module_utils.provisioner.jobs.claims import check_claim
 from ansible.module_utils.provisioner.jobs.jobfile import Job
+from ansible.module_utils.provisioner.mount.check import LOOK_SECONDS, find_faults, mounts_of
 from ansible.module_utils.provisioner.self_service import before, client, daemon
 from ansible.module_utils.provisioner.self_service.environments import (
     keep_image,
@@ -257,7 +258,15 @@ def program_digest(layout: Layout) -> str:
 
 def _cautions(wanted: Wanted) -> list[dict[str, str]]:
     found = [_program_newer(wanted)] if _is_newer(wanted) else []
-    return found + ([_not_at_boot()] if started_by(wanted.layout) == "none" else [])
+    found += [_not_at_boot()] if started_by(wanted.layout) == "none" else []
+    return found + _mount_faults(wanted.order["documents"].values())
+
+
+def _mount_faults(documents: Iterable[dict[str, Any]]) -> list[dict[str, str]]:
+    """Return what is wrong with the mounts of the environments now: seats cannot start before they are there."""
+    files = [{name: "".join(parts) for name, parts in document["files"].items()} for document in documents]
+    mounts = {str(mount): mount for found in files for mount in mounts_of({"files": found})}
+    return [fault.problem for fault in find_faults(mounts.values(), None, LOOK_SECONDS) if fault]
 
 
 def _install_beside(wanted: Wanted) -> list[dict[str, str]]:

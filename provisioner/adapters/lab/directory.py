@@ -34,6 +34,8 @@ EXPECTED = {
     "name": "lower-case letters, digits and -, starting with a letter, at most 31",
     "user": "a Linux user name: lower-case letters, digits, _ and -, at most 31",
     "homes": "an absolute path of letters, digits, dots, _ and -, such as /srv/homes",
+    "source": "the path of a folder on the nodes: letters, digits, dots, _ and -, such as /mnt/nfs/imagenet",
+    "target": "the path of the folder inside of a seat, such as /data",
     "subnets": "private IPv4 networks such as 10.213.0.0/16; each seat gets a /28",
     "memory": 'auto, none, or a size such as "512m" or "8g"',
     "cpus": "auto, none, or a number such as 8",

@@ -251,3 +251,11 @@ def test_a_problem_of_a_mount_says_what_to_do(tmp_path: Path) -> None:
         "fix": checks.FIXES["mount_missing"],
     }
     assert set(checks.FIXES) == set(checks.CODES)
+
+
+@pytest.mark.parametrize("kind", ["", "self_service"])
+def test_a_person_is_sent_to_the_admin(tmp_path: Path, kind: str) -> None:
+    order = with_seat(with_mounts(an_order(tmp_path), {**MOUNT, "source": "/no/such"}), kind=kind)
+    with pytest.raises(ProblemError) as caught:
+        checks.check_mounts(order)
+    assert problem(caught)["fix"].startswith("ask the admin of the lab: ") == bool(kind)

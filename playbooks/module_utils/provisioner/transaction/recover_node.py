@@ -62,12 +62,11 @@ def _recover_one(seat: Seat, order: dict[str, Any], deadline: float, report: Rep
     problems: list[dict[str, str]] = []
     generation = 0
     try:
-        is_to_start = _waits_for_mounts(seat)
-        if is_to_start:
+        if _waits_for_mounts(seat):
             wait_for_mounts(seat.order(seat.current()), deadline, report)
         with _locked(seat) as lock:
             state = _end_open_switch(seat, order, lock, report)
-            if is_to_start and state == "unchanged":
+            if state == "unchanged" and _waits_for_mounts(seat):  # it may have been stopped meanwhile
                 state = _start(seat, order, lock)
         generation = seat.current()
     except BlockingIOError:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tests.lab.engine import Engine
 from tests.lab.host import BedError
 from tests.lab.node import Node
 from tests.playbooks import fuse_server
+from tests.playbooks.direct_fleet import PROGRAM
 from tests.playbooks.on_nodes import SEAT, Images, Rollout, new_run_id
 
 pytestmark = pytest.mark.lab
@@ -18,7 +20,7 @@ pytestmark = pytest.mark.lab
 DATA = {"source": "/data", "target": "/data"}
 HUNG = {"source": "/mnt/nfs", "target": "/nfs", "mounted": True}
 LATE = {"source": "/net", "target": "/net", "autofs": True}
-SILENCE = "/run/fuse.silence"
+SILENCE, PID = "/run/fuse.silence", "/run/fuse.pid"
 CONTAINER = f"{SEAT}-jupyter-1"
 
 
@@ -45,7 +47,8 @@ def node(rollout: Rollout) -> Node:
 
 def serve(node: Node) -> None:
     node.exec("rm", "-f", SILENCE)
-    node.exec("sh", "-c", f"setsid python3 /opt/fuse_server.py /mnt/nfs {SILENCE} > /dev/null 2>&1 &")
+    server = f"echo $$ > {PID}; exec python3 /opt/fuse_server.py /mnt/nfs {SILENCE} > /dev/null 2>&1"
+    node.exec("sh", "-c", f"setsid sh -c '{server}' &")
     while " /mnt/nfs " not in node.exec("cat", "/proc/mounts"):
         time.sleep(0.1)
 
@@ -86,6 +89,31 @@ def test_what_is_mounted_later_is_seen_and_is_read_only_from_the_next_start_on(
     assert inside(node, "ls /net/late") == ""
 
 
+RECOVER = f"""
+import sys
+sys.path.insert(0, {PROGRAM!r})
+from ansible.module_utils.provisioner.transaction.recover_node import recover_at_boot
+sys.exit(recover_at_boot("/var/lib/provisioner"))
+"""
+
+
+def test_after_a_boot_a_seat_starts_when_its_file_system_is_mounted(rollout: Rollout, node: Node) -> None:
+    node.kill()
+    node.start()
+    node.exec("sh", "-c", "mount --bind /net /net && mount --make-shared /net")
+    states = "docker ps -a --format {{.State}}"
+    assert set(node.exec(*states.split()).split()) == {"exited"}
+    with ThreadPoolExecutor(1) as pool:
+        recovery = pool.submit(node.exec, "python3", "-I", "-c", RECOVER)
+        time.sleep(3)
+        assert not recovery.done()
+        assert "not_mounted" in [problem.code for problem in rollout.seat().drift]
+        serve(node)
+        recovery.result()
+    assert set(node.exec(*states.split()).split()) == {"running"}
+    assert inside(node, "ls /nfs") == "sample"
+
+
 def test_a_server_that_is_down_stops_neither_probe_nor_plan_and_the_seat_runs_on(
     rollout: Rollout, images: Images, node: Node
 ) -> None:
@@ -102,8 +130,14 @@ def test_a_server_that_is_down_stops_neither_probe_nor_plan_and_the_seat_runs_on
     assert (after.generation, rollout.seat().services) == (before.generation, before.services)
 
 
-def test_the_seat_is_removed_while_the_server_is_down(rollout: Rollout, node: Node) -> None:
+def test_a_process_that_waits_for_the_server_keeps_its_seat_until_the_server_is_gone(
+    rollout: Rollout, node: Node
+) -> None:
+    """The kernel ends no process that waits so, and the engine gives up in time."""
     began = time.monotonic()
+    record = rollout.take_down("remove")
+    assert (record.state, [problem.code for problem in record.problems]) == ("failed", ["stop_failed"])
+    assert time.monotonic() - began < 120
+    node.exec("sh", "-c", f"kill -9 $(cat {PID})")
     assert rollout.take_down("remove").state == "committed"
-    assert time.monotonic() - began < 60
     assert node.exec("docker", "ps", "-aq") == ""

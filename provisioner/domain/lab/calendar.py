@@ -30,11 +30,13 @@ Clock = Annotated[str, StringConstraints(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
 
 
 class Freeze(UserInput):
-    """Days on which nothing is changed, including the first and the last. `why` is shown."""
+    """Days on which nothing is changed."""
 
-    first: Day = Field(alias="from")
-    last: Day = Field(alias="to")
-    why: Annotated[str, StringConstraints(min_length=1, max_length=80)]
+    first: Day = Field(alias="from", description="The first day", examples=["2026-12-20"])
+    last: Day = Field(alias="to", description="The last day, included", examples=["2027-01-10"])
+    why: Annotated[str, StringConstraints(min_length=1, max_length=80)] = Field(
+        description="Is shown", examples=["exams"]
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -44,11 +46,11 @@ class Freeze(UserInput):
 
 
 class Window(UserInput):
-    """Hours in which a change may begin. `days` are the days on which it opens; it may close on the next day."""
+    """Hours in which a change may begin."""
 
-    days: tuple[Weekday, ...] = Field(default=WEEKDAYS, min_length=1)
-    opens: Clock = Field(alias="from")
-    closes: Clock = Field(alias="to")
+    days: tuple[Weekday, ...] = Field(default=WEEKDAYS, min_length=1, description="The days on which it opens")
+    opens: Clock = Field(alias="from", description="When it opens", examples=["22:00"])
+    closes: Clock = Field(alias="to", description="When it closes, possibly on the next day", examples=["06:00"])
 
 
 class Span(NamedTuple):

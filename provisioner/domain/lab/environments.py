@@ -51,32 +51,70 @@ LabFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterV
 
 
 class ImageSettings(UserInput):
-    """An environment: which torch, and what is installed beside it.
+    """An environment: which torch, and what is installed beside it."""
 
-    `complete`: the mirror's images already contain Jupyter and sshd, and nothing is built. `apt_mirror`: replaces the
-    host in the image's package sources during the build. `tools`: what people expect on a machine, such as git and
-    tmux, is installed. `apt`: names of packages; `pip`: a requirements file, relative to the lab's directory.
-    """
-
-    torch: TorchSpec = ">=2"
-    flavour: Flavour = "runtime"
-    complete: bool = False
-    apt_mirror: str | None = None
-    tools: bool = True
-    apt: AptPackages = ()
-    pip: LabFile | None = None
+    torch: TorchSpec = Field(
+        default=">=2", description="A version or a range of them, in quotes", examples=[">=2.8,<2.12"]
+    )
+    flavour: Flavour = Field(default="runtime", description="`devel` contains the compilers", examples=["runtime"])
+    complete: bool = Field(
+        default=False,
+        description="The mirror's images already contain Jupyter and sshd, and nothing is built",
+        examples=[False],
+    )
+    apt_mirror: str | None = Field(
+        default=None,
+        description="Replaces the host in the image's package sources while it is built; none: the sources as they are",
+        examples=["mirrors.tuna.tsinghua.edu.cn"],
+    )
+    tools: bool = Field(
+        default=True,
+        description="What people expect on a machine is installed, such as git, tmux and a Chinese font",
+        examples=[True],
+    )
+    apt: AptPackages = Field(
+        default=(), description="Names of Debian or Ubuntu packages, without versions", examples=[["git-lfs", "ffmpeg"]]
+    )
+    pip: LabFile | None = Field(
+        default=None,
+        description="A requirements file, relative to the lab's directory",
+        examples=["environments/default/requirements.txt"],
+    )
 
 
 class EnvironmentSettings(UserInput):
     """A further environment. What it does not say, except for packages, it has from `image`."""
 
-    torch: TorchSpec | None = None
-    flavour: Flavour | None = None
-    complete: bool | None = None
-    apt_mirror: str | None = None
-    tools: bool | None = None
-    apt: AptPackages = ()
-    pip: LabFile | None = None
+    torch: TorchSpec | None = Field(
+        default=None, description="A version or a range of them, in quotes; none: as in image", examples=[">=2.8,<2.12"]
+    )
+    flavour: Flavour | None = Field(
+        default=None, description="`devel` contains the compilers; none: as in image", examples=["runtime"]
+    )
+    complete: bool | None = Field(
+        default=None,
+        description="The mirror's images already contain Jupyter and sshd, and nothing is built; none: as in image",
+        examples=[False],
+    )
+    apt_mirror: str | None = Field(
+        default=None,
+        description="Replaces the host in the image's package sources while it is built; none: as in image",
+        examples=["mirrors.tuna.tsinghua.edu.cn"],
+    )
+    tools: bool | None = Field(
+        default=None,
+        description="What people expect on a machine is installed, such as git, tmux and a Chinese font; none: as in "
+        "image",
+        examples=[True],
+    )
+    apt: AptPackages = Field(
+        default=(), description="Names of Debian or Ubuntu packages, without versions", examples=[["git-lfs", "ffmpeg"]]
+    )
+    pip: LabFile | None = Field(
+        default=None,
+        description="A requirements file, relative to the lab's directory",
+        examples=["environments/nlp/requirements.txt"],
+    )
 
 
 Environments = Annotated[dict[OtherName, EnvironmentSettings], Field(max_length=MAX_ENVIRONMENTS)]

@@ -66,22 +66,41 @@ VariableValue = Annotated[str, StringConstraints(pattern=_PRINTABLE)]
 
 
 class SeatProxy(UserInput):
-    """The proxy that programs in seats use. `no_proxy`: hosts that are reached without it."""
+    """The proxy that programs in seats use. It has no user and no password."""
 
-    http: Url
-    https: Url | None = None  # None: as http
-    no_proxy: Annotated[tuple[ProxyHost, ...], Field(max_length=64)] = ()
+    http: Url = Field(description="The proxy for http", examples=["http://proxy.campus.example:3128"])
+    https: Url | None = Field(
+        default=None,
+        description="The proxy for https; none: that for http",
+        examples=["http://proxy.campus.example:3128"],
+    )
+    no_proxy: Annotated[tuple[ProxyHost, ...], Field(max_length=64)] = Field(
+        default=(),
+        description="Hosts that are reached without it",
+        examples=[["localhost", "127.0.0.1", ".campus.example"]],
+    )
 
 
 class Inside(UserInput):
-    """Settings of tools inside of every seat. A setting of the student wins.
+    """Settings of tools inside of every seat. A setting of the student wins."""
 
-    `pip_index`: also for uv. `conda_channels`: in their order. `hf_endpoint`: in place of huggingface.co.
-    """
-
-    pip_index: Url | None = None
-    conda_channels: Annotated[tuple[Channel, ...], Field(max_length=16)] = ()
-    hf_endpoint: Url | None = None
-    proxy: SeatProxy | None = None
-    timezone: TimeZone | None = None
-    env: Annotated[dict[VariableName, VariableValue], AfterValidator(check_variables), Field(max_length=64)] = {}
+    pip_index: Url | None = Field(
+        default=None,
+        description="The package index of pip and uv",
+        examples=["https://mirrors.tuna.tsinghua.edu.cn/pypi/web/simple"],
+    )
+    conda_channels: Annotated[tuple[Channel, ...], Field(max_length=16)] = Field(
+        default=(),
+        description="The channels of conda, in their order",
+        examples=[["https://mirrors.tuna.tsinghua.edu.cn/anaconda/pkgs/main"]],
+    )
+    hf_endpoint: Url | None = Field(
+        default=None, description="Takes the place of huggingface.co", examples=["https://hf-mirror.com"]
+    )
+    proxy: SeatProxy | None = Field(default=None, description="The proxy of programs in seats")
+    timezone: TimeZone | None = Field(default=None, description="The time zone of seats", examples=["Asia/Shanghai"])
+    env: Annotated[dict[VariableName, VariableValue], Field(max_length=64), AfterValidator(check_variables)] = Field(
+        default={},
+        description="Variables; no secrets, as every student can read them",
+        examples=[{"WANDB_MODE": "offline"}],
+    )

@@ -91,57 +91,86 @@ ON_DEMAND: frozenset[MirrorKind] = frozenset({"registry-proxy", "harbor-proxy", 
 
 
 class FeedSettings(UserInput):
-    """The sync status that the mirror publishes. `url` may be a file, relative to the lab's directory."""
+    """The sync status that a mirror publishes."""
 
-    url: FeedPlace
-    job: Annotated[str, StringConstraints(min_length=1)]
-    format: FeedFormat = "tunasync"
+    url: FeedPlace = Field(
+        description="Where the status is: a URL, or a file relative to the lab's directory",
+        examples=["https://mirror.example/jobs"],
+    )
+    job: Annotated[str, StringConstraints(min_length=1)] = Field(
+        description="The name of the job that copies the images", examples=["pytorch-images"]
+    )
+    format: FeedFormat = Field(default="tunasync", description="How the status is written")
 
 
 class Upstream(UserInput):
-    """The registry that the mirror copies. It is asked first: the mirror cannot have what upstream lacks.
+    """The registry that a mirror copies. It is asked first: the mirror cannot have what upstream lacks."""
 
-    `repositories` are set if they have other names there than on the mirror. `fallback`: the whole lab may use it if
-    the mirror serves fewer nodes.
-    """
-
-    address: Address
-    repositories: tuple[Repository, ...] = ()
-    ca: str | None = None
-    plain_http: bool = False
-    fallback: bool = False
+    address: Address = Field(description="Host and port of the registry", examples=["docker.io"])
+    repositories: tuple[Repository, ...] = Field(
+        default=(),
+        description="The repositories there, where they have other names than on the mirror",
+        examples=[["pytorch/pytorch"]],
+    )
+    ca: str | None = Field(
+        default=None,
+        description="The file of the CA that signed its certificate; none: the CAs of this machine",
+        examples=["upstream-ca.pem"],
+    )
+    plain_http: bool = Field(default=False, description="It is reached by http, without TLS")
+    fallback: bool = Field(
+        default=False, description="All images of the lab are taken from there if the mirror serves fewer nodes"
+    )
 
 
 class Mirror(UserInput):
-    """The source of base images. Paths are relative to the lab's directory.
+    """The source of base images. Paths are relative to the lab's directory."""
 
-    `cache_minutes`: how long a layer that was complete counts as complete without a new check; 0 checks every time.
-    """
-
-    address: Address
-    repositories: tuple[Repository, ...] = Field(default=("pytorch/pytorch",), min_length=1)
-    kind: MirrorKind = "static"
-    ca: str | None = None
-    plain_http: bool = False
-    feed: FeedSettings | None = None
-    upstream: Upstream | None = None
-    cache_minutes: Annotated[int, Field(ge=0, le=1440)] = 10
+    address: Address = Field(description="Host and port of the registry", examples=["registry.example:5000"])
+    repositories: tuple[Repository, ...] = Field(
+        default=("pytorch/pytorch",), min_length=1, description="The repositories that tags are chosen from"
+    )
+    kind: MirrorKind = Field(
+        default="static", description="`static`: copies on a schedule; the others fetch an image when it is asked for"
+    )
+    ca: str | None = Field(
+        default=None,
+        description="The file of the CA that signed its certificate; none: the CAs of this machine",
+        examples=["mirror-ca.pem"],
+    )
+    plain_http: bool = Field(default=False, description="It is reached by http, without TLS")
+    feed: FeedSettings | None = Field(default=None, description="The status that the mirror publishes of its syncs")
+    upstream: Upstream | None = Field(default=None, description="The registry that the mirror copies")
+    cache_minutes: Annotated[int, Field(ge=0, le=1440)] = Field(
+        default=10,
+        description="How long a layer that was complete counts as complete without a new check; 0 checks every time",
+    )
 
 
 class Registry(UserInput):
-    """The lab's own registry, the only one that nodes pull from. Paths are relative to the lab's directory.
+    """The lab's own registry, the only one that nodes pull from. Paths are relative to the lab's directory."""
 
-    `managed`: `provision prepare` sets it up, on the host of the inventory's group `registry` or else on the control
-    machine. Nodes read from `address`; the control machine pushes to `push_port` of the same host, by default the next
-    port. Otherwise an existing registry is used unchanged.
-    """
-
-    address: Address
-    repository: Repository = "provisioner/lab"
-    ca: str | None = None
-    plain_http: bool = False
-    managed: bool = False
-    push_port: Annotated[int, Field(ge=1024, le=_MAX_PORT)] | None = None
+    address: Address = Field(description="Host and port that nodes pull from", examples=["registry.example:5000"])
+    repository: Repository = Field(
+        default="provisioner/lab", description="The repository that lab images are pushed to"
+    )
+    ca: str | None = Field(
+        default=None,
+        description="The file of the CA that signed its certificate; none: the CAs of the machine",
+        examples=["registry-ca.pem"],
+    )
+    plain_http: bool = Field(default=False, description="It is reached by http, without TLS")
+    managed: bool = Field(
+        default=False,
+        description="`provision prepare` sets it up, on the host of the inventory's group `registry` or else on the "
+        "control machine; otherwise an existing registry is used unchanged",
+        examples=[True],
+    )
+    push_port: Annotated[int, Field(ge=1024, le=_MAX_PORT)] | None = Field(
+        default=None,
+        description="The port of a managed registry that takes pushes; none: the one after that of `address`",
+        examples=[5001],
+    )
 
     @model_validator(mode="after")
     def _with_tls(self) -> Self:
@@ -167,14 +196,22 @@ class Registry(UserInput):
 class Service(UserInput):
     """The address a service listens on: the node's loopback or its address in the lab, never all addresses."""
 
-    bind: Literal["loopback", "lan"]
+    bind: Literal["loopback", "lan"] = Field(
+        description="`loopback`: from the node, or through SSH; `lan`: at the address of the node in the lab",
+        examples=["loopback"],
+    )
 
 
 class SshService(Service):
-    """SSH. `agent_forwarding`: a student may use the keys of their own machine in the seat, such as for git."""
+    """SSH of a seat."""
 
-    bind: Literal["loopback", "lan"] = "lan"
-    agent_forwarding: bool = True
+    bind: Literal["loopback", "lan"] = Field(
+        default="lan",
+        description="`loopback`: from the node, or through SSH; `lan`: at the address of the node in the lab",
+    )
+    agent_forwarding: bool = Field(
+        default=True, description="A student may use the keys of their own machine in the seat, such as for git"
+    )
 
 
 ExtraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
@@ -193,15 +230,16 @@ def _check_extra(extra: dict[str, int]) -> dict[str, int]:
 
 
 class Services(UserInput):
-    """The services of a seat and their addresses.
+    """The services of a seat and their addresses."""
 
-    `extra`: ports inside of a seat by name, such as {tensorboard: 6006}. Jupyter shows what listens there at its own
-    address, under /NAME/; no further port is open.
-    """
-
-    jupyter: Service = Service(bind="loopback")
-    ssh: SshService = SshService()
-    extra: Annotated[dict[ExtraName, ExtraPort], Field(max_length=8), AfterValidator(_check_extra)] = {}
+    jupyter: Service = Field(default=Service(bind="loopback"), description="Where Jupyter is reached")
+    ssh: SshService = Field(default=SshService(), description="Where SSH is reached")
+    extra: Annotated[dict[ExtraName, ExtraPort], Field(max_length=8), AfterValidator(_check_extra)] = Field(
+        default={},
+        description="Ports inside of a seat by name; Jupyter shows what listens there at its own address, under "
+        "/NAME/, and no further port is open",
+        examples=[{"tensorboard": 6006}],
+    )
 
 
 def _check_cpus(value: object) -> float | Literal["auto", "none"]:
@@ -224,16 +262,16 @@ CpuLimit = Annotated[
 
 
 class Limits(UserInput):
-    """Resource limits of each container of a seat.
+    """Resource limits of each container of a seat."""
 
-    `memory` and `cpus`: `auto` is computed from the size of the node, `none` sets no limit. `shm`: the size of
-    /dev/shm, at most half of the memory.
-    """
-
-    memory: MemoryLimit = "auto"
-    cpus: CpuLimit = "auto"
-    pids: Annotated[int, Field(ge=256)] = 4096
-    shm: Size = "8g"
+    memory: MemoryLimit = Field(
+        default="auto", description="A size such as 64g; `auto`: nine tenths of the node's memory; `none`: no limit"
+    )
+    cpus: CpuLimit = Field(
+        default="auto", description="A number of CPUs; `auto`: all CPUs of the node but one; `none`: no limit"
+    )
+    pids: Annotated[int, Field(ge=256)] = Field(default=4096, description="How many processes and threads")
+    shm: Size = Field(default="8g", description="The size of /dev/shm, at most half of the memory")
 
 
 _Port = Annotated[int, Field(ge=1024, le=32767)]
@@ -242,8 +280,8 @@ _Port = Annotated[int, Field(ge=1024, le=32767)]
 class Ports(UserInput):
     """The range of published ports; each seat uses two. It is below the kernel's ephemeral range (32768)."""
 
-    first: _Port = 22000
-    last: _Port = 22999
+    first: _Port = Field(default=22000, description="The first port")
+    last: _Port = Field(default=22999, description="The last port")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -259,8 +297,8 @@ class Ports(UserInput):
 class SelfServicePorts(Ports):
     """The range of the ports of seats that people start themselves: nodes choose them, without the control machine."""
 
-    first: _Port = 24000
-    last: _Port = 24999
+    first: _Port = Field(default=24000, description="The first port")
+    last: _Port = Field(default=24999, description="The last port")
 
 
 Pools = Annotated[
@@ -274,32 +312,43 @@ Pools = Annotated[
 
 
 class SeatSettings(UserInput):
-    """The seat of a lab without a roster: one on each node, with all of its GPUs.
+    """The seat of a lab without a roster: one on each node, with all of its GPUs."""
 
-    `subnets`: private networks; the containers of each seat get a /28 of the first that is free on its node.
-    `environment`: the name of the environment that these seats run.
-    """
-
-    user: UserName = "student"
-    environment: EnvironmentName = DEFAULT_ENVIRONMENT
-    uid: Annotated[int, Field(ge=1000, le=60000)] = 1000
-    gid: Annotated[int, Field(ge=1000, le=60000)] = 1000
-    authorized_keys: tuple[str, ...] = Field(default=(), description="Public key files, relative to the lab")
-    homes: AbsolutePath = "/srv/provisioner/homes"
-    ports: Ports = Ports()
-    subnets: Pools = ("10.213.0.0/16", "172.29.0.0/16", "192.168.192.0/18")
-    limits: Limits = Limits()
+    user: UserName = Field(default="student", description="The name of the account in the seat")
+    environment: EnvironmentName = Field(
+        default=DEFAULT_ENVIRONMENT, description="The environment that these seats run"
+    )
+    uid: Annotated[int, Field(ge=1000, le=60000)] = Field(default=1000, description="The uid of the account")
+    gid: Annotated[int, Field(ge=1000, le=60000)] = Field(default=1000, description="The gid of the account")
+    authorized_keys: tuple[str, ...] = Field(
+        default=(),
+        description="Files of public keys that may log in by SSH, relative to the lab's directory",
+        examples=[["keys/ann.pub"]],
+    )
+    homes: AbsolutePath = Field(
+        default="/srv/provisioner/homes",
+        description="The directory of homes on a node; no rollout deletes or changes what is in a home",
+    )
+    ports: Ports = Field(default=Ports(), description="The ports of seats; each uses two and keeps them")
+    subnets: Pools = Field(
+        default=("10.213.0.0/16", "172.29.0.0/16", "192.168.192.0/18"),
+        description="Private networks; the containers of each seat get a /28 of the first that is free on its node",
+    )
+    limits: Limits = Field(default=Limits(), description="Limits of each container")
 
 
 class PeopleSettings(UserInput):
-    """Who has a seat. `roster` is the file with one person a row, relative to the lab's directory.
+    """Who has a seat."""
 
-    `term_ends`: the day after which others get the ports and the subnet of a seat that was stopped until then, because
-    its person has left the roster; None: never.
-    """
-
-    roster: Annotated[str, Field(min_length=1)]
-    term_ends: date | None = None
+    roster: Annotated[str, Field(min_length=1)] = Field(
+        description="The file with one person a row, relative to the lab's directory", examples=["roster.csv"]
+    )
+    term_ends: date | None = Field(
+        default=None,
+        description="The day after which others get the ports and the subnet of a seat that was stopped until then, "
+        "because its person has left the roster; none: never",
+        examples=["2027-01-31"],
+    )
 
 
 def _check_pool(gpus: object) -> int | tuple[str, ...] | None:
@@ -332,17 +381,24 @@ Hours = Annotated[float, Field(gt=0, le=8784, allow_inf_nan=False)]
 
 
 class SelfService(UserInput):
-    """Seats that people start themselves on the nodes that match `nodes`, within the ceilings of their group.
+    """Seats that people start themselves, within the ceilings of their group."""
 
-    `gpus`: the pool that leases are given from, so many of each node, or these UUIDs; None: every GPU that no row of
-    the roster has alone. `unix_group`: whose accounts may ask. `show_names`: people see who has the GPUs.
-    """
-
-    nodes: Annotated[str, StringConstraints(pattern=r"^\S{1,253}$")] = "*"
-    gpus: GpuPool = None
-    unix_group: UnixGroup
-    ports: SelfServicePorts = SelfServicePorts()
-    show_names: bool = True
+    nodes: Annotated[str, StringConstraints(pattern=r"^\S{1,253}$")] = Field(
+        default="*", description="On which nodes: a pattern of their names"
+    )
+    gpus: GpuPool = Field(
+        default=None,
+        description="The pool that leases are given from: so many GPUs of each node, or these UUIDs; none: every GPU "
+        "that no row of the roster has alone",
+        examples=[4],
+    )
+    unix_group: UnixGroup = Field(
+        description="The unix group on the nodes whose accounts may ask", examples=["lab-students"]
+    )
+    ports: SelfServicePorts = Field(
+        default=SelfServicePorts(), description="The ports of these seats; nodes choose them"
+    )
+    show_names: bool = Field(default=True, description="People see who has the GPUs")
 
     def covers(self, node: str) -> bool:
         """Whether the node of this name is to have self-service."""
@@ -350,46 +406,90 @@ class SelfService(UserInput):
 
 
 class Group(UserInput):
-    """A group of people: how many cards each may have on a node (`gpus`), and the limits of their containers.
+    """A group of people: their ceilings on a node, and the limits of their containers."""
 
-    None: no such ceiling, and the limit of seat.limits. `unix`: accounts of this group on a node belong to it, if
-    the roster does not say another. `disk`: what home and containers of a seat should stay below. It is measured each
-    night and warned of, and nothing enforces it.
-
-    Of seats that people start themselves: `hours` is the longest lease, `idle_hours` the time without use after which
-    it ends (None: never), `grace_minutes` the time between its end and the stop of the seat, and `environments` what
-    they may start.
-    """
-
-    unix: UnixGroup | None = None
-    gpus: Annotated[int, Field(ge=0, le=MAX_GPUS)] | None = None
-    memory: MemoryLimit | None = None
-    cpus: CpuLimit | None = None
-    pids: Annotated[int, Field(ge=256)] | None = None
-    shm: Size | None = None
-    disk: Size | None = None
-    hours: Hours = 24
-    idle_hours: Hours | None = None
-    grace_minutes: Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)] = 10
-    environments: Annotated[tuple[EnvironmentName, ...], Field(min_length=1)] = ("default",)
+    unix: UnixGroup | None = Field(
+        default=None,
+        description="Accounts of this unix group on a node belong to the group, if the roster does not say another",
+        examples=["lab-students"],
+    )
+    gpus: Annotated[int, Field(ge=0, le=MAX_GPUS)] | None = Field(
+        default=None, description="How many GPUs a person may have on a node; none: no ceiling", examples=[1]
+    )
+    memory: MemoryLimit | None = Field(
+        default=None,
+        description="Memory of each container, as in seat.limits; none: that of seat.limits",
+        examples=["32g"],
+    )
+    cpus: CpuLimit | None = Field(
+        default=None, description="CPUs of each container, as in seat.limits; none: those of seat.limits", examples=[8]
+    )
+    pids: Annotated[int, Field(ge=256)] | None = Field(
+        default=None, description="Processes and threads of each container; none: those of seat.limits", examples=[4096]
+    )
+    shm: Size | None = Field(
+        default=None, description="The size of /dev/shm; none: that of seat.limits", examples=["8g"]
+    )
+    disk: Size | None = Field(
+        default=None,
+        description="What home and containers of a seat should stay below: measured each night and warned of, and "
+        "nothing enforces it",
+        examples=["100g"],
+    )
+    hours: Hours = Field(default=24, description="Of seats that people start themselves: the longest lease, in hours")
+    idle_hours: Hours | None = Field(
+        default=None,
+        description="Of seats that people start themselves: the hours without use after which a lease ends; none: "
+        "never",
+        examples=[4],
+    )
+    grace_minutes: Annotated[float, Field(ge=0, le=1440, allow_inf_nan=False)] = Field(
+        default=10,
+        description="Of seats that people start themselves: the minutes between the end of a lease and the stop of "
+        "the seat",
+    )
+    environments: Annotated[tuple[EnvironmentName, ...], Field(min_length=1)] = Field(
+        default=("default",), description="The environments that its people may have", examples=[["default", "nlp"]]
+    )
 
 
 class RolloutSettings(UserInput):
-    """How a rollout proceeds. None: `forks` follows from the lab's size, `pull_concurrency` from measured throughput.
+    """How a rollout proceeds, and when it may begin."""
 
-    `windows` are the hours in which a change may begin, `freeze` the days on which none may, by `timezone`.
-    """
-
-    waves: tuple[Share, ...] = Field(default=("1", "25%", "100%"), min_length=1)
-    max_failures: Share = "0"
-    pull_concurrency: Annotated[int, Field(ge=1, le=1000)] | None = None
-    forks: Annotated[int, Field(ge=1, le=200)] | None = None
-    min_healthy_seconds: Annotated[int, Field(ge=0, le=600)] = 5
-    healthy_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = 180
-    pull_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 7200
-    freeze: tuple[Freeze, ...] = ()
-    windows: tuple[Window, ...] = ()
-    timezone: TimeZone | None = None
+    waves: tuple[Share, ...] = Field(
+        default=("1", "25%", "100%"),
+        min_length=1,
+        description="How many nodes are changed by the end of each wave: numbers, or percentages in quotes; a last "
+        "wave changes the rest",
+    )
+    max_failures: Share = Field(
+        default="0",
+        description="How many nodes, or which percentage, may fail or be rolled back before no further wave starts",
+    )
+    pull_concurrency: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        default=None,
+        description="How many nodes pull at once; none: from the throughput of the first pulls",
+        examples=[8],
+    )
+    forks: Annotated[int, Field(ge=1, le=200)] | None = Field(
+        default=None,
+        description="How many nodes Ansible works on at once; none: from the size of the lab",
+        examples=[20],
+    )
+    min_healthy_seconds: Annotated[int, Field(ge=0, le=600)] = Field(
+        default=5, description="How long a new seat has to be healthy before it counts as such"
+    )
+    healthy_deadline_seconds: Annotated[int, Field(ge=10, le=3600)] = Field(
+        default=180, description="After so long a seat that is not healthy has failed"
+    )
+    pull_deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = Field(
+        default=7200, description="After so long a pull that goes on has failed"
+    )
+    freeze: tuple[Freeze, ...] = Field(default=(), description="Days without changes")
+    windows: tuple[Window, ...] = Field(default=(), description="The hours in which a change may begin; empty: always")
+    timezone: TimeZone | None = Field(
+        default=None, description="The time zone of freeze and windows, required with them", examples=["Asia/Shanghai"]
+    )
 
     @model_validator(mode="after")
     def _has_timezone(self) -> Self:
@@ -406,10 +506,15 @@ class RolloutSettings(UserInput):
 
 
 class PackageSource(UserInput):
-    """A mirror of a vendor's packages. `key` is the file of their signing key, relative to the lab's directory."""
+    """A mirror of a vendor's packages."""
 
-    uri: PackagePlace
-    key: str
+    uri: PackagePlace = Field(
+        description="The address of the packages, as in the sources of apt; $(ARCH) is the architecture of the node",
+        examples=["https://mirrors.tuna.tsinghua.edu.cn/docker-ce/linux"],
+    )
+    key: str = Field(
+        description="The file of the key that signs them, relative to the lab's directory", examples=["docker.asc"]
+    )
 
 
 def _as_list(value: object) -> object:
@@ -429,29 +534,50 @@ class PrepareSettings(UserInput):
     Without a source, packages come from the node's own sources.
     """
 
-    deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = 1800
-    docker: PackageSources = ()
-    nvidia: PackageSources = ()
+    deadline_seconds: Annotated[int, Field(ge=60, le=86400)] = Field(
+        default=1800, description="The time limit of one command of a node's package manager"
+    )
+    docker: PackageSources = Field(default=(), description="Sources of Docker's packages")
+    nvidia: PackageSources = Field(default=(), description="Sources of NVIDIA's container toolkit")
 
 
 class Lab(UserInput):
     """The settings of one lab. `schema` is for editors; `init` writes the fields in this order."""
 
-    schema_: str | None = Field(default=None, alias="$schema")
-    name: Slug
-    mirror: Mirror
-    registry: Registry
-    image: ImageSettings = ImageSettings()
-    environments: Environments = {}
-    inside: Inside = Inside()
-    mounts: Mounts = ()
-    services: Services = Services()
-    seat: SeatSettings = Field(default=SeatSettings(), validate_default=True)
-    people: PeopleSettings | None = None
-    self_service: SelfService | None = None
-    groups: dict[GroupName, Group] = {}
-    rollout: RolloutSettings = RolloutSettings()
-    prepare: PrepareSettings = PrepareSettings()
+    schema_: str | None = Field(
+        default=None,
+        alias="$schema",
+        description="The JSON Schema that an editor completes this file from, written by `provision schema`",
+        examples=["lab.schema.json"],
+    )
+    name: Slug = Field(
+        description="Part of the name of every container: at most 31 lower-case letters, digits and -", examples=["ml"]
+    )
+    mirror: Mirror = Field(description="The source of base images")
+    registry: Registry = Field(description="The lab's own registry")
+    image: ImageSettings = Field(default=ImageSettings(), description="The environment `default`")
+    environments: Environments = Field(
+        default={}, description="Further environments by name: lower-case letters, digits, _ and -"
+    )
+    inside: Inside = Field(default=Inside(), description="Settings of tools in every seat")
+    mounts: Mounts = Field(default=(), description="Folders of the nodes that every seat sees")
+    services: Services = Field(default=Services(), description="How a seat is reached")
+    seat: SeatSettings = Field(
+        default=SeatSettings(),
+        validate_default=True,
+        description="The seat of a node, and what all seats share: homes, ports, networks, limits",
+    )
+    people: PeopleSettings | None = Field(
+        default=None, description="A seat for each person of a roster; none: one for each node"
+    )
+    self_service: SelfService | None = Field(
+        default=None, description="Seats that people start themselves; none: people start none"
+    )
+    groups: dict[GroupName, Group] = Field(
+        default={}, description="Groups of people by name; `student` is that of people who are in no other"
+    )
+    rollout: RolloutSettings = Field(default=RolloutSettings(), description="How nodes are changed")
+    prepare: PrepareSettings = Field(default=PrepareSettings(), description="How nodes are prepared")
 
     @field_validator("seat")
     @classmethod

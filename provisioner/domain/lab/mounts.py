@@ -45,18 +45,23 @@ Target = Annotated[AbsolutePath, Field(max_length=1024), AfterValidator(_check_t
 
 
 class Mount(UserInput):
-    """A folder `source` of the node that each seat sees as `target`, read-only unless it says otherwise.
+    """A folder of a node that each seat sees."""
 
-    `mounted`: it must be a mount point on the node, such as one of NFS, and not the empty folder below it. `autofs`:
-    file systems that are mounted below it later are seen, too. `read_only` does not count for these: the node has to
-    mount them read-only itself, see mount(2), MS_REC.
-    """
-
-    source: Source
-    target: Target
-    read_only: bool = True
-    mounted: bool = False
-    autofs: bool = False
+    source: Source = Field(
+        description="The folder on the node: absolute, and no folder of the system", examples=["/srv/data"]
+    )
+    target: Target = Field(description="Where seats see it", examples=["/data"])
+    read_only: bool = Field(default=True, description="No seat can write to it")
+    mounted: bool = Field(
+        default=False,
+        description="It must be a mount point on the node, such as one of NFS, and not the empty folder below it",
+        examples=[True],
+    )
+    autofs: bool = Field(
+        default=False,
+        description="File systems that are mounted below it later are seen, too; read_only does not count for these: the"
+        " node has to mount them read-only itself (mount(2), MS_REC)",
+    )
 
 
 def is_at_or_above(folder: str, path: str) -> bool:

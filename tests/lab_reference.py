@@ -16,8 +16,8 @@ _TOP = """\
 # Every key of lab.yml
 
 The text comes from the model: `python -m tests.lab_reference` writes this page, and a test compares it. Editors show
-the same with `provision schema > lab.schema.json` and `$schema: lab.schema.json` in lab.yml. `provision init LAB` writes
-a lab.yml with comments. A course's packages, tools and data: [environments.md](environments.md).
+the same with `provision schema > lab.schema.json` and `$schema: lab.schema.json` in lab.yml. A lab.yml with comments is
+written by `provision init LAB`. A course's packages, tools and data: [environments.md](environments.md).
 
 A key that is not here is an error, with its line and column. *none*: the key may be left out, and its text says what
 holds then. Paths of files are relative to the lab's directory. Sizes are in powers of 1024, such as `512m` and `8g`. In

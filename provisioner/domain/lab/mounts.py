@@ -59,8 +59,8 @@ class Mount(UserInput):
     )
     autofs: bool = Field(
         default=False,
-        description="File systems that are mounted below it later are seen, too; read_only does not count for these: the"
-        " node has to mount them read-only itself (mount(2), MS_REC)",
+        description="File systems that are mounted below it later are seen, too; mount them read-only on the node, as"
+        " read_only does not count for them",
     )
 
 

@@ -59,8 +59,8 @@ class Mount(UserInput):
     )
     autofs: bool = Field(
         default=False,
-        description="File systems that are mounted below it later are seen, too; mount them read-only on the node, as"
-        " read_only does not count for them",
+        description="File systems that are mounted below it later are seen, too; mount them read-only on the node, "
+        "as read_only does not count for them",
     )
 
 

@@ -189,6 +189,8 @@ def test_every_key_of_the_model_has_a_description() -> None:
     models = {"Lab": schema, **schema["$defs"]}
     keys = [(name, key, value) for name, node in models.items() for key, value in node["properties"].items()]
     assert not [f"{name}.{key}" for name, key, value in keys if not value.get("description")]
+    # A line break or a bar would end the cell of its table.
+    assert not [f"{name}.{key}" for name, key, value in keys if re.search(r"[|\n]|\.$", value["description"])]
 
 
 def codes(page: str) -> list[str]:

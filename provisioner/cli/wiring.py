@@ -6,13 +6,15 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
 from provisioner.adapters.ansible.play import connections
 from provisioner.adapters.ansible.settings import Settings
-from provisioner.adapters.engine.builder import LabImageBuilder
+from provisioner.adapters.engine.builder import REQUIREMENTS, LabImageBuilder
+from provisioner.adapters.engine.course import CourseRequirements
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock
@@ -194,7 +196,22 @@ def recheck_with_lock(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent)
             check_images(images_to_pull(prepared), own, on_event, fix=_ASK, only_certain=True)
 
 
-def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> LabImageBuilder:
+class NewLock(NamedTuple):
+    """A lock that is not written yet, and the packages of its environments: both are written together."""
+
+    result: LockResult
+    courses: CourseRequirements
+
+
+def course_requirements(directory: LabDirectory, on_event: OnEvent) -> CourseRequirements:
+    """Return the pip packages of the environments of a lab; their files are read when they are asked for."""
+    files = {name: each.pip for name, each in directory.lab.all_environments.items() if each.pip is not None}
+    return CourseRequirements(directory.path, files, templates(directory.path)[REQUIREMENTS], on_event)
+
+
+def builder(
+    directory: LabDirectory, lookup: Registry, courses: CourseRequirements, on_event: OnEvent
+) -> LabImageBuilder:
     """Return the builder of lab images. It connects to the local engine only when it has to build one.
 
     It trusts the digests that lab.lock in the lab's own directory pins. Raises ProblemError where that cannot be read.
@@ -210,6 +227,7 @@ def builder(directory: LabDirectory, lookup: Registry, on_event: OnEvent) -> Lab
         engine=lambda: connect_engine(directory, authorities, on_event),
         records=PushedImages(),
         locked=() if locked is None else locked.all_images,
+        courses=courses,
         templates=templates(directory.path),
         facts=lambda image: read_facts(image, data),
         on_event=on_event,
@@ -254,8 +272,8 @@ def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
     torch: str | None = None,
     fresh: bool = False,
     keep_as: str | None = None,
-) -> LockResult:
-    """Select images of the mirror and pin them. Lab images are built and pushed; lab.lock is not written.
+) -> NewLock:
+    """Select images of the mirror and pin them. Lab images are built and pushed; no file of the lab is written.
 
     `torch` stands for image.torch of lab.yml: environments without a torch of their own follow it, too.
     """
@@ -263,16 +281,18 @@ def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
     directory = directory._replace(lab=_with_torch(directory.lab, torch))
     with registry(directory, on_event) as own:
         choices = _choose(directory, probed, own, on_event, fresh=fresh)
-        return make_lock(
+        courses = course_requirements(directory, on_event)
+        result = make_lock(
             directory.lab,
             probed,
             choices,
-            builder(directory, own, on_event),
+            builder(directory, own, courses, on_event),
             data,
             registry_ca=directory.registry_ca,
             before=read_lock(directory.lock),
             keep_as=keep_as,
         )
+        return NewLock(result, courses)
 
 
 def _with_torch(lab: Lab, torch: str | None) -> Lab:

@@ -81,6 +81,6 @@ def test_a_new_lock_takes_the_people_of_the_one_before_over(tmp_path: Path, monk
         Catalog(mirror="mirror.lab:5200", checked_at=datetime(2026, 11, 29, tzinfo=UTC)),
     )
     monkeypatch.setattr(wiring, "_choose", lambda *_, **__: {"default": chosen})
-    assert new_lock(directory, {}, events.append).lock.people == {}
+    assert new_lock(directory, {}, events.append).result.lock.people == {}
     write_lock(directory.lock, a_lock().model_copy(update={"people": people}))
-    assert new_lock(directory, {}, events.append).lock.people == people
+    assert new_lock(directory, {}, events.append).result.lock.people == people

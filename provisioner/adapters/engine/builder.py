@@ -29,7 +29,8 @@ from provisioner.domain.values.sync import SyncState
 
 INPUTS_LABEL = "provisioner.inputs"
 
-_DOCKERFILE, _REQUIREMENTS, _BASE_FACTS = "Dockerfile.j2", "requirements-lab.txt", "base_facts.py"
+REQUIREMENTS = "requirements-lab.txt"  # of Jupyter's environment
+_DOCKERFILE, _BASE_FACTS = "Dockerfile.j2", "base_facts.py"
 _JUPYTER = ("lab_env.py", "provisioner_matplotlib.py")  # in the context's folder of that name, which one stage copies
 _COURSE = "course_env.py"
 _CONTEXT = ("install_packages.sh", "provisioner.sh", "matplotlibrc")
@@ -208,7 +209,7 @@ class LabImageBuilder:
 
         Without `apt_mirror`, as all mirrors hold the same packages, and without the name of the environment.
         """
-        names = (_DOCKERFILE, _REQUIREMENTS, _BASE_FACTS, *_JUPYTER, *_CONTEXT, *(() if course is None else (_COURSE,)))
+        names = (_DOCKERFILE, REQUIREMENTS, _BASE_FACTS, *_JUPYTER, *_CONTEXT, *(() if course is None else (_COURSE,)))
         inputs = {
             "base": order.digest,
             "complete": order.settings.complete,
@@ -343,7 +344,7 @@ class LabImageBuilder:
     def _fill_jupyter(self, folder: Path, facts: BaseFacts) -> None:
         self._put(folder, _JUPYTER)
         requirements = folder / "requirements.txt"
-        requirements.write_text(wheels.select_requirements(self._templates[_REQUIREMENTS], facts), encoding="utf-8")
+        requirements.write_text(wheels.select_requirements(self._templates[REQUIREMENTS], facts), encoding="utf-8")
         self._on_event(Event(phase="build", kind="started", text="downloading Jupyter's wheels"))
         wheels.download_wheels(requirements, folder / "wheels", facts)
 

@@ -25,7 +25,7 @@ from provisioner.cli.options import (
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import choices_fields
 from provisioner.cli.run_context import OpenRun, hold_lab
-from provisioner.cli.wiring import fleet, new_lock
+from provisioner.cli.wiring import NewLock, fleet, new_lock
 from provisioner.console.facts import check_data_age
 from provisioner.console.lock import (
     environments_change,
@@ -105,8 +105,9 @@ def _lock(  # noqa: PLR0913  (flags)
     output = run.output
     with run.progress():
         probed = probe(fleet(directory, ansible, output.verbose, run.on_event), run.on_event)
-        locked = new_lock(directory, probed, run.on_event, torch=torch, fresh=fresh)
-    save_lock(directory, locked, output)
+        made = new_lock(directory, probed, run.on_event, torch=torch, fresh=fresh)
+    locked = made.result
+    save_lock(directory, made, output)
     _publish(directory, locked.lock, publication, output)
     note_old_signature(directory, output)
     output.document(LOCK_SCHEMA, locked.lock.model_dump(mode="json") | choices_fields(locked.choices))
@@ -134,11 +135,12 @@ def note_old_signature(directory: LabDirectory, output: Output) -> None:
         output.note(f"{signature} is the signature of an older lock: {again}")
 
 
-def save_lock(directory: LabDirectory, locked: LockResult, output: Output) -> None:
-    """Write the lock, and show what was selected and what changes."""
-    before = read_lock(directory.lock)
+def save_lock(directory: LabDirectory, made: NewLock, output: Output) -> None:
+    """Write the lock and the packages of its environments, and show what was selected and what changes."""
+    before, locked = read_lock(directory.lock), made.result
     show_choices(locked, output)
     output.show(_difference(before, locked.lock))
+    made.courses.save()
     if before != locked.lock:
         write_lock(directory.lock, locked.lock)
     if old := check_data_age(compatibility_data.load_for_lab(directory.path), datetime.now(UTC).date()):

@@ -159,16 +159,16 @@ def plan_run(  # noqa: PLR0913  (the lab, its nodes, and how to plan)
 
     `places`: of people, as a plan that was reviewed has them.
     """
-    lock, locked = read_lock(directory.lock), None
+    lock, made = read_lock(directory.lock), None
     with run.progress():
         probed = probe(fleet, run.on_event)
         if lock is None:
-            locked = new_lock(directory, probed, run.on_event, fresh=fresh)
-            lock = locked.lock
+            made = new_lock(directory, probed, run.on_event, fresh=fresh)
+            lock = made.result.lock
         lock = lock.model_copy(update={"people": _reviewed_places(lock.people, places)})
         prepared = build_plan(plan_inputs(directory, lock, limit), fleet.hosts(), probed, when_busy=when_busy)
-    if locked is not None:
-        save_lock(directory, locked, run.output)
+    if made is not None:
+        save_lock(directory, made, run.output)
     run.journal.keep("plan", prepared.plan)
     show_plan(run.output, prepared.plan)
     note_cautions(directory, run.output)

@@ -17,8 +17,8 @@ from provisioner.cli.options import ChangeOptions, changes_nodes, example, lab_a
 from provisioner.cli.output import Output
 from provisioner.cli.plan_context import PlanContext, note_cautions, require_lock
 from provisioner.cli.run_context import OpenRun, open_run_context
+from provisioner.cli.wiring import NewLock, new_lock, open_fleet, plan_inputs
 from provisioner.cli.wiring import fleet as lab_fleet
-from provisioner.cli.wiring import new_lock, open_fleet, plan_inputs
 from provisioner.console.problems import problems
 from provisioner.console.text import count
 from provisioner.console.upgrade import lock_change_view
@@ -29,7 +29,6 @@ from provisioner.domain.people.environments import environment_nodes
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.upgrade import UPGRADE_SCHEMA, LockChange, Upgrade, compare_locks
 from provisioner.domain.values.problem import ProblemError
-from provisioner.workflow.lock.lock import LockResult
 from provisioner.workflow.probe import probe
 from provisioner.workflow.protocols import Fleet
 from provisioner.workflow.rollout.claims import refuse_claimed
@@ -40,7 +39,7 @@ from provisioner.workflow.rollout.upgrade import unserved_reasons
 class PlannedUpgrade(NamedTuple):
     """What an upgrade would do: the new lock, how it differs from the old one, and the plan."""
 
-    locked: LockResult
+    made: NewLock
     change: LockChange
     context: PlanContext
 
@@ -57,7 +56,7 @@ class PlannedUpgrade(NamedTuple):
     @property
     def lock(self) -> Lockfile:
         """The new lock, with the places of people."""
-        return self.locked.lock.model_copy(update={"people": self.plan.places})
+        return self.made.result.lock.model_copy(update={"people": self.plan.places})
 
 
 def _environment_name(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
@@ -128,7 +127,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         note_cautions(directory, output)
         left_behind = list(upgraded.change.all_left_behind)
         if check:
-            document = Upgrade(change=upgraded.change, lock=upgraded.locked.lock, plan=upgraded.plan)
+            document = Upgrade(change=upgraded.change, lock=upgraded.made.result.lock, plan=upgraded.plan)
             output.document(UPGRADE_SCHEMA, document)
             output.note(problems(left_behind))
             return FAILED if left_behind else DONE
@@ -144,6 +143,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)
+        upgraded.made.courses.save()
         if not upgraded.change.is_empty or old.people != planned.lock.people:
             _replace_lock(directory, old, planned.lock, run, torch)
         if notice is not None:
@@ -163,18 +163,19 @@ def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and wh
     with run.progress():
         hosts = lab_fleet(directory, options.ansible, options.output.verbose, run.on_event).hosts()
         probed = probe(fleet, run.on_event)
-        locked = new_lock(directory, probed, run.on_event, torch=wanted.torch, keep_as=wanted.keep_as)
+        made = new_lock(directory, probed, run.on_event, torch=wanted.torch, keep_as=wanted.keep_as)
+        locked = made.result
         inputs = plan_inputs(directory, locked.lock, options.ansible.limit)
         when_busy = options.overrides.when_busy
         prepared = build_plan(inputs, hosts, probed, when_busy=when_busy)
     selections = {name: choice.selection for name, choice in locked.choices.items()}
     nodes = environment_nodes(directory.lab, directory.people, list(probed))
     change = compare_locks(old, locked.lock, unserved_reasons(selections, nodes, probed))
-    return PlannedUpgrade(locked, change, PlanContext(probed, prepared))
+    return PlannedUpgrade(made, change, PlanContext(probed, prepared))
 
 
 def _show(output: Output, upgraded: PlannedUpgrade) -> None:
-    show_choices(upgraded.locked, output, lock_change_view(upgraded.change))
+    show_choices(upgraded.made.result, output, lock_change_view(upgraded.change))
     output.show("")
     if not output.as_json:
         show_plan(output, upgraded.plan)

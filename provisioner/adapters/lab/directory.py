@@ -8,7 +8,7 @@ from typing import NamedTuple
 from provisioner.adapters.lab.environments import EnvironmentNames, name_problems, read_names, read_requirements
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
 from provisioner.adapters.lab.rosterfile import read_roster
-from provisioner.adapters.lab.source_location import SourceDocument, items, read_yaml, texts
+from provisioner.adapters.lab.source_location import SourceDocument, items, mapping, read_yaml, texts
 from provisioner.adapters.lab.validation import validate_document
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.groups import disk_cautions
@@ -174,7 +174,7 @@ def _read_roster(path: Path, document: SourceDocument, names: EnvironmentNames) 
     name = next(texts(document.data, "people", "roster"), "")
     if not name:
         return Roster()
-    groups = next(iter(items(document.data, "groups")))
+    groups = mapping(document.data, "groups")
     return read_roster(path, name, document.place(("people", "roster")), groups, names.origins)
 
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.documents import read_document
-from provisioner.adapters.lab.source_location import Loc, SourceDocument, items, texts
+from provisioner.adapters.lab.source_location import Loc, SourceDocument, items, mapping, texts
 from provisioner.adapters.state.files import read_text
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, LabFile
 from provisioner.domain.lab.kept import kept_environments, name_origins
@@ -40,8 +40,7 @@ def read_names(lock: Path, document: SourceDocument) -> EnvironmentNames:
 
     Commands that need no lock go on without it: what it has is needed only where something names a kept environment.
     """
-    others = next(iter(items(document.data, "environments")))
-    found = [name for name in others if isinstance(name, str)] if isinstance(others, dict) else []
+    found = (name for name in mapping(document.data, "environments") if isinstance(name, str))
     own, locked, unread = tuple(dict.fromkeys((DEFAULT_ENVIRONMENT, *found))), None, tuple[Problem, ...]()
     if lock.exists():
         try:
@@ -59,9 +58,8 @@ def name_problems(document: SourceDocument, names: EnvironmentNames) -> Iterator
     for name in texts(document.data, "seat", "environment"):
         if name not in names.origins:
             yield _unknown_name(document, ("seat", "environment"), name, tuple(names.origins))
-    groups = next(iter(items(document.data, "groups")))
-    for group in groups if isinstance(groups, dict) else ():
-        for index, name in enumerate(items(groups, group, "environments")):
+    for group, settings in mapping(document.data, "groups").items():
+        for index, name in enumerate(items(settings, "environments")):
             loc = ("groups", str(group), "environments", index)
             if name in names.kept:
                 yield _kept_in_group(document, loc, name, names.origins[name])
@@ -110,11 +108,9 @@ def read_requirements(folder: Path, document: SourceDocument) -> Iterator[tuple[
 
     `folder`: the directory of the lab. A name that is no path below it is a mistake of lab.yml, and is not read.
     """
-    others = next(iter(items(document.data, "environments")))
-    places: dict[str, Loc] = {DEFAULT_ENVIRONMENT: ("image", "pip")}
-    places |= {name: ("environments", name, "pip") for name in others} if isinstance(others, dict) else {}
-    for name, loc in places.items():
-        for file in texts(document.data, *map(str, loc)):
+    named = {name: ("environments", name, "pip") for name in mapping(document.data, "environments")}
+    for name, loc in {DEFAULT_ENVIRONMENT: ("image", "pip"), **named}.items():
+        for file in texts(document.data, *loc):
             if _is_below(file):
                 yield name, _read_file(folder / file, document.place(loc), ".".join(map(str, loc)))
 

@@ -15,7 +15,9 @@ from provisioner.domain.people.roster import COLUMNS, KnownNames, Roster, parse_
 from provisioner.domain.values.problem import Problem, ProblemError
 
 
-def read_roster(folder: Path, name: str, place: str, groups: Any, environments: Mapping[str, str]) -> Roster | Problem:
+def read_roster(
+    folder: Path, name: str, place: str, groups: Mapping[Any, Any], environments: Mapping[str, str]
+) -> Roster | Problem:
     """Return the roster, with its mistakes; a Problem where the file cannot be read.
 
     `name`: relative to `folder`, the directory of the lab. `place`: where lab.yml names the file. `groups`: that
@@ -31,9 +33,8 @@ def read_roster(folder: Path, name: str, place: str, groups: Any, environments: 
     return parse_roster(str(file), raw, known, partial(keys_of_cell, folder))
 
 
-def _read_groups(data: Any, environments: Iterable[str]) -> dict[str, Group]:
-    pairs = data.items() if isinstance(data, dict) else ()
-    return {str(name): _read_group(value, environments) for name, value in pairs}
+def _read_groups(data: Mapping[Any, Any], environments: Iterable[str]) -> dict[str, Group]:
+    return {str(name): _read_group(value, environments) for name, value in data.items()}
 
 
 def _read_group(data: Any, environments: Iterable[str]) -> Group:

@@ -59,6 +59,12 @@ def items(data: Any, *loc: str) -> list[Any]:
     return data if isinstance(data, list) else [data]
 
 
+def mapping(data: Any, key: str) -> dict[Any, Any]:
+    """Return the mapping under a key of a document that is not validated yet; an empty one where it has none."""
+    value = data.get(key) if isinstance(data, dict) else None
+    return value if isinstance(value, dict) else {}
+
+
 class _Loader(yaml.SafeLoader):
     """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February.
 

@@ -111,7 +111,9 @@ def test_a_lock_that_cannot_be_read_matters_only_where_a_name_may_be_in_it(lab_w
     ]
 
 
-@pytest.mark.parametrize("environments", ["[nlp]", "null", "7", "{7: {}}", "{nlp: null}", "{default: {}}", "{NLP: {}}"])
+@pytest.mark.parametrize(
+    "environments", ["[nlp]", "[]", "null", "7", "{7: {}}", "{nlp: null}", "{default: {}}", "{NLP: {}}"]
+)
 def test_names_are_checked_beside_environments_with_mistakes(lab_with: LabWith, environments: str) -> None:
     lab = f"{GOOD}environments: {environments}\nseat: {{environment: none}}\n"
     assert '$/lab.yml:5:21: seat.environment: the lab has no environment "none"' in refused(lab_with(lab))
@@ -144,3 +146,9 @@ def test_requirements_files_that_cannot_be_read_are_reported_with_their_places(l
 def test_a_requirements_file_outside_of_the_lab_is_one_mistake(lab_with: LabWith, file: str) -> None:
     (mistake,) = refused(lab_with(GOOD + f"image: {{pip: {file}}}\n"))
     assert mistake == f"$/lab.yml:4:14: image.pip: '{file}' is not the path of a file below the directory of the lab"
+
+
+@pytest.mark.parametrize("groups", ["[]", "[[]]", "7", "{student: []}", "{student: {environments: []}}"])
+def test_groups_with_mistakes_end_no_reading(lab_with: LabWith, groups: str) -> None:
+    path = lab_with(f"{NAMED}people: {{roster: roster.csv}}\ngroups: {groups}\n", "id\nroot\n")
+    assert refused(path)[-1] == "$/roster.csv:2:1: a seat never belongs to root"

@@ -1,14 +1,22 @@
 """The names of environments in lab.yml, lab.lock and the roster, and the requirements files that lab.yml names."""
 
+import json
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
+import yaml
+from hypothesis import given
 
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
+from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedEnvironment
 from provisioner.domain.values.problem import ProblemError
+from tests.adapters.ansible.lies import with_lies
 from tests.builders import a_lock
 
 GOOD = 'name: demo\nmirror: {address: "m:5000"}\nregistry: {address: "r:5000"}\n'
@@ -152,3 +160,23 @@ def test_a_requirements_file_outside_of_the_lab_is_one_mistake(lab_with: LabWith
 def test_groups_with_mistakes_end_no_reading(lab_with: LabWith, groups: str) -> None:
     path = lab_with(f"{NAMED}people: {{roster: roster.csv}}\ngroups: {groups}\n", "id\nroot\n")
     assert refused(path)[-1] == "$/roster.csv:2:1: a seat never belongs to root"
+
+
+_SETTINGS = """
+image: {pip: all.txt}
+seat: {environment: nlp}
+people: {roster: roster.csv}
+groups: {student: {environments: [default, nlp]}}
+"""
+FULL = Lab.model_validate(yaml.safe_load(NAMED + _SETTINGS)).model_dump(mode="json", exclude_none=True)
+
+
+@given(with_lies(FULL))
+def test_every_lab_yml_with_a_lie_about_environments_is_a_lab_or_is_refused(lab: Any) -> None:
+    with TemporaryDirectory() as folder:
+        files = {"lab.yml": json.dumps(lab), "hosts.yml": "all: {}\n", "all.txt": "numpy\n"}
+        for name, text in {**files, "roster.csv": "id,environment\nanna,nlp\n"}.items():
+            Path(folder, name).write_text(text, errors="surrogatepass")
+        write_lock(Path(folder, "lab.lock"), KEPT)
+        with suppress(ProblemError):
+            assert read_lab(folder).lab.name

@@ -246,3 +246,27 @@ def test_rollout_of_the_previous_lock_restores_the_packages_of_its_torch(
     result = site.run_json("rollout", "--limit", "node1", "--yes")
     assert (result.code, states(result)) == (0, {"node1": "committed"}), result.output
     assert find_environment(site, seats_before["node1"]["access"]) == ("True", "2.8.0")
+
+
+def test_the_image_of_before_is_kept_under_a_name_until_it_is_removed(
+    site: Site, seats_before: Seats, upgraded: CommandResult
+) -> None:
+    assert upgraded.code == 4
+    result = site.run_json("upgrade", "--torch", "2.10.0", "--keep-as", "2026s", "--yes")
+    assert (result.code, states(result)) == (0, {"node1": "committed", "node2": "unchanged"}), result.output
+    seat = yaml.safe_load((site.folder / "lab.yml").read_text())["seat"]
+    change_settings(site, seat=seat | {"environment": "2026s"})
+    result = site.run_json("rollout", "--limit", "node1", "--yes")
+    assert (result.code, states(result)) == (0, {"node1": "committed"}), result.output
+    assert find_environment(site, seats_before["node1"]["access"]) == ("True", "2.8.0")
+    assert "environment_in_use" in remove_kept(site, code=2)
+    assert site.run_json("lock", "--torch", "2.10.0").document["environments"]["2026s"]["torch"] == "2.8.0"
+    change_settings(site, seat=seat)
+    assert "keep its image until the next rollout" in remove_kept(site, code=0)
+    assert "environments" not in json.loads((site.folder / "lab.lock").read_text())
+
+
+def remove_kept(site: Site, code: int) -> str:
+    done = site.command.run("environments", "remove", str(site.folder), "2026s", "--yes")
+    assert done.returncode == code, done.stderr
+    return done.stderr

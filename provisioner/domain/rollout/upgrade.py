@@ -1,9 +1,9 @@
 """The difference between two locks: which images change, and for which nodes."""
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import SerializerFunctionWrapHandler, model_serializer
 
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile
@@ -53,7 +53,12 @@ class NamedChange(EnvironmentChange):
 class LockChange(EnvironmentChange):
     """The change of `default`, and in `environments` those of others that differ; left out where none does."""
 
-    environments: dict[str, NamedChange] = Field(default={}, exclude_if=lambda named: not named)
+    environments: dict[str, NamedChange] = {}
+
+    @model_serializer(mode="wrap")
+    def _serialize(self, serialize: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = serialize(self)
+        return {name: value for name, value in fields.items() if name != "environments" or value}
 
     @property
     def is_empty(self) -> bool:

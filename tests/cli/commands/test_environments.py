@@ -11,6 +11,7 @@ from click.shell_completion import ShellComplete
 from provisioner.adapters.lab.directory import LabDirectory
 from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from provisioner.cli.app import provision
+from provisioner.cli.run_context import hold_lab
 from provisioner.domain.lab.lock import LockedEnvironment, Lockfile
 from provisioner.domain.values.sync import SyncState
 from provisioner.workflow.lock.lock import Choices, choose_all
@@ -222,3 +223,18 @@ def test_kept_names_are_completed(lab: EnvironmentLab) -> None:
     assert names(lab.path) == ["2026s"]
     (lab.path / "lab.lock").write_text("{")
     assert names(lab.path) == names(lab.path.parent / "none") == []
+
+
+def test_nothing_is_removed_while_a_run_holds_the_lab(lab: EnvironmentLab) -> None:
+    write_lock(lab.path / "lab.lock", KEPT)
+    with hold_lab("ml", "another-run", "upgrade"):
+        done = run("environments", "remove", str(lab.path), "2026s", "--yes")
+    assert (done.exit_code, lab.lock()) == (5, KEPT), done.output
+    assert "another-run" in done.stderr
+
+
+def test_a_damaged_lock_is_reported_with_its_place(lab: EnvironmentLab) -> None:
+    (lab.path / "lab.lock").write_text("<<<<<<< HEAD\n")
+    for words in (["list", str(lab.path)], ["remove", str(lab.path), "2026s", "--yes"]):
+        done = run("environments", *words)
+        assert (done.exit_code, "lab.lock:1:1: not JSON" in done.stderr) == (2, True), done.output

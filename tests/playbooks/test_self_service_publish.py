@@ -217,8 +217,26 @@ def test_an_environment_that_is_no_longer_published_goes_unless_a_seat_has_it(si
     a_seat(site, "ml_anna", environment="nlp", version=nlp["version"])
     assert site.publish("1")["state"] == "committed"
     assert (site.layout.versions("nlp"), site.layout.link("nlp", "current")) == ([nlp["version"]], "")
+    site.publish("1")
+    assert (site.layout.versions("nlp"), site.layout.link("nlp", "previous")) == ([nlp["version"]], "")
     seats.Seat(site.state_root, "ml_anna").clear_current()
     site.publish("1")
+    assert site.layout.names() == ["default"]
+
+
+def test_an_environment_that_is_withdrawn_is_kept_once_for_a_rollback(site: Site) -> None:
+    both = site.order(environments={name: an_environment(a_document(name)) for name in ("default", "nlp")})
+    both["documents"] = {name: a_document(name) for name in ("default", "nlp")}
+    publishes.publish(both, NoJob(), CODE)
+    site.publish("default")
+    kept = {f"provisioner/keep:self-service-{name}-{site.version(name)}" for name in ("default", "nlp")}
+    assert (site.layout.names(), site.tags()) == (["default", "nlp"], kept)
+    publishes.publish(both, NoJob(), CODE)
+    assert [site.layout.link(name, "current") for name in ("default", "nlp")] == [
+        *map(site.version, ("default", "nlp"))
+    ]
+    for _ in range(2):
+        site.publish("default")
     assert site.layout.names() == ["default"]
 
 

@@ -10,12 +10,14 @@ import yaml
 from hypothesis import given
 
 from provisioner.adapters.lab.directory import EXPECTED, LabDirectory, find_lab, read_lab
+from provisioner.adapters.lab.lockfile import lock_text
 from provisioner.adapters.lab.source_location import read_json
 from provisioner.adapters.lab.validation import validate_document
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.values.problem import ProblemError
 from tests.adapters.ansible.lies import with_lies
 from tests.adapters.lab.sshkeys import A_PRIVATE_KEY, AN_ED25519, AN_RSA
+from tests.builders import a_lock_of, a_locked_image
 
 GOOD = 'name: demo\nmirror: {address: "m:5000"}\nregistry: {address: "r:5000"}\n'
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).with_name("broken_labs.yml")).read_text())
@@ -232,3 +234,18 @@ def test_half_of_a_surrogate_pair_in_json_is_refused() -> None:
     document = read_json("f", json.dumps(FULL | {"rollout": {"waves": ["\ud800"]}}))
     with pytest.raises(ProblemError, match="bad_value"):
         validate_document(document, Lab, EXPECTED)
+
+
+def test_rows_may_name_environments_of_the_lab_and_those_that_the_lock_has_kept(lab_with: Callable[..., Path]) -> None:
+    text = GOOD + "people: {roster: roster.csv}\nenvironments: {nlp: {}}\n"
+    path = lab_with(text, **{"roster.csv": "id,environment\nann,nlp\nbob,2026s\ncleo,old\n"})
+    lock = a_lock_of(default=a_locked_image(), **{"2026s": a_locked_image(), "old": a_locked_image()})
+    kept = lock.environments["2026s"].model_copy(update={"kept_from": "default"})
+    lock = lock.model_copy(update={"environments": {**lock.environments, "2026s": kept}})
+    (path / "lab.lock").write_text(lock_text(lock))
+    (problem,) = refused(path).problems
+    assert problem.what.endswith('roster.csv:4:2: there is no environment "old"')
+    (path / "roster.csv").write_text("id,environment\nann,nlp\nbob,2026s\n")
+    assert [person.environment for person in read_lab(str(path)).people] == ["nlp", "2026s"]
+    (path / "lab.lock").write_text("{")
+    assert [problem.code for problem in refused(path).problems] == ["unknown_environment"]

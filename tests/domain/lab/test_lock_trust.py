@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile
 from provisioner.domain.lab.lock_trust import LockTrust, VerifiedBy, build_consent, read_trust
 from provisioner.domain.values.problem import ProblemError
-from tests.builders import a_digest, a_lock, a_locked_image
+from tests.builders import a_digest, a_lock, a_lock_of, a_locked_image
 
 
 def a_certificate(text: str) -> str:
@@ -37,6 +37,14 @@ def test_trust_names_registry_fingerprints_and_images() -> None:
         ca=(fingerprint("one"), fingerprint("two")),
         images=(lock.images[0].lab,),
     )
+
+
+def test_images_of_every_environment_count() -> None:
+    nlp = image_at("registry.lab:5201").model_copy(update={"lab": f"registry.lab:5201/lab@{a_digest('nlp')}"})
+    lock = a_lock_of(default=image_at("registry.lab:5201"), nlp=nlp)
+    assert read_trust(lock).images == (lock.images[0].lab, nlp.lab)
+    elsewhere = a_lock_of(default=image_at("registry.lab:5201"), nlp=image_at("other.lab"))
+    assert code(elsewhere) == "several_registries"
 
 
 def code(lock: Lockfile) -> str:

@@ -12,12 +12,15 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.plan import Plan
+from provisioner.domain.rollout.publish import PublicationOrder
 from provisioner.domain.rollout.stale import find_stale_nodes
+from provisioner.domain.self_service.config import SelfServiceConfig
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.rollout.one_person import place_on
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.rollout.publications import publication_orders
+from provisioner.workflow.rollout.rollback import plan_rollback, with_earlier_publications
 from provisioner.workflow.status import build_status
 from tests.builders import a_gpu, a_lab, a_lock, a_lock_of, a_locked_image, a_node, a_uuid
 from tests.costly import costly
@@ -329,6 +332,47 @@ def test_an_environment_that_is_removed_from_the_lab_is_withdrawn() -> None:
     (found,) = plan(own_lab(), a_lock(BASE), world).plan.publications
     assert found.action == "update"
     assert any(change.startswith("environment nlp ") and change.endswith(" -> none") for change in found.changes)
+
+
+class Earlier:
+    """What runs have published: of each node what it had before."""
+
+    def __init__(self, *runs: dict[str, PublicationOrder]) -> None:
+        self.first, self.second = runs
+
+    def config(self, digest: str) -> SelfServiceConfig | None:
+        found = (order.config for orders in (self.first, self.second) for order in orders.values())
+        return next((config for config in found if config and config.digest == digest), None)
+
+    def before(self, node: str, digest: str) -> PublicationOrder | None:
+        later = self.second[node].config
+        return self.first[node] if later and later.digest == digest else None
+
+
+def test_a_rollback_publishes_what_was_there_before_for_every_environment() -> None:
+    probed = {"n1": a_new_node("n1")}
+    first = plan(own_lab("nlp"), a_lock_of(default=BASE, nlp=NEW), probed)
+    world = after(first, probed)
+    second = plan(own_lab("cv"), a_lock_of(default=OLD, cv=NEW), world)
+    earlier = Earlier(*(publication_orders(one.plan.publications, one.published, "r", "") for one in (first, second)))
+    back = plan_rollback("demo", "student", [FakeHost("n1")], now := after(second, world), None)
+    changed, published_again = with_earlier_publications(back, now, earlier, "")
+    (found,) = changed.publications
+    assert (found.action, found.environments) == ("update", first.plan.publications[0].environments)
+    assert published_again["n1"].config.versions.keys() == published_again["n1"].documents.keys() == {"default", "nlp"}
+
+
+# --- documents of earlier releases
+
+
+def test_the_plan_of_a_lab_without_environments_has_no_field_for_them() -> None:
+    prepared = plan(roster_lab(), a_lock(BASE), {"n1": a_new_node("n1")}, ANN)
+    (step,) = prepared.plan.model_dump(mode="json")["steps"]
+    assert "environment" not in step
+    assert Plan.model_validate(prepared.plan.model_dump(mode="json")) == prepared.plan
+    seat = after(prepared, {"n1": a_new_node("n1")})["n1"].seats[0]
+    assert "environment" not in seat.model_copy(update={"environment": "default"}).model_dump()
+    assert seat.model_copy(update={"environment": "nlp"}).model_dump()["environment"] == "nlp"
 
 
 # --- laws

@@ -80,13 +80,14 @@ def set_link(layout: Layout, name: str, link: str, version: str) -> None:
 def remove_unused(layout: Layout, names: Iterable[str]) -> None:
     """Remove the versions that are neither published nor the one before, and that no seat has, with their images.
 
-    `names`: the environments that are published. Errors are ignored until the next time.
+    `names`: the environments that are published. What was published of another one until now is kept once more, so that
+    a rollback needs no registry. Errors are ignored until the next time.
     """
     used, kept = _used_by_seats(layout.state_root), set(names)
     for name in layout.names():
         if name not in kept:
-            for link in LINKS:
-                set_link(layout, name, link, "")
+            set_link(layout, name, PREVIOUS, layout.link(name, CURRENT))
+            set_link(layout, name, CURRENT, "")
         keep = {layout.link(name, link) for link in LINKS} | used.get(name, set())
         with contextlib.suppress(ProblemError, OSError):
             for version in layout.versions(name):

@@ -269,3 +269,10 @@ def test_self_service_has_a_line_for_nodes_with_the_same_changes() -> None:
 
         Plan: self-service changes on 3 nodes.
     """)
+
+
+def test_steps_name_their_environment_unless_it_is_the_default_one() -> None:
+    steps = [a_seat_step("n1", person, "create", why="no seat yet", environment="nlp") for person in ("anna", "bob")]
+    text = render_text(plan_view(a_plan(*steps, a_seat_step("n1", "cleo", "create", why="no seat yet"))))
+    assert "n1: ml_anna ml_bob  no seat yet; environment nlp" in text
+    assert "n1: ml_cleo  no seat yet\n" in text

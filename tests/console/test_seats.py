@@ -137,3 +137,20 @@ def test_a_lease_shows_what_is_left_of_it() -> None:
     text = render_text(seats_view(SeatList(lab="ml", seats=seats)), 120)
     assert "1:30:00 h left" in text
     assert "no lease" in text
+
+
+def test_a_lab_with_several_environments_has_a_column_for_them() -> None:
+    seats = (
+        SeatEntry(person="anna", node="gpu1", seat="ml_anna", state="healthy", environment="nlp"),
+        SeatEntry(person="bob", node="gpu1", seat="ml_bob", state="healthy"),
+    )
+    assert render_text(seats_view(SeatList(lab="ml", seats=seats)), 120) == expected_text("""
+        person   node   seat      environment   GPUs   state     since   group   until
+        ──────────────────────────────────────────────────────────────────────────────
+        anna     gpu1   ml_anna   nlp                  healthy
+        bob      gpu1   ml_bob    default              healthy
+
+        2 seats: 2 healthy.
+    """)
+    of_default = [seat.model_copy(update={"environment": "default", "kind": "self_service"}) for seat in seats]
+    assert "environment" not in render_text(seats_view(SeatList(lab="ml", seats=tuple(of_default))), 120)

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from tests.journeys.self_service import (
     CPUS,
     FOLDER,
@@ -164,6 +166,48 @@ def test_from_another_computer_one_command_gives_a_seat_that_ssh_knows_by_name(
     assert run("ssh", alias, "provision-url").startswith(f"http://{node.node.address}:")
     assert "running" in run(program, "me", "status", "--on", at)
     assert "is stopped" in run(program, "me", "down", "--on", at)
+
+
+def test_a_second_environment_is_published_used_withdrawn_and_rolled_back(node: SelfService, anna: Status) -> None:
+    assert anna
+    with_environments(node, "nlp")
+    done = node.site.roll_out()
+    assert done.code == 0, done.output
+    assert "environment nlp none -> " in done.output
+    listed = node.ask("anna", "environments")
+    assert ([one["name"] for one in listed["environments"]], listed["used"]) == (["default", "nlp"], "default")
+    assert [one["name"] for one in node.ask("emil", "environments")["environments"]] == ["default"]
+    assert refused(node, "emil", "up", environment="nlp") == "no_such_environment"
+    before = node.containers("anna")
+    assert refused(node, "anna", "up", environment="nlp") == "other_environment"
+    seat = node.up("anna", environment="nlp", switch=True)["seat"]
+    assert (seat["environment"], seat["ssh"]["port"]) == ("nlp", anna["ssh"]["port"])
+    assert not {*before.values()} & {*node.containers("anna").values()}
+    with_environments(node)
+    started = started_at(node, "anna")
+    done = node.site.roll_out()
+    assert (done.code, "-> none" in done.output) == (0, True), done.output
+    assert node.up("anna")["seat"]["environment"] == "nlp"
+    assert refused(node, "anna", "upgrade", now=True) == "no_such_environment"
+    assert started_at(node, "anna") == started
+    back = node.site.run_json("rollback", "--yes")
+    assert back.code == 0, back.output
+    assert node.ask("anna", "environments")["environments"] == listed["environments"]
+    assert started_at(node, "anna") == started
+
+
+def with_environments(node: SelfService, *names: str) -> None:
+    """Let lab.yml and lab.lock have these environments, with the images of default, for the group of students."""
+    path = node.site.folder / "lab.yml"
+    lab = yaml.safe_load(path.read_text())
+    lab["environments"] = {name: {} for name in names}
+    lab["groups"]["student"]["environments"] = ["default", *names]
+    path.write_text(yaml.safe_dump(lab, sort_keys=False))
+    lock = read_lock(node.site.folder / "lab.lock")
+    assert lock is not None
+    write_lock(
+        node.site.folder / "lab.lock", lock.model_copy(update={"environments": dict.fromkeys(names, lock.default)})
+    )
 
 
 def add_login(node: SelfService, person: str) -> None:

@@ -98,7 +98,13 @@ def build_seat_list(
 def _without_seat(
     person: Person, stopped: Placement | None, cards: Mapping[str, Card], unread: Collection[str]
 ) -> SeatEntry:
-    entry = SeatEntry(person=person.id, state="unknown" if unread else "absent", group=person.group, until=person.until)
+    entry = SeatEntry(
+        person=person.id,
+        state="unknown" if unread else "absent",
+        group=person.group,
+        until=person.until,
+        environment=_shown(person.environment),
+    )
     if stopped is None:
         return entry
     state: SeatState = "unknown" if stopped.node in unread else "stopped"
@@ -154,8 +160,12 @@ def _entry(seat: SeatStatus, person: Person | None, cards: Mapping[str, Card], r
         group=person.group if person else "",
         until=person.until if person else None,
         reason=reasons.get(seat.person, ""),
-        environment="" if is_default_environment(seat.environment) else seat.environment,
+        environment=_shown(seat.environment),
     )
+
+
+def _shown(environment: str) -> str:
+    return "" if is_default_environment(environment) else environment
 
 
 def seat_state(seat: SeatStatus) -> SeatState:

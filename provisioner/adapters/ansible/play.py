@@ -248,13 +248,14 @@ def _polls(folder: Path, patience: int) -> int:
 def _longest(order: Mapping[str, Any]) -> int:
     """Return for how many seconds the job of an order, or of a batch of orders, may run.
 
-    Each deadline counts for several commands. The seats of a batch may run one after the other, but all images are
-    pulled within one deadline: the first seat pulls them for the others. An order to publish has the deadlines of its
-    environments.
+    Each deadline counts for several commands. The seats of a batch may run one after the other, but each image is
+    pulled once: the first seat with it pulls it for the others. An order to publish has the images and the deadlines of
+    its environments.
     """
     environments = (order.get("config") or {}).get("environments", {})
     orders = order.get("orders") or [*environments.values()] or [order]
-    pull = max(_deadlines(one).get("pull", 0) for one in orders)
+    pulls = {(one.get("image") or {}).get("reference"): _deadlines(one).get("pull", 0) for one in orders}
+    pull = sum(pulls.values())
     others = sum(sum(_deadlines(one).values()) - _deadlines(one).get("pull", 0) for one in orders)
     waits = sum((one.get("when_busy") or {}).get("seconds", 0) for one in orders)
     return int(_JOB_SECONDS + 4 * (pull + others) + waits)

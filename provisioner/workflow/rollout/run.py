@@ -158,16 +158,27 @@ def _assign_order(order: Order) -> AssignOrder:
 
 def _bytes_to_pull(run_spec: RunSpec) -> dict[str, int]:
     """Return how much each node pulls; an image that several of its seats share is pulled once."""
+    return {node: sum(images.values()) for node, images in _image_sizes(run_spec).items()}
+
+
+def _image_sizes(run_spec: RunSpec) -> dict[str, dict[str | None, int]]:
+    """Return for each node the images that its seats pull, by tag, with their sizes."""
     sizes: dict[str, dict[str | None, int]] = {}
     for step in run_spec.plan.steps:
         sizes.setdefault(step.node, {})[step.image] = step.bytes_to_pull
-    return {node: sum(images.values()) for node, images in sizes.items()}
+    return sizes
 
 
 def _bytes_to_publish(run_spec: RunSpec) -> dict[str, int]:
     """Return how much each node pulls for its self-service; what its seats have pulled before is there then."""
-    pulled = _bytes_to_pull(run_spec)
-    return {one.node: 0 if pulled.get(one.node) else one.bytes_to_pull for one in run_spec.plan.published}
+    pulled = _image_sizes(run_spec)
+    found = dict[str, int]()
+    for one in run_spec.plan.published:
+        order = run_spec.publications.get(one.node)
+        tags = {image.tag for image in order.config.images} if order and order.config else set()
+        there = sum(size for tag, size in pulled.get(one.node, {}).items() if tag in tags)
+        found[one.node] = max(0, one.bytes_to_pull - there)
+    return found
 
 
 def with_settled(run_spec: RunSpec, records: Records) -> RunSpec:

@@ -191,6 +191,7 @@ SEAT_ORDER = {"deadlines": {"pull": 86400, "healthy": 3600, "min_healthy": 60}}
         ({"when_busy": None}, 3 * 3600),
         ({"orders": [SEAT_ORDER]}, 2 * 86400 + 4 * 3600),
         ({"orders": [SEAT_ORDER] * 60}, 2 * 86400 + 60 * 2 * 3660),
+        ({"orders": [SEAT_ORDER | {"image": {"reference": name}} for name in "aab"]}, 4 * 86400 + 4 * 3600),
         ({"orders": [{"when_busy": {"policy": "wait", "seconds": 604800}}, {}]}, 604800),
         ({"config": {"environments": {"default": SEAT_ORDER}}}, 2 * 86400 + 4 * 3600),
         ({"config": None, "when_busy": {"policy": "wait", "seconds": 604800}}, 604800),

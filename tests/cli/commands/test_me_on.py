@@ -241,6 +241,13 @@ def test_other_acts_are_relayed_with_text_or_document_and_exit_code(node: Node, 
     assert files(home) == {"id_lab.pub"}
 
 
+def test_an_environment_and_the_consent_to_switch_reach_the_node(node: Node, home: Path) -> None:
+    assert run("me", "--on", "gpu1", "--env", "nlp", "--switch", "--yes").exit_code == 0
+    assert node.argv[3:6] == ["up", "--env=nlp", "--switch"]
+    assert run("me", "--on", "gpu1", "--env", "../nlp").exit_code == 2
+    assert files(home) >= {"id_lab.pub"}
+
+
 def test_a_reason_reaches_the_node_as_one_word(node: Node) -> None:
     node.answers("done\n")
     reason = "it's $(id); `x` \u8bad\u7ec3"

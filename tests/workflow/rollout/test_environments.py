@@ -13,6 +13,7 @@ from provisioner.domain.lab.lock import LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.publish import PublicationOrder
+from provisioner.domain.rollout.run_spec import Rules, build_run_spec
 from provisioner.domain.rollout.stale import find_stale_nodes
 from provisioner.domain.self_service.config import SelfServiceConfig
 from provisioner.domain.values.node import NodeFacts
@@ -21,6 +22,7 @@ from provisioner.workflow.rollout.one_person import place_on
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan
 from provisioner.workflow.rollout.publications import publication_orders
 from provisioner.workflow.rollout.rollback import plan_rollback, with_earlier_publications
+from provisioner.workflow.rollout.run import _bytes_to_publish, _bytes_to_pull
 from provisioner.workflow.status import build_status
 from tests.builders import a_gpu, a_lab, a_lock, a_lock_of, a_locked_image, a_node, a_uuid
 from tests.costly import costly
@@ -38,6 +40,7 @@ from tests.workflow.rollout.roster_lab import (
     plan_people,
     roster_lab,
 )
+from tests.workflow.rollout.test_run import BEGAN
 
 NEW = a_locked_image("mirror.lab:5200/pytorch/pytorch:2.14.1-cuda13.0-cudnn9-runtime")  # for drivers from 580 on
 OLD = a_locked_image("mirror.lab:5200/pytorch/pytorch:2.7.1-cuda11.8-cudnn9-runtime")  # has no code for a 5090
@@ -324,6 +327,15 @@ def test_an_image_that_environments_share_is_pulled_once() -> None:
     (one,) = plan(own_lab(), a_lock_of(default=BASE), {"n1": a_new_node("n1")}).plan.publications
     (two,) = plan(own_lab("nlp"), a_lock_of(default=BASE, nlp=BASE), {"n1": a_new_node("n1")}).plan.publications
     assert one.bytes_to_pull == two.bytes_to_pull == BASE.bytes
+
+
+def test_what_seats_pull_is_not_counted_again_for_self_service() -> None:
+    people = [ANN.model_copy(update={"gpus": 1})]
+    lab = lab_with("nlp", self_service=OWN | {"gpus": 1})
+    prepared = plan(lab, a_lock_of(default=BASE, nlp=NEW), {"n1": a_new_node("n1")}, *people)
+    orders = publication_orders(prepared.plan.publications, prepared.published, "r1", "")
+    spec = build_run_spec("r1", prepared.plan, {}, Rules(), BEGAN, publications=orders)
+    assert (_bytes_to_pull(spec), _bytes_to_publish(spec)) == ({"n1": BASE.bytes}, {"n1": NEW.bytes})
 
 
 def test_an_environment_that_is_removed_from_the_lab_is_withdrawn() -> None:

@@ -14,13 +14,18 @@ from provisioner.domain.people.placement import NodeOffer, Placements, is_allowe
 CARDS = {"n1": "ab", "n2": "cdef", "n3": "gh", "m1": "", "m2": "ij"}
 IDS, NODES = st.sampled_from("abcdefghijklmno"), st.sampled_from(list(CARDS))
 PATTERNS = st.sampled_from(["", "", "", "n*", "m*", "n1", "n2", "m1", "x*"])
+ENVIRONMENTS = st.sampled_from(["default", "default", "nlp"])
 GPUS = st.sampled_from([0, 0, 1, 1, 2, 3, "shared", "shared"])
-KINDS = st.sampled_from(["gpus", "gpus", "gpus", "node", "uid", "remove", "silent", "silent", "fault", "gone", "first"])
-WAITING = {"no_free_gpu", "no_shared_gpu", "no_such_node", "not_placed_yet"}
+KINDS = st.sampled_from(
+    ["gpus", "gpus", "gpus", "node", "uid", "environment", "remove", "silent", "silent", "fault", "gone", "first"]
+)
+WAITING = {"no_free_gpu", "no_shared_gpu", "no_such_node", "not_placed_yet", "environment_unserved"}
+# The cards that the environment nlp can use, of nodes where it cannot use all of them.
+OF_NLP = {"n2": "de", "n3": "", "m1": ""}
 
 
 class Edit(NamedTuple):
-    """A change of one row (for "gpus", "node" and "uid" the row is added first where it is missing) or of one node."""
+    """A change of one row, which is added first where it is missing, or of one node."""
 
     kind: str
     person: str
@@ -28,9 +33,10 @@ class Edit(NamedTuple):
     gpus: int | Literal["shared"]
     pattern: str
     uid: int
+    environment: str
 
 
-EDITS = st.builds(Edit, KINDS, IDS, NODES, GPUS, PATTERNS, st.sampled_from([70001, 70001, 70002]))
+EDITS = st.builds(Edit, KINDS, IDS, NODES, GPUS, PATTERNS, st.sampled_from([70001, 70001, 70002]), ENVIRONMENTS)
 
 
 class World:
@@ -44,22 +50,39 @@ class World:
             group = {"silent": self.silent, "fault": self.faulty, "gone": self.gone}[edit.kind]
             group ^= {edit.node}
             return None
-        row = self.rows.get(edit.person, Person(id=edit.person, gpus=edit.gpus, node=edit.pattern))
+        new = Person(id=edit.person, gpus=edit.gpus, node=edit.pattern, environment=edit.environment)
+        row = self.rows.get(edit.person, new)
         if edit.kind == "remove":
             self.rows.pop(edit.person, None)
         elif edit.kind == "first":
             self.rows = {edit.person: row} | self.rows
         else:
-            change = {"gpus": edit.gpus, "node": edit.pattern, "uid": edit.uid}[edit.kind]
+            change = {**edit._asdict(), "node": edit.pattern}[edit.kind]
             self.rows[edit.person] = row.model_copy(update={edit.kind: change})
         return edit.person
 
     def offers(self) -> list[NodeOffer]:
-        return [NodeOffer(name=name, gpus=self.cards(name)) for name in CARDS if name not in self.gone]
+        return [
+            NodeOffer(name=name, gpus=self.cards(name), environments=self.limits(name))
+            for name in CARDS
+            if name not in self.gone
+        ]
+
+    def limits(self, name: str) -> dict[str, tuple[str, ...]]:
+        return {"nlp": tuple(OF_NLP[name])} if name in OF_NLP and name not in self.silent else {}
 
     def cards(self, name: str) -> tuple[str, ...] | None:
         """The first card of a node may have a fault."""
         return None if name in self.silent else tuple(CARDS[name][name in self.faulty :])
+
+
+def usable(offer: NodeOffer, row: Person) -> set[str]:
+    """Return the cards of a node that the environment of a row can use; every one of a node that did not answer."""
+    return set(offer.environments.get(row.environment, offer.gpus or ()))
+
+
+def has_environment(offer: NodeOffer, row: Person) -> bool:
+    return row.environment not in offer.environments or bool(offer.environments[row.environment])
 
 
 def own(row: Person) -> int:
@@ -82,16 +105,20 @@ def assert_each_place_fits_its_row_or_has_a_problem(rows: Sequence[Person], foun
 def assert_problems_are_true(rows: Sequence[Person], nodes: Mapping[str, NodeOffer], found: Placements) -> None:
     """Whoever has none can use the place; whoever waits has no node with room, as far as nodes answered."""
     sharing = {found.places[row.id].node for row in rows if row.gpus == "shared" and row.id in found.places}
-    free = {name: len(shared_gpus(offer, found.places)) for name, offer in nodes.items()}
+    left = {name: {*shared_gpus(offer, found.places)} for name, offer in nodes.items()}
     for row in rows:
+        free = {name: len(left[name] & usable(offer, row)) for name, offer in nodes.items()}
         at, code = found.places.get(row.id), getattr(found.problems.get(row.id), "code", None)
         answered = [nodes[name] for name in nodes if is_allowed(row, name) and nodes[name].gpus is not None]
         if code is None:
             assert at is not None
             assert set(at.gpus) <= set(nodes[at.node].gpus or at.gpus)
             assert row.gpus != "shared" or nodes[at.node].gpus is None or free[at.node]
+        elif code == "environment_unserved":
+            assert not any(has_environment(offer, row) for offer in answered)
         elif code in {"no_free_gpu", "no_such_node"}:
-            assert all(free[offer.name] - (offer.name in sharing) < own(row) for offer in answered)
+            spare = {name: min(free[name], len(left[name]) - (name in sharing)) for name in nodes}
+            assert all(not has_environment(offer, row) or spare[offer.name] < own(row) for offer in answered)
         elif code == "no_shared_gpu":
             may_be_on = {at.node} if at is not None and is_allowed(row, at.node) else set(nodes)
             assert not any(free[offer.name] for offer in answered if offer.name in may_be_on)

@@ -165,6 +165,14 @@ class Site:
         record: dict[str, Any] = publishes.publish(order, NoJob(), code)
         return record
 
+    def publish_environments(self, *names: str, **over: Any) -> dict[str, Any]:
+        """Publish an environment of each of these names; its document has the name as its text."""
+        order = self.order(environments={name: an_environment(a_document(name)) for name in names}, **over)
+        order["documents"] = {name: a_document(name) for name in names}
+        module_util("jobs.node_jobs").NodeJobs(self.state_root, "self_service").make_folders()
+        record: dict[str, Any] = publishes.publish(order, NoJob(), CODE)
+        return record
+
     def remove(self, **over: Any) -> dict[str, Any]:
         order = {"run": "r9", "state_root": self.state_root, "claim": None, "act": "remove", "socket": self.socket}
         record: dict[str, Any] = removals.remove({**order, **over}, NoJob())

@@ -104,6 +104,36 @@ def check_published(site: Site, text: str, code: dict[str, str]) -> None:
     assert not list(site.layout.environments.glob("*/.*"))
 
 
+def check_environments(site: Site, *names: str) -> None:
+    """These are published, and each image that is kept is that of a version on the node."""
+    assert {name: site.layout.link(name, "current") for name in site.layout.names()} == {
+        **dict.fromkeys(site.layout.names(), ""),
+        **{name: site.version(name) for name in names},
+    }
+    on_node = [(name, version) for name in site.layout.names() for version in site.layout.versions(name)]
+    assert site.tags() == {f"provisioner/keep:self-service-{name}-{version}" for name, version in on_node}
+    assert site.config()["environments"].keys() == set(names)
+    assert not list(site.layout.environments.glob("*/.*"))
+
+
+def test_a_second_environment_whose_publication_was_killed_is_published_by_the_next_one(crashes: Crashes) -> None:
+    def both(site: Site) -> None:
+        site.publish_environments("default", "nlp")
+
+    for site in crashes.of(lambda site: site.publish_environments("default"), both):
+        assert site.publish_environments("default", "nlp", run="r2")["state"] in {"committed", "unchanged"}
+        check_environments(site, "default", "nlp")
+
+
+def test_a_withdrawal_of_an_environment_that_was_killed_is_carried_out_by_the_next_one(crashes: Crashes) -> None:
+    def one(site: Site) -> None:
+        site.publish_environments("default")
+
+    for site in crashes.of(lambda site: site.publish_environments("default", "nlp"), one):
+        assert site.publish_environments("default", run="r2")["state"] in {"committed", "unchanged"}
+        check_environments(site, "default")
+
+
 def test_a_first_publication_that_was_killed_is_carried_out_by_the_next_one(crashes: Crashes) -> None:
     for site in crashes.of(nothing, published):
         assert site.publish("1", run="r2")["state"] in {"committed", "unchanged"}

@@ -225,16 +225,12 @@ def test_an_environment_that_is_no_longer_published_goes_unless_a_seat_has_it(si
 
 
 def test_an_environment_that_is_withdrawn_is_kept_once_for_a_rollback(site: Site) -> None:
-    both = site.order(environments={name: an_environment(a_document(name)) for name in ("default", "nlp")})
-    both["documents"] = {name: a_document(name) for name in ("default", "nlp")}
-    publishes.publish(both, NoJob(), CODE)
+    site.publish_environments("default", "nlp")
     site.publish("default")
     kept = {f"provisioner/keep:self-service-{name}-{site.version(name)}" for name in ("default", "nlp")}
     assert (site.layout.names(), site.tags()) == (["default", "nlp"], kept)
-    publishes.publish(both, NoJob(), CODE)
-    assert [site.layout.link(name, "current") for name in ("default", "nlp")] == [
-        *map(site.version, ("default", "nlp"))
-    ]
+    site.publish_environments("default", "nlp")
+    assert site.layout.link("nlp", "current") == site.version("nlp")
     for _ in range(2):
         site.publish("default")
     assert site.layout.names() == ["default"]
@@ -329,10 +325,8 @@ def test_the_check_of_a_gpu_is_made_once_for_each_image_and_boot(site: Site) -> 
 
 
 def test_environments_with_one_image_check_it_once_and_keep_it_until_none_has_it(site: Site) -> None:
-    order = site.order(environments={name: an_environment(a_document(name)) for name in ("default", "nlp")})
-    order["documents"] = {name: a_document(name) for name in ("default", "nlp")}
     site.gpus = [a_gpu(gpu["uuid"], processes=[a_process(4242)]) for gpu in site.gpus]
-    record = publishes.publish(order, NoJob(), CODE)
+    record = site.publish_environments("default", "nlp")
     assert [problem["code"] for problem in record["problems"]] == ["proof_pending"]
     assert record["checks"]["image nlp"] == "is that of default"
     assert (len(site.tags()), len(site.layout.names())) == (2, 2)

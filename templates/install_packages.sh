@@ -30,7 +30,14 @@ ask() {
 }
 
 install() {
-    ask apt-get install -y --no-install-recommends "$@"
+    # What the base or an earlier layer has is not given up for a package.
+    ask apt-get install -y --no-install-recommends --no-remove "$@"
+}
+
+# Libraries of a driver in an image hide those of the node, and then no GPU works.
+driver_packages() {
+    dpkg-query -W -f '${db:Status-Status} ${Package}\n' libcuda1 libnvidia-ml1 'libnvidia-compute-*' 'nvidia-driver*' \
+        'nvidia-utils-*' 'nvidia-kernel-*' 2>/dev/null | sed -n 's/^installed //p' | tr '\n' ' '
 }
 
 # After a failed installation: which name cannot be installed, even alone? Or was it the mirror, or a package's script?
@@ -58,7 +65,10 @@ for name; do
     ask apt-cache pkgnames "$name" | grep -qxF -- "$name" || unknown="$unknown $name"
 done
 [ -z "$unknown" ] || fail "apt_package$unknown"
+before=$(driver_packages)
 install "$@" || explain "$@"
+driver=$(driver_packages)
+[ "$driver" = "$before" ] || fail "apt_driver $driver"
 for name; do
     case $name in
     locales) localedef -i zh_CN -c -f UTF-8 -A /usr/share/locale/locale.alias zh_CN.UTF-8 2>/dev/null ||

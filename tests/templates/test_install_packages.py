@@ -23,7 +23,13 @@ for word; do case "$word" in *sourceparts=*) cat "${word#*=}"/* ;; esac; done
 """
 # The names that the sources have, and what is installed in the end.
 CACHE = "#!/bin/sh\nprintf 'openssh-server\nsox\n'\n"
-DPKG = "#!/bin/sh\nfor name; do :; done; [ $name != sox ] || exit 1; echo 'installed 1:9.6'\n"
+DPKG = """#!/bin/sh
+case "$*" in
+*nvidia*) [ ! -e /driver ] || echo 'installed libcuda1' ;;
+*sox) exit 1 ;;
+*) echo 'installed 1:9.6' ;;
+esac
+"""
 
 
 def install(testbed: Engine, mirror: str, *names: str, sources: Mapping[str, str] = SOURCES, apt: str = APT) -> str:
@@ -79,6 +85,11 @@ FAILING = "#!/bin/sh\nfor word; do case $word in {words}) echo why; exit 100 ;; 
         ("sox", APT, "provisioner: apt_package sox"),  # installed without a version: only others provide it
         ("openssh-server", FAILING.format(words="update"), "why\n\nprovisioner: apt_mirror_failed"),
         ("openssh-server", FAILING.format(words="install"), "why\n\nprovisioner: apt_package openssh-server"),
+        (
+            "openssh-server",
+            '#!/bin/sh\ncase "$*" in *install*) touch /driver ;; esac\n',
+            "provisioner: apt_driver libcuda1",
+        ),
         # It can be chosen, and not downloaded.
         (
             "openssh-server",

@@ -35,6 +35,15 @@ def packages_failed(reference: str, names: str, output: str) -> Problem:
     )
 
 
+def _driver(reference: str, names: str, _: str) -> Problem:
+    return Problem(
+        "apt_driver",
+        f"a package of `apt` would bring parts of an NVIDIA driver into {reference}: {', '.join(names.split())}",
+        "the driver of each node comes into its seats; another one in the image hides it, and then no GPU works",
+        "remove the package that depends on these from `apt`; CUDA itself is in the base, and nvitop is in every image",
+    )
+
+
 def _mirror(reference: str, _: str, output: str) -> Problem:
     return Problem(
         "apt_mirror_failed",
@@ -76,6 +85,7 @@ def _unknown(reference: str, output: str) -> Problem:
 
 _EXPLAINED: dict[str, Callable[[str, str, str], Problem]] = {
     "apt_package": packages_failed,
+    "apt_driver": _driver,
     "apt_mirror_failed": _mirror,
     "apt_no_sources": _sources,
     "course": _course,

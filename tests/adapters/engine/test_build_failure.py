@@ -12,6 +12,7 @@ ENGINE = "The command '/bin/sh -c sh /tmp/install_packages.sh ...' returned a no
     [
         ("E: x\n\nprovisioner: apt_package ffmpg\n" + ENGINE, "apt_package", "ffmpg cannot be installed in lab:1"),
         ("provisioner: apt_package a b\n" + ENGINE, "apt_package", "a, b cannot be installed"),
+        ("provisioner: apt_driver libcuda1 \n" + ENGINE, "apt_driver", "libcuda1"),
         ("W: 403\nprovisioner: apt_mirror_failed\n" + ENGINE, "apt_mirror_failed", "W: 403"),
         ("provisioner: apt_no_sources\n" + ENGINE, "apt_no_sources", "no package sources"),
         ("Unable to locate package ffmpg\n" + ENGINE, "build_failed", "Unable to locate package ffmpg"),

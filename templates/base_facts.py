@@ -38,17 +38,6 @@ CHINESE = "zh_CN.UTF-8"
 SINCE = 2  # the first major version of jupyter_server that reads its token from our configuration
 
 
-def has_jupyter() -> bool:
-    """Return whether JupyterLab, a new enough server and a kernel are installed and `jupyter` is on PATH."""
-    try:
-        server = importlib.metadata.version("jupyter_server")
-        importlib.metadata.version("jupyterlab")
-        importlib.metadata.version("ipykernel")
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return shutil.which("jupyter") is not None and int(server.split(".")[0]) >= SINCE
-
-
 def has_locale(name: str) -> bool:
     """Return whether the C library has the locale."""
     try:
@@ -87,6 +76,17 @@ def torch_version() -> str:
     return ""
 
 
+def has_jupyter() -> bool:
+    """Return whether JupyterLab, a new enough server and a kernel are installed and `jupyter` is on PATH."""
+    try:
+        server = importlib.metadata.version("jupyter_server")
+        importlib.metadata.version("jupyterlab")
+        importlib.metadata.version("ipykernel")
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return shutil.which("jupyter") is not None and int(server.split(".")[0]) >= SINCE
+
+
 def main() -> None:
     """Print the facts. Their names are the fields of BaseFacts."""
     facts = {
@@ -94,10 +94,10 @@ def main() -> None:
         "version": platform.python_version(),
         "machine": platform.machine(),
         "glibc": platform.libc_ver()[1],
+        "missing_tools": missing_tools(),
         "jupyter": has_jupyter(),
         "sshd": shutil.which("sshd", path="/usr/sbin:/usr/local/sbin:/usr/bin") is not None,
         "apt": shutil.which("apt-get") is not None,
-        "missing_tools": missing_tools(),
         "packages": installed_packages(),
     }
     print(json.dumps(facts))  # noqa: T201

@@ -32,7 +32,6 @@ PATHS = """\
 import os, site; p = site.getusersitepackages(); site.check_enableusersite() and os.path.isdir(p) and site.addsitedir(p)
 import os, site; p = {course!r}; os.path.isdir(p) and site.addsitedir(p)
 {others}
-import provisioner_matplotlib
 """
 PROGRAM = """\
 #!{python}
@@ -95,14 +94,18 @@ def write_program(path: Path, text: str) -> None:
     path.chmod(0o755)
 
 
-def make_env(env: Path, jupyter: Path, build: Path) -> None:
+def add_module(module: Path, packages: Path) -> None:
+    """Import a module at each start of Python. Without its bytecode, which people cannot write, that takes longer."""
+    py_compile.compile(shutil.copy(module, packages), doraise=True)
+    (packages / f"{module.stem}.pth").write_text(f"import {module.stem}\n", encoding="utf-8")
+
+
+def make_env(env: Path, jupyter: Path) -> None:
     venv.EnvBuilder(system_site_packages=True, symlinks=True, with_pip=False).create(env)
     base = [sysconfig.get_path("purelib"), sysconfig.get_path("platlib"), *site.getsitepackages()]
     paths = dict.fromkeys([*base, str(packages_of(jupyter))])
     text = PATHS.format(course=str(packages_of(env.parent / "course")), others="\n".join(paths))
     (packages_of(env) / "provisioner.pth").write_text(text, encoding="utf-8")
-    # People cannot write there, so without its bytecode each start of Python would compile it again.
-    py_compile.compile(shutil.copy(build / "provisioner_matplotlib.py", packages_of(env)), doraise=True)
     for name, module in PROGRAMS.items():
         write_program(env / "bin" / name, PROGRAM.format(python=env / "bin/python", module=module))
     write_program(env / "bin/nvitop", NVITOP.format(python=jupyter / "bin/python", apart=jupyter / "apart"))
@@ -123,7 +126,8 @@ def main(root: Path, build: Path) -> None:
     env, jupyter = root / "env", root / "jupyter"
     make_jupyter(jupyter, build)
     write_settings(jupyter)
-    make_env(env, jupyter, build)
+    make_env(env, jupyter)
+    add_module(build / "provisioner_matplotlib.py", packages_of(env))
     make_kernel(env, jupyter)
 
 

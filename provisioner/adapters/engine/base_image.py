@@ -13,7 +13,6 @@ OLDEST_PYTHON = (3, 10)
 class BaseFacts(Value):
     """Contents of a base image. `python`: the path of its `python3`. `glibc`: empty with another C library.
 
-    `missing_tools`: Debian's names of the packages that `image.tools` adds, of those that the base lacks.
     `packages`: the version of each Python package, by its canonical name.
     """
 
@@ -21,10 +20,10 @@ class BaseFacts(Value):
     version: str
     machine: str
     glibc: str
+    missing_tools: tuple[str, ...] = ()  # Debian's packages of image.tools that the base lacks
     jupyter: bool
     sshd: bool
     apt: bool
-    missing_tools: tuple[str, ...] = ()
     packages: dict[str, str] = {}
 
 

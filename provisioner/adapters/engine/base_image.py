@@ -4,6 +4,7 @@ import json
 
 from pydantic import ValidationError
 
+from provisioner.domain.lab.environments import AptPackage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -20,7 +21,8 @@ class BaseFacts(Value):
     version: str
     machine: str
     glibc: str
-    missing_tools: tuple[str, ...] = ()  # Debian's packages of image.tools that the base lacks
+    # Debian's packages of image.tools that the base lacks; names alone, as they become words of a Dockerfile.
+    missing_tools: tuple[AptPackage, ...] = ()
     jupyter: bool
     sshd: bool
     apt: bool

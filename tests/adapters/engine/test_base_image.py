@@ -53,6 +53,8 @@ def test_the_script_names_the_tools_that_are_missing(tmp_path: Path) -> None:
         json.dumps(GOOD | {"apt": False}),
         json.dumps(GOOD | {"version": "3.9.5"}),
         json.dumps(GOOD | {"glibc": ""}),
+        json.dumps(GOOD | {"missing_tools": ["git; id"]}),
+        json.dumps(GOOD | {"missing_tools": ["git\nADD http://192.0.2.1/ /"]}),
     ],
 )
 def test_an_image_that_no_lab_image_can_be_built_from_is_refused(output: str) -> None:

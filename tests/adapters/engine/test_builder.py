@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
@@ -164,6 +165,7 @@ class FakeCourses:
     """The courses of a lab: a file requirements.lock once it was resolved, and what asks for that."""
 
     file: FakeCourse | None = None
+    base: BaseFacts = SSHD_ONLY
     resolved: FakeCourse = FakeCourse("1" * 64)
 
     def find(self, environment: str, base: str) -> FakeCourse | None:
@@ -171,12 +173,12 @@ class FakeCourses:
         return self.file
 
     def resolve(self, environment: str, base: str, facts: BaseFacts) -> FakeCourse:
-        assert (environment, base, facts) == ("default", BASE, SSHD_ONLY)
+        assert (environment, base, facts) == ("default", BASE, self.base)
         self.file = self.resolved
         return self.resolved
 
     def fill(self, folder: Path, course: FakeCourse, facts: BaseFacts) -> None:
-        assert facts == SSHD_ONLY
+        assert facts == self.base
         (folder / "requirements.txt").write_text(f"# {course.sha256}\n")
 
 
@@ -442,6 +444,7 @@ def test_wheels_of_a_course_are_installed_in_a_stage_of_their_own() -> None:
     assert engine.context["course/requirements.txt"] == f"# {image.requirements}\n"
     assert "course/course_env.py" in engine.context
     assert "FROM ${BASE} AS course" in engine.context["Dockerfile"]
+    assert "RUN cp /opt/provisioner/course/provisioner.pth" in engine.context["Dockerfile"]
     assert "ENV PATH=/opt/provisioner/course/bin:${PATH}" in engine.context["Dockerfile"]
 
 
@@ -467,3 +470,38 @@ def test_another_version_of_a_courses_package_changes_the_image() -> None:
     image = engine.lab_image(WITH_PIP)
     engine.courses = FakeCourses(resolved=FakeCourse("2" * 64))
     assert engine.lab_image(WITH_PIP).inputs != image.inputs
+
+
+@pytest.fixture
+def without_downloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "download_wheels", lambda _requirements, folder, _base: folder.mkdir())
+
+
+@pytest.mark.usefixtures("without_downloads")
+def test_what_changes_most_often_comes_last_and_each_stage_copies_its_own_folder() -> None:
+    base = SSHD_ONLY.model_copy(update={"jupyter": False, "missing_tools": ("git", "fonts-wqy-microhei")})
+    engine = FakeEngine(base=base, versions=VERSIONS)
+    engine.courses = FakeCourses(base=base)
+    engine.lab_image(COURSE.model_copy(update={"pip": "course.txt"}))
+    lines = [line for line in engine.context["Dockerfile"].splitlines() if line.startswith(("FROM", "COPY", "ENV"))]
+    assert lines == [
+        "FROM ${BASE} AS env",
+        "COPY jupyter /build",
+        "FROM env AS course",
+        "COPY course /course",
+        "FROM ${BASE}",
+        "COPY install_packages.sh /tmp/",
+        "COPY provisioner.sh /etc/profile.d/",
+        "COPY --from=env /opt/provisioner /opt/provisioner",
+        "COPY matplotlibrc /opt/provisioner/matplotlib/",
+        "COPY install_packages.sh /tmp/",
+        "COPY --from=course /opt/provisioner/course /opt/provisioner/course",
+        "ENV PATH=/opt/provisioner/env/bin:/opt/provisioner/course/bin:${PATH}",
+        "ENV LANG=C.UTF-8",
+    ]
+    names = {name for name in engine.context if name.startswith(("jupyter/", "course/"))}
+    assert names == {
+        *("jupyter/lab_env.py", "jupyter/provisioner_matplotlib.py", "jupyter/requirements.txt"),
+        *("course/course_env.py", "course/requirements.txt"),
+    }
+    assert "nvitop==" in engine.context["jupyter/requirements.txt"]

@@ -18,6 +18,7 @@ PARTS = {
     "attack": "hostile homes, images, registries and nodes at once; a search for secrets everywhere",
     "bed": "the test bed itself, after a change of tests/lab",
     "chaos": "runs killed at more moments; an hour of random faults on real nodes, while people start and stop seats",
+    "course": "a course's packages in real images, from the package index of this machine",
     "engines": "other releases: Docker Engine 28 with containerd's image store, ansible-core 2.21",
     "fuzz": "every test with Hypothesis, with 1000 examples each",
     "mig": "a rollout to a card that is split into MIG devices",

@@ -173,6 +173,7 @@ def test_packages_that_do_not_exist_are_named_all_at_once(bench: Bench) -> None:
     assert problem.what.startswith("li.bc6, no-such-package, sox- cannot be installed")
 
 
+@pytest.mark.long("course")  # tests/templates/test_install_packages.py holds the marks, for every commit
 @pytest.mark.usefixtures("system")
 def test_a_name_that_only_others_provide_is_refused_with_the_reason(bench: Bench) -> None:
     problem = refused(bench, ImageSettings(tools=False, apt=("mail-transport-agent", "jq")))
@@ -181,6 +182,7 @@ def test_a_name_that_only_others_provide_is_refused_with_the_reason(bench: Bench
     assert "Step" not in problem.what
 
 
+@pytest.mark.long("course")  # tests/templates/test_install_packages.py holds the marks, for every commit
 def test_a_mirror_of_packages_that_does_not_answer_is_the_cause(bench: Bench) -> None:
     problem = refused(bench, ImageSettings(tools=False, apt=("jq",), apt_mirror="http://127.0.0.1:9/x"))
     assert problem.code == "apt_mirror_failed"

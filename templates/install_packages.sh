@@ -41,7 +41,8 @@ driver_packages() {
 }
 
 # After a failed installation: which name cannot be installed, even alone? Or was it the mirror, or a package's script?
-explain() {
+# A mirror that answers the second time is no failure.
+explain_or_repeat() {
     bad=''
     for name; do
         install --simulate "$name" >/dev/null 2>&1 || bad="$bad $name"
@@ -54,7 +55,7 @@ explain() {
     fi
     install --simulate "$@" >/dev/null 2>&1 || fail "apt_package $*"
     install --download-only "$@" >/dev/null 2>&1 || fail apt_mirror_failed
-    fail "apt_package $*"
+    install "$@" || fail "apt_package $*"
 }
 
 [ -n "$(ls "$sources")" ] || fail apt_no_sources
@@ -66,7 +67,7 @@ for name; do
 done
 [ -z "$unknown" ] || fail "apt_package$unknown"
 before=$(driver_packages)
-install "$@" || explain "$@"
+install "$@" || explain_or_repeat "$@"
 driver=$(driver_packages)
 [ "$driver" = "$before" ] || fail "apt_driver $driver"
 for name; do

@@ -108,6 +108,14 @@ def test_a_failure_ends_with_its_mark(testbed: Engine, names: str, apt: str, mar
     assert mark in install(testbed, "", *names.split(), apt=apt)
 
 
+def test_a_mirror_that_answers_the_second_time_is_no_failure(testbed: Engine) -> None:
+    once = "[ -e /tried ] || { touch /tried; exit 100; }"
+    apt = f'#!/bin/sh\ncase "$*" in *simulate*|*update*) ;; *install*) {once} ;; esac\n'
+    output = install(testbed, "", "openssh-server", apt=apt)
+    assert "provisioner:" not in output
+    assert "openssh-server 1:9.6" in output
+
+
 def test_a_base_without_sources_of_its_own_is_another_failure(testbed: Engine) -> None:
     cuda = {name: text for name, text in SOURCES.items() if "cuda" in name}
     assert "provisioner: apt_no_sources" in install(testbed, "", "openssh-server", sources=cuda)

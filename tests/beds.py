@@ -52,6 +52,7 @@ BEDS: dict[str, tuple[str, ...]] = {
         "journeys/test_ansible_core.py",
     ),
     "engine": (
+        "adapters/engine/test_course_image.py",  # of the part "course" alone
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",
         "playbooks/test_boot.py",

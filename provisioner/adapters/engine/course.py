@@ -267,6 +267,8 @@ def _preferred(wanted: _Wanted, target: Target, facts: BaseFacts) -> str:
 
 def _platform(facts: BaseFacts) -> str:
     """Return the platform as uv names it, for the newest glibc that is not newer than the base's."""
+    if not facts.glibc:
+        raise ProblemError(_no_glibc())
     minor = int(facts.glibc.split(".")[1])
     return f"{facts.machine}-manylinux_2_{max(known for known in _GLIBC if known <= max(minor, _GLIBC[0]))}"
 
@@ -284,6 +286,15 @@ def _setting(environment: str) -> str:
 def _hash_file(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _no_glibc() -> Problem:
+    return Problem(
+        "course_unfit",
+        "a course's packages cannot be installed in this base image: its C library is not glibc",
+        "wheels of the package indexes are made for glibc",
+        "choose another base by image.torch or image.flavour in lab.yml",
+    )
 
 
 def _outside(path: Path, place: str) -> Problem:

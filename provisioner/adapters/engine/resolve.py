@@ -72,28 +72,35 @@ def ask(question: Question) -> Answer:
         command, environment = _command(question, folder)
         try:
             done = subprocess.run(
-                command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS
+                command, cwd="/", env=environment, capture_output=True, text=True, check=False, timeout=_SECONDS
             )
         except subprocess.TimeoutExpired:
             raise ProblemError(_index_failed(f"it was stopped after {_SECONDS} s")) from None
-        text = _PASSWORD.sub("//", done.stderr.replace(f"file://{folder}/", "").replace(f"{folder}/", ""))
-        explanation = "\n".join(text.strip().splitlines()[:_LINES])
+        explanation = "\n".join(_anonymous(done.stderr, folder).strip().splitlines()[:_LINES])
         if done.returncode not in {0, _UNSOLVABLE}:
             raise ProblemError(_index_failed(explanation))
-        output = folder / "output.txt"
-        return Answer(done.returncode, output.read_text(encoding="utf-8") if not done.returncode else "", explanation)
+        output = "" if done.returncode else (folder / "output.txt").read_text(encoding="utf-8")
+        return Answer(done.returncode, _anonymous(output, folder), explanation)
+
+
+def _anonymous(text: str, folder: Path) -> str:
+    """Return a text of uv without passwords, and without the temporary folder."""
+    for shown in (f"file://{folder}/", f"{folder}/", f"{folder}/".removeprefix("/")):
+        text = text.replace(shown, "")
+    return _PASSWORD.sub("//", text)
 
 
 def _command(question: Question, folder: Path) -> tuple[list[str], dict[str, str]]:
     """Write what uv reads into the folder; return its command and environment."""
-    source = Path(question.source).name
+    # Absolute paths, and uv runs in /: it reads settings from the folders above, and everyone may write into /tmp.
+    source, constraint, output = (folder / name for name in (Path(question.source).name, "constraints", "output.txt"))
     stubs = [f"{name} @ {_stub(folder, name, version).as_uri()}" for name, version in question.pins.items()]
     constraints = [*stubs, *(each.text for each in question.constraints)]
-    (folder / source).write_text("".join(f"{each.text}\n" for each in question.requirements), encoding="utf-8")
-    (folder / "constraints").write_text("".join(f"{each}\n" for each in constraints), encoding="utf-8")
-    (folder / "output.txt").write_text(question.preferred, encoding="utf-8")
+    source.write_text("".join(f"{each.text}\n" for each in question.requirements), encoding="utf-8")
+    constraint.write_text("".join(f"{each}\n" for each in constraints), encoding="utf-8")
+    output.write_text(question.preferred, encoding="utf-8")
     environment = dict(question.index.environment)
-    command = [sys.executable, "-m", "uv", "pip", "compile", source, "-c", "constraints", "-o", "output.txt"]
+    command = [sys.executable, "-m", "uv", "pip", "compile", str(source), "-c", str(constraint), "-o", str(output)]
     command += ["--quiet", "--generate-hashes", "--no-header", "--only-binary", ":all:", "--python", sys.executable]
     command += ["--python-version", question.target.python, "--python-platform", question.target.platform]
     command += [word for name in question.pins for word in ("--no-emit-package", name)]

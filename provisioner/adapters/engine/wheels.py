@@ -3,6 +3,7 @@
 The build itself needs no package index and no certificate, and a package mirror is configured in one place: in pip.
 """
 
+import os
 import re
 import subprocess
 import sys
@@ -52,8 +53,10 @@ def download_wheels(
     command += [f"--abi={abi}" for abi in (f"cp{python.replace('.', '')}", "abi3", "none")]
     command += [f"--platform={platform}" for platform in platform_tags(base)]
     command += [f"--find-links={own}"] if own is not None and own.is_dir() else []
+    # A constraint of this machine's pip limits what is chosen, and this was chosen before.
+    environment = {**os.environ, "PIP_CONSTRAINT": os.devnull}
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=seconds)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=seconds)
     except subprocess.TimeoutExpired:  # an index that sends a byte now and then keeps pip's own time limits from ending
         raise ProblemError(_no_wheels(base, f"it was stopped after {seconds:g} s")) from None
     if done.returncode:

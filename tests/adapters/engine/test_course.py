@@ -299,3 +299,48 @@ def test_saving_twice_writes_once(place: Place) -> None:
     before = (place.nlp / "requirements.lock").stat().st_mtime_ns
     place.resolved()
     assert (place.nlp / "requirements.lock").stat().st_mtime_ns == before
+
+
+def test_settings_that_another_user_left_in_the_temporary_folder_are_not_read(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "shared"
+    (tmp_path / "evil").mkdir()
+    shared.mkdir()
+    a_wheel(tmp_path / "evil", "plain", "9.0")
+    (shared / "uv.toml").write_text(f'find-links = ["{tmp_path / "evil"}"]\n')
+    monkeypatch.setattr("tempfile.tempdir", str(shared))
+    place.write("plain\n")
+    assert entries(place.resolved().requirements) == ["plain==1.0"]
+
+
+def test_a_constraint_of_this_machines_pip_does_not_stop_the_download(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "constraint.txt").write_text("plain<1\n")
+    monkeypatch.setenv("PIP_CONSTRAINT", str(tmp_path / "constraint.txt"))
+    a_wheel(place.index, "pip", "99.0")
+    place.write("plain\npip\n")
+    course = place.resolved()
+    (tmp_path / "context").mkdir()
+    place.courses().fill(tmp_path / "context", course, a_base())
+    assert len(list((tmp_path / "context/wheels").iterdir())) == 2
+
+
+def test_a_base_without_glibc_is_refused(place: Place) -> None:
+    place.write("plain\n")
+    (problem,) = place.problems(a_base(glibc=""))
+    assert problem.code == "course_unfit"
+
+
+def test_a_wheel_that_the_index_has_exchanged_keeps_its_locked_hash(place: Place, tmp_path: Path) -> None:
+    place.write("plain\n")
+    first = place.resolved()
+    a_wheel(place.index, "plain", "1.0", {"plain.py": "import os\n"})
+    a_wheel(place.index, "pip", "99.0")
+    place.write("plain\npip\n")
+    second = place.resolved()
+    assert first.requirements in second.requirements
+    (tmp_path / "context").mkdir()
+    with pytest.raises(ProblemError, match="no_wheels"):
+        place.courses().fill(tmp_path / "context", second, a_base())

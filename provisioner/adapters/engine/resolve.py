@@ -144,14 +144,15 @@ def _smallest(question: Question) -> Question:
 
 
 def _problem(question: Question, answer: Answer) -> Problem:
+    """Return why there is no solution: a package of the base, where there is one without these packages."""
     free = ask(replace(question, pins={}, preferred=""))
-    if free.code or not question.pins:
-        return _unresolved(question, answer)
     chosen, chains = read_chains(free.output)
-    # A pin that alone leaves no solution: torch first, as its libraries' versions follow from its own.
     names = [name for name in ("torch", *question.pins) if name in question.pins and name in chosen]
-    guilty = next((name for name in names if ask(_with_pin(question, name)).code), next(iter(names), ""))
-    return _conflict(question, answer, guilty, (chosen.get(guilty, ""), chains.get(guilty, ())))
+    if free.code or not names:
+        return _unresolved(question, answer)
+    # One that alone leaves no solution: torch first, as its libraries' versions follow from its own.
+    guilty = next((name for name in names if ask(_with_pin(question, name)).code), names[0])
+    return _conflict(question, answer, guilty, (chosen[guilty], chains[guilty]))
 
 
 def _with_pin(question: Question, name: str) -> Question:
@@ -188,7 +189,7 @@ def _chain(package: str, needed_by: Mapping[str, Sequence[str]]) -> tuple[str, .
 def _conflict(question: Question, answer: Answer, pin: str, found: tuple[str, tuple[str, ...]]) -> Problem:
     version, chain = found
     way = f" (through {' → '.join(chain)})" if len(chain) > 1 else ""
-    kept = f"{pin}=={question.pins.get(pin, '')}"
+    kept = f"{pin}=={question.pins[pin]}"
     return Problem(
         "torch_conflict",
         (

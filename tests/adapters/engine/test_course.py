@@ -1,8 +1,15 @@
 """A course's packages: chosen by the real uv, downloaded by the real pip, from an index of small wheels."""
 
 import re
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from http import HTTPStatus
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -65,6 +72,35 @@ class Place:
         with pytest.raises(ProblemError) as refused:
             self.resolved(facts)
         return refused.value.problems
+
+
+class Guarded(SimpleHTTPRequestHandler):
+    """A folder of wheels by package, for those who have the password: its lists of files are pages of an index."""
+
+    def do_GET(self) -> None:
+        if self.headers.get("Authorization") == f"Basic {b64encode(b'user:secret').decode()}":
+            return super().do_GET()
+        self.send_response(HTTPStatus.UNAUTHORIZED)
+        self.send_header("WWW-Authenticate", 'Basic realm="index"')
+        self.end_headers()
+        return None
+
+    def log_message(self, *_: object) -> None:
+        """Print nothing."""
+
+
+@contextmanager
+def index_with_password(folder: Path) -> Iterator[str]:
+    """Serve an index on loopback; yield its address."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Guarded, directory=str(folder)))
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 @pytest.fixture
@@ -344,3 +380,31 @@ def test_a_wheel_that_the_index_has_exchanged_keeps_its_locked_hash(place: Place
     (tmp_path / "context").mkdir()
     with pytest.raises(ProblemError, match="no_wheels"):
         place.courses().fill(tmp_path / "context", second, a_base())
+
+
+def test_the_password_of_an_index_is_used_and_shown_nowhere(
+    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("plain", "pip"):
+        (tmp_path / "served/simple" / name).mkdir(parents=True)
+        a_wheel(tmp_path / "served/simple" / name, name, "99.0")
+    for name in ("PIP_NO_INDEX", "PIP_FIND_LINKS"):
+        monkeypatch.delenv(name)
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    place.write("plain\npip\n")
+    context = tmp_path / "context"
+    context.mkdir()
+    with index_with_password(tmp_path / "served") as address:
+        monkeypatch.setenv("PIP_INDEX_URL", f"http://user:secret@{address}/simple")
+        course = place.resolved()
+        place.courses().fill(context, course, a_base())
+        place.write("plain>100\n")
+        (problem,) = place.problems()
+    assert sorted(path.name for path in (context / "wheels").iterdir()) == [
+        "pip-99.0-py3-none-any.whl",
+        "plain-99.0-py3-none-any.whl",
+    ]
+    assert problem.code == "course_unresolved"
+    assert "secret" not in f"{place.lock}{problem}{place.events}"
+    assert "://" not in place.lock

@@ -163,7 +163,7 @@ class _Header:
 
 def _read_lines(name: str, text: str) -> Iterator[Entry | tuple[str, str] | Problem]:
     """Yield packages, lines of the header, and what is neither."""
-    lines, at = text.split("\n"), 0
+    lines, at = text.replace("\r\n", "\n").split("\n"), 0
     while at < len(lines):
         if entry := _ENTRY.fullmatch(lines[at]):
             start, at = at, at + 1

@@ -408,3 +408,18 @@ def test_the_password_of_an_index_is_used_and_shown_nowhere(
     assert problem.code == "course_unresolved"
     assert "secret" not in f"{place.lock}{problem}{place.events}"
     assert "://" not in place.lock
+
+
+@pytest.mark.parametrize("line", ["torch", "torch==2.8.0", "torch==2.8.0+cu128", "torch[opt]~=2.8", "torch>2.7,<3"])
+def test_a_line_that_the_images_torch_fits_installs_nothing(place: Place, line: str) -> None:
+    place.write(f"{line}\n")
+    assert place.resolved().requirements == ""
+    assert place.courses().find("nlp", BASE) is not None
+
+
+def test_constraints_limit_and_are_named_in_a_conflict(place: Place) -> None:
+    place.write("trainer\n-c limits.txt\n")
+    place.write("torch<2.7\n", "limits.txt")
+    (problem,) = place.problems()
+    assert "requirements.txt:1: trainer" in problem.what
+    assert "torch<2.7" in problem.what

@@ -51,6 +51,10 @@ def test_a_comment_changes_nothing_that_is_installed() -> None:
     assert "via" not in found.requirements
 
 
+def test_line_ends_of_another_system_change_nothing() -> None:
+    assert parse_lock(NAME, TEXT.replace("\n", "\r\n")) == parse_lock(NAME, TEXT) == LOCK
+
+
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [

@@ -1,7 +1,6 @@
 import json
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,6 @@ from provisioner.adapters.engine.base_image import parse_base_facts
 from provisioner.adapters.engine.parts import FONT
 from provisioner.adapters.resources import templates
 from provisioner.domain.values.problem import ProblemError
-from tests.made_wheel import a_wheel
 
 GOOD = {
     "python": "/opt/conda/bin/python3",
@@ -43,32 +41,6 @@ def test_the_script_names_the_tools_that_are_missing(tmp_path: Path) -> None:
     missing = parse_base_facts("x", output).missing_tools
     assert {"tmux", "procps", "openssh-client", "locales"} <= set(missing)
     assert not {"git", FONT} & set(missing)
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("__version__ = '2.8.0'\ncuda = '12.8'\n", "2.8.0"),
-        # As torch's own build writes it.
-        ('from typing import Optional\n__version__: str = "2.8.0+cu128"\ndebug = False\n', "2.8.0+cu128"),
-        ("raise ImportError\n", None),
-        ("", None),
-    ],
-)
-def test_torch_without_metadata_is_known_by_its_own_file(
-    text: str, expected: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch/__init__.py").write_text("raise RuntimeError('importing torch takes seconds')\n")
-    (tmp_path / "torch/version.py").write_text(text)
-    a_wheel(tmp_path, "Some_Tool", "1.0")
-    with zipfile.ZipFile(tmp_path / "Some_Tool-1.0-py3-none-any.whl") as wheel:
-        wheel.extractall(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    command = [sys.executable, "-c", (templates() / "base_facts.py").read_text()]
-    facts = parse_base_facts("x", subprocess.run(command, capture_output=True, text=True, check=True).stdout)
-    assert facts.packages.get("torch") == expected
-    assert facts.packages["some-tool"] == "1.0"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ The builder calls, for an environment with `pip`, in this order:
    the context that course_env.py reads: `course_env.py /opt/provisioner/course FOLDER`, run by the base's Python in a
    stage that has /opt/provisioner/env, if the image gets one.
 
-Who writes lab.lock calls `save()` with it, which writes requirements.lock; --check does not.
+`files()` are then the texts of requirements.lock. Who writes lab.lock writes them before it, by `save_requirements`;
+--check does not.
 """
 
 import hashlib
@@ -132,19 +133,16 @@ class CourseRequirements:
         wheels.download_wheels(download, folder / "wheels", facts, own=self._folder(course.environment) / OWN_WHEELS)
         download.unlink()
 
-    def save(self) -> None:
-        """Write requirements.lock of every environment that was asked for; a file with this text already stays.
-
-        Raises ProblemError where it cannot be written.
-        """
-        for environment, wanted in self._read.items():
-            for name, lock in _named(wanted.made):
-                path, text = self._folder(environment) / name, format_lock(lock, wanted.source)
-                if not path.is_file() or path.read_bytes() != text.encode():
-                    write_text(path, text)
+    def files(self) -> dict[Path, str]:
+        """Return the text of requirements.lock of every environment that was asked for, by path."""
+        return {
+            self._folder(environment) / name: format_lock(lock, wanted.source)
+            for environment, wanted in self._read.items()
+            for name, lock in _named(wanted.made)
+        }
 
     def _take(self, environment: str, lock: RequirementsLock) -> Course:
-        """Keep the lock for `save`, in the place of one for the same target."""
+        """Keep the lock for `files`, in the place of one for the same target."""
         made = self._wanted(environment).made
         same = next((at for at, other in enumerate(made) if other.target == lock.target), len(made))
         made[same : same + 1] = [lock]
@@ -181,6 +179,13 @@ class CourseRequirements:
             setting=_setting(environment),
             index=uv_settings(),
         )
+
+
+def save_requirements(files: Mapping[Path, str]) -> None:
+    """Write each file that does not have its text yet. Raises ProblemError where one cannot be written."""
+    for path, text in files.items():
+        if not path.is_file() or path.read_bytes() != text.encode():
+            write_text(path, text)
 
 
 class _Reader:

@@ -14,7 +14,7 @@ from threading import Thread
 import pytest
 
 from provisioner.adapters.engine.base_image import BaseFacts
-from provisioner.adapters.engine.course import Course, CourseRequirements
+from provisioner.adapters.engine.course import Course, CourseRequirements, save_requirements
 from provisioner.adapters.resources import templates
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -65,7 +65,7 @@ class Place:
         """Resolve and save, as `provision lock` does."""
         courses = self.courses()
         course = courses.find("nlp", base) or courses.resolve("nlp", base, facts or a_base())
-        courses.save()
+        save_requirements(courses.files())
         return course
 
     def problems(self, facts: BaseFacts | None = None) -> tuple[Problem, ...]:
@@ -157,7 +157,7 @@ def test_a_committed_lock_needs_neither_facts_nor_an_index(place: Place, monkeyp
     courses = place.courses()
     assert courses.find("nlp", BASE) == course
     assert courses.find("nlp", OTHER) is None
-    courses.save()
+    save_requirements(courses.files())
     assert place.lock == text
 
 
@@ -185,7 +185,7 @@ def test_split_images_have_a_lock_each(place: Place) -> None:
     courses = place.courses()
     for base, facts in ((BASE, a_base()), (OTHER, a_base({"torch": "2.7.1+cu118"}, version="3.11.2"))):
         courses.resolve("nlp", base, facts)
-    courses.save()
+    save_requirements(courses.files())
     assert sorted(path.name for path in place.nlp.glob("*.lock")) == [
         "requirements-2.7.1-py3.11.lock",
         "requirements.lock",

@@ -9,7 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from types import MappingProxyType
+from typing import Any, Literal
 
 from provisioner.adapters import resources
 from provisioner.adapters.ansible.fleet import AnsibleFleet
@@ -141,11 +142,13 @@ class Rollout:
         """Facts for orders. Without seats and routes, ports and subnets are always allocated from the first one."""
         return self.facts().model_copy(update={"seats": (), "routes": ()})
 
-    def order(self, image: LockedImage, run: str, **over: int) -> Order:
-        """Build an order; `over` replaces settings of the rollout."""
+    def order(
+        self, image: LockedImage, run: str, inside: Mapping[str, Any] = MappingProxyType({}), **over: int
+    ) -> Order:
+        """Build an order. `inside`: as in lab.yml; `over` replaces settings of the rollout."""
         settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
         base = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
-        lab = LabSettings.model_validate(base | {"rollout": settings, "mounts": self.mounts})
+        lab = LabSettings.model_validate(base | {"rollout": settings, "mounts": self.mounts, "inside": inside})
         gpus = tuple(gpu.uuid for gpu in self._facts_without_seats.gpus if gpu.uuid)
         keys = (self.lab.key.with_suffix(".pub").read_text().strip(),)
         facts, host = self._facts_without_seats, self.lab.node(self.node).address

@@ -1,6 +1,7 @@
 """Node code on real nodes: engines, compose, sshd and containers are real; profiles describe the GPUs."""
 
 import json
+import shlex
 import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -80,6 +81,40 @@ def test_other_keys_admit_others_at_once_and_no_container_restarts(
     assert login() == "student\n"
     assert serving_node.exec("docker", "ps", "-q") == containers
     assert by_ansible.seat().generation == serving_seat.generation
+
+
+INSIDE = {
+    "pip_index": "http://127.0.0.1:8888/simple",  # the stand-in of Jupyter, which is no index
+    "conda_channels": ["conda-forge"],
+    "timezone": "Asia/Shanghai",
+    "env": {"NOTE": 'a "b" $HOME \\ 李雷'},
+}
+
+
+def test_settings_inside_and_a_forwarded_agent_are_seen_by_ssh_and_an_index_that_refuses_is_a_caution(
+    rollout: Rollout, serving_node: Node, images: Images
+) -> None:
+    image = images.other.model_copy(update={"format": 2})
+    order = rollout.order(image, new_run_id(), INSIDE)
+    assert rollout.stage(order).state == "staged"
+    record = rollout.switch(order)
+    assert (record.state, [problem.code for problem in record.problems]) == ("committed", ["index_refused"])
+    assert "http://127.0.0.1:8888/simple/pip/: HTTP 403" in record.problems[0].what
+    program = (
+        "cat /etc/pip.conf /etc/uv/uv.toml /etc/conda/.condarc; echo $TZ $NOTE; test -S $SSH_AUTH_SOCK && echo agent"
+    )
+    found = by_agent(rollout.lab, serving_node.address, order.seat.ports["ssh"], program)
+    assert found.startswith("[global]\nindex-url = http://127.0.0.1:8888/simple\n")
+    assert found.endswith('Asia/Shanghai a "b" $HOME \\ 李雷\nagent\n')
+    jupyter = serving_node.exec("docker", "exec", f"{SEAT}-jupyter-1", "sh", "-c", "echo $TZ $NOTE; cat /etc/pip.conf")
+    assert jupyter.startswith('Asia/Shanghai a "b" $HOME \\ 李雷\n[global]')
+
+
+def by_agent(lab: Lab, address: str, port: int, program: str) -> str:
+    """Return what a program prints in a seat, in a login that forwards an agent."""
+    options = "-o BatchMode=yes -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    login = f"ssh -F none -A -i {lab.key} {options} -p {port} student@{address} {shlex.quote(program)}"
+    return run("ssh-agent", "sh", "-c", f"ssh-add -q {lab.key} && {login}").stdout
 
 
 def who_am_i(lab: Lab, address: str, port: int, host_key: str) -> str:

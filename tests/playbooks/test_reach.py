@@ -244,7 +244,9 @@ def test_a_proxy_that_does_not_listen_has_failed_and_is_not_used_for_its_excepti
 @pytest.mark.parametrize(
     ("script", "outcome"),
     [
-        ("echo 'jupyter_server_proxy enabled' >&2", "reachable"),
+        ("printf '    jupyter_server_proxy \\033[32menabled\\033[0m\\n' >&2", "reachable"),
+        ("echo '    jupyter_server_proxy enabled'", "reachable"),
+        ("echo '    jupyter_server_proxy disabled'", "missing"),
         ("echo 'jupyterlab enabled'", "missing"),
         ("exit 1", "unknown"),
         ("sleep 600", "unknown"),

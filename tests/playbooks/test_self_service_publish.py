@@ -363,6 +363,31 @@ def test_the_container_of_the_check_has_no_capability_no_network_and_one_gpu(sit
     assert f"--gpus device={site.gpus[0]['uuid']} --pull never --entrypoint python3 {REFERENCE} -I -" in words
 
 
+def test_what_lab_yml_sets_inside_is_asked_of_the_image_and_is_a_caution(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[list[str]] = []
+
+    def run(argv: list[str], *_: Any, **__: Any) -> Any:
+        calls.append(argv)
+        found = {"index": {"outcome": "login_page", "detail": "http://portal.example/login: HTTP 200"}}
+        return module_util("base.command").CommandResult(0, json.dumps(found), "")
+
+    monkeypatch.setattr(module_util("inside.check"), "run", run)
+    questions = json.dumps({"index": "http://m.example/simple", "variables": {"http_proxy": "http://p.example:3128"}})
+    document = a_document("1")
+    document["files"]["inside.json"] = [questions]
+    order = {**site.order(environments={"default": an_environment(document)}), "documents": {"default": document}}
+    module_util("jobs.node_jobs").NodeJobs(site.state_root, "self_service").make_folders()
+    record = publishes.publish(order, NoJob(), CODE)
+    assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("committed", ["index_login_page"])
+    words = " ".join(next(argv for argv in calls if argv[1] == "run"))
+    for option in ("--cap-drop ALL", "--user 65534:65534", "--env http_proxy=http://p.example:3128"):
+        assert option in words
+    assert "--network" not in words  # it has one, as a seat has
+    assert words.endswith(f"--pull never --entrypoint python3 {REFERENCE} -I - {questions}")
+
+
 @pytest.mark.parametrize(
     ("driver", "words"),
     [

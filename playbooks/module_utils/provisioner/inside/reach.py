@@ -34,6 +34,7 @@ MOST_OUTPUT = 1 << 16  # of a question
 MOST_DETAIL = 300
 AGENT = "pip/25.0 provisioner"  # an index has to answer to pip, and may refuse other programs
 LINK = re.compile(rb'href="([^"<>\s]{1,2000})"', re.IGNORECASE)
+ENABLED = re.compile(r"jupyter_server_proxy \S*enabled")  # between the two, a colour may begin
 OF_PIP = re.compile(r"pip-[0-9][^/]*")
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh")  # a wheel is a zip file
 HTML = re.compile(rb"<!doctype html|<html", re.IGNORECASE)
@@ -182,7 +183,8 @@ def ask_jupyter(_: object) -> Result:
         ran = subprocess.run(argv, capture_output=True, text=True, env=variables, check=True)
     except (OSError, subprocess.SubprocessError) as error:
         return _result("unknown", str(error))
-    return _result("reachable" if "jupyter_server_proxy" in ran.stdout + ran.stderr else "missing", "")
+    has_proxy = ENABLED.search(ran.stdout + ran.stderr)
+    return _result("reachable" if has_proxy else "missing", "")
 
 
 ASK: dict[str, Callable[[Any], Result]] = {"index": ask_index, "hf": ask_hf, "extra": ask_jupyter}

@@ -281,9 +281,9 @@ def test_a_proof_that_is_pending_is_a_problem_of_a_committed_seat_and_none_of_it
     assert world.journal().last_step()["detail"].get("home_fault") == (record["problems"][1] if bad_home else None)
 
 
-@pytest.mark.parametrize("by", [None, "broker"])
+@pytest.mark.usefixtures("verify")
 def test_what_does_not_answer_inside_is_a_caution_and_a_person_does_not_wait_for_it(
-    world: World, monkeypatch: pytest.MonkeyPatch, by: str | None
+    world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = list[str]()
 
@@ -292,15 +292,15 @@ def test_what_does_not_answer_inside_is_a_caution_and_a_person_does_not_wait_for
         return [{**PENDING, "code": "index_limited"}]
 
     monkeypatch.setattr(switches, "check_seat", check_seat)
-    monkeypatch.setattr(world.compose, "container", lambda service: {"Id": service}, raising=False)
     world.order["files"]["inside.json"] = "{}"
-    world.order["by"] = by
     record = world.transact()
-    assert record["state"] == "committed"
-    assert [problem["code"] for problem in record.get("problems", [])] == ([] if by else ["index_limited"])
-    assert asked == ([] if by else ["{}", "jupyter"])
+    assert (record["state"], [problem["code"] for problem in record["problems"]]) == ("committed", ["index_limited"])
+    of_broker = {**world.order, "by": "broker"}
+    assert switches._cautions_inside(world.compose, of_broker, world.report) == []
+    assert asked == ["{}", "jupyter"]
 
 
+@pytest.mark.usefixtures("home")
 def test_a_seat_that_does_not_verify_is_not_asked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(switches, "check_seat", lambda *_: pytest.fail("it was asked"))
     world.order["files"]["inside.json"] = "{}"

@@ -82,7 +82,7 @@ class FakeCompose:
         return [{"State": "running"}] if self.running else []
 
     def container(self, service: str) -> dict[str, Any] | None:
-        return {"State": {"Pid": self.pids[service]}} if self.running else None
+        return {"Id": service, "State": {"Pid": self.pids[service]}} if self.running else None
 
     def services(self) -> dict[str, str]:
         healthy = self.running and self.running not in self.broken

@@ -50,6 +50,8 @@ def check_variables(variables: dict[str, str]) -> dict[str, str]:
             raise ValueError(
                 f"{name} looks like a secret, and every student could read it: people keep their own in their homes"
             )
+        if not value.isprintable():  # Jupyter would have it, and a login by SSH would not
+            raise ValueError(f"{name} has a character that cannot be seen, such as a wide space")
         if _OWN.fullmatch(name):
             raise ValueError(f"{name} is set by the seat, or by another key of lab.yml")
     return variables

@@ -63,9 +63,11 @@ def _conda_text(channels: tuple[str, ...]) -> str:
 
 def inside_variables(inside: Inside) -> dict[str, str]:
     """Return the variables of both services; a student's own `export` comes later and wins."""
-    given = {"HF_ENDPOINT": inside.hf_endpoint, "TZ": inside.timezone}
+    # Without the second one, files come past the mirror from the servers of Xet (huggingface_hub, since 0.32).
+    hf = {"HF_ENDPOINT": inside.hf_endpoint, "HF_HUB_DISABLE_XET": "1"} if inside.hf_endpoint else {}
     proxy = _proxy_variables(inside.proxy) if inside.proxy else {}
-    return {**proxy, **{name: value for name, value in given.items() if value}, **inside.env}
+    zone = {"TZ": inside.timezone} if inside.timezone else {}
+    return {**proxy, **hf, **zone, **inside.env}
 
 
 def _proxy_variables(proxy: SeatProxy) -> dict[str, str]:

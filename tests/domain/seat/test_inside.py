@@ -94,11 +94,30 @@ VARIABLE = st.text(st.characters(exclude_categories=("Cs", "Cc", "Zl", "Zp")), m
 def test_both_services_get_the_variables_that_lab_yml_says(variables: dict[str, str]) -> None:
     try:
         inside = Inside(env=variables)
-    except ValidationError:  # it looks like a secret
+    except ValidationError:  # it looks like a secret, or cannot be seen
         return
     text = render(with_options(inside=inside), OLD, TEMPLATES).files["compose.yaml"]
     for service in compose_text.read(text)["services"].values():
         assert variables.items() <= service["environment"].items()
+
+
+@pytest.mark.parametrize("text", ["\ufffd \U0001f600", "${HOME} $$ %TEMP%", "'\"\\", "- a: &b *c # d", "\u00e9\u0301"])
+def test_both_services_get_what_can_be_seen_as_it_is(text: str) -> None:
+    services = compose(with_options(inside=Inside(env={"X": text})))["services"]
+    assert [service["environment"]["X"] for service in services.values()] == [text, text]
+
+
+@pytest.mark.parametrize("text", ["a\u3000b", "\u200b", "\ufeff", "\u202e", "a\u00a0b"])
+def test_what_cannot_be_seen_is_refused(text: str) -> None:
+    with pytest.raises(ValidationError, match="X has a character that cannot be seen"):
+        Inside(env={"X": text})
+
+
+def test_a_mirror_of_hugging_face_is_not_passed_by_and_the_admin_may_say_otherwise() -> None:
+    mirror = "https://hf-mirror.com"
+    assert inside_variables(Inside(hf_endpoint=mirror)) == {"HF_ENDPOINT": mirror, "HF_HUB_DISABLE_XET": "1"}
+    own = Inside(hf_endpoint=mirror, env={"HF_HUB_DISABLE_XET": "0"})
+    assert inside_variables(own)["HF_HUB_DISABLE_XET"] == "0"
 
 
 def test_variables_and_files_of_a_seat() -> None:

@@ -172,6 +172,20 @@ def test_an_index(server: Server, answers: dict[str, Answer], outcome: str, deta
     assert time.monotonic() - started < 4 * SECONDS + 5
 
 
+@pytest.mark.parametrize("quote", [b"'", b""])
+def test_links_may_be_quoted_otherwise(server: Server, quote: bytes) -> None:
+    server.answers.update({**REACHABLE, "/simple/pip/": status(200, PAGE.replace(b'"', quote))})
+    assert ask({"index": index_of(server)})["index"]["outcome"] == "reachable"
+
+
+@pytest.mark.parametrize("part", [b'href="', b"href=", b'href="a', b"<a href='x ", b"&amp;", b'href="' + b"a" * 1999])
+def test_no_page_takes_long_to_read(part: bytes) -> None:
+    page = reach.Answer("http://m.example/", head=(part * reach.MOST_BYTES)[: reach.MOST_BYTES])
+    started = time.monotonic()
+    assert reach.files_of_pip(page) == []
+    assert time.monotonic() - started < 1
+
+
 def test_requests_are_those_of_pip(server: Server) -> None:
     server.answers.update(REACHABLE)
     ask({"index": f"{index_of(server)}/"})

@@ -33,7 +33,7 @@ MOST_BYTES = 1 << 16  # of an answer; the links to the first files of pip are at
 MOST_OUTPUT = 1 << 16  # of a question
 MOST_DETAIL = 300
 AGENT = "pip/25.0 provisioner"  # an index has to answer to pip, and may refuse other programs
-LINK = re.compile(rb'href="([^"<>\s]{1,2000})"', re.IGNORECASE)
+LINK = re.compile(rb"""href=["']?([^"'<>\s]{1,2000})""", re.IGNORECASE)
 ENABLED = re.compile(r"jupyter_server_proxy \S*enabled")  # between the two, a colour may begin
 OF_PIP = re.compile(r"pip-[0-9][^/]*")
 ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh")  # a wheel is a zip file

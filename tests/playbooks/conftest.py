@@ -25,6 +25,11 @@ def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(min(seconds, 0.02)))
 
 
+@pytest.fixture(autouse=True)
+def _locks_of_mounts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module_util("mount.look"), "LOCKS", tmp_path_factory.getbasetemp() / "locks-of-mounts")
+
+
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """A fake engine that the node code connects to, on a machine without routes.

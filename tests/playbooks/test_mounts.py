@@ -178,6 +178,7 @@ from tests.playbooks.fuse_server import served
 from tests.playbooks.node_code import module_util
 checks, looks = module_util("mount.check"), module_util("mount.look")
 folder = Path(sys.argv[1])
+looks.LOCKS = folder / "locks"
 def faults(mount, seconds=2, uid=70001):
     mount = {"read_only": True, "mounted": True, "autofs": False, **mount}
     found = checks.find_faults([mount], looks.Account(uid, uid), seconds)
@@ -228,6 +229,27 @@ with served(folder / "nfs") as server:
 """,
     )
     assert found == [["mount_hangs"], 16, True]
+
+
+@needs_root
+def test_however_often_it_is_looked_at_one_process_hangs(safe: Path) -> None:
+    """A process that waits in the kernel for an answer does not end when it is killed."""
+    found = in_namespace(
+        safe,
+        """
+def alive():
+    states = [path.read_text().rpartition(")")[2].split()[:2] for path in Path("/proc").glob("[0-9]*/stat")]
+    return sum(parent == str(os.getpid()) and state != "Z" for state, parent in states)
+(folder / "nfs").mkdir()
+with served(folder / "nfs") as server:
+    server.hang()
+    before = alive()
+    codes = [faults({"source": str(folder / "nfs")}, seconds=0.5) for _ in range(5)]
+    time.sleep(0.2)
+    print(json.dumps([codes, alive() - before]))
+""",
+    )
+    assert found == [["mount_hangs"] * 5, 1]
 
 
 @needs_root

@@ -6,6 +6,9 @@ replace a part of it, and no part is a link.
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import hashlib
 import os
 import stat
 from pathlib import Path
@@ -15,6 +18,7 @@ from ansible.module_utils.provisioner.base.child import become
 from ansible.module_utils.provisioner.mount.table import is_shared, mount_points
 
 STEP = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW  # O_DIRECTORY lets autofs mount what is not mounted yet
+LOCKS = Path("/run/provisioner-mounts")
 Mount = Dict[str, Any]
 
 
@@ -31,6 +35,8 @@ def look(mount: Mount, account: Account | None) -> list[str] | None:
     `account`: also look whether it may read the folder; this process becomes the account for that.
     """
     source = mount["source"]
+    with contextlib.suppress(OSError):  # a user has no such folder
+        _wait_for_others(source)
     walk = _Walk(account)
     try:
         folder = walk.to(source)
@@ -41,6 +47,17 @@ def look(mount: Mount, account: Account | None) -> list[str] | None:
     except OSError as error:
         return ["mount_missing", f"{source}: {error.strerror}{'' if walk.path == source else f' ({walk.path})'}"]
     return fault or (None if account is None else _read_as(folder, source, account))
+
+
+def _wait_for_others(source: str) -> None:
+    """Hold the lock of a source until this process ends, so that at most one process hangs there.
+
+    It does not end before the server is back, and one more for each probe would in the end be all that the node can
+    have. A process that waits for the lock ends when it is killed. Raises OSError.
+    """
+    LOCKS.mkdir(mode=0o700, exist_ok=True)
+    path = LOCKS / hashlib.sha256(source.encode()).hexdigest()
+    fcntl.flock(os.open(str(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600), fcntl.LOCK_EX)
 
 
 class _Walk:

@@ -11,6 +11,7 @@ from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment
 from ansible.module_utils.provisioner.mount.look import Mount
+from ansible.module_utils.provisioner.mount.table import devices
 
 INSIDE_SECONDS = 20
 SELINUX = Path("/sys/fs/selinux/enforce")
@@ -42,6 +43,24 @@ def look(target, read_only):
     return found
 print(json.dumps([look(*each) for each in json.loads(%r)]))
 """
+
+
+def check_seen(pid: int, mounts: Sequence[Mount], seat: str) -> None:
+    """Check that a container, whose first process is `pid`, has what is mounted on the node, as the kernel says it.
+
+    What was mounted may have gone between the look at it and the start, or the engine has a namespace of its own. Where
+    the kernel does not say it (to a user who is not root), nothing is checked. Raises ProblemError `mount_not_seen`.
+    """
+    on_node, inside = devices(), devices(pid)
+    for source, target in ((mount["source"], mount["target"]) for mount in mounts if mount["mounted"]):
+        if inside and inside.get(target) != on_node.get(source):
+            raise ProblemError(
+                "mount_not_seen",
+                f"{seat}: at {target} the containers have another folder than what the node has at {source}",
+                "people would find an empty folder in place of the data, and write to the disk of the node",
+                "look at the mount on the node; if it is there, restart the engine, which may have begun before it; an"
+                " engine from snap has mounts of its own",
+            )
 
 
 def look_inside(argv: Sequence[str], mounts: Sequence[Mount], seat: str) -> list[dict[str, str]]:

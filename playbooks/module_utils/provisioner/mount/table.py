@@ -8,30 +8,32 @@ from pathlib import Path
 from ansible.module_utils.provisioner.base.files import read
 
 TABLE = Path("/proc/self/mountinfo")  # proc_pid_mountinfo(5)
-PLACE = 4  # of the mount point in a line
+DEVICE, PLACE = 2, 4  # the device and the mount point in a line
 OPTIONAL = 6  # the first of the fields that end with "-", among them shared:N and master:N
 
 
 def mount_points() -> set[str]:
     """Return the paths at which something is mounted: file systems, and folders by a bind mount."""
-    return set(_lines())
+    return set(_lines(TABLE))
 
 
 def is_shared(path: str) -> bool:
     """Return whether a container can see what is mounted below a path later, see mount_namespaces(7)."""
-    lines = _lines()
+    lines = _lines(TABLE)
     around = [place for place in lines if f"{path}/".startswith(f"{place.rstrip('/')}/")]
-    return any(field.startswith(("shared:", "master:")) for field in lines.get(max(around, key=len, default=""), ()))
+    fields = lines.get(max(around, key=len, default=""), [])[OPTIONAL:]
+    return any(field.startswith(("shared:", "master:")) for field in fields[: fields.index("-")] if "-" in fields)
 
 
-def _lines() -> dict[str, list[str]]:
-    """Return the optional fields of each mount point; of several mounts at one place, the last one counts."""
-    found = {}
-    for fields in (line.split(" ") for line in read(TABLE).splitlines()):
-        if len(fields) > PLACE:
-            optional = fields[OPTIONAL:]
-            found[_unescaped(fields[PLACE])] = optional[: optional.index("-")] if "-" in optional else []
-    return found
+def devices(pid: int | None = None) -> dict[str, str]:
+    """Return the device of what is mounted at each path, on the node or as a process sees it; empty if unknown."""
+    return {place: fields[DEVICE] for place, fields in _lines(Path(f"/proc/{pid}/mountinfo") if pid else TABLE).items()}
+
+
+def _lines(table: Path) -> dict[str, list[str]]:
+    """Return the fields of each mount point; of several mounts at one place, the last one counts."""
+    lines = (line.split(" ") for line in read(table).splitlines())
+    return {_unescaped(fields[PLACE]): fields for fields in lines if len(fields) > PLACE}
 
 
 def _unescaped(path: str) -> str:

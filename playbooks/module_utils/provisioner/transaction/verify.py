@@ -27,7 +27,7 @@ from ansible.module_utils.provisioner.docker import engine
 from ansible.module_utils.provisioner.docker.engine import client_environment
 from ansible.module_utils.provisioner.gpu.proof import GpuChoice, chosen_gpus, record_proof
 from ansible.module_utils.provisioner.mount.check import mounts_of
-from ansible.module_utils.provisioner.mount.inside import look_inside
+from ansible.module_utils.provisioner.mount.inside import check_seen, look_inside
 from ansible.module_utils.provisioner.seat.compose import SERVICES, Compose, exec_python
 from ansible.module_utils.provisioner.seat.identity import TOKEN, host_key, make_key
 from ansible.module_utils.provisioner.seat.seat import SELF_SERVICE, Seat
@@ -70,11 +70,15 @@ def verify(compose: Compose, number: int, order: dict[str, Any], report: Report)
 
 
 def check_mounts_inside(compose: Compose, order: dict[str, Any]) -> list[dict[str, str]]:
-    """Return what is wrong with the mounts as the person of the seat sees them, see `look_inside`."""
+    """Return what is wrong with the mounts as the person of the seat sees them, see `look_inside`.
+
+    Raises ProblemError as `check_seen` does.
+    """
     mounts, seat = mounts_of(order), order["seat"]
     if not mounts:
         return []
-    container = compose.container("jupyter") or {"Id": "missing"}
+    container = compose.container("jupyter") or {"Id": "missing", "State": {"Pid": 0}}
+    check_seen(container["State"]["Pid"], mounts, seat["name"])
     argv = exec_python(container["Id"], f"{seat['uid']}:{seat['gid']}")
     return look_inside(argv, mounts, seat["name"])
 

@@ -56,7 +56,8 @@ def test_a_folder_that_the_seat_can_read_is_fine(safe: Path, tmp_path: Path) -> 
 def test_a_seat_of_an_earlier_release_has_no_mounts(tmp_path: Path) -> None:
     checks.check_mounts(an_order(tmp_path))
     assert not checks.has_to_be_mounted({**an_order(tmp_path), "files": None})
-    assert checks.mounts_of({"files": {checks.FILE: "damaged"}}) == []
+    for text in ("damaged", "{}", "[1]", "[{}]", "null", "7", '{"source": 1}', "[" * 99999, '[{"source": "/data"}]'):
+        assert checks.mounts_of({"files": {checks.FILE: text}}) == []
 
 
 def _nothing(folder: Path) -> None:

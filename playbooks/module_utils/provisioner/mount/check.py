@@ -13,6 +13,7 @@ from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.mount.look import Account, Mount, look
 
 FILE = "mounts.json"  # of a generation
+KEYS = {"source", "target", "read_only", "mounted", "autofs"}  # of each mount
 LOOK_SECONDS = 10
 PAUSE = 5.0
 CODES = ("mount_missing", "not_mounted", "mount_hangs", "mount_denied", "mount_path_unsafe", "mount_not_shared")
@@ -31,8 +32,9 @@ WHY = "each seat gets this folder when it starts, and a seat without it would sh
 
 def mounts_of(order: Mapping[str, Any]) -> list[Mount]:
     """Return the mounts that the files of an order, or of the facts of a seat, name; none where they are damaged."""
-    with contextlib.suppress(ValueError):
-        return list(json.loads((order.get("files") or {}).get(FILE, "[]")))
+    with contextlib.suppress(ValueError, TypeError, AttributeError, RecursionError):
+        found = json.loads((order.get("files") or {}).get(FILE, "[]"))
+        return [mount for mount in found if mount.keys() >= KEYS and isinstance(mount["source"], str)]
     return []
 
 

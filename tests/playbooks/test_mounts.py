@@ -353,28 +353,28 @@ print(json.dumps(found[0].problem))
 # --- waiting
 
 
-def test_a_mount_that_comes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    missing, texts = [ProblemError("not_mounted", "x", "", ""), ProblemError("mount_hangs", "y", "", "")], list[str]()
-
-    def check(_: Any) -> None:
-        if missing:
-            raise missing.pop()
-
-    monkeypatch.setattr(checks, "check_mounts", check)
+def waited(monkeypatch: pytest.MonkeyPatch, *codes: str, seconds: float = 60) -> list[str]:
+    """Wait where the first look finds the first of these codes, the second the second; return what was reported."""
+    found, texts = [[ProblemError(code, code, "", "")] for code in codes], list[str]()
+    monkeypatch.setattr(checks, "faults_of", lambda _: found.pop(0) if found else [])
     monkeypatch.setattr(time, "sleep", lambda _: None)
-    checks.wait_for_mounts({}, time.monotonic() + 60, texts.append)
-    assert texts == ["waiting for a mount: y", "waiting for a mount: x"]
+    checks.wait_for_mounts({}, time.monotonic() + seconds, texts.append)
+    return texts
 
 
-@pytest.mark.parametrize("code", ["mount_missing", "mount_path_unsafe"])
-def test_a_mount_is_waited_for_until_the_deadline(code: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    def check(_: Any) -> None:
-        raise ProblemError(code, code, "", "")
+def test_a_mount_that_comes_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts = waited(monkeypatch, "mount_hangs", "not_mounted")
+    assert texts == ["waiting for a mount: mount_hangs", "waiting for a mount: not_mounted"]
 
-    monkeypatch.setattr(checks, "check_mounts", check)
-    seconds = 0 if code == "mount_missing" else 3600
+
+def test_a_seat_that_ran_without_the_right_to_read_a_mount_starts_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert waited(monkeypatch, "mount_denied", seconds=0) == []
+
+
+@pytest.mark.parametrize(("code", "seconds"), [("mount_missing", 0), ("mount_path_unsafe", 3600)])
+def test_a_mount_is_waited_for_until_the_deadline(code: str, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ProblemError, match=code):
-        checks.wait_for_mounts({}, time.monotonic() + seconds, print)
+        waited(monkeypatch, code, seconds=seconds)
 
 
 # --- from inside

@@ -43,16 +43,20 @@ def has_to_be_mounted(order: Mapping[str, Any]) -> bool:
     return any(mount["mounted"] for mount in mounts_of(order))
 
 
-def check_mounts(order: Mapping[str, Any], seconds: float = LOOK_SECONDS) -> None:
-    """Check the mounts of an order in so many seconds. Raises ProblemError with one of CODES at the first fault."""
+def check_mounts(order: Mapping[str, Any]) -> None:
+    """Check the mounts of an order in LOOK_SECONDS. Raises ProblemError with one of CODES at the first fault."""
+    for fault in faults_of(order):
+        if order["seat"].get("kind"):  # its person reads it, who cannot do this
+            fault.problem["fix"] = f"ask the admin of the lab: {fault.problem['fix']}"
+        raise fault
+
+
+def faults_of(order: Mapping[str, Any]) -> list[ProblemError]:
+    """Return all that is wrong with the mounts of an order now."""
     seat, mounts = order["seat"], mounts_of(order)
     inside = (mount["source"] for mount in mounts if _overlap(mount["source"], seat["home"]))
     faults = [_problem("mount_path_unsafe", source, f"{source} and {seat['home']} overlap") for source in inside]
-    faults += filter(None, find_faults(mounts, Account(seat["uid"], seat["gid"]), seconds))
-    for fault in faults:
-        if seat.get("kind"):  # its person reads it, who cannot do this
-            fault.problem["fix"] = f"ask the admin of the lab: {fault.problem['fix']}"
-        raise fault
+    return faults + [fault for fault in find_faults(mounts, Account(seat["uid"], seat["gid"]), LOOK_SECONDS) if fault]
 
 
 def _overlap(one: str, other: str) -> bool:
@@ -60,20 +64,16 @@ def _overlap(one: str, other: str) -> bool:
 
 
 def wait_for_mounts(order: Mapping[str, Any], deadline: float, report: Callable[[str], None]) -> None:
-    """Wait until the mounts of an order are there, to the deadline (monotonic clock) at most.
+    """Wait until the mounts of a seat that ran before are there, to the deadline (monotonic clock) at most.
 
-    Raises ProblemError as `check_mounts` does. An unsafe path is not waited for.
+    It may have run without the right to read one of them, and starts so again. Raises ProblemError as `check_mounts`
+    does; an unsafe path is not waited for.
     """
-    while True:
-        try:
-            check_mounts(order)
-        except ProblemError as fault:
-            if fault.problem["code"] == "mount_path_unsafe" or time.monotonic() + PAUSE > deadline:
-                raise
-            report(f"waiting for a mount: {fault}")
-            time.sleep(PAUSE)
-        else:
-            return
+    while faults := [fault for fault in faults_of(order) if fault.problem["code"] != "mount_denied"]:
+        if faults[0].problem["code"] == "mount_path_unsafe" or time.monotonic() + PAUSE > deadline:
+            raise faults[0]
+        report(f"waiting for a mount: {faults[0]}")
+        time.sleep(PAUSE)
 
 
 def find_faults(mounts: Iterable[Mount], account: Account | None, seconds: float) -> list[ProblemError | None]:

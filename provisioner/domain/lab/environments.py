@@ -42,10 +42,13 @@ EnvironmentName = Annotated[str, StringConstraints(pattern=f"^{ENVIRONMENT_PATTE
 OtherName = Annotated[EnvironmentName, AfterValidator(_check_not_default)]
 # As Debian's policy has names; a version or a release behind it would not be the same on two mirrors.
 AptPackage = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9+.-]{1,127}$")]
+_AptList = Annotated[tuple[AptPackage, ...], Field(max_length=200)]
 AptPackages = Annotated[
-    tuple[AptPackage, ...],
-    Field(max_length=200),
-    BeforeValidator(lambda given: [given] if isinstance(given, str) else given),
+    _AptList,
+    BeforeValidator(
+        lambda given: [given] if isinstance(given, str) else given,
+        json_schema_input_type=AptPackage | _AptList,
+    ),
 ]
 LabFile = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_file)]
 

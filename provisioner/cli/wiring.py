@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -197,10 +197,10 @@ def recheck_with_lock(lock: Lockfile, prepared: PreparedPlan, on_event: OnEvent)
 
 
 class NewLock(NamedTuple):
-    """A lock that is not written yet, and the packages of its environments: both are written together."""
+    """A lock that is not written yet, and the texts of requirements.lock, by path: all are written together."""
 
     result: LockResult
-    courses: CourseRequirements
+    requirements: Mapping[Path, str]
 
 
 def course_requirements(directory: LabDirectory, on_event: OnEvent) -> CourseRequirements:
@@ -292,7 +292,7 @@ def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
             before=read_lock(directory.lock),
             keep_as=keep_as,
         )
-        return NewLock(result, courses)
+        return NewLock(result, courses.files())
 
 
 def _with_torch(lab: Lab, torch: str | None) -> Lab:

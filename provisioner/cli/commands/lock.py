@@ -8,6 +8,7 @@ import click
 from rich.console import RenderableType
 from rich.text import Text
 
+from provisioner.adapters.engine.course import save_requirements
 from provisioner.adapters.lab import compatibility_data
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import lock_text, read_lock, sign_lock, signature_of, write_lock
@@ -140,7 +141,7 @@ def save_lock(directory: LabDirectory, made: NewLock, output: Output) -> None:
     before, locked = read_lock(directory.lock), made.result
     show_choices(locked, output)
     output.show(_difference(before, locked.lock))
-    made.courses.save()
+    save_requirements(made.requirements)
     if before != locked.lock:
         write_lock(directory.lock, locked.lock)
     if old := check_data_age(compatibility_data.load_for_lab(directory.path), datetime.now(UTC).date()):

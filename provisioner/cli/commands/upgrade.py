@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import click
 
+from provisioner.adapters.engine.course import save_requirements
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import write_lock
 from provisioner.cli.commands.lock import note_old_signature, show_choices
@@ -143,7 +144,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
             output.note("Nothing was changed.")
             return FAILED
         recheck_planned(planned, run)
-        upgraded.made.courses.save()
+        save_requirements(upgraded.made.requirements)
         if not upgraded.change.is_empty or old.people != planned.lock.people:
             _replace_lock(directory, old, planned.lock, run, torch)
         if notice is not None:

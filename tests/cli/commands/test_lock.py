@@ -8,6 +8,7 @@ import pytest
 
 from provisioner.adapters.lab.lockfile import fetch_lock
 from provisioner.cli.commands import lock as lock_command
+from provisioner.cli.wiring import NewLock
 from provisioner.domain.lab.lock import Lockfile, Placement
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.selection import Selection
@@ -32,8 +33,8 @@ def makes(monkeypatch: pytest.MonkeyPatch, lock: Lockfile) -> None:
     selection = Selection(decision="none", torch=None, tag=None, nodes={}, advice=())
     result = LockResult(lock, {"default": Choice(selection, Catalog(mirror=lock.mirror, checked_at=NEVER))})
 
-    def new_lock(*_: Any, **__: Any) -> LockResult:
-        return result
+    def new_lock(*_: Any, **__: Any) -> NewLock:
+        return NewLock(result, {})
 
     monkeypatch.setattr(lock_command, "new_lock", new_lock)
 

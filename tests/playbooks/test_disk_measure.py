@@ -23,7 +23,7 @@ MIB = 1 << 20
 @pytest.fixture(autouse=True)
 def _accounts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tests of the walk change accounts; here each home is that of the account that runs the tests."""
-    monkeypatch.setattr(usage, "_become", lambda *_: None)
+    monkeypatch.setattr(usage, "become", lambda *_: None)
     (tmp_path / "state").mkdir()
 
 

@@ -97,7 +97,7 @@ def test_a_lock_has_every_environment_and_is_the_same_again(lab: EnvironmentLab)
 def test_a_node_without_an_image_of_an_environment_that_it_may_run_is_exit_1(
     lab: EnvironmentLab, monkeypatch: pytest.MonkeyPatch, roster: str, code: int
 ) -> None:
-    """gpu2 runs torch 2.11 alone. It may run nlp while nothing names nlp, and not once a row names it for gpu1 alone."""
+    """No image of nlp runs on gpu2, which may run it while nothing names nlp, and not once a row names gpu1 for it."""
     card = a_gpu("gpu2", capability="12.0", name="NVIDIA GeForce RTX 5090")
     nodes = Nodes({"gpu2": a_node("gpu2", gpus=(card,))})
     monkeypatch.setattr("provisioner.cli.commands.lock.fleet", lambda *_: nodes)

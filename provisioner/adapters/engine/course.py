@@ -39,6 +39,7 @@ from provisioner.domain.lab.requirements_lock import (
     parse_lock,
     pinned_packages,
     public_versions,
+    valid_packages,
 )
 from provisioner.domain.people.table import decode_table
 from provisioner.domain.values.event import Event, OnEvent
@@ -266,7 +267,9 @@ def _preferred(wanted: _Wanted, target: Target, facts: BaseFacts) -> str:
     locks = sorted(wanted.locks.values(), key=lambda lock: (lock.target != target, lock.target.python != target.python))
     own = {canonicalize_name(name.partition("-")[0]) for name in wanted.own}
     entries = {entry.name: entry.text for entry in (locks[0].entries if locks else ()) if entry.name not in own}
-    base = {name: f"{name}=={version}\n" for name, version in facts.packages.items() if not is_pinned(name)}
+    base = {
+        name: f"{name}=={version}\n" for name, version in valid_packages(facts.packages).items() if not is_pinned(name)
+    }
     return "".join(({name: text for name, text in base.items() if name not in own} | entries).values())
 
 

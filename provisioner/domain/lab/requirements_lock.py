@@ -13,6 +13,7 @@ from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 
 _PINNED = re.compile(r"torch|torchvision|torchaudio|triton|pytorch-triton|(?:nvidia|cuda)-.+")
+_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,126}[a-z0-9])?")
 _NVML = "nvidia-ml-py"  # it reads the driver's library, and has no part in CUDA
 _HEADER = re.compile(r"# (python|platform|pin|base|inputs): (\S+)")
 _COMMENT = re.compile(r"\s*(?:#.*)?")
@@ -65,10 +66,20 @@ class RequirementsLock(NamedTuple):
         return "".join(entry.text for entry in sorted(self.entries))
 
 
+def valid_packages(packages: Mapping[str, str]) -> dict[str, str]:
+    """Return the packages of a base with canonical names and normalised versions, without what is neither.
+
+    They come from a program of the image, and become names of files and lines of a lock.
+    """
+    named = {canonicalize_name(name): version for name, version in packages.items()}
+    return {
+        name: str(Version(named[name])) for name in sorted(named) if _NAME.fullmatch(name) and _is_version(named[name])
+    }
+
+
 def pinned_packages(packages: Mapping[str, str]) -> dict[str, str]:
     """Return those of a base's packages that a course never replaces: torch, its companions, and CUDA's libraries."""
-    named = {canonicalize_name(name): version for name, version in packages.items()}
-    return {name: named[name] for name in sorted(named) if is_pinned(name) and _is_version(named[name])}
+    return {name: version for name, version in valid_packages(packages).items() if is_pinned(name)}
 
 
 def is_pinned(name: str) -> bool:

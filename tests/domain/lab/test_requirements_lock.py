@@ -1,3 +1,4 @@
+import re
 import string
 
 import pytest
@@ -12,6 +13,7 @@ from provisioner.domain.lab.requirements_lock import (
     hash_inputs,
     parse_lock,
     pinned_packages,
+    valid_packages,
 )
 
 NAME = "lab/environments/nlp/requirements.lock"
@@ -122,3 +124,20 @@ def test_what_a_course_never_replaces() -> None:
         "torchvision",
         "triton",
     ]
+
+
+@given(st.dictionaries(st.text(max_size=12), st.text(max_size=8), max_size=4))
+def test_what_an_image_calls_a_package_becomes_a_safe_name_or_nothing(packages: dict[str, str]) -> None:
+    for name, version in valid_packages({**packages, **{f"nvidia-{name}": "1.0\n" for name in packages}}).items():
+        assert re.fullmatch(r"[a-z0-9]+(-+[a-z0-9]+)*", name)
+        assert re.fullmatch(r"[a-z0-9.!+-]+", version)
+
+
+def test_names_that_would_be_paths_or_lines_are_dropped() -> None:
+    packages = {
+        "nvidia-../../x": "1.0",
+        "torch": "2.8.0\n",
+        "cuda-x\n--index-url http://evil": "1.0",
+        "triton": "1/../2",
+    }
+    assert pinned_packages(packages) == {"torch": "2.8.0"}

@@ -40,17 +40,20 @@ def node(rollout: Rollout) -> Node:
     """A node with the folder /data, a file system of FUSE at /mnt/nfs, and /net for autofs."""
     node = rollout.lab.node("node1")
     node.exec("sh", "-c", "mkdir -p /data /mnt/nfs /net && echo numbers > /data/set && mount --bind /net /net")
-    node.exec("sh", "-c", "mount --make-shared /net; test -e /dev/fuse || mknod /dev/fuse c 10 229")
+    node.exec("mount", "--make-shared", "/net")
     node.exec("sh", "-c", "cat > /opt/fuse_server.py", stdin=Path(fuse_server.__file__).read_text())
     return node
 
 
 def serve(node: Node) -> None:
-    node.exec("rm", "-f", SILENCE)
+    node.exec("sh", "-c", f"rm -f {SILENCE}; test -e /dev/fuse || mknod /dev/fuse c 10 229")
     server = f"echo $$ > {PID}; exec python3 /opt/fuse_server.py /mnt/nfs {SILENCE} > /dev/null 2>&1"
     node.exec("sh", "-c", f"setsid sh -c '{server}' &")
-    while " /mnt/nfs " not in node.exec("cat", "/proc/mounts"):
+    for _ in range(100):
+        if " /mnt/nfs " in node.exec("cat", "/proc/mounts"):
+            return
         time.sleep(0.1)
+    raise AssertionError("the file system is not mounted")
 
 
 def inside(node: Node, command: str) -> str:

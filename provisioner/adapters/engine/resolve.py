@@ -41,6 +41,7 @@ class Question:
 
     `preferred`: packages in the form of a lock, whose versions are kept where they fit. `source`: the requirements
     file as a person calls it. `setting`: the environment's place in lab.yml. `index`: the index of this machine.
+    `ignored`: packages that count as needed by nothing.
     """
 
     requirements: tuple[Named, ...]
@@ -52,6 +53,7 @@ class Question:
     source: str
     setting: str
     index: IndexSettings
+    ignored: tuple[str, ...] = ()
 
 
 def resolve(question: Question) -> tuple[Entry, ...]:
@@ -104,6 +106,10 @@ def _command(question: Question, folder: Path) -> tuple[list[str], dict[str, str
     command += ["--quiet", "--generate-hashes", "--no-header", "--only-binary", ":all:", "--python", sys.executable]
     command += ["--python-version", question.target.python, "--python-platform", question.target.platform]
     command += [word for name in question.pins for word in ("--no-emit-package", name)]
+    if question.ignored:
+        override = folder / "overrides"
+        override.write_text("".join(f"{name} ; python_version < '0'\n" for name in question.ignored), encoding="utf-8")
+        command += ["--override", str(override)]
     if question.wheels.is_dir():  # beside the folders of this machine: an option would replace these
         folders = [environment.get("UV_FIND_LINKS", ""), str(question.wheels)]
         environment["UV_FIND_LINKS"] = ",".join(filter(None, folders))
@@ -149,10 +155,22 @@ def _problem(question: Question, answer: Answer) -> Problem:
     chosen, chains = read_chains(free.output)
     names = [name for name in ("torch", *question.pins) if name in question.pins and name in chosen]
     if free.code or not names:
-        return _unresolved(question, answer)
+        pin = _pin_in_the_way(question)
+        return _unresolved(question, answer) if pin is None else _conflict(question, answer, pin, None)
     # One that alone leaves no solution: torch first, as its libraries' versions follow from its own.
     guilty = next((name for name in names if ask(_with_pin(question, name)).code), names[0])
     return _conflict(question, answer, guilty, (chosen[guilty], chains[guilty]))
+
+
+def _pin_in_the_way(question: Question) -> str | None:
+    """Return the package of the base that another version is needed of, which the index does not have for this Python.
+
+    None where there is no solution for other reasons.
+    """
+    pins = [name for name in ("torch", *question.pins) if name in question.pins]
+    if ask(replace(question, ignored=tuple(pins))).code:
+        return None
+    return next((name for name in pins if not ask(replace(question, ignored=(name,))).code), pins[0])
 
 
 def _with_pin(question: Question, name: str) -> Question:
@@ -186,15 +204,17 @@ def _chain(package: str, needed_by: Mapping[str, Sequence[str]]) -> tuple[str, .
     return (package,)
 
 
-def _conflict(question: Question, answer: Answer, pin: str, found: tuple[str, tuple[str, ...]]) -> Problem:
-    version, chain = found
+def _conflict(question: Question, answer: Answer, pin: str, found: tuple[str, tuple[str, ...]] | None) -> Problem:
+    """Return the problem. `found`: what would be installed instead, and the chain to it; None: no version."""
+    version, chain = found or ("", ())
     way = f" (through {' → '.join(chain)})" if len(chain) > 1 else ""
+    instead = f"{pin}=={version} would be installed" if found else f"the index has no {pin} that it takes, either"
     kept = f"{pin}=={question.pins[pin]}"
     return Problem(
         "torch_conflict",
         (
-            f"{_lines(question.requirements)}: does not fit the image's {kept}{way}; without it, "
-            f"{pin}=={version} would be installed\n{answer.explanation}"
+            f"{_lines(question.requirements)}: does not fit the image's {kept}{way}; without it, {instead}\n"
+            f"{answer.explanation}"
         ),
         "torch, its companions and the libraries of CUDA stay those of the image, which fit the drivers and GPUs",
         (

@@ -34,6 +34,9 @@ STATIC_FILES = (
     "notice-extension.js",
 )
 
+# JupyterLab looks for the extensions of its own environment only; a course may have one, such as that of ipywidgets.
+_COURSE_EXTENSIONS = 'c.LabApp.extra_labextensions_path.append("/opt/provisioner/course/share/jupyter/labextensions")\n'
+
 # Options, which may hold spaces in quotes; the type; the key; a comment. See sshd(8), AUTHORIZED_KEYS FILE FORMAT.
 _PUBLIC_KEY = re.compile(
     r"(?:[^\s#][^\x00-\x1f\x7f-\x9f]* )?"
@@ -65,6 +68,8 @@ def render(seat: Seat, image: LockedImage, templates: Mapping[str, str]) -> Seat
     if seat.kind == "self_service":
         files |= self_service_texts(templates, seat.cull_s)
     files["jupyter_server_config.py"] += extra_lines(seat.options)
+    if image.requirements:
+        files["jupyter_server_config.py"] += _COURSE_EXTENSIONS
     files |= inside_files(seat.options.inside)
     if questions := questions_text(seat.options):
         files[QUESTIONS_FILE] = questions

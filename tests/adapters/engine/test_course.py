@@ -122,6 +122,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     a_wheel(index, "trainer", "1.0", needs=["torch>=2.6", "numpy"])
     a_wheel(index, "newest", "3.0", needs=["middle"])
     a_wheel(index, "middle", "1.5", needs=["torch>=2.10"])
+    a_wheel(index, "oldest", "0.3", needs=["torch<2"])
     a_wheel(index, "plain", "1.0")
     place = Place(tmp_path / "lab", index)
     place.nlp.mkdir(parents=True)
@@ -200,8 +201,10 @@ def test_split_images_have_a_lock_each(place: Place) -> None:
     [
         ("plain\ntorch>=2.10\n", ["requirements.txt:2: torch>=2.10", "torch==2.8.0+cu128", "torch==2.10.0"]),
         ("newest\nplain\n", ["requirements.txt:1: newest", "newest → middle → torch", "torch==2.8.0+cu128"]),
+        ("plain\ntorch<2\n", ["requirements.txt:2: torch<2", "torch==2.8.0+cu128", "the index has no torch"]),
+        ("oldest\n", ["requirements.txt:1: oldest", "torch==2.8.0+cu128", "the index has no torch"]),
     ],
-    ids=["direct", "through another package"],
+    ids=["direct", "through another package", "direct, in no index", "through another package, in no index"],
 )
 def test_a_conflict_names_the_line_and_the_images_package(place: Place, text: str, named: list[str]) -> None:
     place.write(text)

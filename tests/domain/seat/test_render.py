@@ -268,3 +268,10 @@ def test_template_of_a_lab_may_add_variables() -> None:
         render(a_seat(), a_locked_image(), {**TEMPLATES, "compose.yaml.j2": own}).files["compose.yaml"]
     )
     assert project["services"]["jupyter"]["environment"]["HF_ENDPOINT"] == "https://hf-mirror.com/$$x"
+
+
+@pytest.mark.parametrize("requirements", ["", "ab" * 32])
+def test_jupyterlab_finds_the_extensions_of_a_course(requirements: str) -> None:
+    image = a_locked_image().model_copy(update={"requirements": requirements})
+    text = render(a_seat(), image, TEMPLATES).files["jupyter_server_config.py"]
+    assert ("/opt/provisioner/course/share/jupyter/labextensions" in text) is bool(requirements)

@@ -136,10 +136,16 @@ def test_a_server_that_is_down_stops_neither_probe_nor_plan_and_the_seat_runs_on
 def test_a_process_that_waits_for_the_server_keeps_its_seat_until_the_server_is_gone(
     rollout: Rollout, node: Node
 ) -> None:
-    """The kernel ends no process that waits so, and the engine gives up in time."""
+    """The kernel ends no process whose request the server has read, and the engine gives up in time.
+
+    Whether the last request is that of a process in the seat is a race: if it is not, the seat is removed at once.
+    """
     began = time.monotonic()
     record = rollout.take_down("remove")
-    assert (record.state, [problem.code for problem in record.problems]) == ("failed", ["stop_failed"])
+    assert (record.state, [problem.code for problem in record.problems]) in (
+        ("failed", ["stop_failed"]),
+        ("committed", []),
+    )
     assert time.monotonic() - began < 120
     node.exec("sh", "-c", f"kill -9 $(cat {PID})")
     assert rollout.take_down("remove").state == "committed"

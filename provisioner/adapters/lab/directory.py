@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from provisioner.adapters.lab.environments import EnvironmentNames, name_problems, read_names, read_requirements
+from provisioner.adapters.lab.environments import EnvironmentNames, name_problems, read_names, requirements_problems
 from provisioner.adapters.lab.keyfiles import certificates, package_key, public_keys
 from provisioner.adapters.lab.rosterfile import read_roster
 from provisioner.adapters.lab.source_location import SourceDocument, items, mapping, read_yaml, texts
@@ -77,8 +77,7 @@ class LabDirectory(NamedTuple):
 
     `registry_ca`: the CA certificates of the registry (PEM). `package_keys`: the text of the signing key of each
     package source (docker, nvidia). `people`: of the roster; empty in a lab without one. `cautions`: what may be wrong
-    in the roster, and which limits do not hold by themselves. `requirements`: by environment the text of the file that
-    lab.yml names for it.
+    in the roster, and which limits do not hold by themselves.
     """
 
     path: Path
@@ -89,7 +88,6 @@ class LabDirectory(NamedTuple):
     package_keys: Mapping[str, str] = {}
     people: tuple[Person, ...] = ()
     cautions: tuple[Problem, ...] = ()
-    requirements: Mapping[str, str] = {}
 
     @property
     def lock(self) -> Path:
@@ -124,9 +122,9 @@ def read_lab(name: str) -> LabDirectory:
     keys, authorities = list(_read_ssh_keys(path, document)), dict(_read_authorities(path, document))
     packages, inventory = dict(_read_package_keys(path, document)), _find_inventory(path)
     names = read_names(path / LOCK_FILE, document)
-    roster, requirements = _read_roster(path, document, names), dict(read_requirements(path, document))
+    roster, requirements = _read_roster(path, document, names), requirements_problems(path, document)
     named = list(name_problems(document, names))
-    found = [*keys, *authorities.values(), *packages.values(), inventory, roster, *requirements.values(), *named]
+    found = [*keys, *authorities.values(), *packages.values(), inventory, roster, *requirements, *named]
     people = roster if isinstance(roster, Roster) else Roster()
     beside = (*people.problems, *names.unread_if_missed([*named, *people.problems]))
     lab = _validate(document, [value for value in found if isinstance(value, Problem)], beside)
@@ -140,7 +138,6 @@ def read_lab(name: str) -> LabDirectory:
         package_keys={name: key for name, key in packages.items() if isinstance(key, str)},
         people=people.people,
         cautions=(*people.cautions, *disk_cautions(lab)),
-        requirements={name: text for name, text in requirements.items() if isinstance(text, str)},
     )
 
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.source_location import Loc, SourceDocument, items, mapping, texts
-from provisioner.adapters.state.files import read_text
+from provisioner.adapters.state.files import read_bytes, read_text
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, LabFile
 from provisioner.domain.lab.kept import kept_environments, name_origins
 from provisioner.domain.lab.lock import Lockfile
@@ -103,16 +103,16 @@ def _shown(name: str) -> str:
     return f'"{name if len(name) <= _MAX_SHOWN else f"{name[:_MAX_SHOWN]}…"}"'
 
 
-def read_requirements(folder: Path, document: SourceDocument) -> Iterator[tuple[str, str | Problem]]:
-    """Yield the name of each environment that has a requirements file, with its text or why there is none.
+def requirements_problems(folder: Path, document: SourceDocument) -> Iterator[Problem]:
+    """Yield why requirements files cannot be read. What is in them is read when a lock is made.
 
     `folder`: the directory of the lab. A name that is no path below it is a mistake of lab.yml, and is not read.
     """
     named = {name: ("environments", name, "pip") for name in mapping(document.data, "environments")}
-    for name, loc in {DEFAULT_ENVIRONMENT: ("image", "pip"), **named}.items():
+    for loc in (("image", "pip"), *named.values()):
         for file in texts(document.data, *loc):
             if _is_below(file):
-                yield name, _read_file(folder / file, document.place(loc), ".".join(map(str, loc)))
+                yield from _file_problems(folder / file, document.place(loc), ".".join(map(str, loc)))
 
 
 def _is_below(file: str) -> bool:
@@ -123,9 +123,8 @@ def _is_below(file: str) -> bool:
     return True
 
 
-def _read_file(path: Path, place: str, key: str) -> str | Problem:
+def _file_problems(path: Path, place: str, key: str) -> Iterator[Problem]:
     try:
-        return read_text(path, f"create the file, one requirement a line such as numpy>=2, or remove {key}")
+        read_bytes(path, f"create the file, one requirement a line such as numpy>=2, or remove {key}")
     except ProblemError as error:
-        problem = error.problems[0]
-        return problem.model_copy(update={"what": f"{place}: {problem.what}"})
+        yield from (problem.model_copy(update={"what": f"{place}: {problem.what}"}) for problem in error.problems)

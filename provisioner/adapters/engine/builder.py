@@ -160,14 +160,14 @@ class LabImageBuilder:
         engine: Callable[[], Engine],
         records: Records,
         locked: Sequence[LockedImage] = (),
-        courses: Courses[Any] | None = None,
+        courses: Courses[Any],
         templates: Mapping[str, str],
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,
     ) -> None:
         """Store the settings, by environment. `locked`: the images of the lab's own lab.lock, never of a fetched lock.
 
-        `courses`: needed where an environment has `pip`. `templates`: text by file name. `facts` reads torch and CUDA
+        `courses`: of the environments that have `pip`. `templates`: text by file name. `facts` reads torch and CUDA
         of a base image.
         """
         self._registry = registry
@@ -199,7 +199,7 @@ class LabImageBuilder:
 
     def _find_known(self, order: _Order) -> _Result | None:
         """Return an image that can be found without its base."""
-        if order.settings.pip is None or self._courses is None:
+        if order.settings.pip is None:
             return self._find(order, None)
         course = self._courses.find(order.environment, order.digest)
         return None if course is None else self._find(order, course)
@@ -259,7 +259,7 @@ class LabImageBuilder:
             return self._build_and_push(engine, order, facts, course, source)
 
     def _resolve_course(self, order: _Order, facts: BaseFacts | None) -> Course | None:
-        if order.settings.pip is None or self._courses is None or facts is None:
+        if order.settings.pip is None or facts is None:
             return None
         course: Course = self._courses.resolve(order.environment, order.digest, facts)
         return course

@@ -145,7 +145,7 @@ class FakeEngine:
             engine=lambda: self,
             records=PushedImages(),
             locked=self.locked,
-            courses=self.courses,
+            courses=self.courses or FakeCourses(),
             templates={**TEMPLATES, **changed},
             facts=lambda image: ImageFacts(reference=image.reference, torch="2.10.0", cuda="12.8"),
             on_event=self.events.append,

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from provisioner.adapters.engine.builder import LabImageBuilder
+from provisioner.adapters.engine.course import CourseRequirements
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.resources import templates
@@ -71,6 +72,7 @@ class Bench:
                 lookup=lab_registry,
                 engine=partial(DockerEngine.connect, {}, self.events.append),
                 records=PushedImages(self.lab.folder / "pushed_images"),
+                courses=CourseRequirements(self.lab.folder, {}, "", self.events.append),
                 templates=read_templates(templates()),
                 facts=facts,
                 on_event=self.events.append,

@@ -60,6 +60,9 @@ DISK_MIB = 96
 RUN_SECONDS = 1800  # a run that takes longer hangs
 ATTEMPTS = 4  # of resume and rollout, until a lab without faults is complete
 # Texts of a run after which faults begin: its start, the first wave, which has one node, and the second wave.
+ENDS_CONTAINERS = {
+    *("node power cut", "node power cut, recovery at boot", "engine killed", "containers killed", "containers crashed"),
+}  # fmt: skip
 MOMENTS = ("", "wave 1 of", "wave 2 of", "wave 2 of")
 # A dead connection is given up after 10 s instead of 30 s.
 SSH_ARGS = "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=5 -o ServerAliveCountMax=2"
@@ -401,6 +404,8 @@ class Chaos:
 
     def _inject(self, fault: Fault, now: float) -> None:
         self._say(f"  {now:5.1f} s  {fault.kind} ({fault.where}), {fault.seconds:.0f} s")
+        if fault.where == self.node.name and fault.kind in ENDS_CONTAINERS:
+            self.people.expect_stops()
         with self._noting(fault):
             fault.inject()
             self.faults[fault.kind] += 1

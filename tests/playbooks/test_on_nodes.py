@@ -260,7 +260,7 @@ def test_the_rollback_image_survives_a_prune_and_older_generations_are_removed(
     serving_node.exec("docker", "image", "prune", "-f")
     kept = serving_node.exec("docker", "image", "ls", "--digests", "--format", "{{.Digest}}").split()
     assert set(kept) - {"<none>"} == {image.lab.partition("@")[2] for image in (images.other, images.third)}
-    assert serving_node.exec("ls", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
+    assert serving_node.exec("ls", "-v", f"{FOLDER}/gens").split() == [str(record.generation) for record in records]
 
 
 def test_a_seat_of_an_earlier_release_gets_a_subnet_of_its_own_and_can_go_back(

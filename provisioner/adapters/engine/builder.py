@@ -64,7 +64,7 @@ class Course(Protocol):
 
     @property
     def sha256(self) -> str:
-        """The hash of the file requirements.lock: by it the lab image is found again."""
+        """The hash of the packages: by it the lab image is found again."""
 
 
 AnyCourse = TypeVar("AnyCourse", bound=Course)

@@ -28,7 +28,7 @@ from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.index_settings import uv_settings
 from provisioner.adapters.engine.resolve import Question, resolve
 from provisioner.adapters.state.files import read_bytes, read_text, write_text
-from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
+from provisioner.domain.lab.environments import setting_of
 from provisioner.domain.lab.requirements import Named, parse_requirements
 from provisioner.domain.lab.requirements_lock import (
     RequirementsLock,
@@ -160,7 +160,7 @@ class CourseRequirements:
     def _read_wanted(self, environment: str) -> _Wanted:
         source, folder = self._files[environment], self._folder(environment)
         read = _Reader(self._directory)
-        read.file(source, f"create the file, or remove {_setting(environment)}.pip in lab.yml")
+        read.file(source, f"create the file, or remove {setting_of(environment)}.pip in lab.yml")
         locks, problems = _read_locks(folder)
         if read.problems or problems:
             raise ProblemError([*read.problems, *problems], "usage")
@@ -177,7 +177,7 @@ class CourseRequirements:
             wheels=folder / OWN_WHEELS,
             preferred=_preferred(wanted, target, facts),
             source=wanted.source,
-            setting=_setting(environment),
+            setting=setting_of(environment),
             index=uv_settings(),
         )
 
@@ -285,10 +285,6 @@ def _pip_of(requirements: str) -> str:
     """Return the requirement of pip, with its hashes, of those of the lab image."""
     start = f"\n{requirements}".index("\npip==")
     return re.split(r"\n(?=[A-Za-z0-9])", requirements[start:], maxsplit=1)[0] + "\n"
-
-
-def _setting(environment: str) -> str:
-    return "image" if environment == DEFAULT_ENVIRONMENT else f"environments.{environment}"
 
 
 def _hash_file(path: Path) -> str:

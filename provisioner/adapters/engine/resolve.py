@@ -150,7 +150,7 @@ def _smallest(question: Question) -> Question:
 
 
 def _problem(question: Question, answer: Answer) -> Problem:
-    """Return why there is no solution: a package of the base, where there is one without these packages."""
+    """Return why no versions fit: because of a package of the base if some fit without it, else for other reasons."""
     free = ask(replace(question, pins={}, preferred=""))
     chosen, chains = read_chains(free.output)
     names = [name for name in ("torch", *question.pins) if name in question.pins and name in chosen]
@@ -163,9 +163,9 @@ def _problem(question: Question, answer: Answer) -> Problem:
 
 
 def _pin_in_the_way(question: Question) -> str | None:
-    """Return the package of the base that another version is needed of, which the index does not have for this Python.
+    """Return the package of the base of which another version is needed that the index does not have for this Python.
 
-    None where there is no solution for other reasons.
+    None if no versions fit without the packages of the base, either.
     """
     pins = [name for name in ("torch", *question.pins) if name in question.pins]
     if ask(replace(question, ignored=tuple(pins))).code:

@@ -106,7 +106,7 @@ def _shown(name: str) -> str:
 def requirements_problems(folder: Path, document: SourceDocument) -> Iterator[Problem]:
     """Yield why requirements files cannot be read. What is in them is read when a lock is made.
 
-    `folder`: the directory of the lab. A name that is no path below it is a mistake of lab.yml, and is not read.
+    `folder`: the directory of the lab. A path that leads out of it is a mistake of lab.yml, and is not read.
     """
     named = {name: ("environments", name, "pip") for name in mapping(document.data, "environments")}
     for loc in (("image", "pip"), *named.values()):

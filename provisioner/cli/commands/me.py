@@ -283,7 +283,8 @@ def _plan_context(
 ) -> PlanContext:
     """Probe this machine, and plan its seat: in the environment that was asked for, else in the one that it has.
 
-    `is_choice`: an environment that is no longer in the lock is an error; else the plan is for another one.
+    `is_choice`: it is an error if the lock has lost the environment of the seat. False, where only the state is shown:
+    the plan is then for the first environment of the lock.
     """
     lab, lock, probed = personal.lab, personal.lock, probe(fleet, on_event)
     running = _environment_in_force(lab, probed)

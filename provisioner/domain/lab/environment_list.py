@@ -6,7 +6,7 @@ from pydantic import Field
 
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
 from provisioner.domain.lab.lab import Lab
-from provisioner.domain.lab.lock import Lockfile
+from provisioner.domain.lab.lock import LockedEnvironment, Lockfile
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.spelling import did_you_mean
@@ -45,11 +45,11 @@ def list_environments(lab: Lab, lock: Lockfile | None) -> EnvironmentList:
     """Return the environments of lab.yml in its order, then those that only the lock has, by name."""
     locked = {} if lock is None else lock.all_environments
     names = dict.fromkeys((*lab.all_environments, *sorted(locked)))
-    return EnvironmentList(lab=lab.name, environments=tuple(_entry(name, lab, lock) for name in names))
+    return EnvironmentList(lab=lab.name, environments=tuple(_entry(name, lab, locked.get(name)) for name in names))
 
 
-def _entry(name: str, lab: Lab, lock: Lockfile | None) -> EnvironmentEntry:
-    found, in_lab = (None if lock is None else lock.all_environments.get(name)), name in lab.all_environments
+def _entry(name: str, lab: Lab, found: LockedEnvironment | None) -> EnvironmentEntry:
+    in_lab = name in lab.all_environments
     if found is None:
         return EnvironmentEntry(name=name, in_lab=in_lab, locked=False)
     return EnvironmentEntry(

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Field, StringConstraints
 
@@ -85,31 +85,21 @@ class ImageSettings(UserInput):
     )
 
 
+def _as_in_image(name: str) -> Any:
+    """Return the field of `image` with this name for another environment, where it may be left out."""
+    field = ImageSettings.model_fields[name]
+    meaning = str(field.description).partition("; none:")[0]
+    return Field(default=None, description=f"{meaning}; none: as in image", examples=field.examples)
+
+
 class EnvironmentSettings(UserInput):
     """A further environment. What it does not say, except for packages, it has from `image`."""
 
-    torch: TorchSpec | None = Field(
-        default=None, description="A version or a range of them, in quotes; none: as in image", examples=[">=2.8,<2.12"]
-    )
-    flavour: Flavour | None = Field(
-        default=None, description="`devel` contains the compilers; none: as in image", examples=["runtime"]
-    )
-    complete: bool | None = Field(
-        default=None,
-        description="The mirror's images already contain Jupyter and sshd, and nothing is built; none: as in image",
-        examples=[False],
-    )
-    apt_mirror: str | None = Field(
-        default=None,
-        description="Replaces the host in the image's package sources while it is built; none: as in image",
-        examples=["mirrors.tuna.tsinghua.edu.cn"],
-    )
-    tools: bool | None = Field(
-        default=None,
-        description="What people expect on a machine is installed, such as git, tmux and a Chinese font; none: as in "
-        "image",
-        examples=[True],
-    )
+    torch: TorchSpec | None = _as_in_image("torch")
+    flavour: Flavour | None = _as_in_image("flavour")
+    complete: bool | None = _as_in_image("complete")
+    apt_mirror: str | None = _as_in_image("apt_mirror")
+    tools: bool | None = _as_in_image("tools")
     apt: AptPackages = Field(
         default=(), description="Names of Debian or Ubuntu packages, without versions", examples=[["git-lfs", "ffmpeg"]]
     )
@@ -126,6 +116,11 @@ Environments = Annotated[dict[OtherName, EnvironmentSettings], Field(max_length=
 def is_default_environment(name: str) -> bool:
     """Whether this is the name of the default environment, or no name: documents of a lab without others lack it."""
     return name in {"", DEFAULT_ENVIRONMENT}
+
+
+def setting_of(environment: str) -> str:
+    """Return where lab.yml describes an environment, such as `environments.nlp`."""
+    return "image" if environment == DEFAULT_ENVIRONMENT else f"environments.{environment}"
 
 
 def resolve_environments(image: ImageSettings, others: Mapping[str, EnvironmentSettings]) -> dict[str, ImageSettings]:

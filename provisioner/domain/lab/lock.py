@@ -161,18 +161,6 @@ class Lockfile(Document):
         """Return the lock as others may have it: without who sits where."""
         return self.model_copy(update={"people": {}})
 
-    def tagged(self) -> tuple[TaggedImage, ...]:
-        """Return the images of `default` as input of the selection."""
-        return self.default.tagged()
-
-    def image(self, reference: str) -> LockedImage | None:
-        """Return the image of `default` with this reference, None if there is none."""
-        return self.default.image(reference)
-
-    def image_of(self, node: str) -> LockedImage | None:
-        """Return the image of `default` of a node, None if the lock has none for it."""
-        return self.default.image_of(node)
-
 
 def verdict_variables(env: dict[str, str]) -> dict[str, str]:
     """Return the variables of an image that a verdict reads, sorted by name."""

@@ -1,4 +1,4 @@
-"""A course's requirements file as a person writes it: names and versions of packages, and no word on where they are."""
+"""A course's requirements file as a person writes it: names and versions of packages, without their places."""
 
 import re
 from collections.abc import Iterator

@@ -14,7 +14,7 @@ def environment_nodes(lab: Lab, people: Sequence[Person], nodes: Sequence[str]) 
 
     `default`: all nodes. Another one: those with self-service if a group may have it, those that a row of the roster
     with this environment allows, and all if it is that of the seats of a lab without a roster. Where nothing names it:
-    all, so that it is ready before somebody does. It may be none of `nodes`, if these are a part of the lab.
+    all, so that it is ready before somebody does. With only a part of the lab in `nodes`, that may be none of them.
     """
     return {name: tuple(filter(_rule(lab, people, name), nodes)) for name in lab.all_environments}
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
+from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, setting_of
 from provisioner.domain.lab.kept import elsewhere_problems, keep_default, kept_environments
 from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedEnvironment, LockedNode, Lockfile
@@ -248,13 +248,12 @@ def _refusals(lab: Lab, environment: str, catalog: Catalog, selection: Selection
     """Return why no tag serves any node: an empty catalog, or each different problem once."""
     if not catalog.listings:
         spec = lab.all_environments[environment].torch
-        setting = "image.torch" if environment == DEFAULT_ENVIRONMENT else f"environments.{environment}.torch"
         return [
             Problem(
                 "no_tag",
                 f"{lab.mirror.address} has no tag of {', '.join(lab.mirror.repositories)} with torch {spec}",
                 "images are chosen among the tags that the mirror lists",
-                f"see `provision mirror tags`; widen {setting} in lab.yml or name another mirror",
+                f"see `provision mirror tags`; widen {setting_of(environment)}.torch in lab.yml or name another mirror",
             )
         ]
     found = {

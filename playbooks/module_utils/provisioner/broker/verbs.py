@@ -515,8 +515,8 @@ def _lease(lease: Lease) -> dict[str, Any]:
 def _wanted(asked: Asked, lease: Lease | None) -> tuple[Environment | None, int, float]:
     """Return environment, number of GPUs and hours of a request within the ceilings of its group.
 
-    What it does not say is as it is for a seat that runs, and else as it was, or the first that is allowed. No
-    environment: the seat runs in one that is no longer published for its person, and keeps it until it stops.
+    What it does not say is as it is for a seat that runs, and else as it was, or the first that is allowed. The
+    environment is None for a seat whose own one is not published for its person any more: it keeps that until it stops.
     """
     group, values = asked.group, asked.values
     gpus = values.get("gpus", len(lease.gpus) if lease else min(1, group.gpus))

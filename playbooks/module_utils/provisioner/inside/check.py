@@ -77,7 +77,7 @@ def _ask(argv: Sequence[str], questions: str) -> list[dict[str, str]]:
 
 
 def parse_results(text: str) -> dict[str, tuple[str, str]]:
-    """Return outcome and detail by question, nothing if there is no result: a student may write what they like.
+    """Return outcome and detail by question, empty without a valid result: a student can change what is printed.
 
     It is the last line: others may come before it.
     """

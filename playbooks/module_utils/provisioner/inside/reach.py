@@ -1,4 +1,4 @@
-"""Runs in a container as its student, and tells what the package index and the Hugging Face endpoint answer from there.
+"""Asks the package index and the Hugging Face endpoint, in a container and as its student, and prints the answers.
 
 It is given to the container's Python by stdin, so it is one file, which uses the standard library only. Each request
 goes through the proxy that the variables of the container name, as those of pip do. An answer is never read whole, and

@@ -1,5 +1,5 @@
 # ruff: noqa: INP001  (a file of a seat)
-"""As health.py, and how many kernels run code: the broker reads it in what the engine keeps of a container's health.
+"""As health.py, and what the kernels do: the broker reads it in what the engine keeps of a container's health.
 
 `health.py jupyter|ssh` ends with 0, or with 1 and the reason.
 """
@@ -12,8 +12,11 @@ import socket
 import sys
 
 SECONDS = 8
-KERNEL_SECONDS = 1  # a list of kernels that comes late must not make a seat unhealthy: the engine waits for 10 s in all
+# A list that comes late must not make a seat unhealthy: the engine waits for 10 s in all.
+KERNEL_SECONDS = 1
+SESSION_SECONDS = 0.5
 MOST_BYTES = 256 << 10  # of the list of kernels, about 300 bytes each
+MOST_SHOWN, MOST_NAME, MOST_OUTPUT = 20, 48, 3000  # kernels, characters, bytes: the engine keeps 4096
 
 
 def ask(path: str, seconds: float) -> tuple[bytes, bytes]:
@@ -29,12 +32,40 @@ def ask(path: str, seconds: float) -> tuple[bytes, bytes]:
 
 
 def kernels() -> str:
-    """Return how many kernels run code, or that it is not known."""
+    """Return how many kernels run code, or that it is not known; in a second line what each one does."""
     try:
-        busy = sum(kernel["execution_state"] == "busy" for kernel in json.loads(ask("/api/kernels", KERNEL_SECONDS)[1]))
+        found = json.loads(ask("/api/kernels", KERNEL_SECONDS)[1])
+        busy = sum(kernel["execution_state"] == "busy" for kernel in found)
     except Exception:  # noqa: BLE001  (whatever it is: the service answers, and that is what its health is)
         return "unknown"
-    return str(busy)
+    try:
+        return f"{busy}\n{kernel_list(found, notebooks())}" if found else str(busy)
+    except Exception:  # noqa: BLE001  (as above)
+        return str(busy)
+
+
+def kernel_list(found: list[dict[str, str]], names: dict[str, str]) -> str:
+    """Return the number of kernels and, as [id, notebook, state, last activity], those that are idle longest; JSON."""
+    found.sort(key=lambda kernel: (kernel["execution_state"] == "busy", kernel["last_activity"]))
+    rows = [
+        [kernel["id"], names.get(kernel["id"], "")[-MOST_NAME:], kernel["execution_state"], kernel["last_activity"]]
+        for kernel in found[:MOST_SHOWN]
+    ]
+    while len(text := json.dumps([len(found), rows])) > MOST_OUTPUT:
+        rows.pop()
+    return text
+
+
+def notebooks() -> dict[str, str]:
+    """Return the notebook, or the name of a console, of each kernel that has one; nothing where they are not known."""
+    try:
+        sessions = json.loads(ask("/api/sessions", SESSION_SECONDS)[1])
+        return {
+            session["kernel"]["id"]: str(session["path"] if session["type"] == "notebook" else session["name"])
+            for session in sessions
+        }
+    except Exception:  # noqa: BLE001  (kernels are shown without names)
+        return {}
 
 
 def jupyter() -> tuple[str, bool]:

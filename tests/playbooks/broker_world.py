@@ -94,6 +94,7 @@ class Node:
         self.problems = [{"code": "x", "what": "w", "why": "y", "fix": "f"}]  # of jobs that do not end well
         self.exits: int | None = None  # the exit code of a program that does not begin its job
         self.foreign: set[str] = set()
+        self.kernels: dict[str, Any] = {}  # what those of a seat do
         self.gpus = GPUS
         self.publish(DOCUMENT)
         self.configure()
@@ -126,7 +127,7 @@ class Node:
         own = {name: one for name, one in wanted.items() if one.get("kind") == "self_service"}
         leased = {name: (one["uid"], tuple(one["gpus"])) for name, one in own.items()}
         others = frozenset(wanted.keys() - own.keys())
-        self.keeper.tick(ticks.Seen(cards, frozenset(self.running), {}, leased, others))
+        self.keeper.tick(ticks.Seen(cards, frozenset(self.running), {}, leased, others, kernels=self.kernels))
         self.settle()
 
     def settle(self) -> None:

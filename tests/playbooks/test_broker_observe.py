@@ -224,6 +224,31 @@ def test_a_mig_device_is_idle_when_no_process_has_it(
     assert look(node).idle == {SEAT: idle}
 
 
+KERNEL = "0c7a9b2e-1f64-4c43-9a55-6f2f0a6f8f10"
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        (MINE, f"python\0-m\0ipykernel_launcher\0-f\0/tmp/jupyter-runtime/kernel-{KERNEL}.json\0", 2 << 30),
+        ({**MINE, "used_memory": None}, f"python\0-f\0/tmp/kernel-{KERNEL}.json\0", 0),
+        (MINE, "python\0train.py\0", 0),
+        (MINE, "", 0),
+        ({**OTHER, "pid": 4242}, f"python\0-f\0/tmp/kernel-{KERNEL}.json\0", 0),
+    ],
+)
+def test_kernels_are_seen_with_the_gpu_memory_that_they_hold(
+    node: Path, found: tuple[Any, str, int], engine: FakeEngine, gpus: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, command, memory = found
+    row = [KERNEL, "a.ipynb", "idle", "2026-11-30T08:00:00Z"]
+    engine.inspected["jupyter"]["State"] = state(70, f"0\n{json.dumps([1, [row]])}")
+    gpus[:] = [a_gpu("GPU-1", processes=[process, a_process(7)])]
+    monkeypatch.setattr(observes, "read", lambda path: {"/proc/4242/cmdline": command}[str(path)])
+    shown = {"name": "a.ipynb", "state": "idle", "since": "2026-11-30T08:00:00Z", "gpu_bytes": memory}
+    assert look(node).kernels == {SEAT: {"all": 1, "listed": [shown]}}
+
+
 def test_without_an_engine_nothing_is_known_of_seats(node: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOCKER_HOST", f"unix://{node}/none.sock")
     seen = look(node)

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("engine")
 STATUS = {"v": 1, "id": ID, "verb": "status"}
 ANNA, BOB = PEOPLE["anna"], PEOPLE["bob"]
 FREE = {gpu: {"state": "free", "pid": 0, "user": ""} for gpu in GPUS}
-SEEN = {"cards": FREE, "running": [], "idle": {}, "own": {}, "others": [], "used": [], "samples": []}
+SEEN = {"cards": FREE, "running": [], "idle": {}, "own": {}, "others": [], "used": [], "samples": [], "kernels": {}}
 
 
 class Client:

@@ -630,6 +630,17 @@ def test_status_shows_what_the_seat_uses_on_the_disk_and_its_limit(node: Node) -
     assert node.ask("bob", "status")["disk"] is None
 
 
+def test_status_shows_the_kernels_of_the_own_seat_as_they_were_seen_last(node: Node) -> None:
+    node.ask("anna", "up")
+    assert node.ask("anna", "status")["kernels"] is None
+    kernel = {"name": "a.ipynb", "state": "idle", "since": "2026-11-30T08:00:00Z", "gpu_bytes": 0}
+    node.kernels = {"ml_anna": {"all": 1, "listed": [kernel]}}
+    node.look()
+    assert node.ask("anna", "status")["kernels"] == {"all": 1, "listed": [kernel]}
+    node.ask("bob", "up")
+    assert node.ask("bob", "status")["kernels"] is None
+
+
 def test_an_order_has_the_limit_of_the_group_as_it_is_now(node: Node) -> None:
     node.configure(groups={"student": a_group(disk=5 << 30)})
     node.ask("anna", "up", gpus=1)

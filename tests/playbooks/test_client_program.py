@@ -269,6 +269,7 @@ PROBLEM = dict.fromkeys(("code", "what", "why", "fix"), ESCAPES)
         (lambda r: line(r, ok=True, **{**AN_ANSWER, "seat": {**A_SEAT, "left_s": float("nan")}}), "bad_answer"),
         (lambda r: line(r, ok=True, **{**AN_ANSWER, "seat": {**A_SEAT, "ssh": {"host": 1}}}), "bad_answer"),
         (lambda r: line(r, ok=True, **{**AN_ANSWER, "disk": {"use": 1, "limit": 1}}), "bad_answer"),
+        (lambda r: line(r, ok=True, **{**AN_ANSWER, "kernels": {"all": 1, "listed": [ESCAPES]}}), "bad_answer"),
         (lambda r: line(r, ok=False), "bad_answer"),
         (lambda r: line(r, ok=1), "bad_answer"),
         (lambda r: line(r, ok=False, problem=ESCAPES), "bad_answer"),

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import subprocess
+import time
 from collections.abc import Callable
 from functools import partial
 from io import StringIO
@@ -378,6 +379,48 @@ def test_the_disk_is_shown_once_it_was_measured(
         (seat.folder / "disk_limit").write_text(str(limit))
     lines = me.shown("status", anna.does("status").answer).splitlines()
     assert [line[11:] for line in lines if line.startswith("  disk ")] == ([expected] if expected else [])
+
+
+@pytest.mark.parametrize(
+    ("locale", "label", "lines"),
+    [
+        (
+            "en_US.UTF-8",
+            "kernels",
+            [
+                "ml/a.ipynb: idle for 3:20 h, holds 2 GiB of GPU memory",
+                "-: idle",
+                "b: runs code",
+                "c: dead",
+                "and 5 more",
+            ],
+        ),
+        (
+            "zh_CN.UTF-8",
+            "内核",
+            ["ml/a.ipynb: 已空闲 3:20 h，占用 GPU 显存 2 GiB", "-: 空闲", "b: 正在运行代码", "c: dead", "还有 5 个"],  # noqa: RUF001
+        ),
+    ],
+)
+def test_kernels_are_shown_with_what_they_do(
+    anna: Person, monkeypatch: pytest.MonkeyPatch, locale: str, label: str, lines: list[str]
+) -> None:
+    anna.up()
+    monkeypatch.setenv("LC_ALL", locale)
+    used = (("ml/a.ipynb", "idle", 2 << 30), ("", "idle", 0), ("b", "busy", 0), ("c", "dead", 0))
+    listed = [{"name": name, "state": state, "since": None, "gpu_bytes": held} for name, state, held in used]
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(time.time() - 12_000))
+    anna.node.kernels = {"ml_anna": {"all": 9, "listed": [{**listed[0], "since": since}, *listed[1:]]}}
+    anna.node.look()
+    shown = me.shown("status", anna.does("status").answer).splitlines()[-len(lines) - 1 : -1]
+    assert [line.strip().removeprefix(label).strip() for line in shown] == lines
+
+
+def test_without_kernels_there_is_no_line_about_them(anna: Person) -> None:
+    anna.up()
+    anna.node.kernels = {"ml_anna": {"all": 0, "listed": []}}
+    anna.node.look()
+    assert "kernels" not in me.shown("status", anna.does("status").answer)
 
 
 @given(st.integers(0, 1 << 60))

@@ -9,7 +9,7 @@ import contextlib
 import math
 import subprocess
 import time
-from typing import Any, Callable, Iterable, Protocol
+from typing import Any, Callable, Iterable, Mapping, Protocol
 
 from ansible.module_utils.provisioner.admin.usage_file import UsageFile
 from ansible.module_utils.provisioner.base.files import read, write_atomic
@@ -80,6 +80,7 @@ class Keeper:
         moment = clock()
         self.state = self.store.read_leases() or LeaseState(tick=moment, sampled=moment.boottime)
         self.ended: dict[str, dict[str, Any]] = {}  # the record of the last job of a seat
+        self.kernels: Mapping[str, Any] = {}  # what those of each seat did at the last look
         self.changes = 0  # of seats, by their jobs: what was looked at before may be wrong since
         self._processes: dict[str, Process] = {}
         self._people: dict[str, str] = {}  # lease -> person
@@ -108,6 +109,7 @@ class Keeper:
         self._count(before, state, seen)
         self.accept(state)
         if seen is not None:
+            self.kernels = seen.kernels
             self._forget_refusals(seen.running or frozenset())
             self.store.renew_reserve()
         for action in actions:

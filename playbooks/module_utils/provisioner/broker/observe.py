@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import re
+from pathlib import Path
 from typing import Any, Iterable, Mapping, Sequence
 
+from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.activity import activity_by_seat, read_samples, uses_processors
 from ansible.module_utils.provisioner.docker.containers import running_containers
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, get
-from ansible.module_utils.provisioner.docker.kernels import kernel_use
+from ansible.module_utils.provisioner.docker.kernels import ID, kernel_list, kernel_use
 from ansible.module_utils.provisioner.gpu.nvml import query_nvml
 from ansible.module_utils.provisioner.gpu.processes import with_container_names
 from ansible.module_utils.provisioner.gpu.use import computing, gpu_use
@@ -20,6 +23,7 @@ from ansible.module_utils.provisioner.seat.seat import NAME, SELF_SERVICE, Seat
 
 JUPYTER = "jupyter"  # the service whose health says whether kernels run code
 SERVICE = "com.docker.compose.service"  # a label of a container
+KERNEL_FILE = re.compile(rf"/kernel-({ID.pattern})\.json")  # in the command of a kernel's process
 SECONDS = 50  # for all of it; the next look is a minute after this one began
 
 
@@ -32,7 +36,8 @@ def observe(state_root: str, holders: Mapping[str, str], samples: Sequence[Any])
     gpus = _gpus()
     found = {} if running is None else _wanted_seats(state_root, running)
     own = {name: wanted for name, wanted in found.items() if wanted.get("kind") == SELF_SERVICE}
-    used, new_samples = _used(own, running or {}, samples)
+    described = {seat: {_service(one): _describe(one) for one in (running or {})[seat]} for seat in own}
+    used, new_samples = _used(described, samples)
     return {
         "cards": {uuid: _card(uuid, gpu, holders.get(uuid))._asdict() for uuid, gpu in gpus.items()},
         "running": None if running is None else sorted(seat for seat in running if _is_complete(running[seat])),
@@ -41,6 +46,10 @@ def observe(state_root: str, holders: Mapping[str, str], samples: Sequence[Any])
         "others": sorted(found.keys() - own.keys()),
         "used": sorted(uuid for uuid, gpu in gpus.items() if gpu.get("utilization") or computing(gpu)),
         "samples": new_samples,
+        "kernels": {
+            seat: kernel_list(services.get(JUPYTER), _kernel_memory(seat, gpus.values()))
+            for seat, services in described.items()
+        },
     }
 
 
@@ -53,6 +62,7 @@ def parse_seen(found: dict[str, Any]) -> Seen:
         own={seat: (uid, tuple(gpus)) for seat, (uid, gpus) in found["own"].items()},
         others=frozenset(found["others"]),
         used=frozenset(found["used"]),
+        kernels=found["kernels"],
     )
 
 
@@ -101,13 +111,13 @@ def _wanted_seats(state_root: str, running: Iterable[str]) -> dict[str, dict[str
 
 
 def _used(
-    own: Iterable[str], running: Mapping[str, list[dict[str, Any]]], samples: Sequence[Any]
+    described: Mapping[str, dict[str, dict[str, Any]]], samples: Sequence[Any]
 ) -> tuple[dict[str, bool], list[Any]]:
     """Return for each of these seats whether it is in use, whatever its GPUs do, and the samples for the next look.
 
-    Use is a program of an SSH session, a kernel that runs code, or processor time.
+    Use is a program of an SSH session, a kernel that runs code, or processor time. `described`: seat -> service -> the
+    engine's description of its container.
     """
-    described = {seat: {_service(one): _describe(one) for one in running[seat]} for seat in own}
     pids = {seat: {name: _pid(one) for name, one in found.items()} for seat, found in described.items()}
     sessions, latest = activity_by_seat(pids)
     kept = read_samples(samples, latest)
@@ -116,6 +126,16 @@ def _used(
         for seat, found in described.items()
     }
     return used, list(kept)
+
+
+def _kernel_memory(seat: str, gpus: Iterable[dict[str, Any]]) -> dict[str, int]:
+    """Return the GPU memory of each kernel of a seat in bytes, by its id, without programs that it has started."""
+    found: dict[str, int] = {}
+    for process in (process for gpu in gpus for process in gpu["processes"] or ()):
+        command = KERNEL_FILE.search(read(Path(f"/proc/{process['pid']}/cmdline"))) if _is_of(process, seat) else None
+        if command:
+            found[command[1]] = found.get(command[1], 0) + (process["used_memory"] or 0)
+    return found
 
 
 def _service(container: dict[str, Any]) -> str:

@@ -172,6 +172,7 @@ class Verbs:
             "lease": leases[0] if leases else None,
             "disk": disk,
             "intent": seat.intent(),
+            "kernels": self._keeper.kernels.get(asked.seat),
         }
 
     def _ended(self, asked: Asked) -> dict[str, Any] | None:

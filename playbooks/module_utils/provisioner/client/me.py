@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import calendar
 import contextlib
 import fcntl
 import grp
@@ -98,6 +99,12 @@ TEXTS = {
         "disk": "disk",
         "used": "{used} used",
         "of": " of {limit}",
+        "kernels": "kernels",
+        "busy": "runs code",
+        "idle": "idle",
+        "idle_for": "idle for {hours}",
+        "gpu_memory": ", holds {used} of GPU memory",
+        "more": "and {number} more",
         "next_running": "Next: provision me renew (more time), provision me down (stop it; your files are kept)",
         "next_starting": "Next: provision me status",
         "next_none": "Next: provision me (start it), provision me environments (what there is)",
@@ -143,6 +150,12 @@ TEXTS = {
         "disk": "磁盘",
         "used": "已用 {used}",
         "of": "，限额 {limit}",
+        "kernels": "内核",
+        "busy": "正在运行代码",
+        "idle": "空闲",
+        "idle_for": "已空闲 {hours}",
+        "gpu_memory": "，占用 GPU 显存 {used}",
+        "more": "还有 {number} 个",
         "next_running": "下一步：provision me renew（延长），provision me down（停止，文件保留）",
         "next_starting": "下一步：provision me status",
         "next_none": "下一步：provision me（启动），provision me environments（有哪些环境）",
@@ -737,7 +750,8 @@ def _seat_lines(answer: dict[str, Any]) -> Iterator[str]:
     state, seat = answer["state"], answer.get("seat") or {}
     yield say(state, name=seat.get("name", ""), node=socket.gethostname(), position=int(answer.get("position", 0)))
     if state in RUNNING:
-        yield from (f"  {_padded(label)}{text}" for label, text in _rows(seat, answer.get("disk")))
+        rows = [*_rows(seat, answer.get("disk")), *_kernel_rows(answer.get("kernels"))]
+        yield from (f"  {_padded(label)}{text}" for label, text in rows)
     kind = "running" if state in RUNNING else "waiting" if state in WAITING else "none"
     yield say("next_starting" if state in ("starting", "stopping") else f"next_{kind}")
 
@@ -761,6 +775,25 @@ def _rows(seat: dict[str, Any], disk: Any) -> Iterator[tuple[str, str]]:
     yield say("files"), say("kept")
     if disk and disk["use"]:
         yield say("disk"), _disk_text(disk["use"], disk["limit"])
+
+
+def _kernel_rows(kernels: Any) -> Iterator[tuple[str, str]]:
+    """Yield a line for each kernel that the broker lists, with what it does; none where that is not known."""
+    listed = kernels["listed"] if kernels else []
+    for place, kernel in enumerate(listed):
+        memory = say("gpu_memory", used=size(kernel["gpu_bytes"])) if kernel["gpu_bytes"] else ""
+        yield "" if place else say("kernels"), f"{escape(kernel['name']) or '-'}: {_kernel_text(kernel)}{memory}"
+    if listed and kernels["all"] > len(listed):
+        yield "", say("more", number=int(kernels["all"]) - len(listed))
+
+
+def _kernel_text(kernel: dict[str, Any]) -> str:
+    if kernel["state"] != "idle":
+        return say("busy") if kernel["state"] == "busy" else escape(kernel["state"])
+    if not kernel["since"]:
+        return say("idle")
+    since = calendar.timegm(time.strptime(kernel["since"], "%Y-%m-%dT%H:%M:%SZ"))
+    return say("idle_for", hours=length(max(0.0, time.time() - since)))
 
 
 def _disk_text(use: dict[str, Any], limit: int | None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Mapping, NamedTuple, Sequence, Tuple
 
 from ansible.module_utils.provisioner.lease.queue import offer, pass_time
 from ansible.module_utils.provisioner.lease.requests import end, is_over
@@ -24,7 +24,7 @@ class Seen(NamedTuple):
 
     `idle`: for each seat, whether it is not in use; a seat that is missing counts as used. `own`: uid and GPUs of all
     self-service seats that run. `others`: seats that run and are the control machine's. `used`: GPUs that compute, or
-    on which a process is.
+    on which a process is. `kernels`: what those of each self-service seat do, as docker/kernels.py describes them.
     """
 
     cards: Mapping[str, Card] = {}
@@ -33,6 +33,7 @@ class Seen(NamedTuple):
     own: Mapping[str, tuple[int, tuple[str, ...]]] = {}
     others: frozenset[str] = frozenset()
     used: frozenset[str] = frozenset()
+    kernels: Mapping[str, Any] = {}
 
 
 class Action(NamedTuple):

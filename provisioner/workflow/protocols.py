@@ -205,6 +205,10 @@ class ImageCheck(Protocol):
 class Builder(Protocol):
     """Builds lab images."""
 
+    def resolve_course(self, base: Listing, environment: str) -> None:
+        """Choose the packages of an environment for `base`, so that a conflict is found before anything is built."""
+        ...
+
     def lab_image(self, base: Listing, environment: str) -> LockedImage:
         """Return the lab image of `base` for an environment of lab.yml: the one in the lab's registry, or a new one."""
         ...

@@ -180,6 +180,20 @@ class LabImageBuilder:
         self._templates = templates
         self._facts = facts
         self._on_event = on_event
+        self._bases: dict[tuple[str, bool], BaseFacts | None] = {}
+
+    def resolve_course(self, base: Listing, environment: str) -> None:
+        """Choose the packages of an environment's `pip` for a base where requirements.lock lacks them; build nothing.
+
+        `lab_image` takes these. Raises ProblemError where they do not fit the base, or cannot be chosen.
+        """
+        settings = self._settings[environment]
+        check_settings(environment, settings)
+        order = _Order(base, _pinned(base), environment, settings)
+        if settings.pip is None or self._courses.find(environment, order.digest) is not None:
+            return
+        with closing(self._engine()) as engine:
+            self._resolve_course(order, self._pull_base(engine, order))
 
     def lab_image(self, base: Listing, environment: str) -> LockedImage:
         """Return the lab image of a base for an environment, built if the registry does not have it.
@@ -251,8 +265,7 @@ class LabImageBuilder:
         # A registry that gives no answer is reported before the build, not after it.
         self._lookup.exists(self._target(order.origin, self._hash_inputs(order, None)))
         with closing(self._engine()) as engine:
-            engine.pull(order.origin, order.base.report.bytes)
-            facts = self._read_base(engine, order)
+            facts = self._pull_base(engine, order)
             course = self._resolve_course(order, facts)
             if course is not None and (known := self._find(order, course)):
                 return known
@@ -312,10 +325,14 @@ class LabImageBuilder:
             return found.config.digest == base.config.digest
         return found.config.diff_ids[: len(base.config.diff_ids)] == base.config.diff_ids
 
-    def _read_base(self, engine: Engine, order: _Order) -> BaseFacts | None:
-        """Return None where lab.yml declares the base as complete."""
-        script = self._templates[_BASE_FACTS]
-        return None if order.settings.complete else engine.base_facts(order.origin.by_digest(), script)
+    def _pull_base(self, engine: Engine, order: _Order) -> BaseFacts | None:
+        """Pull a base and return its facts, each one once; None where lab.yml declares it as complete."""
+        name, complete = order.origin.by_digest(), order.settings.complete
+        if (name, complete) not in self._bases:
+            engine.pull(order.origin, order.base.report.bytes)
+            script = self._templates[_BASE_FACTS]
+            self._bases[name, complete] = None if complete else engine.base_facts(name, script)
+        return self._bases[name, complete]
 
     def _choose_parts(self, order: _Order, facts: BaseFacts) -> Parts:
         if order.settings.tools and facts.missing_tools and not facts.apt:

@@ -12,7 +12,7 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedEnvironment, LockedNode, Lockfile
 from provisioner.domain.people.environments import environment_nodes
 from provisioner.domain.people.person import Person
-from provisioner.domain.registry.catalog import Catalog
+from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.image import TaggedImage
@@ -30,6 +30,11 @@ class Choice(NamedTuple):
 
     selection: Selection
     catalog: Catalog
+
+    @property
+    def listings(self) -> list[Listing]:
+        """The chosen tags, in the order of the catalog."""
+        return [entry for entry in self.catalog.listings if entry.image.reference in self.selection.tags]
 
     def serves(self, nodes: Iterable[str]) -> bool:
         """Whether each of these nodes gets an image."""
@@ -182,7 +187,7 @@ def make_lock(  # noqa: PLR0913
     before: Lockfile | None,
     keep_as: str | None = None,
 ) -> LockResult:
-    """Build the lab image of every chosen tag and pin both by digest.
+    """Build the lab image of every chosen tag and pin both by digest. Before, the packages of all courses are chosen.
 
     Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text. `before`: the lock
     that is replaced; people keep their places, kept environments stay, and so does a named one without a choice.
@@ -192,6 +197,10 @@ def make_lock(  # noqa: PLR0913
     kept = keep_default(before, keep_as) if before and keep_as else kept_environments(before)
     if problems := elsewhere_problems(kept, lab.registry.address):
         raise ProblemError(problems, "usage")
+    for name, choice in choices.items():
+        with _naming(name):
+            for entry in choice.listings:
+                builder.resolve_course(entry, name)
     locked = {name: _lock_environment(name, choice, probed, builder) for name, choice in choices.items()}
     default = locked.pop(DEFAULT_ENVIRONMENT)
     silent = {name: _as_before(before, name) for name in lab.environments if name not in locked}
@@ -217,15 +226,14 @@ def _as_before(before: Lockfile | None, name: str) -> LockedEnvironment:
 
 
 def _lock_environment(name: str, choice: Choice, probed: Probed, builder: Builder) -> LockedEnvironment:
-    selection, catalog = choice
+    selection = choice.selection
     served = {
         node: _locked_node(facts, selection)
         for node, facts in sorted(probed.items())
         if isinstance(facts, NodeFacts) and node in selection.nodes and selection.nodes[node].tag is not None
     }
-    chosen = [entry for entry in catalog.listings if entry.image.reference in selection.tags]
     with _naming(name):
-        images = [builder.lab_image(entry, name) for entry in chosen]
+        images = [builder.lab_image(entry, name) for entry in choice.listings]
     return LockedEnvironment(
         torch=selection.torch,
         images=tuple(images),

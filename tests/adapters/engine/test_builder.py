@@ -465,6 +465,23 @@ def test_a_course_that_resolves_as_it_did_before_is_not_built_again() -> None:
     assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "close"]
 
 
+def test_a_course_is_resolved_before_the_build_and_its_base_is_pulled_once() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
+    builder = engine.builder(WITH_PIP)
+    builder.resolve_course(a_listing(TAG), "default")
+    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "close"]
+    image = builder.lab_image(a_listing(TAG), "default")
+    assert image.requirements == "1" * 64
+    assert [call.split()[0] for call in engine.calls[3:]] == ["build", "push", "close"]
+
+
+@pytest.mark.parametrize("settings", [WITH_PIP, ImageSettings(tools=False)])
+def test_where_no_course_has_to_be_resolved_no_engine_is_asked(settings: ImageSettings) -> None:
+    engine = FakeEngine(courses=FakeCourses(file=FakeCourse("1" * 64)))
+    engine.builder(settings).resolve_course(a_listing(TAG), "default")
+    assert engine.calls == []
+
+
 def test_another_version_of_a_courses_package_changes_the_image() -> None:
     engine = FakeEngine(base=SSHD_ONLY, courses=FakeCourses())
     image = engine.lab_image(WITH_PIP)

@@ -125,6 +125,19 @@ def test_a_build_that_fails_names_its_environment() -> None:
         lock_of(lab_with({"nlp": {}}), builder=BrokenBuilder())
 
 
+class ConflictingBuilder(RecordingBuilder):
+    def resolve_course(self, base: Listing, environment: str) -> None:  # noqa: ARG002
+        if environment == "nlp":
+            raise ProblemError(Problem("torch_conflict", "old==1 needs torch 1", "why", "fix"))
+
+
+def test_a_conflict_in_the_course_of_the_last_environment_is_found_before_anything_is_built() -> None:
+    builder = ConflictingBuilder()
+    with pytest.raises(ProblemError, match="torch_conflict: environment nlp: old==1 needs torch 1"):
+        lock_of(lab_with({"cv": {}, "nlp": {}}), builder=builder)
+    assert builder.built == []
+
+
 BEFORE = lock_of(lab_with({"nlp": {"torch": "2.8.0"}, "cv": {}})).lock
 N1_ONLY = Person(id="anna", node="n1", environment="nlp", row=2)
 

@@ -98,6 +98,9 @@ class AnUpstream(AMirror):
 
 
 class ABuilder:
+    def resolve_course(self, base: Listing, environment: str) -> None:
+        pass
+
     def lab_image(self, base: Listing, environment: str) -> LockedImage:  # noqa: ARG002
         return a_locked_image(base.image.reference)
 

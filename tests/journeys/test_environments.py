@@ -245,6 +245,7 @@ def test_jupyter_shows_an_extra_port_and_needs_the_token_for_it(site: Site, roll
     seat = seats(site)["bob"]
     page, _, token = seat["url"].partition("/lab?token=")
     container = f"{seat['seat']}-jupyter-1"
+    assert http_status(f"{page}/tensorboard/", token) == 503, "nothing listens yet"
     serve = "cd /tmp && exec python3 -m http.server --bind 127.0.0.1 6006 >/dev/null 2>&1"
     site.lab.node("node2").exec("docker", "exec", "-d", container, "sh", "-c", serve)
     site.lab.node("node2").exec("sleep", "2")

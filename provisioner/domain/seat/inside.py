@@ -93,6 +93,38 @@ def questions_text(options: SeatOptions) -> str:
     return json.dumps(questions, indent=1) + "\n"
 
 
+# The proxy asks the mapping of a path before each request; a port where nothing listens would be an error 500.
+_EXTRA = """\
+# services.extra of lab.yml: shown under /NAME/, with the token only.
+c.ServerProxy.servers = {servers!r}
+
+
+def listening(name, port):
+    def check(path):
+        import socket
+        from tornado.web import HTTPError
+
+        try:
+            socket.create_connection(("localhost", port), timeout=1).close()
+        except TimeoutError:
+            pass
+        except OSError:
+            raise HTTPError(
+                503,
+                "nothing listens on port %d of this seat: start the program of /%s/ in a terminal of JupyterLab, then"
+                " load this page again / 座位的端口 %d 上没有程序：先在 JupyterLab 的终端里启动 %s，再刷新本页",
+                *(port, name, port, name),
+            ) from None
+        return path
+
+    return check
+
+
+for name, server in c.ServerProxy.servers.items():
+    server["mappath"] = listening(name, server["port"])
+"""  # noqa: RUF001  (Chinese punctuation)
+
+
 def extra_lines(options: SeatOptions) -> str:
     """Return the lines of Jupyter's configuration that show the ports of services.extra; none without any.
 
@@ -105,6 +137,4 @@ def extra_lines(options: SeatOptions) -> str:
         name: {"command": [], "port": port, "absolute_url": False, "launcher_entry": {"title": name}}
         for name, port in sorted(options.extra.items())
     }
-    return (
-        f"# services.extra of lab.yml: shown under /NAME/, with the token only.\nc.ServerProxy.servers = {servers!r}\n"
-    )
+    return _EXTRA.format(servers=servers)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import tomllib
@@ -19,7 +20,14 @@ from pydantic import ValidationError
 from provisioner.domain.lab.inside import Inside
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.seat import compose_text
-from provisioner.domain.seat.inside import INSIDE_FILES, QUESTIONS_FILE, inside_files, inside_variables, questions_text
+from provisioner.domain.seat.inside import (
+    INSIDE_FILES,
+    QUESTIONS_FILE,
+    extra_lines,
+    inside_files,
+    inside_variables,
+    questions_text,
+)
 from provisioner.domain.seat.options import SeatOptions
 from provisioner.domain.seat.proof import prove
 from provisioner.domain.seat.render import render
@@ -223,6 +231,28 @@ def test_extra_ports_are_in_jupyters_configuration_as_python() -> None:
         name: ([], port) for name, port in EXTRA.items()
     }
     assert DOCUMENTS.bundle(a_seat(), OLD).files["jupyter_server_config.py"] == TEMPLATES["jupyter_server_config.py"]
+
+
+def test_an_extra_port_where_nothing_listens_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the function that jupyter-server-proxy calls with the path of each request."""
+    monkeypatch.setitem(sys.modules, "tornado.web", SimpleNamespace(HTTPError=RefusalError))
+    monkeypatch.setitem(sys.modules, "tornado", SimpleNamespace())
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        config = SimpleNamespace(ServerProxy=SimpleNamespace())
+        exec(extra_lines(SeatOptions(extra={"tensorboard": port})), {"c": config})
+        check = config.ServerProxy.servers["tensorboard"]["mappath"]
+        assert check("/a") == "/a"
+    with pytest.raises(RefusalError) as refused:
+        check("/a")
+    status, text, *values = refused.value.args
+    assert status == 503
+    shown = text % tuple(values)
+    assert shown.startswith(f"nothing listens on port {port} of this seat: start the program of /tensorboard/")
+
+
+class RefusalError(Exception):
+    """Stands for the error with which tornado answers a request."""
 
 
 def test_the_questions_of_a_node_have_the_servers_of_lab_yml() -> None:

@@ -21,6 +21,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     "roster": ("journeys/test_roster.py",),
     "self-service": ("journeys/test_self_service.py", "journeys/test_self_service_over_time.py"),
     "lab image": ("adapters/engine/test_lab_image.py",),
+    "gpu tools": ("journeys/test_gpu_tools.py",),
     "environments": ("journeys/test_environments.py",),
     "upgrade": ("journeys/test_upgrade.py",),
     "prepare": ("journeys/test_prepare.py",),

@@ -325,6 +325,16 @@ DEVICE(nvmlDeviceGetPersistenceMode, (Gpu *gpu, unsigned *out), (*out = 1, SUCCE
 DEVICE(nvmlDeviceGetComputeMode, (Gpu *gpu, unsigned *out), (*out = 0, SUCCESS))
 DEVICE(nvmlDeviceGetTemperature, (Gpu *gpu, int sensor, unsigned *out), ((void)sensor, *out = 35, SUCCESS))
 DEVICE(nvmlDeviceGetPowerUsage, (Gpu *gpu, unsigned *milliwatts), (*milliwatts = 60000, SUCCESS))
+DEVICE(nvmlDeviceGetPowerManagementLimit, (Gpu *gpu, unsigned *milliwatts), (*milliwatts = 450000, SUCCESS))
+DEVICE(nvmlDeviceGetPerformanceState, (Gpu *gpu, unsigned *out), (*out = 8, SUCCESS))
+DEVICE(nvmlDeviceGetFanSpeed, (Gpu *gpu, unsigned *out), (*out = 30, SUCCESS))
+DEVICE(nvmlDeviceGetDisplayActive, (Gpu *gpu, unsigned *out), (*out = 0, SUCCESS))
+DEVICE(nvmlDeviceGetEncoderUtilization, (Gpu *gpu, unsigned *out, unsigned *period), (*out = *period = 0, SUCCESS))
+DEVICE(nvmlDeviceGetDecoderUtilization, (Gpu *gpu, unsigned *out, unsigned *period), (*out = *period = 0, SUCCESS))
+/* As on a GeForce card under Linux. */
+DEVICE(nvmlDeviceGetTotalEccErrors, (Gpu *gpu, int kind, int counter, unsigned long long *out),
+       ((void)kind, (void)counter, (void)out, NOT_SUPPORTED))
+DEVICE(nvmlDeviceGetDriverModel, (Gpu *gpu, int *current, int *pending), ((void)current, (void)pending, NOT_SUPPORTED))
 DEVICE(nvmlDeviceGetMigMode, (Gpu *gpu, unsigned *current, unsigned *pending),
        gpu->mig < 0 ? NOT_SUPPORTED : (*current = *pending = (unsigned)gpu->mig, SUCCESS))
 
@@ -352,6 +362,10 @@ static Memory_v2 memory_v2(unsigned version, const Gpu *gpu) {
 }
 DEVICE(nvmlDeviceGetMemoryInfo, (Gpu *gpu, Memory *out), (*out = memory(gpu), SUCCESS))
 DEVICE(nvmlDeviceGetMemoryInfo_v2, (Gpu *gpu, Memory_v2 *out), (*out = memory_v2(out->version, gpu), SUCCESS))
+
+/* The driver has taken no sample of any process. */
+DEVICE(nvmlDeviceGetProcessUtilization, (Gpu *gpu, void *out, unsigned *count, unsigned long long since),
+       ((void)out, (void)since, *count = 0, NOT_FOUND))
 
 typedef struct { unsigned gpu, memory; } Utilisation;
 DEVICE(nvmlDeviceGetUtilizationRates, (Gpu *gpu, Utilisation *out),

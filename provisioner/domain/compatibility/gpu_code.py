@@ -63,7 +63,8 @@ def find_compiled(image: ImageFacts, platform: str, data: CompatibilityData) -> 
     if platform not in image.platforms:
         platform = next(iter(image.platforms), platform)
     if image.family == "ngc":
-        return None if image.compiled_for is None else _parse_arch_list(image)
+        listed = _ngc_arch_list(image, platform, data)
+        return None if listed is None else _parse_arch_list(listed, image.cudnn)
     build = find_wheel_build(image, data)
     sm = () if build is None else build.sm if platform == "linux/amd64" else build.aarch64_sm
     if build is None or not sm:
@@ -78,15 +79,23 @@ def find_wheel_build(image: ImageFacts, data: CompatibilityData) -> Build | None
     return None if release is None or image.cuda is None else data.build(release, image.cuda)
 
 
-def _parse_arch_list(image: ImageFacts) -> Compiled:
+def _ngc_arch_list(image: ImageFacts, platform: str, data: CompatibilityData) -> str | None:
+    """Return TORCH_CUDA_ARCH_LIST as read from the image, else what the data has for its month; None: not known."""
+    if image.compiled_for is not None:
+        return " ".join(image.compiled_for)
+    month = data.ngc_month(image.month) if image.month else None
+    return None if month is None else month.arch_list(platform, integrated=image.integrated)
+
+
+def _parse_arch_list(listed: str, cudnn: DottedVersion | None) -> Compiled:
     """Parse TORCH_CUDA_ARCH_LIST, such as "8.0 9.0a 12.0+PTX"."""
-    found = re.findall(r"\b(\d{1,9})\.(\d)([af]?)(\+PTX)?", " ".join(image.compiled_for or ()))
+    found = re.findall(r"\b(\d{1,9})\.(\d)([af]?)(\+PTX)?", listed)
     numbers = [(int(major) * 10 + int(minor), kind, ptx) for major, minor, kind, ptx in found]
     return Compiled(
         sm=tuple(number for number, kind, _ in numbers if kind != "a"),
         only=tuple(number for number, kind, _ in numbers if kind == "a"),
         ptx=tuple(number for number, kind, ptx in numbers if ptx and kind != "a"),
-        cudnn=image.cudnn,
+        cudnn=cudnn,
     )
 
 
@@ -112,8 +121,10 @@ def _unknown_build(
 
 
 def _is_known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> bool:
-    return any(
-        row.capability == card.capability and row.platform == card.platform and (image.month or "") >= row.since
+    return not image.integrated and any(
+        row.capability == card.capability
+        and row.platform == card.platform
+        and row.since <= (image.month or "") <= (row.until or "99.99")
         for row in data.ngc_runs_on
     )
 

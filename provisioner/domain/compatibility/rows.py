@@ -98,19 +98,33 @@ class DevelRequirement(Value):
 
 
 class NgcMonth(Value):
-    """The versions in an NGC image of one month ("25.09"), None where they are not known."""
+    """What an NGC image of one month ("25.09") contains, None where it is not known.
+
+    `amd64`, `arm64` and `igpu` (the tag for Jetson boards): its TORCH_CUDA_ARCH_LIST, such as "7.5 8.0 12.0+PTX".
+    """
 
     month: str
     cuda: CudaVersion | None = None
     torch: str | None = None
+    amd64: str | None = None
+    arm64: str | None = None
+    igpu: str | None = None
+
+    def arch_list(self, platform: str, *, integrated: bool) -> str | None:
+        """Return the TORCH_CUDA_ARCH_LIST on this platform; `integrated`: of the tag for Jetson boards."""
+        return self.igpu if integrated else {"linux/amd64": self.amd64, "linux/arm64": self.arm64}.get(platform)
 
 
 class NgcCard(Value):
-    """A card on which NGC images from month `since` on are known to run, even if their architectures were not read."""
+    """A card on which NGC images of the months `since` to `until` are known to run, even if they were not read.
+
+    Both months are included; `until` None: no last month is known.
+    """
 
     capability: ComputeCapability
     platform: str
     since: str
+    until: str | None = None
     source: str
 
 

@@ -1,7 +1,9 @@
+import re
 from datetime import date
 
 import pytest
 
+from provisioner.domain.compatibility.rows import NgcCard
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 from tests.domain.group import DATA
 
@@ -99,6 +101,24 @@ def test_the_rows_of_the_data_are_consistent() -> None:
             assert oldest is None or all(ComputeCapability.from_sm(sm) >= oldest for sm in build.sm)
     for product in DATA.products:
         assert DATA.architecture(product.capability) is not None
+
+
+def test_the_months_of_ngc_are_in_order_and_their_lists_can_be_read() -> None:
+    months = [row.month for row in DATA.ngc]
+
+    assert months == sorted(set(months))
+    for row in DATA.ngc:
+        for listed in filter(None, (row.amd64, row.arm64, row.igpu)):
+            assert all(re.fullmatch(r"\d{1,2}\.\d(\+PTX)?", word) for word in listed.split()), row
+
+
+@pytest.mark.parametrize("row", DATA.ngc_runs_on, ids=lambda row: f"{row.capability}-{row.platform}")
+def test_a_card_on_which_ngc_images_run_is_in_every_list_of_those_months(row: NgcCard) -> None:
+    for month in DATA.ngc:
+        listed = month.arch_list(row.platform, integrated=False)
+        if listed and row.since <= month.month <= (row.until or "99.99"):
+            compiled = [round(float(word.removesuffix("+PTX")) * 10) for word in listed.split()]
+            assert DATA.runs(compiled, row.capability, CudaVersion("13.0")), month
 
 
 def test_machine_code_of_a_build_runs_on_the_architecture_it_names() -> None:

@@ -84,7 +84,8 @@ def test_own_rows_of_ngc_devel_and_toolkit_blocks_are_merged() -> None:
 
     assert month is not None
     assert month.cuda == CudaVersion("13.2")
-    assert [row.since for row in data.ngc_runs_on] == ["26.07"]
+    assert [row.since for row in data.ngc_runs_on if row.capability == ComputeCapability("12.1")] == ["26.07"]
+    assert len(data.ngc_runs_on) == len(DATA.ngc_runs_on)
     assert [row.branches for row in data.devel_requires if row.cuda == CudaVersion("12.6")] == [(560,)]
     assert data.toolkit_driver(CudaVersion("13.4")) == DriverVersion("615.10.01")
 

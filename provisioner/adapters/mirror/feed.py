@@ -12,7 +12,8 @@ from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.http import RequestFailed
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.json_cache import JsonCache, hashed_name
-from provisioner.domain.forecast.feed import FeedReading, read_feed
+from provisioner.domain.forecast.feed import FeedReading
+from provisioner.domain.forecast.feed_formats import read_feed
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -96,7 +97,7 @@ def _read_file(path: Path, job: str, form: FeedFormat, now: datetime) -> FeedRea
 
 def _parse(url: str, job: str, form: FeedFormat, raw: bytes, at: datetime) -> FeedReading:
     try:
-        jobs = read_feed(raw, form)
+        jobs = read_feed(raw, form, at)
     except ValueError as error:
         return FeedReading(url=url, wanted=job, fetched_at=at, problems=(_unreadable(url, str(error)),))
     if job in jobs:

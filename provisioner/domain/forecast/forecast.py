@@ -10,7 +10,7 @@ from typing import Literal
 
 from provisioner.domain.forecast.feed import Job, JobStatus
 from provisioner.domain.forecast.history import JobStatistics, TagObservation
-from provisioner.domain.forecast.schedule import count_missed_runs, next_complete, stalled_since
+from provisioner.domain.forecast.schedule import count_missed_runs, next_complete, stalled_since, undated_because
 from provisioner.domain.forecast.wait_problems import WaitCode, wait_problem
 from provisioner.domain.lab.lab import ON_DEMAND, MirrorKind
 from provisioner.domain.values.model import Value
@@ -82,7 +82,7 @@ def _decide(known: ForecastInput) -> Forecast:
     if known.state is SyncState.COMPLETE:
         return Forecast(decision="move_now")
     if known.state is SyncState.NO_SUCH_SERVICE:
-        return Forecast(decision="use_other_mirror", problem=_first_problem(known, "no_such_service"))
+        return Forecast(decision="use_other_mirror", problem=_first_problem(known, _problem(known, "no_such_service")))
     if known.upstream == "absent":
         names = ", ".join(known.nearest)
         choice = f"choose what exists: {names}" if names else "widen the requested range (image.torch in lab.yml)"
@@ -97,9 +97,9 @@ def _decide(known: ForecastInput) -> Forecast:
 def _without_answer(known: ForecastInput) -> Forecast:
     """Forecast where the mirror answers neither yes nor no. Only a rate limit is known to pass."""
     if known.state is not SyncState.LIMITED:
-        return Forecast(decision="use_other_mirror", problem=_first_problem(known, "no_schedule"))
+        return Forecast(decision="use_other_mirror", problem=_first_problem(known, _no_schedule(known)))
     p50, p90 = (known.now + timedelta(seconds=seconds) for seconds in (_CACHE_MEMORY, _HUB_WINDOW))
-    problem = _first_problem(known, "rate_limited")
+    problem = _first_problem(known, _problem(known, "rate_limited"))
     return Forecast(decision="wait_until", p50=p50, p90=p90, recheck_seconds=_CACHE_MEMORY, problem=problem)
 
 
@@ -111,7 +111,7 @@ def _on_demand(known: ForecastInput) -> Forecast:
     if known.upstream == "present":
         p50, p90 = (known.now + timedelta(seconds=seconds) for seconds in (RECHECK, _CACHE_MEMORY))
         return Forecast(decision="wait_until", p50=p50, p90=p90, recheck_seconds=RECHECK, problem=problem)
-    return _do_not_wait(known, _problem(known, "no_schedule"))
+    return _do_not_wait(known, _no_schedule(known))
 
 
 def _from_progress(known: ForecastInput) -> Forecast | None:
@@ -140,8 +140,8 @@ def _from_progress(known: ForecastInput) -> Forecast | None:
 
 def _from_schedule(known: ForecastInput) -> Forecast:
     job, learned = known.job, known.learned
-    if job is None or (job.status is JobStatus.UNKNOWN and job.next_schedule is None and job.last_success is None):
-        return _do_not_wait(known, _problem(known, "no_schedule"))
+    if job is None:
+        return _do_not_wait(known, _no_schedule(known))
     statistics = _statistics_evidence(learned)
     if job.status in (JobStatus.PAUSED, JobStatus.DISABLED):
         problem = _problem(known, "sync_stopped", job=job.name, status=job.status.value)
@@ -151,6 +151,8 @@ def _from_schedule(known: ForecastInput) -> Forecast:
     released = known.released or known.now
     if (runs := count_missed_runs(learned, released)) >= _MAX_RUNS_WITHOUT_TAG:
         return _do_not_wait(known, _problem(known, "not_taken", job=job.name, runs=runs), statistics)
+    if (lacks := undated_because(job, learned, known.now)) is not None:
+        return _do_not_wait(known, _no_schedule(known, lacks))
     expected = next_complete(job, learned, released, known.now)
     return Forecast(
         decision="wait_until",
@@ -175,8 +177,18 @@ def _problem(known: ForecastInput, code: WaitCode, **values: object) -> Problem:
     return wait_problem(code, tag=known.tag, mirror=known.mirror, **values)
 
 
-def _first_problem(known: ForecastInput, otherwise: WaitCode) -> Problem:
-    return next(iter(known.problems), _problem(known, otherwise))
+def _no_schedule(known: ForecastInput, lacks: str | None = None) -> Problem:
+    """`lacks`: what the feed of the mirror does not say; None without a feed."""
+    if lacks is not None:
+        choice = "or ask those who run it for a feed with the times of the last and the next run"
+        return _problem(known, "no_schedule", reason=lacks, choice=choice)
+    reason = "a registry has what was copied there; there is no usable feed of its syncs"
+    choice = "if it publishes its syncs, set mirror.feed to their address and mirror.upstream"
+    return _problem(known, "no_schedule", reason=reason, choice=choice)
+
+
+def _first_problem(known: ForecastInput, otherwise: Problem) -> Problem:
+    return next(iter(known.problems), otherwise)
 
 
 def _evidence(known: ForecastInput) -> tuple[Evidence, ...]:

@@ -21,6 +21,7 @@ MIN_RUNS = 5  # finished runs; with fewer, the statistics are only a prior
 
 # Priors. Interval: tunasync's jobs at TUNA in 2026 (pypi: ended + 43200 s exactly). The others are wide guesses.
 _INTERVAL = 12 * 3600.0
+_MAX_INTERVAL = 366 * 24 * 3600.0  # a longer one comes from a time that is wrong, as a last end in the year 2000
 _RUN = (3600.0, 4 * 3600.0)
 _LAG = (300.0, 3600.0)
 _FAILED = 0.1
@@ -63,7 +64,7 @@ class JobStatistics(Value):
     """Statistics of one sync job. Pairs are the median and the 90th percentile, in seconds.
 
     `lag`: from the scheduled time to the start. `failed`: share of the finished runs. `runs`: start and end of each
-    successful run.
+    successful run. `has_interval`: an interval was observed, and is no assumption.
     """
 
     interval: float = _INTERVAL
@@ -72,6 +73,7 @@ class JobStatistics(Value):
     failed: float = _FAILED
     finished: int = 0
     runs: tuple[tuple[datetime, datetime], ...] = Field(default=(), exclude=True)
+    has_interval: bool = Field(default=False, exclude=True)
 
     @property
     def is_prior(self) -> bool:
@@ -94,6 +96,7 @@ def learn_statistics(observations: Iterable[Observation], name: str) -> JobStati
         failed=_FAILED if few else sum(s is JobStatus.FAILED for s in finished.values()) / len(finished),
         finished=len(finished),
         runs=runs,
+        has_interval=bool(intervals),
     )
 
 
@@ -142,7 +145,7 @@ def _interval(job: Job) -> float | None:
     if not _is_final(job) or job.next_schedule is None or job.last_ended is None:
         return None
     seconds = (job.next_schedule - job.last_ended).total_seconds()
-    return seconds if seconds > 0 else None
+    return seconds if 0 < seconds <= _MAX_INTERVAL else None
 
 
 def _runs(jobs: Iterable[Job]) -> Iterator[tuple[datetime, datetime]]:

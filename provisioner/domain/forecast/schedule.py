@@ -8,7 +8,7 @@ its start, so a run that began before the release does not count.
 import math
 from datetime import datetime, timedelta
 
-from provisioner.domain.forecast.feed import Job, JobStatus
+from provisioner.domain.forecast.feed import Job
 from provisioner.domain.forecast.history import JobStatistics
 from provisioner.domain.values.model import Value
 
@@ -23,9 +23,12 @@ class ExpectedCompletion(Value):
 
 
 def next_complete(job: Job, learned: JobStatistics, released: datetime, now: datetime) -> ExpectedCompletion:
-    """Estimate when the tag is on the mirror; never in the past. `released`: a time by which the upstream had it."""
-    begins = job.last_ended if job.status is JobStatus.FAILED else job.last_started
-    if job.is_running and begins is not None:
+    """Estimate when the tag is on the mirror; never in the past. `released`: a time by which the upstream had it.
+
+    The job has a usable time (`undated_because`).
+    """
+    begins = job.running_since
+    if begins is not None:
         ends = _ends_of_run(begins, learned, now)
         if released >= begins:
             ends = tuple(_end_of_next_run(learned, end, part) for part, end in enumerate(ends))
@@ -35,6 +38,23 @@ def next_complete(job: Job, learned: JobStatistics, released: datetime, now: dat
     return ExpectedCompletion(p50=max(p50, now), p90=max(p90, p50, now))
 
 
+def undated_because(job: Job, learned: JobStatistics, now: datetime) -> str | None:
+    """Return what the feed lacks for an estimate of the next end of a run; None if it lacks nothing.
+
+    Without it the estimate would be the length of a run from now on, whatever the time.
+    """
+    name = f"its feed gives the job {job.name} the status {job.status.value}"
+    due = job.running_since or job.next_schedule
+    if due is None and job.last_ended is not None and learned.has_interval:
+        due = _due(job, learned, now)
+    if due is not None:
+        long_past = (now - due).total_seconds() > _stall_limit(learned)
+        return f"{name}, and what is newest of its times is {due:%Y-%m-%d %H:%M} UTC, long past" if long_past else None
+    if job.last_success is None and job.last_ended is None:
+        return f"{name}, without a usable time: neither of its last run nor of its next one"
+    return f"{name}, without the time of its next run; and no interval of its runs was seen before"
+
+
 def stalled_since(job: Job, learned: JobStatistics, now: datetime) -> datetime | None:
     """Return the time of the last success if it is older than STALL_CYCLES cycles, else None.
 
@@ -42,13 +62,16 @@ def stalled_since(job: Job, learned: JobStatistics, now: datetime) -> datetime |
     """
     if job.last_success is None:
         return None
-    limit = STALL_CYCLES * (learned.interval + learned.run[0])
-    return job.last_success if (now - job.last_success).total_seconds() > limit else None
+    return job.last_success if (now - job.last_success).total_seconds() > _stall_limit(learned) else None
 
 
 def count_missed_runs(learned: JobStatistics, released: datetime) -> int:
     """Count the successful runs that began after the release, and so did not bring the tag."""
     return sum(start > released for start, _ in learned.runs)
+
+
+def _stall_limit(learned: JobStatistics) -> float:
+    return STALL_CYCLES * (learned.interval + learned.run[0])
 
 
 def _due(job: Job, learned: JobStatistics, now: datetime) -> datetime:

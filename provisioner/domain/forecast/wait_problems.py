@@ -35,8 +35,8 @@ _TEXTS: dict[WaitCode, tuple[str, str, str]] = {  # what, why, fix
     ),
     "no_schedule": (
         "no known schedule brings {tag} to {mirror}",
-        "a registry has what was copied there; no feed of its syncs is known, so no date can be given",
-        f"{_OTHER_MIRROR}; if it publishes its syncs, set mirror.feed to their address and mirror.upstream",
+        "{reason}, so no date can be given",
+        f"{_OTHER_MIRROR}; {{choice}}",
     ),
     "on_demand": (
         "{mirror} fetches {tag} from its upstream at the first request",

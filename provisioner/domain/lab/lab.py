@@ -100,7 +100,11 @@ class FeedSettings(UserInput):
     job: Annotated[str, StringConstraints(min_length=1)] = Field(
         description="The name of the job that copies the images", examples=["pytorch-images"]
     )
-    format: FeedFormat = Field(default="tunasync", description="How the status is written")
+    format: FeedFormat = Field(
+        default="tunasync",
+        description="What writes the status: tunasync (TUNA, BFSU, NJU), Yuki (USTC), lug (SJTU), ZJU's own program; "
+        "or mirrorz, the common format of the mirrors of universities",
+    )
 
 
 class Upstream(UserInput):

@@ -2,8 +2,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from provisioner.domain.forecast.feed import Job
+from provisioner.domain.forecast.feed import Job, JobStatus
 from provisioner.domain.forecast.forecast import ForecastInput, forecast
 from provisioner.domain.forecast.history import (
     FeedObservation,
@@ -35,6 +37,7 @@ def a_question(case: dict[str, Any]) -> ForecastInput:
         lag=(360, 360),
         failed=0,
         finished=20,
+        has_interval=case.get("interval_seen", True),
         runs=tuple((at(start), at(end)) for start, end in case.get("runs", [])),
     )
     looks = [
@@ -67,6 +70,7 @@ def test_decision_of_each_case(case: dict[str, Any]) -> None:
         assert result.problem is not None
         assert result.problem.code == case["code"]
         assert result.problem.fix.startswith(case.get("fix", ""))
+        assert case.get("why", "") in result.problem.why
     assert (result.p50 is not None) == (result.decision == "wait_until")
     for name in ("p50", "p90"):
         if name in case:
@@ -76,6 +80,28 @@ def test_decision_of_each_case(case: dict[str, Any]) -> None:
     assert evidence["state"] == case["state"]
     dated = {"interval_seconds", "bytes_per_second"} & evidence.keys()
     assert bool(dated) == (result.problem is not None and result.problem.code in DATED)
+
+
+HOURS = st.none() | st.floats(-100, 100) | st.floats(-(10**5), 10**4)
+
+
+@given(st.sampled_from(JobStatus), st.tuples(HOURS, HOURS, HOURS, HOURS), st.booleans(), st.booleans())
+def test_a_date_rests_on_a_time_of_the_feed(
+    status: JobStatus, hours: tuple[float | None, ...], is_retrying: bool, interval_seen: bool
+) -> None:
+    names = ("last_success", "last_started", "last_ended", "next_schedule")
+    times = {name: at(offset) for name, offset in zip(names, hours, strict=True) if offset is not None}
+    job = Job.model_validate({"name": "images", "status": status, "is_retrying": is_retrying, **times})
+    known = a_question({"state": "absent", "upstream": "present", "interval_seen": interval_seen})
+    result = forecast(known.model_copy(update={"job": job}))
+    if result.decision == "wait_until":
+        assert job.is_on_demand or any(moment > at(-3 * 13 - 12) for moment in times.values())
+        assert result.p50 is not None
+        assert result.p90 is not None
+        assert NOW <= result.p50 <= result.p90
+    else:
+        assert result.problem is not None
+        assert (result.p50, result.p90) == (None, None)
 
 
 DATED = {"not_yet", "sync_stopped", "sync_stalled", "not_taken"}

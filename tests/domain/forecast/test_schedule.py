@@ -89,8 +89,8 @@ def test_overdue_run_is_still_expected() -> None:
     assert (expected.p50, expected.p90) == (NOON, NOON + at(1))
 
 
-def test_failed_job_without_a_next_run_is_being_retried() -> None:
-    job = a_job(status="failed", last_ended=NOON - at(0.1), next_schedule=None)
+def test_failed_job_that_is_being_retried_runs_since_its_last_attempt() -> None:
+    job = a_job(status="failed", last_ended=NOON - at(0.1), next_schedule=None, is_retrying=True)
     assert next_complete(job, KNOWN, NOON - at(1), NOON).p50 == NOON + at(0.9)
 
 
@@ -140,6 +140,14 @@ def test_observations_of_another_job_are_ignored() -> None:
     assert learn_statistics([seen], "other") == JobStatistics()
     assert learn_statistics([seen], "images").interval == 12 * HOUR
     assert learn_statistics([seen], "images").is_prior
+    assert (learn_statistics([seen], "images").has_interval, JobStatistics().has_interval) == (True, False)
+
+
+@pytest.mark.parametrize("days", [-9000, -367, 0])
+def test_an_interval_of_years_is_not_learned(days: int) -> None:
+    seen = FeedObservation(at=NOON, job=a_job(last_ended=NOON + timedelta(days=days), next_schedule=NOON))
+    learned = learn_statistics([seen], "images")
+    assert (learned.has_interval, learned.interval) == (False, JobStatistics().interval)
 
 
 def test_start_of_a_mirrorz_run_is_taken_from_an_earlier_observation() -> None:

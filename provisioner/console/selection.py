@@ -1,25 +1,22 @@
-"""A selection: a table of nodes and tags with the reason in each refused cell, then problems and advice."""
+"""A selection: its tables, then problems and advice."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import takewhile
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from provisioner.console.problems import problems
-from provisioner.console.tables import cell, group_rows, make_table
-from provisioner.console.text import count, fold_names, safe_line
+from provisioner.console.text import fold_names, safe_line
+from provisioner.console.verdict_table import verdict_tables
 from provisioner.domain.registry.catalog import Catalog
 from provisioner.domain.selection.advice import Advice, AdviceCode
 from provisioner.domain.selection.choice import Decision
-from provisioner.domain.selection.selection import NodeChoice, Selection
+from provisioner.domain.selection.selection import Selection
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncState
 
-_NODES_WIDTH, _TAG_WIDTH, _MOST_TAGS = 24, 20, 8
 _MOST_EXPLAINED = 2
-_GIVEN, _FITS = "chosen", "fits"
 
 _DECISIONS: Mapping[Decision, str] = {
     "single_tag": "One image for every node",
@@ -30,14 +27,11 @@ _DECISIONS: Mapping[Decision, str] = {
 
 
 def selection_view(selection: Selection, width: int) -> Group:
-    """Render a selection. `width` in columns: as many tags are shown as fit, the chosen ones first."""
-    tags = _tags(selection)
-    shown = tags[: max(1, min(_MOST_TAGS, (width - _NODES_WIDTH) // _TAG_WIDTH))]
-    parts: list[RenderableType] = [Text(_headline(selection), "bold"), Text(), _table(selection, shown)]
-    if len(shown) < len(tags):
-        parts.append(Text(f"{count(len(tags) - len(shown), 'more tag')} not shown; --json has all.", "dim"))
-    parts += [problems(_unserved(selection)), problems(_left_out(selection), "yellow")]
-    return Group(*parts, *_why_not(selection), advice_view(selection.advice))
+    """Render a selection. `width` in columns."""
+    tables = verdict_tables(selection, width)
+    parts = [problems(_unserved(selection)), problems(_left_out(selection), "yellow"), *_why_not(selection)]
+    head = Text(f"{_headline(selection)}\n", "bold")
+    return Group(head, *tables, Text(), *parts, advice_view(selection.advice))
 
 
 def better_tags_view(selection: Selection, catalog: Catalog) -> Group:
@@ -57,40 +51,6 @@ def _headline(selection: Selection) -> str:
     what = _DECISIONS[selection.decision]
     torch = f", torch {safe_line(selection.torch)}" if selection.torch else ""
     return f"{what}{torch}{f': {safe_line(selection.tag)}' if selection.tag else '.'}"
-
-
-def _tags(selection: Selection) -> list[str]:
-    given = [choice.tag for choice in selection.nodes.values() if choice.tag]
-    others = (tag for choice in selection.nodes.values() for tag in choice.verdicts)
-    return list(dict.fromkeys([*sorted(set(given), key=given.count, reverse=True), *others]))
-
-
-def _table(selection: Selection, tags: Sequence[str]) -> Table:
-    grid = make_table("nodes", *(safe_line(name) for name in _short(tags)))
-    rows = ((name, tuple(_cell_text(choice, tag) for tag in tags)) for name, choice in selection.nodes.items())
-    for names, cells in group_rows(rows):
-        grid.add_row(names, *(cell(text, _style(text)) for text in cells))
-    return grid
-
-
-def _cell_text(choice: NodeChoice, tag: str) -> str:
-    if choice.tag == tag:
-        return _GIVEN
-    verdict = choice.verdicts.get(tag)
-    if verdict is None:
-        return "?"
-    return _FITS if verdict.ok else ", ".join(dict.fromkeys(problem.code for problem in verdict.problems))
-
-
-def _style(text: str) -> str:
-    return {_GIVEN: "bold green", _FITS: "green"}.get(text, "red")
-
-
-def _short(tags: Sequence[str]) -> list[str]:
-    """Return the tags without the repository if it is the same for all; a space allows a line break in long ones."""
-    repositories = {tag.rpartition(":")[0] for tag in tags}
-    short = [tag.rpartition(":")[2] for tag in tags] if len(repositories) == 1 else tags
-    return [text.replace("-cudnn", " cudnn") for text in short]
 
 
 def _why_not(selection: Selection) -> Iterator[RenderableType]:

@@ -85,13 +85,6 @@ def test_each_refused_cell_shows_the_reason() -> None:
     assert render_text(selection_view(a_selection(), 100), 110) == golden_text("selection")
 
 
-def test_a_narrow_screen_shows_fewer_tags_and_the_chosen_ones_first() -> None:
-    text = render_text(selection_view(a_selection(), 50), 50)
-    assert "2.8.0-cuda12.8" in text
-    assert "2.9.1-cuda13.0 cudnn9" not in text
-    assert "2 more tags not shown; --json has all." in text
-
-
 def test_a_better_tag_is_shown_with_its_missing_layer() -> None:
     catalog = a_catalog(COMPLETE, PARTIAL, PARTIAL.model_copy(update={"reference": TAG.replace("2.8.0", "2.7.0")}))
     node = profile("n1", "NVIDIA GeForce RTX 5090", "12.0", "570.172.08", "open")

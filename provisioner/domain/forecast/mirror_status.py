@@ -1,8 +1,10 @@
 """The status of a mirror for the requested image: each matching tag, its sync state and its forecast."""
 
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
+from packaging.version import Version
 from pydantic import Field
 
 from provisioner.domain.compatibility.torch_version import torch_fits, torch_order
@@ -18,6 +20,7 @@ from provisioner.domain.values.sync import SyncState
 
 MIRROR_STATUS_SCHEMA = "provisioner/outlook/1"
 _RANKS: tuple[Decision, ...] = ("move_now", "wait_until", "choose_other_tag", "use_other_mirror", "never")
+_NUMBER = re.compile(r"[0-9]{1,9}")
 _LAST = datetime.max.replace(tzinfo=UTC)
 
 # The state of every tag of a mirror that could not be listed, by the code of the problem.
@@ -69,10 +72,13 @@ def meets(facts: ImageFacts, torch: str, flavour: Flavour) -> bool:
 
 
 def newest_first(rows: Iterable[ImageFacts]) -> list[ImageFacts]:
-    """Sort by torch version and then CUDA version, newest first."""
-    return sorted(
-        rows, key=lambda facts: (torch_order(facts.torch), facts.cuda.key if facts.cuda else ()), reverse=True
-    )
+    """Sort by torch version and then CUDA version, newest first; others by NGC's month, then the numbers in the tag."""
+    return sorted(rows, key=_newness, reverse=True)
+
+
+def _newness(facts: ImageFacts) -> tuple[Version, tuple[int, ...], str, tuple[int, ...]]:
+    numbers = tuple(int(digits) for digits in _NUMBER.findall(facts.reference.rpartition(":")[2]))
+    return torch_order(facts.torch), facts.cuda.key if facts.cuda else (), facts.month or "", numbers
 
 
 def best(rows: Iterable[TagStatus]) -> TagStatus | None:

@@ -303,6 +303,27 @@ def test_mirror_tags_of_a_lab(tmp_path: Path) -> None:
     assert "2 of 2 images complete." in newer.stdout
 
 
+def test_mirror_tags_are_listed_newest_first(tmp_path: Path) -> None:
+    makes = ["2.9.1-cuda13.0", "2.13.0-cuda12.6", "2.9.1-cuda12.8", "2.13.0-cuda13.2", "2.13.0-cuda13.0"]
+    registry = ScriptedRegistry()
+    for make in makes:
+        torch, _, cuda = make.partition("-cuda")
+        image = an_image(env=[f"PYTORCH_VERSION={torch}", f"CUDA_VERSION={cuda}"])
+        registry.put("pytorch/pytorch", f"{make}-cudnn9-runtime", image)
+    with served(registry):
+        (tmp_path / "hosts.yml").write_text("all: {hosts: {n1: {}}}\n")
+        (tmp_path / "lab.yml").write_text(
+            f'name: demo\nmirror: {{address: "{registry.host}", plain_http: true}}\nregistry: {{address: "r:5000"}}\n'
+        )
+        listed = document(run("mirror", "tags", str(tmp_path), "--json"))
+        shown = run("mirror", "tags", str(tmp_path)).stdout
+    newest = [makes[place] for place in (3, 4, 1, 0, 2)]
+    assert [entry["image"]["reference"].rpartition(":")[2] for entry in listed["listings"]] == [
+        f"{make}-cudnn9-runtime" for make in newest
+    ]
+    assert sorted(newest, key=shown.index) == newest
+
+
 @pytest.mark.parametrize(("kind", "state"), [("static", "complete"), ("registry-proxy", "cold")])
 def test_mirror_tags_only_lists_a_cache(kind: str, state: str, tmp_path: Path) -> None:
     registry = ScriptedRegistry()

@@ -10,6 +10,7 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.tables import cell, make_table, state_cell
 from provisioner.console.text import count, human_duration, safe_line
+from provisioner.domain.forecast.feed import JobStatus
 from provisioner.domain.forecast.forecast import Decision, Forecast
 from provisioner.domain.forecast.mirror_status import MirrorStatus, TagStatus
 from provisioner.domain.values.size import human_size
@@ -42,7 +43,8 @@ def _head(status: MirrorStatus) -> Iterator[Text]:
         yield Text(f"{profile.name}: {profile.note} ({origin})")
     if status.feed is not None and (job := status.feed.job) is not None:
         due = "" if job.next_schedule is None else f", due {human_time(job.next_schedule, status.checked_at)}"
-        last = "never" if job.last_success is None else human_time(job.last_success, status.checked_at)
+        unknown = "never" if job.status is JobStatus.NONE else "not known"
+        last = unknown if job.last_success is None else human_time(job.last_success, status.checked_at)
         yield Text(f"sync job {safe_line(job.name)}: {job.status}; last success {last}{due}")
 
 

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from http import HTTPStatus
 from pathlib import Path
 
-from pydantic import TypeAdapter
+from pydantic import AwareDatetime, TypeAdapter
 
 from provisioner.adapters.registry.fetch import Fetcher
 from provisioner.adapters.registry.http import RequestFailed
@@ -20,6 +20,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 MIN_INTERVAL = timedelta(minutes=10)
 _LIMIT = 16 << 20
+_TOO_LONG = "it is longer than 16 MiB"
 _CACHE_LIMIT = 6 * _LIMIT + (1 << 20)  # JSON writes a byte as six characters at most
 _MAX_AGE = timedelta(days=1)  # an older copy does not show when the next run is
 
@@ -27,8 +28,8 @@ _MAX_AGE = timedelta(days=1)  # an older copy does not show when the next run is
 class CachedFeed(Value):
     """The last answer of a feed. `asked_at`: time of the last attempt, with or without an answer."""
 
-    asked_at: datetime
-    fetched_at: datetime | None = None
+    asked_at: AwareDatetime
+    fetched_at: AwareDatetime | None = None
     etag: str = ""
     last_modified: str = ""
     body: str = ""
@@ -68,7 +69,7 @@ def _fetch(fetcher: Fetcher, url: str, before: CachedFeed | None, now: datetime)
     if reply.status == HTTPStatus.NOT_MODIFIED and known.fetched_at is not None:
         return known.model_copy(update={"asked_at": now, "fetched_at": now, "trouble": ""})
     if reply.status != HTTPStatus.OK or len(reply.received) > _LIMIT:
-        trouble = f"it answers HTTP {reply.status}" if reply.status != HTTPStatus.OK else "it is longer than 16 MiB"
+        trouble = f"it answers HTTP {reply.status}" if reply.status != HTTPStatus.OK else _TOO_LONG
         return known.model_copy(update={"asked_at": now, "trouble": trouble})
     return CachedFeed(
         asked_at=now,
@@ -89,9 +90,13 @@ def _read_cached(url: str, job: str, form: FeedFormat, feed: CachedFeed) -> Feed
 
 def _read_file(path: Path, job: str, form: FeedFormat, now: datetime) -> FeedReading:
     try:
-        raw = path.read_bytes()[: _LIMIT + 1]
-    except OSError as error:
-        return FeedReading(url=str(path), wanted=job, problems=(_unreadable(str(path), error.strerror or str(error)),))
+        with path.open("rb") as file:
+            raw = file.read(_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a NUL
+        trouble = getattr(error, "strerror", None) or str(error)
+        return FeedReading(url=str(path), wanted=job, problems=(_unreadable(str(path), trouble),))
+    if len(raw) > _LIMIT:
+        return FeedReading(url=str(path), wanted=job, problems=(_unreadable(str(path), _TOO_LONG),))
     return _parse(str(path), job, form, raw, now)
 
 

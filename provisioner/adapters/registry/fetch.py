@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from provisioner.adapters.registry.http import Reply, Request, split_login, up_to
+from provisioner.adapters.registry.http import Reply, Request, RequestFailed, host_of, split_login, up_to
 from provisioner.adapters.registry.retry import Sender
 from provisioner.adapters.registry.transport import RetryPolicy, Transport
+from provisioner.domain.registry.image_problems import unreachable
 
 _POLICY = RetryPolicy(attempts=2, whole=60, budget=90)
 
@@ -44,7 +45,10 @@ class Fetcher:
         check: Callable[[str], object] | None = None,
     ) -> Reply[bytes]:
         """Return at most `limit` bytes of the body, after redirects. Raises RequestFailed; `check` as in `follow`."""
-        public, login = split_login(url)
+        try:
+            public, login = split_login(url)
+        except ValueError:  # brackets that are no IPv6 address
+            raise RequestFailed(unreachable(host_of(url), "it is not an address")) from None
         origin = urlsplit(public)[:2]
         if login:
             self._logins[origin] = login

@@ -3,6 +3,8 @@
 from datetime import datetime
 from enum import StrEnum
 
+from pydantic import AwareDatetime
+
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 
@@ -35,10 +37,10 @@ class Job(Value):
 
     name: str
     status: JobStatus = JobStatus.UNKNOWN
-    last_success: datetime | None = None
-    last_started: datetime | None = None
-    last_ended: datetime | None = None
-    next_schedule: datetime | None = None
+    last_success: AwareDatetime | None = None
+    last_started: AwareDatetime | None = None
+    last_ended: AwareDatetime | None = None
+    next_schedule: AwareDatetime | None = None
     upstream: str = ""
     size: str = ""
     is_retrying: bool = False

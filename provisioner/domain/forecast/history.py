@@ -11,7 +11,7 @@ from itertools import pairwise
 from statistics import median
 from typing import Annotated, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import AwareDatetime, Field, TypeAdapter
 
 from provisioner.domain.forecast.feed import Job, JobStatus
 from provisioner.domain.values.model import Value
@@ -32,7 +32,7 @@ class FeedObservation(Value):
     """The entry of a job in the mirror's feed at one time."""
 
     kind: Literal["feed"] = "feed"
-    at: datetime
+    at: AwareDatetime
     job: Job
 
 
@@ -40,7 +40,7 @@ class TagObservation(Value):
     """The state of a tag after a check of its layers."""
 
     kind: Literal["tag"] = "tag"
-    at: datetime
+    at: AwareDatetime
     repository: str
     tag: str
     state: SyncState
@@ -51,7 +51,7 @@ class ListingObservation(Value):
     """A time at which an upstream listed a tag; the first one is kept."""
 
     kind: Literal["listed"] = "listed"
-    at: datetime
+    at: AwareDatetime
     repository: str
     tag: str
 

@@ -5,8 +5,11 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from provisioner.adapters.mirror.feed import read_job
 from provisioner.adapters.registry.fetch import Fetcher
@@ -14,6 +17,8 @@ from provisioner.adapters.registry.http import MAX_REDIRECTS
 from provisioner.adapters.registry.transport import RetryPolicy
 from provisioner.adapters.state.files import cache_home
 from provisioner.domain.forecast.feed import FeedReading
+from provisioner.domain.forecast.history import OBSERVATION, FeedObservation
+from provisioner.domain.values.feed_format import FeedFormat
 from tests.adapters.registry.scripted_registry import Answer, ReceivedRequest, ScriptedRegistry, served
 
 NOW = datetime(2026, 9, 19, 12, tzinfo=UTC)
@@ -102,13 +107,50 @@ def test_unusable_feed_is_reported(serve: Serve, body: bytes, code: str, text: s
     assert text in problem.what + problem.fix
 
 
-def test_damaged_cached_feed_is_requested_again(serve: Serve) -> None:
+@pytest.mark.parametrize("damaged", ["{", '{"asked_at": "2026-09-19T12:00:00", "body": "[]"}'])
+def test_damaged_cached_feed_is_requested_again(serve: Serve, damaged: str) -> None:
     feed = serve(Answer(200, {}, BODY), Answer(200, {}, BODY))
     read(feed.host)
     (copy,) = (cache_home() / "feeds").iterdir()
-    copy.write_text("{")
+    copy.write_text(damaged)
     assert read(feed.host).job is not None
     assert len(feed.asked) == 2
+
+
+@pytest.mark.parametrize("url", ["a\0b", "http://[", "https://[::1", "http://a]b/", "/", "http://127.0.0.1:1:1/"])
+def test_an_address_that_is_none_is_a_problem(url: str) -> None:
+    reading = read_job(url, "images", "tunasync", NOW, policy=FAIL_FAST)
+    assert reading.job is None
+    assert [problem.code for problem in reading.problems] == ["feed_unreadable"]
+
+
+def test_a_file_is_read_up_to_the_limit(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.json"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # takes no space on the disk
+    assert "it is longer than 16 MiB" in read_job(str(path), "images", "tunasync", NOW).problems[0].what
+
+
+BODIES = st.binary(max_size=100) | st.from_regex(
+    rb'\[\{"name": "images", "(status|last_update_ts|next_schedule_ts|upstream)": '
+    rb'(null|true|-?[0-9]{1,30}(\.[0-9]+)?|NaN|\[\[\]\]|"[ -!#-Z\]-~]{0,20}"|"\\ud[89a-f][0-9a-f]{2}")\}\]',
+    fullmatch=True,
+)
+
+
+@given(BODIES)
+def test_every_body_is_a_job_or_a_problem_that_can_be_written(
+    tmp_path_factory: pytest.TempPathFactory, body: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "body.json"
+    path.write_bytes(body)
+    for form in get_args(FeedFormat):
+        reading = read_job(str(path), "images", form, NOW)
+        assert (reading.job is None) == bool(reading.problems)
+        reading.model_dump_json()
+        if reading.job is not None:
+            seen = FeedObservation(at=NOW, job=reading.job)
+            assert OBSERVATION.validate_json(seen.model_dump_json()) == seen
 
 
 def test_feed_is_read_from_a_file(tmp_path: Path) -> None:

@@ -33,8 +33,9 @@ class Choice(NamedTuple):
 
     @property
     def listings(self) -> list[Listing]:
-        """The chosen tags, in the order of the catalog."""
-        return [entry for entry in self.catalog.listings if entry.image.reference in self.selection.tags]
+        """The chosen tags, in the order of their references, whatever the order of the registry."""
+        listed = {entry.image.reference: entry for entry in self.catalog.listings}
+        return [listed[reference] for reference in sorted(self.selection.tags)]
 
     def serves(self, nodes: Iterable[str]) -> bool:
         """Whether each of these nodes gets an image."""
@@ -189,7 +190,7 @@ def make_lock(  # noqa: PLR0913
 ) -> LockResult:
     """Build the lab image of every chosen tag and pin both by digest. Before, the packages of all courses are chosen.
 
-    Images stand in catalog order, so that the lock replays the choice. `registry_ca` is PEM text. `before`: the lock
+    `registry_ca` is PEM text. `before`: the lock
     that is replaced; people keep their places, kept environments stay, and so does a named one without a choice.
     `keep_as`: the name under which `default` of the lock before is kept.
     Raises ProblemError (usage) where a kept environment lies in another registry than the lab's.

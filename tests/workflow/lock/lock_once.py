@@ -21,7 +21,8 @@ _CARDS = [
     ("NVIDIA GeForce RTX 5090", "12.0", "geforce", "open", "580.95.05"),
     ("NVIDIA GeForce RTX 4090", "8.9", "geforce", "open", "570.172.08"),
     ("Tesla V100-SXM2-16GB", "7.0", "tesla", "proprietary", "535.183.01"),
-    ("NVIDIA GeForce GTX 1080 Ti", "6.1", "geforce", "proprietary", "595.58.03"),
+    ("NVIDIA GeForce GTX 1080 Ti", "6.1", "geforce", "proprietary", "535.183.01"),
+    ("Tesla K80", "3.7", "tesla", "proprietary", "470.256.02"),
 ]
 _TAGS = [
     f"{torch}-cuda{cuda}-cudnn9-runtime"

@@ -23,5 +23,6 @@ def test_locks_have_the_same_bytes_in_every_environment() -> None:
     selection, lock = map(json.loads, locks[0].split(b"\n", 1))
     assert len(selection[1]) == 12
     assert lock["schema"] == "provisioner/lock/1"
-    assert len(lock["nodes"]) == 9
-    assert lock["unserved"] == ["n11", "n3", "n7"]
+    assert len(lock["images"]) == 2
+    assert len(lock["nodes"]) == 10
+    assert lock["unserved"] == ["n4", "n9"]

@@ -19,7 +19,7 @@ _HOW_TO_ADD = """\
 To add or replace rows for one lab, put a file compatibility.yaml into its directory: the same blocks as in --json, with
 only those rows. Each row names its source in `source` (a build: in `evidence`). For example:
   products:
-    - {name: RTX 5090 SUPER, capability: "12.0", min_driver: "595.45.04", source: "our node g7, 2026-11-20"}
+    - {name: RTX 5090 SUPER, capability: "12.0", since: ["595.45.04"], source: "our node g7, 2026-11-20"}
   releases:
     - version: "2.16"
       builds: [{cuda: "13.2", sm: [75, 80, 86, 90, 100, 120], evidence: "measured(2.16.0)"}]

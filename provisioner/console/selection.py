@@ -84,7 +84,7 @@ def _left_out(selection: Selection) -> Iterator[tuple[str, Problem]]:
 
 
 _CHANGES: Mapping[AdviceCode, str] = {
-    "upgrade_driver": "upgrade the driver of {nodes} to {to} or newer",
+    "upgrade_driver": "upgrade the driver of {nodes} to {to} or a newer one of its branch",
     "downgrade_driver": "downgrade the driver of {nodes} to {to} and pin it",
     "open_kernel_module": "install the open kernel module on {nodes}",
     "proprietary_kernel_module": "install the proprietary kernel module on {nodes}",

@@ -6,12 +6,19 @@ from typing import Any
 import yaml
 
 from provisioner.adapters.lab.compatibility_data import load
+from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.values.image import ImageFacts, TaggedImage
 from provisioner.domain.values.node import GpuProfile, NodeProfile
 from provisioner.domain.values.sync import SyncState
 
 DATA = load()
+
+
+def data_with(**over: Any) -> CompatibilityData:
+    """Return the data with other fields; `model_copy` would keep what was computed from the old ones."""
+    fields = {name: getattr(DATA, name) for name in CompatibilityData.model_fields}
+    return CompatibilityData.model_construct(**(fields | over))
 
 
 def cases(name: str) -> Any:

@@ -22,6 +22,9 @@ _EXPECTED = {
     "driver": 'a version in quotes, such as "580.65.06"',
     "drivers": 'a list of versions in quotes, such as ["580.65.06"]',
     "min_driver": 'a version in quotes, such as "580.65.06"',
+    "since": 'a list of versions in quotes, such as ["570.169", "575.57.08"]',
+    "newest": 'a version in quotes, such as "580.178.04"',
+    "until": 'a day in quotes, such as "2028-06-30"',
     "version": 'a minor release of torch in quotes, such as "2.16"',
     "sm": "a list of architecture numbers, such as [75, 80, 120]",
 }

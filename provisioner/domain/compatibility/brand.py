@@ -19,7 +19,7 @@ _BRANDS = (
     (r"tesla", "tesla"),
     (r"quadro rtx", "quadrortx"),
     (r"quadro", "quadro"),
-    (r"\brtx (pro|a?\d{3,4})\b", "nvidiartx"),
+    (r"\brtx (pro|a?\d{3,4}[de]?)\b", "nvidiartx"),
     # Data-center cards; a T400 or T1000 is a workstation card.
     (r"\b(g?[bh]\d{1,3}|[al]\d{1,3}[gms]?|t4g?|p(4|6|40|100)|v100[a-z]?)\b", "nvidia"),
 )

@@ -4,6 +4,7 @@ A result of None means that the data does not know; unknown counts as unsafe.
 """
 
 from collections.abc import Iterable, Mapping
+from datetime import date
 from functools import cached_property
 
 from provisioner.domain.compatibility.rows import (
@@ -11,6 +12,7 @@ from provisioner.domain.compatibility.rows import (
     Build,
     CodeRules,
     DevelRequirement,
+    DriverBranch,
     DriverFloor,
     NgcCard,
     NgcMonth,
@@ -41,6 +43,8 @@ class CompatibilityData(Value):
     driver_floors: tuple[DriverFloor, ...]
     toolkit_drivers_source: str
     toolkit_drivers: tuple[ToolkitDrivers, ...]
+    driver_branches_source: str
+    driver_branches: tuple[DriverBranch, ...]
     architectures_source: str
     architectures: tuple[Architecture, ...]
     products_source: str
@@ -79,14 +83,21 @@ class CompatibilityData(Value):
         return {each: tuple(row for row in self.products if row.capability == each) for each in capabilities}
 
     @cached_property
-    def known_drivers(self) -> tuple[DriverVersion, ...]:
-        """Every driver release in the data, oldest first; a bare branch number does not count as a release."""
-        toolkits = (driver for row in self.toolkit_drivers for driver in row.drivers)
-        floors = (row.driver for row in self.driver_floors)
-        architectures = (row.min_driver for row in self.architectures if row.min_driver)
-        products = (row.min_driver for row in self.products if row.min_driver)
-        known = {*toolkits, *floors, *architectures, *products}
-        return tuple(sorted(driver for driver in known if len(driver.key) > 1))
+    def _branches(self) -> tuple[int, ...]:
+        toolkits = (driver.major for row in self.toolkit_drivers for driver in row.drivers)
+        return tuple(sorted({*toolkits, *(row.branch for row in self.driver_branches)}))
+
+    @cached_property
+    def _betas(self) -> frozenset[tuple[int, ...]]:
+        return frozenset(row.beta.key for row in self.driver_branches if row.beta)
+
+    @cached_property
+    def supported_releases(self) -> tuple[DriverVersion, ...]:
+        """The newest release of each branch that was supported when the data was compiled, oldest branch first."""
+        today = date.fromisoformat(self.compiled)
+        return tuple(
+            sorted(row.newest for row in self.driver_branches if row.newest and row.until and row.until >= today)
+        )
 
     def build(self, torch: DottedVersion, cuda: CudaVersion) -> Build | None:
         """Return the build of exactly this torch minor and CUDA minor, None if it is unknown or unconfirmed."""
@@ -121,13 +132,18 @@ class CompatibilityData(Value):
         supported = [row.cuda for row in self.toolkit_drivers if row.drivers[0].major <= driver.major]
         return max(supported, default=None)
 
-    def first_driver(self, floor: DriverVersion) -> DriverVersion:
-        """Return the oldest known release that is not older than `floor`; `floor` itself if none is known."""
-        return next((driver for driver in self.known_drivers if driver >= floor), floor)
+    def branch_of(self, driver: DriverVersion) -> int:
+        """Return the branch of a release. Windows, and so WSL2, counts on up to the next one: 581.57 is of R580."""
+        return max((branch for branch in self._branches if branch <= driver.major), default=driver.major)
+
+    def line_of(self, driver: DriverVersion) -> tuple[int, ...]:
+        """Return what identifies the line of a release: its branch, or the prefix of the branch's Vulkan betas."""
+        prefix = driver.key[:2]
+        return prefix if prefix in self._betas else (self.branch_of(driver),)
 
     def last_driver(self, branch: int) -> DriverVersion | None:
         """Return the newest known release of a branch."""
-        return max((driver for driver in self.known_drivers if driver.major == branch), default=None)
+        return next((row.newest for row in self.driver_branches if row.branch == branch), None)
 
     def oldest_capability(self, cuda: CudaVersion) -> ComputeCapability | None:
         """Return the oldest architecture that this toolkit can compile for; None if there is no bound."""

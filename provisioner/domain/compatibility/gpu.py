@@ -66,17 +66,55 @@ def _open_module(card: Card, data: CompatibilityData) -> OpenModule:
     return "supported" if architecture is None else architecture.open_module
 
 
-def min_driver(card: Card, data: CompatibilityData) -> DriverVersion | None:
-    """Return the oldest driver that drives this card: its product's own floor, else its architecture's.
+def _first_drivers(card: Card, data: CompatibilityData) -> tuple[DriverVersion, ...]:
+    """Return the first release of each line that drives this card: its product's own, else its architecture's."""
+    product = product_of(card.name, card.capability, data)
+    if product is not None and product.since:
+        return product.since
+    architecture = data.architecture(card.capability)
+    return () if architecture is None or architecture.min_driver is None else (architecture.min_driver,)
 
-    A product's floor is the first release of the newest branch that lists it; later releases of an older branch may
-    list it too (RTX 5060 Ti: 575.51.02, but also 570.153.02). So the floor is ignored for a card that NVML names.
+
+def _has_card(driver: DriverVersion, card: Card, data: CompatibilityData) -> bool:
+    """Return whether a release is new enough for the card.
+
+    A branch older than all that have the card, or between two of them, is not: it ended before the card came, or a
+    release of it would be in the row. A branch younger than all of them was made from one that has the card.
     """
     product = product_of(card.name, card.capability, data)
-    if product is not None and product.min_driver is not None and not card.reported:
-        return product.min_driver
+    if product is None or not product.since:
+        return all(driver >= first for first in _first_drivers(card, data))
+    own = [first for first in product.since if data.line_of(first) == data.line_of(driver)]
+    if own:
+        return driver >= min(own)
+    branch = data.branch_of(driver)
+    without = [last for last in product.unlisted if data.branch_of(last) == branch]
+    return branch > max(map(data.branch_of, product.since)) and all(driver > last for last in without)
+
+
+def _last_branch(card: Card, data: CompatibilityData) -> int | None:
     architecture = data.architecture(card.capability)
-    return None if architecture is None else architecture.min_driver
+    return None if architecture is None else architecture.last_branch
+
+
+def proposed_driver(card: Card, at_least: DriverVersion | None, data: CompatibilityData) -> DriverVersion | None:
+    """Return the release to install for a card, not older than `at_least`; None if there is none.
+
+    It is the newest of the oldest branch that NVIDIA supports, or, for cards that no such branch drives, of their last.
+    """
+    last = _last_branch(card, data)
+    newest = None if last is None else data.last_driver(last)
+    known = sorted({*data.supported_releases, *([newest] if newest else [])})
+    return next(
+        (
+            driver
+            for driver in known
+            if (at_least is None or driver >= at_least)
+            and (last is None or data.branch_of(driver) <= last)
+            and _has_card(driver, card, data)
+        ),
+        None,
+    )
 
 
 def build_cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
@@ -84,7 +122,7 @@ def build_cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
     own = tuple(_build_card(node, gpu) for gpu in node.gpus)
     flavours = {_open_module(card, data) for card in own if _too_new(card, data) is None}
     if node.kernel_module is None and flavours >= {"never", "required"}:
-        return tuple(card.model_copy(update={"module": "contested"}) for card in own)
+        return tuple(card if card.reported else card.model_copy(update={"module": "contested"}) for card in own)
     return own
 
 
@@ -95,7 +133,7 @@ def _build_card(node: NodeProfile, gpu: GpuProfile) -> Card:
         capability=ComputeCapability(f"{capability.major}.{capability.minor}"),
         brand=brand_of(gpu),
         integrated=gpu.integrated,
-        reported=gpu.reported,
+        reported=gpu.reported and node.driver is not None,
         platform=base_platform(node.platform),
         driver=node.driver,
         module=node.kernel_module,
@@ -104,7 +142,12 @@ def _build_card(node: NodeProfile, gpu: GpuProfile) -> Card:
 
 
 def driver_problems(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
-    """Return why the driver does not drive the card, whatever the image; empty if it does."""
+    """Return why the driver does not drive the card, whatever the image; empty if it does.
+
+    The driver drives a card that NVML reports, whatever the data says of it.
+    """
+    if card.reported:
+        return ()
     if card.driver is None:
         return (_no_driver(card, data),)
     found = (_too_new(card, data), *_too_old(card, data), _wrong_module(card, data))
@@ -112,20 +155,19 @@ def driver_problems(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
 
 
 def _no_driver(card: Card, data: CompatibilityData) -> Problem:
-    floor = min_driver(card, data)
-    needed = f"driver {data.first_driver(floor)} or newer" if floor else "an NVIDIA driver"
+    driver = proposed_driver(card, None, data)
     return Problem(
         "gpu_not_visible",
         f"no loaded NVIDIA driver was found for {card}",
         "without a loaded driver no container sees the card",
-        f"install {needed}, reboot, then `provision probe` again",
+        f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}, reboot, then `provision probe` again",
     )
 
 
 def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
     architecture = data.architecture(card.capability)
     last = None if architecture is None else architecture.last_branch
-    if architecture is None or last is None or card.driver is None or card.driver.major <= last:
+    if architecture is None or last is None or card.driver is None or data.branch_of(card.driver) <= last:
         return None
     newest = data.last_driver(last)
     return Problem(
@@ -138,18 +180,28 @@ def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
 
 def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
     """Return two problems: `driver_too_old` alone may also concern an image on a card that is visible."""
-    floor = min_driver(card, data)
-    if floor is None or card.driver is None or card.driver >= floor:
+    if card.driver is None or _has_card(card.driver, card, data):
         return ()
-    what = f"driver {card.driver} is older than {floor}, the first that drives {card}"
+    firsts = sorted(_first_drivers(card, data))
+    shown = [first for first in firsts if len(data.line_of(first)) == 1] or firsts  # without betas
+    driver = proposed_driver(card, None, data) or firsts[-1]
     flavour = " with the open kernel module" if _open_module(card, data) == "required" else ""
-    fix = f"install driver {data.first_driver(floor)} or newer{flavour}"
+    fix = f"install driver {driver}{flavour}"
     return (
-        Problem("driver_too_old", what, "a driver supports only cards released before it", fix),
+        Problem(
+            "driver_too_old",
+            (
+                f"driver {card.driver} is older than {shown[0]}, the first that drives {card}"
+                if card.driver < shown[0]
+                else f"driver {card.driver} does not drive {card}, which came with {' and '.join(map(str, shown))}"
+            ),
+            "a driver supports only cards released before it",
+            fix,
+        ),
         Problem(
             "gpu_not_visible",
             f"{card} is not driven by {card.driver}",
-            f"neither NVML nor a container sees it before driver {floor}",
+            "neither NVML nor a container sees a card that the driver does not know",
             fix,
         ),
     )

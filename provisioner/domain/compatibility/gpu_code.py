@@ -4,7 +4,7 @@ import re
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.forward_compatibility import has_forward_compatibility
-from provisioner.domain.compatibility.gpu import Card
+from provisioner.domain.compatibility.gpu import Card, proposed_driver
 from provisioner.domain.compatibility.rows import Build
 from provisioner.domain.compatibility.torch_version import release_of
 from provisioner.domain.values.image import ImageFacts
@@ -164,7 +164,8 @@ def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tup
     supported = data.cuda_of(card.driver)
     if supported is not None and supported.key[:2] >= image.cuda.key[:2]:
         return ()
-    needed = data.toolkit_driver(image.cuda)
+    own = data.toolkit_driver(image.cuda)
+    driver = proposed_driver(card, own, data) if own else None
     return (
         Problem(
             "driver_too_old",
@@ -173,6 +174,6 @@ def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tup
                 f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
                 f" this one supports {supported or 'an unknown version'} (cudaErrorUnsupportedPtxVersion)"
             ),
-            f"install driver {needed or 'of that CUDA'} or newer, or use a tag with machine code for this card",
+            (f"install driver {driver}, or " if driver else "") + "use a tag with machine code for this card",
         ),
     )

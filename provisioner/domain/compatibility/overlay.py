@@ -11,6 +11,7 @@ from provisioner.domain.compatibility.rows import (
     Architecture,
     Build,
     DevelRequirement,
+    DriverBranch,
     DriverFloor,
     NgcCard,
     NgcMonth,
@@ -20,7 +21,7 @@ from provisioner.domain.compatibility.rows import (
     ToolkitDrivers,
 )
 from provisioner.domain.values.model import UserInput, Value
-from provisioner.domain.values.version import DottedVersion
+from provisioner.domain.values.version import DottedVersion, DriverVersion
 
 Row = TypeVar("Row", bound=Value)
 Source = Annotated[str, Field(min_length=4)]
@@ -55,6 +56,13 @@ class OwnToolkitDrivers(ToolkitDrivers):
     source: Source
 
 
+class OwnDriverBranch(DriverBranch):
+    """A branch of the driver, by a lab."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Source
+
+
 class OwnArchitecture(Architecture):
     """An architecture, by a lab, for the compute capabilities that it names."""
 
@@ -63,10 +71,19 @@ class OwnArchitecture(Architecture):
 
 
 class OwnProduct(Product):
-    """A card that differs from its architecture, by a lab."""
+    """A card that differs from its architecture, by a lab.
+
+    `min_driver`: one more release from which on the card is driven, as files of earlier releases of provision have it.
+    """
 
     model_config = ConfigDict(extra="forbid")
+    min_driver: DriverVersion | None = None
     source: Source
+
+    def plain(self) -> Product:
+        """Return the row as the data has it."""
+        first = () if self.min_driver is None else (self.min_driver,)
+        return Product(**{**dict(self), "since": (*self.since, *first)})
 
 
 class OwnDevelRequirement(DevelRequirement):
@@ -96,6 +113,7 @@ class Overlay(UserInput):
     releases: tuple[OwnRelease, ...] = ()
     driver_floors: tuple[OwnDriverFloor, ...] = ()
     toolkit_drivers: tuple[OwnToolkitDrivers, ...] = ()
+    driver_branches: tuple[OwnDriverBranch, ...] = ()
     architectures: tuple[OwnArchitecture, ...] = ()
     products: tuple[OwnProduct, ...] = ()
     devel_requires: tuple[OwnDevelRequirement, ...] = ()
@@ -113,6 +131,7 @@ class Block(NamedTuple):
 _BLOCKS = {
     "driver_floors": Block(lambda row: row.cuda, lambda row: f"CUDA {row.cuda}"),
     "toolkit_drivers": Block(lambda row: row.cuda, lambda row: f"CUDA {row.cuda}"),
+    "driver_branches": Block(lambda row: row.branch, lambda row: f"R{row.branch}"),
     "products": Block(lambda row: (row.name.lower(), row.capability), lambda row: row.name),
     "devel_requires": Block(lambda row: row.cuda, lambda row: f"CUDA {row.cuda}"),
     "ngc": Block(lambda row: row.month, lambda row: row.month),
@@ -128,6 +147,7 @@ def apply_overlay(data: CompatibilityData, overlay: Overlay) -> CompatibilityDat
     The hash in its version depends on the rows only, not on their layout in the file.
     """
     changed: dict[str, Any] = {name: _merge_block(data, overlay, name) for name in _BLOCKS}
+    changed["products"] = tuple(row.plain() if isinstance(row, OwnProduct) else row for row in changed["products"])
     changed["releases"] = _merge_releases(data.releases, overlay.releases)
     changed["architectures"] = (
         *_without_capabilities(data.architectures, overlay.architectures),

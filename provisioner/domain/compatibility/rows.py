@@ -1,5 +1,6 @@
 """The rows of the compatibility data, one class for each kind of fact."""
 
+from datetime import date
 from typing import Literal
 
 from provisioner.domain.values.model import Value
@@ -69,6 +70,18 @@ class ToolkitDrivers(Value):
     drivers: tuple[DriverVersion, ...]
 
 
+class DriverBranch(Value):
+    """A branch of the driver. `newest`: its newest known release, `until`: the last day of its support, where known.
+
+    `beta`: the prefix of its Vulkan betas, a line of releases of its own.
+    """
+
+    branch: int
+    beta: DriverVersion | None = None
+    newest: DriverVersion | None = None
+    until: date | None = None
+
+
 class Architecture(Value):
     """The cards of some compute capabilities. `cudnn`: the newest cuDNN that is confirmed on them, None: no bound."""
 
@@ -81,11 +94,16 @@ class Architecture(Value):
 
 
 class Product(Value):
-    """A card with a driver floor or a kernel module that differs from its architecture's."""
+    """A card with drivers or a kernel module that differ from its architecture's.
+
+    `since`: the first release with the card, of each branch and each line of betas in which that is not the first of
+    all; branches younger than these have it. `unlisted`: the newest release of a younger branch that is without it.
+    """
 
     name: str
     capability: ComputeCapability
-    min_driver: DriverVersion | None = None
+    since: tuple[DriverVersion, ...] = ()
+    unlisted: tuple[DriverVersion, ...] = ()
     open_module: OpenModule | None = None
 
 

@@ -2,7 +2,7 @@
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.forward_compatibility import devel_image_would_run, has_forward_compatibility
-from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems
+from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems, proposed_driver
 from provisioner.domain.compatibility.gpu_code import kernel_problems, sm_number
 from provisioner.domain.compatibility.requirement import is_satisfied
 from provisioner.domain.values.image import ImageFacts, base_platform
@@ -106,6 +106,7 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
         )
     if card.driver >= floor or has_forward_compatibility(card, image, data):
         return ()
+    driver = proposed_driver(card, floor, data)
     architecture = data.architecture(card.capability)
     last = None if architecture is None else architecture.last_branch
     older = f"use a tag with a CUDA older than {image.cuda.major}"
@@ -117,9 +118,9 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
             f"driver {card.driver} is older than {floor}, the first for CUDA {image.cuda}",
             f"every CUDA {image.cuda.major}.x needs driver {floor} or newer (minor-version compatibility)",
             (
-                f"{older}: no driver after branch {last} drives {card}"
-                if last is not None and last < floor.major
-                else f"install driver {data.first_driver(floor)} or newer, or {older}"
+                f"install driver {driver}, or {older}"
+                if driver
+                else older + (f": no driver after branch {last} drives {card}" if last is not None else "")
             ),
         ),
     )
@@ -138,7 +139,8 @@ def _require_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
 def _require_problem(card: Card, image: ImageFacts, expression: str, data: CompatibilityData) -> Problem:
     first, *others = expression.split()
     required = first + (f" or one of {len(others)} exceptions for older branches" if others else "")
-    needed = data.toolkit_driver(image.cuda) if image.cuda else None
+    own = data.toolkit_driver(image.cuda) if image.cuda else None
+    driver = proposed_driver(card, own, data) if own else None
     return Problem(
         "container_require",
         f"the container runtime would refuse the image: it requires {required}",
@@ -146,10 +148,7 @@ def _require_problem(card: Card, image: ImageFacts, expression: str, data: Compa
             f"driver {card.driver} supports CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
             f" exception is for brand {card.brand or 'unknown'} ({card.name})"
         ),
-        (
-            "use the -runtime tag, or CDI, which does not check"
-            + (f", or install driver {needed} or newer" if needed else ", or install a newer driver")
-        ),
+        "use the -runtime tag, or CDI, which does not check" + (f", or install driver {driver}" if driver else ""),
     )
 
 

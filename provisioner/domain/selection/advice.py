@@ -7,7 +7,7 @@ would make another card of the same machine invisible is never advised.
 from collections.abc import Iterator, Mapping
 from typing import Literal
 
-from provisioner.domain.compatibility.gpu import min_driver
+from provisioner.domain.compatibility.gpu import proposed_driver
 from provisioner.domain.selection.choice import GroupChoice, list_ranks
 from provisioner.domain.selection.matrix import Fit, Machine
 from provisioner.domain.selection.node_classes import Gain, NodeClasses
@@ -78,23 +78,29 @@ def _driver_upgrades(group: NodeClasses) -> Iterator[Advice]:
 
 
 def _relevant_drivers(group: NodeClasses) -> list[DriverVersion]:
-    """Return the drivers from which on a tag or a card of this group runs, oldest first."""
+    """Return the drivers to install so that a tag or a card of this group runs, oldest first."""
     data = group.matrix.data
     cudas = {image.cuda.key[:2]: image.cuda for image in group.matrix.images if image.cuda}.values()
-    cards = {card for machine in group.nodes for card in group.matrix.cards(machine)}
-    floors = {
-        *(data.driver_floor(cuda) for cuda in cudas),
-        *(data.toolkit_driver(cuda) for cuda in cudas),
-        *(min_driver(card, data) for card in cards),
-    }
-    return sorted({data.first_driver(floor) for floor in floors if floor is not None})
+    own = (card for machine in group.nodes for card in group.matrix.cards(machine))
+    cards = {(card.name, card.capability): card for card in own}.values()
+    floors = {None, *map(data.driver_floor, cudas), *map(data.toolkit_driver, cudas)}
+    proposed = {proposed_driver(card, floor, data) for card in cards for floor in floors}
+    return sorted(driver for driver in proposed if driver is not None)
 
 
 def _fit_after(group: NodeClasses, machine: Machine, change: Mapping[str, object]) -> Fit | None:
-    """Judge a machine after a change. None if it has no card, or if a card would become invisible."""
-    after = machine.model_copy(update=change)
+    """Judge a machine after a change. None if it has no card, or if a card would become invisible.
+
+    What NVML reports holds for the driver and the module of now only, so it does not count after the change.
+    """
     matrix = group.matrix
-    return matrix.fit(after) if machine.gpus and matrix.visible(after) >= matrix.visible(machine) else None
+    after = machine.model_copy(update={**change, "gpus": tuple(map(_planned, machine.gpus))})
+    visible = {*map(_planned, matrix.visible(machine))}
+    return matrix.fit(after) if machine.gpus and matrix.visible(after) >= visible else None
+
+
+def _planned(gpu: GpuProfile) -> GpuProfile:
+    return gpu.model_copy(update={"reported": False})
 
 
 def _machines_in_need(group: NodeClasses, choice: GroupChoice, changed: Mapping[Machine, Fit]) -> dict[Machine, Fit]:
@@ -153,7 +159,7 @@ def _possible_changes(
     architectures = [data.architecture(gpu.compute_capability) for gpu in machine.gpus]
     last = min((one.last_branch for one in architectures if one and one.last_branch is not None), default=None)
     driver = data.last_driver(last) if last is not None else None
-    if driver is not None and machine.driver is not None and machine.driver > driver:
+    if driver is not None and machine.driver is not None and data.branch_of(machine.driver) > driver.major:
         yield "downgrade_driver", str(driver), {"driver": driver}
     if machine.kernel_module is not None:
         flavour, code = _OTHER_MODULE[machine.kernel_module]

@@ -36,6 +36,7 @@ def test_every_block_names_its_source() -> None:
         "releases",
         "driver_floors",
         "toolkit_drivers",
+        "driver_branches",
         "architectures",
         "products",
         "devel_requires",

@@ -153,7 +153,7 @@ def test_select_with_additional_data(selected: Any, tmp_path: Path) -> None:
 def test_select_shows_why_a_newer_tag_was_refused_and_what_would_allow_it(selected: Any) -> None:
     shown = selected({"nodes": [NODE]}).stdout
     assert "Why not pytorch:2.9.1-cuda13.0-cudnn9-runtime?" in shown
-    assert "advice: upgrade the driver of n1 to 580.65.06 or newer; then torch is 2.9.1 instead of 2.8.0" in shown
+    assert "advice: upgrade the driver of n1 to 580.178.04 or a newer one of its branch; then torch is 2.9.1" in shown
 
 
 def test_a_node_without_an_image_is_exit_1(selected: Any) -> None:

@@ -5,7 +5,7 @@ import pytest
 
 from provisioner.domain.compatibility.rows import NgcCard
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
-from tests.domain.group import DATA
+from tests.domain.group import DATA, data_with
 
 
 @pytest.mark.parametrize(
@@ -50,6 +50,7 @@ def test_machine_code_runs_on_a_card_by_the_rule_of_torch(compiled: int, card: s
         ("565.57.01", "12.6"),  # there is no CUDA 12.7
         ("535.183.01", "12.2"),
         ("470.256.02", "11.4"),
+        ("581.57", "13.0"),  # Windows, and so WSL2
         ("999.1", "13.4"),
         ("304.1", None),
     ],
@@ -75,10 +76,38 @@ def test_the_driver_floor_is_that_of_the_cuda_major(cuda: str, floor: str | None
     assert DATA.driver_floor(CudaVersion(cuda)) == (floor and DriverVersion(floor))
 
 
-def test_an_advised_driver_was_released() -> None:
-    assert DATA.first_driver(DriverVersion("580")) == DriverVersion("580.65.06")
-    assert DATA.last_driver(580) == DriverVersion("580.95.05")
-    assert all(len(driver.key) > 1 for driver in DATA.known_drivers)
+@pytest.mark.parametrize(
+    ("driver", "branch"),
+    [
+        ("580.95.05", 580),
+        ("580.94.10", 580),
+        ("581.57", 580),  # Windows, and so WSL2
+        ("582.08", 580),
+        ("572.16", 570),
+        ("577.00", 575),
+        ("591.44", 590),
+        ("596.21", 595),
+        ("615.78", 615),
+        ("473.81", 470),
+        ("999.1", 620),
+        ("304.1", 304),
+    ],
+)
+def test_a_release_belongs_to_the_branch_at_or_below_its_number(driver: str, branch: int) -> None:
+    assert DATA.branch_of(DriverVersion(driver)) == branch
+
+
+def test_a_release_with_the_number_of_a_vulkan_beta_is_of_a_line_of_its_own() -> None:
+    lines = {text: DATA.line_of(DriverVersion(text)) for text in ("580.82.07", "580.94.10", "580.95.05", "581.57")}
+
+    assert lines == {"580.82.07": (580,), "580.94.10": (580, 94), "580.95.05": (580,), "581.57": (580,)}
+
+
+def test_only_supported_branches_have_a_release_to_install() -> None:
+    assert [DATA.branch_of(driver) for driver in DATA.supported_releases] == [580, 595, 620]
+    later = data_with(version="2027-04-01+1a2b3c4d")
+    assert [DATA.branch_of(driver) for driver in later.supported_releases] == [580, 620]
+    assert all(driver.major == DATA.branch_of(driver) and len(driver.key) > 1 for driver in DATA.supported_releases)
 
 
 @pytest.mark.parametrize(
@@ -99,7 +128,11 @@ def test_the_rows_of_the_data_are_consistent() -> None:
             assert DATA.driver_floor(build.cuda) is not None
             oldest = DATA.oldest_capability(build.cuda)
             assert oldest is None or all(ComputeCapability.from_sm(sm) >= oldest for sm in build.sm)
+    for row in DATA.driver_branches:
+        assert {driver.major for driver in (row.beta, row.newest) if driver} <= {row.branch}
     for product in DATA.products:
+        assert list(product.since) == sorted(product.since)
+        assert len({DATA.line_of(first) for first in product.since}) == len(product.since)
         assert DATA.architecture(product.capability) is not None
 
 

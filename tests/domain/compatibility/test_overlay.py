@@ -2,6 +2,7 @@ from typing import Any
 
 import pytest
 
+from provisioner.domain.compatibility.gpu import build_cards, driver_problems, proposed_driver
 from provisioner.domain.compatibility.overlay import Overlay, apply_overlay
 from provisioner.domain.selection.selection import select
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
@@ -66,8 +67,34 @@ def test_a_product_is_replaced_by_its_name_and_capability() -> None:
     data = apply_overlay(DATA, _with(products=[own]))
     rows = [row for row in data.products_of(ComputeCapability("12.0")) if row.name == "RTX 5060 Ti"]
 
-    assert [row.min_driver for row in rows] == [DriverVersion("570.153.02")]
+    assert [row.since for row in rows] == [(DriverVersion("570.153.02"),)]
     assert len(data.products) == len(DATA.products)
+
+
+@pytest.mark.parametrize(
+    ("row", "driver", "ok"),
+    [
+        ({"min_driver": "570.153.02"}, "570.148.08", False),
+        ({"min_driver": "570.153.02"}, "570.153.02", True),
+        ({"min_driver": "570.153.02"}, "575.51.02", True),
+        ({"since": ["570.153.02", "580.65.06"]}, "575.51.02", False),
+        ({"since": ["580.65.06"], "min_driver": "570.153.02"}, "570.153.02", True),
+        ({"open_module": "supported"}, "570.86.16", True),  # its architecture's floor
+    ],
+)
+def test_an_own_product_may_have_one_floor_or_one_for_each_branch(row: dict[str, Any], driver: str, ok: bool) -> None:
+    data = apply_overlay(DATA, _with(products=[{"name": "RTX 5060 Ti", "capability": "12.0", **row}]))
+    (card,) = build_cards(a_profile("rtx5060ti", driver=driver), data)
+
+    assert (not driver_problems(card, data)) is ok
+
+
+def test_an_own_branch_is_the_one_that_is_proposed() -> None:
+    own = {"branch": 595, "newest": "595.99.01", "until": "2027-03-31"}
+    data = apply_overlay(DATA, _with(driver_branches=[own]))
+    (card,) = build_cards(a_profile("rtx5090", driver=None), data)
+
+    assert proposed_driver(card, DriverVersion("590"), data) == DriverVersion("595.99.01")
 
 
 def test_own_rows_of_ngc_devel_and_toolkit_blocks_are_merged() -> None:

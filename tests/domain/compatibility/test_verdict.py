@@ -13,7 +13,11 @@ from tests.domain.group import CARDS, DATA, a_profile, cases, facts
 _TABLE = cases("verdicts")["cases"]
 _REPORTED = cases("reported")
 _TAGS = sorted({case["tag"] for case in _TABLE})
-_DRIVERS = [str(driver) for driver in DATA.known_drivers]
+_DRIVERS = [
+    *cases("first_driver")["releases"],
+    *(str(driver) for row in DATA.toolkit_drivers for driver in row.drivers if len(driver.key) > 1),
+    *map(str, DATA.supported_releases),
+]
 _DRIVER = st.sampled_from([*_DRIVERS, "615.10.01"])
 
 
@@ -109,11 +113,11 @@ def test_an_additional_card_never_makes_a_tag_run(node: NodeProfile, more: str, 
 
 
 @given(node=_nodes(), image=st.sampled_from(_IMAGES), drivers=st.tuples(_DRIVER, _DRIVER))
-def test_a_newer_driver_of_the_same_branch_never_loses_a_tag(
+def test_a_newer_driver_of_the_same_line_never_loses_a_tag(
     node: NodeProfile, image: ImageFacts, drivers: tuple[str, str]
 ) -> None:
     older, newer = sorted(map(DriverVersion, drivers))
-    if older.major != newer.major:
+    if DATA.line_of(older) != DATA.line_of(newer):
         newer = DriverVersion(f"{older}.99")
 
     if judge(node.model_copy(update={"driver": older}), image, DATA).ok:

@@ -95,7 +95,7 @@ def test_the_json_document_of_a_selection() -> None:
     assert advice == {
         "code": "upgrade_driver",
         "node": "n1",
-        "to": "580.65.06",
+        "to": "580.178.04",
         "gains": "pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime",
     }
 

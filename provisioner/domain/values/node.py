@@ -290,7 +290,7 @@ class NodeFacts(Value):
 
 
 class GpuProfile(Value):
-    """A GPU as input of the selection. `reported`: NVML named it, so the driver supports the product."""
+    """A GPU as input of the selection. `reported`: by NVML, so that the driver drives it."""
 
     name: str = ""
     compute_capability: ComputeCapability
@@ -313,7 +313,7 @@ class NodeProfile(Value):
 def profile(facts: NodeFacts) -> NodeProfile:
     """Return a node as input of the selection: the GPUs for its seat, in NVML's order."""
     gpus = tuple(
-        GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand, reported=bool(gpu.name))
+        GpuProfile(name=gpu.name, compute_capability=gpu.compute_capability, brand=gpu.brand, reported=True)
         for gpu in facts.offered_gpus
         if gpu.compute_capability is not None
     )

@@ -51,7 +51,8 @@ def test_machine_code_runs_on_a_card_by_the_rule_of_torch(compiled: int, card: s
         ("535.183.01", "12.2"),
         ("470.256.02", "11.4"),
         ("581.57", "13.0"),  # Windows, and so WSL2
-        ("999.1", "13.4"),
+        ("620.70.06", "13.5"),
+        ("999.1", "13.5"),
         ("304.1", None),
     ],
 )

@@ -9,7 +9,7 @@ from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.selection.advice import Advice
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.image import TaggedImage
-from provisioner.domain.values.node import NodeProfile
+from provisioner.domain.values.node import GpuProfile, NodeProfile
 from tests.costly import costly
 from tests.domain.group import CARDS, DATA, a_profile, a_tag, cases
 
@@ -19,6 +19,7 @@ _GROUPS = st.lists(
         st.lists(st.sampled_from(sorted(CARDS)), min_size=1, max_size=3),
         st.sampled_from(["470.256.02", "535.183.01", "565.57.01", "570.172.08", "580.95.05", "595.58.03", None]),
         st.sampled_from(["open", "proprietary", None]),
+        st.booleans(),
     ),
     min_size=1,
     max_size=5,
@@ -37,11 +38,15 @@ _CHANGE: dict[str, Any] = {
 
 def _lab(group: Any, offer: Sequence[str]) -> tuple[list[NodeProfile], list[TaggedImage], Selection]:
     nodes = [
-        a_profile(*names, name=f"n{place}", driver=driver, kernel_module=module)
-        for place, (names, driver, module) in enumerate(group)
+        a_profile(name=f"n{place}", driver=driver, kernel_module=module, gpus=_gpus(names, reported=reported))
+        for place, (names, driver, module, reported) in enumerate(group)
     ]
     tags = [a_tag(text) for text in offer]
     return nodes, tags, select(nodes, tags, DATA)
+
+
+def _gpus(names: Iterable[str], *, reported: bool) -> list[GpuProfile]:
+    return [CARDS[name].model_copy(update={"reported": reported}) for name in names]
 
 
 def _group_by_driver(advice: Iterable[Advice], code: str) -> list[list[Advice]]:
@@ -56,7 +61,8 @@ def _group_by_driver(advice: Iterable[Advice], code: str) -> list[list[Advice]]:
 def _after(node: NodeProfile, advice: Sequence[Advice]) -> NodeProfile:
     for one in advice:
         if one.node == node.name:
-            return NodeProfile.model_validate(dict(node) | _CHANGE.get(one.code, {"driver": one.to}))
+            planned = {"gpus": [gpu.model_copy(update={"reported": False}) for gpu in node.gpus]}
+            return NodeProfile.model_validate(dict(node) | planned | _CHANGE.get(one.code, {"driver": one.to}))
     return node
 
 
@@ -92,6 +98,17 @@ def test_no_advice_makes_a_card_invisible(group: Any, offer: list[str]) -> None:
         if one.code in {"upgrade_driver", "downgrade_driver", *_CHANGE}:
             node = by_name[str(one.node)]
             assert _visible(_after(node, [one])) >= _visible(node)
+
+
+@costly
+@given(group=_GROUPS, offer=_OFFERS)
+def test_an_advised_driver_is_a_known_release_of_a_supported_branch_or_the_last_for_a_card(
+    group: Any, offer: list[str]
+) -> None:
+    _, _, chosen = _lab(group, offer)
+
+    advised = {one.to for one in chosen.advice if one.code in {"upgrade_driver", "downgrade_driver"}}
+    assert advised <= {*map(str, DATA.supported_releases), "470.256.02"}
 
 
 @costly

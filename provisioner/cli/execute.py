@@ -1,6 +1,5 @@
 """What all commands that change nodes share: show the plan, execute the run, report it, return the exit code."""
 
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from rich.console import RenderableType
 from provisioner.cli.exit_codes import DEFERRED, DONE, FAILED, INTERRUPTED, STALE
 from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun
-from provisioner.console.plan import MAX_DIFF_LINES, plan_view
+from provisioner.console.plan import plan_view
 from provisioner.console.report import REMOVAL_MEANINGS, report_view
 from provisioner.domain.rollout.order import Orders, RemovalOrder
 from provisioner.domain.rollout.plan import Plan
@@ -35,8 +34,8 @@ _TAKING_DOWN: frozenset[Verb] = frozenset({"remove", "seats move", "seats stop"}
 
 
 def show_plan(output: Output, plan: Plan) -> None:
-    """Print a plan; with -v every line of its differences."""
-    output.show(plan_view(plan, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+    """Print a plan; with -v every node with its whole difference."""
+    output.show(plan_view(plan, whole=bool(output.verbose)))
 
 
 def execute_run(run: OpenRun, run_spec: RunSpec, fleet: NodeFleet, *, breaks: str = "", gate: Gate = no_gate) -> int:

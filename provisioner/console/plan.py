@@ -6,9 +6,10 @@ from typing import NamedTuple
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from provisioner.console.differences import difference_lines, mask_own, merge_differences, shorten, split_lines
 from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
-from provisioner.console.text import count, fold_names, safe_block, safe_line
+from provisioner.console.text import count, fold_names, safe_line
 from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.self_service.publication import Publication, PublicationAction
@@ -16,7 +17,8 @@ from provisioner.domain.values.duration import format_duration
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.size import human_size
 
-MAX_DIFF_LINES = 400
+_DIFF_LINES = 60  # of all differences together: a plan is read on one screen or two
+_LEAST_LINES = 6  # of each of them
 _FEW = 3  # seats with equal steps on a node are named up to this number, and counted above it
 _MOST_LINES = 20  # with the names of seats, or with their work: above it they are counted, too
 
@@ -42,17 +44,18 @@ SIGNS: Mapping[Action | PublicationAction, Sign] = {
 }
 
 
-def plan_view(plan: Plan, *, diff_lines: int = MAX_DIFF_LINES) -> Group:
-    """Render a plan. `diff_lines`: lines of differences to show; the rest is counted.
+def plan_view(plan: Plan, *, whole: bool = False) -> Group:
+    """Render a plan. Nodes whose seats change alike share a line and one difference, shortened to its share of lines.
 
-    Where nodes have several seats, equal steps share a line, and differences are left to the JSON document.
+    `whole`: every node has its own line and its whole difference. Where nodes have several seats, equal steps share a
+    line, and only `whole` shows differences.
     """
     parts: list[RenderableType] = [
         Text(f"Lab {safe_line(plan.lab)}: {safe_line(plan.image or 'no image')}"),
         _legend(plan),
         Text(),
     ]
-    parts += _lines_of_seats(plan) if plan.has_many_seats else _lines_of_nodes(plan, diff_lines)
+    parts += _every_step(plan) if whole else _lines_of_seats(plan) if plan.has_many_seats else _lines_of_nodes(plan)
     parts += _lines_of_self_service(plan)
     nodes = [(step.node, problem) for step in plan.steps for problem in _of_node(step)]
     nodes += [(publication.node, problem) for publication in plan.publications for problem in publication.problems]
@@ -66,13 +69,37 @@ def _of_node(step: Step) -> tuple[Problem, ...]:
     return step.remarks if step.person else step.problems
 
 
-def _lines_of_nodes(plan: Plan, diff_lines: int) -> Iterable[RenderableType]:
-    others = ((step.node, _without_node(step)) for step in plan.steps if step not in plan.pending)
-    yield from (_step_line(names, step) for names, step in group_rows(others))
-    left = diff_lines
+def _every_step(plan: Plan) -> Iterable[RenderableType]:
+    """Yield a line for each step that changes a seat, with its whole difference, after the lines of the others."""
+    yield from _lines_of_seats(plan.model_copy(update={"steps": _others(plan)}))
     for step in plan.pending:
-        yield from (_step_line(safe_line(step.node), step), *_diff(step, left))
-        left -= step.diff.count("\n")
+        names = f"{safe_line(step.node)}{_seats_text([step.seat or ''] if plan.has_many_seats else [''], 1)}"
+        yield from (_step_line(names, step), *difference_lines(split_lines(step.diff)))
+
+
+def _others(plan: Plan) -> tuple[Step, ...]:
+    changed = {(step.node, step.seat) for step in plan.pending}
+    return tuple(step for step in plan.steps if (step.node, step.seat) not in changed)
+
+
+def _lines_of_nodes(plan: Plan) -> Iterable[RenderableType]:
+    """Yield one line and one difference for the nodes whose seats change alike, whatever work runs there."""
+    others = ((step.node, _without_node(step)) for step in _others(plan))
+    yield from (_step_line(names, step) for names, step in group_rows(others))
+    alike: dict[tuple[Step, str | None, str], list[Step]] = {}
+    for step in plan.pending:
+        alike.setdefault((_without_work(step), step.image, mask_own(step)), []).append(step)
+    most = max(_LEAST_LINES, _DIFF_LINES // max(1, sum(bool(diff) for _, _, diff in alike)))
+    whose_work = len(plan.interrupting) <= _MOST_LINES
+    for (shown, *_), steps in alike.items():
+        yield _step_line(fold_names(step.node for step in steps), shown)
+        yield from (_busy_line(f"{step.node}: {who}") for step in steps if whose_work for who in step.busy)
+        difference = merge_differences(steps)
+        yield from difference_lines(shorten(difference.lines, most))
+        if difference.own_lines:
+            lines, nodes = count(difference.own_lines, "line"), count(len(steps) - 1, "other node")
+            own = f"{lines} with other names, addresses, ports or UUIDs on {nodes}"
+            yield Text(f"        (of {safe_line(steps[0].node)}; {own})", "dim")
 
 
 def _lines_of_seats(plan: Plan) -> Iterable[RenderableType]:
@@ -80,7 +107,7 @@ def _lines_of_seats(plan: Plan) -> Iterable[RenderableType]:
     whose_work = sum(bool(step.busy) for step in plan.steps) <= _MOST_LINES
     seats: dict[Step, dict[str, list[str]]] = {}
     for step in plan.steps:
-        shown = _without_node(step) if whose_work else _without_node(step).model_copy(update={"busy": ()})
+        shown = _without_node(step) if whose_work else _without_work(step)
         seats.setdefault(shown, {}).setdefault(step.node, []).append(step.seat or "")
     for step, by_node in seats.items():
         most = _FEW if len(by_node) <= _MOST_LINES else 0
@@ -95,7 +122,7 @@ def _lines_of_self_service(plan: Plan) -> Iterable[RenderableType]:
         sign = SIGNS[action]
         yield Text.assemble("  ", (f"{sign.mark:<3} {names}: self-service", sign.style), f"  {safe_line(why)}")
         yield from (Text(f"        {safe_line(change)}") for change in changes)
-        yield from (Text(f"        busy: {safe_line(who)}", "magenta") for who in busy)
+        yield from map(_busy_line, busy)
 
 
 def _shown(publication: Publication) -> tuple[PublicationAction, str, tuple[str, ...], tuple[str, ...]]:
@@ -179,6 +206,10 @@ def _without_node(step: Step) -> Step:
     return shown.model_copy(update={"environment": step.environment})
 
 
+def _without_work(step: Step) -> Step:
+    return _without_node(step).model_copy(update={"busy": ()})
+
+
 def _step_line(names: str, step: Step) -> Text:
     sign = SIGNS[step.action]
     head = Text.assemble("  ", (f"{sign.mark:<3} {names}", sign.style), f"  {safe_line(step.why)}")
@@ -186,18 +217,10 @@ def _step_line(names: str, step: Step) -> Text:
         head.append(f"; environment {safe_line(step.environment)}")
     if step.bytes_to_pull:
         head.append(f"; {human_size(step.bytes_to_pull)} to pull")
-    return head.append("".join(f"\n        busy: {safe_line(who)}" for who in step.busy), "magenta")
+    for who in step.busy:
+        head.append("\n").append_text(_busy_line(who))
+    return head
 
 
-def _diff(step: Step, left: int) -> Iterable[Text]:
-    lines = step.diff.removesuffix("\n").split("\n") if step.diff else []
-    if len(lines) > max(left, 0):
-        yield Text(f"        {count(len(lines), 'line')} of differences not shown (-v shows all)", "dim")
-    else:
-        yield from (Text(f"        {safe_block(text)}", _diff_style(text)) for text in lines)
-
-
-def _diff_style(text: str) -> str:
-    if text.startswith(("---", "+++", "@@")):
-        return "dim"
-    return {"+": "green", "-": "red"}.get(text[:1], "")
+def _busy_line(who: str) -> Text:
+    return Text(f"        busy: {safe_line(who)}", "magenta")

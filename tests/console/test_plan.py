@@ -102,7 +102,7 @@ def test_the_summary_names_the_nodes_whose_work_is_stopped_or_waited_for(when_bu
     steps = (a_step("n1", "update", busy=busy), a_step("n2", "update", busy=busy), a_step("n3", "update"))
     plan = Plan(lab="demo", image=TAG, steps=steps, when_busy=when_busy)
     assert summary(plan) == f"Plan: 0 to create, 3 to update, 0 to restart, 0 skipped. {expected}"
-    assert render_text(plan_view(plan)).count("busy: GPU 0: pid 4242 python of li") == 2
+    assert render_text(plan_view(plan)).count(": GPU 0: pid 4242 python of li") == 2
 
 
 def test_the_legend_has_only_the_signs_of_the_plan() -> None:
@@ -111,15 +111,54 @@ def test_the_legend_has_only_the_signs_of_the_plan() -> None:
     assert "~ update" not in text
 
 
-def test_differences_beyond_the_limit_are_counted() -> None:
-    steps = [a_step(f"n{number}", "update", diff=DIFF * 10) for number in range(20)]
-    few, all_of_them = (
-        render_text(plan_view(a_plan(*steps), diff_lines=100)),
-        render_text(plan_view(a_plan(*steps), diff_lines=9999)),
+def test_nodes_that_change_alike_share_a_line_and_a_difference() -> None:
+    step = a_step("n1", "update", diff=DIFF.replace("new", "new on n1"), bytes_to_pull=4_260_000_000)
+    others = (step.model_copy(update={"node": f"n{at}", "diff": DIFF.replace("new", f"new on n{at}")}) for at in (2, 3))
+    odd = a_step("n4", "update", diff=DIFF.replace("new", "newest"), bytes_to_pull=4_260_000_000)
+    plan = a_plan(step, odd, *others)
+    assert render_text(plan_view(plan)) == expected_text("""
+        Lab demo: mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime
+
+          ~ update
+
+          ~   n[1-3]  the image changes; 4.26 GB to pull
+                --- compose.yaml
+                +++ compose.yaml
+                @@ -1 +1 @@
+                -image: old
+                +image: new on n1
+                (of n1; 1 line with other names, addresses, ports or UUIDs on 2 other nodes)
+          ~   n4  the image changes; 4.26 GB to pull
+                --- compose.yaml
+                +++ compose.yaml
+                @@ -1 +1 @@
+                -image: old
+                +image: newest
+
+        Plan: 0 to create, 4 to update, 0 to restart, 0 skipped. 17 GB to pull in all.
+    """)
+    whole = render_text(plan_view(plan, whole=True))
+    assert all(f"+image: new on n{number}" in whole for number in (1, 2, 3))
+    assert "as on" not in whole
+
+
+def test_nodes_that_change_alike_are_one_group_whatever_work_runs_there() -> None:
+    steps = [a_step(f"n{at}", "update", diff=DIFF, busy=(f"GPU 0: pid {at} python",)) for at in range(1, 31)]
+    few, many = (
+        render_text(plan_view(Plan(lab="demo", image=TAG, steps=steps, when_busy=WhenBusy(policy="force", reason="r"))))
+        for steps in (steps[:3], steps)
     )
-    assert few.count("+image: new") == 20
-    assert few.count("50 lines of differences not shown (-v shows all)") == 18
-    assert all_of_them.count("+image: new") == 200
+    assert "n[1-3]  the image changes\n        busy: n1: GPU 0: pid 1 python\n        busy: n2" in few
+    assert "busy" not in many
+    assert "Work is stopped on n[1-30]: r" in many
+
+
+def test_every_difference_of_seats_of_people_is_shown_where_it_is_asked_for() -> None:
+    plan = a_plan(*(a_seat_step("n1", person, "update", diff=DIFF) for person in ("ann", "bob")))
+    assert DIFF.splitlines()[-1] not in render_text(plan_view(plan))
+    text = render_text(plan_view(plan, whole=True))
+    assert text.count("+image: new") == 2
+    assert "n1: ml_ann  the image changes" in text
 
 
 def test_colours_of_a_diff() -> None:

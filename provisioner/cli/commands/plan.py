@@ -1,6 +1,5 @@
 """`provision plan`: show what a rollout would change."""
 
-import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +24,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.plan_context import build_context, choices_fields, note_cautions, require_lock
 from provisioner.cli.progress_display import show_progress
 from provisioner.cli.wiring import choose_images, fleet, plan_inputs
-from provisioner.console.plan import MAX_DIFF_LINES, plan_view
+from provisioner.console.plan import plan_view
 from provisioner.console.problems import problems
 from provisioner.console.selection import better_tags_view, selection_view
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT
@@ -39,6 +38,7 @@ from provisioner.workflow.probe import probe
 @lab_argument
 @click.option("-o", "--out", type=click.Path(dir_okay=False, path_type=Path), help="Save the plan for rollout --plan.")
 @click.option("--exit-code", is_flag=True, help="Exit 3 where changes are pending.")
+@click.option("--diff", is_flag=True, help="Show every node by itself, with its whole difference.")
 @with_overrides
 @fresh_option
 @with_ansible_options
@@ -48,6 +48,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
     lab: str,
     out: Path | None,
     exit_code: bool,
+    diff: bool,
     overrides: Overrides,
     fresh: bool,
     ansible: AnsibleOptions,
@@ -55,8 +56,8 @@ def plan(  # noqa: PLR0913  (each is a flag)
 ) -> int:
     """Show what a rollout would change on each seat: differences, GB to pull, GPUs in use. Nothing is changed.
 
-    Where the lab has no lock yet, the images that would be selected are shown.
-    Exit 1 where a node cannot get a seat.
+    Nodes whose seats change alike are one group with one difference. Where the lab has no lock yet, the images that
+    would be selected are shown. Exit 1 where a node cannot get a seat.
     """
     directory = read_lab(lab)
     lock = read_lock(directory.lock) if out is None else require_lock(directory)
@@ -71,7 +72,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
     if out is not None:
         write_text(out, made.model_dump_json(indent=2) + "\n")
     output.document(PLAN_SCHEMA, made)
-    output.show(plan_view(made, diff_lines=sys.maxsize if output.verbose else MAX_DIFF_LINES))
+    output.show(plan_view(made, whole=diff or bool(output.verbose)))
     note_cautions(directory, output)
     closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
     if made.changed_nodes and closed and overrides.ignore_freeze is None:

@@ -8,15 +8,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from provisioner.adapters.lab.compatibility_data import load
+from provisioner.console.plan import plan_view
 from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.seat.document import SeatBundle
 from provisioner.domain.selection.selection import select
 from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.limits import Capacity
 from provisioner.domain.values.node import EngineFacts, Gpu, NodeFacts, RunningSeat, profile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.version import DottedVersion
 from provisioner.workflow.rollout.plan import PlanInputs, PreparedPlan, build_plan
 from tests.builders import a_gpu, a_lab, a_lock, a_locked_image, a_node
+from tests.console.screen import render_text
 from tests.costly import costly
 from tests.domain.seats import DOCUMENTS
 
@@ -261,3 +264,35 @@ def test_a_node_that_the_lock_lists_as_unserved_is_skipped() -> None:
     prepared = plan(a_lock().model_copy(update={"unserved": ("n1",)}), {"n1": a_node("n1"), "n2": a_node("n2")})
     assert [step.action for step in prepared.plan.steps] == ["skip", "create"]
     assert [problem.code for problem in prepared.plan.steps[0].problems] == ["no_image"]
+
+
+def _engine(memory: int) -> EngineFacts:
+    """The engine of a machine with so many GiB of memory."""
+    capacity = Capacity(cpus=16, memory=memory << 30)
+    return EngineFacts(version="26.1.5", compose_version="2.26.1", free_bytes=500 << 30, capacity=capacity)
+
+
+def test_a_plan_of_two_hundred_nodes_in_five_groups_fits_on_two_screens() -> None:
+    """New nodes (two sizes of machines), outdated, unchanged and lost ones; what one node alone has is left out."""
+    old, new = (a_lock(a_locked_image(TAGS[at])) for at in (2, 3))
+    probed = {
+        f"pc{number:03}": a_node(f"pc{number:03}", engine=_engine(64 if number % 2 else 128))
+        for number in range(1, 201)
+    }
+    before = plan(old, probed)
+    running = {
+        name: facts if number < 40 else facts_after_rollout(before, facts)
+        for number, (name, facts) in enumerate(probed.items())
+    }
+    now = plan(new, running)
+    current = {
+        name: facts if number < 160 else facts_after_rollout(now, facts)
+        for number, (name, facts) in enumerate(running.items())
+    }
+    down = Problem("unreachable", "no route to host", "nothing is known of it", "ansible NODE -m ping")
+    prepared = plan(new, current | dict.fromkeys(list(probed)[190:], down))
+    text = render_text(plan_view(prepared.plan), 100)
+    assert len(text.splitlines()) <= 60
+    assert "names, addresses, ports or UUIDs on 119 other nodes" in text
+    whole = render_text(plan_view(prepared.plan, whole=True), 100)
+    assert all(f'hostname: "{name}"' in whole for name in list(probed)[:40])

@@ -1,6 +1,8 @@
 """`provision probe`: read each node's GPUs, driver and engine."""
 
+import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import click
 
@@ -42,7 +44,8 @@ _UNATTENDED = Problem(
 def probe(lab: str, accept: bool, ansible: AnsibleOptions, output: Output) -> int:
     """Read each node's GPUs and driver (by NVML, not from nvidia-smi's text) and its engine. Nothing is changed.
 
-    Exit 1 if a node did not answer. A host key that has changed is never accepted.
+    Exit 1 if a node did not answer. A host key that has changed is never accepted. --json gives the rendered files of
+    seats as hashes, not as text; `provision plan --json` has their differences.
     """
     directory = read_lab(lab)
     if accept:
@@ -54,11 +57,22 @@ def probe(lab: str, accept: bool, ansible: AnsibleOptions, output: Output) -> in
         name: with_toolkit_problems(value, data) if isinstance(value, NodeFacts) else value
         for name, value in found.items()
     }
-    facts = [value.model_dump(mode="json") for value in probed.values() if isinstance(value, NodeFacts)]
+    facts = [_facts_json(value) for value in probed.values() if isinstance(value, NodeFacts)]
     silent = [{"node": name, **value.model_dump()} for name, value in probed.items() if isinstance(value, Problem)]
     output.document(PROBE_SCHEMA, {"lab": directory.lab.name, "nodes": facts, "problems": silent})
     output.show(probe_table(probed))
     return FAILED if silent else DONE
+
+
+def _facts_json(facts: NodeFacts) -> dict[str, Any]:
+    """Return the facts with the hash of each rendered file instead of its text: a lab may have thousands of seats."""
+    document = facts.model_dump(mode="json")
+    for seat in document["seats"]:
+        seat["files"] = {
+            name: f"sha256:{hashlib.sha256(text.encode(errors='surrogatepass')).hexdigest()}"
+            for name, text in seat["files"].items()
+        }
+    return document
 
 
 def _accept_new_host_keys(directory: LabDirectory, ansible: AnsibleOptions, output: Output) -> None:

@@ -11,7 +11,9 @@ import pexpect
 import pytest
 
 from provisioner.adapters.ansible.host_keys import HostKey, NewHost
+from provisioner.domain.values.node import RunningSeat
 from tests.adapters.ansible import vaulted
+from tests.builders import a_node
 from tests.cli.running import document, run
 
 MODULE = "provisioner.cli.commands.probe"
@@ -156,3 +158,16 @@ def test_after_a_no_nothing_is_written(lab: Path, answer: Callable[[str], tuple[
     assert "No key was accepted." in shown
     assert len(asked) == 1
     assert not (lab / "known_hosts").exists()
+
+
+def test_json_has_the_hash_of_each_file_of_a_seat_instead_of_its_text(
+    lab: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seat = RunningSeat(name="physics-li", generation=3, image="lab@sha256:0", files={"compose.yaml": "name: li\n"})
+    monkeypatch.setattr(f"{MODULE}.probe_nodes", lambda *_: {"g1": a_node("g1", seats=(seat,))})
+    result = run("probe", str(lab), "--json")
+    (node,) = document(result)["nodes"]
+    assert node["seats"][0]["files"] == {
+        "compose.yaml": "sha256:49455842c0c3ba9bc8374bb6e7b47f77220844b8fe695fe729d2fd0b02684477"
+    }
+    assert "name: li" not in result.stdout

@@ -475,6 +475,10 @@ class RolloutSettings(UserInput):
         description="How many nodes pull at once; none: from the throughput of the first pulls",
         examples=[8],
     )
+    prefetch: bool = Field(
+        default=True,
+        description="Whether the nodes of later waves pull while a wave switches; nothing is stopped earlier by it",
+    )
     forks: Annotated[int, Field(ge=1, le=200)] | None = Field(
         default=None,
         description="How many nodes Ansible works on at once; none: from the size of the lab",

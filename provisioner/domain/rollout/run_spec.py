@@ -34,17 +34,23 @@ Verb = Literal["rollout", "upgrade", "rollback", "remove", "seats move", "seats 
 
 
 class Rules(NamedTuple):
-    """The rollout settings of lab.yml and the flags. `pulls`: concurrent pulls; None: chosen by measurement."""
+    """The rollout settings of lab.yml and the flags. `pulls`: concurrent pulls; None: chosen by measurement.
+
+    `prefetch`: the nodes of later waves pull while a wave switches.
+    """
 
     waves: tuple[str, ...] = ("100%",)
     max_failures: str = "0"
     allow_unreachable: int = 0
     pulls: int | None = None
+    prefetch: bool = True
 
     @classmethod
     def of(cls, settings: RolloutSettings, allow_unreachable: int = 0) -> "Rules":
         """Take the rules from lab.yml; `allow_unreachable` is a flag."""
-        return cls(settings.waves, settings.max_failures, allow_unreachable, settings.pull_concurrency)
+        return cls(
+            settings.waves, settings.max_failures, allow_unreachable, settings.pull_concurrency, settings.prefetch
+        )
 
 
 class RunSpec(Document):
@@ -71,6 +77,7 @@ class RunSpec(Document):
     waves: tuple[tuple[str, ...], ...]
     budget: int
     pulls: int | None = None
+    prefetch: bool = True
     claim: Claim | None = None
     ignore_freeze: str = ""
     orders: dict[str, dict[str, Order]] = {}
@@ -186,6 +193,7 @@ def build_run_spec(  # noqa: PLR0913  (a run spec combines them)
             "waves": waves(changed, rules.waves),
             "budget": budget(rules.max_failures, len(plan.nodes)),
             "pulls": rules.pulls,
+            "prefetch": rules.prefetch,
             "orders": _pending_orders(pending, orders),
             "publications": {node: order for node, order in publications.items() if node in changed},
             **other,

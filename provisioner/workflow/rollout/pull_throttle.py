@@ -42,9 +42,13 @@ class PullThrottle(Generic[OrderT]):
 
     def __call__(self, orders: Orders[OrderT]) -> Mapping[str, NodeRecord]:
         """Stage the nodes of `orders`. Nodes that are left when a stop is requested get no record."""
+        return self.until(orders, self._stop)
+
+    def until(self, orders: Orders[OrderT], stop: StopRequested) -> Mapping[str, NodeRecord]:
+        """Stage the nodes of `orders`. Nodes that are left when `stop` returns True get no record."""
         records: dict[str, NodeRecord] = {}
         waiting = dict(orders)
-        while waiting and not (records and self._stop()):
+        while waiting and not (records and stop()):
             batch = self._next_batch(waiting)
             staged = self._stage(batch)
             self._measure(staged)

@@ -137,7 +137,8 @@ def _rollout_steps(run_spec: RunSpec, fleet: Fleet, stop: StopRequested) -> Sequ
     stops, starts, others = removal_orders(run_spec), *_split_orders(run_spec)
     # Seats that are stopped come first: others may take their ports and cards.
     changes = {node: {**stops.get(node, {}), **starts.get(node, {}), **others.get(node, {})} for node in run_spec.nodes}
-    return (WaveStep(stage, starts), WaveStep(fleet.switch, changes))
+    ahead = stage.until if run_spec.prefetch else None
+    return (WaveStep(stage, starts, ahead=ahead), WaveStep(fleet.switch, changes))
 
 
 def _split_orders(run_spec: RunSpec) -> tuple[dict[str, dict[str, Order]], dict[str, dict[str, AssignOrder]]]:

@@ -16,6 +16,7 @@ from provisioner.domain.rollout.report import (
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import Problem
 from provisioner.workflow.protocols import RunContext, StopRequested
+from provisioner.workflow.rollout.ahead import StagedAhead, StageUntil
 
 OrderT = TypeVar("OrderT")
 Gate = Callable[[], Problem | None]
@@ -40,11 +41,13 @@ class WaveStep(NamedTuple, Generic[OrderT]):
     """One step of a wave: `apply` carries out the orders of the nodes and seats that it is given.
 
     `refuse` returns why the orders of a node are deferred, from the record of the steps before; None: they are not.
+    `ahead`: the first step can be carried out by it for later waves while a wave goes on; None: only in its wave.
     """
 
     apply: Callable[[Orders[OrderT]], Records]
     orders: Orders[OrderT]
     refuse: Refusal = no_refusal
+    ahead: StageUntil[OrderT] | None = None
 
 
 def too_many_failures(nodes: Sequence[str], budget: int) -> Problem:
@@ -81,16 +84,41 @@ class WavesResult(NamedTuple):
 
 def run_all_waves(wave_run: WaveRun, settled: Records, context: RunContext) -> WavesResult:
     """Run every wave. Nodes and seats that are `settled` are left as they are; the budget counts them all the same."""
-    records = dict(settled)
-    for number, wave in enumerate(wave_run.waves, 1):
+    ahead = _stage_ahead(wave_run, settled, context.stop)
+    try:
+        result = _run_waves(wave_run, dict(settled), context, ahead)
+    finally:
+        ahead.halt()
+    if ahead.is_working:
+        _note(context.on_event, "waiting for pulls that have begun on nodes of later waves")
+    ahead.end()
+    return result
+
+
+def _stage_ahead(wave_run: WaveRun, settled: Records, stop: StopRequested) -> StagedAhead[Any]:
+    """Return what can be staged before its wave begins: the first step of every wave but the first with work."""
+    first, *_ = wave_run.steps
+    busy = [number for number, wave in enumerate(wave_run.waves) if any(_has_work(wave_run, n, settled) for n in wave)]
+    waves = {
+        number: {node: orders for node in wave_run.waves[number] if (orders := _orders_left(first, node, settled))}
+        for number in busy[1:]
+        if first.ahead
+    }
+    return StagedAhead(first.ahead or (lambda _orders, _stop: {}), waves, stop)
+
+
+def _run_waves(
+    wave_run: WaveRun, records: dict[str, NodeRecord], context: RunContext, ahead: StagedAhead[Any]
+) -> WavesResult:
+    for number, wave in enumerate(wave_run.waves):
         nodes = [node for node in wave if _has_work(wave_run, node, records)]
         if not nodes:
             continue
         if problem := wave_run.gate():
             return WavesResult(records | _defer_rest(wave_run, records, problem, context.on_event), None)
         if len(wave_run.waves) > 1:
-            _note(context.on_event, f"wave {number} of {len(wave_run.waves)}: {len(nodes)} to go")
-        if stopped := _run_wave(wave_run, nodes, records, context):
+            _note(context.on_event, f"wave {number + 1} of {len(wave_run.waves)}: {len(nodes)} to go")
+        if stopped := _run_wave(wave_run, number, nodes, records, context, ahead):
             return WavesResult(records, stopped)
     return WavesResult(records, None)
 
@@ -129,8 +157,13 @@ def _note(on_event: OnEvent, text: str) -> None:
     on_event(Event(phase="report", kind="note", text=text))
 
 
-def _run_wave(
-    wave_run: WaveRun, nodes: Sequence[str], records: dict[str, NodeRecord], context: RunContext
+def _run_wave(  # noqa: PLR0913, PLR0917  (a wave, what was done before, and what goes on beside it)
+    wave_run: WaveRun,
+    number: int,
+    nodes: Sequence[str],
+    records: dict[str, NodeRecord],
+    context: RunContext,
+    ahead: StagedAhead[Any],
 ) -> Problem | None:
     """Add the records of the wave's nodes to `records`. Return why the wave stopped early, or None."""
     before, stopped = dict(records), None
@@ -141,9 +174,15 @@ def _run_wave(
         if stopped := reason_to_stop(wave_run, records, context.stop):
             break
         refused = _refused(step, left, records)
-        records |= {node: merge_records(records.get(node), record) for node, record in refused.items()}
-        found = step.apply({node: orders for node, orders in left.items() if node not in refused})
+        found = dict(refused)
+        if step is wave_run.steps[0]:
+            found |= {node: record for node, record in ahead.take(number).items() if node in left}
+        if rest := {node: orders for node, orders in left.items() if node not in found}:
+            found |= step.apply(rest)
         records |= {node: merge_records(records.get(node), record) for node, record in found.items()}
+        if any(record.state in BAD for record in found.values()):
+            ahead.halt()
+        ahead.begin()
     for node in nodes:
         _drop_staged(records, node)
     changed = [records[node] for node in nodes if node in records and records[node] != before.get(node)]

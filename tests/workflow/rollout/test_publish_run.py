@@ -43,9 +43,9 @@ def a_run(seats: Sequence[str], nodes: Sequence[str]) -> RunSpec:
     publications = tuple(build_publication(a_node(node), one.config, "0.2") for node, one in found.items())
     plan = a_plan(dict.fromkeys(seats, CREATE)).model_copy(update={"publications": publications})
     orders = publication_orders(publications, found, "r1", "0.2")
-    return build_run_spec("r1", plan, orders_of(*seats), Rules(("1", "100%")), BEGAN, publications=orders).with_claim(
-        a_claim()
-    )
+    return build_run_spec(
+        "r1", plan, orders_of(*seats), Rules(("1", "100%"), prefetch=False), BEGAN, publications=orders
+    ).with_claim(a_claim())
 
 
 def withdrawing(fleet: FakeFleet, *nodes: str) -> RunSpec:

@@ -31,7 +31,7 @@ DocumentT = TypeVar("DocumentT", bound=Document)
 def three_node_run(generation: int = 1) -> RunSpec:
     nodes = ("n1", "n2", "n3")
     plan = a_plan(dict.fromkeys(nodes, "update"), generation=generation)
-    return build_run_spec("r1", plan, orders_of(*nodes), Rules(("1", "2", "3")), NOW)
+    return build_run_spec("r1", plan, orders_of(*nodes), Rules(("1", "2", "3"), prefetch=False), NOW)
 
 
 def a_running_seat(generation: int, run: str, state: str, image: str = "other") -> RunningSeat:

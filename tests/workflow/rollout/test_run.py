@@ -37,7 +37,7 @@ from tests.workflow.fake_fleet import (
 )
 from tests.workflow.fake_fleet import claims as node_claims
 
-WAVES = Rules(waves=("1", "100%"))
+WAVES = Rules(waves=("1", "100%"), prefetch=False)
 BEGAN = datetime(2026, 11, 26, tzinfo=UTC)
 
 
@@ -155,7 +155,7 @@ def test_the_budget_counts_failures_of_all_waves(tmp_path: Path) -> None:
     outcome = run(
         FakeFleet(tmp_path, ends).add("n1", "n2", "n3", "n4"),
         creating("n1", "n2", "n3", "n4"),
-        Rules(("1", "2", "3"), max_failures="1"),
+        Rules(("1", "2", "3"), max_failures="1", prefetch=False),
     )
     assert states(outcome) == {"n1": "rolled_back", "n2": "committed", "n3": "unknown", "n4": "not_started"}
 

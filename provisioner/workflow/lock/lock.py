@@ -190,9 +190,8 @@ def make_lock(  # noqa: PLR0913
 ) -> LockResult:
     """Build the lab image of every chosen tag and pin both by digest. Before, the packages of all courses are chosen.
 
-    `registry_ca` is PEM text. `before`: the lock
-    that is replaced; people keep their places, kept environments stay, and so does a named one without a choice.
-    `keep_as`: the name under which `default` of the lock before is kept.
+    `registry_ca` is PEM text. `before`: the lock that is replaced; people keep their places, kept environments stay,
+    and so does a named one without a choice. `keep_as`: the name under which `default` of the lock before is kept.
     Raises ProblemError (usage) where a kept environment lies in another registry than the lab's.
     """
     kept = keep_default(before, keep_as) if before and keep_as else kept_environments(before)

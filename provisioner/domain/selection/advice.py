@@ -118,7 +118,9 @@ def _node_advice(
     group: NodeClasses, gain: Gain, changed: Mapping[Machine, Fit], code: AdviceCode, to: str | None
 ) -> Iterator[Advice]:
     needed = _machines_in_need(group, gain.after, changed)
-    gain = group.gain(needed) or gain  # without the machines that need no change
+    alone = group.gain(needed)  # without the machines that need no change
+    if alone is not None and all(after.support in alone.after.chosen for after in needed.values()):
+        gain = alone
     for machine, after in needed.items():
         tag = gain.after.chosen[after.support]
         yield from (_advice(group, code, tag, gain.describe(), node=node.name, to=to) for node in group.nodes[machine])

@@ -139,6 +139,18 @@ def test_an_advised_sync_makes_that_tag_chosen(group: Any, offer: list[str]) -> 
             assert one.gains in {choice.tag for choice in again.nodes.values()}
 
 
+def test_a_change_that_a_reported_card_may_not_survive_does_not_end_the_advice() -> None:
+    """No kernel module drives both cards of `c`, but NVML reports both: after a change their module is unknown."""
+    group = [
+        (["a100"], "470.256.02", "open", False),
+        (["b200"], "470.256.02", "open", False),
+        (["gh200", "titanv"], "535.183.01", None, True),
+    ]
+
+    for offer in _NEW:
+        _lab(group, ["2.10.0-cuda12.9-cudnn9-devel=partial", offer])
+
+
 def test_a_left_out_card_is_advised_for_exclusion() -> None:
     node = a_profile("rtx3090", "gtx1080ti", kernel_module="proprietary")
     (advice,) = select([node], [a_tag("2.14.1-cuda13.0-cudnn9-runtime")], DATA).advice

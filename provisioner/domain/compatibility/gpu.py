@@ -154,13 +154,24 @@ def driver_problems(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
     return tuple(problem for problem in found if problem is not None)
 
 
+_FLAVOUR = {
+    "never": " with the proprietary kernel module",
+    "supported": "",
+    "required": " with the open kernel module",
+}
+
+
+def _install(card: Card, data: CompatibilityData) -> str:
+    driver = proposed_driver(card, None, data) or max(_first_drivers(card, data), default=None)
+    return f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}{_FLAVOUR[_open_module(card, data)]}"
+
+
 def _no_driver(card: Card, data: CompatibilityData) -> Problem:
-    driver = proposed_driver(card, None, data)
     return Problem(
         "gpu_not_visible",
         f"no loaded NVIDIA driver was found for {card}",
         "without a loaded driver no container sees the card",
-        f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}, reboot, then `provision probe` again",
+        f"{_install(card, data)}, reboot, then `provision probe` again",
     )
 
 
@@ -184,9 +195,7 @@ def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
         return ()
     firsts = sorted(_first_drivers(card, data))
     shown = [first for first in firsts if len(data.line_of(first)) == 1] or firsts  # without betas
-    driver = proposed_driver(card, None, data) or firsts[-1]
-    flavour = " with the open kernel module" if _open_module(card, data) == "required" else ""
-    fix = f"install driver {driver}{flavour}"
+    fix = _install(card, data)
     return (
         Problem(
             "driver_too_old",

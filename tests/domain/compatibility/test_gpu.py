@@ -282,6 +282,22 @@ def test_a_driver_is_proposed_for_every_card_by_name(name: str) -> None:
     assert not driver_problems(card.model_copy(update={"driver": driver}), DATA)
 
 
+@pytest.mark.parametrize(
+    ("card", "driver", "fix"),
+    [
+        ("v100", None, "install driver 580.178.04 with the proprietary kernel module, reboot"),
+        ("k80", None, "install driver 470.256.02 with the proprietary kernel module, reboot"),
+        ("rtx4090", None, "install driver 580.178.04, reboot"),
+        ("rtx5060ti", "570.144", "install driver 580.178.04 with the open kernel module"),
+        ("gtx1080ti", "595.58.03", "install a driver of the 580 branch, for example 580.178.04"),
+    ],
+)
+def test_the_fix_names_a_driver_and_its_kernel_module(card: str, driver: str | None, fix: str) -> None:
+    (own,) = build_cards(a_profile(card, driver=driver), DATA)
+
+    assert all(problem.fix.startswith(fix) for problem in driver_problems(own, DATA))
+
+
 @pytest.mark.parametrize("name", sorted(_BY_NAME))
 def test_every_card_by_name_has_a_brand(name: str) -> None:
     assert brand_of(GpuProfile(name=name, compute_capability=ComputeCapability(_BY_NAME[name]["capability"])))

@@ -122,6 +122,12 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
         (["-v", "probe", "ai-lab"], "-v is an option of verbs: write it after the verb"),
         (["mirror", "check", "m:5000/a:1", "--platform", ""], "'' is not linux/amd64 or linux/arm64"),
         (["mirror", "tags", "ai-lab", "--platform", "amd64"], "'amd64' is not linux/amd64 or linux/arm64"),
+        (["mirror", "wheel", "http://[", "--torch", "2.8", "--cuda", "cu128"], "http://[ is not an http(s) address"),
+        (["mirror", "wheel", "http://m:99999/", "--torch", "2.8", "--cuda", "cu128"], "is not an http(s) address"),
+        (
+            ["mirror", "wheel", "http://m/", "--upstream", "http://a]b/", "--torch", "2.8", "--cuda", "cu128"],
+            "http://a]b/ is not an http(s) address",
+        ),
     ],
 )
 def test_a_mistake_on_the_command_line_is_exit_2_and_explained(words: list[str], expected: str) -> None:

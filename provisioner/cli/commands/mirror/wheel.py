@@ -11,6 +11,7 @@ from packaging.version import InvalidVersion, Version
 from provisioner.adapters.mirror.pip_index import pip_index
 from provisioner.adapters.mirror.wheels import check_wheels, read_wheel_index
 from provisioner.adapters.registry.fetch import Fetcher
+from provisioner.adapters.registry.http import origin_of
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import ca_option, example, platform_option, with_output
 from provisioner.cli.output import Output
@@ -28,9 +29,17 @@ from provisioner.domain.values.problem import Problem
 
 
 def _check_url(ctx: click.Context, param: click.Parameter, value: str | None) -> str | None:
-    if value is not None and not re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value):
+    if value is not None and not (re.fullmatch(r"https?://[^\s/@]+(/\S*)?", value) and _has_host(value)):
         raise click.BadParameter(f"{value} is not an http(s) address", ctx, param)
     return value
+
+
+def _has_host(url: str) -> bool:
+    """Whether the host and the port can be read: brackets may be no IPv6 address, and a port too large."""
+    try:
+        return origin_of(url)[1] is not None
+    except ValueError:
+        return False
 
 
 def _check_version(ctx: click.Context, param: click.Parameter, value: str) -> str:

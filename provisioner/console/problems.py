@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from rich.console import Console, ConsoleOptions, Group, RenderResult
 from rich.text import Text
 
+from provisioner.console.encoded import encode
 from provisioner.console.text import fold_some_names, safe_block
 from provisioner.domain.values.problem import Problem
 
@@ -29,7 +30,7 @@ class Ruled:
         """Yield the lines for a console."""
         top, side, end = "|||" if options.ascii_only else "╷│╵"
         first = True
-        for written in self._text.split("\n"):
+        for written in encode(self._text, options).split("\n"):
             if written.plain.startswith(COMMAND):
                 written.no_wrap, written.overflow = True, "ignore"
                 yield written

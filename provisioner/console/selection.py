@@ -6,6 +6,7 @@ from itertools import takewhile
 from rich.console import Group, RenderableType
 from rich.text import Text
 
+from provisioner.console.encoded import EncodedText
 from provisioner.console.problems import problems
 from provisioner.console.text import fold_names, safe_line
 from provisioner.console.verdict_table import verdict_tables
@@ -64,7 +65,7 @@ def _why_not(selection: Selection) -> Iterator[RenderableType]:
         found = [(name, problem) for name, one in served.items() for problem in one.verdicts[tag].problems]
         new = {(problem.code, problem.why) for _, problem in found} - shown
         if new and explained < _MOST_EXPLAINED:
-            yield Text(f"Why not {safe_line(tag.rpartition('/')[2])}?", "bold")
+            yield EncodedText(f"Why not {safe_line(tag.rpartition('/')[2])}?", "bold")
             yield problems(found, "yellow")
             shown, explained = shown | new, explained + 1
 
@@ -109,4 +110,4 @@ def _sentence(  # noqa: PLR0913, PLR0917  (one for each field)
     tag = safe_line(gains.rpartition("/")[2])
     change = _CHANGES[code].format(nodes=fold_names(names), to=safe_line(to or ""), gpu=gpu, tag=tag)
     gained = "" if "{tag}" in _CHANGES[code] else f" ({tag})"
-    return Text.assemble(("advice: ", "cyan"), f"{change}; then {safe_line(why)}{gained}.")
+    return EncodedText.assemble(("advice: ", "cyan"), f"{change}; then {safe_line(why)}{gained}.")

@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
+from provisioner.console.encoded import EncodedText
 from provisioner.console.text import fold_names, safe_line
 from provisioner.domain.values.sync import SyncState
 
@@ -29,9 +30,9 @@ def make_table(*heads: str, right: Sequence[str] = ()) -> Table:
     return made
 
 
-def cell(text: str, style: str = "") -> Text:
+def cell(text: str, style: str = "") -> EncodedText:
     """Return a cell with untrusted text: markup is not interpreted and control characters are escaped."""
-    return Text(safe_line(text), style)
+    return EncodedText(safe_line(text), style)
 
 
 def state_cell(value: SyncState) -> Text:

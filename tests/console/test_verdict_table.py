@@ -152,15 +152,20 @@ def test_many_different_nodes_are_shown_in_further_tables() -> None:
         assert len(letters) == len(expected_groups(selection))
 
 
-def test_a_terminal_without_unicode_and_without_colour_shows_the_same_words() -> None:
+@pytest.mark.parametrize(
+    ("prefix", "encoding", "escaped"), [("pc", "ascii", 0), ("节点", "ascii", 1), ("节点", "gbk", 0)]
+)
+def test_a_terminal_without_unicode_and_without_colour_shows_the_same_words(
+    prefix: str, encoding: str, escaped: bool
+) -> None:
     raw = io.BytesIO()
-    stream = io.TextIOWrapper(raw, encoding="ascii", errors="backslashreplace")
+    stream = io.TextIOWrapper(raw, encoding=encoding, errors="backslashreplace")
     console = Console(file=stream, width=WIDTH, no_color=True, force_terminal=True, legacy_windows=False)
-    console.print(selection_view(a_lab(40, MAKES), WIDTH), crop=False)
+    console.print(selection_view(a_lab(40, MAKES, prefix), WIDTH), crop=False)
     stream.flush()
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", raw.getvalue().decode("ascii"))
-    assert "\\u" not in plain
-    assert max(map(len, plain.splitlines())) <= WIDTH
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", raw.getvalue().decode(encoding))
+    assert ("\\u8282\\u70b9[" in plain) is bool(escaped)
+    assert max(map(cell_len, plain.splitlines())) <= WIDTH
     assert {"chosen", "fits", "1"} <= set(plain.split())
 
 

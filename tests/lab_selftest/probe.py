@@ -63,7 +63,7 @@ def gpu(index: int) -> dict[str, Any]:
         "compute": processes(nvml.nvmlDeviceGetComputeRunningProcesses, handle),
         "graphics": processes(nvml.nvmlDeviceGetGraphicsRunningProcesses, handle),
         "instances": instances(handle),
-        "fan": ask(nvml.nvmlDeviceGetFanSpeed, handle),
+        "board": ask(nvml.nvmlDeviceGetBoardId, handle),
     }
 
 

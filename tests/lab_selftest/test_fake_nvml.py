@@ -73,7 +73,7 @@ def test_nvml_answers_follow_the_profile(probe: Probe) -> None:
         "compute": [[4242, 900], [4343, 50]],
         "graphics": [[900, 50]],
         "instances": [],
-        "fan": ["NVMLError_FunctionNotFound", 13],
+        "board": ["NVMLError_FunctionNotFound", 13],
     }
 
 

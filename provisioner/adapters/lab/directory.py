@@ -50,6 +50,7 @@ EXPECTED = {
     "shm": 'a size such as "512m" or "8g"',
     "disk": 'a size such as "100g"',
     "roster": "the name of a file in this directory, such as roster.csv",
+    "term_ends": "a day such as 2027-01-31",
     "groups": "names of lower-case letters, digits, _ and -, starting with a letter, at most 31",
     "unix": "the name of a group of accounts on the nodes, such as lab-staff",
     "unix_group": "the name of a group of accounts on the nodes, such as lab-students",

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
@@ -22,6 +23,7 @@ _MAX_VALUES = 500_000
 _MAX_YAML = 256 << 10
 
 
+_MAX_BITS = 63  # of a number; pydantic cannot show one of thousands of digits
 HALF_A_PAIR = "half of a surrogate pair, which stands for no character"
 
 
@@ -69,7 +71,20 @@ class _Loader(yaml.SafeLoader):
     """Keeps a date as text: PyYAML's own conversion raises a bare ValueError for the 31st of February.
 
     Joins surrogate pairs such as "\\ud83d\\ude00": JSON is written so, and PyYAML leaves halves that no file can hold.
+    A value that its type does not have is refused with its place; PyYAML raises whatever the conversion did.
     """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """Return the value of a node. Raises ConstructorError where it is none of its type, or too large a number."""
+        try:
+            value = super().construct_object(node, deep=deep)
+        except (ValueError, LookupError, AttributeError):
+            is_long = len(node.value) > sys.get_int_max_str_digits()
+            reason = "too large a number" if is_long else f"no value of the type !!{node.tag.rpartition(':')[2]}"
+            raise yaml.constructor.ConstructorError(None, None, reason, node.start_mark) from None
+        if isinstance(value, int) and value.bit_length() > _MAX_BITS:
+            raise yaml.constructor.ConstructorError(None, None, "too large a number", node.start_mark)
+        return value
 
     def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> str:
         """Return the value of a scalar. Raises ConstructorError for half of a surrogate pair."""
@@ -80,8 +95,15 @@ class _Loader(yaml.SafeLoader):
             raise yaml.constructor.ConstructorError(None, None, HALF_A_PAIR, node.start_mark) from None
 
 
-_INTEGER = "tag:yaml.org,2002:int"
-_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+)")
+def _refuse_tag(loader: yaml.SafeLoader, node: yaml.Node) -> Any:  # noqa: ARG001  (PyYAML's signature)
+    raise yaml.constructor.ConstructorError(None, None, f"the tag {node.tag[:80]} has no meaning here", node.start_mark)
+
+
+_Loader.add_constructor(None, _refuse_tag)
+_TEXT = "tag:yaml.org,2002:str"
+_KEYS_AS_TEXT = {f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "bool", "null")}
+_NUMBERS = {"tag:yaml.org,2002:int", "tag:yaml.org,2002:float"}
+_ODD_NUMBER = re.compile(r"[-+]?(0[0-7_]+|[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?)")
 _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
@@ -96,6 +118,7 @@ def read_yaml(name: str, text: str) -> SourceDocument:
     try:
         loader = _Loader(text)
         node = loader.get_single_node()
+        _read_keys_as_text(node)
         duplicates = tuple(islice(chain(_duplicate_keys(name, node), _odd_numbers(name, node)), MAX_MISTAKES))
         data = None if node is None else loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
@@ -199,10 +222,18 @@ def _walk(root: yaml.Node | None) -> Iterator[yaml.Node]:
             stack.extend(child for pair in node.value for child in (pair if isinstance(pair, tuple) else (pair,)))
 
 
-def _odd_numbers(name: str, root: yaml.Node | None) -> Iterator[Problem]:
-    """Yield a problem for each whole number in base 8 or 60: YAML 1.1 reads 02000 as 1024 and 22:30 as 1350."""
+def _read_keys_as_text(root: yaml.Node | None) -> None:
+    """Make each key a text as it is written: YAML 1.1 reads 2.10 as 2.1, 010 as 8, and no as false."""
     for node in _walk(root):
-        if isinstance(node, yaml.ScalarNode) and node.tag == _INTEGER and _ODD_NUMBER.fullmatch(node.value):
+        for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
+            if key.tag in _KEYS_AS_TEXT:
+                key.tag = _TEXT
+
+
+def _odd_numbers(name: str, root: yaml.Node | None) -> Iterator[Problem]:
+    """Yield a problem for each number in base 8 or 60: YAML 1.1 reads 02000 as 1024 and 22:30 as 1350."""
+    for node in _walk(root):
+        if isinstance(node, yaml.ScalarNode) and node.tag in _NUMBERS and _ODD_NUMBER.fullmatch(node.value):
             yield Problem(
                 "bad_value",
                 f"{name}:{_position(node.start_mark)}: YAML does not read {node.value} as a decimal number",

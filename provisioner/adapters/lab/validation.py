@@ -149,6 +149,8 @@ _MESSAGES: Mapping[str, str] = {
     "bool_parsing": "{shown} is not true or false",
     "string_pattern_mismatch": "{shown} is not valid",
     "value_error": "{error}",
+    "string_too_short": "{shown} is too short",
+    "string_too_long": "{shown} is too long",
     "too_short": "the list is empty",
 }
 

@@ -59,9 +59,8 @@ def read_bytes(path: Path, fix: str) -> bytes:
     Raises ProblemError (usage) with `fix` where the file is missing, unreadable or larger than MAX_BYTES.
     """
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB", fix)
-        return path.read_bytes()
+        with path.open("rb") as file:
+            found = file.read(MAX_BYTES + 1)  # not its size: a device has none, and no end
     except FileNotFoundError:
         problem = Problem("no_such_file", f"{path}: there is no such file", "this file was asked for by name", fix)
         raise ProblemError(problem, "usage") from None
@@ -69,6 +68,9 @@ def read_bytes(path: Path, fix: str) -> bytes:
         raise _unreadable(path, error.strerror or str(error), fix) from None
     except ValueError as error:  # a null byte in the path
         raise _unreadable(path, str(error), fix) from None
+    if len(found) > MAX_BYTES:
+        raise _unreadable(path, f"larger than {MAX_BYTES >> 20} MiB", fix)
+    return found
 
 
 def decode(raw: bytes, name: str) -> str:

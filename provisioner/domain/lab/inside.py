@@ -21,11 +21,23 @@ _OWN = re.compile(
     r"|PYTHONHOME|HF_HOME|HF_ENDPOINT|TZ|MPLCONFIGDIR|BASH_ENV|ENV|PROMPT_COMMAND|(https?|all|no)_proxy",
     re.IGNORECASE,
 )
+MAX_PORT = 65535
 _PRINTABLE = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,4096}$"
 
 
+def check_url_port(text: str) -> str:
+    """Return the URL. Raises ValueError where it has no host, or a port that does not exist. A path has none."""
+    try:
+        port = urlsplit(text).port
+    except ValueError:
+        port = 0
+    if port == 0:
+        raise ValueError(f"{text!r} has no host, or no port from 1 to {MAX_PORT}")
+    return text
+
+
 def _check_url(text: str) -> str:
-    place = urlsplit(text)
+    place = urlsplit(check_url_port(text))
     if place.scheme not in {"http", "https"} or not place.hostname:
         raise ValueError(f"not an http or https URL: {text!r}")
     if "@" in place.netloc:
@@ -36,6 +48,8 @@ def _check_url(text: str) -> str:
 
 
 def _check_zone(text: str) -> str:
+    if text == "localtime":
+        raise ValueError("localtime is the time of whatever machine reads it: name a zone")
     try:
         ZoneInfo(text)
     except (KeyError, ValueError, OSError):  # not found, a path outside the folder, a folder
@@ -61,7 +75,9 @@ Url = Annotated[
     str, StringConstraints(pattern=r"^[!#-&(-;=?-Z_a-z~\[\]]{1,512}$"), AfterValidator(_check_url)
 ]  # without space, quote, <, >, \, ^, `, {, | and }
 TimeZone = Annotated[str, AfterValidator(_check_zone)]
-Channel = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,254}$")]
+Channel = Annotated[
+    str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._~:/-]{0,254}$"), AfterValidator(check_url_port)
+]
 ProxyHost = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9.*:\[\]/-]{1,253}$")]
 VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
 VariableValue = Annotated[str, StringConstraints(pattern=_PRINTABLE)]

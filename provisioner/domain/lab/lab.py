@@ -1,11 +1,10 @@
 """The settings of a lab, as written in `lab.yml`. Unknown keys are errors."""
 
-import math
 import re
 from contextlib import suppress
 from datetime import date
 from fnmatch import fnmatchcase
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 from typing import Annotated, Literal, Self
 from zoneinfo import ZoneInfo
 
@@ -29,19 +28,25 @@ from provisioner.domain.lab.environments import (
     ImageSettings,
     resolve_environments,
 )
-from provisioner.domain.lab.inside import Inside, TimeZone
-from provisioner.domain.lab.mounts import AbsolutePath, Mounts, overlap
+from provisioner.domain.lab.inside import MAX_PORT, Inside, TimeZone, check_url_port
+from provisioner.domain.lab.mounts import Homes, Mounts, overlap
 from provisioner.domain.lab.waves import Share
 from provisioner.domain.values.feed_format import FeedFormat
 from provisioner.domain.values.model import UserInput
 from provisioner.domain.values.node import GPU_UUID_PATTERN
-from provisioner.domain.values.size import SIZE_PATTERN, Size
+from provisioner.domain.values.size import SIZE_PATTERN, Size, check_size, size_bytes
 from provisioner.domain.values.subnet import NetworkPool
 
-_ADDRESS = r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)(:\d{1,5})?$"
+_LABEL = "[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+_ADDRESS = rf"^(\[[0-9a-fA-F:]+\]|{_LABEL}(\.{_LABEL})*)(:\d{{1,5}})?$"
+# A name of the OCI distribution specification: engines refuse any other.
+_NAME_PART = "[a-z0-9]+(([._]|__|-+)[a-z0-9]+)*"
 MAX_GPUS = 64  # of one node
-_MAX_PORT = 65535
 _HTTPS_PORT = 443
+_MIN_MEMORY = 6 << 20  # bytes, of Docker Engine
+_MIN_CPUS = 0.01  # of Docker Engine
+_MAX_CPUS = 8192  # of Linux (NR_CPUS); the limit of a seat is at most what its node has
+_MAX_PIDS = 1 << 22  # of Linux (PID_MAX_LIMIT)
 _LOOPBACK = "127.0.0.1"
 _SERVICE_PORTS = frozenset({8888, 2222})  # of Jupyter and sshd inside of a seat
 # First parts of the paths of Jupyter's own pages.
@@ -58,11 +63,24 @@ def _split_port(address: str) -> tuple[str, int]:
 def _check_address(text: str) -> str:
     host, port = _split_port(text)
     has_port = host != text
-    if has_port and not 0 < port <= _MAX_PORT:
-        raise ValueError(f"{text!r} has no port from 1 to {_MAX_PORT}")
+    if has_port and not (0 < port <= MAX_PORT and text.endswith(f":{port}")):
+        raise ValueError(f"{text!r} has no port from 1 to {MAX_PORT}")
+    _check_host(host)
     if not has_port and "." not in host and ":" not in host and host != "localhost":
         raise ValueError(f"engines read {text}/NAME as an image of Docker Hub: add the port, such as {text}:443")
     return text
+
+
+def _check_host(host: str) -> None:
+    """Raise ValueError for an IP address that no single host can have. Nothing is asked for of a name."""
+    if not re.fullmatch(r"\[.*\]|[0-9.]+", host):
+        return
+    try:
+        address = ip_address(host.strip("[]"))
+    except ValueError:
+        raise ValueError(f"{host!r} is not an IP address") from None
+    if address.is_unspecified or address.is_multicast:
+        raise ValueError(f"{host!r} is not the address of one host")
 
 
 def _check_user(text: str) -> str:
@@ -71,16 +89,28 @@ def _check_user(text: str) -> str:
     return text
 
 
+def _check_memory(text: str) -> str:
+    if text in {"auto", "none"}:
+        return text
+    if size_bytes(text) < _MIN_MEMORY:
+        raise ValueError(f"engines start no container with less than {_MIN_MEMORY >> 20}m: {text}")
+    return check_size(text)
+
+
 Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_check_address)]
-Repository = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]+([._/-]+[a-z0-9]+)*$")]
+Repository = Annotated[str, StringConstraints(pattern=f"^{_NAME_PART}(/{_NAME_PART})*$", max_length=255)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$"), AfterValidator(_check_user)]
 # auto: from the size of the node; none: no limit.
-MemoryLimit = Annotated[str, StringConstraints(pattern=f"^(auto|none|{SIZE_PATTERN})$")]
-FeedPlace = Annotated[str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$")]
+MemoryLimit = Annotated[str, StringConstraints(pattern=f"^(auto|none|{SIZE_PATTERN})$"), AfterValidator(_check_memory)]
+FeedPlace = Annotated[
+    str, StringConstraints(pattern=r"^(https?://[^\s/@]+(/\S*)?|[^\s:]+)$"), AfterValidator(check_url_port)
+]
 # It becomes part of a line in apt's sources. $(ARCH) stands for the node's architecture as dpkg names it.
 PackagePlace = Annotated[
-    str, StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~$()-]+)*/?$")
+    str,
+    StringConstraints(pattern=r"^https?://[A-Za-z0-9.-]+(:\d{1,5})?(/[A-Za-z0-9._~$()-]+)*/?$"),
+    AfterValidator(check_url_port),
 ]
 GroupName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_-]{0,30}$")]
 UnixGroup = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._@-]{0,63}$")]
@@ -170,7 +200,7 @@ class Registry(UserInput):
         "control machine; otherwise an existing registry is used unchanged",
         examples=[True],
     )
-    push_port: Annotated[int, Field(ge=1024, le=_MAX_PORT)] | None = Field(
+    push_port: Annotated[int, Field(ge=1024, le=MAX_PORT)] | None = Field(
         default=None,
         description="The port of a managed registry that takes pushes; none: the one after that of `address`",
         examples=[5001],
@@ -193,7 +223,7 @@ class Registry(UserInput):
     def push_address(self, *, is_local: bool) -> str:
         """Return where the control machine pushes to. `is_local`: the registry runs on the control machine itself."""
         host, port = _split_port(self.address)
-        following = port + 1 if port < _MAX_PORT else port - 1
+        following = port + 1 if port < MAX_PORT else port - 1
         return f"{_LOOPBACK if is_local else host}:{self.push_port or following}"
 
 
@@ -219,7 +249,7 @@ class SshService(Service):
 
 
 ExtraName = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
-ExtraPort = Annotated[int, Field(ge=1024, le=_MAX_PORT)]
+ExtraPort = Annotated[int, Field(ge=1024, le=MAX_PORT)]
 
 
 def _check_extra(extra: dict[str, int]) -> dict[str, int]:
@@ -253,7 +283,7 @@ def _check_cpus(value: object) -> float | Literal["auto", "none"]:
     if isinstance(value, int | float | str) and not isinstance(value, bool):
         with suppress(ValueError, OverflowError):
             number = float(value)
-    if not 0 < number < math.inf:
+    if not _MIN_CPUS <= number <= _MAX_CPUS:
         raise ValueError(f"neither a number of CPUs nor auto or none: {str(value)[:40]}")
     return number
 
@@ -261,7 +291,9 @@ def _check_cpus(value: object) -> float | Literal["auto", "none"]:
 CpuLimit = Annotated[
     float | Literal["auto", "none"],
     PlainValidator(_check_cpus),
-    WithJsonSchema({"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"enum": ["auto", "none"]}]}),
+    WithJsonSchema(
+        {"anyOf": [{"type": "number", "minimum": _MIN_CPUS, "maximum": _MAX_CPUS}, {"enum": ["auto", "none"]}]}
+    ),
 ]
 
 
@@ -274,7 +306,9 @@ class Limits(UserInput):
     cpus: CpuLimit = Field(
         default="auto", description="A number of CPUs; `auto`: all CPUs of the node but one; `none`: no limit"
     )
-    pids: Annotated[int, Field(ge=256)] = Field(default=4096, description="How many processes and threads")
+    pids: Annotated[int, Field(ge=256, le=_MAX_PIDS)] = Field(
+        default=4096, description="How many processes and threads"
+    )
     shm: Size = Field(default="8g", description="The size of /dev/shm, at most half of the memory")
 
 
@@ -329,7 +363,7 @@ class SeatSettings(UserInput):
         description="Files of public keys that may log in by SSH, relative to the lab's directory",
         examples=[["keys/ann.pub"]],
     )
-    homes: AbsolutePath = Field(
+    homes: Homes = Field(
         default="/srv/provisioner/homes",
         description="The directory of homes on a node; no rollout deletes or changes what is in a home",
     )
@@ -341,13 +375,23 @@ class SeatSettings(UserInput):
     limits: Limits = Field(default=Limits(), description="Limits of each container")
 
 
+def _check_day(value: object) -> object:
+    """Take a day as it is written only: pydantic reads a number as seconds since 1970."""
+    if isinstance(value, str | int | float) and not re.fullmatch(r"\d{4}-\d\d-\d\d", str(value)):
+        raise ValueError(f"not a day such as 2027-01-31: {str(value)[:40]}")
+    return value
+
+
+LastDay = Annotated[date, BeforeValidator(_check_day)]
+
+
 class PeopleSettings(UserInput):
     """Who has a seat."""
 
     roster: Annotated[str, Field(min_length=1)] = Field(
         description="The file with one person a row, relative to the lab's directory", examples=["roster.csv"]
     )
-    term_ends: date | None = Field(
+    term_ends: LastDay | None = Field(
         default=None,
         description="The day after which others get the ports and the subnet of a seat that was stopped until then, "
         "because its person has left the roster; none: never",
@@ -428,7 +472,7 @@ class Group(UserInput):
     cpus: CpuLimit | None = Field(
         default=None, description="CPUs of each container, as in seat.limits; none: those of seat.limits", examples=[8]
     )
-    pids: Annotated[int, Field(ge=256)] | None = Field(
+    pids: Annotated[int, Field(ge=256, le=_MAX_PIDS)] | None = Field(
         default=None, description="Processes and threads of each container; none: those of seat.limits", examples=[4096]
     )
     shm: Size | None = Field(

@@ -15,6 +15,10 @@ _SYSTEM = r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|snap|srv/provisioner|sy
 _OF_PEOPLE = r"/(home|tmp)(/|$)"
 # Below these a mount would hide what a seat runs on, or what is another person's.
 _RESERVED = r"/(home|opt/(provisioner|conda|nvidia)|tmp)(/|$)|/(opt|srv)$"
+# The same folders, without those below /var and /srv in which a lab may keep homes.
+_NEVER_HOMES = (
+    r"/(bin|boot|dev|etc|lib\w*|proc|root|run|sbin|snap|sys|usr|var/(run|lib/(docker|containerd|provisioner)))(/|$)"
+)
 MAX_MOUNTS = 16
 
 
@@ -39,9 +43,18 @@ def _check_target(text: str) -> str:
     return text
 
 
-AbsolutePath = Annotated[str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$"), AfterValidator(check_path)]
-Source = Annotated[AbsolutePath, Field(max_length=1024), AfterValidator(_check_source)]
-Target = Annotated[AbsolutePath, Field(max_length=1024), AfterValidator(_check_target)]
+def _check_homes(text: str) -> str:
+    if re.match(_NEVER_HOMES, text):
+        raise ValueError(f"{text!r} is a folder of the system, the engine's or provisioner's: a home cannot be in it")
+    return text
+
+
+AbsolutePath = Annotated[
+    str, StringConstraints(pattern=r"^(/[A-Za-z0-9._-]+)+$", max_length=1024), AfterValidator(check_path)
+]
+Source = Annotated[AbsolutePath, AfterValidator(_check_source)]
+Target = Annotated[AbsolutePath, AfterValidator(_check_target)]
+Homes = Annotated[AbsolutePath, AfterValidator(_check_homes)]
 
 
 class Mount(UserInput):

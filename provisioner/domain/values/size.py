@@ -2,19 +2,28 @@
 
 from typing import Annotated
 
-from pydantic import StringConstraints
+from pydantic import AfterValidator, StringConstraints
 
 # A size as Docker reads it, in powers of 1024: 512m, 8g.
 SIZE_PATTERN = "[1-9][0-9]{0,11}[kmg]"
-Size = Annotated[str, StringConstraints(pattern=f"^{SIZE_PATTERN}$")]
-
 _SHIFTS = {"k": 10, "m": 20, "g": 30}
+_MAX_BITS = 63  # of the number of bytes that Docker reads
 _BINARY_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
-def size_bytes(size: Size) -> int:
+def size_bytes(size: str) -> int:
     """Return the bytes of a size such as 8g."""
     return int(size[:-1]) << _SHIFTS[size[-1]]
+
+
+def check_size(size: str) -> str:
+    """Return the size. Raises ValueError where it is more than Docker can read."""
+    if size_bytes(size).bit_length() > _MAX_BITS:
+        raise ValueError(f"no machine has so much: {size}")
+    return size
+
+
+Size = Annotated[str, StringConstraints(pattern=f"^{SIZE_PATTERN}$"), AfterValidator(check_size)]
 
 
 def human_size(count: int) -> str:

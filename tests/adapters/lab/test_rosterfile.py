@@ -93,7 +93,7 @@ def test_a_roster_is_read_beside_groups_with_mistakes(lab_with: LabWith, groups:
     [
         ("none.csv", "$/lab.yml:4:18: $/none.csv: there is no such file"),
         (".", "$/lab.yml:4:18: $: Is a directory"),
-        ('""', '$/lab.yml:4:18: people.roster: "": String should have at least 1 character'),
+        ('""', '$/lab.yml:4:18: people.roster: "" is too short'),
         ("5", '$/lab.yml:4:18: people.roster: 5 is read as a number; write it in quotes: "5"'),
     ],
 )

@@ -73,3 +73,31 @@ def test_a_character_that_yaml_escapes_as_json_does_is_read_and_half_of_it_is_re
     with pytest.raises(ProblemError) as refusal:
         read_yaml("f", 'a: 1\nb: "x\\ud83d"\n')
     assert [problem.what for problem in refusal.value.problems] == [f"f:2:4: not YAML: {HALF_A_PAIR}"]
+
+
+@pytest.mark.parametrize("key", ["no", "2026", "010", "2.10", "~", "1:30", "=", "0x1f", "2026-01-31"])
+def test_a_key_is_the_text_that_is_written(key: str) -> None:
+    document = read_yaml("f", f"{key}: {{{key}: 1}}\n")
+    assert (document.data, document.duplicates) == ({key: {key: 1}}, ())
+    assert document.place((key, key)) == f"f:1:{2 * len(key) + 6}"
+
+
+SCALARS = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "S"]), max_size=8)
+
+
+@given(st.sampled_from(["int", "float", "bool", "null", "timestamp", "binary", "str", "value", "merge", "x"]), SCALARS)
+def test_any_value_of_any_type_is_read_or_refused_with_its_place(kind: str, value: str) -> None:
+    quoted = value.replace("'", "''")
+    places = []
+    try:
+        read_yaml("f", f"a: !!{kind} '{quoted}'\n")
+    except ProblemError as refusal:
+        places = [problem.what[:7] for problem in refusal.problems]
+    assert places in ([], ["f:1:4: "])
+
+
+@pytest.mark.parametrize("number", ["9" * 5000, f"0x{'f' * 9000}", "1" + ":59" * 3000, "9" * 20])
+def test_a_number_that_no_message_can_show_is_refused_with_its_place(number: str) -> None:
+    with pytest.raises(ProblemError) as refusal:
+        read_yaml("f", f"a: {number}\n")
+    assert [problem.what for problem in refusal.value.problems] == ["f:1:4: not YAML: too large a number"]

@@ -25,7 +25,7 @@ GIB = 1 << 30
         ({"memory": "6g"}, 64 * GIB, ("6g", "3072m")),
         ({"memory": "6g", "shm": "512m"}, 64 * GIB, ("6g", "512m")),
         ({"memory": "128g", "shm": "64g"}, 64 * GIB, ("128g", "64g")),
-        ({"memory": "1k"}, 64 * GIB, ("1k", "1m")),
+        ({"memory": "6m"}, 64 * GIB, ("6m", "3m")),
     ],
 )
 def test_memory_and_shared_memory(wanted: dict[str, Any], memory: int | None, expected: tuple[str | None, str]) -> None:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -79,11 +80,18 @@ def settings(directory: LabDirectory, ansible: AnsibleOptions, verbosity: int) -
         verbosity=max(verbosity - 1, 0),
         passwords=ansible.passwords,
         on_output=_show_output if verbosity > 1 else None,
+        on_warning=_show_once,
     )
 
 
 def _show_output(text: str) -> None:
     sys.stderr.write(f"{safe_block(text)}\n")  # looked up at each call: a live view stands in its place
+
+
+@cache
+def _show_once(text: str) -> None:
+    """Show the text at the first call in a process: a run reads its inventory several times."""
+    _show_output(text)
 
 
 def mirror(directory: LabDirectory, on_event: OnEvent, *, fresh: bool = False) -> Registry:

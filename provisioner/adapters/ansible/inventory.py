@@ -1,17 +1,20 @@
 """Read the hosts of an inventory with Ansible itself, narrowed by --limit."""
 
+import codecs
 import json
 import os
 import re
 import shlex
 import subprocess
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from provisioner.adapters.ansible.settings import Passwords, Settings, environment
+from provisioner.adapters.ansible.settings import Passwords, Settings, environment, refused_setting
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -24,6 +27,8 @@ _JUMPS = re.compile(f"(?!none$){_JUMP}(?:,{_JUMP})*")
 _LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
 _UNWRITABLE_HOME = "Unable to create local directories"  # in the message of Ansible; a path and a reason follow
 _SSH_PORT, _LAST_PORT = 22, 65535
+_MAX_OUTPUT = 2000  # characters
+_MARK_BYTES = 3  # of the longest byte order mark
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
 
 
@@ -58,7 +63,9 @@ def hosts(settings: Settings, limit: str | None) -> tuple[InventoryHost, ...]:
     found = tuple(_host(name, listing["_meta"]["hostvars"].get(name, {})) for name in _names(listing))
     if not found:
         names = _names(_list_inventory(settings, None)[0] or {}) if limit else ()
-        raise ProblemError(_no_hosts_matched(settings, limit, names), "usage")
+        raise ProblemError(_no_hosts_matched(settings, limit, names, output), "usage")
+    if output.strip() and settings.on_warning:
+        settings.on_warning(output.strip())
     if bad := [host.name for host in found if not _NAME.fullmatch(host.name)]:
         raise ProblemError([_bad_name(name) for name in bad], "usage")
     return found
@@ -87,33 +94,43 @@ def registry_host(settings: Settings) -> InventoryHost | None:
 def _list_inventory(settings: Settings, limit: str | None) -> tuple[dict[str, Any] | None, str]:
     """Return the document of `ansible-inventory --list`, None where it fails, and its error output.
 
-    Raises ProblemError for failures that have nothing to do with the inventory: a signal ended the command, or it
-    cannot write to the home directory (usage).
+    Raises ProblemError for failures that have nothing to do with the inventory: a signal ended the command, or (usage)
+    it cannot write to the home directory, or does not start with the user's own configuration.
     """
     limited = [f"--limit={limit}"] if limit else []
-    argv = ["ansible-inventory", "-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
-    # Above 0, ansible-inventory prints other lines before its document.
-    env = os.environ | environment(settings, 1) | {"ANSIBLE_VERBOSITY": "0"}
-    with _vault_password(settings.passwords) as (arguments, descriptors):
+    argv = ["-i", str(settings.inventory), "--list", *limited, *settings.arguments()]
+    # Not from stdout, where Ansible prints other lines with a verbosity, with ANSIBLE_DEBUG, and from plugins.
+    with _vault_password(settings.passwords) as (arguments, descriptors), TemporaryFile() as document:
+        output = ["--output", f"/dev/fd/{document.fileno()}"]
         try:
-            done = subprocess.run(
-                [*argv, *arguments],
-                env=env,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-                timeout=_TIMEOUT,
-                pass_fds=descriptors,
-            )
+            done = _run_ansible(settings, [*argv, *arguments, *output], (*descriptors, document.fileno()))
         except subprocess.TimeoutExpired:
             return None, f"ansible-inventory did not end within {_TIMEOUT} s"
+        listing = document.read()
     if done.returncode < 0:
         raise ProblemError(_killed(-done.returncode))
     if done.returncode and _UNWRITABLE_HOME in done.stderr:
         raise ProblemError(_unwritable_home(done.stderr), "usage")
-    return (None if done.returncode else json.loads(done.stdout)), done.stderr
+    if done.returncode and (broken := _run_ansible(settings, ["--version"])).returncode:
+        raise ProblemError(refused_setting(settings.inventory, broken.stderr), "usage")
+    return (None if done.returncode else json.loads(listing)), done.stderr
+
+
+def _run_ansible(
+    settings: Settings, arguments: Sequence[str], descriptors: tuple[int, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    argv = ["ansible-inventory", *arguments]
+    return subprocess.run(
+        argv,
+        env=os.environ | environment(settings, 1) | {"ANSIBLE_FORCE_COLOR": "False"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+        timeout=_TIMEOUT,
+        pass_fds=descriptors,
+    )
 
 
 @contextmanager
@@ -179,9 +196,10 @@ def _jumps(text: str) -> Iterator[str]:
             yield match[1]
 
 
-def _no_hosts_matched(settings: Settings, limit: str | None, names: tuple[str, ...]) -> Problem:
+def _no_hosts_matched(settings: Settings, limit: str | None, names: tuple[str, ...], output: str = "") -> Problem:
     if limit is None:
-        what, fix = "the inventory has no hosts", f"add nodes to {settings.inventory}"
+        warnings = f": {output.strip()[-_MAX_OUTPUT:]}" if output.strip() else ""
+        what, fix = f"the inventory has no hosts{warnings}", f"add nodes to {settings.inventory}"
     else:
         what = f"no host matches --limit {limit!r}, or a part of it matches none"
         fix = f"the inventory has: {', '.join(names[:20])}{', …' if names[20:] else ''}" if names else "correct --limit"
@@ -211,12 +229,26 @@ def _unreadable(settings: Settings, output: str) -> Problem:
     fix = f"correct it until this command shows your nodes: ansible-inventory -i {settings.inventory} --graph"
     if _LOCKED_VAULT in output:
         fix = "give the vault password: --ask-vault-pass asks for it, --vault-password-file names a file"
+    elif settings.inventory:
+        fix = _fix_of_form(settings.inventory) or fix
     return Problem(
         "inventory_unreadable",
-        f"Ansible cannot read {settings.inventory}: {output.strip()[-2000:]}",
+        f"Ansible cannot read {settings.inventory}: {output.strip()[-_MAX_OUTPUT:]}",
         "the inventory lists the nodes of the lab",
         fix,
     )
+
+
+def _fix_of_form(inventory: Path) -> str | None:
+    """Return how to correct a file whose form keeps it from being read: Ansible takes a script for a list of hosts."""
+    with suppress(OSError):
+        with inventory.open("rb") as file:
+            start = file.read(_MARK_BYTES)
+        if start.startswith(b"#!") and not os.access(inventory, os.X_OK):
+            return f"a program is an inventory only where it may be run: chmod +x {shlex.quote(str(inventory))}"
+        if start.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return f"save {inventory} as UTF-8, without a byte order mark"
+    return None
 
 
 def _bad_name(name: str) -> Problem:

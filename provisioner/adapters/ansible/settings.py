@@ -3,6 +3,7 @@
 import configparser
 import locale
 import os
+import re
 import shutil
 import stat
 import sys
@@ -18,6 +19,7 @@ from provisioner.domain.values.problem import Problem, ProblemError
 
 FORKS = 25
 _PROGRAM = "ansible-playbook"
+_MAX_SHOWN = 80  # characters of a line
 PasswordKind = Literal["connection", "become", "vault"]
 
 # Set where the user's own configuration does not: variable, option in ansible.cfg, value. ServerAliveInterval ends the
@@ -35,6 +37,7 @@ _DEFAULTS = (
 )
 # An unreadable inventory and a pattern without a match are errors; Ansible would go on with no hosts. Passwords are
 # asked for by the command line, before Ansible starts: a question of Ansible is not shown, and it would wait for ever.
+# Our plays are no plays of the user: tags would leave their tasks out, and without a log there would be no results.
 _STRICT = {
     "ANSIBLE_INVENTORY_ANY_UNPARSED_IS_FAILED": "True",
     "ANSIBLE_HOST_PATTERN_MISMATCH": "error",
@@ -43,6 +46,9 @@ _STRICT = {
     "ANSIBLE_ASK_VAULT_PASS": "False",
     "ANSIBLE_AGNOSTIC_BECOME_PROMPT": "True",
     "ANSIBLE_ENABLE_TASK_DEBUGGER": "False",
+    "ANSIBLE_RUN_TAGS": "all",
+    "ANSIBLE_SKIP_TAGS": "",
+    "ANSIBLE_NO_LOG": "False",
 }
 # How Ansible is configured to ask for a password: variable, option in ansible.cfg.
 _ASKING: dict[PasswordKind, tuple[str, str]] = {
@@ -89,7 +95,8 @@ class Passwords:
 class Settings:
     """How Ansible is called. `inventory` None: on this machine alone. `extra_vars`: each as typed after -e.
 
-    `on_output` gets what ansible-playbook prints, without colours; it may come from nodes.
+    `on_output` gets what ansible-playbook prints, without colours; it may come from nodes. `on_warning` gets what
+    Ansible says of an inventory that it has read.
     """
 
     inventory: Path | None
@@ -99,6 +106,7 @@ class Settings:
     verbosity: int = 0
     passwords: Passwords = Passwords()
     on_output: Callable[[str], None] | None = None
+    on_warning: Callable[[str], None] | None = None
 
     def arguments(self) -> list[str]:
         """Return the command line arguments for the vault password file and the extra variables."""
@@ -169,14 +177,20 @@ def search_path(name: str, option: str, settings: Settings, *first: Path) -> str
 def _resolve(text: str, base: Path) -> str:
     """Return a path of ansible.cfg as Ansible reads it: relative to the folder of the file."""
     plain = text.strip().replace("{{CWD}}", str(Path.cwd()))
-    return str(base / os.path.expandvars(Path(plain).expanduser())) if plain else ""
+    return str(base / _expanded(plain)) if plain else ""
+
+
+def _expanded(text: str) -> str:
+    return os.path.expandvars(os.path.expanduser(text))  # noqa: PTH111  (pathlib raises an error where there is no home)
 
 
 def _config_file(inventory: Path | None) -> Path | None:
     """Find ansible.cfg as Ansible does, and beside the inventory, which comes after the current folder."""
-    if "ANSIBLE_CONFIG" in os.environ:
-        named = Path(os.environ["ANSIBLE_CONFIG"]).expanduser().absolute()
-        return named / "ansible.cfg" if named.is_dir() else named
+    if named := os.environ.get("ANSIBLE_CONFIG"):
+        path = Path(_expanded(named)).absolute()
+        path = path / "ansible.cfg" if path.is_dir() else path
+        if path.exists():
+            return path
     return next((path for path in _candidates(inventory) if path.is_file() and os.access(path, os.R_OK)), None)
 
 
@@ -193,13 +207,69 @@ def _candidates(inventory: Path | None) -> Iterator[Path]:
 
 def _options(config: Path | None) -> dict[str, str]:
     """Return the options of all sections of ansible.cfg. Bytes that are not UTF-8 are kept, as Ansible does."""
-    parser = configparser.ConfigParser(interpolation=None, strict=False, inline_comment_prefixes=(";",))
-    if config and config.is_file():
+    parser = configparser.ConfigParser(interpolation=None, inline_comment_prefixes=(";",))
+    if config and config.is_file():  # Ansible itself refuses a device
         try:
-            parser.read_string(config.read_text("utf-8", "surrogateescape"), str(config))
-        except (configparser.Error, OSError) as error:
-            raise ProblemError(_bad_config(config, error), "usage") from None
+            parser.read_string(_config_text(config), str(config))
+        except configparser.Error as error:
+            raise ProblemError(_bad_config(*_config_error(config, error)), "usage") from None
     return {name: value or "" for section in parser.sections() for name, value in parser.items(section)}
+
+
+def _config_text(config: Path) -> str:
+    try:
+        return config.read_text("utf-8", "surrogateescape")
+    except OSError as error:
+        raise ProblemError(_bad_config(str(config), error.strerror or str(error)), "usage") from None
+
+
+def _config_error(config: Path, error: configparser.Error) -> tuple[str, str]:
+    """Return the place of a mistake that keeps ansible.cfg from being read, and what it is."""
+    number: int | None
+    match error:
+        case configparser.MissingSectionHeaderError():  # it is a ParsingError, too
+            number, reason = error.lineno, _why_no_section(error.line.strip())
+        case configparser.ParsingError():
+            number, line = error.errors[0]
+            reason = f"not NAME = VALUE: {line[:_MAX_SHOWN]}"
+        case configparser.DuplicateOptionError():
+            number, reason = error.lineno, f"{error.option} is here a second time in [{error.section}]"
+        case configparser.DuplicateSectionError():
+            number, reason = error.lineno, f"the section [{error.section}] is here a second time"
+        case _:
+            return str(config), " ".join(str(error).split())
+    return f"{config}:{number}", reason
+
+
+def _why_no_section(line: str) -> str:
+    if "\0" in line:
+        return "the file is in UTF-16"
+    if line.startswith("\ufeff"):
+        return "the file begins with a byte order mark"
+    return f"no section such as [defaults] comes before {line[:_MAX_SHOWN]!r}"
+
+
+def refused_setting(inventory: Path | None, output: str) -> Problem:
+    """Return the problem of a value in ansible.cfg, or in a variable, with which no program of Ansible starts.
+
+    `output`: what one of them said. The value is looked for in it, as the message names no line.
+    """
+    lines = [line for line in output.splitlines() if line.strip()]
+    reason = next((line for line in lines if line.startswith("ERROR: ")), lines[-1] if lines else "it says nothing")
+    reason = reason.removeprefix("ERROR: ").rstrip(":")
+    variables = {name: text for name, text in os.environ.items() if name.startswith("ANSIBLE_")}
+    variable = next((name for name, text in variables.items() if repr(text) in reason), None)
+    config = _config_file(inventory)
+    return _bad_config(variable or (_line_with_value(config, reason) if config else "ANSIBLE_CONFIG"), reason)
+
+
+def _line_with_value(config: Path, reason: str) -> str:
+    """Return the file, with the first line whose value is in the reason, alone or with lines that continue it."""
+    for number, line in enumerate(_config_text(config).splitlines() if config.is_file() else (), 1):
+        value = repr(re.split(r"[=:]", line, maxsplit=1)[-1].partition(" ;")[0].strip())
+        if value in reason or f"{value[:-1]}\\n" in reason:
+            return f"{config}:{number}"
+    return str(config)
 
 
 def _utf8_locale() -> dict[str, str]:
@@ -215,11 +285,11 @@ def _utf8_locale() -> dict[str, str]:
     return {} if usable else {"LC_ALL": "C.UTF-8"}
 
 
-def _bad_config(config: Path, error: Exception) -> Problem:
+def _bad_config(place: str, reason: str) -> Problem:
     return Problem(
         "bad_ansible_cfg",
-        f"{config}: {' '.join(str(error).split())}",
-        "it says how Ansible reaches the nodes, and Ansible does not start with a file that it cannot read",
+        f"{place}: {reason}",
+        "it says how Ansible reaches the nodes, and Ansible does not start with a setting that it cannot read",
         "correct it until `ansible-config dump --only-changed` shows its settings: an INI file in UTF-8, without a "
         "byte order mark, that begins with a section such as [defaults]",
     )

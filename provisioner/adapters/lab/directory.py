@@ -1,5 +1,6 @@
 """Find and read the directory of a lab: lab.yml, the inventory, and the files that lab.yml names."""
 
+import os
 import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -68,9 +69,28 @@ EXPECTED = {
 }
 
 _INVENTORIES = ("hosts.yml", "hosts.yaml", "hosts.ini", "hosts", "hosts.*", "inventory*")
-# What Ansible ignores in a folder of inventories, and its folder of plugins.
-_NOT_INVENTORIES = (".pyc", ".pyo", ".swp", ".bak", "~", ".rpm", ".md", ".txt", ".rst", ".orig", ".cfg", ".retry")
+# What Ansible ignores in a folder of inventories; further copies that editors, people and package managers keep; and
+# documents.
+_NOT_INVENTORIES: tuple[str, ...] = (
+    ".pyc",
+    ".pyo",
+    ".swp",
+    ".bak",
+    "~",
+    ".rpm",
+    ".md",
+    ".txt",
+    ".rst",
+    ".orig",
+    ".cfg",
+    ".retry",
+)
+_NOT_INVENTORIES += (".old", ".save", ".tmp", ".rej", ".rpmsave", ".rpmnew", ".dpkg-old", ".dpkg-dist", ".dpkg-new")
+_NOT_INVENTORIES += (".sample", ".example", ".dist", ".tmpl", ".j2", ".lock", ".log", ".csv", ".xls", ".xlsx", ".ods")
+_NOT_INVENTORIES += (".pdf", ".doc", ".docx", ".odt", ".png", ".jpg", ".svg", ".html", ".allow", ".deny")
 _PLUGINS = "inventory_plugins"
+# The source of a program is an inventory only where it may be run.
+_PROGRAMS = (".py", ".sh", ".pl", ".rb", ".js")
 
 
 class LabDirectory(NamedTuple):
@@ -198,9 +218,13 @@ def _read_package_keys(path: Path, document: SourceDocument) -> Iterator[tuple[s
 
 
 def inventories(path: Path) -> list[str]:
-    """Return the file names of the inventories in a lab's directory. A valid lab has exactly one."""
+    """Return the file names of the inventories in a lab's directory. A valid lab has exactly one.
+
+    The source of a program that may not be run counts where there is nothing else, for the message about it.
+    """
     found = (candidate.name for pattern in _INVENTORIES for candidate in sorted(path.glob(pattern)))
-    return [name for name in dict.fromkeys(found) if not name.endswith(_NOT_INVENTORIES) and name != _PLUGINS]
+    names = [name for name in dict.fromkeys(found) if not name.endswith(_NOT_INVENTORIES) and name != _PLUGINS]
+    return [name for name in names if not name.endswith(_PROGRAMS) or os.access(path / name, os.X_OK)] or names
 
 
 def _find_inventory(path: Path) -> str | Problem:

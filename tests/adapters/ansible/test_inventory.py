@@ -89,6 +89,64 @@ def test_an_unreadable_inventory_is_reported_with_ansibles_message(
     assert "parse" in message
 
 
+def test_what_ansible_prints_beside_the_document_does_not_count(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (inventory.parent / "ansible.cfg").write_text("[defaults]\nverbosity = 4\nstdout_callback = none\n")
+    monkeypatch.setenv("ANSIBLE_DEBUG", "1")
+    assert names(inventory) == ["n10", "n2", "n3"]
+
+
+def test_a_group_written_twice_is_refused_or_warned_of_as_the_user_of_ansible_decides(inventory: Path) -> None:
+    inventory.write_text("all: {children: {a: {hosts: {n1: {}}}, a: {hosts: {n2: {}}}}}\n")
+    assert "duplicate mapping key 'a'" in failure(inventory)[2]
+    (inventory.parent / "ansible.cfg").write_text("[defaults]\nduplicate_dict_key = warn\n")
+    warnings: list[str] = []
+    assert [host.name for host in hosts(Settings(inventory, on_warning=warnings.append), None)] == ["n2"]
+    assert ["duplicate mapping key 'a'" in text for text in warnings] == [True]
+
+
+@pytest.mark.parametrize(
+    ("config", "variables", "words"),
+    [
+        ("forks = many", {}, "/ansible.cfg:2: Config 'DEFAULT_FORKS' from "),
+        ("forks = 5\n  timeout = 6", {}, "/ansible.cfg:2: Config 'DEFAULT_FORKS' from "),
+        ("\nduplicate_dict_key: perhaps ; maybe", {}, "/ansible.cfg:3: Invalid value 'perhaps' "),
+        ("timeout = 10", {"ANSIBLE_TIMEOUT": "10s"}, "ANSIBLE_TIMEOUT: Config 'DEFAULT_TIMEOUT' from "),
+        ("", {"ANSIBLE_CONFIG": "/dev/zero"}, "/dev/zero: Unsupported configuration file extension "),
+    ],
+)
+def test_a_setting_that_ansible_refuses_is_named_with_its_line_or_variable(
+    inventory: Path, monkeypatch: pytest.MonkeyPatch, config: str, variables: dict[str, str], words: str
+) -> None:
+    (inventory.parent / "ansible.cfg").write_text(f"[defaults]\n{config}\n")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ending, code, message = failure(inventory)
+    assert (ending, code) == ("usage", "bad_ansible_cfg")
+    assert words in message
+    assert "Traceback" not in message
+
+
+FORMS = {
+    "not executable": (b"#!/bin/sh\necho '{}'\n", 0o644, "inventory_unreadable", "chmod +x "),
+    "no such program": (b"#!/nonexistent\n", 0o755, "no_hosts_matched", "hosts.ini"),
+    "byte order mark": (b"\xef\xbb\xbf[gpu]\nn1\n", 0o644, "inventory_unreadable", "without a byte order mark"),
+    "UTF-16": ("[gpu]\nn1\n".encode("utf-16"), 0o644, "inventory_unreadable", "without a byte order mark"),
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_form_that_ansible_cannot_read_is_named(tmp_path: Path, form: str) -> None:
+    content, mode, code, words = FORMS[form]
+    path = tmp_path / "hosts.ini"
+    path.write_bytes(content)
+    path.chmod(mode)
+    found = failure(path)
+    assert found[:2] == ("usage", code)
+    assert words in found[2]
+
+
 def test_a_home_that_cannot_be_written_is_not_a_fault_of_the_inventory(
     inventory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -148,9 +206,12 @@ def test_ansible_cfg_is_found_by_variable_then_here_then_in_the_lab(
     found = [environment(Settings(inventory), 1)["ANSIBLE_CONFIG"]]
     here.chmod(0o777)  # world-writable: ignored, as Ansible does
     found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
-    monkeypatch.setenv("ANSIBLE_CONFIG", "own.cfg")
+    monkeypatch.setenv("ANSIBLE_CONFIG", "own.cfg")  # there is none: Ansible goes on looking, too
     found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
-    assert found == [str(here / "ansible.cfg"), str(inventory.parent / "ansible.cfg"), str(here / "own.cfg")]
+    (here / "own.cfg").touch()
+    found.append(environment(Settings(inventory), 1)["ANSIBLE_CONFIG"])
+    beside = str(inventory.parent / "ansible.cfg")
+    assert found == [str(here / "ansible.cfg"), beside, beside, str(here / "own.cfg")]
 
 
 def test_an_inventory_without_the_registry_group_has_no_registry_host(inventory: Path) -> None:

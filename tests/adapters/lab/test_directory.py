@@ -121,7 +121,10 @@ def test_a_certificate_is_read_and_a_private_key_beside_it_is_refused(lab_with: 
 def test_every_form_of_inventory_is_found(lab_with: Callable[..., Path], name: str) -> None:
     path = lab_with(GOOD)
     (path / "hosts.yml").rename(path / name)
-    for other in (f"{name}.bak", "inventory.md", "hosts.txt"):
+    (path / name).chmod(0o755)
+    for other in ("bak", "old", "save", "dpkg-old", "rpmsave", "sample", "j2"):
+        (path / f"{name}.{other}").touch()
+    for other in ("inventory.md", "hosts.txt", "inventory.xlsx", "inventory.pdf", "hosts.allow", "inventory_plugin.py"):
         (path / other).touch()
     (path / "inventory_plugins").mkdir()  # Ansible's own folder
     assert read_lab(str(path)).inventory == path / name
@@ -133,6 +136,8 @@ def test_a_lab_without_or_with_two_inventories_is_refused(lab_with: Callable[...
     (path / "hosts.yml").unlink()
     (path / "hosts.ini").unlink()
     assert refused(path).problems[0].code == "no_inventory"
+    (path / "hosts.py").touch()  # it may not be run, and Ansible says so
+    assert read_lab(str(path)).inventory == path / "hosts.py"
 
 
 def test_a_lab_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-from provisioner.adapters.ansible.settings import Passwords, Settings, environment, refused_setting
+from provisioner.adapters.ansible.settings import Passwords, Settings, does_not_start, environment, refused_setting
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -120,17 +120,20 @@ def _run_ansible(
     settings: Settings, arguments: Sequence[str], descriptors: tuple[int, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
     argv = ["ansible-inventory", *arguments]
-    return subprocess.run(
-        argv,
-        env=os.environ | environment(settings, 1) | {"ANSIBLE_FORCE_COLOR": "False"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-        timeout=_TIMEOUT,
-        pass_fds=descriptors,
-    )
+    try:
+        return subprocess.run(
+            argv,
+            env=os.environ | environment(settings, 1) | {"ANSIBLE_FORCE_COLOR": "False"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
+            timeout=_TIMEOUT,
+            pass_fds=descriptors,
+        )
+    except OSError as error:  # the folder of the environment was moved, and its programs name the Python of before
+        raise ProblemError(does_not_start(argv[0], error), "usage") from None
 
 
 @contextmanager

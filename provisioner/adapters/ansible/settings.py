@@ -260,7 +260,8 @@ def refused_setting(inventory: Path | None, output: str) -> Problem:
     variables = {name: text for name, text in os.environ.items() if name.startswith("ANSIBLE_")}
     variable = next((name for name, text in variables.items() if repr(text) in reason), None)
     config = _config_file(inventory)
-    return _bad_config(variable or (_line_with_value(config, reason) if config else "ANSIBLE_CONFIG"), reason)
+    place = _line_with_value(config, reason) if config else "the surroundings of Ansible"
+    return _bad_config(variable or place, reason)
 
 
 def _line_with_value(config: Path, reason: str) -> str:
@@ -300,6 +301,16 @@ def _no_programs(folder: Path) -> Problem:
         "no_ansible",
         f"there is no {_PROGRAM} in {folder}, where ansible-core was installed, or on PATH",
         "nodes are reached by Ansible",
+        "install provisioner again, in a virtual environment or with pipx, which put its programs beside its Python",
+    )
+
+
+def does_not_start(program: str, error: OSError) -> Problem:
+    """Return the problem of a program of Ansible that this machine cannot start."""
+    return Problem(
+        "no_ansible",
+        f"{program} does not start: {error.strerror or error}",
+        "nodes are reached by Ansible; its programs name the Python that they were installed with",
         "install provisioner again, in a virtual environment or with pipx, which put its programs beside its Python",
     )
 

@@ -2,6 +2,7 @@
 
 import os
 import secrets
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -99,7 +100,7 @@ def write_text(path: Path, text: str, mode: int = 0o644) -> None:
     """
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        if {state_home(), cache_home()} & {*path.parents}:
+        if {*_private_homes()} & {*path.parents}:
             make_private_folder(path.parent)
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +126,12 @@ def make_private_folder(path: Path) -> None:
         if not folder.exists():
             with suppress(FileExistsError):
                 folder.mkdir(mode=0o700)
+
+
+def _private_homes() -> Iterator[Path]:
+    for place in (state_home, cache_home):
+        with suppress(ProblemError):  # without a home directory, no path is below it
+            yield place()
 
 
 def _write_synced(path: Path, text: str, mode: int) -> None:

@@ -8,6 +8,7 @@ from typing import Generic, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from provisioner.adapters.state.files import cache_home, write_text
+from provisioner.domain.values.problem import ProblemError
 
 T = TypeVar("T")
 
@@ -31,12 +32,12 @@ class JsonCache(Generic[T]):
         return cache_home() / self.name
 
     def read(self) -> T | None:
-        """Return the content; None if the file is missing, damaged, unreadable or larger than the limit."""
+        """Return the content; None if the file is missing, damaged, unreadable or too large, or there is no home."""
         try:
             with self.path.open("rb") as file:
                 content = file.read(self.limit + 1)
             return None if len(content) > self.limit else self.adapter.validate_json(content)
-        except (OSError, ValidationError):
+        except (OSError, ValidationError, ProblemError):
             return None
 
     def write(self, value: T) -> None:

@@ -1,10 +1,11 @@
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts, registry_host
-from provisioner.adapters.ansible.settings import Settings, environment
+from provisioner.adapters.ansible.settings import Settings, _programs, environment
 from provisioner.domain.values.problem import ProblemError
 from tests.adapters.ansible import vaulted
 
@@ -145,6 +146,20 @@ def test_a_form_that_ansible_cannot_read_is_named(tmp_path: Path, form: str) -> 
     found = failure(path)
     assert found[:2] == ("usage", code)
     assert words in found[2]
+
+
+def test_programs_of_an_environment_that_was_moved_are_named(
+    inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("ansible-playbook", "ansible-inventory"):
+        (tmp_path / name).write_text("#!/nonexistent/bin/python3\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python3"))
+    _programs.cache_clear()
+    ending, code, message = failure(inventory)
+    _programs.cache_clear()
+    assert (ending, code) == ("usage", "no_ansible")
+    assert message.startswith("ansible-inventory does not start: No such file or directory")
 
 
 def test_a_home_that_cannot_be_written_is_not_a_fault_of_the_inventory(

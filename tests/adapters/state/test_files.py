@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from provisioner.adapters.state.files import MAX_BYTES, cache_home, read_text, state_home, write_text
+from provisioner.adapters.state.files import MAX_BYTES, cache_home, read_bytes, read_text, state_home, write_text
 from provisioner.domain.values.problem import ProblemError
 
 
@@ -53,3 +53,9 @@ def test_missing_unreadable_and_oversized_files_are_refused(tmp_path: Path) -> N
         (problem,) = refusal.value.problems
         assert (problem.code, problem.fix, refusal.value.ending) == (code, "do this", "usage")
         assert problem.what.startswith(str(path))
+
+
+@pytest.mark.parametrize("device", ["/dev/zero", "/dev/urandom"])
+def test_a_device_without_an_end_is_refused(device: str) -> None:
+    with pytest.raises(ProblemError, match="larger than 8 MiB"):
+        read_bytes(Path(device), "name a file")

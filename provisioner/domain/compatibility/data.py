@@ -23,6 +23,7 @@ from provisioner.domain.compatibility.rows import (
     ToolkitDrivers,
     ToolkitHole,
 )
+from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
@@ -58,6 +59,7 @@ class CompatibilityData(Value):
     ngc_runs_on: tuple[NgcCard, ...]
     toolkit_holes_source: str
     toolkit_holes: tuple[ToolkitHole, ...]
+    measured: tuple[MeasuredImage, ...] = ()
     own: tuple[OwnRow, ...] = ()
 
     @property
@@ -170,6 +172,14 @@ class CompatibilityData(Value):
     def ngc_month(self, month: str) -> NgcMonth | None:
         """Return what an NGC image of this month ("25.09") contains, None if it is unknown."""
         return next((row for row in self.ngc if row.month == month), None)
+
+    def measured_image(self, digest: str | None) -> MeasuredImage | None:
+        """Return what was measured in the image with this digest, None if it was not measured."""
+        return self._measured.get(digest or "")
+
+    @cached_property
+    def _measured(self) -> Mapping[str, MeasuredImage]:
+        return {row.digest: row for row in self.measured}
 
     def runs(self, compiled: Iterable[int], capability: ComputeCapability, cuda: CudaVersion) -> bool:
         """Return whether machine code for one of these architectures, compiled by this CUDA, runs on the card."""

@@ -1,6 +1,7 @@
 """Whether an image contains code for a card: machine code by the rule that torch itself uses, and PTX."""
 
 import re
+from collections.abc import Iterable
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.forward_compatibility import has_forward_compatibility
@@ -10,7 +11,9 @@ from provisioner.domain.compatibility.torch_version import release_of
 from provisioner.domain.values.image import ImageFacts
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
-from provisioner.domain.values.version import ComputeCapability, DottedVersion
+from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion
+
+_TARGET = re.compile(r"(sm|compute)_(\d{2,3})([af]?)")
 
 
 class Compiled(Value):
@@ -48,11 +51,18 @@ def kernel_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> t
         return (*_unknown_build(image, card, compiled, data), certain)
     if compiled is None:
         return _unknown_build(image, card, compiled, data)
-    if data.runs(compiled.sm, card.capability, image.cuda) or sm_number(card.capability) in compiled.only:
+    if has_machine_code(compiled, card.capability, image.cuda, data):
         return _cudnn_problems(card, image, compiled, data)
     if any(ptx <= sm_number(card.capability) for ptx in compiled.ptx):
         return _jit_problems(card, image, data)
     return (_no_kernel(card, image, data, f"it contains {compiled}, none of which runs on {card.capability}"),)
+
+
+def has_machine_code(
+    compiled: Compiled, capability: ComputeCapability, cuda: CudaVersion, data: CompatibilityData
+) -> bool:
+    """Return whether the machine code of an image runs on a card."""
+    return data.runs(compiled.sm, capability, cuda) or sm_number(capability) in compiled.only
 
 
 def find_compiled(image: ImageFacts, platform: str, data: CompatibilityData) -> Compiled | None:
@@ -62,6 +72,8 @@ def find_compiled(image: ImageFacts, platform: str, data: CompatibilityData) -> 
     """
     if platform not in image.platforms:
         platform = next(iter(image.platforms), platform)
+    if image.measured is not None and image.measured.platform == platform:
+        return parse_targets(image.measured.targets, _cudnn_of(image, data))
     if image.family == "ngc":
         listed = _ngc_arch_list(image, platform, data)
         return None if listed is None else _parse_arch_list(listed, image.cudnn)
@@ -85,6 +97,23 @@ def _ngc_arch_list(image: ImageFacts, platform: str, data: CompatibilityData) ->
         return " ".join(image.compiled_for)
     month = data.ngc_month(image.month) if image.month else None
     return None if month is None else month.arch_list(platform, integrated=image.integrated)
+
+
+def _cudnn_of(image: ImageFacts, data: CompatibilityData) -> DottedVersion | None:
+    build = find_wheel_build(image, data)
+    return image.cudnn if build is None else build.cudnn
+
+
+def parse_targets(targets: Iterable[str], cudnn: DottedVersion | None = None) -> Compiled:
+    """Parse targets as compilers name them: sm_86, sm_90a (exactly that card), compute_120 (PTX)."""
+    found = [match.groups() for match in map(_TARGET.fullmatch, targets) if match]
+    return Compiled(
+        sm=tuple(int(number) for kind, number, suffix in found if kind == "sm" and suffix != "a"),
+        only=tuple(int(number) for kind, number, suffix in found if kind == "sm" and suffix == "a"),
+        # PTX for one architecture only cannot be compiled for a later one.
+        ptx=tuple(int(number) for kind, number, suffix in found if kind == "compute" and suffix != "a"),
+        cudnn=cudnn,
+    )
 
 
 def _parse_arch_list(listed: str, cudnn: DottedVersion | None) -> Compiled:

@@ -20,6 +20,7 @@ from provisioner.domain.compatibility.rows import (
     Release,
     ToolkitDrivers,
 )
+from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.model import UserInput, Value
 from provisioner.domain.values.version import DottedVersion, DriverVersion
 
@@ -107,6 +108,13 @@ class OwnNgcCard(NgcCard):
     source: Source
 
 
+class OwnMeasuredImage(MeasuredImage):
+    """What a lab measured in an image."""
+
+    model_config = ConfigDict(extra="forbid")
+    source: Source
+
+
 class Overlay(UserInput):
     """A lab's compatibility.yaml: the same block names as the data, with only the rows that it adds or replaces."""
 
@@ -119,6 +127,7 @@ class Overlay(UserInput):
     devel_requires: tuple[OwnDevelRequirement, ...] = ()
     ngc: tuple[OwnNgcMonth, ...] = ()
     ngc_runs_on: tuple[OwnNgcCard, ...] = ()
+    measured: tuple[OwnMeasuredImage, ...] = ()
 
 
 class Block(NamedTuple):
@@ -138,6 +147,7 @@ _BLOCKS = {
     "ngc_runs_on": Block(
         lambda row: (row.capability, row.platform), lambda row: f"compute capability {row.capability}, {row.platform}"
     ),
+    "measured": Block(lambda row: row.digest, lambda row: f"{row.image}: {row}"),
 }
 
 
@@ -156,7 +166,9 @@ def apply_overlay(data: CompatibilityData, overlay: Overlay) -> CompatibilityDat
     own = tuple(_own_rows(data, overlay))
     if not own:
         return data
-    digest = hashlib.sha256(overlay.model_dump_json().encode()).hexdigest()[:8]
+    # Without the block that came later: the rows of a lab that does not use it keep the hash of earlier releases.
+    later = None if overlay.measured else {"measured"}
+    digest = hashlib.sha256(overlay.model_dump_json(exclude=later).encode()).hexdigest()[:8]
     fields = {name: getattr(data, name) for name in type(data).model_fields}
     return CompatibilityData.model_construct(
         **(fields | changed | {"own": own, "version": f"{data.compiled}+{digest}"})

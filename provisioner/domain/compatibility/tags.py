@@ -12,6 +12,7 @@ from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.requirement import devel_requirement, read_requirements
 from provisioner.domain.compatibility.torch_version import release_of, torch_fits
 from provisioner.domain.values.image import Flavour, ImageFacts, TaggedImage, base_platform
+from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.version import CudaVersion, DottedVersion
@@ -54,8 +55,11 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
     facts: Facts = {**from_tag, **from_config}
     if "cuda" not in facts and "torch" in facts:
         facts.update(_cuda_from_requirement(facts["torch"][0], env, data))
+    measured = data.measured_image(image.digest)
+    if measured is not None:
+        facts = {**facts, **_facts_of_row(measured)}
     ngc = "month" in facts or "a0" in facts.get("torch", ("", ""))[0]
-    known = {name: value for name, (value, _) in facts.items()}
+    known = {name: value for name, (value, _) in facts.items() if value}
     return ImageFacts(
         reference=image.reference,
         family="ngc" if ngc else "wheel",
@@ -66,17 +70,25 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
         month=known.get("month"),
         integrated="integrated" in known,
         compiled_for=_arch_list(env) if ngc else None,
+        measured=measured,
         platforms=_platforms(image, ngc=ngc, integrated="integrated" in known),
         requires=_requires(image, known, data),
         sync=image.sync,
         sources={name: source for name, (_, source) in sorted(facts.items())},
         problems=(
-            *_conflict_problems(image.reference, from_tag, from_config),
+            *(() if measured else _conflict_problems(image.reference, from_tag, from_config)),
             *_missing_problems(image.reference, known, ngc=ngc),
             *_environment_problems(image.reference, env),
             *_volume_problems(image),
         ),
     )
+
+
+def _facts_of_row(row: MeasuredImage) -> Facts:
+    """Return what was measured, whatever tag and config say; an empty text for the CUDA of a build without it."""
+    release = row.torch.partition("+")[0]
+    torch = release if _NUMBERS.fullmatch(release) else row.torch
+    return {"torch": (torch, "measured"), "cuda": (str(row.cuda or ""), "measured")}
 
 
 def _facts_of_tag(reference: str, data: CompatibilityData) -> Facts:

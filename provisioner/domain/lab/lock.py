@@ -9,6 +9,7 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from provisioner.domain.lab.environments import DEFAULT_ENVIRONMENT, OtherName
 from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.model import Document, Value
 from provisioner.domain.values.reference import Digest, PinnedReference
 from provisioner.domain.values.version import ComputeCapability, CudaVersion
@@ -44,10 +45,11 @@ class LockedImage(_ShortDocument):
 
     `format`: of the files of its seats; those of an image that an earlier release has built stay as they were.
     `packages`: the version of each apt package that the build has installed for the environment. `requirements`: the
-    SHA-256 of the requirements that its wheels were installed by.
+    SHA-256 of the requirements that its wheels were installed by. `measured`: what the base's torch was compiled for,
+    as read when the lab image was built; None where it was not, as in an image of an earlier release.
     """
 
-    _LEFT_OUT = frozenset({"format", "packages", "requirements"})
+    _LEFT_OUT = frozenset({"format", "packages", "requirements", "measured"})
 
     reference: str  # with its tag, for readers
     base: PinnedReference
@@ -62,6 +64,7 @@ class LockedImage(_ShortDocument):
     format: Literal[1, 2] = 1
     packages: dict[str, str] = {}
     requirements: str = ""
+    measured: Measured | None = None
 
 
 class LockedNode(Value):
@@ -104,7 +107,10 @@ class LockedEnvironment(_ShortDocument):
 
     def tagged(self) -> tuple[TaggedImage, ...]:
         """Return the locked images as input of the selection: complete, since the lab's own registry has them."""
-        return tuple(TaggedImage(reference=i.reference, env=i.env, platforms=(i.platform,)) for i in self.images)
+        return tuple(
+            TaggedImage(reference=i.reference, digest=i.base.rpartition("@")[2], env=i.env, platforms=(i.platform,))
+            for i in self.images
+        )
 
     def image(self, reference: str) -> LockedImage | None:
         """Return the locked image with this reference, None if there is none."""

@@ -183,5 +183,6 @@ def _make(image: ImageFacts, data: CompatibilityData) -> Hashable:
     """Return everything about an image that decides where it runs."""
     build = find_wheel_build(image, data) if image.family == "wheel" else None
     made = (build.sm, build.ptx, build.aarch64_sm, build.cudnn) if build else None
-    rest = (image.family, image.month, image.integrated, image.compiled_for, image.cudnn)
+    measured = image.measured and (image.measured.targets, image.measured.platform)
+    rest = (image.family, image.month, image.integrated, image.compiled_for, image.cudnn, measured)
     return made, rest, image.cuda, image.platforms, image.requires, bool(image.problems)

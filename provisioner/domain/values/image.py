@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import Digest
@@ -53,8 +54,8 @@ class TaggedImage(Value):
 class ImageFacts(Value):
     """What an image contains. `sources` gives the source of each fact: env, history or tag.
 
-    `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None if it was not read. `problems` are those of
-    the image itself, whatever the node.
+    `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None if it was not read. `measured` is what was
+    read in the image itself, and takes precedence. `problems` are those of the image itself, whatever the node.
     """
 
     reference: str
@@ -66,6 +67,7 @@ class ImageFacts(Value):
     month: str | None = None  # of an NGC tag: "25.09"
     integrated: bool = False  # made for the integrated GPUs of Jetson boards
     compiled_for: tuple[str, ...] | None = None
+    measured: MeasuredImage | None = None
     platforms: tuple[str, ...] = ("linux/amd64",)
     requires: tuple[str, ...] = ()  # NVIDIA_REQUIRE_* expressions, all of which must hold
     sync: SyncState = SyncState.COMPLETE

@@ -14,6 +14,7 @@ from provisioner.domain.rollout.report import NodeRecord
 from provisioner.domain.values.claim import Claim
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.image_identity import ImageIdentity
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem
@@ -209,6 +210,9 @@ class Builder(Protocol):
         """Choose the packages of an environment for `base`, so that a conflict is found before anything is built."""
         ...
 
-    def lab_image(self, base: Listing, environment: str) -> LockedImage:
-        """Return the lab image of `base` for an environment of lab.yml: the one in the lab's registry, or a new one."""
+    def lab_image(self, base: Listing, environment: str, verify: Callable[[Measured], None]) -> LockedImage:
+        """Return the lab image of `base` for an environment of lab.yml: the one in the lab's registry, or a new one.
+
+        `verify` raises ProblemError where what was measured in the base differs from what it was chosen for.
+        """
         ...

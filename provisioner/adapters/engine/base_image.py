@@ -1,10 +1,11 @@
-"""What a base image already contains, as reported by a script that runs in it."""
+"""What a base image already contains, as reported by scripts that run in it."""
 
 import json
 
 from pydantic import ValidationError
 
 from provisioner.domain.lab.environments import AptPackage
+from provisioner.domain.values.measured import Measured, Measurement
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem, ProblemError
 
@@ -40,6 +41,20 @@ def parse_base_facts(reference: str, output: str) -> BaseFacts:
     if not facts.jupyter and (tuple(map(int, facts.version.split(".")[:2])) < OLDEST_PYTHON or not facts.glibc):
         raise ProblemError(unfit_base(reference, f"Jupyter has no wheels for its Python {facts.version}"))
     return facts
+
+
+def parse_measurement(output: str) -> Measurement:
+    """Parse the output of the script that reads torch. Never raises: an image may print anything."""
+    try:
+        found = json.loads(output)
+        if reason := found.get("unmeasured"):
+            return Measurement(reason=str(reason)[:500])
+        measured = Measured.model_validate(found)
+        if measured.cuda is not None and not measured.targets:
+            return Measurement(reason=f"{measured}: no target was found in its libraries")
+        return Measurement(measured=measured, how=found.get("how"))
+    except (ValueError, AttributeError, RecursionError):  # ValidationError is a ValueError
+        return Measurement(reason=f"its python3 printed {output[-200:]!r}")
 
 
 def unfit_base(reference: str, reason: str) -> Problem:

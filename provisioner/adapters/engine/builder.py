@@ -22,6 +22,7 @@ from provisioner.domain.lab.lock import LockedImage, verdict_variables
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import ImageFacts, TaggedImage
+from provisioner.domain.values.measured import Measured, Measurement
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.size import human_size
@@ -31,6 +32,7 @@ INPUTS_LABEL = "provisioner.inputs"
 
 REQUIREMENTS = "requirements-lab.txt"  # of Jupyter's environment
 _DOCKERFILE, _BASE_FACTS = "Dockerfile.j2", "base_facts.py"
+TORCH_FACTS = "torch_facts.py"  # it reads what is in a base, and changes nothing in the lab image
 _JUPYTER = ("lab_env.py", "provisioner_matplotlib.py")  # in the context's folder of that name, which one stage copies
 _COURSE = "course_env.py"
 _CONTEXT = ("install_packages.sh", "provisioner.sh", "matplotlibrc")
@@ -55,7 +57,15 @@ class Records(Protocol):
     def find(self, target: ImageReference, inputs: str, platform: str) -> PushedImage | None:
         """Return what was recorded for a build of `inputs`, None if there is nothing."""
 
-    def add(self, target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]) -> None:
+    def add(  # noqa: PLR0913, PLR0917  (a record)
+        self,
+        target: ImageReference,
+        inputs: str,
+        platform: str,
+        digest: str,
+        packages: Mapping[str, str],
+        measured: Measured | None = None,
+    ) -> None:
         """Record a digest. Raises ProblemError where it cannot be written."""
 
 
@@ -92,6 +102,9 @@ class Engine(Protocol):
     def base_facts(self, reference: str, script: str) -> BaseFacts:
         """Run the Python `script` in an image and parse what it prints."""
 
+    def measure(self, reference: str, script: str) -> Measurement:
+        """Run the Python `script` in an image and parse what it prints of torch. Never raises."""
+
     def build(
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]
     ) -> None:
@@ -111,12 +124,16 @@ class Engine(Protocol):
 
 
 class _Order(NamedTuple):
-    """The base of a lab image, and the environment for which it is built."""
+    """The base of a lab image, and the environment for which it is built.
+
+    `verify` raises ProblemError where what was measured in the base differs from what it was chosen for.
+    """
 
     base: Listing
     origin: ImageReference
     environment: str
     settings: ImageSettings
+    verify: Callable[[Measured], None] = lambda _: None
 
     @property
     def digest(self) -> str:
@@ -128,20 +145,22 @@ class _Order(NamedTuple):
 
 
 class _Result(NamedTuple):
-    """A lab image in the registry: its tag, what it was built from, and the packages that the build installed."""
+    """A lab image in the registry: its tag, what it was built from, and what the build installed and measured."""
 
     target: ImageReference
     inputs: str
     found: Listing
     packages: Mapping[str, str]
     course: Course | None
+    measured: Measured | None
 
 
 class _Trusted(NamedTuple):
-    """A digest that this control machine has pushed, or the lab's own lock pins, and what is known of its packages."""
+    """A digest that this control machine has pushed, or the lab's own lock pins, and what only its build knows."""
 
     digest: str
     packages: Mapping[str, str]
+    measured: Measured | None
 
 
 class LabImageBuilder:
@@ -180,7 +199,8 @@ class LabImageBuilder:
         self._templates = templates
         self._facts = facts
         self._on_event = on_event
-        self._bases: dict[tuple[str, bool], BaseFacts | None] = {}
+        self._pulled: set[str] = set()
+        self._bases: dict[str, BaseFacts] = {}
 
     def resolve_course(self, base: Listing, environment: str) -> None:
         """Choose the packages of an environment's `pip` for a base where requirements.lock lacks them; build nothing.
@@ -193,16 +213,19 @@ class LabImageBuilder:
         if settings.pip is None or self._courses.find(environment, order.digest) is not None:
             return
         with closing(self._engine()) as engine:
-            self._resolve_course(order, self._pull_base(engine, order))
+            self._pull(engine, order)
+            self._resolve_course(order, self._read_base(engine, order))
 
-    def lab_image(self, base: Listing, environment: str) -> LockedImage:
+    def lab_image(self, base: Listing, environment: str, verify: Callable[[Measured], None]) -> LockedImage:
         """Return the lab image of a base for an environment, built if the registry does not have it.
 
-        Environments with the same contents have one image. Raises ProblemError where it cannot be built or pushed.
+        Environments with the same contents have one image. The torch of a base is measured before a build, and `verify`
+        raises ProblemError where it differs from what the base was chosen for; later calls verify what was recorded.
+        Raises ProblemError where the image cannot be built or pushed.
         """
         settings = self._settings[environment]
         check_settings(environment, settings)
-        order = _Order(base, _pinned(base), environment, settings)
+        order = _Order(base, _pinned(base), environment, settings, verify)
         result = self._find_known(order)
         if result is None:
             result = self._create(order)
@@ -247,17 +270,19 @@ class LabImageBuilder:
             found = self._lookup.inspect(target.pinned(trusted.digest), order.platform)
             is_based = self._is_based_on(found, order.base, order.settings.complete)
             if found.report.state is SyncState.COMPLETE and is_based:
-                return _Result(target, inputs, found, trusted.packages, course)
+                if trusted.measured is not None:
+                    order.verify(trusted.measured)
+                return _Result(target, inputs, found, trusted.packages, course, trusted.measured)
         return None
 
     def _trusted(self, target: ImageReference, inputs: str, platform: str) -> Iterator[_Trusted]:
         recorded = self._records.find(target, inputs, platform)
         if recorded is not None:
-            yield _Trusted(recorded.digest, recorded.packages)
+            yield _Trusted(recorded.digest, recorded.packages, recorded.measured)
         place = f"{target.registry}/{target.repository}@"
         for image in self._locked:
             if (image.inputs, image.platform) == (inputs, platform) and image.lab.startswith(place):
-                yield _Trusted(image.lab.removeprefix(place), image.packages)
+                yield _Trusted(image.lab.removeprefix(place), image.packages, image.measured)
 
     def _create(self, order: _Order) -> _Result:
         """Build or copy the image, and push it."""
@@ -265,11 +290,26 @@ class LabImageBuilder:
         # A registry that gives no answer is reported before the build, not after it.
         self._lookup.exists(self._target(order.origin, self._hash_inputs(order, None)))
         with closing(self._engine()) as engine:
-            facts = self._pull_base(engine, order)
+            self._pull(engine, order)
+            measured = self._measure(engine, order)
+            facts = self._read_base(engine, order)
             course = self._resolve_course(order, facts)
             if course is not None and (known := self._find(order, course)):
                 return known
-            return self._build_and_push(engine, order, facts, course, source)
+            return self._build_and_push(engine, order, facts, course, source, measured)
+
+    def _measure(self, engine: Engine, order: _Order) -> Measured | None:
+        """Return what the torch of the base was compiled for. A base in which it cannot be read is used, with a note.
+
+        Raises ProblemError where it differs from what the base was chosen for.
+        """
+        found = engine.measure(order.origin.by_digest(), self._templates[TORCH_FACTS])
+        if found.measured is None:
+            text = f"{order.origin}: what its torch was compiled for is unmeasured: {found.reason}"
+            self._on_event(Event(phase="build", kind="note", text=text))
+            return None
+        order.verify(found.measured)
+        return found.measured
 
     def _resolve_course(self, order: _Order, facts: BaseFacts | None) -> Course | None:
         if order.settings.pip is None or facts is None:
@@ -277,8 +317,14 @@ class LabImageBuilder:
         course: Course = self._courses.resolve(order.environment, order.digest, facts)
         return course
 
-    def _build_and_push(
-        self, engine: Engine, order: _Order, facts: BaseFacts | None, course: Course | None, source: str
+    def _build_and_push(  # noqa: PLR0913, PLR0917  (what is known of the base)
+        self,
+        engine: Engine,
+        order: _Order,
+        facts: BaseFacts | None,
+        course: Course | None,
+        source: str,
+        measured: Measured | None,
     ) -> _Result:
         inputs = self._hash_inputs(order, course)
         target = self._target(order.origin, inputs)
@@ -294,9 +340,9 @@ class LabImageBuilder:
                 engine.build(Path(folder), target, arguments, {INPUTS_LABEL: inputs})
             packages = _read_packages(engine, target, parts.apt)
         found = self._push(engine, order, target, is_copy=is_copy)
-        self._records.add(target, inputs, order.platform, found.report.digest or "", packages)
+        self._records.add(target, inputs, order.platform, found.report.digest or "", packages, measured)
         self._report_size(order.base, target, found)
-        return _Result(target, inputs, found, packages, course)
+        return _Result(target, inputs, found, packages, course, measured)
 
     def _push(self, engine: Engine, order: _Order, target: ImageReference, *, is_copy: bool) -> Listing:
         """Push the image, and return what the registry has under the pushed digest.
@@ -325,14 +371,19 @@ class LabImageBuilder:
             return found.config.digest == base.config.digest
         return found.config.diff_ids[: len(base.config.diff_ids)] == base.config.diff_ids
 
-    def _pull_base(self, engine: Engine, order: _Order) -> BaseFacts | None:
-        """Pull a base and return its facts, each one once; None where lab.yml declares it as complete."""
-        name, complete = order.origin.by_digest(), order.settings.complete
-        if (name, complete) not in self._bases:
+    def _pull(self, engine: Engine, order: _Order) -> None:
+        """Pull a base, each one once."""
+        if (name := order.origin.by_digest()) not in self._pulled:
             engine.pull(order.origin, order.base.report.bytes)
-            script = self._templates[_BASE_FACTS]
-            self._bases[name, complete] = None if complete else engine.base_facts(name, script)
-        return self._bases[name, complete]
+            self._pulled.add(name)
+
+    def _read_base(self, engine: Engine, order: _Order) -> BaseFacts | None:
+        """Return the facts of a base that was pulled, read once; None where lab.yml declares it as complete."""
+        if order.settings.complete:
+            return None
+        if (name := order.origin.by_digest()) not in self._bases:
+            self._bases[name] = engine.base_facts(name, self._templates[_BASE_FACTS])
+        return self._bases[name]
 
     def _choose_parts(self, order: _Order, facts: BaseFacts) -> Parts:
         if order.settings.tools and facts.missing_tools and not facts.apt:
@@ -384,6 +435,7 @@ class LabImageBuilder:
             format=2,
             packages=dict(result.packages),
             requirements="" if result.course is None else result.course.sha256,
+            measured=result.measured,
         )
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple, Self
 
 from provisioner.adapters.engine import stream as engine_stream
-from provisioner.adapters.engine.base_image import BaseFacts, parse_base_facts, unfit_base
+from provisioner.adapters.engine.base_image import BaseFacts, parse_base_facts, parse_measurement, unfit_base
 from provisioner.adapters.engine.build_failure import build_failed
 from provisioner.adapters.engine.stream import EngineError, ProgressUpdate
 from provisioner.adapters.engine.trust import CERTS, install_ca
 from provisioner.adapters.state.push_logins import PushLogin
 from provisioner.domain.values.event import Event, OnEvent
+from provisioner.domain.values.measured import Measurement
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 
@@ -93,9 +94,24 @@ class DockerEngine:
             self._report(f"pulling {reference}", engine_stream.transfer_progress(messages, size), "B")
 
     def base_facts(self, reference: str, script: str, seconds: int = 300) -> BaseFacts:
-        """Run the Python `script` with the image's python3, for `seconds` at most, and parse its output.
+        """Run the Python `script` with the image's python3, for `seconds` at most, and parse its output."""
+        try:
+            return parse_base_facts(reference, self._run_python(reference, script, seconds))
+        except EngineError as error:
+            raise ProblemError(unfit_base(reference, str(error))) from None
 
-        The container has no network, GPU or capability, and is removed in any case: nothing is known of the image yet.
+    def measure(self, reference: str, script: str, seconds: int = 300) -> Measurement:
+        """Run the Python `script` that reads torch, as `base_facts` does. Never raises: an image may lack python3."""
+        try:
+            return parse_measurement(self._run_python(reference, script, seconds))
+        except EngineError as error:
+            return Measurement(reason=str(error))
+
+    def _run_python(self, reference: str, script: str, seconds: int) -> str:
+        """Return what a Python script prints in an image. Raises EngineError where it fails or takes too long.
+
+        The container is read-only, has no network, GPU or capability, and is removed in any case: nothing is known of
+        the image yet.
         """
         from docker.errors import DockerException  # noqa: PLC0415
         from docker.types import LogConfig  # noqa: PLC0415
@@ -109,20 +125,23 @@ class DockerEngine:
                 command=[],
                 environment={"NVIDIA_VISIBLE_DEVICES": "void"},
                 network_mode="none",
+                read_only=True,
+                tmpfs={"/tmp": "size=64m"},  # noqa: S108  (in the container)
                 cap_drop=["ALL"],
                 security_opt=["no-new-privileges"],
                 pids_limit=256,
                 mem_limit="4g",
+                memswap_limit="4g",
                 log_config=LogConfig(type="json-file", config={"max-size": "1m", "max-file": "1"}),
             )
             container.start()
             code = container.wait(timeout=seconds)["StatusCode"]
             if code:
                 last = container.logs(stdout=False).decode(errors="replace")[-500:]
-                raise ProblemError(unfit_base(reference, f"python3 ended with {code}: {last}"))
-            return parse_base_facts(reference, container.logs(stderr=False).decode(errors="replace"))
+                raise EngineError(f"python3 ended with {code}: {last}")
+            return str(container.logs(stderr=False), "utf-8", "replace")
         except (DockerException, RequestException) as error:
-            raise ProblemError(unfit_base(reference, str(error)[-500:])) from None
+            raise EngineError(str(error)[-500:]) from None
         finally:
             if container is not None:
                 with suppress(DockerException, RequestException):  # the first error is the one to report

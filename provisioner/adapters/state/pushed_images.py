@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, ValidationError
 
 from provisioner.adapters.state.files import state_home, write_text
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.model import Document
 from provisioner.domain.values.reference import Digest, ImageReference
 
@@ -22,7 +23,8 @@ _MAX_BYTES = 1 << 16
 class PushedImage(Document):
     """One image: where it was pushed, what it was built from (`inputs`, a hash), and its digest there.
 
-    `packages`: the versions of its environment's apt packages, which only the build knows.
+    `packages`: the versions of its environment's apt packages, which only the build knows. `measured`: what the torch
+    of its base was compiled for, if it was read.
     """
 
     schema_: Literal["provisioner/pushed/1"] = Field(default=PUSHED_SCHEMA, alias="schema")
@@ -32,6 +34,7 @@ class PushedImage(Document):
     platform: str
     digest: Digest
     packages: dict[str, str] = {}
+    measured: Measured | None = None
 
 
 class PushedImages:
@@ -51,11 +54,19 @@ class PushedImages:
                 read = PushedImage.model_validate_json(file.read(_MAX_BYTES))
         except (OSError, ValidationError):
             return None
-        return read if read == _record(target, inputs, platform, read.digest, read.packages) else None
+        return read if read == _record(target, inputs, platform, read.digest, read.packages, read.measured) else None
 
-    def add(self, target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]) -> None:
+    def add(  # noqa: PLR0913, PLR0917  (a record)
+        self,
+        target: ImageReference,
+        inputs: str,
+        platform: str,
+        digest: str,
+        packages: Mapping[str, str],
+        measured: Measured | None = None,
+    ) -> None:
         """Record a digest in place of an older one. Raises ProblemError (`unwritable`)."""
-        text = _record(target, inputs, platform, digest, packages).model_dump_json(indent=2)
+        text = _record(target, inputs, platform, digest, packages, measured).model_dump_json(indent=2)
         write_text(self._path(target, inputs, platform), text + "\n", mode=0o600)
 
     def _path(self, target: ImageReference, inputs: str, platform: str) -> Path:
@@ -63,8 +74,13 @@ class PushedImages:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _record(
-    target: ImageReference, inputs: str, platform: str, digest: str, packages: Mapping[str, str]
+def _record(  # noqa: PLR0913, PLR0917  (a record)
+    target: ImageReference,
+    inputs: str,
+    platform: str,
+    digest: str,
+    packages: Mapping[str, str],
+    measured: Measured | None,
 ) -> PushedImage:
     return PushedImage(
         registry=target.registry or "",
@@ -73,4 +89,5 @@ def _record(
         platform=platform,
         digest=digest,
         packages=dict(packages),
+        measured=measured,
     )

@@ -1,8 +1,9 @@
 """Choose among the complete images of the mirror for the nodes of each environment, and build the lock."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 from provisioner.domain.compatibility.data import CompatibilityData
@@ -13,9 +14,11 @@ from provisioner.domain.lab.lock import LockedEnvironment, LockedNode, Lockfile
 from provisioner.domain.people.environments import environment_nodes
 from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.selection.measured import find_differences, measured_differs
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.image import TaggedImage
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.node import NodeFacts, profile
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.workflow.lock.better_tag import BetterTagSources, find_better_tag
@@ -201,7 +204,8 @@ def make_lock(  # noqa: PLR0913
         with _naming(name):
             for entry in choice.listings:
                 builder.resolve_course(entry, name)
-    locked = {name: _lock_environment(name, choice, probed, builder) for name, choice in choices.items()}
+    verify = partial(_verify, data)
+    locked = {name: _lock_environment(name, choice, probed, builder, verify) for name, choice in choices.items()}
     default = locked.pop(DEFAULT_ENVIRONMENT)
     silent = {name: _as_before(before, name) for name in lab.environments if name not in locked}
     lock = Lockfile(
@@ -225,7 +229,13 @@ def _as_before(before: Lockfile | None, name: str) -> LockedEnvironment:
     return found.get(name, LockedEnvironment())
 
 
-def _lock_environment(name: str, choice: Choice, probed: Probed, builder: Builder) -> LockedEnvironment:
+def _lock_environment(
+    name: str,
+    choice: Choice,
+    probed: Probed,
+    builder: Builder,
+    verify: Callable[[Listing, Collection[LockedNode], Measured], None],
+) -> LockedEnvironment:
     selection = choice.selection
     served = {
         node: _locked_node(facts, selection)
@@ -233,13 +243,21 @@ def _lock_environment(name: str, choice: Choice, probed: Probed, builder: Builde
         if isinstance(facts, NodeFacts) and node in selection.nodes and selection.nodes[node].tag is not None
     }
     with _naming(name):
-        images = [builder.lab_image(entry, name) for entry in choice.listings]
+        images = [builder.lab_image(entry, name, partial(verify, entry, served.values())) for entry in choice.listings]
     return LockedEnvironment(
         torch=selection.torch,
         images=tuple(images),
         nodes=served,
         unserved=tuple(sorted(node for node, given in selection.nodes.items() if given.tag is None)),
     )
+
+
+def _verify(data: CompatibilityData, entry: Listing, nodes: Collection[LockedNode], measured: Measured) -> None:
+    """Raise ProblemError where what was measured in an image differs from what it was chosen for on its nodes."""
+    image = entry.image
+    cards = [card for node in nodes if node.image == image.reference for card in node.capabilities]
+    if differences := find_differences(image, measured, entry.report.platform, cards, data):
+        raise ProblemError(measured_differs(image, differences))
 
 
 def _locked_node(facts: NodeFacts, selection: Selection) -> LockedNode:

@@ -19,11 +19,15 @@ from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
+from provisioner.domain.values.measured import Measured, Measurement
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
+from provisioner.domain.values.version import CudaVersion
 from tests.builders import TAG, a_digest
 
+MEASURED = Measured(torch="2.10.0+cu128", cuda=CudaVersion("12.8"), targets=("sm_80", "sm_90"))
+FOUND = Measurement(measured=MEASURED)
 # course_env.py: of a course's wheels.
 TEMPLATES = {"course_env.py": "", **read_templates(templates())}
 BASE = a_digest("base")
@@ -78,6 +82,8 @@ class FakeEngine:
     built: dict[str, ImageConfig] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
     courses: "FakeCourses | None" = None
+    measurement: Measurement = FOUND
+    differs: bool = False
 
     def inspect(self, reference: ImageReference, platform: str) -> Listing:
         assert platform == "linux/amd64"
@@ -99,6 +105,16 @@ class FakeEngine:
         assert "Print what a base image already contains" in script
         self.calls.append(f"inspect {reference}")
         return self.base
+
+    def measure(self, reference: str, script: str) -> Measurement:
+        assert "Print what the torch of an image was compiled for" in script
+        self.calls.append(f"measure {reference}")
+        return self.measurement
+
+    def verify(self, measured: Measured) -> None:
+        assert measured == MEASURED
+        if self.differs:
+            raise ProblemError(Problem("measured_differs", "-", "-", "-"))
 
     def build(
         self, context: Path, target: ImageReference, arguments: Mapping[str, str], labels: Mapping[str, str]
@@ -152,7 +168,7 @@ class FakeEngine:
         )
 
     def lab_image(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
-        return self.builder(settings, changed).lab_image(a_listing(TAG), "default")
+        return self.builder(settings, changed).lab_image(a_listing(TAG), "default", self.verify)
 
 
 @dataclass(frozen=True)
@@ -195,22 +211,24 @@ def test_a_complete_base_is_copied_and_not_built() -> None:
     image = engine.lab_image()
     base, target = image.base, target_of(image)
     assert base == f"mirror.lab:5200/pytorch/pytorch@{BASE}"
-    assert engine.calls == [f"pull {base} 4260", f"inspect {base}", f"tag {base} {target}", f"push {target}", "close"]
+    looked = [f"pull {base} 4260", f"measure {base}", f"inspect {base}"]
+    assert engine.calls == [*looked, f"tag {base} {target}", f"push {target}", "close"]
     assert image.lab == f"registry.lab:5201/provisioner/lab@{digest_of(BASE_CONFIG)}"
     assert image.rootfs == BASE_CONFIG.diff_ids
     assert (image.torch, str(image.cuda), image.env) == ("2.10.0", "12.8", {"PYTORCH_VERSION": "2.10.0"})
+    assert image.measured == MEASURED
 
 
 def test_a_base_declared_complete_in_lab_yml_is_not_inspected() -> None:
     engine = FakeEngine(base=SSHD_ONLY)
     engine.lab_image(ImageSettings(complete=True))
-    assert [call.split()[0] for call in engine.calls] == ["pull", "tag", "push", "close"]
+    assert [call.split()[0] for call in engine.calls] == ["pull", "measure", "tag", "push", "close"]
 
 
 def test_only_missing_parts_are_added_to_the_base() -> None:
     engine = FakeEngine(base=SSHD_ONLY)
     image = engine.lab_image(ImageSettings(apt_mirror="mirrors.example.edu"))
-    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "build", "push", "close"]
+    assert [call.split()[0] for call in engine.calls] == ["pull", "measure", "inspect", "build", "push", "close"]
     assert "install_packages.sh" in engine.context["Dockerfile"]
     assert "lab_env.py" not in engine.context["Dockerfile"]
     assert engine.arguments == {
@@ -219,6 +237,32 @@ def test_only_missing_parts_are_added_to_the_base() -> None:
         "PYTHON": "/usr/bin/python3",
     }
     assert image.rootfs == (a_digest("torch"), a_digest("layer"))
+
+
+def test_a_base_that_differs_from_what_it_was_chosen_for_is_not_built() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, differs=True)
+    with pytest.raises(ProblemError, match="measured_differs"):
+        engine.lab_image()
+    assert [call.split()[0] for call in engine.calls] == ["pull", "measure", "close"]
+
+
+def test_what_was_measured_is_verified_again_where_the_image_is_found() -> None:
+    """For a lab may have other cards since."""
+    engine = FakeEngine(base=SSHD_ONLY)
+    engine.lab_image()
+    engine.differs = True
+    with pytest.raises(ProblemError, match="measured_differs"):
+        engine.lab_image()
+
+
+def test_a_base_without_torch_is_built_and_a_note_says_that_it_is_unmeasured() -> None:
+    engine = FakeEngine(base=SSHD_ONLY, measurement=Measurement(reason="it has no torch"), differs=True)
+    assert engine.lab_image().measured is None
+    assert engine.lab_image().measured is None
+    engine = FakeEngine(base=COMPLETE, measurement=Measurement(reason="it has no torch"))
+    engine.lab_image()
+    (note,) = [event.text for event in engine.events if "unmeasured" in event.text]
+    assert note.endswith("what its torch was compiled for is unmeasured: it has no torch")
 
 
 @pytest.mark.parametrize("base", [COMPLETE, SSHD_ONLY])
@@ -300,7 +344,7 @@ def test_an_image_that_the_own_lock_pins_is_used_without_a_record(
     assert engine.calls == []
     for other in ({"inputs": "0" * 64}, {"platform": "linux/arm64"}, {"lab": f"elsewhere.lab/x@{a_digest('x')}"}):
         engine.locked = (image.model_copy(update=other),)
-        assert engine.builder().lab_image(a_listing(TAG), "default") == image
+        assert engine.builder().lab_image(a_listing(TAG), "default", engine.verify) == image
         shutil.rmtree(tmp_path / "provisioner")
     assert [call.split()[0] for call in engine.calls].count("push") == 3
 
@@ -329,13 +373,13 @@ def test_an_image_with_a_missing_layer_is_pushed_again() -> None:
 
 def test_a_tag_of_maximum_length_is_shortened() -> None:
     long = f"mirror.lab:5200/pytorch/pytorch:{'a' * 128}"
-    image = FakeEngine().builder().lab_image(a_listing(long), "default")
+    image = FakeEngine().builder().lab_image(a_listing(long), "default", lambda _: None)
     assert image.reference == long
 
 
 def codes(listing: Listing, settings: ImageSettings | None = None) -> list[str]:
     with pytest.raises(ProblemError) as refused:
-        FakeEngine(base=SSHD_ONLY).builder(settings).lab_image(listing, "default")
+        FakeEngine(base=SSHD_ONLY).builder(settings).lab_image(listing, "default", lambda _: None)
     return [problem.code for problem in refused.value.problems]
 
 
@@ -380,7 +424,15 @@ def test_versions_of_packages_are_read_from_the_built_image_and_locked() -> None
     image = engine.lab_image(COURSE)
     assert image.packages == {"ffmpeg": "7:5.1.6", "sox": "14.4.2"}
     assert image.format == 2
-    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "build", "read", "push", "close"]
+    assert [call.split()[0] for call in engine.calls] == [
+        "pull",
+        "measure",
+        "inspect",
+        "build",
+        "read",
+        "push",
+        "close",
+    ]
     assert '"${APT_MIRROR}" ffmpeg sox' in engine.context["Dockerfile"]
 
 
@@ -401,7 +453,7 @@ def test_order_repetition_and_names_of_environments_do_not_change_an_image() -> 
     image = engine.lab_image(COURSE)
     engine.calls.clear()
     again = ImageSettings(apt=("ffmpeg", "sox", "ffmpeg"))
-    assert engine.builder(again, environment="nlp").lab_image(a_listing(TAG), "nlp") == image
+    assert engine.builder(again, environment="nlp").lab_image(a_listing(TAG), "nlp", engine.verify) == image
     assert engine.calls == []
 
 
@@ -423,7 +475,7 @@ def test_tools_that_cannot_be_installed_are_left_out_with_a_note() -> None:
     base = COMPLETE.model_copy(update={"apt": False, "missing_tools": ("git", "tmux")})
     engine = FakeEngine(base=base)
     engine.lab_image()
-    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "tag", "push", "close"]
+    assert [call.split()[0] for call in engine.calls] == ["pull", "measure", "inspect", "tag", "push", "close"]
     notes = [event.text for event in engine.events if event.kind == "note"]
     assert "stays without git, tmux" in notes[0]
 
@@ -462,7 +514,7 @@ def test_a_course_that_resolves_as_it_did_before_is_not_built_again() -> None:
     image = engine.lab_image(WITH_PIP)
     engine.courses, engine.calls = FakeCourses(), []  # the file is not there any more
     assert engine.lab_image(WITH_PIP) == image
-    assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "close"]
+    assert [call.split()[0] for call in engine.calls] == ["pull", "measure", "inspect", "close"]
 
 
 def test_a_course_is_resolved_before_the_build_and_its_base_is_pulled_once() -> None:
@@ -470,9 +522,9 @@ def test_a_course_is_resolved_before_the_build_and_its_base_is_pulled_once() -> 
     builder = engine.builder(WITH_PIP)
     builder.resolve_course(a_listing(TAG), "default")
     assert [call.split()[0] for call in engine.calls] == ["pull", "inspect", "close"]
-    image = builder.lab_image(a_listing(TAG), "default")
+    image = builder.lab_image(a_listing(TAG), "default", engine.verify)
     assert image.requirements == "1" * 64
-    assert [call.split()[0] for call in engine.calls[3:]] == ["build", "push", "close"]
+    assert [call.split()[0] for call in engine.calls[3:]] == ["measure", "build", "push", "close"]
 
 
 @pytest.mark.parametrize("settings", [WITH_PIP, ImageSettings(tools=False)])

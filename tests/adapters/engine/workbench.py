@@ -79,7 +79,7 @@ class Bench:
             )
             base = base_registry.inspect(ImageReference.parse(f"{mirror}/{name}"), "linux/amd64")
             before_build()
-            return builder.lab_image(base, "default")
+            return builder.lab_image(base, "default", lambda _: None)
 
     def steps(self) -> list[str]:
         """Return the steps of the last build: pulling, downloading, building, pushing."""

@@ -10,6 +10,7 @@ from provisioner.domain.lab.lab import Lab
 from provisioner.domain.lab.lock import LockedEnvironment, LockedImage, Lockfile
 from provisioner.domain.people.person import Person
 from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.sync import SyncState
@@ -37,11 +38,12 @@ class CountingMirror(AMirror):
 
 class RecordingBuilder(ABuilder):
     def __init__(self) -> None:
+        super().__init__()
         self.built: list[tuple[str, str]] = []
 
-    def lab_image(self, base: Listing, environment: str) -> LockedImage:
+    def lab_image(self, base: Listing, environment: str, verify: Callable[[Measured], None]) -> LockedImage:
         self.built.append((environment, base.image.reference.removeprefix(PREFIX)))
-        return super().lab_image(base, environment)
+        return super().lab_image(base, environment, verify)
 
 
 def lab_with(environments: Mapping[str, Any], **settings: Any) -> Lab:
@@ -114,10 +116,10 @@ def test_an_environment_that_no_tag_serves_is_named_with_its_setting() -> None:
 
 
 class BrokenBuilder(ABuilder):
-    def lab_image(self, base: Listing, environment: str) -> LockedImage:
+    def lab_image(self, base: Listing, environment: str, verify: Callable[[Measured], None]) -> LockedImage:
         if environment == "nlp":
             raise ProblemError(Problem("build_failed", "E: no package gti", "why", "fix"))
-        return super().lab_image(base, environment)
+        return super().lab_image(base, environment, verify)
 
 
 def test_a_build_that_fails_names_its_environment() -> None:

@@ -11,10 +11,12 @@ from provisioner.domain.registry.catalog import Catalog, Listing
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.image_identity import ImageIdentity
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.node import NodeFacts
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.reference import ImageReference
 from provisioner.domain.values.sync import SyncReport, SyncState
+from provisioner.domain.values.version import CudaVersion
 from provisioner.workflow.lock.lock import LockResult, choose, choose_all, make_lock, rank_platforms
 from tests.builders import a_digest, a_gpu, a_lab, a_lock, a_locked_image, a_node
 
@@ -98,11 +100,18 @@ class AnUpstream(AMirror):
 
 
 class ABuilder:
+    """Measures nothing, unless `measured` is what it finds in every base."""
+
+    def __init__(self, measured: Measured | None = None) -> None:
+        self.measured = measured
+
     def resolve_course(self, base: Listing, environment: str) -> None:
         pass
 
-    def lab_image(self, base: Listing, environment: str) -> LockedImage:  # noqa: ARG002
-        return a_locked_image(base.image.reference)
+    def lab_image(self, base: Listing, environment: str, verify: Callable[[Measured], None]) -> LockedImage:  # noqa: ARG002
+        if self.measured is not None:
+            verify(self.measured)
+        return a_locked_image(base.image.reference, measured=self.measured)
 
 
 def make_a_lock(  # noqa: PLR0913  (everything in one call)
@@ -114,6 +123,7 @@ def make_a_lock(  # noqa: PLR0913  (everything in one call)
     *,
     fallback: bool = False,
     before: Lockfile | None = None,
+    measured: Measured | None = None,
 ) -> LockResult:
     found = probed or {"n1": a_node()}
     settings = {} if upstream is None else {"upstream": {"address": "docker.io", "fallback": fallback}}
@@ -121,11 +131,42 @@ def make_a_lock(  # noqa: PLR0913  (everything in one call)
     lab = a_lab(mirror={"address": "mirror.lab:5200"} | settings, image=image)
     seen = list[Event]() if events is None else events
     chosen = choose_all(lab, (), found, mirror, DATA, seen.append, upstream=upstream)
-    return make_lock(lab, found, chosen, ABuilder(), DATA, registry_ca=None, before=before)
+    return make_lock(lab, found, chosen, ABuilder(measured), DATA, registry_ca=None, before=before)
 
 
 def locked_tags(lock: Lockfile) -> list[str]:
     return [image.reference.removeprefix(PREFIX).removeprefix(UPSTREAM_PREFIX) for image in lock.images]
+
+
+def measured(torch: str, cuda: str, targets: str) -> Measured:
+    return Measured(torch=torch, cuda=CudaVersion(cuda), targets=tuple(targets.split()))
+
+
+def test_what_was_measured_in_a_base_is_locked_where_it_agrees() -> None:
+    found = measured("2.8.0+cu128", "12.8", "sm_80 sm_86 sm_90a compute_90")
+    lock = make_a_lock(AMirror({OLD: SyncState.COMPLETE}), measured=found).lock
+    assert lock.images[0].measured == found
+    assert '"measured"' in lock.model_dump_json()
+    assert '"measured"' not in make_a_lock(AMirror({OLD: SyncState.COMPLETE})).lock.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (measured("2.7.1+cu128", "12.8", "sm_80 sm_86"), "torch 2.8.0 is expected, torch 2.7.1+cu128 is in it"),
+        (measured("2.8.0+cu126", "12.6", "sm_80 sm_86"), "CUDA 12.8 is expected, CUDA 12.6 is in it"),
+        (Measured(torch="2.8.0+cpu"), "CUDA 12.8 is expected, CUDA none is in it"),
+        # The node's card is 8.9.
+        (measured("2.8.0", "12.8", "sm_75 sm_90 compute_80"), "no machine code for compute capability 8.9, only sm_75"),
+    ],
+)
+def test_a_base_that_is_not_what_it_was_chosen_for_stops_the_lock(found: Measured, said: str) -> None:
+    with pytest.raises(ProblemError) as stopped:
+        make_a_lock(AMirror({OLD: SyncState.COMPLETE}), measured=found)
+    (problem,) = stopped.value.problems
+    assert problem.code == "measured_differs"
+    assert said in problem.what
+    assert f"provision facts measure {PREFIX}{OLD} --lab LAB" in problem.fix
 
 
 def test_the_newest_complete_tag_is_chosen() -> None:

@@ -33,12 +33,12 @@ VERBS = {
     "letters": "Write letters: to each person of the roster, and to those who may start a seat",
     "remove": "Remove seats; homes and volumes are kept",
     "me": "Your own seat, on a node with self-service or on this machine",
-    "facts": "Show the compatibility data: its date, sources and rows",
+    "facts": "Show the compatibility data with its sources; measure what an image was compiled for",
     "schema": "Print the JSON Schema of lab.yml for your editor",
     "completion": "Print the completion script of your shell",
     "help": "Show the help of a verb",
 }
-GROUPS = {"environments", "mirror", "registry", "seats"}
+GROUPS = {"environments", "facts", "mirror", "registry", "seats"}
 _OPTIONS_OF_VERBS = {"--json", "--no-color", "-v", "--verbose"}
 WIDTH = 100
 _DATA = Path(__file__).parent.parent / "data" / "compatibility.yaml"

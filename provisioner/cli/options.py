@@ -346,7 +346,7 @@ data_option = click.option(
     "data_file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Your own rows that extend the compatibility data, like a lab's compatibility.yaml; see `provision facts`.",
+    help="Your own rows over the compatibility data, like a lab's compatibility.yaml; see `provision facts show`.",
 )
 ca_option = click.option(
     "--ca", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="CA certificate (PEM)."

@@ -1,6 +1,6 @@
 """The compatibility data: its age, its rows, and the source of each block."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 
 from rich.console import Group
@@ -10,6 +10,8 @@ from provisioner.console.tables import make_table
 from provisioner.console.text import count, safe_line
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.rows import Build, Release
+from provisioner.domain.selection.measured import HOW, ImageMeasurement
+from provisioner.domain.values.measured import Measured
 from provisioner.domain.values.problem import Problem
 
 OLD_AFTER_DAYS = 120  # torch has a minor release about every two months (RELEASE.md, "Release Cadence")
@@ -23,7 +25,8 @@ only those rows. Each row names its source in `source` (a build: in `evidence`).
   releases:
     - version: "2.16"
       builds: [{cuda: "13.2", sm: [75, 80, 86, 90, 100, 120], evidence: "measured(2.16.0)"}]
-`provision facts LAB` shows the result, and data_version of the lock records it."""
+`provision facts measure IMAGE --lab LAB` writes such rows itself, of what an image contains. `provision facts show LAB`
+shows the result, and data_version of the lock records it."""
 
 
 def facts_view(data: CompatibilityData, today: date) -> Group:
@@ -53,6 +56,23 @@ def check_data_age(data: CompatibilityData, today: date) -> Problem | None:
 def age_days(data: CompatibilityData, today: date) -> int:
     """Return the age of the data in whole days, at least 0."""
     return max((today - date.fromisoformat(data.compiled)).days, 0)
+
+
+def measured_view(found: Sequence[ImageMeasurement]) -> Group:
+    """Render what was measured in each image, and whether the data says the same."""
+    return Group(*(Text(line) for each in found if each.measured for line in _measured_lines(each, each.measured)))
+
+
+def _measured_lines(found: ImageMeasurement, measured: Measured) -> Iterator[str]:
+    yield safe_line(found.image)
+    yield f"  torch {measured.torch}, CUDA {measured.cuda or 'none'}, {found.platform}, by {HOW[found.how]}"
+    yield f"  {' '.join(measured.targets) or 'no targets'}"
+    yield f"  {found.digest or 'no digest'}"
+    if found.differences is None:
+        yield "  the data does not know this image"
+    elif not found.differences:
+        yield "  the data says the same"
+    yield from (f"  the data differs: {safe_line(text)}" for text in found.differences or ())
 
 
 def _lab_rows(data: CompatibilityData) -> Iterator[Text]:

@@ -78,7 +78,8 @@ def test_completion_of_people_of_a_roster(
     [[verb] for verb in VERBS]
     + [["mirror", verb] for verb in ("tags", "check", "status", "wait", "wheel")]
     + [["seats", verb] for verb in ("list", "move", "stop", "start")]
-    + [["environments", verb] for verb in ("list", "remove")],
+    + [["environments", verb] for verb in ("list", "remove")]
+    + [["facts", verb] for verb in ("show", "measure")],
     ids=" ".join,
 )
 def test_every_verb_shows_an_example_of_itself(verb: list[str]) -> None:
@@ -118,6 +119,9 @@ def test_help_names_every_verb_and_every_exit_code() -> None:
         (["select", "--nodes", "-", "--tags", "-"], "cannot both be stdin"),
         (["mirror", "check", "pytorch/pytorch:2.8.0"], "names no registry: write HOST/pytorch/pytorch:2.8.0"),
         (["mirror", "check", "Not A Reference"], "not an image reference"),
+        (["facts", "ai-lab"], "No such command 'ai-lab'"),
+        (["facts", "measure", "Not A Reference"], "not an image reference"),
+        (["facts", "measure", "--lab", "ai-lab"], "Missing argument 'IMAGE...'"),
         (["completion", "tcsh"], "'tcsh' is not one of"),
         (["-v", "probe", "ai-lab"], "-v is an option of verbs: write it after the verb"),
         (["mirror", "check", "m:5000/a:1", "--platform", ""], "'' is not linux/amd64 or linux/arm64"),

@@ -111,8 +111,8 @@ def test_events_from_many_threads_are_whole_lines_on_stderr(capsys: pytest.Captu
 
 
 def test_a_closed_pipe_is_no_bug() -> None:
-    """As in `provision facts | head -1`."""
-    for words in (("facts",), ("facts", "--json")):
+    """As in `provision facts show | head -1`."""
+    for words in (("facts", "show"), ("facts", "show", "--json")):
         argv = [sys.executable, "-m", "provisioner", *words]
         ran = subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         assert ran.stdout is not None

@@ -73,7 +73,7 @@ class DockerEngine:
                 Problem(
                     "no_engine",
                     f"no Docker Engine answers on this machine: {error}",
-                    "the lab image is built and pushed by the engine of the machine that runs `provision lock`",
+                    "images are measured, built and pushed by the engine of the machine on which provision runs",
                     (
                         "start it (`sudo systemctl start docker`), get permission to use it (root, or the group "
                         "docker), or name another engine in DOCKER_HOST"
@@ -84,6 +84,23 @@ class DockerEngine:
     def close(self) -> None:
         """Close the connection to the engine."""
         self._client.close()
+
+    def platform(self) -> str:
+        """Return the platform of images that run here without emulation, such as linux/amd64."""
+        with _engine_errors("pull", ImageReference(repository="image")):
+            version = self._client.version()
+            return f"{version['Os']}/{version['Arch']}"
+
+    def digests(self, reference: ImageReference) -> tuple[str, ...] | None:
+        """Return the digests under which the engine has pulled or pushed an image; None if it does not have it."""
+        from docker.errors import ImageNotFound  # noqa: PLC0415
+
+        with _engine_errors("pull", reference):
+            try:
+                names = self._client.images.get(_local_name(reference)).attrs.get("RepoDigests") or ()
+            except ImageNotFound:
+                return None
+            return tuple(digest for name in names for _, at, digest in [name.partition("@")] if at)
 
     def pull(self, reference: ImageReference, size: int) -> None:
         """Pull an image by digest. `size` in bytes, for progress."""
@@ -226,6 +243,10 @@ class DockerEngine:
         for update in engine_stream.throttle(updates):
             self._on_event(Event(phase="build", kind="progress", unit=unit, **update._asdict()))
         self._on_event(Event(phase="build", kind="done", text=text))
+
+
+def _local_name(reference: ImageReference) -> str:
+    return reference.by_digest() if reference.digest else str(reference)
 
 
 @contextmanager

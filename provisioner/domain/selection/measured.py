@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterator
+from typing import Literal
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.gpu_code import (
@@ -11,11 +12,36 @@ from provisioner.domain.compatibility.gpu_code import (
     parse_targets,
     sm_number,
 )
+from provisioner.domain.compatibility.overlay import OwnMeasuredImage
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.values.image import TaggedImage
 from provisioner.domain.values.measured import Measured
+from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.reference import Digest
 from provisioner.domain.values.version import ComputeCapability, DottedVersion
+
+MEASURED_SCHEMA: Literal["provisioner/measured/1"] = "provisioner/measured/1"
+HOW = {
+    "torch": "torch itself",
+    "library": "the list of targets in its library",
+    "code": "the code in its library",
+}
+
+
+class ImageMeasurement(Value):
+    """What was measured in one image, and in which respects the data takes it for something else.
+
+    `digest`: None for an image that no registry has. `differences`: None where the data does not know the image.
+    """
+
+    image: str
+    digest: Digest | None = None
+    platform: str = ""
+    measured: Measured | None = None
+    how: str = ""
+    differences: tuple[str, ...] | None = None
+    problems: tuple[Problem, ...] = ()
 
 
 def find_differences(
@@ -36,6 +62,32 @@ def find_differences(
         *_version_difference("torch", facts.torch, measured.torch),
         *_version_difference("CUDA", None if facts.cuda is None else str(facts.cuda), str(measured.cuda or "none")),
         *(() if measured.cuda is None else _card_differences(expected, measured, cards, data)),
+    )
+
+
+def compare_with_data(
+    image: TaggedImage, measured: Measured, platform: str, data: CompatibilityData
+) -> tuple[str, ...] | None:
+    """Return in which respects an image is not what the data takes it for, on any card; None if it is not known."""
+    facts = read_facts(image, data)
+    expected = find_compiled(facts, platform, data)
+    if expected is None or facts.cuda is None or facts.problems:
+        return None
+    known = [capability for row in data.architectures for capability in row.capabilities]
+    cards = [card for card in known if has_machine_code(expected, card, facts.cuda, data)]
+    return find_differences(image, measured, platform, cards, data)
+
+
+def to_row(found: ImageMeasurement, day: str) -> OwnMeasuredImage | None:
+    """Return the row of a lab for what was measured; None for an image without a digest. `day`: ISO 8601."""
+    if found.measured is None or found.digest is None:
+        return None
+    return OwnMeasuredImage(
+        **dict(found.measured),
+        image=found.image,
+        digest=found.digest,
+        platform=found.platform,
+        source=f"provision facts measure, {day}: {HOW[found.how]}",
     )
 
 

@@ -56,10 +56,10 @@ def test_the_schema_of_lab_yml_names_required_and_optional_keys() -> None:
 
 
 def test_facts() -> None:
-    read = document(run("facts", "--json"))
+    read = document(run("facts", "show", "--json"))
     assert read["schema"] == "provisioner/facts/1"
     assert read["releases"]
-    assert "machine code for" in run("facts").stdout
+    assert "machine code for" in run("facts", "show").stdout
 
 
 OWN = """\
@@ -73,16 +73,19 @@ def test_facts_with_the_rows_of_a_lab(tmp_path: Path) -> None:
     (tmp_path / "lab.yml").write_text("")
     (tmp_path / "compatibility.yaml").write_text(OWN)
     for words in ([str(tmp_path)], ["--data", str(tmp_path / "compatibility.yaml")]):
-        read = document(run("facts", *words, "--json"))
+        read = document(run("facts", "show", *words, "--json"))
         assert read["own"][0]["row"] == "torch 2.16 with CUDA 12.8"
-        assert "added by the lab: releases: torch 2.16 with CUDA 12.8 (measured(2.16.0))" in run("facts", *words).stdout
-    assert run("facts", str(tmp_path), "--data", "x").exit_code == 2
-    missing = run("facts", "--data", str(tmp_path / "none.yaml"))
+        assert (
+            "added by the lab: releases: torch 2.16 with CUDA 12.8 (measured(2.16.0))"
+            in run("facts", "show", *words).stdout
+        )
+    assert run("facts", "show", str(tmp_path), "--data", "x").exit_code == 2
+    missing = run("facts", "show", "--data", str(tmp_path / "none.yaml"))
     assert (missing.exit_code, "there is no such file" in missing.stderr) == (2, True)
 
 
 def test_facts_explain_how_a_lab_adds_a_row() -> None:
-    assert "put a file compatibility.yaml into its directory" in run("facts").stdout
+    assert "put a file compatibility.yaml into its directory" in run("facts", "show").stdout
 
 
 TAGS: dict[str, Any] = {

@@ -1,4 +1,4 @@
-"""`provision facts`: show the compatibility data."""
+"""`provision facts show`: show the compatibility data."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,11 +14,11 @@ from provisioner.console.facts import age_days, check_data_age, facts_view
 from provisioner.console.problems import problems
 
 
-@click.command(epilog=example("provision facts --json | jq .age_days"))
+@click.command(epilog=example("provision facts show --json | jq .age_days"))
 @click.argument("lab", metavar="[LAB]", required=False, shell_complete=complete_labs)
 @data_option
 @with_output
-def facts(lab: str | None, data_file: Path | None, output: Output) -> int:
+def show(lab: str | None, data_file: Path | None, output: Output) -> int:
     """Show the compatibility data: its date, the GPU code in builds of torch, and the source of each block.
 
     With LAB, the data of that lab: a file compatibility.yaml in its directory adds or replaces rows.

@@ -1,0 +1,1 @@
+"""The commands of `provision facts`: one module each, and their group."""

@@ -1,6 +1,5 @@
 """Logins as the distribution project describes them (docs/content/spec/auth/token.md): Basic, and Bearer tokens."""
 
-import json
 import re
 import threading
 import time
@@ -10,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
+from pydantic import ValidationError
+
 from provisioner.adapters.registry.docker_config import Login, UnusableLogin, find_login
 from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
@@ -17,6 +18,7 @@ from provisioner.adapters.registry.http import (
     Reply,
     Request,
     RequestFailed,
+    is_success,
     join_url,
     origin_of,
     read_reason,
@@ -24,11 +26,15 @@ from provisioner.adapters.registry.http import (
     up_to,
 )
 from provisioner.adapters.registry.retry import Sender
+from provisioner.domain.registry.go_json import GoStruct, Time, WholeNumber, read_object
 from provisioner.domain.registry.image_problems import auth_failed, unreachable
 
 # One parameter, else one word, else one other character. No part can match in two ways, so reading a header takes time
 # in proportion to its length, whatever a server sends.
-_ITEM = re.compile(r'(?P<name>\w++)\s*+=\s*+(?:"(?P<quoted>[^"]*+)"|(?P<bare>[^\s",]++))|(?P<word>\w++)|[^\w]')
+# A value without quotes is a token of RFC 9110, as engines read it: it holds no colon, and so no URL.
+_ITEM = re.compile(
+    r'(?P<name>\w++)\s*+=\s*+(?:"(?P<quoted>(?:[^"\\]|\\.)*+)"|(?P<bare>[\w!#$%&\'*+.^`|~-]++))|(?P<word>\w++)|[^\w]'
+)
 _MAX_CHALLENGE = 1 << 14  # characters of the header that are read; a real one has a few hundred
 _TOKEN = re.compile(r"[\x21-\x7e]{1,65536}")
 _LONGEST_VALID = 86_400.0  # seconds
@@ -71,7 +77,8 @@ def _read_offers(text: str) -> list[tuple[str, dict[str, str]]]:
         if item["word"]:
             offers.append((item["word"].lower(), {}))
         elif item["name"] and offers:
-            offers[-1][1].setdefault(item["name"].lower(), item["quoted"] or item["bare"] or "")
+            value = re.sub(r"\\(.)", r"\1", item["quoted"] or "") or item["bare"] or ""
+            offers[-1][1].setdefault(item["name"].lower(), value)
     return offers
 
 
@@ -89,6 +96,7 @@ class Auth:
         self._tokens: dict[tuple[Challenge, Login | None], Token] = {}
         self._failed: dict[tuple[Challenge, Login | None], RequestFailed] = {}
         self._logins: dict[str, Login | None] = {}
+        self._withheld = ""  # why the token service did not get the login
 
     def header(self, repository: str) -> str | None:
         """Return the Authorization header for `repository`; None before a challenge. Raises RequestFailed."""
@@ -117,7 +125,7 @@ class Auth:
 
     def _checked(self, repository: str, challenge: Challenge) -> Challenge:
         """Return the challenge with a scope and a whole URL. Raises RequestFailed where its realm is no URL."""
-        realm = join_url(self._home.geturl(), challenge.realm)
+        realm = join_url("", challenge.realm)
         if realm is None:
             raise RequestFailed(unreachable(self._address, "the address of its token service is not one of http"))
         return replace(challenge, realm=realm, scope=challenge.scope or f"repository:{repository}:pull")
@@ -125,7 +133,7 @@ class Auth:
     def _refusal(self, repository: str) -> RequestFailed:
         login = self._look_up_login(repository)
         reason = "no login is configured here" if login is None else f"the login from {login.source} was not accepted"
-        return RequestFailed(auth_failed(self._address, reason))
+        return RequestFailed(auth_failed(self._address, self._withheld or reason))
 
     def _credential(self, challenge: Challenge, repository: str, rejected: str | None) -> str:
         login = self._look_up_login(repository)
@@ -168,15 +176,21 @@ class Auth:
         return Token(f"Bearer {text}", asked_at + _REFRESH_AT * seconds)
 
     def _send_token_request(self, request: Request, login: Login | None) -> Reply[bytes]:
-        """Follow redirects, as engines do. A login is sent on to the same host alone, never from TLS to plain text."""
+        """Follow redirects, as engines do. A login is sent on to the same host alone, never from TLS to plain text.
+
+        To another place goes the request without it: a token for everybody may be enough.
+        """
         for _ in range(MAX_REDIRECTS):
             reply = self._sender.send(request, up_to(_TOKEN_REPLY))
             target = redirect_target(reply, self._address)
             if target is None:
                 return reply
             if login is not None and not self._may_send_on(request.url, target):
-                reason = f"its token service redirects to {origin_of(target)[1]}, so the login was not sent there"
-                raise RequestFailed(auth_failed(self._address, reason))
+                host = origin_of(target)[1]
+                self._withheld = f"its token service redirects to {host}, so the login was not sent there"
+                if request.body is not None:
+                    raise RequestFailed(auth_failed(self._address, self._withheld))
+                request = replace(request, headers={})
             request = replace(request, url=target)
         raise RedirectLoop(self._address)
 
@@ -213,14 +227,29 @@ def _basic(login: Login) -> str:
     return f"Basic {b64encode(f'{login.user}:{login.secret}'.encode()).decode()}"
 
 
+class _TokenReply(GoStruct):
+    """`refresh_token` and `issued_at` are not used: an engine refuses a reply in which they have another type."""
+
+    token: str = ""
+    access_token: str = ""
+    refresh_token: str = ""
+    expires_in: WholeNumber = 0
+    issued_at: Time | None = None
+
+
 def _read_token(reply: Reply[bytes]) -> tuple[str, float]:
     """Return the token and the seconds for which it is valid."""
+    reason = f"its token service returned no token (HTTP {reply.status})"
+    if not is_success(reply.status):
+        raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
     try:
-        answer = json.loads(reply.received) if reply.status == HTTPStatus.OK else {}
-        text = answer.get("token") or answer.get("access_token")
-        seconds = min(float(answer.get("expires_in") or _DEFAULT_SECONDS), _LONGEST_VALID)
-    except (ArithmeticError, AttributeError, RecursionError, TypeError, ValueError):
-        text, seconds = None, 0
-    if not isinstance(text, str) or not _TOKEN.fullmatch(text):
-        raise RequestFailed(unreachable(reply.host, f"its token service returned no token (HTTP {reply.status})"))
-    return text, seconds
+        read = _TokenReply.model_validate(read_object(reply.received))
+    except ValidationError as error:
+        field, message = ".".join(map(str, error.errors()[0]["loc"])), error.errors()[0]["msg"]
+        raise RequestFailed(unreachable(reply.host, f"{reason[:-1]}, {field}: {message})")) from None
+    except ValueError:
+        raise RequestFailed(unreachable(reply.host, reason)) from None
+    text = read.access_token or read.token
+    if not _TOKEN.fullmatch(text):
+        raise RequestFailed(unreachable(reply.host, reason))
+    return text, min(read.expires_in if read.expires_in > 0 else _DEFAULT_SECONDS, _LONGEST_VALID)

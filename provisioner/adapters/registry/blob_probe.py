@@ -14,10 +14,13 @@ from threading import Event
 from provisioner.adapters.registry.http import (
     BodyCutShort,
     Hashed,
+    Receive,
     Reply,
     Request,
     RequestFailed,
+    T,
     hashed,
+    is_success,
     read_reason,
     read_size,
     up_to,
@@ -38,7 +41,7 @@ from provisioner.domain.registry.manifest import Blob
 from provisioner.domain.values.sync import SyncState
 
 _SMALL = 1 << 16  # bytes; smaller blobs are read and hashed: one round trip, and a proof
-_START = 4
+_START = 512  # bytes; the first header of a tar, for a layer that is not compressed
 _MIN_RATE = 100_000  # bytes a second; a deep check of a slower registry fails
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # engines use these, not the media type
 _SKIPPABLE_ZSTD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
@@ -74,8 +77,16 @@ class BlobProbe:
 
     def _check_whole(self, repository: str, blob: Blob) -> Fault | None:
         request = Request("", extra=blob.size / _MIN_RATE)
-        reply = self.session.ask(_path(repository, blob), hashed, repository, request)
-        return _check_digest(blob, reply) if reply.status == HTTPStatus.OK else _status_fault(blob, reply)
+        reply = self._ask(repository, blob, hashed, request)
+        return _check_digest(blob, reply) if is_success(reply.status) else _status_fault(blob, reply)
+
+    def _ask(self, repository: str, blob: Blob, receive: Receive[T], request: Request) -> Reply[T]:
+        """Raises RequestFailed for a Content-Encoding: engines undo it, and the digest is that of the bytes before."""
+        reply = self.session.ask(f"{repository}/blobs/{blob.digest}", receive, repository, request)
+        encoding = reply.headers.get("Content-Encoding", "").strip().lower()
+        if is_success(reply.status) and encoding == "gzip":
+            raise RequestFailed(not_a_layer(blob.digest, blob.size, "it as Content-Encoding: gzip"))
+        return reply
 
     def _check_ends(self, repository: str, blob: Blob) -> Fault | None:
         if self.lazy or self.without_parts.is_set():
@@ -101,7 +112,7 @@ class BlobProbe:
         start, end = (0, _START - 1), (blob.size - 1, blob.size - 1)
         request = Request("", headers=range_header(start, end), attempts=2)
         try:
-            reply = self.session.ask(_path(repository, blob), up_to(MAX_REPLY), repository, request)
+            reply = self._ask(repository, blob, up_to(MAX_REPLY), request)
         except BodyCutShort:
             return False
         except RequestFailed as failed:
@@ -117,16 +128,33 @@ class BlobProbe:
             tail = self._range(repository, blob, last, last)
         except BodyCutShort:
             return self._no_end_fault(repository, blob)
+        except RequestFailed as failed:
+            return self._check_without_range(repository, blob, failed)
         if not _is_range(tail, last, last):
             return self._check_other_reply(repository, blob, tail)
         if (has := _total(tail)) is not None and has != blob.size:
             return _too_short(blob, has)
         if len(tail.received) != 1:
             return self._no_end_fault(repository, blob)
+        return self._check_head(repository, blob)
+
+    def _check_head(self, repository: str, blob: Blob) -> Fault | None:
         head = self._range(repository, blob, 0, _START - 1)
         if not _is_range(head, 0, _START - 1):
             return self._check_other_reply(repository, blob, head)
         return _check_start(blob, head, head.received)
+
+    def _check_without_range(self, repository: str, blob: Blob, refused: RequestFailed) -> Fault | None:
+        """Check a layer of which a range is refused by 403 or 500: some firewalls let only the whole pass."""
+        if refused.fault.state not in (SyncState.DENIED, SyncState.UNKNOWN):
+            raise refused
+        try:
+            whole = self._ask(repository, blob, up_to(_START), Request("", attempts=1))
+        except RequestFailed:
+            raise refused from None
+        if not is_success(whole.status):
+            raise refused
+        return self._check_announced(blob, whole)
 
     def _no_end_fault(self, repository: str, blob: Blob) -> Fault:
         """A cache of descriptors gives the old length of a file that was cut, and of one that was deleted."""
@@ -135,18 +163,16 @@ class BlobProbe:
 
     def _range(self, repository: str, blob: Blob, first: int, last: int) -> Reply[bytes]:
         request = Request("", headers=range_header((first, last)))
-        return self.session.ask(_path(repository, blob), up_to(_START), repository, request)
+        return self._ask(repository, blob, up_to(_START), request)
 
     def _check_other_reply(self, repository: str, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         if (has := _total(reply)) is not None and has != blob.size:
             return _too_short(blob, has)
         if reply.status == HTTPStatus.OK:
             return self._check_announced(blob, reply)
-        if reply.status in _GONE:
-            return _status_fault(blob, reply)
         # The server refuses ranges: check the start of the whole, and its announced length.
-        plain = self.session.ask(_path(repository, blob), up_to(_START), repository)
-        return self._check_announced(blob, plain) if plain.status == HTTPStatus.OK else _status_fault(blob, plain)
+        plain = self._ask(repository, blob, up_to(_START), Request(""))
+        return self._check_announced(blob, plain) if is_success(plain.status) else _status_fault(blob, plain)
 
     def _check_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         """Check a whole body of which only the start was read: its length is what the server announces."""
@@ -160,10 +186,6 @@ class BlobProbe:
         if length is None:
             return unknown_length(blob.digest)
         return None if length == blob.size else _too_short(blob, length)
-
-
-def _path(repository: str, blob: Blob) -> str:
-    return f"{repository}/blobs/{blob.digest}"
 
 
 def _too_short(blob: Blob, has: int) -> Fault:
@@ -194,8 +216,8 @@ def _total(reply: Reply[bytes]) -> int | None:
 
 
 def _is_layer(start: bytes) -> bool:
-    """Return True for the start of a compressed layer. A layer that is not compressed has no mark."""
-    return start.startswith(_MAGICS) or _SKIPPABLE_ZSTD.match(start) is not None
+    """Return True for the start of a layer, compressed or not: engines look at the content, not at its media type."""
+    return start.startswith(_MAGICS) or _SKIPPABLE_ZSTD.match(start) is not None or start[257:262] == b"ustar"
 
 
 def _check_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) -> Fault | None:
@@ -205,7 +227,7 @@ def _check_start(blob: Blob, reply: Reply[bytes] | Reply[Hashed], start: bytes) 
         return not_a_layer(blob.digest, blob.size, "a web page")
     if _COMPRESSED.search(blob.media_type) is None:
         return None
-    return not_a_layer(blob.digest, blob.size, f"something that begins with {start!r}")
+    return not_a_layer(blob.digest, blob.size, f"something that begins with {start[:4]!r}")
 
 
 def _check_digest(blob: Blob, reply: Reply[Hashed]) -> Fault | None:

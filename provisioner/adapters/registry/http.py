@@ -50,6 +50,10 @@ class BodyCutShort(RequestFailed):
         super().__init__(fault)
 
 
+class OutOfOrder(RequestFailed):
+    """The server answers with a status of its own failure, again after each wait."""
+
+
 class RedirectLoop(RequestFailed):
     """The server redirects more than `MAX_REDIRECTS` times."""
 
@@ -141,12 +145,17 @@ def _read_up_to(response: BaseHTTPResponse, limit: int) -> bytes:
 def hashed(response: BaseHTTPResponse) -> Hashed:
     """Receive a body of any length by its digest."""
     digest, size, start = hashlib.sha256(), 0, b""
-    first = _ERROR_BYTES if response.status >= HTTPStatus.BAD_REQUEST else 4
+    first = _ERROR_BYTES if response.status >= HTTPStatus.BAD_REQUEST else 512
     while chunk := response.read(_CHUNK):
         start = start or chunk[:first]
         size += len(chunk)
         digest.update(chunk)
     return Hashed(digest=f"sha256:{digest.hexdigest()}", size=size, start=start)
+
+
+def is_success(status: int) -> bool:
+    """Whether the body is what was asked for: engines take every status of 2xx for that."""
+    return HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES
 
 
 def host_of(url: str) -> str:

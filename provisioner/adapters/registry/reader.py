@@ -9,6 +9,7 @@ from provisioner.adapters.registry.http import (
     Reply,
     Request,
     RequestFailed,
+    is_success,
     join_url,
     read_reason,
     up_to,
@@ -110,13 +111,16 @@ class ManifestReader:
 
     def manifest(self, reference: ImageReference) -> bytes:
         """Return the manifest or index, by digest if the reference has one, else by tag."""
+        return self._fetch(reference).received
+
+    def _fetch(self, reference: ImageReference) -> Reply[bytes]:
         name = reference.digest or reference.tag or "latest"
         repository = self.repository(reference.repository)
         request = Request("", headers={"Accept": ACCEPT})
         reply = self.session.ask(f"{repository}/manifests/{name}", up_to(_MANIFEST_LIMIT + 1), repository, request)
         if reply.status == HTTPStatus.NOT_FOUND:
             raise ManifestMissing(manifest_missing(str(reference), read_reason(reply.received)))
-        if reply.status != HTTPStatus.OK:
+        if not is_success(reply.status):
             reason = f"HTTP {reply.status} for a manifest"
             raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         if len(reply.received) > _MANIFEST_LIMIT:
@@ -137,10 +141,10 @@ class ManifestReader:
 
     def identity(self, reference: ImageReference, platform: str) -> ImageIdentity:
         """Read from the manifests which image the reference names, by digest if it has one."""
-        body = self.manifest(reference)
-        first = _parsed(body)
+        reply = self._fetch(reference)
+        first = _parsed(reply)
         manifest = first if isinstance(first, ImageManifest) else self._child(reference, first, platform)
-        return ImageIdentity(tag=digest_of(body), manifest=manifest.digest, config=manifest.config.digest)
+        return ImageIdentity(tag=digest_of(reply.received), manifest=manifest.digest, config=manifest.config.digest)
 
     def image(self, reference: ImageReference, platform: str, *, with_config: bool) -> ImageMetadata:
         """Return manifest and config. A fault is in the result and never raised."""
@@ -154,7 +158,7 @@ class ManifestReader:
 
     def _image_manifest(self, reference: ImageReference, platform: str) -> ImageMetadata:
         try:
-            first = _parsed(self.manifest(reference))
+            first = _parsed(self._fetch(reference))
         except RequestFailed as failed:
             return ImageMetadata(reference, fault=failed.fault)
         if isinstance(first, ImageManifest):
@@ -172,7 +176,7 @@ class ManifestReader:
             if entry is None:
                 raise RequestFailed(wrong_platform(platform, index.platforms))
             try:
-                child = _parsed(self.manifest(reference.pinned(entry.digest)))
+                child = _parsed(self._fetch(reference.pinned(entry.digest)))
             except ManifestMissing:
                 raise RequestFailed(platform_missing(entry.digest, platform)) from None
             if isinstance(child, ImageManifest):
@@ -188,30 +192,31 @@ class ManifestReader:
             raise RequestFailed(config_missing(blob.digest, blob.size)) from None
         if reply.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) or not reply.received:
             raise RequestFailed(config_missing(blob.digest, blob.size))
-        if reply.status != HTTPStatus.OK:
+        if not is_success(reply.status):
             reason = f"HTTP {reply.status} for a config"
             raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         if (got := digest_of(reply.received)) != blob.digest:
             raise RequestFailed(digest_mismatch("config", blob.digest, got, blob.size))
         try:
             return read_config(reply.received)
-        except ValueError:
-            raise RequestFailed(not_an_image("its config cannot be read")) from None
+        except ValueError as error:
+            raise RequestFailed(not_an_image(f"its config cannot be read: {error}")) from None
 
 
-def _parsed(body: bytes) -> ImageIndex | ImageManifest:
+def _parsed(reply: Reply[bytes]) -> ImageIndex | ImageManifest:
+    sent_as = re.split("[;,]", reply.headers.get("Content-Type", "")[:_MAX_LINK])[0].strip().lower()
     try:
-        return read_manifest(body)
+        return read_manifest(reply.received, sent_as)
     except ValueError as error:
         raise RequestFailed(not_an_image(str(error))) from None
 
 
-def _verified(reply: Reply[bytes], reference: ImageReference) -> bytes:
-    got = digest_of(reply.received)
-    wanted = reference.digest or next((digest for digest in _announced_digests(reply) if digest != got), got)
+def _verified(reply: Reply[bytes], reference: ImageReference) -> Reply[bytes]:
+    got, announced = digest_of(reply.received), _announced_digests(reply)
+    wanted = reference.digest or (announced[0] if announced and got not in announced else got)
     if got != wanted:
         raise RequestFailed(digest_mismatch("manifest", wanted, got))
-    return reply.received
+    return reply
 
 
 def _announced_digests(reply: Reply[bytes]) -> tuple[str, ...]:
@@ -221,7 +226,14 @@ def _announced_digests(reply: Reply[bytes]) -> tuple[str, ...]:
 
 
 def _with_config(image: ImageMetadata, config: ImageConfig, platform: str) -> ImageMetadata:
-    """Add the config, with a fault if it is for another platform than listed: pytorch/pytorch#125094."""
+    """Add the config, with a fault if it is for another platform than listed: pytorch/pytorch#125094.
+
+    Engines refuse an image whose config lists another number of layers. A config without that list is not judged.
+    """
+    layers = () if image.manifest is None else image.manifest.layers
+    if config.diff_ids and len(config.diff_ids) != len(layers):
+        reason = f"its config lists {len(config.diff_ids)} layers and its manifest {len(layers)}"
+        return replace(image, config=config, fault=not_an_image(reason))
     built_for = config.platform
     if built_for is None:
         return replace(image, config=config)

@@ -28,6 +28,7 @@ from provisioner.adapters.registry.http import (
     BodyCutShort,
     Cancelled,
     Downgrade,
+    OutOfOrder,
     Receive,
     RedirectLoop,
     Reply,
@@ -218,7 +219,7 @@ def _temporary(reply: Reply[T]) -> FailedAttempt:
     if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
         return FailedAttempt(RequestFailed(rate_limited(reply.host, wait)), wait=wait)
     fault = unreachable(reply.host, f"HTTP {reply.status}", read_reason(reply.received))
-    return FailedAttempt(RequestFailed(fault), wait=wait)
+    return FailedAttempt(OutOfOrder(fault), wait=wait)
 
 
 def _retry_after(text: str) -> float | None:

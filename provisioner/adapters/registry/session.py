@@ -11,6 +11,7 @@ from provisioner.adapters.registry.auth import Auth, Challenge, read_challenge
 from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
     Downgrade,
+    OutOfOrder,
     Receive,
     RedirectLoop,
     Reply,
@@ -51,6 +52,7 @@ class Session:
         self._lock = threading.Lock()
         self._is_registry: RequestFailed | bool | None = None
         self._doubt = ""
+        self._is_out_of_order = False
         self._base_challenge: Challenge | None = None
 
     def ask(self, path: str, receive: Receive[T], repository: str, request: Request | None = None) -> Reply[T]:
@@ -67,7 +69,7 @@ class Session:
         for _ in range(MAX_REDIRECTS):
             at_home = origin_of(url) == origin_of(self.base)
             credential = self._auth.header(repository) if at_home and (url in answered or _is_api(url)) else None
-            reply = self._sender.send(_addressed(template, url, credential), receive)
+            reply = self._send(_addressed(template, url, credential), receive)
             if at_home and url not in answered and credential is None and self._is_hidden(reply, repository):
                 self._auth.answer(repository, self._base_challenge or Challenge(False), None)
                 answered.add(url)
@@ -85,6 +87,15 @@ class Session:
                 return self._without_doubt(reply)
         raise RedirectLoop(self._address)
 
+    def _send(self, request: Request, receive: Receive[T]) -> Reply[T]:
+        """Send nothing more in this session after /v2/ and a request for a repository ended in OutOfOrder."""
+        try:
+            return self._sender.send(request, receive)
+        except OutOfOrder as failed:
+            if self._is_out_of_order:
+                self._is_registry = failed
+            raise
+
     def _is_hidden(self, reply: Reply[T], repository: str) -> bool:
         """Return whether to log in as /v2/ asked: the repository hides itself and does not ask."""
         return (
@@ -96,7 +107,8 @@ class Session:
 
     def _without_doubt(self, reply: Reply[T]) -> Reply[T]:
         """Return the reply. Raises RequestFailed where neither it nor /v2/ shows that this is a registry."""
-        if self._doubt and reply.status == HTTPStatus.NOT_FOUND and not _has_api_version(reply):
+        is_other = reply.status == HTTPStatus.NOT_FOUND or _is_page(reply)
+        if self._doubt and is_other and not _has_api_version(reply):
             raise RequestFailed(no_such_service(self._address, self._doubt))
         return reply
 
@@ -114,31 +126,27 @@ class Session:
     def _ask_base(self) -> bool:
         """OCI requires only the 200; older registries are known by their header or their challenge.
 
-        Some proxies pass on the repositories alone and answer 404 here, or 200 without a body: then the first reply
-        about a repository decides.
+        Engines use nothing of this reply but its challenge, and some proxies pass on the repositories alone or answer
+        here with a word. So after any other reply the first one about a repository decides.
         """
         try:
             reply = self._sender.follow(Request(f"{self.base}/v2/"), up_to(_FIRST_BYTES), self._address)
         except RedirectLoop:
             raise RequestFailed(no_such_service(self._address, "it redirects without end")) from None
+        except OutOfOrder:
+            self._is_out_of_order = True
+            return True
         if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_page_of_another_host(reply):
             raise RequestFailed(captive_portal(self._address, reply.host))
-        if reply.status == HTTPStatus.FORBIDDEN:
-            raise RequestFailed(denied(reply.host, reply.status, read_reason(reply.received)))
         if reply.status == HTTPStatus.UNAUTHORIZED:
             self._base_challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
         if not _is_registry(reply):
-            reason = f"its /v2/ answers HTTP {reply.status}, but not as a registry does"
-            is_empty = reply.status == HTTPStatus.OK and not reply.received
-            if not is_empty and reply.status != HTTPStatus.NOT_FOUND:
-                raise RequestFailed(no_such_service(self._address, reason))
-            self._doubt = reason
+            self._doubt = f"its /v2/ answers HTTP {reply.status}, but not as a registry does"
         return True
 
     def _is_page_of_another_host(self, reply: Reply[bytes]) -> bool:
         """No registry answers /v2/ by a page on another host; the login page of a network does."""
-        is_page = reply.headers.get("Content-Type", "").lower().startswith("text/html")
-        return is_page and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
+        return _is_page(reply) and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
 
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
         challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
@@ -149,6 +157,10 @@ class Session:
 
 def _has_api_version(reply: Reply[T]) -> bool:
     return "Docker-Distribution-Api-Version" in reply.headers
+
+
+def _is_page(reply: Reply[T]) -> bool:
+    return reply.headers.get("Content-Type", "").lower().startswith("text/html")
 
 
 def _is_api(url: str) -> bool:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, TypeAdapter, ValidationError
 
+from provisioner.domain.registry.go_json import GoStruct, Time, WholeNumber, has_field, read_object
 from provisioner.domain.values.image import ImageConfig
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.reference import Digest
@@ -28,6 +29,13 @@ _CONFIG_TYPES = (
     "application/vnd.oci.image.config.v1+json",
     "application/vnd.docker.container.image.v1+json",
     "application/octet-stream",  # pushed by Docker 1.10
+    "application/json",
+    "",
+)
+# Engines unpack no layer of another type. Of a type that is absent or too general they look at the content.
+_LAYER_TYPE = re.compile(
+    r"application/vnd\.(oci\.image\.layer\.|docker\.image\.rootfs\.|docker\.container\.image\.rootfs\.).+"
+    r"|application/octet-stream|"
 )
 _FOREIGN = re.compile(r"\.foreign\.|\.nondistributable\.")
 _SIGNATURE_TAG = re.compile(r"sha256-[0-9a-f]{64}(\.\w+)?")  # cosign's and the referrers API's fallback tags
@@ -37,13 +45,19 @@ _TAG = re.compile(r"\w[\w.-]{0,127}", re.ASCII)
 _MAX_PARTS = 1000
 _MAX_VARIABLE = 1 << 15  # characters; an engine cannot start a container with a longer one
 _MAX_COMMAND = 1 << 15
-_MAX_ENTRIES = 10_000
+_MAX_SHOWN = 100  # characters of a media type in a message
+_FEW = Field(max_length=10_000)
 
-Size = Annotated[int, Field(ge=0, le=1 << 53)]
+Size = Annotated[int, Field(strict=True, ge=0, le=1 << 53)]
 
 
-class Platform(Value):
-    """An OCI platform: its text is os/architecture[/variant], without the variant v8 of arm64."""
+# Variants that every machine of an architecture has, and other names of architectures (containerd's platforms package).
+_PLAIN_VARIANTS = {("amd64", "v1"), ("arm64", "v8")}
+_ARCHITECTURES = {"x86_64": "amd64", "x86-64": "amd64", "aarch64": "arm64"}
+
+
+class Platform(GoStruct):
+    """An OCI platform: its text is os/architecture[/variant], without a variant that every such machine has."""
 
     os: str = ""
     architecture: str = ""
@@ -51,11 +65,12 @@ class Platform(Value):
 
     def __str__(self) -> str:
         """Return os/architecture[/variant]."""
-        variant = "" if (self.architecture, self.variant) == ("arm64", "v8") else self.variant  # its only variant
-        return "/".join(part for part in (self.os, self.architecture, variant) if part)
+        architecture = _ARCHITECTURES.get(self.architecture.lower(), self.architecture.lower())
+        variant = "" if (architecture, self.variant) in _PLAIN_VARIANTS else self.variant
+        return "/".join(part for part in (self.os, architecture, variant) if part)
 
 
-class Blob(Value):
+class Blob(GoStruct):
     """A config or a layer. `size` in bytes, as stored (compressed)."""
 
     media_type: str = Field(default="", alias="mediaType")
@@ -80,7 +95,15 @@ class IndexEntry(Blob):
         return self.platform is not None and self.platform.os == "unknown"
 
 
-class ImageIndex(Value):
+class _Document(GoStruct):
+    """What an index and a manifest have in common."""
+
+    schema_version: WholeNumber = Field(default=0, alias="schemaVersion")
+    media_type: str = Field(default="", alias="mediaType")
+    annotations: dict[str, str | None] = {}
+
+
+class ImageIndex(_Document):
     """An OCI image index or a Docker manifest list."""
 
     manifests: Annotated[tuple[IndexEntry, ...], Field(max_length=_MAX_PARTS)]
@@ -91,12 +114,17 @@ class ImageIndex(Value):
         return tuple(str(e.platform) for e in self.manifests if e.platform is not None and not e.attestation)
 
 
+class _Manifest(_Document):
+    config: Blob
+    layers: Annotated[tuple[Blob, ...], Field(max_length=_MAX_PARTS)]
+
+
 class ImageManifest(Value):
     """An image manifest. `digest` is the digest of its own bytes."""
 
     digest: Digest
     config: Blob
-    layers: Annotated[tuple[Blob, ...], Field(max_length=_MAX_PARTS)]
+    layers: tuple[Blob, ...]
 
     @property
     def own_layers(self) -> tuple[Blob, ...]:
@@ -130,23 +158,47 @@ def read_tags(body: bytes) -> tuple[str, ...]:
     return tuple(filter(is_image_tag, TypeAdapter(list[str]).validate_python(tags or [])))
 
 
-def read_manifest(body: bytes) -> ImageIndex | ImageManifest:
-    """Parse an index or an image manifest. Raises ValueError, with a readable reason, if `body` is neither."""
+def read_manifest(body: bytes, sent_as: str = "") -> ImageIndex | ImageManifest:
+    """Parse an index or an image manifest. Raises ValueError, with a readable reason, if `body` is neither.
+
+    `sent_as`: the media type of the reply, by which engines choose how to read it; not checked where there is none.
+    """
+    document = read_object(body)
+    is_index = has_field(document, "manifests")
+    if is_index and has_field(document, "layers"):  # CVE-2021-41190: readers would differ on which it is
+        raise ValueError("both an index and a manifest")
+    if not is_index and not has_field(document, "layers"):
+        raise ValueError("neither an index nor a manifest of schema 2")
     try:
-        document: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(body)
-        if "manifests" in document and "layers" in document:  # CVE-2021-41190: readers would differ on which it is
-            raise ValueError("both an index and a manifest")
-        if "manifests" in document:
-            return ImageIndex.model_validate(document)
-        if "layers" not in document:
-            raise ValueError("neither an index nor a manifest of schema 2")
-        manifest = ImageManifest.model_validate(document | {"digest": digest_of(body)})
+        read = (ImageIndex if is_index else _Manifest).model_validate(document)
     except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc'])) or 'JSON'}: {first['msg']}") from None
-    if manifest.config.media_type not in _CONFIG_TYPES:
-        raise ValueError(f"its config has the media type {manifest.config.media_type or 'none'}")
-    return manifest
+        raise ValueError(_first_mistake(error)) from None
+    _check_types(read.media_type, sent_as, INDEX_TYPES if is_index else MANIFEST_TYPES)
+    return read if isinstance(read, ImageIndex) else _image_manifest(read, digest_of(body))
+
+
+def _check_types(named: str, sent_as: str, allowed: tuple[str, ...]) -> None:
+    """OCI's documents need not name their type, Docker's must (distribution's manifest packages)."""
+    if named not in ("", *allowed):
+        raise ValueError(f"it calls itself {named[:_MAX_SHOWN]}")
+    if sent_as not in ("", *allowed):
+        raise ValueError(f"it is sent as {sent_as[:_MAX_SHOWN]}, which engines refuse")
+    if sent_as and sent_as != named and (named or sent_as.startswith("application/vnd.docker.")):
+        raise ValueError(f"it is sent as {sent_as} and calls itself {named or 'nothing'}")
+
+
+def _first_mistake(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _image_manifest(read: _Manifest, digest: str) -> ImageManifest:
+    if read.config.media_type not in _CONFIG_TYPES:
+        raise ValueError(f"its config has the media type {read.config.media_type[:_MAX_SHOWN]}")
+    odd = next((layer.media_type for layer in read.layers if _LAYER_TYPE.fullmatch(layer.media_type) is None), None)
+    if odd is not None:
+        raise ValueError(f"a layer has the media type {odd[:_MAX_SHOWN]}")
+    return ImageManifest(digest=digest, config=read.config, layers=read.layers)
 
 
 def choose(index: ImageIndex, platform: str) -> IndexEntry | None:
@@ -155,15 +207,12 @@ def choose(index: ImageIndex, platform: str) -> IndexEntry | None:
     Falls back to a manifest without a platform, whose config names it; None if there is none either.
     """
     os, architecture, variant = (*platform.split("/"), "", "")[:3]
-    fitting = [
-        entry
-        for entry in index.manifests
-        if entry.platform is not None
-        and (entry.platform.os, entry.platform.architecture) == (os, architecture)
-        and (not variant or entry.platform.variant in ("", variant))
-    ]
-    unnamed = next((entry for entry in index.manifests if entry.platform is None), None)
-    return min(fitting, key=lambda entry: (entry.platform or Platform()).variant != variant, default=unnamed)
+    wanted = Platform(os=os, architecture=architecture, variant=variant)
+    named = [(str(entry.platform), entry) for entry in index.manifests if entry.platform is not None]
+    for text in (str(wanted), f"{os}/{architecture}"):
+        if (entry := next((entry for name, entry in named if name == text), None)) is not None:
+            return entry
+    return next((entry for entry in index.manifests if entry.platform is None), None)
 
 
 def same_platform(offered: str, platform: str) -> bool:
@@ -171,38 +220,49 @@ def same_platform(offered: str, platform: str) -> bool:
     return all(ours == theirs for ours, theirs in zip(offered.split("/"), platform.split("/"), strict=False))
 
 
-class _ConfigFields(Value):
-    env: tuple[Annotated[str, Field(max_length=_MAX_VARIABLE)], ...] | None = Field(
-        default=None, alias="Env", max_length=_MAX_ENTRIES
-    )
-    labels: dict[str, str] | None = Field(default=None, alias="Labels", max_length=_MAX_ENTRIES)
-    volumes: dict[str, Any] | None = Field(default=None, alias="Volumes", max_length=_MAX_ENTRIES)
+class _ConfigFields(GoStruct):
+    """`user` and so on are not used: an engine refuses an image in which one of them has another type."""
+
+    env: Annotated[tuple[Annotated[str, Field(max_length=_MAX_VARIABLE)] | None, ...], _FEW] = Field((), alias="Env")
+    labels: Annotated[dict[str, str | None], _FEW] = Field({}, alias="Labels")
+    volumes: Annotated[dict[str, Any], _FEW] = Field({}, alias="Volumes")
+    user: str = Field("", alias="User")
+    folder: str = Field("", alias="WorkingDir")
+    ports: dict[str, Any] = Field({}, alias="ExposedPorts")
+    command: tuple[str | None, ...] = Field((), alias="Cmd")
+    entrypoint: tuple[str | None, ...] = Field((), alias="Entrypoint")
 
 
-class _HistoryEntry(Value):
+class _HistoryEntry(GoStruct):
+    created: Time | None = None
     created_by: str = ""
 
 
-class _RootFs(Value):
-    diff_ids: tuple[Digest, ...] | None = Field(default=None, max_length=_MAX_ENTRIES)
+class _RootFs(GoStruct):
+    diff_ids: Annotated[tuple[Digest, ...], _FEW] = ()
 
 
 class _Config(Platform):
-    config: _ConfigFields | None = None
-    history: tuple[_HistoryEntry, ...] | None = Field(default=None, max_length=_MAX_ENTRIES)
-    rootfs: _RootFs | None = None
+    created: Time | None = None
+    os_features: tuple[str | None, ...] = Field((), alias="os.features")
+    config: _ConfigFields = _ConfigFields()
+    history: Annotated[tuple[_HistoryEntry | None, ...], _FEW] = ()
+    rootfs: _RootFs = _RootFs()
 
 
 def read_config(body: bytes) -> ImageConfig:
-    """Parse an image config. Raises ValueError if `body` is not one."""
-    read = _Config.model_validate_json(body)
-    fields, rootfs = read.config or _ConfigFields(), read.rootfs or _RootFs()
+    """Parse an image config. Raises ValueError, with a readable reason, if `body` is not one."""
+    try:
+        read = _Config.model_validate(read_object(body))
+    except ValidationError as error:
+        raise ValueError(_first_mistake(error)) from None
+    fields = read.config
     return ImageConfig(
-        env=dict(line.partition("=")[::2] for line in fields.env or ()),
-        labels=fields.labels or {},
-        volumes=tuple(sorted(fields.volumes or ())),
-        history=tuple(entry.created_by[:_MAX_COMMAND] for entry in read.history or ()),
+        env=dict((line or "").partition("=")[::2] for line in fields.env),
+        labels={name: value or "" for name, value in fields.labels.items()},
+        volumes=tuple(sorted(fields.volumes)),
+        history=tuple(entry.created_by[:_MAX_COMMAND] if entry else "" for entry in read.history),
         platform=str(read) if read.os else None,
-        diff_ids=rootfs.diff_ids or (),
+        diff_ids=read.rootfs.diff_ids,
         digest=digest_of(body),
     )

@@ -148,7 +148,7 @@ FAULTY_SERVERS: dict[str, FaultyServer] = {
     "manifest of other bytes": _always_at("/manifests/", OTHER_BYTES),
     "manifest 403": _always_at("/manifests/", Answer(403)),
     "manifest 502": _always_at("/manifests/", Answer(502)),
-    "campus only": _greeting(Answer(403)),
+    "campus only": _always_at("/", Answer(403)),
     "a web server": _always_at("/", Answer(404)),
     "a proxy that passes on its repositories alone": _greeting(Answer(404)),
     "an empty 200 for /v2/ (Spegel)": _greeting(Answer(200)),
@@ -162,7 +162,7 @@ FAULTY_SERVERS: dict[str, FaultyServer] = {
         "/manifests/", Answer(200, {"Docker-Content-Digest": f"sha256:{IMAGE.manifest[7:].upper()}"}, IMAGE.body)
     ),
     "a web page for everything": _always_at("/", WEB_PAGE),
-    "out of order": _greeting(Answer(503)),
+    "out of order": _always_at("/", Answer(503)),
     "CDN redirect and all is well": _elsewhere("/cdn/layer", lambda asked: ranged(DATA, asked)),
     "CDN redirect to nothing": _elsewhere("/cdn/layer", always(Answer(404))),
     "CDN redirect to a dead host": _elsewhere("http://127.0.0.1:1/signed", always(Answer(404))),

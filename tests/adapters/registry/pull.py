@@ -28,11 +28,6 @@ def works(host: str, repository: str, name: str, platform: str = "linux/amd64") 
 
 
 def _pull(base: str, name: str, platform: str) -> None:
-    try:
-        _get(f"{base.partition('/v2/')[0]}/v2/")
-    except PullError as refused:
-        if refused.args != (404,):  # containerd does not ask this address, and pulls without it
-            raise
     document = _manifest(base, name)
     if "manifests" in document:
         entries = [entry for entry in document["manifests"] if _platform(entry["platform"]) == platform]

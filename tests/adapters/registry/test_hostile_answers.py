@@ -298,5 +298,6 @@ def test_a_token_service_that_redirects_gets_the_login_on_its_own_host_alone(tmp
         return Answer(401, API | {"WWW-Authenticate": f'Bearer realm="http://{host}/token",service="x"'})
 
     state, registry = check_with_login(tmp_path, script)
-    assert state == ("complete" if to == "same" else "denied")
-    assert any(asked.path.startswith("/real") for asked in registry.asked) == (to == "same")
+    assert state == "complete"  # engines, too, take a token that needs no login
+    sent = {"Authorization" in asked.headers for asked in registry.asked if asked.path.startswith("/real")}
+    assert sent == {to == "same"}

@@ -10,7 +10,7 @@ from tests.adapters.registry.scripted_registry import API, Answer, ReceivedReque
 class TokenService:
     """Issues a token for each scope, valid for `uses` requests; requires `login` if it is set."""
 
-    def __init__(self, *, uses: int = 1000, login: str | None = None, seconds: float | None = 300) -> None:
+    def __init__(self, *, uses: int = 1000, login: str | None = None, seconds: int | None = 300) -> None:
         self.uses, self.login, self.seconds = uses, login, seconds
         self.realm = ""
         self.issued: list[dict[str, str]] = []

@@ -116,9 +116,9 @@ class Auth:
         """Return whether a login for the repository is configured. Raises RequestFailed where it cannot be used."""
         return self._look_up_login(repository) is not None
 
-    def refusal(self, repository: str, challenge: Challenge | None) -> RequestFailed:
+    def refusal(self, repository: str, challenge: Challenge | None, said: str) -> RequestFailed:
         """Return the failure of a repeated 401. A password is not tried again: accounts get locked."""
-        failed = self._refusal(repository)
+        failed = self._refusal(repository, said)
         if challenge is not None and not challenge.bearer:
             self._failed[challenge, self._look_up_login(repository)] = failed
         return failed
@@ -130,10 +130,10 @@ class Auth:
             raise RequestFailed(unreachable(self._address, "the address of its token service is not one of http"))
         return replace(challenge, realm=realm, scope=challenge.scope or f"repository:{repository}:pull")
 
-    def _refusal(self, repository: str) -> RequestFailed:
+    def _refusal(self, repository: str, said: str = "") -> RequestFailed:
         login = self._look_up_login(repository)
         reason = "no login is configured here" if login is None else f"the login from {login.source} was not accepted"
-        return RequestFailed(auth_failed(self._address, self._withheld or reason))
+        return RequestFailed(auth_failed(self._address, self._withheld or reason, said))
 
     def _credential(self, challenge: Challenge, repository: str, rejected: str | None) -> str:
         login = self._look_up_login(repository)
@@ -151,8 +151,8 @@ class Auth:
             raise self._fail(challenge, repository, login)
         return Token(_basic(login), float("inf"))
 
-    def _fail(self, challenge: Challenge, repository: str, login: Login | None) -> RequestFailed:
-        failed = self._failed[challenge, login] = self._refusal(repository)
+    def _fail(self, challenge: Challenge, repository: str, login: Login | None, said: str = "") -> RequestFailed:
+        failed = self._failed[challenge, login] = self._refusal(repository, said)
         return failed
 
     def _look_up_login(self, repository: str) -> Login | None:
@@ -171,7 +171,7 @@ class Auth:
             reason = f"its token service answers HTTP {reply.status:d}"
             raise RequestFailed(unreachable(reply.host, reason, read_reason(reply.received)))
         if reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-            raise self._fail(challenge, repository, login)
+            raise self._fail(challenge, repository, login, read_reason(reply.received))
         text, seconds = _read_token(reply)
         return Token(f"Bearer {text}", asked_at + _REFRESH_AT * seconds)
 

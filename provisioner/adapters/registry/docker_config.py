@@ -118,9 +118,11 @@ def _from_auths(auths: dict[str, Any], host: str, repository: str, source: str) 
     wanted = {_split_key(key)[0] for key in _keys(host)}
     split = ((_split_key(key), value) for key, value in auths.items())
     fitting = [(path, value) for (named, path), value in split if named in wanted and _is_below(repository, path)]
-    entry = max(fitting, key=lambda found: len(found[0]), default=(None, None))[1]
+    entry = auths.get(host) if not any(path for path, _ in fitting) else None  # before the same host as a URL
+    entry = entry or max(fitting, key=lambda found: len(found[0]), default=(None, None))[1]
     if not isinstance(entry, dict):
         return None
+    entry = {name.casefold(): value for name, value in entry.items()}  # as Go reads it
     if entry.get("identitytoken"):
         return Login(source=source, secret=str(entry["identitytoken"]), token=True)
     if entry.get("auth"):

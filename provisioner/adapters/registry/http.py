@@ -29,7 +29,16 @@ _REASON_BYTES = 1 << 16
 _ERROR_BYTES = 1 << 12
 _MAX_REASON = 200
 # What the texts of registries say about every 404 (distribution's registry/api/errcode).
-_PLAIN_REASONS = frozenset({"manifest unknown", "repository name not known to registry", "blob unknown to registry"})
+_PLAIN_REASONS = frozenset(
+    {
+        "authentication required",
+        "manifest unknown",
+        "repository name not known to registry",
+        "blob unknown to registry",
+    }
+)
+# Where other servers write it: Docker Hub's token service, OAuth (RFC 6749, 5.2), Quay, GitLab.
+_OTHER_REASONS = ("message", "error_description", "details", "detail", "error_message", "error")
 
 
 class RequestFailed(Exception):  # noqa: N818  (the fault says what failed)
@@ -184,19 +193,37 @@ def read_size(text: str) -> int | None:
 def read_reason(body: object) -> str:
     """Return in one line why a server refuses a request, as its answer says; empty where it says nothing more.
 
-    Reads the error of a registry (OCI distribution specification, "Error codes"), of S3, and the title of a page.
+    Reads the error of a registry (OCI distribution specification, "Error codes"), of a token service, of S3, the title
+    of a page, and one line of plain text.
     """
     body = body.start if isinstance(body, Hashed) else body
     if not isinstance(body, bytes) or len(body) > _REASON_BYTES:
         return ""
     try:
-        errors = json.loads(body)["errors"]
-        texts = [str(errors[0].get(name) or "") for name in ("message", "detail")]
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        match = _PAGE_REASON.search(body)
-        texts = [match[1].decode("utf-8", "replace")] if match else []
+        texts = _json_reasons(json.loads(body))
+    except (ValueError, RecursionError):
+        texts = [_text_reason(body)]
     line = next((" ".join(text.split()) for text in texts if text.strip()), "")[:_MAX_REASON]
     return "" if line.lower() in _PLAIN_REASONS else "".join(c if c.isprintable() else "?" for c in line)
+
+
+def _json_reasons(document: object) -> list[str]:
+    if not isinstance(document, dict):
+        return []
+    errors = document.get("errors")
+    first = errors[0] if isinstance(errors, list) and errors else errors
+    if isinstance(first, dict):
+        return [str(first.get(name) or "") for name in ("message", "detail")]
+    texts = [first, *map(document.get, _OTHER_REASONS)]
+    return [text for text in texts if isinstance(text, str)]
+
+
+def _text_reason(body: bytes) -> str:
+    if (match := _PAGE_REASON.search(body)) is not None:
+        return match[1].decode("utf-8", "replace")
+    text = body.decode("utf-8", "replace").strip()
+    is_line = len(text) <= _MAX_REASON and text.isprintable() and not text.startswith(("<", "{", "["))
+    return text if is_line else ""
 
 
 def origin_of(url: str) -> tuple[str, str | None, int | None]:

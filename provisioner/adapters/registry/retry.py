@@ -217,7 +217,7 @@ def _connection_fault(error: NewConnectionError) -> str:
 def _temporary(reply: Reply[T]) -> FailedAttempt:
     wait = _retry_after(reply.headers.get("Retry-After", ""))
     if reply.status == HTTPStatus.TOO_MANY_REQUESTS:
-        return FailedAttempt(RequestFailed(rate_limited(reply.host, wait)), wait=wait)
+        return FailedAttempt(RequestFailed(rate_limited(reply.host, wait, read_reason(reply.received))), wait=wait)
     fault = unreachable(reply.host, f"HTTP {reply.status}", read_reason(reply.received))
     return FailedAttempt(OutOfOrder(fault), wait=wait)
 

@@ -34,6 +34,14 @@ _FIRST_BYTES = 4096
 # What a repository answers that hides from clients without a login.
 _HIDING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
+# 412: Harbor, for an image that a policy of its project blocks. 451: the law of a country.
+_REFUSED = (
+    HTTPStatus.UNAUTHORIZED,
+    HTTPStatus.FORBIDDEN,
+    HTTPStatus.PRECONDITION_FAILED,
+    HTTPStatus.UNAVAILABLE_FOR_LEGAL_REASONS,
+)
+
 
 def api_host(address: str) -> str:
     """Return the host that serves the API of `address`: another one for Docker Hub alone."""
@@ -56,7 +64,7 @@ class Session:
         self._base_challenge: Challenge | None = None
 
     def ask(self, path: str, receive: Receive[T], repository: str, request: Request | None = None) -> Reply[T]:
-        """Return the reply to `path` (below /v2/, or a whole URL); its status is never 401 or 403.
+        """Return the reply to `path` (below /v2/, or a whole URL); its status is none of a refusal.
 
         `request` gives method, headers and extra time. A login is sent to the registry's own host alone, and after a
         redirect to a place beside the API only where it asks for one: a presigned address admits no second login.
@@ -81,7 +89,7 @@ class Session:
                 if is_downgrade(url, target) and "/blobs/" not in path:
                     raise Downgrade(self._address, url, target)
                 url = target
-            elif reply.status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+            elif reply.status in _REFUSED:
                 raise RequestFailed(denied(reply.host, reply.status, read_reason(reply.received)))
             else:
                 return self._without_doubt(reply)
@@ -151,7 +159,7 @@ class Session:
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
         challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
         if answered or challenge is None:
-            raise self._auth.refusal(repository, challenge)
+            raise self._auth.refusal(repository, challenge, read_reason(reply.received))
         self._auth.answer(repository, challenge, rejected)
 
 

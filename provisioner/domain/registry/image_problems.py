@@ -13,6 +13,7 @@ from provisioner.domain.values.sync import SyncState
 
 _COPY_AGAIN = "Copy the image to the mirror again, or choose a tag that is complete there."
 _CHECK_ONE = "Check this one image: provision mirror check REFERENCE."
+_SET_CLOCK = "Compare the clocks of this machine and of the mirror (timedatectl), set the wrong one, and try again."
 _PULL_FAILS = "The pull of every node would fail on it, after it downloaded the rest."
 
 
@@ -140,9 +141,9 @@ def stale(reference: str, here: str, upstream: str, there: str) -> Fault:
     return _fault(SyncState.STALE, "stale", what, why, fix)
 
 
-def auth_failed(host: str, reason: str) -> Fault:
-    """Build the fault of a registry that requires a login."""
-    what = f"{host} requires a login: {reason}."
+def auth_failed(host: str, reason: str, said: str = "") -> Fault:
+    """Build the fault of a registry that requires a login. `said`: the reason that it gives."""
+    what = f"{host} requires a login{_said(said)}: {reason}."
     why = "Without a login the mirror shows nothing; some mirrors also answer so for images that do not exist."
     return _fault(SyncState.DENIED, "auth_failed", what, why, f"Log in with: docker login {host}")
 
@@ -152,13 +153,15 @@ def denied(host: str, status: int, said: str = "") -> Fault:
     what = f"{host} refuses this (HTTP {status}{_said(said)})."
     why = "Common causes: an allow-list, a mirror for its own campus only, an account without the right to read."
     fix = "Waiting does not help: use another mirror, or ask its administrator."
+    if "skew" in said.lower():
+        why, fix = "It compares the time of the request with its own clock.", _SET_CLOCK
     return _fault(SyncState.DENIED, "denied", what, why, fix)
 
 
-def rate_limited(host: str, wait: float | None) -> Fault:
+def rate_limited(host: str, wait: float | None, said: str = "") -> Fault:
     """Build the fault of too many requests. `wait`: seconds, None where the registry names no time."""
     when = "later" if wait is None else f"in {wait:.0f} s"
-    what = f"{host} answers: too many requests (HTTP 429)."
+    what = f"{host} answers: too many requests (HTTP 429{_said(said)})."
     why = "Its limit is counted per account or address; a whole campus can share one."
     fix = f"Try again {when}, log in, or use the lab's own mirror."
     return _fault(SyncState.LIMITED, "rate_limited", what, why, fix)

@@ -93,6 +93,12 @@ CONFIGS: dict[str, tuple[Any, str, tuple[str, bool] | None]] = {
     ),
     "entry of a name that only begins the same": ({"auths": {f"{HOST}/pytorch/py": encoded("bob")}}, HOST, None),
     "base64 with line ends": ({"auths": {HOST: {"auth": encoded("alice")["auth"] + "\n"}}}, HOST, ("alice", False)),
+    "entry of another case": ({"auths": {HOST: {"Auth": encoded("alice")["auth"]}}}, HOST, ("alice", False)),
+    "entry of the host after one as a URL": (
+        {"auths": {f"https://{HOST}": encoded("bob"), HOST: encoded("alice")}},
+        HOST,
+        ("alice", False),
+    ),
     "odd tables": ({"credHelpers": None, "auths": []}, HOST, None),
 }
 

@@ -91,10 +91,48 @@ def test_the_reason_of_a_server_is_one_printable_line(body: bytes) -> None:
         (b'{"errors":[{"code":"NAME_UNKNOWN"}]}', ""),
         (b"<Error><Code>RequestTimeTooSkewed</Code></Error>", "RequestTimeTooSkewed"),
         (b"<title>400 Bad Request</title>", "400 Bad Request"),
+        (b'{"details":"incorrect username or password"}', "incorrect username or password"),
+        (b'{"error":"invalid_grant","error_description":"expired"}', "expired"),
+        (b'{"errors":"blocked"}', "blocked"),
+        (b'{"error":{"a":1}}', ""),
+        (b"blocked by the firewall\n", "blocked by the firewall"),
+        (b"\x1b[2J\nx", ""),
+        (b"[", ""),
     ],
 )
 def test_the_reason_of_a_server_is_shown(body: bytes, reason: str) -> None:
     assert read_reason(body) == reason
+
+
+REFUSALS = {
+    "policy": (Answer(412, API, b'{"errors":[{"code":"PROJECTPOLICYVIOLATION","message":"blocked"}]}'), "denied"),
+    "law": (Answer(451, API, b"blocked"), "denied"),
+    "clock": (Answer(403, {}, b"<Error><Code>RequestTimeTooSkewed blocked</Code></Error>"), "denied"),
+    "limit": (
+        Answer(429, {"Retry-After": "9"}, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"blocked"}]}'),
+        "limited",
+    ),
+    "login": (Answer(401, API, b'{"errors":[{"code":"UNAUTHORIZED","message":"blocked"}]}'), "denied"),
+    "outage": (Answer(503, {}, b"<title>blocked</title>"), "unknown"),
+    "gone": (Answer(404, API, b'{"errors":[{"code":"MANIFEST_UNKNOWN","message":"blocked"}]}'), "absent"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_the_reason_of_a_refusal_is_in_the_problem(name: str) -> None:
+    answer, state = REFUSALS[name]
+    report = check(lambda asked: answer if "/manifests/" in asked.path else None)
+    assert (report.state, "blocked" in report.problems[0].what) == (state, True)
+    assert ("clock" in report.problems[0].fix) == (name == "clock")
+
+
+def test_the_reason_of_a_token_service_is_in_the_problem() -> None:
+    def script(asked: ReceivedRequest) -> Answer | None:
+        if asked.path.startswith("/token"):
+            return Answer(401, {}, b'{"details":"account is locked"}')
+        return Answer(401, API | {"WWW-Authenticate": f'Bearer realm="http://{asked.headers["Host"]}/token"'})
+
+    assert "account is locked" in check(script).problems[0].what
 
 
 JSON = st.recursive(

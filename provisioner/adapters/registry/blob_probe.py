@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from threading import Event
 
+from urllib3 import BaseHTTPResponse
+
 from provisioner.adapters.registry.http import (
     BodyCutShort,
     Hashed,
@@ -42,6 +44,7 @@ from provisioner.domain.values.sync import SyncState
 
 _SMALL = 1 << 16  # bytes; smaller blobs are read and hashed: one round trip, and a proof
 _START = 512  # bytes; the first header of a tar, for a layer that is not compressed
+_FEW_BYTES = 4
 _MIN_RATE = 100_000  # bytes a second; a deep check of a slower registry fails
 _MAGICS = (b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"BZh", b"\xfd7zX")  # engines use these, not the media type
 _SKIPPABLE_ZSTD = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
@@ -145,11 +148,14 @@ class BlobProbe:
         return _check_start(blob, head, head.received)
 
     def _check_without_range(self, repository: str, blob: Blob, refused: RequestFailed) -> Fault | None:
-        """Check a layer of which a range is refused by 403 or 500: some firewalls let only the whole pass."""
-        if refused.fault.state not in (SyncState.DENIED, SyncState.UNKNOWN):
+        """Check a layer of which a range is refused by 403 or 500: some firewalls let only the whole pass.
+
+        Not on a mirror that would download the whole for it.
+        """
+        if self.lazy or refused.fault.state not in (SyncState.DENIED, SyncState.UNKNOWN):
             raise refused
         try:
-            whole = self._ask(repository, blob, up_to(_START), Request("", attempts=1))
+            whole = self._ask(repository, blob, _read_start, Request("", attempts=1))
         except RequestFailed:
             raise refused from None
         if not is_success(whole.status):
@@ -163,15 +169,17 @@ class BlobProbe:
 
     def _range(self, repository: str, blob: Blob, first: int, last: int) -> Reply[bytes]:
         request = Request("", headers=range_header((first, last)))
-        return self._ask(repository, blob, up_to(_START), request)
+        return self._ask(repository, blob, _read_start, request)
 
     def _check_other_reply(self, repository: str, blob: Blob, reply: Reply[bytes]) -> Fault | None:
         if (has := _total(reply)) is not None and has != blob.size:
             return _too_short(blob, has)
         if reply.status == HTTPStatus.OK:
             return self._check_announced(blob, reply)
+        if self.lazy and reply.status in _GONE:
+            return _status_fault(blob, reply)
         # The server refuses ranges: check the start of the whole, and its announced length.
-        plain = self._ask(repository, blob, up_to(_START), Request(""))
+        plain = self._ask(repository, blob, _read_start, Request(""))
         return self._check_announced(blob, plain) if is_success(plain.status) else _status_fault(blob, plain)
 
     def _check_announced(self, blob: Blob, reply: Reply[bytes]) -> Fault | None:
@@ -186,6 +194,11 @@ class BlobProbe:
         if length is None:
             return unknown_length(blob.digest)
         return None if length == blob.size else _too_short(blob, length)
+
+
+def _read_start(response: BaseHTTPResponse) -> bytes:
+    """Receive the start of a layer. Of an error few bytes have to arrive: caches announce a wrong length for it."""
+    return up_to(_START if response.status < HTTPStatus.BAD_REQUEST else _FEW_BYTES)(response)
 
 
 def _too_short(blob: Blob, has: int) -> Fault:

@@ -190,7 +190,8 @@ class ManifestReader:
             reply = self.session.ask(f"{repository}/blobs/{blob.digest}", up_to(_CONFIG_LIMIT + 1), repository)
         except BodyCutShort:
             raise RequestFailed(config_missing(blob.digest, blob.size)) from None
-        if reply.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) or not reply.received:
+        is_empty = is_success(reply.status) and not reply.received
+        if reply.status in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE) or is_empty:
             raise RequestFailed(config_missing(blob.digest, blob.size))
         if not is_success(reply.status):
             reason = f"HTTP {reply.status} for a config"

@@ -66,7 +66,7 @@ class ScriptedRegistry:
     def put(self, repository: str, tag: str, image: Made) -> None:
         self._tags.setdefault(repository, []).append(tag)
         for name, body in {**image.others, tag: image.body, digest_of(image.body): image.body}.items():
-            kind = str(json.loads(body)["mediaType"])
+            kind = image.media_type if body == image.body else str(json.loads(body)["mediaType"])
             self._manifests[repository, name] = (kind, body)
         self._blobs |= image.blobs
 

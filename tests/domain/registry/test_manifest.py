@@ -101,6 +101,33 @@ def test_other_documents_are_refused_with_a_reason(name: str) -> None:
         read_manifest(NOT_IMAGES[name])
 
 
+@pytest.mark.parametrize(
+    ("kind", "over", "sent_as"),
+    [
+        ("oci", {}, KINDS["oci"][3]),
+        ("oci", {}, KINDS["docker"][0]),
+        ("docker", {}, KINDS["oci"][0]),
+        ("docker", {"mediaType": None}, KINDS["docker"][0]),
+        ("docker", {}, "application/json"),
+        ("docker", {"mediaType": KINDS["docker"][3]}, ""),
+        ("docker", {"schemaVersion": "2"}, ""),
+        ("oci", {"annotations": {"a": 5}}, ""),
+    ],
+)
+def test_a_manifest_of_another_type_than_it_is_sent_as_is_refused(
+    kind: str, over: dict[str, Any], sent_as: str
+) -> None:
+    body = a_manifest(kind, **over)
+    with pytest.raises(ValueError, match=r"sent as|calls itself|schemaVersion|annotations"):
+        read_manifest(body, sent_as)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_manifest_of_the_type_that_it_is_sent_as_is_read(kind: str) -> None:
+    assert isinstance(read_manifest(a_manifest(kind), KINDS[kind][0]), ImageManifest)
+    assert isinstance(read_manifest(a_manifest("oci", mediaType=None), KINDS["oci"][0]), ImageManifest)
+
+
 @given(
     st.binary(max_size=200)
     | st.recursive(st.none() | st.integers() | st.text(), st.lists).map(json.dumps).map(str.encode)
@@ -122,6 +149,12 @@ PLATFORMS = {
     ("linux/arm64", ("linux/arm64/v8",)): 0,
     ("linux/arm/v7", ("linux/arm/v6", "linux/arm/v7")): 1,
     ("linux/arm/v7", ("linux/arm/v6",)): None,
+    ("linux/amd64", ("linux/amd64/v2",)): None,
+    ("linux/amd64", ("linux/amd64/v1",)): 0,
+    ("linux/amd64", ("linux/x86_64",)): 0,
+    ("linux/amd64/v3", ("linux/amd64", "linux/amd64/v3")): 1,
+    ("linux/amd64/v3", ("linux/amd64",)): 0,
+    ("linux/arm64", ("linux/arm64/v9",)): None,
     ("linux/amd64", ()): None,
 }
 

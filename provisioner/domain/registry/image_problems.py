@@ -14,6 +14,7 @@ from provisioner.domain.values.sync import SyncState
 _COPY_AGAIN = "Copy the image to the mirror again, or choose a tag that is complete there."
 _CHECK_ONE = "Check this one image: provision mirror check REFERENCE."
 _SET_CLOCK = "Compare the clocks of this machine and of the mirror (timedatectl), set the wrong one, and try again."
+_MAX_REASON = 300  # characters
 _PULL_FAILS = "The pull of every node would fail on it, after it downloaded the rest."
 
 
@@ -99,8 +100,9 @@ def wrong_platform(platform: str, offered: Iterable[str]) -> Fault:
 
 
 def not_an_image(reason: str) -> Fault:
-    """Build the fault of a name behind which there is no readable image manifest."""
-    what = f"What the mirror sends for this name is not a container image: {reason}."
+    """Build the fault of a name behind which there is no readable image manifest. `reason` may quote the mirror."""
+    shown = "".join(c if c.isprintable() else "?" for c in reason[:_MAX_REASON])
+    what = f"What the mirror sends for this name is not a container image: {shown}."
     why = "It is a signature, a chart, a web page or a manifest of a type that engines no longer read."
     return _fault(SyncState.UNKNOWN, "not_an_image", what, why, "Check the reference; open it in a browser.")
 

@@ -208,7 +208,7 @@ def _too_short(blob: Blob, has: int) -> Fault:
 
 def _status_fault(blob: Blob, reply: Reply[bytes] | Reply[Hashed]) -> Fault:
     if reply.status in _GONE:
-        return layer_missing(blob.digest, blob.size)
+        return layer_missing(blob.digest, blob.size, read_reason(reply.received))
     return unreachable(reply.host, f"HTTP {reply.status} for a layer", read_reason(reply.received))
 
 

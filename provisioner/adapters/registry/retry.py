@@ -50,6 +50,7 @@ from provisioner.domain.values.sync import SyncState
 # go-containerregistry's list, and 425: the answer may differ a moment later.
 _TEMPORARY = frozenset({408, 425, 429, 499, 500, 502, 503, 504, 522})
 _MAX_DATE = 64  # characters of an HTTP date, generously
+_NOT_YET_VALID = 9  # X509_V_ERR_CERT_NOT_YET_VALID of OpenSSL
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "UNKNOWN_PROTOCOL"})
 
 
@@ -181,7 +182,8 @@ class Sender:
     def _raise_tls_fault(self, error: SSLError, host: str) -> None:
         cause = error.args[0] if error.args else None
         if isinstance(cause, ssl.SSLCertVerificationError):
-            raise RequestFailed(tls_untrusted(host, cause.verify_message)) from None
+            is_early = cause.verify_code == _NOT_YET_VALID
+            raise RequestFailed(tls_untrusted(host, cause.verify_message, is_early=is_early)) from None
         if isinstance(cause, ssl.SSLError) and cause.reason in _NOT_TLS:
             raise RequestFailed(self._no_service(host, "it does not speak TLS")) from None
 

@@ -65,9 +65,10 @@ def config_missing(digest: str, size: int) -> Fault:
     return _part_fault(digest, size, "config_missing", f"The image's config {digest} is missing on the mirror.")
 
 
-def layer_missing(digest: str, size: int) -> Fault:
-    """Build the fault of a missing layer of `size` bytes."""
+def layer_missing(digest: str, size: int, said: str = "") -> Fault:
+    """Build the fault of a missing layer of `size` bytes. `said`: the reason that the mirror gives."""
     what = f"A layer of {human_size(size)} is missing on the mirror: {digest}."
+    what += f' It says "{said}".' if said else ""
     return _part_fault(digest, size, "layer_missing", what)
 
 
@@ -155,7 +156,7 @@ def denied(host: str, status: int, said: str = "") -> Fault:
     what = f"{host} refuses this (HTTP {status}{_said(said)})."
     why = "Common causes: an allow-list, a mirror for its own campus only, an account without the right to read."
     fix = "Waiting does not help: use another mirror, or ask its administrator."
-    if "skew" in said.lower():
+    if said == "RequestTimeTooSkewed":  # S3's code
         why, fix = "It compares the time of the request with its own clock.", _SET_CLOCK
     return _fault(SyncState.DENIED, "denied", what, why, fix)
 
@@ -169,11 +170,12 @@ def rate_limited(host: str, wait: float | None, said: str = "") -> Fault:
     return _fault(SyncState.LIMITED, "rate_limited", what, why, fix)
 
 
-def tls_untrusted(host: str, reason: str) -> Fault:
-    """Build the fault of a certificate that this machine does not trust."""
+def tls_untrusted(host: str, reason: str, *, is_early: bool = False) -> Fault:
+    """Build the fault of a certificate that this machine does not trust. `is_early`: it is not valid yet."""
     what = f"The certificate of {host} is not trusted: {reason}."
     why = "It is signed by an authority that this machine does not know, is for another name, or has expired."
     fix = "Give the authority's certificate: --ca FILE, or `ca:` of the mirror in lab.yml."
+    fix = _SET_CLOCK if is_early else fix
     return _fault(SyncState.UNKNOWN, "tls_untrusted", what, why, fix)
 
 

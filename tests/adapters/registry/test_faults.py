@@ -1,5 +1,6 @@
 """Mirrors that send wrong answers, stall or redirect: what a check reports. Never complete, unless it is."""
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,9 +8,10 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
+from urllib3.exceptions import SSLError
 
 from provisioner.adapters.registry.client import Registry
-from provisioner.adapters.registry.transport import RetryPolicy
+from provisioner.adapters.registry.transport import RetryPolicy, Transport
 from provisioner.domain.lab.lab import MirrorKind
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.reference import ImageReference
@@ -164,6 +166,22 @@ def test_layer_redirected_to_another_host(serve: Serve, cdn_script: Script, stat
     cdn = serve(cdn_script)
     registry = serve(for_path(LAYER, lambda _: Answer(307, {"Location": f"http://{cdn.host}/signed?x=1"})))
     assert found(check(registry.host)) == (state, codes)
+
+
+@pytest.mark.parametrize(("code", "fix"), [(9, "clocks"), (10, "--ca"), (18, "--ca")])  # of OpenSSL's verification
+def test_a_certificate_that_is_not_valid_yet_is_a_matter_of_clocks(
+    monkeypatch: pytest.MonkeyPatch, code: int, fix: str
+) -> None:
+    refused = ssl.SSLCertVerificationError("not trusted")
+    refused.verify_code, refused.verify_message = code, "not trusted"
+
+    def exchange(*_: object) -> None:
+        raise SSLError(refused)
+
+    monkeypatch.setattr(Transport, "exchange", exchange)
+    report = check("mirror.lab")
+    assert found(report) == ("unknown", ["tls_untrusted"])
+    assert fix in report.problems[0].fix
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1:1", "registry.invalid"])

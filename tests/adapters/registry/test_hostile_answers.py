@@ -107,7 +107,7 @@ def test_the_reason_of_a_server_is_shown(body: bytes, reason: str) -> None:
 REFUSALS = {
     "policy": (Answer(412, API, b'{"errors":[{"code":"PROJECTPOLICYVIOLATION","message":"blocked"}]}'), "denied"),
     "law": (Answer(451, API, b"blocked"), "denied"),
-    "clock": (Answer(403, {}, b"<Error><Code>RequestTimeTooSkewed blocked</Code></Error>"), "denied"),
+    "clock": (Answer(403, {}, b"<Error><Code>RequestTimeTooSkewed</Code></Error>"), "denied"),
     "limit": (
         Answer(429, {"Retry-After": "9"}, b'{"errors":[{"code":"TOOMANYREQUESTS","message":"blocked"}]}'),
         "limited",
@@ -122,8 +122,15 @@ REFUSALS = {
 def test_the_reason_of_a_refusal_is_in_the_problem(name: str) -> None:
     answer, state = REFUSALS[name]
     report = check(lambda asked: answer if "/manifests/" in asked.path else None)
-    assert (report.state, "blocked" in report.problems[0].what) == (state, True)
+    said = "RequestTimeTooSkewed" if name == "clock" else "blocked"
+    assert (report.state, said in report.problems[0].what) == (state, True)
     assert ("clock" in report.problems[0].fix) == (name == "clock")
+
+
+def test_the_reason_of_a_missing_layer_is_in_the_problem() -> None:
+    answer = Answer(404, API, b'{"errors":[{"code":"BLOB_UNKNOWN","message":"upstream limit reached"}]}')
+    report = check(lambda asked: answer if asked.path.endswith(IMAGE.layers[0]) else None)
+    assert (report.state, "upstream limit reached" in report.problems[0].what) == ("partial", True)
 
 
 def test_the_reason_of_a_token_service_is_in_the_problem() -> None:

@@ -60,7 +60,8 @@ def _split_port(address: str) -> tuple[str, int]:
     return host, int(port) if colon else _HTTPS_PORT
 
 
-def _check_address(text: str) -> str:
+def check_address(text: str) -> str:
+    """Return HOST or HOST:PORT of a registry. Raises ValueError where none can be there, or engines read another."""
     host, port = _split_port(text)
     has_port = host != text
     if has_port and not (0 < port <= MAX_PORT and text.endswith(f":{port}")):
@@ -97,7 +98,7 @@ def _check_memory(text: str) -> str:
     return check_size(text)
 
 
-Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(_check_address)]
+Address = Annotated[str, StringConstraints(pattern=_ADDRESS), AfterValidator(check_address)]
 Repository = Annotated[str, StringConstraints(pattern=f"^{_NAME_PART}(/{_NAME_PART})*$", max_length=255)]
 Slug = Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,30}$")]
 UserName = Annotated[str, StringConstraints(pattern=r"^[a-z_][a-z0-9_-]{0,30}$"), AfterValidator(_check_user)]

@@ -15,7 +15,7 @@ from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
 from provisioner.console.catalog import sync_table
 from provisioner.console.problems import problems
-from provisioner.domain.lab.lab import Address, MirrorKind
+from provisioner.domain.lab.lab import Address, MirrorKind, check_address
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.reference import ImageReference
@@ -117,6 +117,8 @@ def _compare(
 def _parse_reference(text: str) -> ImageReference:
     try:
         reference = ImageReference.parse(text)
+        if reference.registry is not None:
+            check_address(reference.registry)
     except ValueError as error:
         raise click.BadParameter(str(error)) from None
     if reference.registry is None:

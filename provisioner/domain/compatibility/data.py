@@ -3,9 +3,10 @@
 A result of None means that the data does not know; unknown counts as unsafe.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import date
 from functools import cached_property
+from typing import NamedTuple
 
 from provisioner.domain.compatibility.rows import (
     Architecture,
@@ -26,6 +27,18 @@ from provisioner.domain.compatibility.rows import (
 from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
+
+
+class KnownBuild(NamedTuple):
+    """A published build of torch with code for a card; `driver`: the oldest on which it runs there."""
+
+    torch: DottedVersion
+    cuda: CudaVersion
+    driver: DriverVersion
+
+    def __str__(self) -> str:
+        """Return torch and CUDA, for a sentence."""
+        return f"torch {self.torch} with CUDA {self.cuda}"
 
 
 class CompatibilityData(Value):
@@ -131,8 +144,12 @@ class CompatibilityData(Value):
 
     def cuda_of(self, driver: DriverVersion) -> CudaVersion | None:
         """Return the newest CUDA version that a driver supports: the version of its branch."""
-        supported = [row.cuda for row in self.toolkit_drivers if row.drivers[0].major <= driver.major]
-        return max(supported, default=None)
+        return next((cuda for branch, cuda in self._cuda_of_branches if branch <= driver.major), None)
+
+    @cached_property
+    def _cuda_of_branches(self) -> Sequence[tuple[int, CudaVersion]]:
+        rows = sorted(self.toolkit_drivers, key=lambda row: row.cuda, reverse=True)
+        return [(row.drivers[0].major, row.cuda) for row in rows]
 
     def branch_of(self, driver: DriverVersion) -> int:
         """Return the branch of a release. Windows, and so WSL2, counts on up to the next one: 581.57 is of R580."""
@@ -151,23 +168,38 @@ class CompatibilityData(Value):
         """Return the oldest architecture that this toolkit can compile for; None if there is no bound."""
         return max((row.capability for row in self.oldest_code if row.cuda <= cuda), default=None)
 
-    def newest_build(self, capability: ComputeCapability, platform: str) -> str | None:
-        """Return the newest build with machine code for a card, as text such as "torch 2.14 with CUDA 13.0"."""
-        return self._newest_builds.get((capability, platform))
+    def builds_for(self, capability: ComputeCapability, platform: str) -> tuple[KnownBuild, ...]:
+        """Return the builds with images that have code for a card, newest first."""
+        key = (capability, platform)
+        if key not in self._builds_by_card:
+            found = (
+                KnownBuild(release.version, build.cuda, driver)
+                for release in self.releases
+                for build in release.builds
+                if build.confirmed and build.image and self.cudnn_fits(capability, build.cudnn)
+                for driver in [self._first_driver_of(build, capability, platform)]
+                if driver is not None
+            )
+            self._builds_by_card[key] = tuple(sorted(found, key=lambda each: (each.torch, each.cuda), reverse=True))
+        return self._builds_by_card[key]
 
     @cached_property
-    def _newest_builds(self) -> Mapping[tuple[ComputeCapability, str], str]:
-        builds = sorted(
-            ((release.version, build.cuda, build) for release in self.releases for build in release.builds),
-            key=lambda row: row[:2],
-        )
-        return {
-            (capability, platform): f"torch {torch} with CUDA {cuda}"
-            for torch, cuda, build in builds  # oldest first: a newer build replaces an older one
-            for platform, compiled in (("linux/amd64", build.sm), ("linux/arm64", build.aarch64_sm))
-            for capability in self._architectures
-            if build.confirmed and self.runs(compiled, capability, cuda)
-        }
+    def _builds_by_card(self) -> dict[tuple[ComputeCapability, str], tuple[KnownBuild, ...]]:
+        return {}
+
+    def _first_driver_of(self, build: Build, capability: ComputeCapability, platform: str) -> DriverVersion | None:
+        """Return the oldest driver on which a build runs on a card; None: it has no code for it, or it is not known."""
+        amd64 = platform == "linux/amd64"
+        if self.runs(build.sm if amd64 else build.aarch64_sm, capability, build.cuda):
+            return self.driver_floor(build.cuda)
+        own = self.toolkit_driver(build.cuda) if amd64 and self.compiles(build.ptx, capability) else None
+        return None if own is None else DriverVersion(str(own.major))
+
+    def cudnn_fits(self, capability: ComputeCapability, cudnn: DottedVersion | None) -> bool:
+        """Return whether a cuDNN is not newer than the newest that is confirmed on a card; an unknown one is taken."""
+        architecture = self.architecture(capability)
+        limit = None if architecture is None else architecture.cudnn
+        return limit is None or cudnn is None or cudnn.key[: len(limit.key)] <= limit.key
 
     def ngc_month(self, month: str) -> NgcMonth | None:
         """Return what an NGC image of this month ("25.09") contains, None if it is unknown."""
@@ -185,6 +217,11 @@ class CompatibilityData(Value):
         """Return whether machine code for one of these architectures, compiled by this CUDA, runs on the card."""
         card = capability.major * 10 + capability.minor
         return any(self._runs(sm, card, cuda) for sm in compiled)
+
+    def compiles(self, ptx: Iterable[int], capability: ComputeCapability) -> bool:
+        """Return whether a driver of the toolkit's CUDA compiles one of these PTX for the card."""
+        card = capability.major * 10 + capability.minor
+        return any(each <= card and each not in self.code_rules.unused_ptx for each in ptx)
 
     def _runs(self, sm: int, card: int, cuda: CudaVersion) -> bool:
         rules = self.code_rules

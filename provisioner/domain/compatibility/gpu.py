@@ -19,7 +19,9 @@ _DESCRIPTIVE = re.compile(r"nvidia|geforce|gpu|generation|edition|workstation|pc
 class Card(Value):
     """A card with everything about its node that a verdict depends on; equal cards share their verdicts.
 
-    `module` is "contested" if the node's flavour is unknown and no flavour drives all of its cards.
+    `module` is "contested" if the node's flavour is unknown and no flavour drives all of its cards. `mixed`: no flavour
+    drives every card of the node, even with another driver. `beside`: the other cards that the driver drives now;
+    what is proposed for this card must not make them invisible.
     """
 
     name: str
@@ -31,6 +33,8 @@ class Card(Value):
     driver: DriverVersion | None
     module: KernelModule | Literal["contested"] | None
     require_checked: bool  # the container runtime checks NVIDIA_REQUIRE_*
+    mixed: bool = False
+    beside: tuple["Card", ...] = ()
 
     def __str__(self) -> str:
         """Return name and compute capability, for a sentence."""
@@ -101,17 +105,20 @@ def proposed_driver(card: Card, at_least: DriverVersion | None, data: Compatibil
     """Return the release to install for a card, not older than `at_least`; None if there is none.
 
     It is the newest of the oldest branch that NVIDIA supports, or, for cards that no such branch drives, of their last.
+    It drives the cards beside it as well.
     """
-    last = _last_branch(card, data)
-    newest = None if last is None else data.last_driver(last)
-    known = sorted({*data.supported_releases, *([newest] if newest else [])})
+    if card.mixed and not drives(card, data):
+        return None
+    lasts = {last for each in (card, *card.beside) if (last := _last_branch(each, data)) is not None}
+    newest = {release for last in lasts if (release := data.last_driver(last))}
+    known = sorted({*data.supported_releases, *newest})
     return next(
         (
             driver
             for driver in known
             if (at_least is None or driver >= at_least)
-            and (last is None or data.branch_of(driver) <= last)
-            and _has_card(driver, card, data)
+            and data.branch_of(driver) <= min(lasts, default=driver.major)
+            and all(_has_card(driver, each, data) for each in (card, *card.beside))
         ),
         None,
     )
@@ -120,10 +127,17 @@ def proposed_driver(card: Card, at_least: DriverVersion | None, data: Compatibil
 def build_cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
     """Return the cards of a node, in its own order."""
     own = tuple(_build_card(node, gpu) for gpu in node.gpus)
-    flavours = {_open_module(card, data) for card in own if _too_new(card, data) is None}
+    if len(set(own)) == 1:
+        return own
+    flavours = {_open_module(card, data) for card in own if not _is_too_new(card, data)}
     if node.kernel_module is None and flavours >= {"never", "required"}:
-        return tuple(card if card.reported else card.model_copy(update={"module": "contested"}) for card in own)
-    return own
+        own = tuple(card if card.reported else card.model_copy(update={"module": "contested"}) for card in own)
+    visible = sorted({card for card in own if not driver_problems(card, data)}, key=str)
+    mixed = {_open_module(card, data) for card in own} >= {"never", "required"}
+    return tuple(
+        card.model_copy(update={"mixed": mixed, "beside": tuple(other for other in visible if other != card)})
+        for card in own
+    )
 
 
 def _build_card(node: NodeProfile, gpu: GpuProfile) -> Card:
@@ -154,16 +168,18 @@ def driver_problems(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
     return tuple(problem for problem in found if problem is not None)
 
 
+def drives(card: Card, data: CompatibilityData) -> bool:
+    """Return whether a driver is loaded that is neither too old nor too new for the card, whatever its module."""
+    if card.reported:
+        return True
+    return card.driver is not None and not _is_too_new(card, data) and _has_card(card.driver, card, data)
+
+
 _FLAVOUR = {
     "never": " with the proprietary kernel module",
     "supported": "",
     "required": " with the open kernel module",
 }
-
-
-def _install(card: Card, data: CompatibilityData) -> str:
-    driver = proposed_driver(card, None, data) or max(_first_drivers(card, data), default=None)
-    return f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}{_FLAVOUR[_open_module(card, data)]}"
 
 
 def _no_driver(card: Card, data: CompatibilityData) -> Problem:
@@ -177,16 +193,30 @@ def _no_driver(card: Card, data: CompatibilityData) -> Problem:
 
 def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
     architecture = data.architecture(card.capability)
-    last = None if architecture is None else architecture.last_branch
-    if architecture is None or last is None or card.driver is None or data.branch_of(card.driver) <= last:
+    if architecture is None or not _is_too_new(card, data):
         return None
-    newest = data.last_driver(last)
+    last = architecture.last_branch
     return Problem(
         "driver_too_new",
         f"driver {card.driver} no longer drives {card}",
         f"{last} is the last driver branch for {architecture.name}",
-        f"install a driver of the {last} branch" + (f", for example {newest}" if newest else "") + ", and pin it there",
+        _install(card, data, ", and pin it there"),
     )
+
+
+def _is_too_new(card: Card, data: CompatibilityData) -> bool:
+    last = _last_branch(card, data)
+    return last is not None and card.driver is not None and data.branch_of(card.driver) > last
+
+
+def _install(card: Card, data: CompatibilityData, then: str = "") -> str:
+    """Return the step that makes a card visible which the driver does not drive, and no other one invisible."""
+    driver = proposed_driver(card, None, data)
+    flavour = _FLAVOUR[_open_module(card, data)]
+    if driver is None and (card.mixed or card.beside):
+        return "move this card to another node, or leave it out: no driver drives it and the node's other cards"
+    driver = driver or max(_first_drivers(card, data), default=None)
+    return f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}{flavour}{then}"
 
 
 def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:
@@ -222,10 +252,10 @@ _MODULE_WHY = {
     "contested": "one card of this node needs the open kernel module, another the proprietary one",
 }
 _MODULE_FIX = {
-    "open": "install the proprietary flavour of the same driver branch and reboot",
-    "proprietary": "install the open flavour of the same driver branch (nvidia-open) and reboot; if the card is still"
+    "open": "install the proprietary flavour of {driver} and reboot",
+    "proprietary": "install the open flavour of {driver} (nvidia-open) and reboot; if the card is still"
     " missing, enable Above 4G Decoding and Resizable BAR in the firmware",
-    "contested": "see `cat /proc/driver/nvidia/version`, set kernel_module, and move one of the cards to another node",
+    "contested": "move this card or the other one to another node (`cat /proc/driver/nvidia/version` shows the module)",
 }
 
 
@@ -238,6 +268,12 @@ def _wrong_module(card: Card, data: CompatibilityData) -> Problem | None:
     return Problem(
         "gpu_not_visible",
         f"{card} is not driven by {what} of {card.driver}",
-        _MODULE_WHY[card.module],
-        _MODULE_FIX[card.module],
+        _MODULE_WHY["contested" if card.mixed else card.module],
+        _MODULE_FIX["contested" if card.mixed else card.module].format(driver=_driver_with_module(card, data)),
     )
+
+
+def _driver_with_module(card: Card, data: CompatibilityData) -> str:
+    """Return the driver whose other flavour drives the card: the present one, else the one that would."""
+    driver = None if drives(card, data) else proposed_driver(card, None, data)
+    return f"driver {driver}" if driver else "the same driver branch"

@@ -2,10 +2,11 @@
 
 import re
 from collections.abc import Iterable
+from typing import Literal
 
-from provisioner.domain.compatibility.data import CompatibilityData
+from provisioner.domain.compatibility.data import CompatibilityData, KnownBuild
 from provisioner.domain.compatibility.forward_compatibility import has_forward_compatibility
-from provisioner.domain.compatibility.gpu import Card, proposed_driver
+from provisioner.domain.compatibility.gpu import Card, drives, proposed_driver
 from provisioner.domain.compatibility.rows import Build
 from provisioner.domain.compatibility.torch_version import release_of
 from provisioner.domain.values.image import ImageFacts
@@ -30,6 +31,11 @@ class Compiled(Value):
         return " ".join([*machine, *(f"PTX {ptx}" for ptx in self.ptx)])
 
 
+# Whether an image has usable code for a card. "too_old": its CUDA cannot compile for the card; "cudnn": its cuDNN is
+# not confirmed there; "newer_ptx": it has only PTX that the driver is too old to compile.
+CodeState = Literal["runs", "unknown", "too_old", "missing", "cudnn", "newer_ptx"]
+
+
 def sm_number(capability: ComputeCapability) -> int:
     """Return the architecture number as torch writes it: 7.5 is 75, 12.0 is 120."""
     return capability.major * 10 + capability.minor
@@ -40,22 +46,68 @@ def describe_build(image: ImageFacts) -> str:
     return f"torch {image.torch or 'of unknown version'} built with CUDA {image.cuda}"
 
 
+def find_code(card: Card, image: ImageFacts, data: CompatibilityData) -> CodeState:
+    """Return whether the image has usable code for the card. "runs" also where its CUDA is not known at all."""
+    if image.cuda is None:
+        return "runs"
+    oldest = data.oldest_capability(image.cuda)
+    if oldest is not None and card.capability < oldest:  # certain, known build or not
+        return "too_old"
+    compiled = find_compiled(image, card.platform, data)
+    if compiled is None:
+        return "unknown" if _is_unknown(image, card, compiled, data) else "runs"
+    if has_machine_code(compiled, card.capability, image.cuda, data):
+        return "runs" if data.cudnn_fits(card.capability, compiled.cudnn) else "cudnn"
+    if not data.compiles(compiled.ptx, card.capability):
+        return "missing"
+    return "runs" if _compiles_ptx(card, image, image.cuda, data) else "newer_ptx"
+
+
 def kernel_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
     """Return why the image has no usable code for the card; empty if it has, or if its CUDA is unknown."""
-    if image.cuda is None:
+    state = find_code(card, image, data)
+    if state == "runs":
         return ()
-    oldest = data.oldest_capability(image.cuda)
     compiled = find_compiled(image, card.platform, data)
-    if oldest is not None and card.capability < oldest:  # certain, known build or not
-        certain = _no_kernel(card, image, data, f"CUDA {image.cuda} cannot compile for cards older than {oldest}")
-        return (*_unknown_build(image, card, compiled, data), certain)
+    if state == "too_old":
+        unknown = (_unknown_build(image, card, data),) if _is_unknown(image, card, compiled, data) else ()
+        oldest = data.oldest_capability(image.cuda) if image.cuda else None
+        why = f"CUDA {image.cuda} cannot compile for cards older than {oldest}"
+        return (*unknown, _no_kernel(card, image, data, why))
     if compiled is None:
-        return _unknown_build(image, card, compiled, data)
-    if has_machine_code(compiled, card.capability, image.cuda, data):
-        return _cudnn_problems(card, image, compiled, data)
-    if any(ptx <= sm_number(card.capability) for ptx in compiled.ptx):
-        return _jit_problems(card, image, data)
-    return (_no_kernel(card, image, data, f"it contains {compiled}, none of which runs on {card.capability}"),)
+        return (_unknown_build(image, card, data),)
+    if state == "missing":
+        return (_no_kernel(card, image, data, _why_missing(card, compiled, data)),)
+    return (_unconfirmed_cudnn(card, image, compiled, data) if state == "cudnn" else _newer_ptx(card, image, data),)
+
+
+def _why_missing(card: Card, compiled: Compiled, data: CompatibilityData) -> str:
+    failing = [ptx for ptx in compiled.ptx if ptx in data.code_rules.unused_ptx]
+    reported = f" (PTX {failing[0]} does not count: it is reported to hang on newer cards)" if failing else ""
+    return f"it contains {compiled}, none of which runs on {card.capability}{reported}"
+
+
+def describe_image_here(card: Card, data: CompatibilityData) -> str | None:
+    """Return the newest image that runs on the card under its driver, as a step for a fix; None if there is none."""
+    if card.driver is None or not drives(card, data):
+        return None
+    builds = data.builds_for(card.capability, card.platform)
+    here = next((build for build in builds if build.driver <= card.driver), None)
+    return here and f"use {_image_of(here, card)}, the newest known that runs on this card and driver"
+
+
+def describe_other_image(card: Card, data: CompatibilityData) -> str:
+    """Return the newest image that runs on the card, and its driver unless it runs under this one, as a fix."""
+    if here := describe_image_here(card, data):
+        return here
+    for build in data.builds_for(card.capability, card.platform):
+        if driver := proposed_driver(card, build.driver, data):
+            return f"use {_image_of(build, card)}, and install driver {driver}"
+    return "leave this card out: no known image of torch runs on it in this node"
+
+
+def _image_of(build: KnownBuild, card: Card) -> str:
+    return f"an image of {build}" + ("" if card.platform == "linux/amd64" else f" for {card.platform}")
 
 
 def has_machine_code(
@@ -128,23 +180,21 @@ def _parse_arch_list(listed: str, cudnn: DottedVersion | None) -> Compiled:
     )
 
 
-def _unknown_build(
-    image: ImageFacts, card: Card, compiled: Compiled | None, data: CompatibilityData
-) -> tuple[Problem, ...]:
-    if compiled is not None or image.problems or _is_known_to_run(image, card, data):
-        return ()
+def _is_unknown(image: ImageFacts, card: Card, compiled: Compiled | None, data: CompatibilityData) -> bool:
+    return compiled is None and not image.problems and not _is_known_to_run(image, card, data)
+
+
+def _unknown_build(image: ImageFacts, card: Card, data: CompatibilityData) -> Problem:
     ngc = image.family == "ngc"
     where = "its TORCH_CUDA_ARCH_LIST was not read" if ngc else f"the data of {data.version} has no such build"
-    return (
-        Problem(
-            "unknown_build",
-            f"the cards that {describe_build(image)} supports on {card.platform} are not known: {where}",
-            "an image is only chosen if it is known to contain code for the card",
-            (
-                "let `provision mirror check` read the image's config"
-                if ngc
-                else "choose a released torch build, or update provisioner once its compatibility data has this one"
-            ),
+    return Problem(
+        "unknown_build",
+        f"the cards that {describe_build(image)} supports on {card.platform} are not known: {where}",
+        "an image is only chosen if it is known to contain code for the card",
+        (
+            "let `provision mirror check` read the image's config"
+            if ngc
+            else "choose a released torch build, or update provisioner once its compatibility data has this one"
         ),
     )
 
@@ -159,50 +209,43 @@ def _is_known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> 
 
 
 def _no_kernel(card: Card, image: ImageFacts, data: CompatibilityData, why: str) -> Problem:
-    newest = data.newest_build(card.capability, card.platform)
     return Problem(
         "no_kernel",
         f"{describe_build(image)} has no code for {card}",
         f'{why}: it would fail with "no kernel image is available for execution on the device"',
-        (
-            f"use a tag with code for it; the newest known is {newest}"
-            if newest
-            else "no published torch build has code for this card: leave it out"
-        ),
+        describe_other_image(card, data),
     )
 
 
-def _cudnn_problems(card: Card, image: ImageFacts, compiled: Compiled, data: CompatibilityData) -> tuple[Problem, ...]:
+def _unconfirmed_cudnn(card: Card, image: ImageFacts, compiled: Compiled, data: CompatibilityData) -> Problem:
     architecture = data.architecture(card.capability)
-    limit = None if architecture is None else architecture.cudnn
-    if limit is None or compiled.cudnn is None or compiled.cudnn.key[: len(limit.key)] <= limit.key:
-        return ()
-    return (
-        Problem(
-            "unknown_build",
-            f"{describe_build(image)} includes cuDNN {compiled.cudnn}, which is not confirmed on {card}",
-            f"cuDNN {limit} is the newest that is confirmed for its architecture; convolutions may fail",
-            f"use a tag with cuDNN {limit} or older",
-        ),
+    return Problem(
+        "unknown_build",
+        f"{describe_build(image)} includes cuDNN {compiled.cudnn}, which is not confirmed on {card}",
+        f"cuDNN {architecture and architecture.cudnn} is the newest that is confirmed for its architecture;"
+        " convolutions may fail",
+        describe_other_image(card, data),
     )
 
 
-def _jit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    if image.cuda is None or card.driver is None or has_forward_compatibility(card, image, data):
-        return ()
+def _compiles_ptx(card: Card, image: ImageFacts, cuda: CudaVersion, data: CompatibilityData) -> bool:
+    """Return whether the driver compiles PTX of a toolkit; without a driver another problem says so."""
+    if card.driver is None or has_forward_compatibility(card, image, data):
+        return True
     supported = data.cuda_of(card.driver)
-    if supported is not None and supported.key[:2] >= image.cuda.key[:2]:
-        return ()
-    own = data.toolkit_driver(image.cuda)
-    driver = proposed_driver(card, own, data) if own else None
-    return (
-        Problem(
-            "driver_too_old",
-            f"driver {card.driver} is too old to compile the PTX of {describe_build(image)} for {card}",
-            (
-                f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
-                f" this one supports {supported or 'an unknown version'} (cudaErrorUnsupportedPtxVersion)"
-            ),
-            (f"install driver {driver}, or " if driver else "") + "use a tag with machine code for this card",
+    return supported is not None and supported.key[:2] >= cuda.key[:2]
+
+
+def _newer_ptx(card: Card, image: ImageFacts, data: CompatibilityData) -> Problem:
+    needed = data.toolkit_driver(image.cuda) if image.cuda else None
+    driver = None if needed is None else proposed_driver(card, needed, data)
+    supported = data.cuda_of(card.driver) if card.driver else None
+    return Problem(
+        "driver_too_old",
+        f"driver {card.driver} is too old to compile the PTX of {describe_build(image)} for {card}",
+        (
+            f"there is no machine code for this card, and this PTX needs a driver of CUDA {image.cuda} or newer;"
+            f" this one supports {supported or 'an unknown version'} (cudaErrorUnsupportedPtxVersion)"
         ),
+        f"install driver {driver}" if driver else describe_other_image(card, data),
     )

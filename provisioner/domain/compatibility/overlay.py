@@ -167,7 +167,7 @@ def apply_overlay(data: CompatibilityData, overlay: Overlay) -> CompatibilityDat
     if not own:
         return data
     # Without the block that came later: the rows of a lab that does not use it keep the hash of earlier releases.
-    later = None if overlay.measured else {"measured"}
+    later = {block for block in ("measured", "driver_branches") if not getattr(overlay, block)}
     digest = hashlib.sha256(overlay.model_dump_json(exclude=later).encode()).hexdigest()[:8]
     fields = {name: getattr(data, name) for name in type(data).model_fields}
     return CompatibilityData.model_construct(

@@ -1,7 +1,9 @@
 """The rows of the compatibility data, one class for each kind of fact."""
 
 from datetime import date
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
@@ -13,7 +15,8 @@ ToolkitPackage = Literal["nvidia-container-toolkit", "libnvidia-container"]
 class Build(Value):
     """One CUDA build of a torch release. Architectures as torch numbers them: 75 is 7.5, 120 is 12.0.
 
-    `aarch64_sm` is empty if it is not known. `since`: the first patch release that has the build.
+    `aarch64_sm` is empty if it is not known. `since`: the first patch release that has the build. `image`: whether
+    there are images of it; of some builds there are only wheels, so that no tag with them can be proposed.
     """
 
     cuda: CudaVersion
@@ -22,6 +25,7 @@ class Build(Value):
     aarch64_sm: tuple[int, ...] = ()
     cudnn: DottedVersion | None = None
     since: DottedVersion | None = None
+    image: Annotated[bool, Field(exclude_if=lambda has: has)] = True  # not in the hash of rows of earlier releases
     evidence: str
 
     @property
@@ -39,13 +43,17 @@ class Release(Value):
 
 
 class CodeRules(Value):
-    """The cards on which compiled code runs, by architecture number. `source` is the rule's own source."""
+    """The cards on which compiled code runs, by architecture number. `source` is the rule's own source.
+
+    `unused_ptx`: PTX that the driver would compile, but that is reported to fail.
+    """
 
     source: str
     exclude: dict[int, tuple[int, ...]]
     lifted_from: CudaVersion
     lifted: tuple[int, ...]
     exact: dict[int, tuple[int, ...]]
+    unused_ptx: tuple[int, ...] = ()
 
 
 class OldestCode(Value):

@@ -1,15 +1,28 @@
 """Whether one image runs on one card or node, with every reason against it."""
 
+from collections.abc import Iterator
+
 from provisioner.domain.compatibility.data import CompatibilityData
-from provisioner.domain.compatibility.forward_compatibility import devel_image_would_run, has_forward_compatibility
-from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems, proposed_driver
-from provisioner.domain.compatibility.gpu_code import kernel_problems, sm_number
+from provisioner.domain.compatibility.forward_compatibility import (
+    devel_image_would_run,
+    has_forward_compatibility,
+    replaces_libcuda,
+)
+from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems, drives, proposed_driver
+from provisioner.domain.compatibility.gpu_code import (
+    describe_image_here,
+    describe_other_image,
+    find_code,
+    kernel_problems,
+    sm_number,
+)
 from provisioner.domain.compatibility.requirement import is_satisfied
 from provisioner.domain.values.image import ImageFacts, base_platform
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeProfile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncState
+from provisioner.domain.values.version import DriverVersion
 
 
 class Verdict(Value):
@@ -71,28 +84,54 @@ def _platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
             "machine code for another processor does not run on it",
             (
                 f"use an image for {platform}"
-                + (", for example nvcr.io/nvidia/pytorch:YY.MM-py3" if platform == "linux/arm64" else "")
+                + (": nvcr.io/nvidia/pytorch has some, with -igpu for Jetson boards" if "arm64" in platform else "")
             ),
         ),
     )
 
 
+def runs_on(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
+    """Return whether `card_image_problems` is empty, without building the sentences."""
+    return (
+        not _is_for_others(card, image, data)
+        and find_code(card, image, data) == "runs"
+        and _has_driver(card, image, data)
+        and (not card.require_checked or card.driver is None or _is_admitted(card, image, data))
+    )
+
+
+def _is_admitted(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
+    """Return whether the container runtime would start the image on the card."""
+    return all(is_satisfied(expression, card, data) for expression in image.requires)
+
+
+def _is_for_others(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
+    return image.integrated and not card.integrated and sm_number(card.capability) not in data.code_rules.exact
+
+
 def _integrated_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
-    if not image.integrated or card.integrated or sm_number(card.capability) in data.code_rules.exact:
+    if not _is_for_others(card, image, data):
         return ()
     return (
         Problem(
             "wrong_platform",
             f"an -igpu image is built for the integrated GPUs of Jetson boards, not for {card}",
             "its libraries are those of JetPack",
-            "use the tag of the same month without -igpu",
+            "use a tag without -igpu whose own list of architectures has this card",
         ),
     )
 
 
-def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
+def _has_driver(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
     """Check the driver floor of the CUDA major. The toolkit's own driver would be too strict: older ones run too."""
     if image.cuda is None or card.driver is None:
+        return True
+    floor = data.driver_floor(image.cuda)
+    return floor is not None and (card.driver >= floor or has_forward_compatibility(card, image, data))
+
+
+def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
+    if _has_driver(card, image, data) or image.cuda is None:
         return ()
     floor = data.driver_floor(image.cuda)
     if floor is None:
@@ -101,29 +140,29 @@ def _toolkit_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
                 "unknown_build",
                 f"the oldest driver for CUDA {image.cuda} is not known",
                 f"the compatibility data of {data.version} ends before it",
-                "choose a tag with an older CUDA, or update provisioner once its compatibility data has this one",
+                f"{describe_other_image(card, data)}, or update provisioner once its compatibility data has this one",
             ),
         )
-    if card.driver >= floor or has_forward_compatibility(card, image, data):
-        return ()
-    driver = proposed_driver(card, floor, data)
-    architecture = data.architecture(card.capability)
-    last = None if architecture is None else architecture.last_branch
-    older = f"use a tag with a CUDA older than {image.cuda.major}"
-    if devel_image_would_run(card, image, data):
-        older += ", or the -devel tag, whose compatibility package runs on this card and driver"
     return (
         Problem(
             "driver_too_old",
             f"driver {card.driver} is older than {floor}, the first for CUDA {image.cuda}",
             f"every CUDA {image.cuda.major}.x needs driver {floor} or newer (minor-version compatibility)",
-            (
-                f"install driver {driver}, or {older}"
-                if driver
-                else older + (f": no driver after branch {last} drives {card}" if last is not None else "")
-            ),
+            ", or ".join(_ways_to_run(card, image, floor, data)) or describe_other_image(card, data),
         ),
     )
+
+
+def _ways_to_run(card: Card, image: ImageFacts, floor: DriverVersion, data: CompatibilityData) -> Iterator[str]:
+    """Yield what helps a card whose driver is older than `floor`, the first for the image's CUDA."""
+    state = find_code(card, image, data)
+    driver = proposed_driver(card, floor, data)
+    if driver is not None and state not in {"too_old", "missing"}:
+        yield f"install driver {driver}"
+    if state == "runs" and drives(card, data) and devel_image_would_run(card, image, data):
+        yield "use the -devel tag, whose compatibility package runs on this card and driver"
+    if here := describe_image_here(card, data):
+        yield here + ("" if driver else " (no driver with this CUDA drives the cards of this node)")
 
 
 def _require_problems(card: Card, image: ImageFacts, data: CompatibilityData) -> tuple[Problem, ...]:
@@ -139,8 +178,6 @@ def _require_problems(card: Card, image: ImageFacts, data: CompatibilityData) ->
 def _require_problem(card: Card, image: ImageFacts, expression: str, data: CompatibilityData) -> Problem:
     first, *others = expression.split()
     required = first + (f" or one of {len(others)} exceptions for older branches" if others else "")
-    own = data.toolkit_driver(image.cuda) if image.cuda else None
-    driver = proposed_driver(card, own, data) if own else None
     return Problem(
         "container_require",
         f"the container runtime would refuse the image: it requires {required}",
@@ -148,8 +185,28 @@ def _require_problem(card: Card, image: ImageFacts, expression: str, data: Compa
             f"driver {card.driver} supports CUDA {data.cuda_of(card.driver) if card.driver else 'unknown'}, and no"
             f" exception is for brand {card.brand or 'unknown'} ({card.name})"
         ),
-        "use the -runtime tag, or CDI, which does not check" + (f", or install driver {driver}" if driver else ""),
+        ", or ".join(_ways_without_check(card, image, data)) or describe_other_image(card, data),
     )
+
+
+def _ways_without_check(card: Card, image: ImageFacts, data: CompatibilityData) -> Iterator[str]:
+    """Yield what helps where the container runtime refuses an image, each only if the image then runs."""
+    plain = image.model_copy(update={"requires": ()})
+    if _runs(card, plain, data):
+        if image.flavour == "devel":
+            yield "use the -runtime tag, which requires nothing"
+        if not replaces_libcuda(card.driver, image, data):
+            yield "let CDI give the cards to containers, which does not check"
+    needed = data.toolkit_driver(image.cuda) if image.cuda else None
+    driver = None if needed is None else proposed_driver(card, needed, data)
+    after = card.model_copy(update={"driver": driver})
+    if driver is not None and _runs(after, plain, data) and _is_admitted(after, image, data):
+        yield f"install driver {driver}"
+
+
+def _runs(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
+    """Return whether an image that requires nothing runs, whatever the kernel module."""
+    return drives(card, data) and find_code(card, image, data) == "runs" and _has_driver(card, image, data)
 
 
 _SYNC_WHY = {

@@ -15,6 +15,7 @@ from provisioner.domain.compatibility.verdict import (
     card_image_problems,
     image_problems,
     no_gpu_problem,
+    runs_on,
     sync_problems,
 )
 from provisioner.domain.selection.choice import TagSet, TagSupport, group_by_torch, list_ranks
@@ -91,10 +92,9 @@ class Matrix:
         if card not in self._runnable:
             self._runnable[card] = sum(
                 tags
-                for first, tags in self._by_make.items()
-                if not self.driver_problems(card)
-                and not image_problems(card.platform, self.images[first])
-                and not card_image_problems(card, self.images[first], self.data)
+                for first, tags in ({} if self.driver_problems(card) else self._by_make).items()
+                if not image_problems(card.platform, self.images[first])
+                and runs_on(card, self.images[first], self.data)
             )
         return self._runnable[card]
 
@@ -127,7 +127,10 @@ class Matrix:
         """Return the problems of every image on a card, by rank, apart from those of the mirror."""
         if card not in self._problems:
             found: list[tuple[Problem, ...]] = [()] * len(self.images)
+            runnable = self.runnable(card)
             for first, tags in self._by_words.items():
+                if runnable >> first & 1:
+                    continue
                 own = (*self.driver_problems(card), *card_image_problems(card, self.images[first], self.data))
                 for tag in list_ranks(tags):
                     found[tag] = (*image_problems(card.platform, self.images[tag]), *own)

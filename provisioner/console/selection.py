@@ -30,7 +30,8 @@ _DECISIONS: Mapping[Decision, str] = {
 def selection_view(selection: Selection, width: int) -> Group:
     """Render a selection. `width` in columns."""
     tables = verdict_tables(selection, width)
-    parts = [problems(_unserved(selection)), problems(_left_out(selection), "yellow"), *_why_not(selection)]
+    parts = [problems(_unserved(selection)), problems(_left_out(selection), "yellow"), _cautions(selection)]
+    parts += _why_not(selection)
     head = Text(f"{_headline(selection)}\n", "bold")
     return Group(head, *tables, Text(), *parts, advice_view(selection.advice))
 
@@ -52,6 +53,12 @@ def _headline(selection: Selection) -> str:
     what = _DECISIONS[selection.decision]
     torch = f", torch {safe_line(selection.torch)}" if selection.torch else ""
     return f"{what}{torch}{f': {safe_line(selection.tag)}' if selection.tag else '.'}"
+
+
+def _cautions(selection: Selection) -> RenderableType:
+    """Render what is known to go wrong with the chosen tags."""
+    chosen = selection.nodes.items()
+    return problems(((name, caution) for name, choice in chosen for caution in choice.cautions), "yellow")
 
 
 def _why_not(selection: Selection) -> Iterator[RenderableType]:

@@ -15,6 +15,7 @@ from provisioner.domain.compatibility.rows import (
     DevelRequirement,
     DriverBranch,
     DriverFloor,
+    KnownFault,
     NgcCard,
     NgcMonth,
     OldestCode,
@@ -70,6 +71,8 @@ class CompatibilityData(Value):
     ngc_source: str
     ngc: tuple[NgcMonth, ...]
     ngc_runs_on: tuple[NgcCard, ...]
+    known_faults_source: str = ""
+    known_faults: tuple[KnownFault, ...] = ()
     toolkit_holes_source: str
     toolkit_holes: tuple[ToolkitHole, ...]
     measured: tuple[MeasuredImage, ...] = ()

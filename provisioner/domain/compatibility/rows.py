@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from provisioner.domain.compatibility.torch_version import release_of
+from provisioner.domain.values.image import ImageFacts
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.version import ComputeCapability, CudaVersion, DottedVersion, DriverVersion
 
@@ -152,6 +154,29 @@ class NgcCard(Value):
     since: str
     until: str | None = None
     source: str
+
+
+class KnownFault(Value):
+    """A fault of a torch release that its notes or its maintainers name; an image with it runs, with a caution.
+
+    `torch` and `cuda` may be prefixes: 2.9 means every 2.9.x. `capability` None: on every card.
+    """
+
+    torch: DottedVersion
+    cuda: CudaVersion | None = None
+    capability: ComputeCapability | None = None
+    fault: str
+    fix: str
+    source: str
+
+    def affects(self, image: ImageFacts, capability: ComputeCapability) -> bool:
+        """Return whether an image has the fault on a card of this compute capability."""
+        torch = release_of(image.torch)
+        if torch is None or torch.key[: len(self.torch.key)] != self.torch.key:
+            return False
+        if self.cuda is not None and (image.cuda is None or image.cuda.key[: len(self.cuda.key)] != self.cuda.key):
+            return False
+        return self.capability in {None, capability}
 
 
 class ToolkitHole(Value):

@@ -1,6 +1,7 @@
 """Whether one image runs on one card or node, with every reason against it."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.forward_compatibility import (
@@ -17,6 +18,7 @@ from provisioner.domain.compatibility.gpu_code import (
     sm_number,
 )
 from provisioner.domain.compatibility.requirement import is_satisfied
+from provisioner.domain.compatibility.rows import KnownFault
 from provisioner.domain.values.image import ImageFacts, base_platform
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.node import NodeProfile
@@ -26,9 +28,10 @@ from provisioner.domain.values.version import DriverVersion
 
 
 class Verdict(Value):
-    """Every reason why an image does not run; empty if it runs."""
+    """Every reason why an image does not run, empty if it runs; and what is known to go wrong with one that runs."""
 
     problems: tuple[Problem, ...] = ()
+    cautions: tuple[Problem, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -41,9 +44,11 @@ def judge(node: NodeProfile, image: ImageFacts, data: CompatibilityData) -> Verd
     found = [*image_problems(node.platform, image)]
     if not node.gpus:
         found.append(no_gpu_problem())
-    for card in build_cards(node, data):
+    cards = build_cards(node, data)
+    for card in cards:
         found += (*driver_problems(card, data), *card_image_problems(card, image, data))
-    return Verdict(problems=tuple(dict.fromkeys((*found, *sync_problems(image)))))
+    cautions = () if found else caution_problems(cards, image, data, several=len(cards) > 1)
+    return Verdict(problems=tuple(dict.fromkeys((*found, *sync_problems(image)))), cautions=cautions)
 
 
 def no_gpu_problem() -> Problem:
@@ -88,6 +93,64 @@ def _platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
             ),
         ),
     )
+
+
+_VIRTUAL_BRANDS = frozenset({"vws", "vcs", "vpc", "vapps", "grid", "cloudgaming"})
+_VIRTUAL = re.compile(r"-\d+[qcba]$|^(nvidia )?grid\b", re.IGNORECASE)  # "NVIDIA A40-8C", "GRID V100D-32Q"
+
+
+def caution_problems(
+    cards: Iterable[Card], image: ImageFacts, data: CompatibilityData, *, several: bool
+) -> tuple[Problem, ...]:
+    """Return what is known to go wrong with an image that runs on these cards of a node.
+
+    `several`: whether they are more than one, equal ones counted.
+    """
+    found = list[Problem]()
+    for card in cards:
+        if several and has_newer_cuda(card.driver, image, data):
+            found.append(_newer_cuda(card, image, data))
+        if is_virtual(card):
+            found.append(_virtual_gpu(card))
+        found += (_known_fault(row, image, card) for row in data.known_faults if row.affects(image, card.capability))
+    return tuple(dict.fromkeys(found))
+
+
+def has_newer_cuda(driver: DriverVersion | None, image: ImageFacts, data: CompatibilityData) -> bool:
+    """Return whether an image has a newer CUDA than the driver that it uses; its own libcuda is as new as it is."""
+    own = data.cuda_of(driver) if driver else None
+    newer = own is not None and image.cuda is not None and image.cuda.key[:2] > own.key
+    return newer and not replaces_libcuda(driver, image, data)
+
+
+def _newer_cuda(card: Card, image: ImageFacts, data: CompatibilityData) -> Problem:
+    own = data.toolkit_driver(image.cuda) if image.cuda else None
+    driver = None if own is None else proposed_driver(card, own, data)
+    return Problem(
+        "newer_cuda",
+        f"CUDA {image.cuda} is newer than that of driver {card.driver}, and the node has several cards",
+        "one card runs it (minor-version compatibility); between cards NCCL was reported to fail where the driver's own"
+        " CUDA ran",
+        "try an all-reduce over all cards before people use it" + (f", or install driver {driver}" if driver else ""),
+    )
+
+
+def is_virtual(card: Card) -> bool:
+    """Return whether a card is a virtual GPU of a hypervisor."""
+    return card.brand in _VIRTUAL_BRANDS or _VIRTUAL.search(card.name.strip()) is not None
+
+
+def _virtual_gpu(card: Card) -> Problem:
+    return Problem(
+        "virtual_gpu",
+        f"{card} is a virtual GPU of a hypervisor",
+        "its driver must fit that of the host and have a licence, and not every profile has CUDA (NVIDIA vGPU guide)",
+        "see the licence with `nvidia-smi -q` on the node, and try a small program before people use it",
+    )
+
+
+def _known_fault(row: KnownFault, image: ImageFacts, card: Card) -> Problem:
+    return Problem("known_fault", f"torch {image.torch} on {card}: {row.fault}", f"known from {row.source}", row.fix)
 
 
 def runs_on(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:

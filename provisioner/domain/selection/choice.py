@@ -23,12 +23,17 @@ _FLAVOURS = {"runtime": 0, None: 1, "devel": 2}
 class TagSupport(NamedTuple):
     """The tags that run on a node, and of all tags those without a known risk there.
 
-    `own_libcuda`: the node's own driver library stays in place. `native`: their CUDA is not newer than the driver's.
+    `clear`: no caution sets them apart. `own_libcuda`: the node's own driver library stays in place. `native`: their
+    CUDA is not newer than the driver's.
     """
 
     runnable: TagSet
+    clear: TagSet
     own_libcuda: TagSet
     native: TagSet
+
+
+_RISKS = tuple(map(TagSupport._fields.index, ("clear", "own_libcuda", "native")))  # the greatest first
 
 
 class GroupChoice(NamedTuple):
@@ -102,14 +107,13 @@ def _best_tag(
 ) -> int:
     """Return the tag of the newest torch with the least risk, and of those the first in rank.
 
-    The greatest risk is an image that replaces the driver's library by its own (forward compatibility). The next is a
-    CUDA newer than the driver's own, allowed within its major: a CUDA 13.2 image failed in NCCL on an R580 driver where
-    13.0 ran.
+    A caution counts most: a CUDA newer than the driver's own, allowed within its major, on several cards (a CUDA 13.2
+    image failed in NCCL on an R580 driver where 13.0 ran), or a known fault. The next risk is an image that replaces
+    the driver's library by its own (forward compatibility), then a newer CUDA on a single card.
     """
     newest = next(tags & release for release in releases if tags & release)
 
-    def risk(rank: int) -> tuple[int, int]:
-        replaced = sum(nodes[support] for support in classes if not support.own_libcuda >> rank & 1)
-        return replaced, sum(nodes[support] for support in classes if not support.native >> rank & 1)
+    def risk(rank: int) -> tuple[int, ...]:
+        return tuple(sum(nodes[support] for support in classes if not support[kind] >> rank & 1) for kind in _RISKS)
 
     return min(list_ranks(newest), key=risk)

@@ -1,5 +1,6 @@
 """Judges many nodes against many images: equal cards and equal images are judged once."""
 
+from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import reduce
 from operator import and_
@@ -13,7 +14,9 @@ from provisioner.domain.compatibility.torch_version import torch_order
 from provisioner.domain.compatibility.verdict import (
     Verdict,
     card_image_problems,
+    caution_problems,
     image_problems,
+    is_virtual,
     no_gpu_problem,
     runs_on,
     sync_problems,
@@ -23,19 +26,29 @@ from provisioner.domain.values.image import ImageFacts
 from provisioner.domain.values.node import GpuProfile, NodeProfile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncState
-from provisioner.domain.values.version import DriverVersion
+from provisioner.domain.values.version import ComputeCapability, DriverVersion
 
 
 class Machine(NodeProfile):
-    """What nodes with the same cards under the same driver share: no name, and each distinct card once, in order."""
+    """What nodes with the same cards under the same driver share: no name, and each distinct card once, in order.
+
+    `repeated`: those that the node has more than once.
+    """
 
     name: str = ""
+    repeated: tuple[GpuProfile, ...] = ()
+
+    def has_several(self, kept: Sequence[GpuProfile]) -> bool:
+        """Return whether these cards are more than one, equal ones counted."""
+        return len(kept) > 1 or any(gpu in self.repeated for gpu in kept)
 
 
 def to_machine(node: NodeProfile) -> Machine:
     """Return the machine that a node is; equal machines are judged once."""
-    gpus = sorted(set(node.gpus), key=lambda gpu: tuple(dict(gpu).values()))
-    return Machine(**{**dict(node), "name": "", "gpus": tuple(gpus)})
+    counted = Counter(node.gpus)
+    gpus = sorted(counted, key=lambda gpu: tuple(dict(gpu).values()))
+    repeated = tuple(gpu for gpu in gpus if counted[gpu] > 1)
+    return Machine(**{**dict(node), "name": "", "gpus": tuple(gpus), "repeated": repeated})
 
 
 class Fit(NamedTuple):
@@ -73,6 +86,7 @@ class Matrix:
         self._driver_problems: dict[Card, tuple[Problem, ...]] = {}
         self._runnable: dict[Card, TagSet] = {}
         self._safe: dict[DriverVersion | None, tuple[TagSet, TagSet]] = {}
+        self._faults: dict[ComputeCapability, TagSet] = {}
         self._problems: dict[Card, list[tuple[Problem, ...]]] = {}
 
     def cards(self, node: Machine) -> tuple[Card, ...]:
@@ -114,14 +128,31 @@ class Matrix:
     def fit(self, node: Machine) -> Fit:
         """Judge a machine. A card that no wanted tag runs on is left out, if one tag runs on all the others."""
         own = self.cards(node)
-        safe = self.safe(node.driver)
         fitting = [at for at, card in enumerate(own) if self.runnable(card) & self.wanted]
         common = _intersection(self.runnable(own[at]) for at in fitting)
         # A contested module: which of the cards are visible is not known, so none is left out.
         if not common & self.wanted or any(card.module == "contested" for card in own):
-            return Fit(node.gpus, (), TagSupport(_intersection(map(self.runnable, own)), *safe))
+            return Fit(node.gpus, (), self._support(node, node.gpus, _intersection(map(self.runnable, own))))
         kept = tuple(node.gpus[at] for at in fitting)
-        return Fit(kept, tuple(gpu for gpu in node.gpus if gpu not in kept), TagSupport(common, *safe))
+        left_out = tuple(gpu for gpu in node.gpus if gpu not in kept)
+        return Fit(kept, left_out, self._support(node, kept, common))
+
+    def _support(self, node: Machine, kept: Sequence[GpuProfile], runnable: TagSet) -> TagSupport:
+        own_libcuda, native = self.safe(node.driver)
+        faulty = 0
+        for gpu in kept:
+            faulty |= self._faulty(gpu.compute_capability)
+        if node.has_several(kept):
+            faulty |= own_libcuda & ~native
+        return TagSupport(runnable, ~faulty & (1 << len(self.images)) - 1, own_libcuda, native)
+
+    def _faulty(self, capability: ComputeCapability) -> TagSet:
+        """Return the tags with a known fault on cards of a compute capability."""
+        if capability not in self._faults:
+            self._faults[capability] = _ranks(
+                any(row.affects(image, capability) for row in self.data.known_faults) for image in self.images
+            )
+        return self._faults[capability]
 
     def problems(self, card: Card) -> list[tuple[Problem, ...]]:
         """Return the problems of every image on a card, by rank, apart from those of the mirror."""
@@ -139,15 +170,20 @@ class Matrix:
 
     def verdicts(self, node: Machine, fit: Fit) -> dict[str, Verdict]:
         """Return the verdict on every image, by reference, on the cards that count."""
-        by_card = [
-            self.problems(card) for gpu, card in zip(node.gpus, self.cards(node), strict=True) if gpu in fit.kept
-        ]
+        kept = [card for gpu, card in zip(node.gpus, self.cards(node), strict=True) if gpu in fit.kept]
+        by_card = [self.problems(card) for card in kept]
+        several = node.has_several(fit.kept)
+        virtual = any(map(is_virtual, kept))
         found = {}
         for tag, image in enumerate(self.images):
             problems = [problem for of_card in by_card for problem in of_card[tag]]
             if not by_card:
                 problems = [no_gpu_problem(), *image_problems(node.platform, image)]
-            found[image.reference] = Verdict(problems=tuple(dict.fromkeys((*problems, *sync_problems(image)))))
+            cautions: tuple[Problem, ...] = ()
+            if not problems and (virtual or not fit.support.clear >> tag & 1):
+                cautions = caution_problems(kept, image, self.data, several=several)
+            problems = list(dict.fromkeys((*problems, *sync_problems(image))))
+            found[image.reference] = Verdict(problems=tuple(problems), cautions=cautions)
         return found
 
     def problems_of(self, node: Machine, gpu: GpuProfile, tag: int) -> tuple[Problem, ...]:

@@ -46,6 +46,11 @@ class NodeChoice(Value):
         """The verdict on every tag, by reference, best tag first."""
         return self.tag_verdicts.verdicts
 
+    @property
+    def cautions(self) -> tuple[Problem, ...]:
+        """What is known to go wrong with the tag that the node gets."""
+        return self.verdicts[self.tag].cautions if self.tag else ()
+
 
 class Selection(Value):
     """The choice for every node of a group. `torch` and `tag` are None unless all served nodes share them.
@@ -81,7 +86,11 @@ class Selection(Value):
 
 def _verdicts_json(verdicts: TagVerdicts) -> dict[str, Any]:
     return {
-        reference: {"ok": verdict.ok, "problems": [problem.model_dump() for problem in verdict.problems]}
+        reference: {
+            "ok": verdict.ok,
+            "problems": [problem.model_dump() for problem in verdict.problems],
+            "cautions": [caution.model_dump() for caution in verdict.cautions],
+        }
         for reference, verdict in verdicts.verdicts.items()
     }
 

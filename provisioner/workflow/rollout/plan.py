@@ -264,6 +264,7 @@ def _remarks(
         *facts.problems,
         *facts.gpu_problems,
         *dict.fromkeys(problem for gpu in left_out for problem in gpu.problems),
+        *dict.fromkeys(caution for choice in choices for caution in choice.cautions),
         *toolkit_problems(facts, data),
     )
 

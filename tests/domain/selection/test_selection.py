@@ -87,7 +87,7 @@ def test_the_json_document_of_a_selection() -> None:
         "tag": tag,
         "nodes": {},
     }
-    assert node == {"tag": tag, "gpus": [0], "verdicts": {tag: {"ok": True, "problems": []}}}
+    assert node == {"tag": tag, "gpus": [0], "verdicts": {tag: {"ok": True, "problems": [], "cautions": []}}}
     assert refused["ok"] is False
     assert [problem["code"] for problem in refused["problems"]] == ["driver_too_old", "not_synced"]
     assert {key for problem in refused["problems"] for key in problem} == {"code", "what", "why", "fix"}

@@ -100,6 +100,7 @@ _CHANGES: Mapping[AdviceCode, str] = {
     "exclude_gpu": "leave out GPU {gpu} of {nodes}",
     "sync_tag": "make the mirror fetch {tag} completely",
     "wait_for_sync": "wait until the mirror has {tag} complete",
+    "measure_image": "run `provision facts measure {reference}`",
 }
 
 
@@ -115,6 +116,8 @@ def _sentence(  # noqa: PLR0913, PLR0917  (one for each field)
     code: AdviceCode, gpu: int | None, to: str | None, gains: str, why: str, names: Sequence[str]
 ) -> Text:
     tag = safe_line(gains.rpartition("/")[2])
-    change = _CHANGES[code].format(nodes=fold_names(names), to=safe_line(to or ""), gpu=gpu, tag=tag)
+    change = _CHANGES[code].format(
+        nodes=fold_names(names), to=safe_line(to or ""), gpu=gpu, tag=tag, reference=safe_line(gains)
+    )
     gained = "" if "{tag}" in _CHANGES[code] else f" ({tag})"
     return EncodedText.assemble(("advice: ", "cyan"), f"{change}; then {safe_line(why)}{gained}.")

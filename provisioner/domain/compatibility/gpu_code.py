@@ -8,7 +8,7 @@ from provisioner.domain.compatibility.data import CompatibilityData, KnownBuild
 from provisioner.domain.compatibility.forward_compatibility import has_forward_compatibility
 from provisioner.domain.compatibility.gpu import Card, drives, proposed_driver
 from provisioner.domain.compatibility.rows import Build
-from provisioner.domain.compatibility.torch_version import release_of
+from provisioner.domain.compatibility.torch_version import how_to_measure, release_of
 from provisioner.domain.values.image import ImageFacts
 from provisioner.domain.values.model import Value
 from provisioner.domain.values.problem import Problem
@@ -185,18 +185,33 @@ def _is_unknown(image: ImageFacts, card: Card, compiled: Compiled | None, data: 
 
 
 def _unknown_build(image: ImageFacts, card: Card, data: CompatibilityData) -> Problem:
-    ngc = image.family == "ngc"
-    where = "its TORCH_CUDA_ARCH_LIST was not read" if ngc else f"the data of {data.version} has no such build"
+    why, ways = _describe_unknown(image, card, data)
     return Problem(
         "unknown_build",
-        f"the cards that {describe_build(image)} supports on {card.platform} are not known: {where}",
-        "an image is only chosen if it is known to contain code for the card",
-        (
-            "let `provision mirror check` read the image's config"
-            if ngc
-            else "choose a released torch build, or update provisioner once its compatibility data has this one"
-        ),
+        f"the cards that {describe_build(image)} supports on {card.platform} are not known",
+        f"{why}; an image is only chosen if it is known to contain code for the card",
+        ", or ".join(ways),
     )
+
+
+def _describe_unknown(image: ImageFacts, card: Card, data: CompatibilityData) -> tuple[str, list[str]]:
+    """Return why a build is not known, and what can be done about it."""
+    measure, other = how_to_measure(image.reference), describe_other_image(card, data)
+    if image.family == "ngc":
+        why = f"neither its config was read, nor has the data of {data.version} the architectures of this month"
+        return why, [f"let `provision mirror check {image.reference}` read its config", measure]
+    release = release_of(image.torch)
+    if release is None and not image.is_measurable:
+        return "it is a nightly or a release candidate, of which each is another build", [other]
+    if release is None or image.cuda is None:
+        return "it is a build of somebody's own", [measure, other]
+    minors = sorted(row.version for row in data.releases)
+    first, last = minors[0], minors[-1]
+    if release.key[:2] < first.key[:2]:
+        return f"it is older than the data, which begins with torch {first}", [measure, other]
+    if release.key[:2] > last.key[:2]:
+        return f"it is newer than the data of {data.version}, which ends with torch {last}", [measure, other]
+    return f"the data of {data.version} has no such build for {card.platform}", [measure, other]
 
 
 def _is_known_to_run(image: ImageFacts, card: Card, data: CompatibilityData) -> bool:

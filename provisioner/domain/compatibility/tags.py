@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.requirement import devel_requirement, read_requirements
-from provisioner.domain.compatibility.torch_version import release_of, torch_fits
+from provisioner.domain.compatibility.torch_version import how_to_measure, release_of, torch_fits
 from provisioner.domain.values.image import Flavour, ImageFacts, TaggedImage, base_platform
 from provisioner.domain.values.measured import MeasuredImage
 from provisioner.domain.values.problem import Problem
@@ -27,6 +27,7 @@ _OFFICIAL = re.compile(
 # nvcr.io/nvidia/pytorch and its mirrors; other NVIDIA containers have tags of the same form.
 _NGC = re.compile(r"(?P<month>\d\d\.\d\d)-py3(?P<integrated>-igpu)?")
 _NGC_REPOSITORY = re.compile(r"(.*/)?nvidia/pytorch")
+_OFFICIAL_REPOSITORY = re.compile(r"(.*/)?pytorch/pytorch")
 _LOCAL_CUDA = re.compile(r"cu([0-9]{1,2})([0-9])")
 _NUMBERS = re.compile(r"[0-9]{1,9}(\.[0-9]{1,9}){0,8}")  # Python refuses to parse numbers with too many digits
 # Build arguments as both builders record them: `|2 CUDA_VERSION=12.8.1 … /bin/sh -c …`, `RUN |2 … # buildkit`; and ENV.
@@ -40,6 +41,19 @@ _ASSIGNMENT = re.compile(r"(?:^|\s)(PYTORCH_VERSION|CUDA_VERSION)=\"?([\w.+]+)")
 _PRELOADS = ("LD_PRELOAD", "LD_AUDIT")
 # Folders that users of a seat write to; in them, a library would take the place of the image's own.
 _WRITABLE = re.compile(r"/(home|root|tmp|var/tmp|dev/shm)(/|$)")
+
+# What else torch is built for: words of a reference, variables of a config, and the name for a sentence.
+_OTHERS = (
+    (r"rocm[\d.]*|hip|gfx\d+\w*", "PYTORCH_ROCM_ARCH ROCM_PATH ROCM_VERSION", "AMD GPUs (ROCm)"),
+    (r"ascend\w*|cann[\d.]*|npu|910b\d*|310p\d*", "ASCEND_HOME_PATH ASCEND_TOOLKIT_HOME", "Ascend NPUs (CANN)"),
+    (r"xpu|ipex|oneapi", "ONEAPI_ROOT", "Intel GPUs (XPU)"),
+    (r"hpu|gaudi\d*|habana\w*", "HABANA_LOGS", "Gaudi (HPU)"),
+    (r"musa[\d.]*", "MUSA_HOME", "Moore Threads GPUs (MUSA)"),
+    (r"dtk[\d.]*|dcu", "DTK_HOME", "Hygon DCUs (DTK)"),
+    (r"tpu|xla", "", "TPUs (XLA)"),
+    (r"cpu", "", "processors alone (CPU)"),
+)
+_NIGHTLY = re.compile(r"\.?dev\d{6,8}|nightly|(?<=\d)-?rc\d+|pytorch-test\b")
 
 Facts = dict[str, tuple[str, str]]  # fact -> (value, source)
 
@@ -60,6 +74,10 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
         facts = {**facts, **_facts_of_row(measured)}
     ngc = "month" in facts or "a0" in facts.get("torch", ("", ""))[0]
     known = {name: value for name, (value, _) in facts.items() if value}
+    other = _find_other(image, known)
+    if measured is not None and measured.cuda is None:
+        other = other or "something else, as was measured,"
+    nightly = measured is None and _is_nightly(image.reference, known)
     return ImageFacts(
         reference=image.reference,
         family="ngc" if ngc else "wheel",
@@ -71,13 +89,18 @@ def read_facts(image: TaggedImage, data: CompatibilityData) -> ImageFacts:
         integrated="integrated" in known,
         compiled_for=_arch_list(env) if ngc else None,
         measured=measured,
-        platforms=_platforms(image, ngc=ngc, integrated="integrated" in known),
+        is_measurable=measured is None and other is None and not nightly,
+        platforms=_platforms(image, ngc=ngc, integrated="integrated" in known, official=bool(from_tag)),
         requires=_requires(image, known, data),
         sync=image.sync,
         sources={name: source for name, (_, source) in sorted(facts.items())},
         problems=(
             *(() if measured else _conflict_problems(image.reference, from_tag, from_config)),
-            *_missing_problems(image.reference, known, ngc=ngc),
+            *(
+                [_other_problem(image.reference, other)]
+                if other
+                else _missing_problems(image, known, data, ngc=ngc, nightly=nightly)
+            ),
             *_environment_problems(image.reference, env),
             *_volume_problems(image),
         ),
@@ -165,13 +188,38 @@ def _arch_list(env: Mapping[str, str]) -> tuple[str, ...] | None:
     return tuple(re.split(r"[\s;,]+", text.strip())) if (text := env.get("TORCH_CUDA_ARCH_LIST")) else None
 
 
-def _platforms(image: TaggedImage, *, ngc: bool, integrated: bool) -> tuple[str, ...]:
-    """Return the registry's list, else a default: official CUDA images are amd64 only (pytorch#188815, unmerged)."""
-    if image.platforms is not None:
+def _platforms(image: TaggedImage, *, ngc: bool, integrated: bool, official: bool) -> tuple[str, ...]:
+    """Return the registry's list, else what is known of the publisher's images; empty if nothing is.
+
+    The official images with CUDA are amd64 only (pytorch#188815, unmerged).
+    """
+    if image.platforms:
         return tuple(base_platform(platform) for platform in image.platforms)
     if integrated:
         return ("linux/arm64",)
-    return ("linux/amd64", "linux/arm64") if ngc else ("linux/amd64",)
+    repository = image.reference.partition("@")[0].rpartition(":")[0]
+    if official and ngc:
+        return ("linux/amd64", "linux/arm64")
+    return ("linux/amd64",) if official and _OFFICIAL_REPOSITORY.fullmatch(repository) else ()
+
+
+def _find_other(image: TaggedImage, known: Mapping[str, str]) -> str | None:
+    """Return what an image is built for instead of CUDA; None if it is for CUDA, or if nothing says so."""
+    local = known.get("torch", "").partition("+")[2]
+    words = re.split(r"[^a-z0-9.]+|\.(?=\D)", local if "cuda" in known else f"{image.reference.lower()}-{local}")
+    variables = set() if "cuda" in known else set(image.env or ())
+    return next(
+        (
+            name
+            for pattern, own, name in _OTHERS
+            if any(re.fullmatch(pattern, word) for word in words) or variables & set(own.split())
+        ),
+        None,
+    )
+
+
+def _is_nightly(reference: str, known: Mapping[str, str]) -> bool:
+    return _NIGHTLY.search(f"{reference} {known.get('torch', '')}") is not None
 
 
 def _requires(image: TaggedImage, known: Mapping[str, str], data: CompatibilityData) -> tuple[str, ...]:
@@ -193,7 +241,7 @@ def _environment_problems(reference: str, env: Mapping[str, str]) -> Iterator[Pr
             "unsafe_environment",
             f"{reference} sets {variable}",
             "so a library of somebody else gets into every program of a seat, or into NVIDIA's hook (CVE-2025-23266)",
-            "choose another image, or build this one again without the variable",
+            "choose another image; if it is your own, build it without the variable",
         )
 
 
@@ -204,7 +252,7 @@ def _volume_problems(image: TaggedImage) -> Iterator[Problem]:
             "image_volume",
             f"{image.reference} declares {path[:100]} as a volume",
             "the engine moves a volume on to the next container, where it covers the files of the new image",
-            "choose another image, or build this one again without VOLUME",
+            "choose another image; if it is your own, build it without VOLUME",
         )
 
 
@@ -217,10 +265,7 @@ def _conflict_problems(reference: str, from_tag: Facts, from_config: Facts) -> l
             f"{reference}: the tag says {fact} {from_tag[fact][0]}, "
             f"its {from_config[fact][1]} says {from_config[fact][0]}",
             "one of the two is wrong, and it is not known which",
-            (
-                "find out inside the image (python -c 'import torch; print(torch.__version__, torch.version.cuda)')"
-                " and tag it accordingly, or choose another tag"
-            ),
+            f"{how_to_measure(reference)}, or choose another tag",
         )
         for fact in ("torch", "cuda")
         if fact in from_tag and fact in from_config and not _agree(from_tag[fact][0], from_config[fact][0])
@@ -232,25 +277,36 @@ def _agree(tag_version: str, config_version: str) -> bool:
     return all(a == b for a, b in zip(tag_version.split("."), re.split(r"[.+]", config_version), strict=False))
 
 
-def _missing_problems(reference: str, known: Mapping[str, str], *, ngc: bool) -> list[Problem]:
+def _other_problem(reference: str, other: str) -> Problem:
+    return Problem(
+        "unknown_build",
+        f"{reference} is built for {other}, not for CUDA",
+        "torch in it would not see a card of NVIDIA",
+        "choose a tag that names a version of CUDA",
+    )
+
+
+def _missing_problems(
+    image: TaggedImage, known: Mapping[str, str], data: CompatibilityData, *, ngc: bool, nightly: bool
+) -> list[Problem]:
     needed = (("cuda", "CUDA"),) if ngc else (("torch", "torch"), ("cuda", "CUDA"))
     absent = [name for fact, name in needed if fact not in known]
     if not absent:
         return []
-    return [
-        Problem(
-            "unknown_build",
-            (
-                f"{reference}: neither its tag nor its config (as far as it was read) names the version of"
-                f" {' and '.join(absent)}"
-            ),
-            "an unknown build may lack code for a card, or need a newer driver",
-            (
-                "set PYTORCH_VERSION and CUDA_VERSION in the image's environment, or use a tag such as"
-                " 2.8.0-cuda12.8-cudnn9-runtime"
-            ),
-        )
-    ]
+    what = (
+        f"{image.reference}: neither its tag nor its config (as far as it was read) names the version of"
+        f" {' and '.join(absent)}"
+    )
+    if nightly:
+        why = "it is a nightly or a release candidate: each is another build, and the data has released builds only"
+        return [Problem("unknown_build", what, why, "choose a tag of a released torch")]
+    if ngc:
+        month = known.get("month", "an unknown month")
+        why = f"the data of {data.version} does not have the contents of NVIDIA's image of {month}"
+        unread = "" if image.env is not None else f"let `provision mirror check {image.reference}` read its config, or "
+        return [Problem("unknown_build", what, why, unread + how_to_measure(image.reference))]
+    why = "a name of somebody's own does not say what the image contains; it may lack code for a card"
+    return [Problem("unknown_build", what, why, f"{how_to_measure(image.reference)}, or choose an official tag")]
 
 
 def may_match(tag: str, torch: str, flavour: Flavour) -> bool:

@@ -17,6 +17,11 @@ def release_of(torch: str | None) -> DottedVersion | None:
     return DottedVersion(torch) if torch and _NUMBERS.fullmatch(torch) and "." in torch else None
 
 
+def how_to_measure(reference: str) -> str:
+    """Return the step that reads the versions and the architectures of torch out of an image."""
+    return f"read it out of the image: `provision facts measure {reference}`"
+
+
 @cache
 def torch_order(torch: str | None) -> Version:
     """Return the key that sorts torch versions; a missing or unreadable version is the oldest."""

@@ -82,10 +82,12 @@ def card_image_problems(card: Card, image: ImageFacts, data: CompatibilityData) 
 def _platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
     if base_platform(platform) in image.platforms:
         return ()
+    if not image.platforms:
+        return () if base_platform(platform) == _USUAL_PLATFORM else (_unread_platform(platform, image),)
     return (
         Problem(
             "wrong_platform",
-            f"{image.reference} is built for {', '.join(image.platforms) or 'no platform'}, the node is {platform}",
+            f"{image.reference} is built for {', '.join(image.platforms)}, the node is {platform}",
             "machine code for another processor does not run on it",
             (
                 f"use an image for {platform}"
@@ -95,6 +97,7 @@ def _platform_problems(platform: str, image: ImageFacts) -> tuple[Problem, ...]:
     )
 
 
+_USUAL_PLATFORM = "linux/amd64"  # of images with CUDA: one whose manifest was not read runs there, with a caution
 _VIRTUAL_BRANDS = frozenset({"vws", "vcs", "vpc", "vapps", "grid", "cloudgaming"})
 _VIRTUAL = re.compile(r"-\d+[qcba]$|^(nvidia )?grid\b", re.IGNORECASE)  # "NVIDIA A40-8C", "GRID V100D-32Q"
 
@@ -106,7 +109,7 @@ def caution_problems(
 
     `several`: whether they are more than one, equal ones counted.
     """
-    found = list[Problem]()
+    found = [] if image.platforms else [_assumed_platform(image)]
     for card in cards:
         if several and has_newer_cuda(card.driver, image, data):
             found.append(_newer_cuda(card, image, data))
@@ -114,6 +117,15 @@ def caution_problems(
             found.append(_virtual_gpu(card))
         found += (_known_fault(row, image, card) for row in data.known_faults if row.affects(image, card.capability))
     return tuple(dict.fromkeys(found))
+
+
+def _assumed_platform(image: ImageFacts) -> Problem:
+    return Problem(
+        "unread_platform",
+        f"it is not known for which platform {image.reference} is built; {_USUAL_PLATFORM} is assumed",
+        "its manifest was not read",
+        f"let `provision mirror check {image.reference}` read it",
+    )
 
 
 def has_newer_cuda(driver: DriverVersion | None, image: ImageFacts, data: CompatibilityData) -> bool:
@@ -166,6 +178,15 @@ def runs_on(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
 def _is_admitted(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:
     """Return whether the container runtime would start the image on the card."""
     return all(is_satisfied(expression, card, data) for expression in image.requires)
+
+
+def _unread_platform(platform: str, image: ImageFacts) -> Problem:
+    return Problem(
+        "unknown_build",
+        f"it is not known whether {image.reference} is built for {platform}",
+        "its manifest was not read, and most images with CUDA are built for linux/amd64 alone",
+        f"let `provision mirror check {image.reference} --platform {base_platform(platform)}` read it",
+    )
 
 
 def _is_for_others(card: Card, image: ImageFacts, data: CompatibilityData) -> bool:

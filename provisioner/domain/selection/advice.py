@@ -5,10 +5,12 @@ would make another card of the same machine invisible is never advised.
 """
 
 from collections.abc import Iterator, Mapping
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from provisioner.domain.compatibility.gpu import proposed_driver
-from provisioner.domain.selection.choice import GroupChoice, list_ranks
+from provisioner.domain.selection.choice import GroupChoice, TagSet, list_ranks
 from provisioner.domain.selection.matrix import Fit, Machine
 from provisioner.domain.selection.node_classes import Gain, NodeClasses
 from provisioner.domain.values.model import Value
@@ -25,6 +27,7 @@ AdviceCode = Literal[
     "exclude_gpu",
     "sync_tag",
     "wait_for_sync",
+    "measure_image",
 ]
 # States that may become complete without any action.
 _TEMPORARY = {SyncState.PARTIAL, SyncState.COLD, SyncState.LIMITED, SyncState.STALE}
@@ -56,6 +59,7 @@ def advise(group: NodeClasses) -> tuple[Advice, ...]:
         *_gpu_exclusions(group),
         *_node_exclusions(group),
         *_tag_syncs(group),
+        *_measurements(group),
     }
     return tuple(sorted(found, key=lambda one: (one.code, one.node or "", one.gpu or 0, one.to or "", one.gains)))
 
@@ -224,3 +228,25 @@ def _tag_syncs(group: NodeClasses) -> Iterator[Advice]:
         yield _advice(group, "sync_tag", tag, why)
         if matrix.images[tag].sync in _TEMPORARY:
             yield _advice(group, "wait_for_sync", tag, why)
+
+
+def _measurements(group: NodeClasses) -> Iterator[Advice]:
+    """The one image of unknown contents that would gain most if it had code for the cards."""
+    matrix = group.matrix
+    before = group.choose(group.fits, matrix.available)
+    hopeful = {machine: matrix.hopeful(machine, fit) for machine, fit in group.fits.items()}
+    unknown = reduce(or_, (tags & ~group.fits[machine].support.runnable for machine, tags in hopeful.items()), 0)
+    after = {tag: _choose_with(group, tag, hopeful) for tag in list_ranks(matrix.available & unknown)}
+    best = max(after, key=lambda tag: (after[tag].score, -tag), default=None)
+    if best is not None and after[best].score > before.score and best in after[best].chosen.values():
+        why = f"if it has code for the cards, {Gain(before, after[best]).describe()}"
+        yield _advice(group, "measure_image", best, why)
+
+
+def _choose_with(group: NodeClasses, tag: int, hopeful: Mapping[Machine, TagSet]) -> GroupChoice:
+    """Choose as if an image ran on every machine on which only its contents are not known."""
+    fits = {
+        machine: fit._replace(support=fit.support._replace(runnable=fit.support.runnable | hopeful[machine] & 1 << tag))
+        for machine, fit in group.fits.items()
+    }
+    return group.choose(fits, group.matrix.available)

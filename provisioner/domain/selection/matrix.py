@@ -9,7 +9,7 @@ from typing import NamedTuple
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.forward_compatibility import replaces_libcuda
 from provisioner.domain.compatibility.gpu import Card, build_cards, driver_problems
-from provisioner.domain.compatibility.gpu_code import find_wheel_build
+from provisioner.domain.compatibility.gpu_code import find_compiled, find_wheel_build
 from provisioner.domain.compatibility.torch_version import torch_order
 from provisioner.domain.compatibility.verdict import (
     Verdict,
@@ -22,7 +22,7 @@ from provisioner.domain.compatibility.verdict import (
     sync_problems,
 )
 from provisioner.domain.selection.choice import TagSet, TagSupport, group_by_torch, list_ranks
-from provisioner.domain.values.image import ImageFacts
+from provisioner.domain.values.image import PLATFORMS, ImageFacts
 from provisioner.domain.values.node import GpuProfile, NodeProfile
 from provisioner.domain.values.problem import Problem
 from provisioner.domain.values.sync import SyncState
@@ -80,12 +80,19 @@ class Matrix:
         self.complete = _ranks(image.sync is SyncState.COMPLETE for image in images)
         # Tags that wait for the mirror may only be advised.
         self.available = self.wanted & self.complete
+        # Where the driver floor of its CUDA is not known either, measuring an image is not enough.
+        self.measurable = _ranks(
+            image.is_measurable and (image.cuda is None or data.driver_floor(image.cuda) is not None)
+            for image in images
+        )
         self._by_make = _group_ranks([_make(image, data) for image in images])
-        self._by_words = _group_ranks([(_make(image, data), image.torch, str(image.cuda)) for image in images])
+        self._by_words = _group_ranks([(_make(image, data), _words(image, data)) for image in images])
+        self._unread = _ranks(not image.platforms for image in images)
         self._cards: dict[Machine, tuple[Card, ...]] = {}
         self._driver_problems: dict[Card, tuple[Problem, ...]] = {}
         self._runnable: dict[Card, TagSet] = {}
         self._safe: dict[DriverVersion | None, tuple[TagSet, TagSet]] = {}
+        self._unknowns: dict[Card, TagSet] = {}
         self._faults: dict[ComputeCapability, TagSet] = {}
         self._problems: dict[Card, list[tuple[Problem, ...]]] = {}
 
@@ -139,7 +146,7 @@ class Matrix:
 
     def _support(self, node: Machine, kept: Sequence[GpuProfile], runnable: TagSet) -> TagSupport:
         own_libcuda, native = self.safe(node.driver)
-        faulty = 0
+        faulty = self._unread
         for gpu in kept:
             faulty |= self._faulty(gpu.compute_capability)
         if node.has_several(kept):
@@ -153,6 +160,23 @@ class Matrix:
                 any(row.affects(image, capability) for row in self.data.known_faults) for image in self.images
             )
         return self._faults[capability]
+
+    def hopeful(self, node: Machine, fit: Fit) -> TagSet:
+        """Return the tags that run on the cards that count, or whose contents alone are not known there."""
+        kept = (card for gpu, card in zip(node.gpus, self.cards(node), strict=True) if gpu in fit.kept)
+        return _intersection(self.runnable(card) | self._unknown(card) for card in kept)
+
+    def _unknown(self, card: Card) -> TagSet:
+        """Return the tags of images whose contents alone are not known on a card, and can be measured."""
+        if card not in self._unknowns:
+            problems = self.problems(card)
+            self._unknowns[card] = sum(
+                1 << tag
+                for tag in list_ranks(self.measurable & ~self.runnable(card))
+                if {problem.code for problem in problems[tag]} == {"unknown_build"}
+                and (self.images[tag].problems or find_compiled(self.images[tag], card.platform, self.data) is None)
+            )
+        return self._unknowns[card]
 
     def problems(self, card: Card) -> list[tuple[Problem, ...]]:
         """Return the problems of every image on a card, by rank, apart from those of the mirror."""
@@ -216,6 +240,13 @@ def _group_ranks(keys: Sequence[Hashable]) -> dict[int, TagSet]:
         at = first.setdefault(key, rank)
         groups[at] = groups.get(at, 0) | 1 << rank
     return groups
+
+
+def _words(image: ImageFacts, data: CompatibilityData) -> Hashable:
+    """Return what the sentences about an image name: the reference only where its build is not known."""
+    platforms = image.platforms or PLATFORMS
+    known = all(find_compiled(image, platform, data) for platform in platforms)
+    return image.torch, str(image.cuda), None if known else image.reference
 
 
 def _make(image: ImageFacts, data: CompatibilityData) -> Hashable:

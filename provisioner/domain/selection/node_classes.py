@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self
 
+from provisioner.domain.compatibility.torch_version import torch_order
 from provisioner.domain.selection.choice import GroupChoice, TagSet, TagSupport, choose_tags
 from provisioner.domain.selection.matrix import Fit, Machine, Matrix, to_machine
 from provisioner.domain.values.node import NodeProfile
@@ -22,7 +23,7 @@ class Gain(NamedTuple):
             parts.append("every node has the same torch")
         if self.before.served and self.after.decision != self.before.decision and self.after.decision == "single_tag":
             parts.append("one image serves every node")
-        if self.after.torch is not None and self.after.torch != self.before.torch:
+        if self.after.torch not in {None, self.before.torch, torch_order(None)}:
             instead = f" instead of {self.before.torch}" if self.before.torch else ""
             parts.append(f"torch is {self.after.torch}{instead}")
         return ", and ".join(parts) or "more of its cards are used"

@@ -55,7 +55,8 @@ class ImageFacts(Value):
     """What an image contains. `sources` gives the source of each fact: env, history or tag.
 
     `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None if it was not read. `measured` is what was
-    read in the image itself, and takes precedence. `problems` are those of the image itself, whatever the node.
+    read in the image itself, and takes precedence. `is_measurable`: `provision facts measure` would tell what is not
+    known of it. `problems` are those of the image itself, whatever the node.
     """
 
     reference: str
@@ -68,7 +69,8 @@ class ImageFacts(Value):
     integrated: bool = False  # made for the integrated GPUs of Jetson boards
     compiled_for: tuple[str, ...] | None = None
     measured: MeasuredImage | None = None
-    platforms: tuple[str, ...] = ("linux/amd64",)
+    is_measurable: bool = True
+    platforms: tuple[str, ...] = ()  # empty: not known
     requires: tuple[str, ...] = ()  # NVIDIA_REQUIRE_* expressions, all of which must hold
     sync: SyncState = SyncState.COMPLETE
     sources: dict[str, str] = {}

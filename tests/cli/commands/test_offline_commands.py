@@ -126,7 +126,11 @@ def test_the_document_of_select(selected: Any) -> None:
         tag,
     )
     node = read["nodes"]["n1"]
-    assert (node["tag"], node["gpus"], node["verdicts"][tag]) == (tag, [0], {"ok": True, "problems": [], "cautions": []})
+    assert (node["tag"], node["gpus"], node["verdicts"][tag]) == (
+        tag,
+        [0],
+        {"ok": True, "problems": [], "cautions": []},
+    )
     refused = node["verdicts"]["pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime"]
     assert (refused["ok"], [problem["code"] for problem in refused["problems"]]) == (
         False,

@@ -1,7 +1,7 @@
 """The verdicts of a selection as tables: groups of equal nodes, every tag against every group, and the reasons.
 
 A tag is a row, because a lab has more tags than kinds of nodes. Where the groups do not fit beside the tags within the
-width, the others are in a further table.
+width, the others are in a further table. "fits !" is a tag that runs with a caution.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,7 +17,7 @@ from provisioner.console.tables import cell, make_table
 from provisioner.console.text import count, fold_names
 from provisioner.domain.selection.selection import NodeChoice, Selection
 
-_GIVEN, _FITS, _NOT_JUDGED = "chosen", "fits", "?"
+_GIVEN, _FITS, _CAUTION, _NOT_JUDGED = "chosen", "fits", "fits !", "?"
 _GAP = 3  # columns between two columns of a table
 _MIN_TAG = 12  # columns, however long the names of the tags are
 
@@ -78,7 +78,9 @@ def _cell(choice: NodeChoice, tag: str) -> str | Codes:
     verdict = choice.verdicts.get(tag)
     if verdict is None:
         return _NOT_JUDGED
-    return _FITS if verdict.ok else tuple(dict.fromkeys(problem.code for problem in verdict.problems))
+    if verdict.ok:
+        return _CAUTION if verdict.cautions else _FITS
+    return tuple(dict.fromkeys(problem.code for problem in verdict.problems))
 
 
 def _letters(number: int) -> str:
@@ -135,7 +137,7 @@ def _tag_table(groups: Sequence[NodeGroup], names: Sequence[str], numbers: Mappi
 
 
 def _style(text: str) -> str:
-    return {_GIVEN: "bold green", _FITS: "green"}.get(text, "red")
+    return {_GIVEN: "bold green", _FITS: "green", _CAUTION: "yellow"}.get(text, "red")
 
 
 def _reason_table(reasons: Iterable[Reason], numbers: Mapping[str, str]) -> Table:

@@ -187,6 +187,11 @@ class CompatibilityData(Value):
         return self._builds_by_card[key]
 
     @cached_property
+    def products_by_name(self) -> dict[tuple[str, ComputeCapability], Product | None]:
+        """The products that names were found to denote: many sentences about a card look it up again."""
+        return {}
+
+    @cached_property
     def _builds_by_card(self) -> dict[tuple[ComputeCapability, str], tuple[KnownBuild, ...]]:
         return {}
 

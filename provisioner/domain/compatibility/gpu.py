@@ -50,6 +50,13 @@ def product_of(name: str, capability: ComputeCapability, data: CompatibilityData
 
     "RTX 5060 Ti" is not "RTX 5060": after the product's name only descriptive words may follow.
     """
+    key = (name, capability)
+    if key not in data.products_by_name:
+        data.products_by_name[key] = _find_product(name, capability, data)
+    return data.products_by_name[key]
+
+
+def _find_product(name: str, capability: ComputeCapability, data: CompatibilityData) -> Product | None:
     words = _words(strip_mig_suffix(name))
     while words and words[0] in {"nvidia", "geforce"}:
         words = words[1:]
@@ -132,7 +139,7 @@ def build_cards(node: NodeProfile, data: CompatibilityData) -> tuple[Card, ...]:
     flavours = {_open_module(card, data) for card in own if not _is_too_new(card, data)}
     if node.kernel_module is None and flavours >= {"never", "required"}:
         own = tuple(card if card.reported else card.model_copy(update={"module": "contested"}) for card in own)
-    visible = sorted({card for card in own if not driver_problems(card, data)}, key=str)
+    visible = sorted({card for card in own if not driver_problems(card, data)}, key=repr)
     mixed = {_open_module(card, data) for card in own} >= {"never", "required"}
     return tuple(
         card.model_copy(update={"mixed": mixed, "beside": tuple(other for other in visible if other != card)})
@@ -195,12 +202,16 @@ def _too_new(card: Card, data: CompatibilityData) -> Problem | None:
     architecture = data.architecture(card.capability)
     if architecture is None or not _is_too_new(card, data):
         return None
-    last = architecture.last_branch
+    driver = proposed_driver(card, None, data)
     return Problem(
         "driver_too_new",
         f"driver {card.driver} no longer drives {card}",
-        f"{last} is the last driver branch for {architecture.name}",
-        _install(card, data, ", and pin it there"),
+        f"{architecture.last_branch} is the last driver branch for {architecture.name}",
+        (
+            f"install a driver of the {data.branch_of(driver)} branch, for example {driver}, and pin it there"
+            if driver
+            else _install(card, data)
+        ),
     )
 
 
@@ -209,14 +220,14 @@ def _is_too_new(card: Card, data: CompatibilityData) -> bool:
     return last is not None and card.driver is not None and data.branch_of(card.driver) > last
 
 
-def _install(card: Card, data: CompatibilityData, then: str = "") -> str:
+def _install(card: Card, data: CompatibilityData) -> str:
     """Return the step that makes a card visible which the driver does not drive, and no other one invisible."""
     driver = proposed_driver(card, None, data)
     flavour = _FLAVOUR[_open_module(card, data)]
     if driver is None and (card.mixed or card.beside):
         return "move this card to another node, or leave it out: no driver drives it and the node's other cards"
     driver = driver or max(_first_drivers(card, data), default=None)
-    return f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}{flavour}{then}"
+    return f"install {f'driver {driver}' if driver else 'an NVIDIA driver'}{flavour}"
 
 
 def _too_old(card: Card, data: CompatibilityData) -> tuple[Problem, ...]:

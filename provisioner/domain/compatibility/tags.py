@@ -53,6 +53,7 @@ _OTHERS = (
     (r"tpu|xla", "", "TPUs (XLA)"),
     (r"cpu", "", "processors alone (CPU)"),
 )
+_CUDA_WORD = re.compile(r"cuda|cu1\d\d|gpu")
 _NIGHTLY = re.compile(r"\.?dev\d{6,8}|nightly|(?<=\d)-?rc\d+|pytorch-test\b")
 
 Facts = dict[str, tuple[str, str]]  # fact -> (value, source)
@@ -205,9 +206,12 @@ def _platforms(image: TaggedImage, *, ngc: bool, integrated: bool, official: boo
 
 def _find_other(image: TaggedImage, known: Mapping[str, str]) -> str | None:
     """Return what an image is built for instead of CUDA; None if it is for CUDA, or if nothing says so."""
-    local = known.get("torch", "").partition("+")[2]
-    words = re.split(r"[^a-z0-9.]+|\.(?=\D)", local if "cuda" in known else f"{image.reference.lower()}-{local}")
-    variables = set() if "cuda" in known else set(image.env or ())
+    words = set(_words(known.get("torch", "").partition("+")[2]))
+    variables = set[str]()
+    if "cuda" not in known:
+        variables |= set(image.env or ())
+        named = set(_words(_name_in_registry(image.reference).lower()))
+        words |= named if not any(_CUDA_WORD.match(word) for word in named) else set()
     return next(
         (
             name
@@ -216,6 +220,19 @@ def _find_other(image: TaggedImage, known: Mapping[str, str]) -> str | None:
         ),
         None,
     )
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[^a-z0-9.]+|\.(?=\D)", text)
+
+
+def _name_in_registry(reference: str) -> str:
+    """Return an image's repository and tag, without the address of the registry."""
+    try:
+        name = ImageReference.parse(reference)
+    except ValueError:
+        return reference
+    return f"{name.repository}:{name.tag}"
 
 
 def _is_nightly(reference: str, known: Mapping[str, str]) -> bool:

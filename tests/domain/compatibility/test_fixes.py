@@ -17,7 +17,7 @@ from tests.domain.group import CARDS, DATA, a_profile, facts
 _IMAGE = re.compile(
     r"an image of torch (\S+) with CUDA (\S+?)(?: for (\S+?))?, (?:the newest|and install driver ([\d.]+\d))"
 )
-_DRIVER = re.compile(r"install driver ([\d.]+\d)")
+_DRIVER = re.compile(r"(?:install driver|branch, for example) ([\d.]+\d)")
 _TAGS = [
     f"{tag}-{flavour}"
     for tag in (

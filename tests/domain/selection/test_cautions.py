@@ -81,3 +81,10 @@ def test_a_refused_image_has_no_cautions() -> None:
 
     assert not verdict.ok
     assert not verdict.cautions
+
+
+def test_a_tag_that_fits_with_a_caution_is_shown_so() -> None:
+    tags = [a_tag(f"2.14.1-cuda{cuda}-cudnn9-runtime") for cuda in ("13.0", "13.2")]
+    text = render_text(selection_view(select([a_profile("rtx5090", "rtx5090")], tags, DATA), 80), 80)
+
+    assert "2.14.1 cu132   fits !" in text

@@ -61,9 +61,12 @@ class Token:
     until: float
 
 
-def read_challenge(text: str) -> Challenge | None:
-    """Return the Bearer challenge of a WWW-Authenticate header, else the Basic one; None without either."""
-    offers = _read_offers(text[:_MAX_CHALLENGE])
+def read_challenge(*lines: str) -> Challenge | None:
+    """Return the Bearer challenge of WWW-Authenticate headers, else the Basic one; None without either.
+
+    Engines read the first challenge of each line.
+    """
+    offers = [offer for line in lines for offer in _read_offers(line[:_MAX_CHALLENGE])[:1]]
     for scheme, values in offers:
         if scheme == "bearer" and "realm" in values:
             return Challenge(True, values["realm"], values.get("service", ""), values.get("scope", ""))

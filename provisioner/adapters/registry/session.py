@@ -7,6 +7,8 @@ from dataclasses import replace
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
+from urllib3 import HTTPHeaderDict
+
 from provisioner.adapters.registry.auth import Auth, Challenge, read_challenge
 from provisioner.adapters.registry.http import (
     MAX_REDIRECTS,
@@ -31,6 +33,7 @@ from provisioner.domain.registry.image_problems import captive_portal, denied, n
 _HUB = "docker.io"
 _HUB_API = "registry-1.docker.io"
 _FIRST_BYTES = 4096
+_MAX_CHALLENGES = 10
 # What a repository answers that hides from clients without a login.
 _HIDING = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND)
 
@@ -109,7 +112,7 @@ class Session:
         return (
             self._base_challenge is not None
             and reply.status in _HIDING
-            and read_challenge(reply.headers.get("WWW-Authenticate", "")) is None
+            and _challenge_of(reply) is None
             and self._auth.has_login(repository)
         )
 
@@ -147,7 +150,7 @@ class Session:
         if reply.status == HTTPStatus.NETWORK_AUTHENTICATION_REQUIRED or self._is_page_of_another_host(reply):
             raise RequestFailed(captive_portal(self._address, reply.host))
         if reply.status == HTTPStatus.UNAUTHORIZED:
-            self._base_challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
+            self._base_challenge = _challenge_of(reply)
         if not _is_registry(reply):
             self._doubt = f"its /v2/ answers HTTP {reply.status}, but not as a registry does"
         return True
@@ -157,7 +160,7 @@ class Session:
         return _is_page(reply) and urlsplit(reply.url).hostname != urlsplit(self.base).hostname
 
     def _log_in(self, reply: Reply[T], repository: str, rejected: str | None, *, answered: bool) -> None:
-        challenge = read_challenge(reply.headers.get("WWW-Authenticate", ""))
+        challenge = _challenge_of(reply)
         if answered or challenge is None:
             raise self._auth.refusal(repository, challenge, read_reason(reply.received))
         self._auth.answer(repository, challenge, rejected)
@@ -165,6 +168,11 @@ class Session:
 
 def _has_api_version(reply: Reply[T]) -> bool:
     return "Docker-Distribution-Api-Version" in reply.headers
+
+
+def _challenge_of(reply: Reply[T]) -> Challenge | None:
+    lines = reply.headers.getlist("WWW-Authenticate") if isinstance(reply.headers, HTTPHeaderDict) else ()
+    return read_challenge(*lines[:_MAX_CHALLENGES])
 
 
 def _is_page(reply: Reply[T]) -> bool:
@@ -179,7 +187,7 @@ def _is_registry(reply: Reply[bytes]) -> bool:
     if _has_api_version(reply):
         return True
     if reply.status == HTTPStatus.UNAUTHORIZED:
-        return read_challenge(reply.headers.get("WWW-Authenticate", "")) is not None
+        return _challenge_of(reply) is not None
     return reply.status == HTTPStatus.OK and _is_json_object(reply.received)
 
 

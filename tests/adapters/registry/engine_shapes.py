@@ -215,6 +215,12 @@ SHAPES: Mapping[str, Shape] = {
     "token service without quotes": _tokens(challenge="Bearer realm=http://{host}/token"),
     "challenge in capitals": _tokens(challenge='BEARER Realm="http://{host}/token",Service="x"'),
     "challenge with an escape": _tokens(challenge=r'Bearer realm="http://{host}/to\ken",service="x"'),
+    "challenge of Bearer, then Basic": _tokens(
+        challenge='Bearer realm="http://{host}/token",service="x", Basic realm="x"'
+    ),
+    "challenge of Basic, then Bearer": _tokens(
+        challenge='Basic realm="x", Bearer realm="http://{host}/token",service="x"'
+    ),
     "digest announced twice": _sent_as(Docker_Content_Digest="D", docker_content_digest="D"),
     "digest announced in capitals": _sent_as(Docker_Content_Digest="U"),
     "digest announced twice in one line": _sent_as(Docker_Content_Digest="D, D"),

@@ -221,7 +221,8 @@ def test_raised_problem_holds_no_secret(serve: Serve, tmp_path: Path) -> None:
     ("text", "challenge"),
     [
         ('Bearer realm="https://a/t",service="s",scope="x y"', Challenge(True, "https://a/t", "s", "x y")),
-        ('Basic realm="r", Bearer realm="https://a/t"', Challenge(True, "https://a/t")),
+        ('Basic realm="r", Bearer realm="https://a/t"', Challenge(False)),  # engines read the first of a line
+        ('Bearer realm="https://a/t", Basic realm="r"', Challenge(True, "https://a/t")),
         ('bearer realm="https://a/t" , service=s', Challenge(True, "https://a/t", "s")),
         (r'BEARER Realm="https://a/\t",Service="a \"b\""', Challenge(True, "https://a/t", 'a "b"')),
         ("Bearer realm=https://a/t", Challenge(True, "https")),  # a colon is no part of a value without quotes
@@ -233,3 +234,6 @@ def test_raised_problem_holds_no_secret(serve: Serve, tmp_path: Path) -> None:
 )
 def test_read_challenge(text: str, challenge: Challenge | None) -> None:
     assert read_challenge(text) == challenge
+    assert read_challenge('Basic realm="r"', text) == (
+        challenge if challenge and challenge.bearer else Challenge(False)
+    )

@@ -9,10 +9,12 @@ import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
+
+import yaml
 
 from provisioner.adapters.ansible.settings import Passwords, Settings, does_not_start, environment, refused_setting
 from provisioner.domain.values.problem import Problem, ProblemError
@@ -27,6 +29,8 @@ _JUMPS = re.compile(f"(?!none$){_JUMP}(?:,{_JUMP})*")
 _LOCKED_VAULT = "no vault secrets"  # in the message of Ansible where a file is encrypted and no password was given
 _UNWRITABLE_HOME = "Unable to create local directories"  # in the message of Ansible; a path and a reason follow
 _SSH_PORT, _LAST_PORT = 22, 65535
+_OF_VARIABLES = {"", ".yml", ".yaml", ".json"}  # ends of names, as Ansible has them
+_MAX_PLACES = 5
 _MAX_OUTPUT = 2000  # characters
 _MARK_BYTES = 3  # of the longest byte order mark
 _TIMEOUT = 120  # seconds; an inventory may be a program that queries a cloud
@@ -233,13 +237,29 @@ def _unreadable(settings: Settings, output: str) -> Problem:
     if _LOCKED_VAULT in output:
         fix = "give the vault password: --ask-vault-pass asks for it, --vault-password-file names a file"
     elif settings.inventory:
-        fix = _fix_of_form(settings.inventory) or fix
+        places = ", ".join(islice(_broken_variables(settings.inventory), _MAX_PLACES))
+        fix = _fix_of_form(settings.inventory) or (f"correct {places}" if places else fix)
     return Problem(
         "inventory_unreadable",
         f"Ansible cannot read {settings.inventory}: {output.strip()[-_MAX_OUTPUT:]}",
         "the inventory lists the nodes of the lab",
         fix,
     )
+
+
+def _broken_variables(inventory: Path) -> Iterator[str]:
+    """Yield the place of each mistake in a file of variables: the message of Ansible names no file."""
+    base = inventory if inventory.is_dir() else inventory.parent
+    found = (path for name in ("group_vars", "host_vars") for path in sorted((base / name).rglob("*")))
+    for path in found:
+        try:
+            if path.suffix in _OF_VARIABLES and path.is_file():
+                yaml.compose(path.read_bytes(), yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            yield f"{path}:{mark.line + 1}:{mark.column + 1}" if mark else str(path)
+        except (yaml.YAMLError, OSError, RecursionError):
+            yield str(path)
 
 
 def _fix_of_form(inventory: Path) -> str | None:

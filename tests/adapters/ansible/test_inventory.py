@@ -148,6 +148,18 @@ def test_a_form_that_ansible_cannot_read_is_named(tmp_path: Path, form: str) -> 
     assert words in found[2]
 
 
+def test_a_mistake_in_a_file_of_variables_is_placed(inventory: Path) -> None:
+    folder = inventory.parent / "group_vars"
+    (folder / "nodes").mkdir(parents=True)
+    (folder / "all.yml").write_text("# one\na: [b\n")
+    (folder / "nodes/vault.yml").write_text(vaulted.VARIABLES)
+    (folder / "nodes/notes.md").write_text("a: [b\n")
+    (folder / "gpu").write_bytes("# 节点\na: 1\n".encode("gbk"))
+    ending, code, message = failure(inventory)
+    assert (ending, code) == ("usage", "inventory_unreadable")
+    assert message.endswith(f" correct {folder}/all.yml:3:1, {folder}/gpu")
+
+
 def test_programs_of_an_environment_that_was_moved_are_named(
     inventory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,9 +77,11 @@ def _from_auths(auths: dict[str, Any], address: str, repository: str | None) -> 
     wanted = {_split_key(key)[0] for key in _keys(address)}
     split = [(*_split_key(key), value) for key, value in auths.items()]
     fitting = [(path, value) for host, path, value in split if host in wanted and _is_below(repository, path)]
-    entry = max(fitting, key=lambda found: len(found[0]), default=("", None))[1]
+    entry = auths.get(address) if not any(path for path, _ in fitting) else None  # before the same host as a URL
+    entry = entry or max(fitting, key=lambda found: len(found[0]), default=("", None))[1]
     if not isinstance(entry, dict):
         return None
+    entry = {name.casefold(): value for name, value in entry.items()}  # as Go reads it
     if entry.get("identitytoken"):
         return {"identitytoken": str(entry["identitytoken"]), "serveraddress": address}
     if entry.get("auth"):

@@ -10,7 +10,6 @@ from provisioner.domain.compatibility.gpu_code import (
     find_compiled,
     has_machine_code,
     parse_targets,
-    sm_number,
 )
 from provisioner.domain.compatibility.overlay import OwnMeasuredImage
 from provisioner.domain.compatibility.tags import read_facts
@@ -126,5 +125,5 @@ def _card_differences(
         if cuda is None or has_machine_code(compiled, card, cuda, data):
             continue
         machine_code = expected is not None and has_machine_code(expected, card, cuda, data)
-        if machine_code or not any(ptx <= sm_number(card) for ptx in compiled.ptx):
+        if machine_code or not data.compiles(compiled.ptx, card):
             yield f"it has no machine code for compute capability {card}, only {compiled}"

@@ -63,6 +63,19 @@ def test_a_measured_image_stops_being_unknown_by_its_digest(name: str) -> None:
     assert "unknown_build" in chosen("rtx4090", image, rows(cuda=None, targets=[]))
 
 
+def test_ptx_that_is_reported_to_hang_is_no_code_for_a_newer_card() -> None:
+    """Conda builds of CUDA 11 hold PTX of compute_37, which a driver would compile for any newer card."""
+    image, old = TaggedImage(reference=PRIVATE, digest=DIGEST), {"torch": "1.13.1", "cuda": "11.7"}
+    choice = select([a_profile("rtx5090")], [image], apply_overlay(DATA, rows(**old, targets=["sm_86", "compute_37"])))
+    (problem,) = choice.nodes["n"].verdicts[PRIVATE].problems
+    assert (problem.code, "PTX 37 does not count" in problem.why) == ("no_kernel", True)
+    measured = Measured(**old, targets=("sm_86", "compute_37"))
+    blackwell = [ComputeCapability("12.0")]
+    assert find_differences(image, measured, "linux/amd64", blackwell, DATA)
+    usual = measured.model_copy(update={"targets": ("sm_86", "compute_86")})
+    assert not find_differences(image, usual, "linux/amd64", blackwell, DATA)
+
+
 def test_what_was_measured_goes_before_tag_and_config_that_contradict_each_other() -> None:
     tag = "mirror.lab:5200/pytorch/pytorch:2.9.1-cuda13.0-cudnn9-runtime"
     image = TaggedImage(reference=tag, digest=DIGEST, env={"PYTORCH_VERSION": "2.7.0", "CUDA_VERSION": "12.6"})

@@ -218,9 +218,11 @@ def course_requirements(directory: LabDirectory, on_event: OnEvent) -> CourseReq
 
 
 def builder(
-    directory: LabDirectory, lookup: Registry, courses: CourseRequirements, on_event: OnEvent
+    directory: LabDirectory, lookup: Registry, courses: CourseRequirements, on_event: OnEvent, *, builds: bool = True
 ) -> LabImageBuilder:
     """Return the builder of lab images. It connects to the local engine only when it has to build one.
+
+    `builds`: False only finds images that were built before.
 
     It trusts the digests that lab.lock in the lab's own directory pins. Raises ProblemError where that cannot be read.
     """
@@ -239,6 +241,7 @@ def builder(
         templates=templates(directory.path),
         facts=lambda image: read_facts(image, data),
         on_event=on_event,
+        builds=builds,
     )
 
 
@@ -280,8 +283,11 @@ def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
     torch: str | None = None,
     fresh: bool = False,
     keep_as: str | None = None,
+    builds: bool = True,
 ) -> NewLock:
     """Select images of the mirror and pin them. Lab images are built and pushed; no file of the lab is written.
+
+    `builds`: False builds and pushes nothing; images that were not built before have the digest UNBUILT.
 
     `torch` stands for image.torch of lab.yml: environments without a torch of their own follow it, too.
     """
@@ -294,7 +300,7 @@ def new_lock(  # noqa: PLR0913  (the lab, its nodes, and what is requested)
             directory.lab,
             probed,
             choices,
-            builder(directory, own, courses, on_event),
+            builder(directory, own, courses, on_event, builds=builds),
             data,
             registry_ca=directory.registry_ca,
             before=read_lock(directory.lock),

@@ -50,7 +50,8 @@ def _images(change: EnvironmentChange) -> Iterator[RenderableType]:
 
 def _image(image: LockedImage) -> str:
     cuda = f"\n      CUDA {image.cuda}" if image.cuda else ""
-    return f"{safe_line(image.reference)}{cuda}\n      {safe_line(image.lab)}"
+    lab = safe_line(image.lab) if image.is_built else "not built yet: its digest is known after that"
+    return f"{safe_line(image.reference)}{cuda}\n      {lab}"
 
 
 def _moves(change: EnvironmentChange) -> Iterator[Text]:

@@ -1,6 +1,7 @@
 from typing import Any
 
 from provisioner.console.upgrade import lock_change_view
+from provisioner.domain.lab.lock import UNBUILT
 from provisioner.domain.rollout.upgrade import ImageChange, LockChange, NamedChange
 from tests.builders import a_locked_image
 from tests.console.screen import expected_text, render_text
@@ -29,6 +30,13 @@ def test_an_upgrade_with_every_kind_of_change() -> None:
           v1  2.8.0-cuda12.8 -> no image
           x1  no image -> 2.14.1-cuda13.0
     """)
+
+
+def test_an_image_that_is_not_built_yet_has_no_digest() -> None:
+    unbuilt = NEW.model_copy(update={"lab": f"r:5201/l@{UNBUILT}"})
+    text = render_text(lock_change_view(LockChange(torch_before="2.8.0", torch_after="2.14.1", new=(unbuilt,))))
+    assert "CUDA 13.0\n      not built yet: its digest is known after that" in text
+    assert UNBUILT not in text
 
 
 def test_an_upgrade_without_changes() -> None:

@@ -115,8 +115,10 @@ def seats_before(site: Site) -> Seats:
 
 def test_upgrade_check_changes_nothing(site: Site) -> None:
     lock, running = (site.folder / "lab.lock").read_bytes(), containers(site, "node1")
-    result = site.run_json("upgrade", "--torch", "2.10.0", "--check")
+    # An engine that does not exist: nothing is built.
+    result = site.run_json("upgrade", "--torch", "2.10.0", "--check", env={"DOCKER_HOST": "unix:///no/such/engine"})
     assert (result.code, result.document["schema"]) == (0, "provisioner/upgrade/1"), result.output
+    assert "Not built yet" in result.output
     change = result.document["change"]
     assert (change["torch_before"], change["torch_after"], change["left_behind"]) == ("2.8.0", "2.10.0", {})
     assert [move["node"] for move in change["moves"]] == ["node1", "node2"]

@@ -18,7 +18,7 @@ from provisioner.adapters.engine.parts import Parts, check_settings, choose_part
 from provisioner.adapters.state.pushed_images import PushedImage
 from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
-from provisioner.domain.lab.lock import LockedImage, verdict_variables
+from provisioner.domain.lab.lock import UNBUILT, LockedImage, verdict_variables
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event, OnEvent
 from provisioner.domain.values.image import ImageFacts, TaggedImage
@@ -183,12 +183,14 @@ class LabImageBuilder:
         templates: Mapping[str, str],
         facts: Callable[[TaggedImage], ImageFacts],
         on_event: OnEvent,
+        builds: bool = True,
     ) -> None:
         """Store the settings, by environment. `locked`: the images of the lab's own lab.lock, never of a fetched lock.
 
         `courses`: of the environments that have `pip`. `templates`: text by file name. `facts` reads torch and CUDA
-        of a base image.
+        of a base image. `builds`: False only finds images, and changes nothing anywhere.
         """
+        self._builds = builds
         self._registry = registry
         self._settings = settings
         self._lookup = lookup
@@ -210,7 +212,8 @@ class LabImageBuilder:
         settings = self._settings[environment]
         check_settings(environment, settings)
         order = _Order(base, _pinned(base), environment, settings)
-        if settings.pip is None or self._courses.find(environment, order.digest) is not None:
+        is_known = settings.pip is None or self._courses.find(environment, order.digest) is not None
+        if is_known or not self._builds:
             return
         with closing(self._engine()) as engine:
             self._pull(engine, order)
@@ -221,12 +224,15 @@ class LabImageBuilder:
 
         Environments with the same contents have one image. The torch of a base is measured before a build, and `verify`
         raises ProblemError where it differs from what the base was chosen for; later calls verify what was recorded.
-        Raises ProblemError where the image cannot be built or pushed.
+        Raises ProblemError where the image cannot be built or pushed. Of one that is not to be built, the digest is
+        UNBUILT.
         """
         settings = self._settings[environment]
         check_settings(environment, settings)
         order = _Order(base, _pinned(base), environment, settings, verify)
         result = self._find_known(order)
+        if result is None and not self._builds:
+            return self._unbuilt_image(order)
         if result is None:
             result = self._create(order)
         else:
@@ -417,25 +423,34 @@ class LabImageBuilder:
         wheels.download_wheels(requirements, folder / "wheels", facts)
 
     def _locked_image(self, order: _Order, result: _Result) -> LockedImage:
-        base, found = order.base, result.found
+        found = result.found
         if found.config is None or found.report.digest is None:
             raise ProblemError(found.report.problems or _no_digest(result.target))
+        built = {
+            "lab": result.target.pinned(found.report.digest).by_digest(),
+            "inputs": result.inputs,
+            "bytes": found.report.bytes,
+            "rootfs": found.config.diff_ids,
+            "packages": dict(result.packages),
+            "requirements": "" if result.course is None else result.course.sha256,
+            "measured": result.measured,
+        }
+        return self._unbuilt_image(order).model_copy(update=built)
+
+    def _unbuilt_image(self, order: _Order) -> LockedImage:
+        """Return what is known of a lab image before it is built: a pull has at least the bytes of its base."""
+        base = order.base
         facts = self._facts(base.image)
         return LockedImage(
             reference=base.image.reference,
             base=order.origin.by_digest(),
-            lab=result.target.pinned(found.report.digest).by_digest(),
+            lab=self._target(order.origin, "").pinned(UNBUILT).by_digest(),
             platform=order.platform,
             torch=facts.torch,
             cuda=facts.cuda,
             env=verdict_variables(base.image.env or {}),
-            inputs=result.inputs,
-            bytes=found.report.bytes,
-            rootfs=found.config.diff_ids,
+            bytes=base.report.bytes,
             format=2,
-            packages=dict(result.packages),
-            requirements="" if result.course is None else result.course.sha256,
-            measured=result.measured,
         )
 
 

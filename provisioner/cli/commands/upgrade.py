@@ -68,10 +68,14 @@ def _environment_name(ctx: click.Context, param: click.Parameter, value: str | N
 
 
 class NewLockOptions(NamedTuple):
-    """What the new lock is to be. `torch` stands for image.torch; `keep_as`: the name that `default` is kept under."""
+    """What the new lock is to be. `torch` stands for image.torch; `keep_as`: the name that `default` is kept under.
+
+    `builds`: whether lab images are built.
+    """
 
     torch: str | None
     keep_as: str | None
+    builds: bool
 
 
 @click.command(
@@ -90,7 +94,7 @@ class NewLockOptions(NamedTuple):
     help="Keep the environment `default` of before under this name, for those who may have `default`, until `provision"
     " environments remove`.",
 )
-@click.option("--check", is_flag=True, help="Show what would change, and change neither lab.lock nor a node.")
+@click.option("--check", is_flag=True, help="Show what would change, and change nothing: no build, no push, no node.")
 @click.option(
     "--leave-behind", is_flag=True, help="Accept that nodes which the new lock does not serve stay as they are."
 )
@@ -123,7 +127,7 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
         open_run_context(directory.lab.name, "upgrade", breaks, output) as run,
         open_fleet(directory, options.ansible._replace(limit=None), output.verbose, run.on_event) as fleet,
     ):
-        upgraded = _plan_upgrade(directory, old, run, fleet, options, NewLockOptions(torch, keep_as))
+        upgraded = _plan_upgrade(directory, old, run, fleet, options, NewLockOptions(torch, keep_as, not check))
         _show(output, upgraded)
         note_cautions(directory, output)
         left_behind = list(upgraded.change.all_left_behind)
@@ -131,6 +135,8 @@ def upgrade(  # noqa: PLR0913  (each is a flag, or a group of them)
             document = Upgrade(change=upgraded.change, lock=upgraded.made.result.lock, plan=upgraded.plan)
             output.document(UPGRADE_SCHEMA, document)
             output.note(problems(left_behind))
+            if unbuilt := [image.reference for image in upgraded.made.result.lock.all_images if not image.is_built]:
+                output.note(f"Not built yet, so their digests are not known: {', '.join(unbuilt)}")
             return FAILED if left_behind else DONE
         if left_behind and not leave_behind:
             raise ProblemError(problem for _, problem in left_behind)
@@ -164,7 +170,9 @@ def _plan_upgrade(  # noqa: PLR0913, PLR0917  (the lab as it is, the run, and wh
     with run.progress():
         hosts = lab_fleet(directory, options.ansible, options.output.verbose, run.on_event).hosts()
         probed = probe(fleet, run.on_event)
-        made = new_lock(directory, probed, run.on_event, torch=wanted.torch, keep_as=wanted.keep_as)
+        made = new_lock(
+            directory, probed, run.on_event, torch=wanted.torch, keep_as=wanted.keep_as, builds=wanted.builds
+        )
         locked = made.result
         inputs = plan_inputs(directory, locked.lock, options.ansible.limit)
         when_busy = options.overrides.when_busy

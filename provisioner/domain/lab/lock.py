@@ -35,6 +35,9 @@ class _ShortDocument(Value):
         return {name: value for name, value in fields.items() if name not in unset}
 
 
+UNBUILT = f"sha256:{'0' * 64}"  # in the place of a digest: the image is not built yet
+
+
 class LockedImage(_ShortDocument):
     """One base image and the lab image built from it.
 
@@ -65,6 +68,11 @@ class LockedImage(_ShortDocument):
     packages: dict[str, str] = {}
     requirements: str = ""
     measured: Measured | None = None
+
+    @property
+    def is_built(self) -> bool:
+        """Whether the registry has the lab image. No lock holds one that is not built, only what `--check` shows."""
+        return not self.lab.endswith(UNBUILT)
 
 
 class LockedNode(Value):

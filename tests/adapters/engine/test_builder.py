@@ -15,7 +15,7 @@ from provisioner.adapters.state.pushed_images import PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry
-from provisioner.domain.lab.lock import LockedImage
+from provisioner.domain.lab.lock import UNBUILT, LockedImage
 from provisioner.domain.registry.catalog import Listing
 from provisioner.domain.values.event import Event
 from provisioner.domain.values.image import ImageConfig, ImageFacts, TaggedImage
@@ -152,6 +152,8 @@ class FakeEngine:
         settings: ImageSettings | None = None,
         changed: Mapping[str, str] = TEMPLATES,
         environment: str = "default",
+        *,
+        builds: bool = True,
     ) -> LabImageBuilder:
         self.events: list[Event] = []
         return LabImageBuilder(
@@ -165,6 +167,7 @@ class FakeEngine:
             templates={**TEMPLATES, **changed},
             facts=lambda image: ImageFacts(reference=image.reference, torch="2.10.0", cuda="12.8"),
             on_event=self.events.append,
+            builds=builds,
         )
 
     def lab_image(self, settings: ImageSettings | None = None, changed: Mapping[str, str] = TEMPLATES) -> LockedImage:
@@ -200,6 +203,21 @@ class FakeCourses:
 
 def digest_of(config: ImageConfig) -> str:
     return a_digest(f"manifest of {config.digest}")
+
+
+def test_a_builder_that_only_finds_images_needs_no_engine_and_knows_no_digest_of_another() -> None:
+    for settings in (ImageSettings(), WITH_PIP):
+        engine = FakeEngine(base=SSHD_ONLY)
+        builder = engine.builder(settings, builds=False)
+        builder.resolve_course(a_listing(TAG), "default")
+        image = builder.lab_image(a_listing(TAG), "default", engine.verify)
+        assert (image.is_built, image.lab) == (False, f"registry.lab:5201/provisioner/lab@{UNBUILT}")
+        assert (image.reference, image.torch, image.platform) == (TAG, "2.10.0", "linux/amd64")
+        assert engine.calls == []
+        built = engine.lab_image(settings)
+        found = engine.builder(settings, builds=False).lab_image(a_listing(TAG), "default", engine.verify)
+        if settings.pip is None:
+            assert found == built
 
 
 def target_of(image: LockedImage) -> str:

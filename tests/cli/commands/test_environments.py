@@ -62,7 +62,7 @@ def lab(roster_lab: RosterLab, monkeypatch: pytest.MonkeyPatch) -> EnvironmentLa
     made, cli = EnvironmentLab(roster_lab.path), "provisioner.cli"
     monkeypatch.setenv("XDG_STATE_HOME", str(roster_lab.path.parent / "state"))
     monkeypatch.setattr(f"{cli}.wiring._choose", made.choose)
-    monkeypatch.setattr(f"{cli}.wiring.builder", lambda *_: ABuilder())
+    monkeypatch.setattr(f"{cli}.wiring.builder", lambda *_, **__: ABuilder())
     monkeypatch.setattr(f"{cli}.commands.lock.fleet", lambda *_: Nodes())
     monkeypatch.setattr(f"{cli}.commands.plan.fleet", lambda *_: Nodes())
     monkeypatch.setattr(f"{cli}.commands.upgrade.open_fleet", open_nodes)

@@ -55,6 +55,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     ),
     "engine": (
         "adapters/engine/test_course_image.py",  # of the part "course" alone
+        "adapters/engine/test_measure.py",
         "adapters/engine/test_network.py",
         "adapters/engine/test_push.py",
         "playbooks/test_boot.py",

@@ -51,7 +51,7 @@ def parse_measurement(output: str) -> Measurement:
             return Measurement(reason=str(reason)[:500])
         measured = Measured.model_validate(found)
         if measured.cuda is not None and not measured.targets:
-            return Measurement(reason=f"{measured}: no target was found in its libraries")
+            return Measurement(reason=f"no target was found in the libraries of torch {measured.torch}")
         return Measurement(measured=measured, how=found.get("how"))
     except (ValueError, AttributeError, RecursionError):  # ValidationError is a ValueError
         return Measurement(reason=f"its python3 printed {output[-200:]!r}")

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import socket
 import sys
 import webbrowser
 from pathlib import Path
@@ -35,6 +36,7 @@ import pathlib, socket, sys
 forward = sys.argv[sys.argv.index("-L") + 1]
 pathlib.Path(sys.argv[1], "tunnel").write_text(" ".join(sys.argv[2:]))
 with socket.create_server(("127.0.0.1", int(forward.split(":")[1]))) as listener:
+    listener.settimeout(60)
     listener.accept()[0].close()
 """
 TOKEN = "ab" * 32
@@ -87,6 +89,11 @@ def node(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
     (home / ".ssh").mkdir(mode=0o700)
     (home / ".ssh/id_lab.pub").write_text(f"{HOST_KEY} anna@laptop\n")
+    # Not 8888, which `free_port` prefers: a test that runs at the same time may listen there.
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    monkeypatch.setattr(openssh, "free_port", lambda: port)
     return Node(folder)
 
 
@@ -263,10 +270,9 @@ def test_open_starts_a_tunnel_and_opens_jupyter_with_the_token(node: Node, monke
         return True
 
     monkeypatch.setattr(webbrowser, "open", open_url)
-    port = openssh.free_port()
-    monkeypatch.setattr(openssh, "free_port", lambda: port)
     done = run("me", "--on", "gpu1", "--yes", "--open")
     assert done.exit_code == 0, done.stderr
+    port = openssh.free_port()
     assert opened == [f"http://127.0.0.1:{port}/lab?token={TOKEN}"]
     tunnel = (node.folder / "tunnel").read_text()
     assert tunnel == f"-N -o ExitOnForwardFailure=yes -L 127.0.0.1:{port}:jupyter:8888 gpu1-ml"

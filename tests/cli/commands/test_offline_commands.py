@@ -60,6 +60,7 @@ def test_facts() -> None:
     assert read["schema"] == "provisioner/facts/1"
     assert read["releases"]
     assert "machine code for" in run("facts", "show").stdout
+    assert document(run("facts", "--json")) == read, "as before `show` was a command of its own"
 
 
 OWN = """\

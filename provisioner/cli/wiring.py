@@ -32,6 +32,7 @@ from provisioner.console.text import safe_block
 from provisioner.domain.compatibility.tags import read_facts
 from provisioner.domain.forecast.feed import FeedReading
 from provisioner.domain.lab.lab import ON_DEMAND, Lab, MirrorKind
+from provisioner.domain.lab.lab import Mirror as MirrorSettings
 from provisioner.domain.lab.lab import Registry as RegistrySettings
 from provisioner.domain.lab.lab import Upstream as UpstreamSettings
 from provisioner.domain.lab.lock import Lockfile
@@ -228,8 +229,7 @@ def builder(
     """
     locked = read_lock(directory.lock)
     data, lab = compatibility_data.load_for_lab(directory.path), directory.lab
-    named = {part.address: part.ca for part in (lab.mirror.upstream, lab.mirror, lab.registry) if part is not None}
-    authorities = {address: directory.path / ca for address, ca in named.items() if ca is not None}
+    authorities = {address: Path(place.ca) for address, place in endpoints(directory).items() if place.ca is not None}
     return LabImageBuilder(
         lab.registry,
         lab.all_environments,
@@ -264,7 +264,14 @@ def around(directory: LabDirectory, above: Registry | None, own: Registry) -> Be
     )
 
 
-def _place(directory: LabDirectory, endpoint: UpstreamSettings | RegistrySettings) -> RegistryEndpoint:
+def endpoints(directory: LabDirectory) -> dict[str, RegistryEndpoint]:
+    """Return how the registries that lab.yml names are reached, by address."""
+    lab = directory.lab
+    named = (part for part in (lab.mirror.upstream, lab.mirror, lab.registry) if part is not None)
+    return {part.address: _place(directory, part) for part in named}
+
+
+def _place(directory: LabDirectory, endpoint: UpstreamSettings | MirrorSettings | RegistrySettings) -> RegistryEndpoint:
     ca = directory.below(endpoint.ca)
     return RegistryEndpoint(address=endpoint.address, ca=ca and str(ca.absolute()), plain_http=endpoint.plain_http)
 

@@ -73,7 +73,7 @@ def _every_step(plan: Plan) -> Iterable[RenderableType]:
     """Yield a line for each step that changes a seat, with its whole difference, after the lines of the others."""
     yield from _lines_of_seats(plan.model_copy(update={"steps": _others(plan)}))
     for step in plan.pending:
-        names = f"{safe_line(step.node)}{_seats_text([step.seat or ''] if plan.has_many_seats else [''], 1)}"
+        names = safe_line(step.node) + (f": {safe_line(step.seat or '')}" if plan.has_many_seats else "")
         yield from (_step_line(names, step), *difference_lines(split_lines(step.diff)))
 
 

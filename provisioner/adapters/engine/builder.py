@@ -57,16 +57,8 @@ class Records(Protocol):
     def find(self, target: ImageReference, inputs: str, platform: str) -> PushedImage | None:
         """Return what was recorded for a build of `inputs`, None if there is nothing."""
 
-    def add(  # noqa: PLR0913, PLR0917  (a record)
-        self,
-        target: ImageReference,
-        inputs: str,
-        platform: str,
-        digest: str,
-        packages: Mapping[str, str],
-        measured: Measured | None = None,
-    ) -> None:
-        """Record a digest. Raises ProblemError where it cannot be written."""
+    def add(self, image: PushedImage) -> None:
+        """Record an image. Raises ProblemError where that cannot be written."""
 
 
 class Course(Protocol):
@@ -346,7 +338,17 @@ class LabImageBuilder:
                 engine.build(Path(folder), target, arguments, {INPUTS_LABEL: inputs})
             packages = _read_packages(engine, target, parts.apt)
         found = self._push(engine, order, target, is_copy=is_copy)
-        self._records.add(target, inputs, order.platform, found.report.digest or "", packages, measured)
+        self._records.add(
+            PushedImage(
+                registry=self._registry.address,
+                repository=self._registry.repository,
+                inputs=inputs,
+                platform=order.platform,
+                digest=found.report.digest or "",
+                packages=dict(packages),
+                measured=measured,
+            )
+        )
         self._report_size(order.base, target, found)
         return _Result(target, inputs, found, packages, course, measured)
 

@@ -69,17 +69,7 @@ class DockerEngine:
         try:
             return cls(docker.from_env(timeout=_TIMEOUT), authorities, on_event, accesses)
         except DockerException as error:
-            raise ProblemError(
-                Problem(
-                    "no_engine",
-                    f"no Docker Engine answers on this machine: {error}",
-                    "images are measured, built and pushed by the engine of the machine on which provision runs",
-                    (
-                        "start it (`sudo systemctl start docker`), get permission to use it (root, or the group "
-                        "docker), or name another engine in DOCKER_HOST"
-                    ),
-                )
-            ) from None
+            raise ProblemError(_no_engine(error)) from None
 
     def close(self) -> None:
         """Close the connection to the engine."""
@@ -87,9 +77,14 @@ class DockerEngine:
 
     def platform(self) -> str:
         """Return the platform of images that run here without emulation, such as linux/amd64."""
-        with _engine_errors("pull", ImageReference(repository="image")):
+        from docker.errors import DockerException  # noqa: PLC0415
+        from requests.exceptions import RequestException  # noqa: PLC0415
+
+        try:
             version = self._client.version()
-            return f"{version['Os']}/{version['Arch']}"
+        except (DockerException, RequestException) as error:
+            raise ProblemError(_no_engine(error)) from None
+        return f"{version['Os']}/{version['Arch']}"
 
     def digests(self, reference: ImageReference) -> tuple[str, ...] | None:
         """Return the digests under which the engine has pulled or pushed an image; None if it does not have it."""
@@ -261,6 +256,16 @@ def _engine_errors(
         yield
     except (EngineError, DockerException, RequestException) as error:
         raise ProblemError(_PROBLEMS[action](str(reference), str(error))) from None
+
+
+def _no_engine(error: Exception) -> Problem:
+    return Problem(
+        "no_engine",
+        f"no Docker Engine answers on this machine: {error}",
+        "images are measured, built and pushed by the engine of the machine on which provision runs",
+        "start it (`sudo systemctl start docker`), get permission to use it (root, or the group docker), or name"
+        " another engine in DOCKER_HOST",
+    )
 
 
 def _pull_failed(reference: str, error: str) -> Problem:

@@ -4,7 +4,6 @@ A registry proves nothing about who pushed an image: tags and labels can be set 
 """
 
 import hashlib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -36,6 +35,11 @@ class PushedImage(Document):
     packages: dict[str, str] = {}
     measured: Measured | None = None
 
+    @property
+    def key(self) -> str:
+        """What the image is found by."""
+        return _key(f"{self.registry}/{self.repository}", self.inputs, self.platform)
+
 
 class PushedImages:
     """One file an image, mode 0600, so that concurrent runs do not overwrite each other's records."""
@@ -49,45 +53,21 @@ class PushedImages:
 
         None if there is none, or if the file is damaged: the image is then built again.
         """
+        key = _key(f"{target.registry}/{target.repository}", inputs, platform)
         try:
-            with self._path(target, inputs, platform).open("rb") as file:
+            with self._path(key).open("rb") as file:
                 read = PushedImage.model_validate_json(file.read(_MAX_BYTES))
         except (OSError, ValidationError):
             return None
-        return read if read == _record(target, inputs, platform, read.digest, read.packages, read.measured) else None
+        return read if read.key == key else None
 
-    def add(  # noqa: PLR0913, PLR0917  (a record)
-        self,
-        target: ImageReference,
-        inputs: str,
-        platform: str,
-        digest: str,
-        packages: Mapping[str, str],
-        measured: Measured | None = None,
-    ) -> None:
-        """Record a digest in place of an older one. Raises ProblemError (`unwritable`)."""
-        text = _record(target, inputs, platform, digest, packages, measured).model_dump_json(indent=2)
-        write_text(self._path(target, inputs, platform), text + "\n", mode=0o600)
+    def add(self, image: PushedImage) -> None:
+        """Record an image in place of an older one. Raises ProblemError (`unwritable`)."""
+        write_text(self._path(image.key), image.model_dump_json(indent=2) + "\n", mode=0o600)
 
-    def _path(self, target: ImageReference, inputs: str, platform: str) -> Path:
-        key = f"{target.registry}/{target.repository} {inputs} {platform}"
+    def _path(self, key: str) -> Path:
         return self._folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}.json"
 
 
-def _record(  # noqa: PLR0913, PLR0917  (a record)
-    target: ImageReference,
-    inputs: str,
-    platform: str,
-    digest: str,
-    packages: Mapping[str, str],
-    measured: Measured | None,
-) -> PushedImage:
-    return PushedImage(
-        registry=target.registry or "",
-        repository=target.repository,
-        inputs=inputs,
-        platform=platform,
-        digest=digest,
-        packages=dict(packages),
-        measured=measured,
-    )
+def _key(place: str, inputs: str, platform: str) -> str:
+    return f"{place} {inputs} {platform}"

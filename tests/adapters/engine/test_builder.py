@@ -11,7 +11,7 @@ from provisioner.adapters.engine import wheels
 from provisioner.adapters.engine.base_image import BaseFacts
 from provisioner.adapters.engine.builder import INPUTS_LABEL, LabImageBuilder
 from provisioner.adapters.resources import templates
-from provisioner.adapters.state.pushed_images import PushedImages
+from provisioner.adapters.state.pushed_images import PushedImage, PushedImages
 from provisioner.adapters.templates import read_templates
 from provisioner.domain.lab.environments import ImageSettings
 from provisioner.domain.lab.lab import Registry
@@ -333,7 +333,9 @@ def test_an_image_of_another_machine_with_our_tag_and_label_is_built_again(
 def test_a_copy_with_equal_settings_and_other_layers_is_not_taken_for_the_base() -> None:
     engine, settings = FakeEngine(), ImageSettings(complete=True)
     target = ImageReference.parse(target_of(FakeEngine().lab_image(settings)))
-    PushedImages().add(target, FakeEngine().lab_image(settings).inputs, "linux/amd64", BASE, {})
+    inputs = FakeEngine().lab_image(settings).inputs
+    place = {"registry": target.registry, "repository": target.repository}
+    PushedImages().add(PushedImage(**place, inputs=inputs, platform="linux/amd64", digest=BASE))
     evil = BASE_CONFIG.model_copy(update={"diff_ids": (a_digest("backdoor"),), "digest": a_digest("other config")})
     engine.images |= {str(target): evil, target.pinned(BASE).by_digest(): evil}
     assert engine.lab_image(settings).rootfs == BASE_CONFIG.diff_ids

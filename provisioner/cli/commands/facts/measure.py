@@ -3,7 +3,6 @@
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
 
 import click
 
@@ -11,27 +10,22 @@ from provisioner.adapters import resources
 from provisioner.adapters.engine.builder import TORCH_FACTS
 from provisioner.adapters.engine.docker_engine import DockerEngine
 from provisioner.adapters.lab.compatibility_data import OVERLAY, load, save_measured
-from provisioner.adapters.lab.directory import LabDirectory, read_lab
+from provisioner.adapters.lab.directory import read_lab
 from provisioner.adapters.registry.client import Registry
 from provisioner.adapters.templates import read_templates
 from provisioner.cli.exit_codes import DONE, FAILED
 from provisioner.cli.options import ca_option, complete_labs, example, with_output
 from provisioner.cli.output import Output
 from provisioner.cli.progress_display import show_progress
+from provisioner.cli.wiring import endpoints
 from provisioner.console.facts import measured_view
 from provisioner.console.problems import problems
 from provisioner.domain.registry.catalog import Listing
+from provisioner.domain.registry.copy_commands import RegistryEndpoint
 from provisioner.domain.selection.measured import MEASURED_SCHEMA, ImageMeasurement, to_row
 from provisioner.domain.values.event import OnEvent
 from provisioner.domain.values.reference import ImageReference
 from provisioner.workflow.lock.measure import measure_images
-
-
-class Place(NamedTuple):
-    """How a registry is reached."""
-
-    ca: Path | None
-    plain_http: bool
 
 
 @click.command(epilog=example("provision facts measure registry.lab:5000/ours/train:7 --lab ai-lab"))
@@ -55,13 +49,12 @@ def measure(*, images: tuple[str, ...], lab: str | None, ca: Path | None, plain_
     """
     references = [_parse(text) for text in images]
     directory = None if lab is None else read_lab(lab)
-    places = {} if directory is None else _places(directory)
-    authorities = {host: place.ca for host, place in places.items() if place.ca is not None}
-    if ca is not None:
-        hosts = {reference.registry for reference in references if reference.registry is not None}
-        authorities |= dict.fromkeys(hosts - places.keys(), ca)
+    hosts = {reference.registry for reference in references if reference.registry is not None}
+    own = ca and str(ca)
+    places = {host: RegistryEndpoint(address=host, ca=own, plain_http=plain_http) for host in hosts}
+    places |= {} if directory is None else endpoints(directory)
     with show_progress(output) as on_event:
-        found = _measure(references, places, Place(ca, plain_http), authorities, on_event)
+        found = _measure(references, places, on_event)
     output.document(MEASURED_SCHEMA, {"images": [each.model_dump(mode="json") for each in found]})
     output.show(measured_view(found))
     output.note(problems([("", problem) for each in found for problem in each.problems], "red"))
@@ -77,23 +70,15 @@ def _parse(text: str) -> ImageReference:
         raise click.BadParameter(str(error)) from None
 
 
-def _places(directory: LabDirectory) -> dict[str, Place]:
-    lab = directory.lab
-    named = (part for part in (lab.mirror.upstream, lab.mirror, lab.registry) if part is not None)
-    return {part.address: Place(directory.below(part.ca), part.plain_http) for part in named}
-
-
 def _measure(
-    references: list[ImageReference],
-    places: Mapping[str, Place],
-    other: Place,
-    authorities: Mapping[str, Path],
-    on_event: OnEvent,
+    references: list[ImageReference], places: Mapping[str, RegistryEndpoint], on_event: OnEvent
 ) -> list[ImageMeasurement]:
+    authorities = {host: Path(place.ca) for host, place in places.items() if place.ca is not None}
+
     def inspect(reference: ImageReference, platform: str) -> Listing:
         host = str(reference.registry)
-        place = places.get(host, other)
-        with Registry(host, ca=place.ca, plain_http=place.plain_http, on_event=on_event) as registry:
+        plain_http = places[host].plain_http
+        with Registry(host, ca=authorities.get(host), plain_http=plain_http, on_event=on_event) as registry:
             return registry.inspect(reference, platform)
 
     engine = DockerEngine.connect(authorities, on_event)

@@ -4,6 +4,7 @@ With one exception, on the safe side: where some nodes of a wave failed before t
 had not been started are not started any more.
 """
 
+import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,6 +40,13 @@ class Killed(BaseException):
     """Acts like SIGKILL: no code after it runs."""
 
 
+def end_threads() -> None:
+    """Wait for the threads of a killed run, which end at their next moment."""
+    for thread in threading.enumerate():
+        if thread.name == "staging":
+            thread.join()
+
+
 class InterruptedRun:
     """A run on four nodes with given final states, and its journal."""
 
@@ -63,6 +71,7 @@ class InterruptedRun:
         try:
             return run_waves(self.what, self._fleet_killed_after(moments), a_context(self.record))
         except Killed:
+            end_threads()
             return self._resume_interrupted(moments[1:])
 
     def _resume_interrupted(self, moments: list[int]) -> Outcome:
@@ -72,6 +81,7 @@ class InterruptedRun:
             run_spec = self.what.with_claim(a_claim(fence=fence_above(probed)))
             return resume(run_spec, assess_nodes(run_spec, ended, probed), fleet, a_context(self.record))
         except Killed:
+            end_threads()
             return self._resume_interrupted(moments[1:])
 
     def _fleet_killed_after(self, moments: list[int]) -> FakeFleet:
@@ -80,7 +90,7 @@ class InterruptedRun:
         def at(_moment: str) -> None:
             nonlocal left
             left -= 1
-            if left == -1 and moments:
+            if left <= -1 and moments:  # for every thread: SIGKILL spares none
                 raise Killed
 
         return FakeFleet(self.folder, self.ends, at)

@@ -75,7 +75,7 @@ class _Loader(yaml.SafeLoader):
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """Return the value of a node. Raises ConstructorError where it is none of its type, or too large a number."""
+        """Return the value of a node. Raises ConstructorError where it is not of its type, or too large a number."""
         try:
             value = super().construct_object(node, deep=deep)
         except (ValueError, LookupError, AttributeError):

@@ -67,7 +67,7 @@ class Session:
         self._base_challenge: Challenge | None = None
 
     def ask(self, path: str, receive: Receive[T], repository: str, request: Request | None = None) -> Reply[T]:
-        """Return the reply to `path` (below /v2/, or a whole URL); its status is none of a refusal.
+        """Return the reply to `path` (below /v2/, or a whole URL); its status is not that of a refusal.
 
         `request` gives method, headers and extra time. A login is sent to the registry's own host alone, and after a
         redirect to a place beside the API only where it asks for one: a presigned address admits no second login.

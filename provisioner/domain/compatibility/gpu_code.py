@@ -204,7 +204,7 @@ def _describe_unknown(image: ImageFacts, card: Card, data: CompatibilityData) ->
     if release is None and not image.is_measurable:
         return "it is a nightly or a release candidate, of which each is another build", [other]
     if release is None or image.cuda is None:
-        return "it is a build of somebody's own", [measure, other]
+        return "it is a private build", [measure, other]
     minors = sorted(row.version for row in data.releases)
     first, last = minors[0], minors[-1]
     if release.key[:2] < first.key[:2]:

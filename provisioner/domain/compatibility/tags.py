@@ -322,7 +322,7 @@ def _missing_problems(
         why = f"the data of {data.version} does not have the contents of NVIDIA's image of {month}"
         unread = "" if image.env is not None else f"let `provision mirror check {image.reference}` read its config, or "
         return [Problem("unknown_build", what, why, unread + how_to_measure(image.reference))]
-    why = "a name of somebody's own does not say what the image contains; it may lack code for a card"
+    why = "a private name does not say what the image contains; it may lack code for a card"
     return [Problem("unknown_build", what, why, f"{how_to_measure(image.reference)}, or choose an official tag")]
 
 

@@ -10,9 +10,9 @@ from datetime import UTC, datetime, timedelta
 
 _FIRST = datetime(2000, 1, 1, tzinfo=UTC).timestamp()  # no mirror program is older
 _SKEW = timedelta(days=1)  # by which a mirror's clock may be wrong
-_HORIZON = timedelta(days=366)  # a next run after more than a year is no schedule
+_HORIZON = timedelta(days=366)  # a next run that is more than a year away is not a schedule
 _NUMBER = re.compile(r"[0-9]{9,11}(\.[0-9]{1,9})?")
-# 2020-07-22 01:15:17 +0800 (Go), 2020-07-22T01:15:17.123456789+08:00 (RFC 3339). A text without its zone is no moment.
+# 2020-07-22 01:15:17 +0800 (Go), 2020-07-22T01:15:17.123456789+08:00 (RFC 3339). Without a zone a text has no meaning.
 _DATE = re.compile(
     r"([0-9]{4}-[0-9]{2}-[0-9]{2})[T ]([0-9]{2}:[0-9]{2}:[0-9]{2})(?:\.[0-9]{1,9})?"
     r" ?(?:(Z|UTC)|([+-][0-9]{2}):?([0-9]{2}))(?: [A-Z]{2,5})?"

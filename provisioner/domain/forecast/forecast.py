@@ -182,7 +182,7 @@ def _no_schedule(known: ForecastInput, lacks: str | None = None) -> Problem:
     if lacks is not None:
         choice = "or ask those who run it for a feed with the times of the last and the next run"
         return _problem(known, "no_schedule", reason=lacks, choice=choice)
-    reason = "a registry has what was copied there; there is no usable feed of its syncs"
+    reason = "the registry has only what was copied to it, and there is no usable feed of its syncs"
     choice = "if it publishes its syncs, set mirror.feed to their address and mirror.upstream"
     return _problem(known, "no_schedule", reason=reason, choice=choice)
 

@@ -64,7 +64,7 @@ class JobStatistics(Value):
     """Statistics of one sync job. Pairs are the median and the 90th percentile, in seconds.
 
     `lag`: from the scheduled time to the start. `failed`: share of the finished runs. `runs`: start and end of each
-    successful run. `has_interval`: an interval was observed, and is no assumption.
+    successful run. `has_interval`: the interval was observed, not assumed.
     """
 
     interval: float = _INTERVAL

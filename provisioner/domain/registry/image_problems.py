@@ -101,7 +101,7 @@ def wrong_platform(platform: str, offered: Iterable[str]) -> Fault:
 
 
 def not_an_image(reason: str) -> Fault:
-    """Build the fault of a name behind which there is no readable image manifest. `reason` may quote the mirror."""
+    """Build the fault of a reference that leads to no readable image manifest. `reason` may quote the mirror."""
     shown = "".join(c if c.isprintable() else "?" for c in reason[:_MAX_REASON])
     what = f"What the mirror sends for this name is not a container image: {shown}."
     why = "It is a signature, a chart, a web page or a manifest of a type that engines no longer read."

@@ -55,7 +55,7 @@ class ImageFacts(Value):
     """What an image contains. `sources` gives the source of each fact: env, history or tag.
 
     `compiled_for` is TORCH_CUDA_ARCH_LIST as an NGC image writes it; None if it was not read. `measured` is what was
-    read in the image itself, and takes precedence. `is_measurable`: `provision facts measure` would tell what is not
+    read in the image itself, and takes precedence. `is_measurable`: `provision facts measure` finds out what is not
     known of it. `problems` are those of the image itself, whatever the node.
     """
 

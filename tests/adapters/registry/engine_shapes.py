@@ -208,7 +208,7 @@ SHAPES: Mapping[str, Shape] = {
     "token and another access_token": _tokens(b'{"token":"abc","access_token":"other"}'),
     "token with expires_in as text": _tokens(b'{"token":"abc","expires_in":"300"}'),
     "token with expires_in as a fraction": _tokens(b'{"token":"abc","expires_in":300.0}'),
-    "token with an issued_at that is no time": _tokens(b'{"token":"abc","issued_at":"yesterday"}'),
+    "token whose issued_at is not a time": _tokens(b'{"token":"abc","issued_at":"yesterday"}'),
     "token after a byte order mark": _tokens(b'\xef\xbb\xbf{"token":"abc"}'),
     "token with NaN": _tokens(b'{"token":"abc","x":NaN}'),
     "token service at a relative address": _tokens(challenge='Bearer realm="/token",service="x"'),
@@ -224,7 +224,7 @@ SHAPES: Mapping[str, Shape] = {
     "digest announced twice": _sent_as(Docker_Content_Digest="D", docker_content_digest="D"),
     "digest announced in capitals": _sent_as(Docker_Content_Digest="U"),
     "digest announced twice in one line": _sent_as(Docker_Content_Digest="D, D"),
-    "digest announced is none": _sent_as(Docker_Content_Digest="zzz"),
+    "digest announced is not a digest": _sent_as(Docker_Content_Digest="zzz"),
     "manifest as JSON": _sent_as(Docker_Content_Digest="D", Content_Type="application/json"),
     "manifest as a web page": _sent_as(Docker_Content_Digest="D", Content_Type="text/html"),
     "manifest as an index": _sent_as(Docker_Content_Digest="D", Content_Type=INDEX),
@@ -278,7 +278,7 @@ SHAPES: Mapping[str, Shape] = {
     ),
     "config with fields in another case": _read(an_image_with(config_text=_replaced('"os"', '"OS"'))),
     "config with a label that is null": _read(an_image_with(config=_in("config", Labels={"a": None}))),
-    "config with a time that is none": _read(an_image_with(config=_set(created="yesterday"))),
+    "config whose time is not a time": _read(an_image_with(config=_set(created="yesterday"))),
     "config with a user that is a number": _read(an_image_with(config=_in("config", User=5))),
     "config with more layers than the manifest": _read(
         an_image_with(config=lambda about: about["rootfs"]["diff_ids"].append(digest_of(b"")))

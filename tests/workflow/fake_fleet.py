@@ -150,7 +150,10 @@ class FakeFleet:
         return {node: claim[0] if claim else None for node, claim in active.items()}
 
     def _write(self, node: str, state: Mapping[str, Any], seat: str = SEAT) -> None:
-        (self.folder / node / f"{seat}.seat").write_text(json.dumps(state))
+        path = self.folder / node / f"{seat}.seat"
+        whole = path.with_suffix(".new")  # as a node writes: a kill in another thread leaves no half of it
+        whole.write_text(json.dumps(state))
+        whole.replace(path)
 
     def _each(self, act: str, nodes: Sequence[str], one: Callable[[str], Any]) -> dict[str, Any]:
         self.calls.append((act, tuple(nodes)))

@@ -112,6 +112,11 @@ def _best_tag(
     the driver's library by its own (forward compatibility), then a newer CUDA on a single card.
     """
     newest = next(tags & release for release in releases if tags & release)
+    if len(classes) == 1:  # each risk is there or not: keep the tags without it, where there are any
+        (support,) = classes
+        for kind in _RISKS:
+            newest = newest & support[kind] or newest
+        return (newest & -newest).bit_length() - 1
 
     def risk(rank: int) -> tuple[int, ...]:
         return tuple(sum(nodes[support] for support in classes if not support[kind] >> rank & 1) for kind in _RISKS)

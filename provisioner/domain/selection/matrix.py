@@ -74,6 +74,7 @@ class Matrix:
         """Group the images that are judged alike."""
         self.images = images
         self.data = data
+        self.ranks = {image.reference: rank for rank, image in enumerate(images)}
         self.torches = [torch_order(image.torch) for image in images]
         self.releases = group_by_torch(self.torches)
         self.wanted = _ranks(is_wanted(image) for image in images)
@@ -86,15 +87,17 @@ class Matrix:
             for image in images
         )
         self._by_make = _group_ranks([_make(image, data) for image in images])
-        self._by_words = _group_ranks([(_make(image, data), _words(image, data)) for image in images])
+        # The first of the images that are described alike, for each image.
+        self._described = _firsts([(_make(image, data), _words(image, data)) for image in images])
         self._unread = _ranks(not image.platforms for image in images)
         self._cards: dict[Machine, tuple[Card, ...]] = {}
         self._driver_problems: dict[Card, tuple[Problem, ...]] = {}
         self._runnable: dict[Card, TagSet] = {}
         self._safe: dict[DriverVersion | None, tuple[TagSet, TagSet]] = {}
         self._unknowns: dict[Card, TagSet] = {}
+        self._unread_codes: dict[str, TagSet] = {}
         self._faults: dict[ComputeCapability, TagSet] = {}
-        self._problems: dict[Card, list[tuple[Problem, ...]]] = {}
+        self._problems: dict[tuple[Card, int], tuple[Problem, ...]] = {}
 
     def cards(self, node: Machine) -> tuple[Card, ...]:
         """Return the cards of a machine, in the order of its GPUs."""
@@ -110,14 +113,18 @@ class Matrix:
 
     def runnable(self, card: Card) -> TagSet:
         """Return the tags that run on one card, whatever their state on the mirror."""
-        if card not in self._runnable:
-            self._runnable[card] = sum(
+        if self.driver_problems(card):
+            return 0
+        # What decides whether the driver drives the card, and what is said of it, does not decide on the image.
+        alone = card.model_copy(update={"reported": True, "module": None, "mixed": False, "beside": ()})
+        if alone not in self._runnable:
+            self._runnable[alone] = sum(
                 tags
-                for first, tags in ({} if self.driver_problems(card) else self._by_make).items()
-                if not image_problems(card.platform, self.images[first])
-                and runs_on(card, self.images[first], self.data)
+                for first, tags in self._by_make.items()
+                if not image_problems(alone.platform, self.images[first])
+                and runs_on(alone, self.images[first], self.data)
             )
-        return self._runnable[card]
+        return self._runnable[alone]
 
     def safe(self, driver: DriverVersion | None) -> tuple[TagSet, TagSet]:
         """Return the tags that leave the driver's libcuda in place, and those whose CUDA is not newer than its own."""
@@ -169,50 +176,48 @@ class Matrix:
     def _unknown(self, card: Card) -> TagSet:
         """Return the tags of images whose contents alone are not known on a card, and can be measured."""
         if card not in self._unknowns:
-            problems = self.problems(card)
+            unread = self.measurable & self._unread_code(card.platform) & ~self.runnable(card)
             self._unknowns[card] = sum(
-                1 << tag
-                for tag in list_ranks(self.measurable & ~self.runnable(card))
-                if {problem.code for problem in problems[tag]} == {"unknown_build"}
-                and (self.images[tag].problems or find_compiled(self.images[tag], card.platform, self.data) is None)
+                alike
+                for tags in self._by_make.values()
+                if (alike := tags & unread)
+                and {problem.code for problem in self.problems(card, list_ranks(alike)[0])} == {"unknown_build"}
             )
         return self._unknowns[card]
 
-    def problems(self, card: Card) -> list[tuple[Problem, ...]]:
-        """Return the problems of every image on a card, by rank, apart from those of the mirror."""
-        if card not in self._problems:
-            found: list[tuple[Problem, ...]] = [()] * len(self.images)
-            runnable = self.runnable(card)
-            for first, tags in self._by_words.items():
-                if runnable >> first & 1:
-                    continue
-                own = (*self.driver_problems(card), *card_image_problems(card, self.images[first], self.data))
-                for tag in list_ranks(tags):
-                    found[tag] = (*image_problems(card.platform, self.images[tag]), *own)
-            self._problems[card] = found
-        return self._problems[card]
+    def _unread_code(self, platform: str) -> TagSet:
+        """Return the tags of images whose code for a platform is not known."""
+        if platform not in self._unread_codes:
+            self._unread_codes[platform] = _ranks(
+                bool(image.problems) or find_compiled(image, platform, self.data) is None for image in self.images
+            )
+        return self._unread_codes[platform]
 
-    def verdicts(self, node: Machine, fit: Fit) -> dict[str, Verdict]:
-        """Return the verdict on every image, by reference, on the cards that count."""
+    def problems(self, card: Card, tag: int) -> tuple[Problem, ...]:
+        """Return why an image, given by its rank, does not run on a card, apart from its state on the mirror."""
+        if self.runnable(card) >> tag & 1:
+            return ()
+        key = card, self._described[tag]
+        if key not in self._problems:
+            image = self.images[self._described[tag]]
+            self._problems[key] = (*self.driver_problems(card), *card_image_problems(card, image, self.data))
+        return (*image_problems(card.platform, self.images[tag]), *self._problems[key])
+
+    def verdict(self, node: Machine, fit: Fit, tag: int) -> Verdict:
+        """Return the verdict on an image, given by its rank, on the cards that count."""
+        image = self.images[tag]
         kept = [card for gpu, card in zip(node.gpus, self.cards(node), strict=True) if gpu in fit.kept]
-        by_card = [self.problems(card) for card in kept]
-        several = node.has_several(fit.kept)
-        virtual = any(map(is_virtual, kept))
-        found = {}
-        for tag, image in enumerate(self.images):
-            problems = [problem for of_card in by_card for problem in of_card[tag]]
-            if not by_card:
-                problems = [no_gpu_problem(), *image_problems(node.platform, image)]
-            cautions: tuple[Problem, ...] = ()
-            if not problems and (virtual or not fit.support.clear >> tag & 1):
-                cautions = caution_problems(kept, image, self.data, several=several)
-            problems = list(dict.fromkeys((*problems, *sync_problems(image))))
-            found[image.reference] = Verdict(problems=tuple(problems), cautions=cautions)
-        return found
+        problems = [problem for card in kept for problem in self.problems(card, tag)]
+        if not kept:
+            problems = [no_gpu_problem(), *image_problems(node.platform, image)]
+        cautions: tuple[Problem, ...] = ()
+        if not problems and (any(map(is_virtual, kept)) or not fit.support.clear >> tag & 1):
+            cautions = caution_problems(kept, image, self.data, several=node.has_several(fit.kept))
+        return Verdict(problems=tuple(dict.fromkeys((*problems, *sync_problems(image)))), cautions=cautions)
 
     def problems_of(self, node: Machine, gpu: GpuProfile, tag: int) -> tuple[Problem, ...]:
         """Return why one card of a machine does not run one image."""
-        return self.problems(self.cards(node)[node.gpus.index(gpu)])[tag]
+        return self.problems(self.cards(node)[node.gpus.index(gpu)], tag)
 
     def visible(self, node: Machine) -> frozenset[GpuProfile]:
         """Return the cards that the driver drives, or may drive where the module is contested."""
@@ -232,13 +237,17 @@ def _intersection(sets: Iterable[TagSet]) -> TagSet:
     return reduce(and_, [*sets] or [0])
 
 
+def _firsts(keys: Sequence[Hashable]) -> list[int]:
+    """Return, for each key, the place of the first that equals it."""
+    first: dict[Hashable, int] = {}
+    return [first.setdefault(key, place) for place, key in enumerate(keys)]
+
+
 def _group_ranks(keys: Sequence[Hashable]) -> dict[int, TagSet]:
     """Return the set of tags that share a key, under the first of them."""
-    first: dict[Hashable, int] = {}
     groups: dict[int, TagSet] = {}
-    for rank, key in enumerate(keys):
-        at = first.setdefault(key, rank)
-        groups[at] = groups.get(at, 0) | 1 << rank
+    for rank, first in enumerate(_firsts(keys)):
+        groups[first] = groups.get(first, 0) | 1 << rank
     return groups
 
 

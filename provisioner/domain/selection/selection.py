@@ -1,7 +1,10 @@
 """Which image each node of a group gets, and why not each of the others."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
+
+from pydantic import InstanceOf
 
 from provisioner.domain.compatibility.data import CompatibilityData
 from provisioner.domain.compatibility.tags import read_facts
@@ -27,10 +30,31 @@ class LeftOutGpu(Value):
     problems: tuple[Problem, ...]
 
 
-class TagVerdicts(Value):
-    """The verdicts on every tag by reference, best tag first. Equal nodes share one object."""
+class TagVerdicts(Mapping[str, Verdict]):
+    """The verdicts on every tag by reference, best tag first. Equal nodes share one object.
 
-    verdicts: dict[str, Verdict]
+    A verdict, with its sentences, is made when it is read: few of 500 tags on 10,000 nodes are shown.
+    """
+
+    def __init__(self, ranks: Mapping[str, int], judge: Callable[[int], Verdict]) -> None:
+        """`ranks` has the rank of each reference, the best first; `judge` returns the verdict on a rank."""
+        self._ranks = ranks
+        self._judge = judge
+        self._made: dict[str, Verdict] = {}
+
+    def __getitem__(self, reference: str) -> Verdict:
+        """Return the verdict on a tag. Raises KeyError for a reference that was not offered."""
+        if reference not in self._made:
+            self._made[reference] = self._judge(self._ranks[reference])
+        return self._made[reference]
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the references, the best tag first."""
+        return iter(self._ranks)
+
+    def __len__(self) -> int:
+        """Return the number of tags."""
+        return len(self._ranks)
 
 
 class NodeChoice(Value):
@@ -39,12 +63,7 @@ class NodeChoice(Value):
     tag: str | None
     gpus: tuple[int, ...]
     left_out: tuple[LeftOutGpu, ...] = ()
-    tag_verdicts: TagVerdicts
-
-    @property
-    def verdicts(self) -> Mapping[str, Verdict]:
-        """The verdict on every tag, by reference, best tag first."""
-        return self.tag_verdicts.verdicts
+    verdicts: InstanceOf[TagVerdicts]
 
     @property
     def cautions(self) -> tuple[Problem, ...]:
@@ -72,14 +91,14 @@ class Selection(Value):
 
     def to_json(self) -> dict[str, Any]:
         """Return the document `provisioner/selection/1`. Equal nodes share the same objects in it."""
-        distinct = {id(choice.tag_verdicts): choice.tag_verdicts for choice in self.nodes.values()}
+        distinct = {id(choice.verdicts): choice.verdicts for choice in self.nodes.values()}
         shared = {key: _verdicts_json(verdicts) for key, verdicts in distinct.items()}
         return {
             "schema": SELECTION_SCHEMA,
             "decision": self.decision,
             "torch": self.torch,
             "tag": self.tag,
-            "nodes": {name: _node_json(choice, shared[id(choice.tag_verdicts)]) for name, choice in self.nodes.items()},
+            "nodes": {name: _node_json(choice, shared[id(choice.verdicts)]) for name, choice in self.nodes.items()},
             "advice": [advice.model_dump(exclude_none=True) for advice in self.advice],
         }
 
@@ -91,7 +110,7 @@ def _verdicts_json(verdicts: TagVerdicts) -> dict[str, Any]:
             "problems": [problem.model_dump() for problem in verdict.problems],
             "cautions": [caution.model_dump() for caution in verdict.cautions],
         }
-        for reference, verdict in verdicts.verdicts.items()
+        for reference, verdict in verdicts.items()
     }
 
 
@@ -149,7 +168,7 @@ def _node_choices(
 ) -> Iterator[tuple[str, NodeChoice]]:
     """Yield the choice of each of the nodes that are this machine, by name."""
     tag = chosen.chosen.get(fit.support)
-    verdicts = TagVerdicts(verdicts=matrix.verdicts(machine, fit))
+    verdicts = TagVerdicts(matrix.ranks, partial(matrix.verdict, machine, fit))
     why = {gpu: matrix.problems_of(machine, gpu, tag or 0) for gpu in fit.left_out}
     for node in nodes:
         own = list(enumerate(node.gpus))
@@ -159,6 +178,6 @@ def _node_choices(
                 tag=None if tag is None else matrix.images[tag].reference,
                 gpus=() if tag is None else tuple(at for at, gpu in own if gpu in fit.kept),
                 left_out=tuple(LeftOutGpu(gpu=at, name=gpu.name, problems=why[gpu]) for at, gpu in own if gpu in why),
-                tag_verdicts=verdicts,
+                verdicts=verdicts,
             ),
         )

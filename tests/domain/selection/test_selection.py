@@ -1,10 +1,14 @@
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from provisioner.domain.compatibility.tags import read_facts
+from provisioner.domain.compatibility.verdict import judge
+from provisioner.domain.selection import matrix
 from provisioner.domain.selection.advice import Advice
 from provisioner.domain.selection.selection import Selection, select
 from provisioner.domain.values.image import TaggedImage
@@ -157,6 +161,27 @@ def test_only_complete_tags_that_run_are_chosen(group: Any, offer: list[str]) ->
         assert choice.tag is not None or not complete
 
 
+@given(group=_GROUPS, offer=_OFFERS)
+def test_a_remembered_verdict_is_that_of_judging_anew(group: Any, offer: list[str]) -> None:
+    nodes, tags = _drawn(group), [a_tag(text) for text in offer]
+    choices = select(nodes, tags, DATA).nodes
+
+    for node in nodes:
+        for tag in tags if not choices[node.name].left_out else ():
+            fresh, kept = judge(node, read_facts(tag, DATA), DATA), choices[node.name].verdicts[tag.reference]
+            assert ({*kept.problems}, {*kept.cautions}) == ({*fresh.problems}, {*fresh.cautions})
+
+
+def test_no_sentence_is_made_before_it_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    sentences = Mock(return_value=())
+    monkeypatch.setattr(matrix, "card_image_problems", sentences)
+    chosen = select([a_profile("rtx5090")], [a_tag("2.6.0-cuda12.4-cudnn9-runtime")], DATA)
+
+    assert not sentences.called
+    assert [*chosen.nodes["n"].verdicts.values()]
+    assert sentences.call_count == 1
+
+
 @given(group=_GROUPS, offer=_OFFERS, more=st.sampled_from(_NEW))
 def test_an_additional_tag_never_removes_a_running_tag_unless_a_card_is_left_out(
     group: Any, offer: list[str], more: str
@@ -195,5 +220,5 @@ def test_equal_nodes_share_their_verdicts() -> None:
     chosen = select(nodes, [a_tag(text) for text in _NEW], DATA)
     document = chosen.to_json()["nodes"]
 
-    assert len({id(choice.tag_verdicts) for choice in chosen.nodes.values()}) == 1
+    assert len({id(choice.verdicts) for choice in chosen.nodes.values()}) == 1
     assert len({id(node["verdicts"]) for node in document.values()}) == 1

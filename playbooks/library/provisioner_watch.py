@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible.module_utils.provisioner.jobs.jobfile import follow
-
-FIELDS = ("finished", "phase", "text", "done", "total", "unit", "record")
+from ansible.module_utils.provisioner.jobs.jobfile import follow, shown
 
 
 def main() -> None:
@@ -15,7 +13,7 @@ def main() -> None:
     arguments = {"job": {"type": "path", "required": True}, "patience": {"type": "float", "default": 5}}
     module = AnsibleModule(arguments, supports_check_mode=True)
     job = follow(Path(module.params["job"]), module.params["patience"])
-    module.exit_json(changed=False, **{name: job.get(name) for name in FIELDS})
+    module.exit_json(changed=False, **shown(job))
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-# The parts of Ansible that node code uses; mypy_path leads here.
+# The parts of Ansible that our code on nodes and in Ansible uses; mypy_path leads here.

@@ -209,6 +209,7 @@ class AnsibleFleet:
     ) -> Mapping[str, NodeRecord]:
         """Start a job on each node that has an order, and follow the job to its end. `dump`: the orders as JSON."""
         records: dict[str, NodeRecord] = {}
+        begun: set[str] = set()
         started: set[str] = set()
         wanted = _nonempty(orders)
 
@@ -221,10 +222,11 @@ class AnsibleFleet:
             if record := parse_record(event, seats, started=event.node in started or may_have_started):
                 records[event.node] = record
                 self._on_event(record_event(phase, record))
-            elif event.status == "ok":
-                started.add(event.node)
+            elif event.status == "start" and event.node not in begun:
+                begun.add(event.node)
                 self._on_event(Event(phase=phase, kind="started", node=event.node))
-            elif event.status == "retry":
+            elif event.status in {"ok", "retry"}:
+                started.add(event.node)
                 self._on_event(parse_progress(event))
 
         if wanted:

@@ -188,6 +188,7 @@ def runner_config(
     """
     import ansible_runner  # noqa: PLC0415  (takes a second, and `--help` does not need it)
 
+    envvars = _environment(settings, folder, count)
     config = ansible_runner.RunnerConfig(
         private_data_dir=str(folder),
         playbook=str(resources.playbooks() / f"{playbook}.yml"),
@@ -197,10 +198,11 @@ def runner_config(
         extravars={
             "provisioner_orders": f"{folder}/orders",
             "provisioner_patience": _patience(count),
+            "provisioner_first_look": _first_look(envvars, count),
             "provisioner_polls": _polls(folder, _patience(count)),
             **variables,
         },
-        envvars=_environment(settings, folder, count),
+        envvars=envvars,
         passwords=settings.passwords.answers(),
         verbosity=settings.verbosity or None,
         fact_cache_type="",  # the user's own cache, which the variables of an inventory may need
@@ -233,7 +235,16 @@ def _patience(count: int) -> int:
 
     Each report costs a third of a second of our CPU and a quarter of a second of the node's.
     """
-    return min(6 + count // 3, 12)
+    return min(6 + count // 2, 30)
+
+
+def _first_look(environment: Mapping[str, str], count: int) -> int:
+    """Return for how many seconds a job is looked at by the task that starts it: most end within them.
+
+    Not at all where a node has to wait for a worker, as there are more nodes than workers: its job would begin only
+    after the first look at others.
+    """
+    return _patience(count) if int(environment.get("ANSIBLE_FORKS", 0)) >= count else 0
 
 
 def _polls(folder: Path, patience: int) -> int:
@@ -283,5 +294,5 @@ def local_hostname() -> str:
 def _close_connections(sockets: Path) -> None:
     for path in sockets.iterdir():
         argv = ["ssh", "-o", f"ControlPath={path}", "-O", "exit", "none"]
-        with suppress(OSError, subprocess.TimeoutExpired):  # ControlPersist closes it within a minute
+        with suppress(OSError, subprocess.TimeoutExpired):  # ControlPersist closes it within ten minutes
             subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=10)

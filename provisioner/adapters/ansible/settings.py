@@ -17,7 +17,7 @@ from typing import Literal
 
 from provisioner.domain.values.problem import Problem, ProblemError
 
-FORKS = 25
+FORKS = 50
 _PROGRAM = "ansible-playbook"
 _MAX_SHOWN = 80  # characters of a line
 PasswordKind = Literal["connection", "become", "vault"]
@@ -31,7 +31,7 @@ _DEFAULTS = (
     (
         "ANSIBLE_SSH_ARGS",
         "ssh_args",
-        "-C -o ControlMaster=auto -o ControlPersist=60s -o ServerAliveInterval=10 -o ServerAliveCountMax=3",
+        "-C -o ControlMaster=auto -o ControlPersist=600s -o ServerAliveInterval=10 -o ServerAliveCountMax=3",
     ),
     ("ANSIBLE_DUPLICATE_YAML_DICT_KEY", "duplicate_dict_key", "error"),
 )

@@ -205,7 +205,7 @@ def test_a_vault_is_opened_with_the_given_password_file(inventory: Path, tmp_pat
 def test_the_users_own_ansible_settings_win_over_our_defaults(inventory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANSIBLE_CONFIG", raising=False)
     plain = environment(Settings(inventory), 100)
-    assert (plain["ANSIBLE_FORKS"], plain["ANSIBLE_TIMEOUT"], plain["ANSIBLE_PIPELINING"]) == ("25", "10", "True")
+    assert (plain["ANSIBLE_FORKS"], plain["ANSIBLE_TIMEOUT"], plain["ANSIBLE_PIPELINING"]) == ("50", "10", "True")
     assert "ServerAliveInterval" in plain["ANSIBLE_SSH_ARGS"]
     assert "ANSIBLE_CONFIG" not in plain
     config = inventory.parent / "ansible.cfg"

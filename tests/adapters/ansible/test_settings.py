@@ -223,6 +223,18 @@ def test_a_job_is_followed_for_longer_than_its_deadlines_and_not_for_ever(order:
     assert seconds < variables["provisioner_polls"] * shortest + 1 < 5 * seconds + 4 * 3600
 
 
+@pytest.mark.parametrize(
+    ("forks", "count", "looks"), [(None, 1, True), (None, 50, True), (None, 51, False), (10, 10, True), (10, 11, False)]
+)
+def test_a_job_is_looked_at_where_it_starts_unless_nodes_wait_for_a_worker(
+    forks: int | None, count: int, looks: bool
+) -> None:
+    with play_folder({f"n{number}": "{}" for number in range(count)}) as folder:
+        config = runner_config(Settings(None, forks=forks), folder, "stage", count, {})
+    variables = json.loads(config.command[config.command.index("-e") + 1])
+    assert variables["provisioner_first_look"] == (variables["provisioner_patience"] if looks else 0)
+
+
 def test_the_programs_of_ansible_are_found_without_path(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """As after `pip install --user`, which puts them into a folder that is often not on PATH."""
     programs = Path(sys.executable).parent

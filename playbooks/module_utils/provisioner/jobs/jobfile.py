@@ -22,6 +22,7 @@ SHORT = 500  # characters of each text of a problem, where the whole record does
 # How many problems of a record, and how many characters of each of their texts, are tried where it does not fit.
 SHORTER = ((5, SHORT), (1, 100))
 KEPT = ("state", "generation", "seconds", "released")
+SHOWN = ("finished", "phase", "text", "done", "total", "unit", "record")  # to the control machine
 REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
 
 
@@ -158,6 +159,11 @@ def follow(path: Path, patience: float) -> dict[str, Any]:
         if job["finished"] or waited >= patience or (job["text"] != first and waited >= patience / 2):
             return job
         time.sleep(0.3)
+
+
+def shown(job: dict[str, Any]) -> dict[str, Any]:
+    """Return what the control machine is told of a job."""
+    return {name: job.get(name) for name in SHOWN}
 
 
 def _without_result(job: dict[str, Any], problem: dict[str, str]) -> dict[str, Any]:

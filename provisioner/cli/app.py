@@ -21,6 +21,7 @@ VERBS = {
     "prepare": "Install the engine, compose and NVIDIA's toolkit on nodes; set up the lab's registry",
     "registry": "Maintain the lab's own registry: remove unused images",
     "plan": "Show what a rollout would change, seat by seat; change nothing",
+    "fetch": "Bring the locked images to the nodes before a rollout; change nothing that runs",
     "rollout": "Probe, plan, confirm, roll out in waves, verify, report",
     "upgrade": "Make a new lock for a newer torch, show the changes per node, roll out",
     "notify": "Show a notice in the seats, or remove it",

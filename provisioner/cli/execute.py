@@ -8,11 +8,14 @@ from functools import partial
 
 from rich.console import RenderableType
 
+from provisioner.adapters.lab.directory import LabDirectory
+from provisioner.adapters.state.journal import read_pace
 from provisioner.cli.exit_codes import DEFERRED, DONE, FAILED, INTERRUPTED, STALE
 from provisioner.cli.output import Output
 from provisioner.cli.run_context import OpenRun
-from provisioner.console.plan import plan_view
+from provisioner.console.plan import expected_time, plan_view
 from provisioner.console.report import REMOVAL_MEANINGS, report_view
+from provisioner.domain.lab.lock import Lockfile
 from provisioner.domain.rollout.order import Orders, RemovalOrder
 from provisioner.domain.rollout.plan import Plan
 from provisioner.domain.rollout.report import DONE as GOOD
@@ -36,6 +39,12 @@ _TAKING_DOWN: frozenset[Verb] = frozenset({"remove", "seats move", "seats stop"}
 def show_plan(output: Output, plan: Plan) -> None:
     """Print a plan; with -v every node with its whole difference."""
     output.show(plan_view(plan, whole=bool(output.verbose)))
+
+
+def note_expected(directory: LabDirectory, lock: Lockfile, plan: Plan, output: Output) -> None:
+    """Say how long the rollout of a plan is expected to take, by what earlier runs have measured."""
+    registry = lock.all_images[0].lab.partition("/")[0]
+    output.note(expected_time(plan, directory.lab.rollout.waves, registry, read_pace(directory.lab.name)))
 
 
 def execute_run(run: OpenRun, run_spec: RunSpec, fleet: NodeFleet, *, breaks: str = "", gate: Gate = no_gate) -> int:

@@ -1,6 +1,6 @@
 """A plan: the action for each seat with its reason, difference and download size, then one line of summary."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from rich.console import Group, RenderableType
@@ -11,6 +11,8 @@ from provisioner.console.problems import problems
 from provisioner.console.tables import group_rows
 from provisioner.console.text import count, fold_names, safe_line
 from provisioner.domain.lab.environments import is_default_environment
+from provisioner.domain.lab.waves import waves
+from provisioner.domain.rollout.pace import LINE, Pace, expect, sizes_to_pull
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.self_service.publication import Publication, PublicationAction
 from provisioner.domain.values.duration import format_duration
@@ -159,6 +161,32 @@ def summary(plan: Plan) -> str:
         f"{assigned}{stopped}, {done['skip']} skipped{deferred}{own}."
         f"{f' {human_size(pull)} to pull in all.' if pull else ''}{_busy_text(plan)}"
     )
+
+
+def expected_time(plan: Plan, shares: Sequence[str], registry: str, pace: Pace) -> str:
+    """Return how long the rollout of a plan is expected to take, and after a fetch; empty where nothing changes.
+
+    `shares`: the waves of lab.yml. `registry`: where the nodes pull from.
+    """
+    if not plan.changed_nodes:
+        return ""
+    sizes = sizes_to_pull(plan)
+    expected = expect(sizes, len(waves(plan.changed_nodes, shares)), pace)
+    after = _minutes(expected.waves)
+    if not sizes:
+        return f"Expected: {count(len(plan.changed_nodes), 'node')}, nothing to pull: about {after}."
+    least, most = human_size(min(sizes)), human_size(max(sizes))
+    each = most if least == most else f"{least} to {most}"
+    rate = f"{human_size(round(pace.pull or LINE))}/s" + ("" if pace.pull else " (assumed: 1 Gbit/s)")
+    return (
+        f"Expected: {count(len(sizes), 'node')} \N{MULTIPLICATION SIGN} {each} from {safe_line(registry)}, {rate}:"
+        f" about {_minutes(expected.total)}; after fetch: {after}."
+    )
+
+
+def _minutes(seconds: float) -> str:
+    """Return seconds in whole minutes, as an estimate is not better than that."""
+    return f"{max(1, round(seconds / 60))} min"
 
 
 def _self_service_text(plan: Plan) -> str:

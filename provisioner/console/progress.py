@@ -21,6 +21,7 @@ _DOING: dict[Phase, str] = {
     "lock": "pinning",
     "build": "building the lab image",
     "plan": "planning",
+    "fetch": "fetching",
     "stage": "staging",
     "switch": "switching",
     "verify": "verifying",

@@ -7,6 +7,7 @@ from typing import Literal, Protocol
 
 from provisioner.domain.lab.lock import LockedImage
 from provisioner.domain.registry.catalog import Catalog, Listing
+from provisioner.domain.rollout.fetch import FetchOrder
 from provisioner.domain.rollout.leases import BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import Order, Orders, RemovalOrder, RollbackOrder, SwitchOrder
 from provisioner.domain.rollout.publish import PublicationOrder
@@ -105,6 +106,14 @@ class SupportsClaims(Protocol):
 
     def release(self, claim: Claim, nodes: Sequence[str]) -> Mapping[str, Problem | None]:
         """Give up the claim of the run on these nodes, whatever it covers there."""
+        ...
+
+
+class SupportsFetch(Protocol):
+    """The part of a fleet that fetches images before a rollout."""
+
+    def fetch(self, orders: Orders[FetchOrder]) -> Mapping[str, NodeRecord]:
+        """Pull the images of one order a node, under the name IMAGES; `committed` where some were lacking."""
         ...
 
 

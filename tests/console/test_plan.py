@@ -1,7 +1,8 @@
 import pytest
 
-from provisioner.console.plan import plan_view, summary
+from provisioner.console.plan import expected_time, plan_view, summary
 from provisioner.domain.rollout.busy import WhenBusy
+from provisioner.domain.rollout.pace import Pace
 from provisioner.domain.rollout.plan import Action, Plan, Step
 from provisioner.domain.self_service.publication import Publication
 from provisioner.domain.values.problem import Problem
@@ -315,3 +316,28 @@ def test_steps_name_their_environment_unless_it_is_the_default_one() -> None:
     text = render_text(plan_view(a_plan(*steps, a_seat_step("n1", "cleo", "create", why="no seat yet"))))
     assert "n1: ml_anna ml_bob  no seat yet; environment nlp" in text
     assert "n1: ml_cleo  no seat yet\n" in text
+
+
+@pytest.mark.parametrize(
+    ("sizes", "pace", "text"),
+    [
+        ((), Pace(), ""),
+        ((0, 0), Pace(), "Expected: 2 nodes, nothing to pull: about 2 min."),
+        (
+            (8_100_000_000,) * 50,
+            Pace(pull=112e6, switch=60),
+            "Expected: 50 nodes × 8.1 GB from registry:5000, 112 MB/s: about 62 min; after fetch: 2 min.",  # noqa: RUF001
+        ),
+        (
+            (8_100_000_000, 0),
+            Pace(),
+            "Expected: 1 node × 8.1 GB from registry:5000, 112 MB/s (assumed: 1 Gbit/s): about 3 min; after fetch: 2 min.",  # noqa: RUF001, E501
+        ),
+    ],
+)
+def test_a_plan_says_how_long_it_is_expected_to_take(sizes: tuple[int, ...], pace: Pace, text: str) -> None:
+    steps = tuple(
+        Step(node=f"n{number}", seat="s", action="create", why="", image="i", bytes_to_pull=size)
+        for number, size in enumerate(sizes)
+    )
+    assert expected_time(Plan(lab="l", image="i", steps=steps), ("1", "100%"), "registry:5000", pace) == text

@@ -15,6 +15,7 @@ from tests.journeys.conftest import COMPLETE, Site, running_site
 from tests.lab.engine import Engine
 from tests.lab.host import program as host_program
 from tests.lab.images import make_small
+from tests.lab.registry import fetched_blobs
 
 pytestmark = pytest.mark.lab
 
@@ -122,8 +123,8 @@ def run_shell(lines: list[str], environment: dict[str, str]) -> None:
     subprocess.run(["sh", "-c", script], env={**os.environ, **environment}, check=True, capture_output=True)
 
 
-def test_a_moved_tag_does_not_change_the_rolled_out_image(site: Site) -> None:
-    """The tag moves on the mirror and on the lab's registry; images are pulled by digest."""
+def test_a_moved_tag_does_not_change_the_fetched_and_rolled_out_image(site: Site) -> None:
+    """The tag moves on the mirror and on the lab's registry; images are pulled by digest, before the rollout."""
     lab, (repository, tag, digest) = site.lab, locked_image(site)
     locked = json.loads((site.folder / "lab.lock").read_text())["images"][0]
     small = "provisioner-test/moved"
@@ -131,7 +132,17 @@ def test_a_moved_tag_does_not_change_the_rolled_out_image(site: Site) -> None:
     moved = {lab.registry.push(small, f"{repository}:{tag}")}
     moved.add(lab.mirror.push(small, locked["reference"].partition("/")[2]))
     assert digest not in moved
+    fetched = site.run_json("fetch")
+    assert (fetched.code, [one["state"] for one in fetched.document["nodes"]]) == (0, ["committed"]), fetched.output
+    node = lab.node("node1")
+    node.exec("docker", "image", "prune", "--force")
+    assert node.exec("docker", "image", "ls", "-q", f"provisioner/keep:fetched.*.{digest[7:19]}")
+    again = site.run_json("fetch")
+    assert (again.code, [one["state"] for one in again.document["nodes"]]) == (0, ["unchanged"]), again.output
+    sent = len(fetched_blobs(lab.registry.access_log()))
     result = site.run_json("rollout", "--yes")
     assert result.code == 0, result.output
+    assert len(fetched_blobs(lab.registry.access_log())) == sent
+    assert not node.exec("docker", "image", "ls", "-q", "provisioner/keep:fetched.*")
     running = lab.node("node1").exec("sh", "-c", "docker inspect -f '{{.Config.Image}}' $(docker ps -q)").split()
     assert set(running) == {locked["lab"]}

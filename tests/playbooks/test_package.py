@@ -27,6 +27,7 @@ ROOMS = (
     "inside",
     "disk",
     "transaction",
+    "fetch",
     "lease",
     "admin",
     "broker",

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 
+from provisioner.domain.rollout.fetch import FetchOrder
 from provisioner.domain.rollout.order import AnyOrder, documents_of
 from provisioner.domain.rollout.publish import PublicationOrder
 
@@ -19,6 +20,12 @@ def dump_batch(orders: Mapping[str, AnyOrder]) -> str:
     claim = next(iter(orders.values())).claim
     held = claim.of_seats(orders).model_dump() if claim else None
     return json.dumps({**shared, "claim": held, "orders": dumped, "documents": documents})
+
+
+def dump_fetch(orders: Mapping[str, FetchOrder]) -> str:
+    """Return the only order of a node as JSON."""
+    (order,) = orders.values()
+    return order.model_dump_json()
 
 
 def dump_publication(orders: Mapping[str, PublicationOrder]) -> str:

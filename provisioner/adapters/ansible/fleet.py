@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
-from provisioner.adapters.ansible.batch import dump_batch, dump_publication
+from provisioner.adapters.ansible.batch import dump_batch, dump_fetch, dump_publication
 from provisioner.adapters.ansible.broker_answers import parse_answers
 from provisioner.adapters.ansible.inventory import InventoryHost, hosts
 from provisioner.adapters.ansible.play import HostEvent, local_hostname, play_folder, run_playbook
@@ -23,6 +23,7 @@ from provisioner.adapters.ansible.results import (
     same_record,
 )
 from provisioner.adapters.ansible.settings import Settings
+from provisioner.domain.rollout.fetch import FetchOrder
 from provisioner.domain.rollout.leases import BROKER_SOCKET, BrokerAnswer, BrokerRequest
 from provisioner.domain.rollout.order import (
     STATE_ROOT,
@@ -126,6 +127,10 @@ class AnsibleFleet:
     def publish(self, orders: Orders[PublicationOrder]) -> Mapping[str, NodeRecord]:
         """Install, update or remove self-service: one order a node."""
         return self._run_jobs("self_service", "switch", orders, dump_publication)
+
+    def fetch(self, orders: Orders[FetchOrder]) -> Mapping[str, NodeRecord]:
+        """Pull images and keep them: one order a node, under a name that stands for its images."""
+        return self._run_jobs("fetch", "fetch", orders, dump_fetch)
 
     def claim(self, claims: Mapping[str, Claim], breaks: str) -> Mapping[str, Problem | None]:
         """Take claims by node: None for each that was taken. `breaks`: a run whose claims may be replaced."""

@@ -261,10 +261,10 @@ def _longest(order: Mapping[str, Any]) -> int:
 
     Each deadline counts for several commands. The seats of a batch may run one after the other, but each image is
     pulled once: the first seat with it pulls it for the others. An order to publish has the images and the deadlines of
-    its environments.
+    its environments, and one to fetch those of each image.
     """
     environments = (order.get("config") or {}).get("environments", {})
-    orders = order.get("orders") or [*environments.values()] or [order]
+    orders = order.get("orders") or order.get("images") or [*environments.values()] or [order]
     pulls = {(one.get("image") or {}).get("reference"): _deadlines(one).get("pull", 0) for one in orders}
     pull = sum(pulls.values())
     others = sum(sum(_deadlines(one).values()) - _deadlines(one).get("pull", 0) for one in orders)

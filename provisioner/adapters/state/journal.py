@@ -11,6 +11,7 @@ from typing import Literal, TypeVar
 from pydantic import ValidationError
 
 from provisioner.adapters.state.files import make_private_folder, state_home, write_text
+from provisioner.domain.rollout.pace import PULL_RATE, Pace, pace_of
 from provisioner.domain.rollout.report import RolloutReport
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.values.event import Event, OnEvent, RecordedEvent
@@ -18,6 +19,8 @@ from provisioner.domain.values.model import Document
 from provisioner.domain.values.problem import Problem, ProblemError
 
 _TIME = "%Y%m%dT%H%M%SZ"  # in the name of a run
+
+_PACE_RUNS = 20  # the last runs tell how fast the next one will be
 
 JournalDocument = TypeVar("JournalDocument", RunSpec, RolloutReport)
 
@@ -107,8 +110,11 @@ def reopen_run(folder: Path) -> RunJournal:
     return journal
 
 
-def events(folder: Path) -> list[RecordedEvent]:
-    """Return the recorded events of a run, without a last line that a power cut left incomplete."""
+def events(folder: Path, holding: bytes = b"") -> list[RecordedEvent]:
+    """Return the recorded events of a run, without a last line that a power cut left incomplete.
+
+    `holding`: only those whose line has these bytes.
+    """
     try:
         # Not splitlines: JSON leaves U+2028 and U+0085 within its texts, and they are line ends to it.
         lines = (folder / "events.jsonl").read_bytes().split(b"\n")
@@ -116,6 +122,8 @@ def events(folder: Path) -> list[RecordedEvent]:
         return []
     found = []
     for line in lines:
+        if holding not in line:
+            continue
         with suppress(ValidationError):
             found.append(RecordedEvent.model_validate_json(line))
     return found
@@ -124,6 +132,18 @@ def events(folder: Path) -> list[RecordedEvent]:
 def list_started_runs(lab: str) -> list[Path]:
     """Return the folders of the runs of `lab` that have started to change nodes, oldest first."""
     return sorted(path.parent for path in _runs_folder(lab).glob("*/undertaking.json"))
+
+
+def read_pace(lab: str) -> Pace:
+    """Return how fast the last runs of `lab` from this account have pulled and switched. Damaged files are left out."""
+    folders = sorted(_runs_folder(lab).glob("[0-9]*T*Z-*"))[-_PACE_RUNS:]
+    measured, reports = list[RecordedEvent](), list[RolloutReport]()
+    for folder in folders:
+        with suppress(OSError):
+            measured += events(folder, PULL_RATE.encode())
+        with suppress(ProblemError):
+            reports += filter(None, [read_report(folder)])
+    return pace_of(measured, reports)
 
 
 def read_run_spec(folder: Path) -> RunSpec:

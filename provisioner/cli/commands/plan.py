@@ -9,6 +9,7 @@ from rich.text import Text
 from provisioner.adapters.lab.directory import LabDirectory, read_lab
 from provisioner.adapters.lab.lockfile import read_lock
 from provisioner.adapters.state.files import write_text
+from provisioner.cli.execute import note_expected
 from provisioner.cli.exit_codes import DONE, FAILED, PENDING
 from provisioner.cli.options import (
     AnsibleOptions,
@@ -73,6 +74,7 @@ def plan(  # noqa: PLR0913  (each is a flag)
         write_text(out, made.model_dump_json(indent=2) + "\n")
     output.document(PLAN_SCHEMA, made)
     output.show(plan_view(made, whole=diff or bool(output.verbose)))
+    note_expected(directory, lock, made, output)
     note_cautions(directory, output)
     closed = directory.lab.rollout.calendar.closed_problem(datetime.now(UTC))
     if made.changed_nodes and closed and overrides.ignore_freeze is None:

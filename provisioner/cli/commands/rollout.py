@@ -12,7 +12,7 @@ from provisioner.adapters.lab.documents import read_document
 from provisioner.adapters.lab.lockfile import read_lock, write_lock
 from provisioner.adapters.state.files import read_text
 from provisioner.cli.commands.lock import note_old_signature, save_lock
-from provisioner.cli.execute import SERVED, execute_run, show_plan
+from provisioner.cli.execute import SERVED, execute_run, note_expected, show_plan
 from provisioner.cli.exit_codes import FAILED
 from provisioner.cli.maintenance import check_maintenance
 from provisioner.cli.options import ChangeOptions, Overrides, changes_nodes, example, fresh_option, lab_argument
@@ -171,6 +171,7 @@ def plan_run(  # noqa: PLR0913  (the lab, its nodes, and how to plan)
         save_lock(directory, made, run.output)
     run.journal.keep("plan", prepared.plan)
     show_plan(run.output, prepared.plan)
+    note_expected(directory, lock, prepared.plan, run.output)
     note_cautions(directory, run.output)
     return PlannedRun(directory, lock, PlanContext(probed, prepared))
 

@@ -74,13 +74,22 @@ class Calendar(NamedTuple):
     windows: tuple[Window, ...]
     zone: ZoneInfo
 
+    def closed_for_fetch(self, now: datetime) -> Problem | None:
+        """Return why no pull may begin now before a rollout, and when it may next; None if it may begin."""
+        if self._is_in_window(now):
+            return None
+        return Problem(
+            "outside_window",
+            "outside the window for fetching",
+            f"rollout.fetch.windows in lab.yml forbids such pulls now; the next may begin: {self._when(now)}",
+            "wait until then; what was fetched stays, and the same command goes on with the rest",
+        )
+
     def closed_problem(self, now: datetime) -> Problem | None:
         """Return why no change may begin now and when it may next; None if it may begin."""
         freeze = next((freeze for freeze in self.freezes if self._freeze_span(freeze).contains(now)), None)
         if freeze is None and self._is_in_window(now):
             return None
-        opening = self.next_opening(now)
-        when = f"{opening.astimezone(self.zone):%a %Y-%m-%d %H:%M %Z}" if opening else "never, by the present lab.yml"
         key = "windows" if freeze is None else "freeze"
         return Problem(
             "outside_window" if freeze is None else "frozen",
@@ -89,9 +98,13 @@ class Calendar(NamedTuple):
                 if freeze is None
                 else f"changes are frozen from {freeze.first} to {freeze.last}: {freeze.why}"
             ),
-            f"rollout.{key} in lab.yml forbids changes now; the next change may begin: {when}",
+            f"rollout.{key} in lab.yml forbids changes now; the next change may begin: {self._when(now)}",
             "wait until then; or override it, which is recorded: --ignore-freeze --reason TEXT",
         )
+
+    def _when(self, now: datetime) -> str:
+        opening = self.next_opening(now)
+        return f"{opening.astimezone(self.zone):%a %Y-%m-%d %H:%M %Z}" if opening else "never, by the present lab.yml"
 
     def next_opening(self, now: datetime) -> datetime | None:
         """Return the first time from `now` on at which a change may begin; None if there is none."""

@@ -502,6 +502,21 @@ class Group(UserInput):
     )
 
 
+class FetchSettings(UserInput):
+    """How `provision fetch` brings images to the nodes before a rollout."""
+
+    windows: tuple[Window, ...] = Field(
+        default=(),
+        description="The hours in which a pull may begin, in the timezone of rollout; empty: always. A freeze does not "
+        "count, as nothing that runs changes",
+    )
+    bandwidth: Size | None = Field(
+        default=None,
+        description="What the nodes together take from the registry in a second, on average; none: as fast as it goes",
+        examples=["60m"],
+    )
+
+
 class RolloutSettings(UserInput):
     """How a rollout proceeds, and when it may begin."""
 
@@ -544,9 +559,13 @@ class RolloutSettings(UserInput):
         default=None, description="The time zone of freeze and windows, required with them", examples=["Asia/Shanghai"]
     )
 
+    fetch: FetchSettings = Field(
+        default=FetchSettings(), description="How images are brought to the nodes before a rollout (`provision fetch`)"
+    )
+
     @model_validator(mode="after")
     def _has_timezone(self) -> Self:
-        if (self.freeze or self.windows) and self.timezone is None:
+        if (self.freeze or self.windows or self.fetch.windows) and self.timezone is None:
             raise ValueError(
                 "freeze and windows need a timezone beside them, such as Europe/Berlin: whose clock counts"
             )
@@ -556,6 +575,11 @@ class RolloutSettings(UserInput):
     def calendar(self) -> Calendar:
         """The maintenance calendar."""
         return Calendar(self.freeze, self.windows, ZoneInfo(self.timezone or "UTC"))
+
+    @property
+    def fetch_calendar(self) -> Calendar:
+        """When pulls before a rollout may begin."""
+        return Calendar((), self.fetch.windows, ZoneInfo(self.timezone or "UTC"))
 
 
 class PackageSource(UserInput):

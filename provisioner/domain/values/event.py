@@ -13,6 +13,7 @@ Phase = Literal[
     "lock",
     "build",
     "plan",
+    "fetch",
     "stage",
     "switch",
     "verify",

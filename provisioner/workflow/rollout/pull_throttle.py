@@ -5,8 +5,9 @@ from typing import Generic, Protocol, TypeVar
 
 from provisioner.domain.lab.waves import max_concurrent_pulls
 from provisioner.domain.rollout.order import Orders
+from provisioner.domain.rollout.pace import pull_event
 from provisioner.domain.rollout.report import NodeRecord, NodeState
-from provisioner.workflow.protocols import StopRequested
+from provisioner.workflow.protocols import RunContext, StopRequested
 
 _PULLED: frozenset[NodeState] = frozenset({"staged", "committed"})
 
@@ -34,15 +35,15 @@ class PullThrottle(Generic[OrderT]):
         stage: Callable[[Orders[OrderT]], Mapping[str, NodeRecord]],
         sizes: Mapping[str, int],
         at_once: int | None,
-        stop: StopRequested,
+        context: RunContext,
     ) -> None:
-        """Stage by `stage`, until `stop` returns True."""
-        self._stage, self._sizes, self._at_once, self._stop = stage, sizes, at_once, stop
+        """Stage by `stage`, until the context asks for a stop. It is told how fast the nodes have pulled."""
+        self._stage, self._sizes, self._at_once, self._context = stage, sizes, at_once, context
         self._throughput: float | None = None  # bytes per second
 
     def __call__(self, orders: Orders[OrderT]) -> Mapping[str, NodeRecord]:
         """Stage the nodes of `orders`. Nodes that are left when a stop is requested get no record."""
-        return self.until(orders, self._stop)
+        return self.until(orders, self._context.stop)
 
     def until(self, orders: Orders[OrderT], stop: StopRequested) -> Mapping[str, NodeRecord]:
         """Stage the nodes of `orders`. Nodes that are left when `stop` returns True get no record."""
@@ -72,4 +73,6 @@ class PullThrottle(Generic[OrderT]):
         pulled = [record for record in staged if self._sizes.get(record.node)]
         seconds = max((record.seconds for record in pulled), default=0.0)
         if seconds:
-            self._throughput = max(self._throughput or 0.0, sum(self._sizes[r.node] for r in pulled) / seconds)
+            size = sum(self._sizes[record.node] for record in pulled)
+            self._throughput = max(self._throughput or 0.0, size / seconds)
+            self._context.on_event(pull_event(size, seconds))

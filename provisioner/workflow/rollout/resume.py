@@ -208,14 +208,14 @@ def resume(  # noqa: PLR0913  (the run, its state, and how it goes on)
 
     Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes.
     """
-    steps, run_spec = wave_steps(run_spec, fleet, context.stop), with_settled(run_spec, state.settled)
+    steps, run_spec = wave_steps(run_spec, fleet, context), with_settled(run_spec, state.settled)
     left = [node for node in run_spec.nodes if _is_left(run_spec, node, state.settled)]
     completed: set[str] = set()
     if run_spec.claim and left and not context.stop():
         begun_nodes = {node for node, _ in state.begun}
         claims = {node: claim for node, claim in run_spec.claims.items() if node in left}
         unclaimed = claim_nodes(fleet, run_spec.claim, claims, breaks, context.on_event, begun=begun_nodes)
-        completing = _begun_only(seat_steps(run_spec, fleet, context.stop)[-1], state.begun, unclaimed)
+        completing = _begun_only(seat_steps(run_spec, fleet, context)[-1], state.begun, unclaimed)
         # A change that has begun is completed whatever else fails, and also after a stop request.
         wave_run = WaveRun([list(completing.orders)], [completing], len(left))
         ended = run_all_waves(wave_run, {}, replace(context, stop=never_stop)).records

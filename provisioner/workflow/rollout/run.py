@@ -19,7 +19,7 @@ from provisioner.domain.rollout.report import (
 from provisioner.domain.rollout.run_spec import RunSpec
 from provisioner.domain.self_service.publication import SELF_SERVICE_NAME
 from provisioner.domain.values.problem import Problem, ProblemError
-from provisioner.workflow.protocols import Fleet, NodeFleet, RunContext, StopRequested
+from provisioner.workflow.protocols import Fleet, NodeFleet, RunContext
 from provisioner.workflow.rollout.claims import claim_nodes, release_claims
 from provisioner.workflow.rollout.pull_throttle import PullThrottle
 from provisioner.workflow.rollout.removal import removal_orders
@@ -50,7 +50,7 @@ def never_stop() -> bool:
 
 def roll_out_locally(run_spec: RunSpec, fleet: Fleet, context: RunContext) -> Outcome:
     """Roll out to the user's own machine, without a claim: no other controller changes it."""
-    wave_run = WaveRun(run_spec.waves, _rollout_steps(run_spec, fleet, context.stop), run_spec.budget)
+    wave_run = WaveRun(run_spec.waves, _rollout_steps(run_spec, fleet, context), run_spec.budget)
     return build_outcome(run_spec, run_all_waves(wave_run, settled_records(run_spec), context), local=True)
 
 
@@ -63,7 +63,7 @@ def run_waves(
 
     Raises ProblemError (locked) where a run other than `breaks` has claimed one of the nodes; nothing was changed then.
     """
-    wave_run = build_wave_run(run_spec, wave_steps(run_spec, fleet, context.stop), gate)
+    wave_run = build_wave_run(run_spec, wave_steps(run_spec, fleet, context), gate)
     claim = run_spec.claim
     if run_spec.nodes:
         context.journal.keep("undertaking", run_spec)
@@ -97,13 +97,13 @@ def first_node_failed(nodes: Sequence[str], _budget: int) -> Problem:
     )
 
 
-def wave_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
+def wave_steps(run_spec: RunSpec, fleet: NodeFleet, context: RunContext) -> Sequence[WaveStep[Any]]:
     """Return the steps of each wave: those of seats, and after them the one of self-service."""
     orders = {node: {SELF_SERVICE_NAME: order} for node, order in run_spec.publications.items()}
     if not orders:
-        return seat_steps(run_spec, fleet, stop)
-    publish = PullThrottle(fleet.publish, _bytes_to_publish(run_spec), run_spec.pulls, stop)
-    return (*seat_steps(run_spec, fleet, stop), WaveStep(publish, orders, partial(_refuse_held_gpus, run_spec)))
+        return seat_steps(run_spec, fleet, context)
+    publish = PullThrottle(fleet.publish, _bytes_to_publish(run_spec), run_spec.pulls, context)
+    return (*seat_steps(run_spec, fleet, context), WaveStep(publish, orders, partial(_refuse_held_gpus, run_spec)))
 
 
 def _refuse_held_gpus(run_spec: RunSpec, node: str, record: NodeRecord | None) -> Problem | None:
@@ -123,17 +123,17 @@ def _refuse_held_gpus(run_spec: RunSpec, node: str, record: NodeRecord | None) -
     )
 
 
-def seat_steps(run_spec: RunSpec, fleet: NodeFleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
+def seat_steps(run_spec: RunSpec, fleet: NodeFleet, context: RunContext) -> Sequence[WaveStep[Any]]:
     """Return the steps of the seats of a wave. The last of them is the one that changes a seat for good."""
     if run_spec.verb == "rollback":
         return (WaveStep(fleet.roll_back, run_spec.back),)
     if run_spec.verb == "remove":
         return (WaveStep(fleet.take_down, removal_orders(run_spec)),)
-    return _rollout_steps(run_spec, fleet, stop)
+    return _rollout_steps(run_spec, fleet, context)
 
 
-def _rollout_steps(run_spec: RunSpec, fleet: Fleet, stop: StopRequested) -> Sequence[WaveStep[Any]]:
-    stage = PullThrottle(fleet.stage, _bytes_to_pull(run_spec), run_spec.pulls, stop)
+def _rollout_steps(run_spec: RunSpec, fleet: Fleet, context: RunContext) -> Sequence[WaveStep[Any]]:
+    stage = PullThrottle(fleet.stage, _bytes_to_pull(run_spec), run_spec.pulls, context)
     stops, starts, others = removal_orders(run_spec), *_split_orders(run_spec)
     # Seats that are stopped come first: others may take their ports and cards.
     changes = {node: {**stops.get(node, {}), **starts.get(node, {}), **others.get(node, {})} for node in run_spec.nodes}

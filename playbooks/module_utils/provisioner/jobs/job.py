@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner.jobs.jobfile import Job, JobFolder, is_ali
 
 KEEP_JOBS = 20
 FINAL_STATES = ("committed", "rolled_back", "needs_attention")
+HARMLESS = ("stage", "fetch")  # kinds of jobs that change nothing that runs
 LOCK_WAIT_SECONDS = 30  # compose may outlive a killed job for that long, and keeps the lock meanwhile
 
 Work = Callable[[Job, int], Dict[str, Any]]  # (job, file descriptor of the lock) -> record
@@ -129,7 +130,7 @@ def _outcome(job: Job, lock: int, work: Work) -> dict[str, Any]:
     except ProblemError as fault:
         return {"state": fault.state, "problems": [fault.problem]}
     except Exception as error:  # noqa: BLE001  (the record is the only way to report it)
-        return {"state": "failed" if job.kind == "stage" else "needs_attention", "problems": [problem_of(error)]}
+        return {"state": "failed" if job.kind in HARMLESS else "needs_attention", "problems": [problem_of(error)]}
 
 
 def problem_of(error: Exception) -> dict[str, str]:

@@ -11,6 +11,11 @@ from ansible.module_utils.provisioner.seat.seat import Seat
 KEEP_REPOSITORY = "provisioner/keep"  # tags in it protect images from `docker image prune`
 
 
+def fetched_tag(lab: str, digest: str) -> str:
+    """Return the tag that protects an image that was fetched for a lab and is in no generation yet."""
+    return f"fetched.{lab}.{digest.rpartition(':')[2][:12]}"
+
+
 def remove_old_generations(seat: Seat, keep: set[int]) -> None:
     """Remove all generations but those in `keep`, and images that no seat keeps. Errors are ignored until next time."""
     for number in seat.numbers():

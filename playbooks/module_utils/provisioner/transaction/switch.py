@@ -23,7 +23,7 @@ from ansible.module_utils.provisioner.seat.journal import Journal
 from ansible.module_utils.provisioner.seat.precheck import check_ports, check_subnet
 from ansible.module_utils.provisioner.seat.seat import BROKER, Seat
 from ansible.module_utils.provisioner.transaction.expected import begin, committed_record
-from ansible.module_utils.provisioner.transaction.retention import remove_old_generations
+from ansible.module_utils.provisioner.transaction.retention import KEEP_REPOSITORY, fetched_tag, remove_old_generations
 from ansible.module_utils.provisioner.transaction.undo import append_if_possible, home_detail, undo_switch
 from ansible.module_utils.provisioner.transaction.verify import verify_despite_home
 
@@ -43,6 +43,9 @@ def switch(order: dict[str, Any], job: Job, lock: int) -> dict[str, Any]:
         remove_old_generations(seat, {record["generation"], older if is_repair else old})
         with contextlib.suppress(ProblemError):
             compose.remove_unused_networks()
+        with contextlib.suppress(ProblemError):  # the generation keeps its image from now on
+            digest = order["image"]["reference"].rpartition("@")[2]
+            engine.untag(f"{KEEP_REPOSITORY}:{fetched_tag(order['seat']['lab'], digest)}")
     return record
 
 

@@ -1,0 +1,1 @@
+"""Images that are brought to the node before a rollout."""

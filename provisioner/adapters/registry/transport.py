@@ -18,6 +18,7 @@ from urllib3 import BaseHTTPResponse, PoolManager, ProxyManager, Timeout, make_h
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 from urllib3.exceptions import HTTPError
+from urllib3.util.ssltransport import SSLTransport
 
 from provisioner.domain.values.problem import Problem, ProblemError
 from provisioner.domain.values.proxy import ProxySettings, proxy_for
@@ -77,7 +78,9 @@ class TimedConnection(HTTPConnection):
         """Connect, and add the socket to those that can be cut."""
         super().connect()
         if self.sock is not None:
-            self.open_sockets.add(self.sock, self)
+            # Through an https proxy to an https registry there is TLS within TLS, which is no socket itself.
+            sock = self.sock.socket if isinstance(self.sock, SSLTransport) else self.sock
+            self.open_sockets.add(sock, self)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         """Send a request, and start the time limit of its exchange."""

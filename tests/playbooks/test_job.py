@@ -253,6 +253,19 @@ def test_a_full_disk_in_a_job_is_an_io_error_and_no_bug(seat: Any) -> None:
     assert (record["state"], record["problems"][0]["code"]) == ("failed", "io_error")
 
 
+def test_a_report_that_says_nothing_new_is_not_written(tmp_path: Path) -> None:
+    """While an engine unpacks a layer it says so ten times a second, with all bytes done."""
+    job = files.Job(tmp_path / "j.json", "r1", "stage")
+    written = []
+    for news in [("unpacking layer 1 of 2", 100, 100)] * 20 + [("jupyter is running",)] * 5:
+        job.report(*news)
+        written.append((tmp_path / "j.json").stat().st_ino)
+    changes = [number for number in range(1, 25) if written[number] != written[number - 1]]
+    assert changes == [20]
+    job.report("jupyter is running", phase="verify")
+    assert files.read_job(tmp_path / "j.json")["phase"] == "verify"
+
+
 def test_reports_that_differ_only_in_numbers_are_throttled(tmp_path: Path) -> None:
     job = files.Job(tmp_path / "j.json", "r1", "stage")
     for done in range(100):

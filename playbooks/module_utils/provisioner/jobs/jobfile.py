@@ -23,7 +23,7 @@ SHORT = 500  # characters of each text of a problem, where the whole record does
 SHORTER = ((5, SHORT), (1, 100))
 KEPT = ("state", "generation", "seconds", "released")
 SHOWN = ("finished", "phase", "text", "done", "total", "unit", "record")  # to the control machine
-REPORT_INTERVAL = 0.5  # seconds between two reports that differ in their numbers only
+REPORT_INTERVAL = 1.0  # seconds between two reports that differ in their numbers only
 
 
 class JobFolder(Protocol):
@@ -59,12 +59,18 @@ class Job:
         self._write()
 
     def report(self, text: str, done: int | None = None, total: int | None = None, phase: str | None = None) -> None:
-        """Write progress to the file; `done` and `total` are bytes. Never raises: progress is not worth a job's end."""
-        only_numbers = text == self._state["text"] and done != total
-        if only_numbers and time.monotonic() - self._reported < REPORT_INTERVAL:
-            return
+        """Write progress to the file; `done` and `total` are bytes. Never raises: progress is not worth a job's end.
+
+        An engine repeats itself ten times a second, so a report that says nothing new is not written, and one with
+        other numbers only after REPORT_INTERVAL. That all is done is written at once.
+        """
         unit = "" if done is None else "B"
-        self._state.update(text=text, done=done, total=total, unit=unit, phase=phase or self._state["phase"])
+        news = {"text": text, "done": done, "total": total, "unit": unit, "phase": phase or self._state["phase"]}
+        changed = {name for name, value in news.items() if self._state[name] != value}
+        waits = changed <= {"done", "total"} and done != total
+        if not changed or (waits and time.monotonic() - self._reported < REPORT_INTERVAL):
+            return
+        self._state.update(news)
         with contextlib.suppress(OSError):
             self._write()
 

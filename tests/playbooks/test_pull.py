@@ -2,6 +2,7 @@ import base64
 import json
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -40,6 +41,7 @@ CONTAINERD_STREAM = [
     {"id": "a", "status": "Pull complete", "progressDetail": {"hidecounts": True}},
     {"id": "b", "status": "Pull complete", "progressDetail": {"hidecounts": True}},
 ]
+LONG = {"pull": 3600, "healthy": 1, "min_healthy": 0}
 IMAGE = {"RootFS": {"Layers": ["sha256:1", "sha256:2"]}}
 
 
@@ -53,6 +55,26 @@ def _no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pulls, "PAUSE", 0)
 
 
+GONE = "Get https://registry.lab:5201/v2/: dial tcp 10.0.0.1:5201: connect: connection refused"
+UNREACHABLE = [
+    GONE,
+    "Get https://registry.lab:5201/v2/: dial tcp 10.0.0.1:5201: connect: no route to host",
+    "read tcp 10.0.0.2:41000->10.0.0.1:5201: read: connection reset by peer",
+    "read tcp 10.0.0.2:41000->10.0.0.1:5201: i/o timeout",
+    "net/http: request canceled while waiting for connection (Client.Timeout exceeded while awaiting headers)",
+    "net/http: TLS handshake timeout",
+]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses of a pull, which take no time but count as if they did."""
+    pauses: list[float] = []
+    time = SimpleNamespace(monotonic=lambda: sum(pauses), sleep=pauses.append)
+    monkeypatch.setattr(pulls, "time", time)
+    return pauses
+
+
 def an_image(**over: Any) -> dict[str, Any]:
     return {"reference": REFERENCE, "tag": "t:1", "platform": "linux/amd64", "rootfs": [], "bytes": 0} | over
 
@@ -62,10 +84,9 @@ def test_progress_sums_bytes_over_the_layers() -> None:
     seen = []
     for news in STREAM:
         layers.update(news)
-        seen.append((layers.done, layers.total, layers.unpacking))
-    assert seen[1:4] == [(10, 100, False), (15, 150, False), (65, 150, False)]
-    assert seen[6] == (150, 150, True)
-    assert seen[-1] == (150, 150, False)
+        seen.append((layers.done, layers.total, layers.step))
+    assert seen[1:4] == [(10, 100, "pulling"), (15, 150, "pulling"), (65, 150, "pulling")]
+    assert seen[6:8] == [(150, 150, "unpacking layer 1 of 2"), (150, 150, "unpacking layer 2 of 2")]
 
 
 def test_progress_with_containerds_image_store() -> None:
@@ -73,15 +94,16 @@ def test_progress_with_containerds_image_store() -> None:
     seen = []
     for news in CONTAINERD_STREAM:
         layers.update(news)
-        seen.append((layers.done, layers.total, layers.unpacking))
-    assert seen[1:6] == [
-        (40, 100, False),
-        (50, 150, False),
-        (110, 150, False),
-        (110, 150, True),
-        (110, 150, True),
-    ]
-    assert seen[-1] == (150, 150, False)
+        seen.append((layers.done, layers.total, layers.step))
+    assert seen[1:6] == [(done, total, "pulling") for done, total in [(40, 100), (50, 150), *[(110, 150)] * 3]]
+    assert seen[6:] == [(150, 150, f"unpacking layer {number} of 2") for number in (1, 2, 2)]
+
+
+def test_the_name_of_the_image_in_the_stream_is_no_layer() -> None:
+    layers = pulls.PullProgress()
+    layers.update({"id": "sha256:…", "status": "Pulling from provisioner/lab"})
+    layers.update({"id": "a", "status": "Download complete"})
+    assert layers.step == "unpacking layer 1 of 1"
 
 
 def test_a_pull_requests_digest_and_platform_and_reports_bytes(tmp_path: Path, engine: FakeEngine) -> None:
@@ -92,7 +114,7 @@ def test_a_pull_requests_digest_and_platform_and_reports_bytes(tmp_path: Path, e
     assert "fromImage=registry.lab%3A5201%2Fprovisioner%2Flab&tag=sha256%3Aaaaa" in create
     assert create.endswith("platform=linux%2Famd64")
     assert ("pulling", 65, 150) in reports
-    assert ("unpacking", 150, 150) in reports
+    assert ("unpacking layer 2 of 2", 150, 150) in reports
 
 
 def test_a_present_image_is_not_pulled_again(tmp_path: Path, engine: FakeEngine) -> None:
@@ -123,6 +145,74 @@ def test_a_pull_that_fails_twice_reports_the_message_of_the_engine(tmp_path: Pat
         pulls.pull(an_order(tmp_path), Reports())
     assert caught.value.problem["code"] == "pull_failed"  # type: ignore[attr-defined]
     assert engine.pulls == []
+
+
+@pytest.mark.parametrize("message", UNREACHABLE)
+def test_a_registry_that_does_not_answer_is_waited_for(
+    tmp_path: Path, engine: FakeEngine, clock: list[float], message: str
+) -> None:
+    engine.pulls, engine.brings = [*[[{"error": message}]] * 14, STREAM], (REFERENCE, IMAGE)
+    reports = Reports()
+    pulls.pull(an_order(tmp_path, deadlines=LONG), reports)
+    waits = [news[0] for news in reports if "waiting" in news[0]]
+    assert (waits[0], len(waits)) == ("the registry does not answer: waiting for it, up to 225 s more", 14)
+    assert waits[-1].endswith("up to 30 s more")
+    assert sum(clock) == 14 * pulls.REGISTRY_PAUSE
+
+
+def test_a_registry_that_stays_away_fails_the_pull_after_the_wait_and_one_more_try(
+    tmp_path: Path, engine: FakeEngine, clock: list[float]
+) -> None:
+    engine.pulls = [[{"error": GONE}] for _ in range(40)]
+    with pytest.raises(ProblemError, match="connection refused"):
+        pulls.pull(an_order(tmp_path, deadlines=LONG), Reports())
+    assert sum(clock) == pulls.REGISTRY_WAIT
+    assert len(engine.pulls) == 40 - 15 - pulls.TRIES
+
+
+def test_the_wait_for_a_registry_ends_with_the_deadline_of_the_pull(
+    tmp_path: Path, engine: FakeEngine, clock: list[float]
+) -> None:
+    engine.pulls = [[{"error": GONE}] for _ in range(40)]
+    with pytest.raises(ProblemError, match="connection refused"):
+        pulls.pull(an_order(tmp_path, deadlines={**LONG, "pull": 50}), Reports())
+    assert sum(clock) == 45
+
+
+def test_time_in_which_bytes_came_is_not_taken_from_the_wait(
+    tmp_path: Path, engine: FakeEngine, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = engine.answer
+
+    def answer(method: str, path: str, query: Any) -> Any:
+        clock.append(100 if "images" in path else 0)  # each try takes so long
+        return answers(method, path, query)
+
+    monkeypatch.setattr(engine, "answer", answer)
+    broken = [downloading("b", 10, 100), {"error": GONE}]
+    engine.pulls, engine.brings = [*[broken] * 5, STREAM], (REFERENCE, IMAGE)
+    reports = Reports()
+    pulls.pull(an_order(tmp_path, deadlines=LONG), reports)
+    assert [news[0][-10:] for news in reports if "waiting" in news[0]] == [f"{s} s more" for s in range(225, 150, -15)]
+
+
+@pytest.mark.parametrize("message", ["manifest unknown", "unauthorized: authentication required", "toomanyrequests"])
+def test_a_registry_that_answers_no_is_not_waited_for(
+    tmp_path: Path, engine: FakeEngine, clock: list[float], message: str
+) -> None:
+    engine.pulls = [[{"error": message}] for _ in range(9)]
+    with pytest.raises(ProblemError, match=message):
+        pulls.pull(an_order(tmp_path, deadlines=LONG), Reports())
+    assert (sum(clock), len(engine.pulls)) == (0, 9 - pulls.TRIES)
+
+
+def test_a_pull_that_goes_on_counts_only_the_layers_that_were_missing(tmp_path: Path, engine: FakeEngine) -> None:
+    first = [downloading("a", 40, 100), {"id": "a", "status": "Pull complete"}, {"error": "unexpected EOF"}]
+    again = [{"id": "a", "status": "Already exists"}, *STREAM[2:]]
+    engine.pulls, engine.brings = [first, again], (REFERENCE, IMAGE)
+    reports = Reports()
+    pulls.pull(an_order(tmp_path), reports)
+    assert reports[-1] == ("unpacking layer 2 of 2", 150, 150)
 
 
 def test_a_pull_waits_for_an_engine_that_was_killed(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -14,19 +15,28 @@ from ansible.module_utils.provisioner.docker import engine
 STALL = 300
 # With containerd's image store a layer may have the second status.
 DOWNLOADING = ("Downloading", "Pulling layer fs")
+DOWNLOADED = ("Download complete", "Extracting", "Pull complete", "Already exists")
 TRIES = 2
 PAUSE = 5
 ENGINE_SECONDS = 60
+# Seconds for which a registry that does not answer is waited for, in all, beside the tries of the engine itself: it
+# gives up after five of them, in 75 s.
+REGISTRY_WAIT = 225
+REGISTRY_PAUSE = 15  # between two tries meanwhile
+# Messages of Go's net and net/http, as the engine passes them on. A registry that answers with an error is no match.
+NO_ANSWER = re.compile(
+    "connection refused|connection reset by peer|broken pipe|i/o timeout|TLS handshake timeout|Client.Timeout exceeded"
+    "|context deadline exceeded|no route to host|network is unreachable|connection timed out"
+)
 
 
 class PullProgress:
-    """How much of an image was downloaded, from the engine's messages about each layer."""
+    """How much of an image was downloaded and unpacked, from the engine's messages about each layer."""
 
     def __init__(self) -> None:
         """Start with no layers."""
         self._sizes: dict[str, tuple[int, int]] = {}
         self._states: dict[str, tuple[Any, Any]] = {}
-        self.unpacking = False
         self.changed = time.monotonic()
 
     def update(self, message: dict[str, Any]) -> None:
@@ -37,9 +47,8 @@ class PullProgress:
         elif status in ("Download complete", "Pull complete") and layer in self._sizes:
             size = max(self._sizes[layer])
             self._sizes[layer] = (size, size)
-        self.unpacking = status == "Extracting"
         state = (status, detail.get("current"))
-        if self._states.get(layer) != state:
+        if layer and not str(status).startswith("Pulling from ") and self._states.get(layer) != state:
             self._states[layer], self.changed = state, time.monotonic()
 
     @property
@@ -52,40 +61,63 @@ class PullProgress:
         """Bytes of all layers that are known to be downloaded."""
         return sum(total for _, total in self._sizes.values())
 
+    @property
+    def step(self) -> str:
+        """Return `pulling`, and `unpacking layer 3 of 6` from the moment when nothing is left to download.
+
+        Before that moment the engine unpacks and downloads at once, and the bytes show that it goes on. Layers that
+        the node has already are not counted.
+        """
+        states = [status for status, _ in self._states.values() if status != "Already exists"]
+        if not states or any(status not in DOWNLOADED for status in states):
+            return "pulling"
+        return f"unpacking layer {min(states.count('Pull complete') + 1, len(states))} of {len(states)}"
+
     def __str__(self) -> str:
         """Return `after X of Y GB`."""
         return f"after {self.done / 1e9:.2f} of {self.total / 1e9:.2f} GB"
 
 
-def pull(order: dict[str, Any], report: Report) -> None:
+def pull(order: dict[str, Any], report: Report, patience: float = REGISTRY_WAIT) -> None:
     """Pull the image of the order unless the node has it.
+
+    An engine keeps the layers that it has unpacked, so each try goes on with those that are missing. A registry that
+    does not answer is waited for, `patience` seconds in all; time in which bytes come does not count. Any other error
+    is tried once more.
 
     Raises ProblemError `pull_failed`, and `rootfs_mismatch` when the layers differ from the lock.
     """
     image = order["image"]
     deadline = time.monotonic() + order["deadlines"]["pull"]
-    for attempt in range(1, TRIES + 1):
+    tries = TRIES
+    while True:
+        layers, begun = PullProgress(), time.monotonic()
         try:
             if engine.image(image["reference"]) is not None:
                 break
-            _pull_once(image, deadline, report)
+            _pull_once(image, deadline, report, layers)
         except ProblemError as fault:
-            if attempt == TRIES or time.monotonic() + PAUSE > deadline:
+            waits = bool(NO_ANSWER.search(str(fault))) and patience > 0
+            tries -= not waits
+            pause = min(REGISTRY_PAUSE, patience) if waits else PAUSE
+            if not tries or time.monotonic() + pause > deadline:
                 raise
-            report(f"retrying: {fault}")
-            time.sleep(PAUSE)
+            wait = f"the registry does not answer: waiting for it, up to {patience:.0f} s more"
+            report(wait if waits else f"retrying: {fault}")
+            time.sleep(pause)
+            if waits:
+                patience -= pause if layers.done else time.monotonic() - begun
             engine.wait_for_engine(ENGINE_SECONDS)  # the engine may have been killed and be restarting
     _check_layers(image)
 
 
-def _pull_once(image: dict[str, Any], deadline: float, report: Report) -> None:
-    layers = PullProgress()
+def _pull_once(image: dict[str, Any], deadline: float, report: Report, layers: PullProgress) -> None:
     report("pulling", 0, image["bytes"] or None)
-    patience = min(STALL, max(deadline - time.monotonic(), 0.1))
-    for message in engine.pull(image["reference"], image["platform"], patience):
+    stall = min(STALL, max(deadline - time.monotonic(), 0.1))
+    for message in engine.pull(image["reference"], image["platform"], stall):
         layers.update(message)
         # Layers that are on the node already are not downloaded, so the sum may stay below the image's size.
-        report("unpacking" if layers.unpacking else "pulling", layers.done, image["bytes"] or layers.total)
+        report(layers.step, layers.done, image["bytes"] or layers.total)
         if time.monotonic() > deadline:
             raise engine.pull_failed(image["reference"], f"timed out {layers}")
         if time.monotonic() - layers.changed > STALL:

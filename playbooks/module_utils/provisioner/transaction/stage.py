@@ -78,7 +78,7 @@ def _restore_image_name(compose: Compose, order: dict[str, Any], report: Report)
     old = compose.seat.current()
     if old and is_running(compose):
         with contextlib.suppress(ProblemError):
-            pull({**compose.seat.order(old), "deadlines": order["deadlines"]}, report)
+            pull({**compose.seat.order(old), "deadlines": order["deadlines"]}, report, patience=0)
 
 
 def _check(order: dict[str, Any]) -> None:

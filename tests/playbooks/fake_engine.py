@@ -97,7 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        if body:  # the client may have closed the connection of an answer without one
+            self.wfile.write(body)
 
     do_GET = do_POST = do_DELETE = _do  # noqa: N815  (names that http.server looks for)
 

@@ -121,7 +121,7 @@ class Site:
         if argv[-1] == "-":
             uuid = argv[argv.index("--gpus") + 1].partition("=")[2]
             return json.dumps({"method": "torch", "uuids": [uuid], **self.check})
-        return {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], "")
+        return f"{PASSWD}{trials.MARK}root:x:0:\n" if argv[-1] == "/etc/group" else ""
 
     def _kill(self, _pid: int, _number: int) -> None:
         self.pid = None

@@ -70,7 +70,7 @@ def machine(
     for name in ("RUNNING", "CRON"):
         monkeypatch.setattr(units, name, tmp_path / "none" / name)
     for module in (images, trials):
-        monkeypatch.setattr(module, "run", lambda *_, **__: command.CommandResult(0, PASSWD, ""))
+        monkeypatch.setattr(module, "run", lambda *_, **__: command.CommandResult(0, PASSWD + trials.MARK, ""))
     monkeypatch.setattr(precheck, "compose_version", lambda: "2.26.1")
     monkeypatch.setattr(clients, "CLIENT", tmp_path / "bin/provision")
     monkeypatch.setattr(clients, "python_path", lambda: boot.PYTHON)

@@ -15,6 +15,7 @@ stages, seats, journals, command = (
 precheck, composes, trials = (module_util(name) for name in ("seat.precheck", "seat.compose", "docker.trial"))
 
 PASSWD = "root:x:0:0:root:/root:/bin/bash\n"
+ACCOUNTS = f"{PASSWD}{trials.MARK}root:x:0:\n"
 
 
 class Reports(list[str]):
@@ -29,7 +30,7 @@ def docker(monkeypatch: pytest.MonkeyPatch, engine: FakeEngine) -> list[list[str
 
     def run(argv: list[str], *_: Any, **__: Any) -> Any:
         calls.append(argv)
-        return command.CommandResult(0, {"/etc/passwd": PASSWD, "/etc/group": "root:x:0:\n"}.get(argv[-1], ""), "")
+        return command.CommandResult(0, ACCOUNTS if argv[-1] == "/etc/group" else "", "")
 
     for module in (trials, composes):
         monkeypatch.setattr(module, "run", run)
@@ -77,10 +78,10 @@ OTHER = REFERENCE.replace("a" * 64, "b" * 64)
     ("second", "boot", "containers"),
     [
         ({}, "b1", 0),
-        ({"run": "r2"}, "b1", 2),
-        ({}, "b2", 2),
-        ({}, "", 2),
-        ({"image": {"reference": OTHER, "tag": "t:2", "platform": "linux/amd64", "rootfs": [], "bytes": 0}}, "b1", 2),
+        ({"run": "r2"}, "b1", 1),
+        ({}, "b2", 1),
+        ({}, "", 1),
+        ({"image": {"reference": OTHER, "tag": "t:2", "platform": "linux/amd64", "rootfs": [], "bytes": 0}}, "b1", 1),
     ],
 )
 def test_the_seats_of_a_run_try_an_image_once_until_the_node_starts_anew(  # noqa: PLR0913, PLR0917  (fixtures, a case)
@@ -94,13 +95,13 @@ def test_the_seats_of_a_run_try_an_image_once_until_the_node_starts_anew(  # noq
 ) -> None:
     monkeypatch.setattr(trials, "boot_id", lambda: "b1" if boot else "")
     stage(an_order(tmp_path))
-    assert trials_of(docker) == 2
+    assert trials_of(docker) == 1
     monkeypatch.setattr(trials, "boot_id", lambda: boot)
     engine.images[OTHER] = {"RootFS": {"Layers": []}}
     other = {"name": "demo_ann", "user": "ann", "ports": {"ssh": 22002, "jupyter": 22003}, "subnet": "10.213.0.16/28"}
     order = with_seat(an_order(tmp_path, **second), **other)
     assert stage(order)["state"] == "staged"
-    assert trials_of(docker) - 2 == containers
+    assert trials_of(docker) - 1 == containers
     names = [line.split(":")[0] for line in (seats.seat_of(order).generation(1) / "passwd").read_text().splitlines()]
     assert names == ["ann", "root"][: 2 - (os.getuid() == 0)]
 
@@ -113,7 +114,7 @@ def test_seats_of_the_broker_try_an_image_once_whoever_asks_for_them(
         ports, subnet = {"ssh": 22000 + 2 * number, "jupyter": 22001 + 2 * number}, f"10.213.0.{16 * number}/28"
         order = with_seat(an_order(tmp_path, run, by=sender), name=f"demo_{number}", ports=ports, subnet=subnet)
         assert stage(order)["state"] == "staged"
-    assert trials_of(docker) == 4  # the first one, and that of a run of the control machine
+    assert trials_of(docker) == 2  # the first one, and that of a run of the control machine
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"image": 1}'])
@@ -122,7 +123,7 @@ def test_a_damaged_record_of_a_trial_is_replaced(tmp_path: Path, docker: list[li
     path.parent.mkdir(parents=True)
     path.write_text(text)
     stage(an_order(tmp_path))
-    assert (trials_of(docker), json.loads(path.read_text())["passwd"]) == (2, PASSWD)
+    assert (trials_of(docker), json.loads(path.read_text())["passwd"]) == (1, PASSWD)
 
 
 @pytest.mark.usefixtures("docker")
@@ -143,22 +144,25 @@ def test_stage_removes_failed_generations_and_keeps_the_rollback_target(tmp_path
     assert seat.numbers() == [1, 2, 4]
 
 
-def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed(
-    tmp_path: Path, docker: list[list[str]], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize(
+    ("code", "out", "err", "said"),
+    [
+        (125, "", "failed to register layer", "failed to register layer"),
+        (1, ACCOUNTS, "cat: /etc/group: No such file or directory", "No such file"),
+        (0, PASSWD, "", "root:x:0:0"),  # the entry point is another program than cat
+        (None, "", "", "timed out"),
+    ],
+)
+def test_an_image_that_does_not_start_is_refused_and_its_trial_container_removed(  # noqa: PLR0913, PLR0917  (a case)
+    tmp_path: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch, code: int | None, out: str, err: str, said: str
 ) -> None:
-    def run(argv: list[str], *_: Any, **__: Any) -> Any:
-        docker.append(argv)
-        return (
-            command.CommandResult(125, "", "failed to register layer")
-            if argv[1] == "run"
-            else command.CommandResult(0, "", "")
-        )
-
-    monkeypatch.setattr(trials, "run", run)
-    with pytest.raises(ProblemError, match="failed to register layer") as caught:
+    monkeypatch.setattr(trials, "run", lambda *_, **__: command.CommandResult(code, out, err))
+    with pytest.raises(ProblemError, match=said) as caught:
         stage(an_order(tmp_path))
     assert caught.value.problem["code"] == "image_does_not_start"  # type: ignore[attr-defined]
-    assert docker[-1] == ["docker", "rm", "-f", "provisioner-trial-demo-student"]
+    removals = [request for request in engine.requests if request.startswith("DELETE /containers/")]
+    assert removals == ["DELETE /containers/provisioner-trial-demo-student?force=1"] * 2
     assert seats.seat_of(an_order(tmp_path)).numbers() == []
 
 

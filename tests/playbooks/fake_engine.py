@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
+from queue import Queue
 from socketserver import ThreadingMixIn, UnixStreamServer
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -24,6 +25,7 @@ class FakeEngine:
         self.brings: tuple[str, dict[str, Any]] | None = None
         self.requests: list[str] = []
         self.headers: list[dict[str, str]] = []
+        self.events: Queue[bytes | None] | None = None  # what the stream of events sends, None at its end
 
     def answer(self, method: str, path: str, query: dict[str, list[str]]) -> tuple[int, Any]:
         if path in {"/info", "/version"}:
@@ -92,6 +94,9 @@ class _Handler(BaseHTTPRequestHandler):
         if url.path == "/images/create":
             self._pull()
             return
+        if url.path == "/events" and self.engine.events is not None:
+            self._send_events(self.engine.events)
+            return
         status, document = self.engine.answer(self.command, unquote(url.path), parse_qs(url.query))
         body = b"" if document is None else json.dumps(document).encode()
         self.send_response(status)
@@ -114,6 +119,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(json.dumps(line).encode() + b"\r\n")
         if self.engine.brings and not any("error" in line for line in answer):
             self.engine.images[self.engine.brings[0]] = self.engine.brings[1]
+
+    def _send_events(self, events: Queue[bytes | None]) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        while event := events.get():
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(event), event))
+        self.close_connection = True
 
     def log_message(self, *_: object) -> None:
         """Keep the output of the tests clean."""

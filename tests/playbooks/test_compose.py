@@ -1,8 +1,13 @@
 import json
 import os
 import subprocess
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from queue import Queue
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
@@ -10,7 +15,9 @@ from tests.playbooks.fake_engine import FakeEngine, a_container, add_containers
 from tests.playbooks.node_code import ProblemError, module_util
 from tests.playbooks.orders import NoJob, an_order
 
-composes, seats, removals = (module_util(name) for name in ("seat.compose", "seat.seat", "transaction.remove"))
+composes, seats, removals, engines = (
+    module_util(name) for name in ("seat.compose", "seat.seat", "transaction.remove", "docker.engine")
+)
 
 
 @pytest.fixture
@@ -158,6 +165,70 @@ def test_wait_healthy_fails_at_once_if_a_container_keeps_restarting(engine: Fake
     add_containers(engine, a_container("jupyter"), a_container("ssh", "starting", RestartCount=3))
     with pytest.raises(ProblemError, match="ssh is restarting"):
         compose.wait_healthy(float("inf"), lambda _: None)
+
+
+@pytest.fixture
+def events(engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> Iterator[Queue[bytes | None]]:
+    """The stream of events of the engine. Without an event, the next look at the containers comes after a minute."""
+    monkeypatch.setattr(engines, "EVENT_SECONDS", 60)
+    engine.events = Queue()
+    yield engine.events
+    engine.events.put(None)
+
+
+def test_wait_healthy_looks_again_at_an_event(engine: FakeEngine, compose: Any, events: Queue[bytes | None]) -> None:
+    add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
+
+    def report(_: str) -> None:
+        engine.inspected["jupyter"] = a_container("jupyter")
+        events.put(b'{"status":"health_status: healthy"}\n')
+
+    begun = time.monotonic()
+    compose.wait_healthy(begun + 50, report)
+    assert time.monotonic() - begun < 10
+    (asked,) = [request for request in engine.requests if "/events" in request]
+    assert json.loads(parse_qs(urlsplit(asked).query)["filters"][0])["label"] == [
+        "com.docker.compose.project=demo-student"
+    ]
+
+
+@pytest.mark.usefixtures("ran")
+def test_stay_healthy_sees_a_restart_at_its_event(
+    engine: FakeEngine, compose: Any, events: Queue[bytes | None]
+) -> None:
+    add_containers(engine, a_container("jupyter"), a_container("ssh"))
+
+    def restart() -> None:
+        engine.inspected["ssh"] = a_container("ssh", StartedAt="t1")
+        events.put(b'{"status":"die"}\n')
+
+    timer = threading.Timer(0.3, restart)
+    timer.start()
+    with pytest.raises(ProblemError, match="ssh is restarting"):
+        compose.stay_healthy(50)
+    timer.join()
+
+
+@pytest.mark.usefixtures("_short_waits")
+def test_wait_healthy_goes_on_where_the_stream_of_events_ends(
+    engine: FakeEngine, compose: Any, events: Queue[bytes | None]
+) -> None:
+    """As when the engine is restarted."""
+    add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
+    events.put(None)
+    threading.Timer(0.3, lambda: engine.inspected.update(jupyter=a_container("jupyter"))).start()
+    begun = time.monotonic()
+    compose.wait_healthy(begun + 50, lambda _: None)
+    assert time.monotonic() - begun < 10
+
+
+def test_an_event_that_is_lost_costs_no_more_than_the_pause(
+    engine: FakeEngine, compose: Any, events: Queue[bytes | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines, "EVENT_SECONDS", 0.1)
+    add_containers(engine, a_container("jupyter", "starting"), a_container("ssh"))
+    compose.wait_healthy(time.monotonic() + 50, lambda _: engine.inspected.update(jupyter=a_container("jupyter")))
+    assert events.empty()
 
 
 @pytest.mark.usefixtures("ran")

@@ -7,10 +7,11 @@ import contextlib
 import http.client
 import json
 import os
+import select
 import shutil
 import socket
 import time
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 from urllib.parse import quote, urlencode
 
 from ansible.module_utils.provisioner.base.problem import ProblemError
@@ -18,6 +19,11 @@ from ansible.module_utils.provisioner.docker.login import find_login
 
 SEAT_LABEL = "provisioner.seat"  # of each container of a seat; its value is the name of the seat
 SECONDS = 30
+POLL_SECONDS = 0.5  # between two looks at containers where the engine sends no events
+EVENT_BYTES = 1 << 16
+EVENT_SECONDS = 5.0  # between two looks where it does: an event may be lost
+# What may change the state of a container. Those of `docker exec` are left out: each health check is one.
+EVENTS = ("start", "die", "destroy", "rename", "pause", "unpause", "health_status")
 INSTALL = "run `provision prepare` on the lab, or install Docker Engine on the node"
 
 
@@ -110,6 +116,45 @@ def wait_for_engine(seconds: float) -> None:
             time.sleep(1)
         else:
             return
+
+
+@contextlib.contextmanager
+def events(label: str) -> Iterator[Callable[[float], None]]:
+    """Yield a function that waits for what happens to containers with a label (`name=value`) from now on.
+
+    It takes the most seconds to wait, and returns after an event, or after EVENT_SECONDS: its caller looks at the
+    containers then. Without events, from an engine that does not send them or has ended, it waits for POLL_SECONDS.
+    """
+    query = urlencode({"filters": json.dumps({"type": ["container"], "label": [label], "event": EVENTS})})
+    with contextlib.closing(UnixConnection(socket_path(), SECONDS)) as connection:
+        try:
+            connection.request("GET", f"/events?{query}")
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException):
+            yield _pause
+            return
+        with answer:
+            if answer.status != http.client.OK:
+                answer.read()
+                yield _pause
+            else:
+                link = connection.sock
+                yield lambda seconds: _wait_for_event(link, seconds)
+
+
+def _wait_for_event(link: socket.socket, seconds: float) -> None:
+    """Wait until bytes come, whatever they say, and read them. After the end of the stream there are none."""
+    if select.select([link], [], [], min(seconds, EVENT_SECONDS))[0]:
+        try:
+            ended = not link.recv(EVENT_BYTES)
+        except OSError:
+            ended = True
+        if ended:
+            _pause(seconds)
+
+
+def _pause(seconds: float) -> None:
+    time.sleep(min(seconds, POLL_SECONDS))
 
 
 def image(reference: str) -> dict[str, Any] | None:

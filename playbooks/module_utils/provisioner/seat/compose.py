@@ -16,7 +16,7 @@ from ansible.module_utils.provisioner.base.command import CommandResult, run
 from ansible.module_utils.provisioner.base.files import read_existing, write_atomic
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
-from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, ask, client_environment, get
+from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, ask, client_environment, events, get
 from ansible.module_utils.provisioner.seat.identity import TOKEN
 from ansible.module_utils.provisioner.seat.seat import Seat
 
@@ -38,7 +38,8 @@ class Compose:
         """`keep` are file descriptors that compose inherits, so that a lock is held for as long as compose runs."""
         self.seat = seat
         self._keep = keep
-        self._label = {"label": [f"com.docker.compose.project={seat.name}"]}
+        self._filter = f"com.docker.compose.project={seat.name}"
+        self._label = {"label": [self._filter]}
 
     def check(self, number: int) -> None:
         """Validate a generation's compose.yaml. Raises ProblemError `compose_refused`."""
@@ -195,22 +196,28 @@ class Compose:
 
     def services(self) -> dict[str, str]:
         """Return the state of each service: running, restarting, healthy, unhealthy, exited or missing."""
-        return {service: service_state(self.container(service)) for service in SERVICES}
+        return {service: service_state(container) for service, container in self._described().items()}
+
+    def _described(self) -> dict[str, dict[str, Any] | None]:
+        """Return the engine's full description of each service's container; the containers are listed once."""
+        listed = self.containers()
+        return {service: describe_service(listed, service) for service in SERVICES}
 
     def wait_healthy(self, deadline: float, report: Report) -> None:
         """Wait until all services are healthy.
 
         Raises ProblemError `not_healthy` at the deadline (monotonic clock), or when a container keeps restarting.
         """
-        while True:
-            found = {service: self.container(service) for service in SERVICES}
-            states = {service: service_state(container) for service, container in found.items()}
-            if set(states.values()) == {"healthy"}:
-                return
-            report(", ".join(f"{service} is {state}" for service, state in states.items()))
-            if time.monotonic() > deadline or any(map(_keeps_restarting, found.values())):
-                raise self.unhealthy_error(states)
-            time.sleep(0.5)
+        with events(self._filter) as wait:
+            while True:
+                found = self._described()
+                states = {service: service_state(container) for service, container in found.items()}
+                if set(states.values()) == {"healthy"}:
+                    return
+                report(", ".join(f"{service} is {state}" for service, state in states.items()))
+                if time.monotonic() > deadline or any(map(_keeps_restarting, found.values())):
+                    raise self.unhealthy_error(states)
+                wait(max(deadline - time.monotonic(), 0.1))
 
     def stay_healthy(self, seconds: float) -> None:
         """Check for `seconds` that all services stay healthy and none restarts. Raises ProblemError `not_healthy`.
@@ -218,14 +225,17 @@ class Compose:
         If `seconds` is CHECK_AGAIN_SECONDS or more, run their health checks once more at the end: the engine runs them
         every five minutes only.
         """
-        first = {service: _start_of(self.container(service)) for service in SERVICES}
         end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            time.sleep(min(1.0, max(end - time.monotonic(), 0)))
-            if self.services() != dict.fromkeys(SERVICES, "healthy"):
-                raise self.unhealthy_error(self.services())
-            if first != {service: _start_of(self.container(service)) for service in SERVICES}:
-                raise self.unhealthy_error(dict.fromkeys(SERVICES, "restarting"))
+        with events(self._filter) as wait:
+            first = {service: _start_of(container) for service, container in self._described().items()}
+            while time.monotonic() < end:
+                wait(max(end - time.monotonic(), 0))
+                found = self._described()
+                states = {service: service_state(container) for service, container in found.items()}
+                if states != dict.fromkeys(SERVICES, "healthy"):
+                    raise self.unhealthy_error(states)
+                if first != {service: _start_of(container) for service, container in found.items()}:
+                    raise self.unhealthy_error(dict.fromkeys(SERVICES, "restarting"))
         if seconds >= CHECK_AGAIN_SECONDS:
             failed = [service for service in SERVICES if not self._passes(service)]
             if failed:

@@ -30,6 +30,12 @@ def _locks_of_mounts(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pyte
     monkeypatch.setattr(module_util("mount.look"), "LOCKS", tmp_path_factory.getbasetemp() / "locks-of-mounts")
 
 
+@pytest.fixture(autouse=True)
+def _no_plugins(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the node code start compose through docker, whatever this machine has."""
+    monkeypatch.setattr(module_util("seat.compose"), "compose_program", lambda: (["docker"], {}))
+
+
 @pytest.fixture
 def engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeEngine]:
     """A fake engine that the node code connects to, on a machine without routes.

@@ -58,6 +58,22 @@ def test_compose_commands_name_every_file_and_never_answer_yes(compose: Any, ran
     assert not {"-y", "-v", "--volumes", "--rmi"} & {*up, *down}
 
 
+@pytest.mark.usefixtures("engine")
+def test_compose_is_started_without_docker_where_it_is_found(compose: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[list[str], dict[str, str]]] = []
+
+    def run(argv: list[str], *_: Any, env: dict[str, str], **__: Any) -> Any:
+        started.append((argv[:4], env))
+        return module_util("base.command").CommandResult(0, "", "")
+
+    monkeypatch.setattr(composes, "run", run)
+    monkeypatch.setattr(composes, "compose_program", lambda: (["/plugins/docker-compose"], {"STARTED": "docker"}))
+    compose.check(1)
+    ((argv, environment),) = started
+    assert argv == ["/plugins/docker-compose", "compose", "--ansi", "never"]
+    assert (environment["STARTED"], environment["DOCKER_HOST"][:7]) == ("docker", "unix://")
+
+
 STARTED_FROM = "com.docker.compose.project.working_dir"
 
 

@@ -17,6 +17,7 @@ from ansible.module_utils.provisioner.base.files import read_existing, write_ato
 from ansible.module_utils.provisioner.base.problem import ProblemError, printable
 from ansible.module_utils.provisioner.base.progress import Report
 from ansible.module_utils.provisioner.docker.engine import SEAT_LABEL, ask, client_environment, events, get
+from ansible.module_utils.provisioner.docker.plugins import compose_program
 from ansible.module_utils.provisioner.seat.identity import TOKEN
 from ansible.module_utils.provisioner.seat.seat import Seat
 
@@ -119,8 +120,9 @@ class Compose:
         return self._compose(*where, *words)
 
     def _compose(self, *words: str) -> CommandResult:
-        argv = ["docker", "compose", "--ansi", "never", "--env-file", "/dev/null", *words]
-        return run(argv, COMPOSE_SECONDS, env=client_environment(), keep=self._keep)
+        start, environment = compose_program()
+        argv = [*start, "compose", "--ansi", "never", "--env-file", "/dev/null", *words]
+        return run(argv, COMPOSE_SECONDS, env={**client_environment(), **environment}, keep=self._keep)
 
     def _remove_leftovers(self) -> None:
         for container in self.containers():

@@ -23,8 +23,8 @@ STARTED_BY_DOCKER = {"DOCKER_CLI_PLUGIN_ORIGINAL_CLI_COMMAND": "docker"}
 def compose_program() -> tuple[list[str], dict[str, str]]:
     """Return the words before `compose` that start it, and variables for it.
 
-    The plugin itself is started as docker would: docker first asks each of its plugins for its name, with a process
-    for each, which costs more than most commands of compose. Where the plugin is not found, docker has to find it.
+    The plugin itself is started as docker would start it: through docker, a `ps` takes 0.11 s of processor time in
+    place of 0.05 s. Where the plugin is not found, docker has to find it.
     """
     path = next((path for path in map(_plugin, _folders()) if path), None)
     return ([str(path)], STARTED_BY_DOCKER) if path else (["docker"], {})

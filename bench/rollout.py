@@ -1,7 +1,8 @@
 """Measure a rollout, compared with a plain playbook of the same steps and with pull and start on the engines alone.
 
-    python -m bench.rollout [NODES...]
+    python -m bench.rollout [fetch] [NODES...]
 
+With the word `fetch` it measures the rollout after `provision fetch` instead.
 Needs root: nodes are containers of the test bed, each with its own engine. 50 nodes take a quarter of an hour.
 The output of one run is in bench/rollout.md.
 """
@@ -28,7 +29,7 @@ from tests.playbooks.on_nodes import push_base
 NODES = (3, 10)
 PROFILE = "rtx4090-570"
 TORCH = "2.10.0"
-FORKS = 25
+FORKS = 50
 PLAIN_SEAT = "/srv/plain"
 HERE = Path(__file__).parent
 WIPE = "docker rm -f $(docker ps -aq); docker image prune -af; docker network prune -f"
@@ -66,6 +67,14 @@ class Bench:
     def ours(self) -> Seconds:
         """Measure `provision rollout`."""
         return Seconds(self._provision("rollout", "--yes"), self._provision("rollout", "--yes"))
+
+    def fetched(self) -> Seconds:
+        """Measure `provision fetch`, and once more with nothing to do."""
+        return Seconds(self._provision("fetch"), self._provision("fetch"))
+
+    def sent(self) -> int:
+        """Return the bytes of layers that the lab's registry has sent since it started."""
+        return sum(access.size for access in self.lab.registry.access_log() if "/blobs/" in access.path)
 
     def _provision(self, verb: str, *words: str) -> float:
         start = perf_counter()
@@ -140,10 +149,14 @@ def _row(engine: Engine, count: int) -> tuple[float, float]:
     """Print two rows; return the seconds of the first runs of provision and of the plain playbook."""
     with _bench(engine, count) as bench:
         image = bench.lock()
+        before = bench.sent()
         ours = bench.ours()
+        sent = bench.sent() - before
+        print(f"<!-- {count}: {ours.first:.1f}, again {ours.again:.1f}, {sent} bytes sent -->", flush=True)
         bench.keep_files()
         bench.wipe()
         plain = bench.plain(image)
+        print(f"<!-- plain: {plain.first:.1f}, again {plain.again:.1f} -->", flush=True)
         bench.wipe()
         alone = bench.engines(image)
     for what, its, theirs, least in (
@@ -155,6 +168,25 @@ def _row(engine: Engine, count: int) -> tuple[float, float]:
             f"| {count}, {what} | {its:.1f} | {theirs:.1f} | {least:.1f} | {its / theirs:.2f} | {share} |", flush=True
         )
     return ours.first, plain.first
+
+
+def measure_fetch(counts: tuple[int, ...]) -> None:
+    """Print the table of a fetch, and of the rollout after it, for labs of these sizes."""
+    engine = setup()
+    print("## A rollout after a fetch: seconds, and bytes that the registry sends\n")
+    print("| nodes | fetch | bytes | fetch again | rollout after it | bytes |\n|--:|--:|--:|--:|--:|--:|")
+    for count in counts:
+        with _bench(engine, count) as bench:
+            bench.lock()
+            start = bench.sent()
+            fetch = bench.fetched()
+            between = bench.sent()
+            switch = bench.ours()
+            sent = between - start, bench.sent() - between
+        print(
+            f"| {count} | {fetch.first:.1f} | {sent[0]} | {fetch.again:.1f} | {switch.first:.1f} | {sent[1]} |",
+            flush=True,
+        )
 
 
 @contextmanager
@@ -171,4 +203,6 @@ def _bench(engine: Engine, count: int) -> Iterator[Bench]:
 
 
 if __name__ == "__main__":
-    main(tuple(map(int, sys.argv[1:])) or NODES)
+    words = sys.argv[1:]
+    sizes = tuple(int(word) for word in words if word != "fetch") or NODES
+    (measure_fetch if "fetch" in words else main)(sizes)

@@ -9,12 +9,13 @@ from rich.text import Text
 from provisioner.console.problems import problems
 from provisioner.console.report import access_text
 from provisioner.console.tables import group_rows
-from provisioner.console.text import count, human_duration, safe_line
+from provisioner.console.text import count, fold_names, human_duration, safe_line
 from provisioner.domain.lab.environments import is_default_environment
 from provisioner.domain.rollout.report import Access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus, SelfServiceStatus
 from provisioner.domain.values.node import Lease
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.size import human_size
 
 _FEW = 3  # seats of a node with the same drift are named up to this number, and counted above it
 
@@ -32,7 +33,19 @@ def status_view(status: LabStatus) -> Group:
     parts += [_absent(names, why) for names, why in group_rows((seat.node, _why(seat)) for seat in absent)]
     parts += [_self_service(found) for found in status.self_service]
     people = problems(status.unplaced.items(), noun="PERSON")
-    return Group(*parts, problems(_problems(status)), people, Text(f"\n{summary(status)}"))
+    return Group(*parts, problems(_problems(status)), people, Text(f"\n{summary(status)}"), *_images(status))
+
+
+def _images(status: LabStatus) -> list[RenderableType]:
+    """Return how many nodes have the images of the lock, and which lack some; nothing where none does."""
+    if not status.to_fetch:
+        return []
+    nodes = {seat.node for seat in status.seats if seat.seat is not None}  # the others did not answer
+    size = sum(status.to_fetch.values())
+    names, verb = fold_names(status.to_fetch), "lack" if len(status.to_fetch) > 1 else "lacks"
+    lack = f"{names} {verb} {human_size(size) if size else 'some'}"
+    have = f"{len(nodes - status.to_fetch.keys())} of {count(len(nodes), 'node')}"
+    return [Text(f"Images of the lock are on {have}; {lack}. Before a rollout: provision fetch")]
 
 
 def _self_service(found: SelfServiceStatus) -> Text:

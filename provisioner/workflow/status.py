@@ -1,5 +1,6 @@
 """Build the status of a lab from the plan that would be made now: what runs on each node, and how it differs."""
 
+from provisioner.domain.lab.ordered import order_image
 from provisioner.domain.rollout.plan import Step
 from provisioner.domain.rollout.report import build_access
 from provisioner.domain.rollout.status import LabStatus, SeatStatus, disk_problems, self_service_status
@@ -19,7 +20,20 @@ def build_status(prepared: PreparedPlan, probed: Probed, *, local: bool = False)
     nodes = (facts for facts in probed.values() if isinstance(facts, NodeFacts))
     found = (self_service_status(facts, lab, drift.get(facts.name, "")) for facts in nodes)
     own = tuple(status for status in found if status is not None)
-    return LabStatus(lab=lab, seats=seats, unplaced=prepared.plan.unplaced, self_service=own)
+    to_fetch = _to_fetch(prepared, probed)
+    return LabStatus(lab=lab, seats=seats, unplaced=prepared.plan.unplaced, self_service=own, to_fetch=to_fetch)
+
+
+def _to_fetch(prepared: PreparedPlan, probed: Probed) -> dict[str, int]:
+    """Return the bytes of the images of its seats that each node lacks, without the nodes that lack none."""
+    found: dict[str, dict[str, int]] = {}
+    for node, bundles in prepared.bundles.items():
+        facts = probed[node]
+        for bundle in bundles.values():
+            digest = order_image(bundle.image).digest
+            if isinstance(facts, NodeFacts) and digest not in facts.images:
+                found.setdefault(node, {})[digest] = bundle.image.bytes
+    return {node: sum(sizes.values()) for node, sizes in found.items()}
 
 
 def _seat_status(step: Step, prepared: PreparedPlan, facts: NodeFacts | Problem, *, local: bool) -> SeatStatus:

@@ -4,13 +4,17 @@ from datetime import UTC, datetime
 
 import pytest
 
+from provisioner.console.status import status_view
 from provisioner.domain.rollout.plan import Action
 from provisioner.domain.values.node import DiskUse, NodeFacts, RunningSeat
 from provisioner.domain.values.problem import Problem
+from provisioner.domain.values.size import human_size
 from provisioner.workflow.rollout.plan import PreparedPlan
 from provisioner.workflow.status import build_status
-from tests.builders import a_lease, a_node, a_uuid, self_service_facts
+from tests.builders import a_lease, a_locked_image, a_node, a_uuid, self_service_facts
+from tests.console.screen import render_text
 from tests.workflow.fake_fleet import a_plan
+from tests.workflow.rollout.test_preflight import prepared
 
 LOST = Problem("gpu_lost_inside", "jupyter sees no GPU", "someone", "take it down")
 
@@ -67,3 +71,22 @@ def test_self_service_is_shown_by_node_with_the_gpus_that_have_no_lease() -> Non
     assert (one.node, one.free, one.waiting, one.problems) == ("n1", (a_uuid("gpu1/1"),), 2, ())
     assert (two.node, two.free) == ("n2", two.pool)
     assert [problem.code for problem in two.problems] == ["broker_down"]
+
+
+def test_the_images_of_the_lock_that_nodes_lack_are_counted_by_node() -> None:
+    image = a_locked_image("mirror.lab:5200/pytorch/pytorch:2.10.0-cuda12.8-cudnn9-runtime")
+    made = prepared(("update", image, 5), ("defer", image, 5), ("keep", image, 0), ("skip", image, 5))
+    *steps, lost = made.plan.steps
+    lost = lost.model_copy(update={"seat": None})
+    made = made._replace(plan=made.plan.model_copy(update={"steps": (*steps, lost)}))
+    probed: dict[str, NodeFacts | Problem] = {
+        "n0": a_node("n0"),
+        "n1": a_node("n1"),
+        "n2": a_node("n2", images=(image.lab.rpartition("@")[2],)),
+        "n3": LOST,
+    }
+    status = build_status(made, probed)
+    assert status.to_fetch == {"n0": image.bytes, "n1": image.bytes}
+    size = human_size(2 * image.bytes)
+    line = f"Images of the lock are on 1 of 3 nodes; n[0-1] lack {size}. Before a rollout: provision fetch"
+    assert line in render_text(status_view(status), width=200)

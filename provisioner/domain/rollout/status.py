@@ -123,6 +123,7 @@ class LabStatus(Document):
     """The status of all seats of a lab. `problems`: of the lab's registry, where provision set it up.
 
     `unplaced`: why people of the roster have no node, by id. `self_service`: by node, where it is or is to be.
+    `to_fetch`: the bytes of the images of the lock that a node lacks, by node; 0: their size is not known.
     """
 
     schema_: Literal["provisioner/status/1"] = Field(default=STATUS_SCHEMA, alias="schema")
@@ -131,6 +132,7 @@ class LabStatus(Document):
     problems: tuple[Problem, ...] = ()
     unplaced: dict[str, Problem] = {}
     self_service: tuple[SelfServiceStatus, ...] = ()
+    to_fetch: dict[str, int] = {}
 
     @property
     def drifted(self) -> bool:

@@ -19,7 +19,7 @@ PARTS = {
     "bed": "the test bed itself, after a change of tests/lab",
     "chaos": "runs killed at more moments; an hour of random faults on real nodes, while people start and stop seats",
     "course": "a course's packages in real images, from the package index of this machine",
-    "engines": "other releases: Docker Engine 28 with containerd's image store, ansible-core 2.21",
+    "engines": "other releases: Docker Engine 20.10, and 28 with containerd's image store; ansible-core 2.21",
     "fuzz": "every test with Hypothesis, with 1000 examples each",
     "mig": "a rollout to a card that is split into MIG devices",
     "roster": "sixty people on three nodes: costs, work, a power cut, a rollback; kills in every state of five seats",

@@ -9,7 +9,7 @@ import pytest
 from provisioner.domain.values.node import RunningSeat
 from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
-from tests.lab.kinds import DEBIAN13, FORKY, build_image
+from tests.lab.kinds import BOOKWORM, DEBIAN13, FORKY, build_image
 from tests.lab.node import Node
 from tests.playbooks import fake_engine
 from tests.playbooks.fake_engine import FakeEngine
@@ -79,7 +79,10 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     return calls
 
 
-@pytest.fixture(scope="session", params=[DEBIAN13, pytest.param(FORKY, marks=pytest.mark.long("engines"))], ids=str)
+OTHER_ENGINES = [pytest.param(kind, marks=pytest.mark.long("engines")) for kind in (BOOKWORM, FORKY)]
+
+
+@pytest.fixture(scope="session", params=[DEBIAN13, *OTHER_ENGINES], ids=str)
 def bed(testbed: Engine, request: pytest.FixtureRequest) -> Iterator[Lab]:
     build_image(testbed, request.param)
     with running_lab(testbed, ["rtx5090x2-580"], kind=request.param) as lab:

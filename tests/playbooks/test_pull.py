@@ -147,6 +147,15 @@ def test_a_pull_that_fails_twice_reports_the_message_of_the_engine(tmp_path: Pat
     assert engine.pulls == []
 
 
+def test_an_image_that_is_missing_after_a_pull_is_not_pulled_again_and_again(
+    tmp_path: Path, engine: FakeEngine
+) -> None:
+    engine.pulls = [STREAM, STREAM]
+    with pytest.raises(ProblemError, match="does not have it after the pull"):
+        pulls.pull(an_order(tmp_path, deadlines=LONG), Reports())
+    assert engine.pulls == [STREAM]
+
+
 @pytest.mark.parametrize("message", UNREACHABLE)
 def test_a_registry_that_does_not_answer_is_waited_for(
     tmp_path: Path, engine: FakeEngine, clock: list[float], message: str

@@ -163,8 +163,23 @@ def image(reference: str) -> dict[str, Any] | None:
     With containerd's image store an engine describes also an image of which it has nothing for its platform: without
     operating system and layers (moby: daemon/containerd/image_inspect.go).
     """
+    found = _describe(reference)
+    return None if found is None or _is_incomplete(found) else found
+
+
+def is_incomplete(reference: str) -> bool:
+    """Return whether the engine knows an image by this name and lacks its configuration."""
+    found = _describe(reference)
+    return found is not None and _is_incomplete(found)
+
+
+def _describe(reference: str) -> dict[str, Any] | None:
     found: dict[str, Any] | None = get(f"/images/{quote(reference, safe='/:@')}/json")
-    return None if found and found.get("Os") == "" and not (found.get("RootFS") or {}).get("Layers") else found
+    return found
+
+
+def _is_incomplete(found: dict[str, Any]) -> bool:
+    return found.get("Os") == "" and not (found.get("RootFS") or {}).get("Layers")
 
 
 def tag(reference: str, repository: str, name: str) -> None:
@@ -230,6 +245,18 @@ def pull_failed(reference: str, message: str) -> ProblemError:
         f"the node could not pull {reference}: {message}",
         "no container was stopped; layers that were downloaded are kept for the next attempt",
         f"try it on the node: docker pull {reference}",
+    )
+
+
+def image_incomplete(reference: str, message: str) -> ProblemError:
+    """Return the problem `image_incomplete`; `message` says what is missing."""
+    return ProblemError(
+        "image_incomplete",
+        f"the node has {reference} in part only, and a pull does not complete it: {message}",
+        "containerd's image store has lost content of the image, after a power cut for example; an engine does not pull"
+        " a layer again that it has unpacked (moby issue 49784). No container was stopped",
+        f"remove what is left of it on the node, then run the command again: docker rmi -f {reference}; docker image"
+        " prune -f. Where containers use the same layers, remove them too, or install a newer engine",
     )
 
 

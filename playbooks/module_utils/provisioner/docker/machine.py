@@ -15,6 +15,7 @@ from ansible.module_utils.provisioner.base.command import run
 from ansible.module_utils.provisioner.base.files import read
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import client_environment, get
+from ansible.module_utils.provisioner.docker.plugins import compose_program
 from ansible.module_utils.provisioner.docker.process import open_files
 
 SIOCGIFADDR = 0x8915  # linux/sockios.h
@@ -25,6 +26,8 @@ PLATFORMS = {"x86_64": "linux/amd64", "aarch64": "linux/arm64"}
 # Interfaces of networks inside the machine, which other machines of the lab cannot reach.
 INNER = ("lo", "docker", "br-", "veth", "virbr", "cni", "flannel", "podman")
 
+REFUSAL_SECONDS = 30  # for compose to say that it cannot talk to the engine
+COMPOSE_API = (1, 41)  # of Docker 20.10, the client in compose 2.0
 CONTAINERD_STORE = ["driver-type", "io.containerd.snapshotter.v1"]
 CONTAINERD_CONFIGURATION = Path("/etc/containerd/config.toml")
 CONTAINERD_ROOT = re.compile(r"""^root\s*=\s*["'](/[^"']+)["']""", re.MULTILINE)
@@ -126,6 +129,20 @@ def compose_version() -> str | None:
     except ProblemError:
         return None
     return ran.out.strip().lstrip("v") if ran.code == 0 and ran.out.strip() else None
+
+
+def compose_refusal(version: dict[str, Any]) -> str | None:
+    """Return why compose cannot talk to the engine, None where it can; `version` is the engine's answer to /version.
+
+    Engine 29 refuses clients of an API before 1.44 (moby: daemon/server/middleware/version.go). Compose prints its own
+    version all the same, and fails when it starts containers. Older engines refuse no compose 2, so it is not run.
+    """
+    lowest = re.match(r"([0-9]{1,4})\.([0-9]{1,4})$", str(version.get("MinAPIVersion", "")))
+    if lowest is None or (int(lowest[1]), int(lowest[2])) <= COMPOSE_API:
+        return None
+    start, environment = compose_program()
+    ran = run([*start, "compose", "ls", "--quiet"], REFUSAL_SECONDS, env={**client_environment(), **environment})
+    return None if ran.code == 0 else ran.message
 
 
 def image_store(info: dict[str, Any]) -> str:

@@ -29,6 +29,9 @@ NO_ANSWER = re.compile(
     "|context deadline exceeded|no route to host|network is unreachable|connection timed out"
 )
 
+# Of containerd, about content that its store should have; the engine passes it on (moby issues 46077, 52411).
+LOST_CONTENT = re.compile("content digest sha256:[0-9a-f]{64}: not found")
+
 
 class PullProgress:
     """How much of an image was downloaded and unpacked, from the engine's messages about each layer."""
@@ -85,7 +88,8 @@ def pull(order: dict[str, Any], report: Report, patience: float = REGISTRY_WAIT)
     does not answer is waited for, `patience` seconds in all; time in which bytes come does not count. Any other error
     is tried once more.
 
-    Raises ProblemError `pull_failed`, and `rootfs_mismatch` when the layers differ from the lock.
+    Raises ProblemError `pull_failed`, `image_incomplete` when the store of the engine has lost a part of the image that
+    it does not pull again, and `rootfs_mismatch` when the layers differ from the lock.
     """
     image = order["image"]
     deadline = time.monotonic() + order["deadlines"]["pull"]
@@ -93,14 +97,16 @@ def pull(order: dict[str, Any], report: Report, patience: float = REGISTRY_WAIT)
     while True:
         layers, begun = PullProgress(), time.monotonic()
         try:
-            if engine.image(image["reference"]) is not None:
-                break
-            _pull_once(image, deadline, report, layers)
+            if engine.image(image["reference"]) is None:
+                _pull_once(image, deadline, report, layers)
+            break
         except ProblemError as fault:
             waits = bool(NO_ANSWER.search(str(fault))) and patience > 0
             tries -= not waits
             pause = min(REGISTRY_PAUSE, patience) if waits else PAUSE
             if not tries or time.monotonic() + pause > deadline:
+                if lost := LOST_CONTENT.search(str(fault)):
+                    raise engine.image_incomplete(image["reference"], lost[0]) from None
                 raise
             wait = f"the registry does not answer: waiting for it, up to {patience:.0f} s more"
             report(wait if waits else f"retrying: {fault}")
@@ -127,6 +133,8 @@ def _pull_once(image: dict[str, Any], deadline: float, report: Report, layers: P
 def _check_layers(image: dict[str, Any]) -> None:
     found = engine.image(image["reference"])
     if found is None:
+        if engine.is_incomplete(image["reference"]):
+            raise engine.image_incomplete(image["reference"], "its configuration is missing")
         raise engine.pull_failed(image["reference"], "the engine does not have it after the pull")
     layers = found["RootFS"].get("Layers", [])
     if image["rootfs"] and layers != image["rootfs"]:

@@ -16,6 +16,7 @@ from ansible.module_utils.provisioner.base.command import run_in_child
 from ansible.module_utils.provisioner.base.problem import ProblemError
 from ansible.module_utils.provisioner.docker.engine import INSTALL, get
 from ansible.module_utils.provisioner.docker.machine import (
+    compose_refusal,
     compose_version,
     free_bytes,
     image_store,
@@ -33,7 +34,10 @@ EVERYWHERE = ("0.0.0.0", "::", "")  # noqa: S104  (what an engine reports, not w
 
 
 def check_engine() -> dict[str, Any]:
-    """Return the engine's description of itself. Raises ProblemError `no_engine` or `no_compose`."""
+    """Return the engine's description of itself.
+
+    Raises ProblemError `no_engine`, `no_compose`, or `compose_without_engine` where the engine refuses this compose.
+    """
     info: dict[str, Any] = get("/info")
     version = compose_version()
     if version is None or is_older(version, COMPOSE):
@@ -42,6 +46,13 @@ def check_engine() -> dict[str, Any]:
             "docker on the node has no compose plugin" if version is None else f"compose on the node is {version}",
             "a seat is started by `docker compose`, version 2 or newer",
             INSTALL.replace("Docker Engine", "the package docker-compose-plugin"),
+        )
+    if refusal := compose_refusal(get("/version") or {}):
+        raise ProblemError(
+            "compose_without_engine",
+            f"compose {version} on the node cannot talk to its engine {info.get('ServerVersion', '')}: {refusal}",
+            "a seat is started by compose; an engine refuses one that is too old for it",
+            "install the compose of the engine's release on the node: the package docker-compose-plugin",
         )
     return info
 

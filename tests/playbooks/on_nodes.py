@@ -146,7 +146,9 @@ class Rollout:
         self, image: LockedImage, run: str, inside: Mapping[str, Any] = MappingProxyType({}), **over: int
     ) -> Order:
         """Build an order. `inside`: as in lab.yml; `over` replaces settings of the rollout."""
-        settings = {"healthy_deadline_seconds": 30, "min_healthy_seconds": 1} | over
+        # Engine 20.10 runs the first health check after 30 s.
+        deadline = 75 if self.lab.node(self.node).kind.old else 30
+        settings = {"healthy_deadline_seconds": deadline, "min_healthy_seconds": 1} | over
         base = {"name": "demo", "mirror": {"address": "m.lab"}, "registry": {"address": self.lab.registry.address}}
         lab = LabSettings.model_validate(base | {"rollout": settings, "mounts": self.mounts, "inside": inside})
         gpus = tuple(gpu.uuid for gpu in self._facts_without_seats.gpus if gpu.uuid)

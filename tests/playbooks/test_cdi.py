@@ -73,6 +73,39 @@ def test_toolkit_mode_is_cdi_only_if_the_specifications_name_every_gpu(
     assert cdi.toolkit_facts(info, [{"uuid": uuid} for uuid in uuids])["toolkit_mode"] == mode
 
 
+# What the specifications say -> the mode, where it does not depend on programs and runtimes.
+SPECIFICATIONS = {
+    "in YAML": (YAML, "cdi"),
+    "in JSON": (JSON, "cdi"),
+    "by number only": (YAML.replace("GPU-1", "1"), None),
+    "of another vendor": (JSON.replace("nvidia.com/gpu", "vendor.example/net"), None),
+    "none": ("", None),
+}
+PROGRAMS = [(), (cdi.HOOK,), ("nvidia-cdi-hook",), (cdi.HOOK, "nvidia-cdi-hook")]
+
+
+@pytest.mark.parametrize("on", [True, False])
+@pytest.mark.parametrize("runtimes", [{}, REAL, GONE], ids=["no runtime", "runtime", "runtime without its program"])
+@pytest.mark.parametrize("programs", PROGRAMS, ids=str)
+@pytest.mark.parametrize("named", SPECIFICATIONS)
+def test_toolkit_mode_is_that_in_which_a_seat_gets_its_gpus_by_uuid(
+    named: str, programs: tuple[str, ...], runtimes: dict[str, Any], on: bool, folder: Path
+) -> None:
+    """Also on Engine 29.2 and newer, which tries CDI for `driver: nvidia` where it finds nvidia-cdi-hook.
+
+    It asks for the same names then, nvidia.com/gpu=UUID (moby docker-v29.2.0: daemon/devices_nvidia_linux.go).
+    """
+    text, mode = SPECIFICATIONS[named]
+    (folder / "nvidia.yaml").write_text(text)
+    for program in programs:
+        (folder / program).touch(0o755)
+    devices = [{"Source": "cdi", "ID": f"nvidia.com/gpu={name}"} for name in ("0", "all")]
+    info = {"CDISpecDirs": [str(folder)] if on else [], "Runtimes": runtimes, "DiscoveredDevices": devices}
+    legacy = "legacy" if cdi.HOOK in programs or runtimes is REAL else None
+    found = cdi.toolkit_facts(info, [{"uuid": "GPU-1"}])["toolkit_mode"]
+    assert found == ((on and mode) or legacy)
+
+
 def test_a_card_in_mig_mode_need_not_be_named_by_the_specifications(folder: Path) -> None:
     (folder / "nvidia.yaml").write_text(YAML)
     gpus = [{"uuid": "GPU-1"}, {"uuid": "GPU-2", "mig_enabled": True}]

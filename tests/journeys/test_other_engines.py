@@ -1,4 +1,4 @@
-"""Nodes of Debian's next release: Docker Engine 28 with containerd's image store, as engine 29 has it by default.
+"""Engines beside 26: 20.10, and 28 with containerd's image store, as engine 29 has it by default.
 
 Each test starts from the state that the one before it left.
 """
@@ -11,7 +11,7 @@ import pytest
 
 from tests.journeys.conftest import COMPLETE, CommandResult, Site, running_site
 from tests.lab.engine import Engine
-from tests.lab.kinds import FORKY, build_image
+from tests.lab.kinds import BOOKWORM, FORKY, Kind, build_image
 
 pytestmark = [pytest.mark.lab, pytest.mark.long("engines")]
 
@@ -19,12 +19,22 @@ NODES = ("node1", "node2")
 UNTIL_HEALTHY = "until [ $(docker ps -q --filter health=healthy | wc -l) = 2 ]; do sleep 1; done"
 
 
+# Kind of node -> the beginning of its version, and the folder of images.
+ENGINES = {BOOKWORM: ("20.10.", "/var/lib/docker"), FORKY: ("28.", "/var/lib/containerd")}
+
+
+@pytest.fixture(scope="module", params=ENGINES, ids=str)
+def kind(request: pytest.FixtureRequest) -> Kind:
+    found: Kind = request.param
+    return found
+
+
 @pytest.fixture(scope="module")
-def site(testbed: Engine, program: Path) -> Iterator[Site]:
-    build_image(testbed, FORKY)
+def site(testbed: Engine, program: Path, kind: Kind) -> Iterator[Site]:
+    build_image(testbed, kind)
     image = COMPLETE | {"torch": "2.8.0"}
     profiles = ["rtx4090-570", "rtx5090x2-580"]
-    with running_site(testbed, program, profiles, bases=["2.8.0", "2.10.0"], kind=FORKY, image=image) as site:
+    with running_site(testbed, program, profiles, bases=["2.8.0", "2.10.0"], kind=kind, image=image) as site:
         yield site
 
 
@@ -39,13 +49,14 @@ def seats(site: Site) -> dict[str, Any]:
     return {seat["node"]: seat for seat in result.document["seats"]}
 
 
-def test_a_rollout_is_committed_and_leaves_nothing_to_do(site: Site) -> None:
+def test_a_rollout_is_committed_and_leaves_nothing_to_do(site: Site, kind: Kind) -> None:
     result = site.run_json("rollout", "--yes")
     assert (result.code, states(result)) == (0, dict.fromkeys(NODES, "committed")), result.output
     for facts in site.run_json("probe").document["nodes"]:
         engine = facts["engine"]
-        assert engine["version"].startswith("28.")
-        assert (engine["root_dir"], engine["image_store"]) == ("/var/lib/docker", "/var/lib/containerd")
+        version, images = ENGINES[kind]
+        assert engine["version"].startswith(version)
+        assert (engine["root_dir"], engine["image_store"]) == ("/var/lib/docker", images)
     plan = site.run_json("plan", "--exit-code")
     assert plan.code == 0, plan.output
 

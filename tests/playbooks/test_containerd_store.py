@@ -4,16 +4,22 @@ The faults of a switch are tried on the second kind, too: see the fixture `bed`.
 the one before it left.
 """
 
+import gzip
+import json
+import ssl
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from http.client import HTTPSConnection
 
 import pytest
 
-from tests.lab.bed import running_lab
+from provisioner.domain.lab.lock import LockedImage
+from tests.adapters.registry.made_image import Made, digest_of, push_over
+from tests.lab.bed import Lab, running_lab
 from tests.lab.engine import Engine
 from tests.lab.kinds import DEBIAN13_CONTAINERD, FORKY, Kind, build_image
-from tests.playbooks.on_nodes import SEAT, Images, Rollout
+from tests.playbooks.on_nodes import REPOSITORY, SEAT, Images, Rollout
 
 pytestmark = pytest.mark.lab
 
@@ -67,6 +73,27 @@ def test_a_seat_is_rolled_out_and_a_staged_image_survives_a_prune(rollout: Rollo
     assert (facts.engine.root_dir, facts.engine.image_store) == ("/var/lib/docker", STORES[kind])
 
 
+def push_recompressed(lab: Lab, image: LockedImage) -> LockedImage:
+    """Push an image with its layers compressed in another way: other digests, the same content."""
+    manifest = json.loads(lab.registry.blob(image.lab.rpartition("@")[2]).read_text())
+    config = lab.registry.blob(manifest["config"]["digest"]).read_bytes()
+    data = [gzip.decompress(lab.registry.blob(layer["digest"]).read_bytes()) for layer in manifest["layers"]]
+    layers = [gzip.compress(content, compresslevel=1, mtime=0) for content in data]
+    digests = tuple(map(digest_of, layers))
+    assert not {layer["digest"] for layer in manifest["layers"]} & set(digests)
+    described = [
+        {**old, "digest": digest, "size": len(layer)}
+        for old, digest, layer in zip(manifest["layers"], digests, layers, strict=True)
+    ]
+    body = json.dumps({**manifest, "layers": described}).encode()
+    blobs = {digest_of(blob): blob for blob in (config, *layers)}
+    made = Made(body, manifest["mediaType"], digest_of(config), digests, blobs, digest_of(body))
+    trusted = ssl.create_default_context(cafile=str(lab.registry.ca))
+    push_over(HTTPSConnection(lab.registry.address, timeout=60, context=trusted), REPOSITORY, "recompressed", made)
+    reference = f"{lab.registry.address}/{REPOSITORY}@{made.manifest}"
+    return image.model_copy(update={"lab": reference, "bytes": sum(map(len, layers))})
+
+
 @pytest.mark.parametrize("kind", [SMALL], indirect=True, ids=str)
 def test_a_seat_is_upgraded_and_rolled_back_after_a_prune(rollout: Rollout, images: Images) -> None:
     first = rollout.seat()
@@ -118,3 +145,18 @@ def test_a_store_that_fills_up_during_a_pull_stops_no_container(rollout: Rollout
     assert "no space left" in record.problems[0].what
     assert (node.exec("docker", "ps", "-q", "--no-trunc"), rollout.seat()) == (running, seat)
     assert rollout.stage(order.model_copy(update={"run": "r-room"})).state == "staged"
+
+
+@pytest.mark.parametrize("kind", [SMALL], indirect=True, ids=str)
+def test_layers_that_are_compressed_anew_are_refused_until_the_unpacked_ones_are_gone(
+    rollout: Rollout, images: Images
+) -> None:
+    """The engine does not load them, and cannot say then which layers the image has."""
+    node, seat = rollout.lab.node("node1"), rollout.seat()
+    running, again = node.exec("docker", "ps", "-q", "--no-trunc"), push_recompressed(rollout.lab, images.first)
+    refused = rollout.stage(rollout.order(again, "r-anew"))
+    assert (refused.state, [problem.code for problem in refused.problems]) == ("failed", ["image_incomplete"])
+    assert (node.exec("docker", "ps", "-q", "--no-trunc"), rollout.seat()) == (running, seat)
+    assert rollout.take_down("remove").state == "committed"
+    node.exec("docker", "image", "prune", "-af")
+    assert rollout.roll_out(again).state == "committed"

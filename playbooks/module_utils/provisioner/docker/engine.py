@@ -253,10 +253,12 @@ def image_incomplete(reference: str, message: str) -> ProblemError:
     return ProblemError(
         "image_incomplete",
         f"the node has {reference} in part only, and a pull does not complete it: {message}",
-        "containerd's image store has lost content of the image, after a power cut for example; an engine does not pull"
-        " a layer again that it has unpacked (moby issue 49784). No container was stopped",
-        f"remove what is left of it on the node, then run the command again: docker rmi -f {reference}; docker image"
-        " prune -f. Where containers use the same layers, remove them too, or install a newer engine",
+        "containerd's image store has lost content of it, after a power cut for example, or has unpacked its layers"
+        " from an image that was compressed in another way: an engine does not load those again (moby issue 49784,"
+        " mended by moby 53615). No container was stopped",
+        "push the image with the layers of the old one, or install a newer engine; or remove it on the node (docker rmi"
+        f" -f {reference}), and where that does not help all containers and images with the same layers, then run the"
+        " command again",
     )
 
 
